@@ -1,0 +1,40 @@
+# Two commands on a bare machine: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format install montage figures speed clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed            ## train two models on real digits, write report/index.html
+	$(BIN)/foveal demo --out report
+
+test: .venv/installed            ## the whole test suite; FOVEAL_DATA adds the full datasets
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/installed           ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+montage: .venv/installed         ## fixed images under every zoo model, for people to look at
+	$(BIN)/python benchmarks/montage.py --out report/montage.png
+
+figures: .venv/installed         ## write the README's tables and pictures from the cards
+	$(BIN)/python benchmarks/figures.py
+
+speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf .venv report runs

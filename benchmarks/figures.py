@@ -1,0 +1,150 @@
+"""Write the README's tables and pictures from the zoo's cards.
+
+    python benchmarks/figures.py
+
+Tables stand between `<!-- figures:NAME -->` and `<!-- end -->`; pictures go to docs/images.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from foveal import zoo
+
+ROOT = Path(__file__).parents[1]
+DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
+ROWS = {
+    "focus": "`-focus`: 3 learned patches of 5×5",
+    "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
+    "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
+    "corners-wide": "`-corners-wide`: corners, at most 25 %",
+    "focus-published": "`-focus-published`: the original's net, our pipeline",
+    "corners-published": "`-corners-published`: the original's net, our pipeline",
+    "cnn": "`-cnn`: sees the whole image",
+}
+ORIGINAL = {
+    "focus": {"mnist": 98, "fashion-mnist": 86, "cifar10": 52},
+    "corners": {"mnist": 86, "fashion-mnist": 72, "cifar10": 34},
+}
+
+
+def figures(name: str) -> dict[str, Any]:
+    """Return the figures on a zoo model's card, or none where there is no such model."""
+    return zoo.card(name).get("figures", {}) if name in zoo.names() else {}
+
+
+def accuracy_table() -> str:
+    """Return test accuracy by kind and dataset, the original's beside it."""
+    lines = ["| test accuracy | " + " | ".join(DATASETS.values()) + " |", "|---|" + "---|" * 3]
+    for kind, label in ROWS.items():
+        if kind in ORIGINAL:
+            published = " | ".join(f"{ORIGINAL[kind][data]} %" for data in DATASETS)
+            lines.append(f"| *the original's {kind} model, as published* | {published} |")
+        cells = [_percent(figures(f"{data}-{kind}").get("accuracy")) for data in DATASETS]
+        strong = kind in ("focus", "focus-wide", "corners", "corners-wide")
+        cells = [f"**{cell}**" if strong and cell != "–" else cell for cell in cells]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def honesty_table() -> str:
+    """Return cost and honesty of every zoo model."""
+    head = (
+        "| model | accuracy | evidence | leakage | content following | position following "
+        "| random focus | parameters | MACs | ms |"
+    )
+    lines = [head, "|---|" + "---:|" * 9]
+    for data in DATASETS:
+        for kind in ROWS:
+            card = figures(f"{data}-{kind}")
+            if card:
+                lines.append(_honesty_row(card))
+    return "\n".join(lines)
+
+
+def _honesty_row(card: dict[str, Any]) -> str:
+    cells = [
+        f"`{card['model']}`",
+        _percent(card["accuracy"]),
+        _percent(card["evidence_fraction"], 1),
+        _share(card.get("position_leakage")),
+        _share(card.get("content_following")),
+        _share(card.get("position_following")),
+        _percent(card.get("random_focus_accuracy"), 1),
+        f"{card['parameters']:,}",
+        f"{card['macs'] / 1e6:.2f} M",
+        f"{card['latency_ms']:.2f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def speed_table() -> str:
+    """Return what benchmarks/speed.py measured."""
+    path = ROOT / "docs" / "speed.json"
+    if not path.is_file():
+        return "Run `make speed`."
+    found = json.loads(path.read_text())
+    ours, theirs = found["mnist-focus"], found["mnist-focus-published"]
+    lines = [
+        "| to 98 % on MNIST | seconds | epochs | reached | training images/s | inference images/s |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for label, row in (
+        ("`mnist-focus`", ours),
+        ("`mnist-focus-published`, the original's way", theirs),
+    ):
+        lines.append(
+            f"| {label} | {row['seconds']:.0f} | {row['epochs']} | {row['val_accuracy']:.2%} "
+            f"| {row['train_images_per_second']:,} | {row['inference_images_per_second']:,} |"
+        )
+    more = "" if theirs["reached"] else " or more: the original's way had not reached 98 % by then"
+    lines.append(f"\n{found['ratio']} times faster{more} ({found['machine']}, `make speed`).")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+TABLES = {"accuracy": accuracy_table, "honesty": honesty_table, "speed": speed_table}
+
+
+def fill(text: str) -> str:
+    """Return a Markdown text with every marked table made anew."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- figures:{name} -->\n).*?(<!-- end -->)"
+        made = table()
+        text = re.sub(pattern, lambda m, t=made: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def draw_pictures() -> None:
+    """Draw the README's pictures: digits that everyone has, under zoo models."""
+    from foveal.data import load_images
+
+    images = load_images("mnist-5k", "test")
+    folder = ROOT / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("mnist-focus", "mnist-corners"):
+        if name not in zoo.names():
+            continue
+        model = zoo.load(name)
+        for label in (3, 8):
+            index = int((images.labels == label).nonzero()[0])
+            explanation = model.explain(images.images[index : index + 1].float() / 255)
+            explanation.figure(0).savefig(folder / f"{name}-{label}.png")
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    draw_pictures()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Foveal: image classifiers that show what they looked at, and pay only for what they look at."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Each name is imported when it is first used: torch alone takes seconds.
+_LAZY = {
+    "Explanation": "foveal.explanation",
+    "FocusNet": "foveal.models.focus",
+    "Inputs": "foveal.models.classifier",
+    "SmallCNN": "foveal.models.cnn",
+    "UserError": "foveal.errors",
+    "ZoomNet": "foveal.models.zoom",
+    "evaluate": "foveal.metrics",
+    "load": "foveal.zoo",
+    "load_images": "foveal.data",
+    "load_recipe": "foveal.training",
+    "train": "foveal.training",
+}
+_MODULES = ("data", "detectors", "geometry", "metrics", "models", "plotting", "zoo")
+
+if TYPE_CHECKING:
+    from foveal import data, detectors, geometry, metrics, models, plotting, zoo
+    from foveal.data import load_images
+    from foveal.errors import UserError
+    from foveal.explanation import Explanation
+    from foveal.metrics import evaluate
+    from foveal.models.classifier import Inputs
+    from foveal.models.cnn import SmallCNN
+    from foveal.models.focus import FocusNet
+    from foveal.models.zoom import ZoomNet
+    from foveal.training import load_recipe, train
+    from foveal.zoo import load
+
+__all__ = [
+    "Explanation",
+    "FocusNet",
+    "Inputs",
+    "SmallCNN",
+    "UserError",
+    "ZoomNet",
+    "data",
+    "detectors",
+    "evaluate",
+    "geometry",
+    "load",
+    "load_images",
+    "load_recipe",
+    "metrics",
+    "models",
+    "plotting",
+    "train",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"foveal.{name}")
+    raise AttributeError(f"module 'foveal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,184 @@
+"""The command line: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveal.errors import UserError
+
+app = typer.Typer(
+    name="foveal",
+    help="Image classifiers that show what they looked at.\n\nStart with: foveal demo",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[
+    str, typer.Option("--data", help="A dataset (mnist-5k, mnist, …), a folder, or hf:OWNER/NAME.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="FOVEAL_DATA", help="Where named datasets lie.", show_envvar=True),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def say(text: str) -> None:
+    """Print for people: on stderr, so that stdout holds results alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+) -> None:
+    """Train two models on real digits, offline, and write a report of where they look.
+
+    Example: foveal demo --out report
+    """
+    from foveal.demo import run_demo
+
+    print(run_demo(out, say))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A dataset or folder in place of the recipe's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    devices: Annotated[str, typer.Option(help="How many devices, or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a recipe and write a run folder.
+
+    Example: foveal train mnist-focus --data photos/ --out runs/photos epochs=20
+    """
+    from foveal.training import load_recipe
+    from foveal.training import train as run
+
+    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
+        raise UserError(f"Expected --devices a number above 0, or auto, but got {devices!r}.")
+    chosen = load_recipe(recipe, overrides)
+    folder = run(
+        chosen,
+        out or Path("runs") / chosen.name,
+        data=data,
+        data_dir=data_dir,
+        resume=resume,
+        devices=devices if devices == "auto" else int(devices),
+        precision=precision,
+        progress=not quiet,
+    )
+    from foveal.zoo import card
+
+    figures = card(folder)
+    say(
+        f"Validation accuracy {figures['val_accuracy']:.2%} after epoch {figures['epoch'] + 1}, "
+        f"{figures['training_seconds']:.0f} s. Next: foveal evaluate {folder} --data …"
+    )
+    print(folder)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    data: DataOption,
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    seed: Annotated[int, typer.Option(help="Seed of probes and pairs.")] = 0,
+    card: Annotated[bool, typer.Option("--card", help="Write the figures into the card.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure accuracy, cost and honesty on a dataset.
+
+    Example: foveal evaluate mnist-focus --data mnist --json
+    """
+    from foveal import zoo
+    from foveal.evaluation import evaluate_on, format_figures
+
+    figures = evaluate_on(model, data, split=split, data_dir=data_dir, seed=seed, say=say)
+    if card:
+        from foveal.training.run import write_json
+
+        folder = zoo.folder(model)
+        write_json({**zoo.card(model), "figures": figures}, folder / "card.json")
+    print(json.dumps(figures) if as_json else format_figures(figures))
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model looks at in images: keypoints, patches and classes.
+
+    Example: foveal explain mnist-focus digit.png --out pictures
+    """
+    from foveal.evaluation import explain_files
+
+    answers, failed = explain_files(model, images, out, say)
+    if as_json:
+        print(json.dumps({"model": model, "images": answers}))
+    else:
+        for answer in answers:
+            best = answer["probabilities"][0] if "probabilities" in answer else None
+            text = f"{best['class']} ({best['probability']:.1%})" if best else answer["error"]
+            print(f"{answer['path']}: {text}" + (f"  {answer['picture']}" if "picture" in answer else ""))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the zoo, with each card's figures.
+
+    Example: foveal models
+    """
+    from foveal.evaluation import format_zoo, zoo_cards
+
+    cards = zoo_cards()
+    print(json.dumps(cards) if as_json else format_zoo(cards))
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that `foveal train` knows.
+
+    Example: foveal recipes
+    """
+    from foveal.training.recipe import recipe_names
+
+    print("\n".join(recipe_names()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's error is one line and exit status 1."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except UserError as error:
+        say(f"foveal: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("foveal: interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        what: Any = error.filename or "file"
+        say(f"foveal: {what}: {error.strerror or error}")
+        sys.exit(1)

@@ -1,0 +1,46 @@
+"""Images in memory: one tensor of bytes and what is known of it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split of a dataset.
+
+    Attributes:
+        name: of the dataset.
+        split: `train`, `val` or `test`.
+        images: (N, C, H, W) bytes.
+        labels: (N,) class numbers.
+        classes: a name for each class.
+        paths: where each image comes from, or empty.
+        problems: images that were left out.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """Return the images at `indices` (M,), in that order."""
+        indices = torch.as_tensor(indices)
+        paths = tuple(self.paths[int(i)] for i in indices) if self.paths else ()
+        return replace(self, images=self.images[indices], labels=self.labels[indices], paths=paths)

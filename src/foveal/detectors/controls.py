@@ -1,0 +1,70 @@
+"""Controls: keypoints that do not look at the image. A detector must beat them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from foveal.detectors.detector import Detector
+
+
+class RandomKeypoints(Detector):
+    """Keypoints drawn once, uniformly, and the same for every image.
+
+    Args:
+        keypoints: number K of keypoints.
+        seed: seed of the draw.
+    """
+
+    places: Tensor
+
+    def __init__(self, keypoints: int, seed: int = 0):
+        super().__init__()
+        self.keypoints = keypoints
+        self.seed = seed
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("places", torch.rand(keypoints, 2, generator=generator) * 2 - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
+        return self.places.to(images.dtype).expand(images.shape[0], -1, -1)
+
+
+class Grid(Detector):
+    """Keypoints on a regular grid, row by row; the last row may be shorter.
+
+    Args:
+        keypoints: number K of keypoints.
+    """
+
+    places: Tensor
+
+    def __init__(self, keypoints: int):
+        super().__init__()
+        self.keypoints = keypoints
+        columns = math.ceil(math.sqrt(keypoints))
+        rows = math.ceil(keypoints / columns)
+        index = torch.arange(keypoints)
+        x = (2 * (index % columns) + 1) / columns - 1
+        y = (2 * (index // columns) + 1) / rows - 1
+        self.register_buffer("places", torch.stack([x, y], dim=-1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
+        return self.places.to(images.dtype).expand(images.shape[0], -1, -1)
+
+
+class Centre(Detector):
+    """Every keypoint at the image's centre.
+
+    Args:
+        keypoints: number K of keypoints.
+    """
+
+    def __init__(self, keypoints: int = 1):
+        super().__init__()
+        self.keypoints = keypoints
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
+        return images.new_zeros(images.shape[0], self.keypoints, 2)

@@ -1,0 +1,87 @@
+"""Corners: keypoints without learning, from kornia's responses with non-maximum suppression."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.detectors.detector import Detector
+from foveal.geometry import from_px
+
+
+def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
+    """Return the `count` strongest local maxima of a response as keypoints, strongest first.
+
+    A maximum is the greatest within `radius` pixels and at least `border` pixels from the edge.
+    Where there are fewer maxima than `count`, the strongest other places follow.
+
+    Args:
+        response: (B, 1, H, W).
+
+    Returns:
+        Keypoints (B, count, 2) in grid units, each at a pixel centre.
+    """
+    height, width = response.shape[-2:]
+    inside = torch.zeros_like(response)
+    inside[..., border : height - border, border : width - border] = 1
+    peak = F.max_pool2d(response, 2 * radius + 1, stride=1, padding=radius) == response
+    # Peaks rank above everything else, and what lies inside the border above what does not.
+    low, high = response.amin((-2, -1), keepdim=True), response.amax((-2, -1), keepdim=True)
+    scaled = (response - low) / (high - low).clamp(min=torch.finfo(response.dtype).tiny)
+    rank = scaled + 2 * peak * inside + 2 * inside
+    index = rank.flatten(1).topk(count, dim=1).indices  # (B, count)
+    places = torch.stack([index % width, index // width], dim=-1)
+    return from_px(places.to(response.dtype), (height, width))
+
+
+def _grey(images: Tensor) -> Tensor:
+    return images.mean(dim=1, keepdim=True)
+
+
+class Harris(Detector):
+    """The strongest Harris corners (Harris & Stephens 1988).
+
+    Args:
+        keypoints: number K of keypoints.
+        k: Harris' constant, usually 0.04 to 0.06.
+        radius: least distance between two corners in pixels, less one.
+        border: corners nearer to the edge than this many pixels do not count.
+    """
+
+    def __init__(self, keypoints: int, k: float = 0.04, radius: int = 2, border: int = 2):
+        super().__init__()
+        self.keypoints = keypoints
+        self.k = k
+        self.radius = radius
+        self.border = border
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the strongest corners (B, K, 2) of images (B, C, H, W), without a gradient."""
+        from kornia.feature import harris_response
+
+        response = harris_response(_grey(images), self.k)
+        return strongest(response, self.keypoints, self.radius, self.border)
+
+
+class ShiTomasi(Detector):
+    """The corners with the greatest smaller eigenvalue (Shi & Tomasi 1994).
+
+    Args:
+        keypoints: number K of keypoints.
+        radius: least distance between two corners in pixels, less one.
+        border: corners nearer to the edge than this many pixels do not count.
+    """
+
+    def __init__(self, keypoints: int, radius: int = 2, border: int = 2):
+        super().__init__()
+        self.keypoints = keypoints
+        self.radius = radius
+        self.border = border
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the strongest corners (B, K, 2) of images (B, C, H, W), without a gradient."""
+        from kornia.feature import gftt_response
+
+        response = gftt_response(_grey(images))
+        return strongest(response, self.keypoints, self.radius, self.border)

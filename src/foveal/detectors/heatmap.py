@@ -1,0 +1,55 @@
+"""Learned keypoints: the place of each heatmap."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from foveal.detectors.detector import Detector
+from foveal.geometry import from_px
+
+
+class HeatmapDetector(Detector):
+    """A small convolutional net draws one heatmap per keypoint; its mean place is the keypoint.
+
+    The mean place under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
+    2016, "End-to-end training of deep visuomotor policies", section 5.1), and nothing is pooled
+    away on the way to it.
+
+    Args:
+        keypoints: number K of keypoints.
+        in_channels: channels of the images.
+        widths: output channels of the convolutions; every other one, from the first on, halves
+            the resolution.
+    """
+
+    def __init__(
+        self, keypoints: int, in_channels: int = 1, widths: Sequence[int] = (12, 24, 32, 32)
+    ):
+        super().__init__()
+        self.keypoints = keypoints
+        self.in_channels = in_channels
+        self.widths = list(widths)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for index, width in enumerate(widths):
+            stride = 2 if index % 2 == 0 else 1
+            layers += [
+                nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.heatmaps = nn.Conv2d(channels, keypoints, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the mean place (B, K, 2) of each heatmap, for normalised images (B, C, H, W)."""
+        heat = self.heatmaps(self.features(images))  # (B, K, h, w)
+        height, width = heat.shape[-2:]
+        weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
+        x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
+        y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)
+        mean_x = (weights.sum(-2) * x_px).sum(-1)  # (B, K)
+        mean_y = (weights.sum(-1) * y_px).sum(-1)
+        return from_px(torch.stack([mean_x, mean_y], dim=-1), (height, width))  # (B, K, 2)

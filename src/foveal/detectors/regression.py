@@ -1,0 +1,48 @@
+"""Learned keypoints: regressed from features that keep their places."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.detectors.detector import Detector
+
+GRID = 7  # features are resized to this many rows and columns before places are read off them
+
+
+class RegressionDetector(Detector):
+    """Convolutions, then a linear layer that reads the keypoints off the whole feature map.
+
+    The features are resized to 7x7 cells and flattened, so that places are not averaged away, and a
+    tanh keeps the keypoints in range with a gradient everywhere.
+
+    Args:
+        keypoints: number K of keypoints.
+        in_channels: channels of the images.
+        widths: output channels of the convolutions, each of stride 2.
+    """
+
+    def __init__(self, keypoints: int, in_channels: int = 1, widths: Sequence[int] = (16, 24)):
+        super().__init__()
+        self.keypoints = keypoints
+        self.in_channels = in_channels
+        self.widths = list(widths)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for width in widths:
+            layers += [
+                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.places = nn.Linear(channels * GRID**2, keypoints * 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return keypoints (B, K, 2) in (-1, 1) for normalised images (B, C, H, W)."""
+        features = self.features(images)
+        features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
+        places = self.places(features.flatten(1))
+        return torch.tanh(places).unflatten(1, (self.keypoints, 2))  # (B, K, 2)

@@ -1,0 +1,57 @@
+"""The errors a user can make, said in one line."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+class UserError(ValueError):
+    """Something the caller can put right; the command line prints it without a traceback."""
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
+    """Return the error for a `name` that is not among the `known` ones, with the nearest match."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"Unknown {what} {str(name)!r}.{hint} Known: {', '.join(names)}.")
+
+
+def missing_extra(package: str, extra: str) -> UserError:
+    """Return the error for an optional `package` that is not installed."""
+    return UserError(f"This needs {package}: pip install 'foveal[{extra}]'.")
+
+
+def check_named(
+    what: str, known: Mapping[str, Callable[..., Any]], settings: object
+) -> dict[str, Any]:
+    """Return a copy of `settings`, `{"name": one of known, argument: value, ...}`, once checked.
+
+    Raises:
+        UserError: `settings` are no mapping, or their name or an argument is not known or missing.
+    """
+    if not isinstance(settings, Mapping):
+        raise UserError(f"Expected {what} settings as 'key: value' pairs, but got {settings!r}.")
+    name = settings.get("name")
+    if not isinstance(name, str) or name not in known:
+        raise unknown_name(what, name, known)
+    arguments = {key: value for key, value in settings.items() if key != "name"}
+    check_arguments(f"{what} {name!r}", known[name], arguments)
+    return {"name": name, **arguments}
+
+
+def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check that `build(**arguments)` names only what it takes and all that it needs.
+
+    Raises:
+        UserError: an argument is not known (the nearest one is named) or missing.
+    """
+    takes = dict(inspect.signature(build).parameters)
+    for name in arguments:
+        if name not in takes:
+            raise unknown_name(f"setting of {what}", name, takes)
+    needed = {name for name, taken in takes.items() if taken.default is taken.empty}
+    missing = sorted(needed - set(arguments))
+    if missing:
+        raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")

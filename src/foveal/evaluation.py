@@ -1,0 +1,150 @@
+"""What the commands `evaluate`, `explain` and `models` do, for any caller."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveal import zoo
+from foveal.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def evaluate_on(
+    model: str,
+    data: str,
+    *,
+    split: str = "test",
+    data_dir: Path | None = None,
+    seed: int = 0,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Load a model and a dataset and return the model's figures on it.
+
+    Raises:
+        UserError: unknown model, dataset or split, or images that the model cannot read.
+    """
+    from foveal.data import load_images
+    from foveal.metrics import evaluate
+    from foveal.models.focus_model import FocusModel
+
+    network = zoo.load(model)
+    size = tuple(network.inputs.size) if network.inputs.size else None
+    options: dict[str, Any] = {
+        "size": size,
+        "channels": network.in_channels,
+        "data_dir": data_dir,
+    }
+    images = load_images(data, split, **options)
+    train = load_images(data, "train", **options) if isinstance(network, FocusModel) else None
+    if network.inputs.classes and len(images.classes) != network.num_classes:
+        raise UserError(
+            f"{model} knows {network.num_classes} classes, but {data} has {len(images.classes)}."
+        )
+    for problem in images.problems:
+        say(f"left out {problem.path}: {problem.reason}")
+    return evaluate(network, images, train, name=model, seed=seed)
+
+
+def explain_files(
+    model: str, paths: Sequence[Path], out: Path | None, say: Say = print
+) -> tuple[list[dict[str, Any]], int]:
+    """Explain image files; return an answer for each and how many could not be read.
+
+    Files are read and explained one at a time, so that any number fits; a bad one is an answer
+    with an `error`, and the others go on.
+    """
+    from foveal.data import read_image
+
+    network = zoo.load(model)
+    size = tuple(network.inputs.size) if network.inputs.size else None
+    answers: list[dict[str, Any]] = []
+    failed = 0
+    names = _stems(paths)
+    for path, stem in zip(paths, names, strict=True):
+        try:
+            image = read_image(path, channels=network.in_channels)
+            if size and tuple(image.shape[-2:]) != size:
+                height, width = image.shape[-2:]
+                say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
+                image = read_image(path, size=size, channels=network.in_channels)
+        except UserError as error:
+            failed += 1
+            say(f"{path}: {error}")
+            answers.append({"path": str(path), "error": str(error)})
+            continue
+        explanation = network.explain(image[None].float() / 255)
+        answer = {"path": str(path), **explanation.to_dicts()[0]}
+        if out is not None:
+            answer["picture"] = str(_save(explanation, out, stem))
+        answers.append(answer)
+    return answers, failed
+
+
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """Return a different file name stem for each path."""
+    seen: dict[str, int] = {}
+    stems = []
+    for path in paths:
+        number = seen.get(path.stem, 0)
+        seen[path.stem] = number + 1
+        stems.append(f"{path.stem}-{number}" if number else path.stem)
+    return stems
+
+
+def _save(explanation: Any, out: Path, stem: str) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        picture = out / f"{stem}.png"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            explanation.figure(0, title=stem).savefig(picture)
+    except OSError as error:
+        raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
+    return picture
+
+
+def zoo_cards() -> list[dict[str, Any]]:
+    """Return name and figures of every model in the zoo."""
+    return [{"model": name, **zoo.card(name).get("figures", {})} for name in zoo.names()]
+
+
+_COLUMNS = (
+    ("accuracy", "accuracy", "{:.2%}"),
+    ("evidence_fraction", "evidence", "{:.1%}"),
+    ("position_leakage", "leakage", "{:.2f}"),
+    ("content_following", "content", "{:.2f}"),
+    ("position_following", "position", "{:.2f}"),
+    ("random_focus_accuracy", "random focus", "{:.2%}"),
+    ("parameters", "parameters", "{:,}"),
+    ("macs", "MACs", "{:,}"),
+    ("latency_ms", "ms/image", "{:.2f}"),
+)
+
+
+def format_figures(figures: dict[str, Any]) -> str:
+    """Return the figures of one model as lines for people."""
+    lines = [f"{figures['model']} on {figures['data']} ({figures['images']:,} images)"]
+    for key, label, form in _COLUMNS:
+        if figures.get(key) is not None:
+            lines.append(f"  {label:<14}{form.format(figures[key]):>12}")
+    return "\n".join(lines)
+
+
+def format_zoo(cards: list[dict[str, Any]]) -> str:
+    """Return the zoo as a table for people."""
+    head = ["model", *(label for _, label, _ in _COLUMNS)]
+    rows = [
+        [c["model"], *(f.format(c[k]) if c.get(k) is not None else "–" for k, _, f in _COLUMNS)]
+        for c in cards
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    table = [head, *rows]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )

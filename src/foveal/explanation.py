@@ -1,0 +1,179 @@
+"""The one result type: what a model answered, and what it looked at."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from foveal.geometry import corners_px, patch_mask, to_px
+
+
+class Look(NamedTuple):
+    """What one forward pass saw and said, for images (B, C, H, W)."""
+
+    logits: Tensor  # (B, classes)
+    keypoints: Tensor | None = None  # (B, K, 2)
+    patches: Tensor | None = None  # (B, K, C, P, P), normalised as the model sees them
+    scales: Tensor | None = None  # (B, K) spacing in pixels; None means 1
+    maps: Tensor | None = None  # (B, M, H, W), raw weights
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model looked at in images and what it answered.
+
+    All tensors are on the CPU and share their first dimension B.
+
+    Attributes:
+        images: (B, C, H, W) in [0, 1], as given to the model.
+        logits: (B, classes), those of the very path that saw the evidence.
+        keypoints: (B, K, 2) in grid units, or None.
+        patches: (B, K, C, P, P) in [0, 1], or None.
+        scales: (B, K) pixels from one patch sample to the next, or None for 1.
+        maps: (B, M, H, W) raw attention weights, or None.
+        classes: a name for each class.
+        method: who explains: the model itself, or a post-hoc method's name.
+        cost: forward passes that the explanation took, the answer included.
+    """
+
+    images: Tensor
+    logits: Tensor
+    keypoints: Tensor | None = None
+    patches: Tensor | None = None
+    scales: Tensor | None = None
+    maps: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    method: str = "model"
+    cost: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, index: int | slice) -> "Explanation":
+        """Return the explanation of one image, or of a slice of them; B stays a dimension."""
+        part = slice(index, index + 1 or None) if isinstance(index, int) else index
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **parts)
+
+    def __iter__(self) -> Iterator["Explanation"]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side of the patches in pixels, or None."""
+        return None if self.patches is None else self.patches.shape[-1]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, classes)."""
+        return self.logits.softmax(dim=-1)
+
+    @property
+    def predictions(self) -> Tensor:
+        """(B,) class numbers."""
+        return self.logits.argmax(dim=-1)
+
+    @property
+    def evidence(self) -> Tensor:
+        """(B, H, W) booleans: the pixels that the decision was made from.
+
+        Of a patch with a scale, the whole square that it spans: never less than was read.
+        """
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self), *self.size, dtype=torch.bool)
+        return patch_mask(self.keypoints, self.patch_size, self.size, self.scales)
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its number where it has none."""
+        return self.classes[index] if index < len(self.classes) else str(index)
+
+    def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:
+        """Return one plain dictionary an image, as `foveal explain --json` prints it."""
+        return [self[index]._to_dict(top) for index in range(len(self))]
+
+    def _to_dict(self, top: int) -> dict[str, Any]:
+        probabilities, order = self.probabilities[0].sort(descending=True)
+        answer: dict[str, Any] = {
+            "prediction": self.class_name(int(order[0])),
+            "probabilities": [
+                {"class": self.class_name(int(i)), "probability": float(p)}
+                for p, i in zip(probabilities[:top], order[:top], strict=True)
+            ],
+            "size_px": {"height": self.size[0], "width": self.size[1]},
+            "evidence_fraction": float(self.evidence.float().mean()),
+            "method": self.method,
+            "cost_forward_passes": self.cost,
+        }
+        if self.keypoints is not None and self.patch_size is not None:
+            answer["patch_size_px"] = self.patch_size
+            answer["keypoints"] = self._keypoint_dicts(self.patch_size)
+        return answer
+
+    def _keypoint_dicts(self, patch_size: int) -> list[dict[str, float]]:
+        assert self.keypoints is not None
+        places = self.keypoints[0]
+        places_px = to_px(places, self.size)
+        scales = torch.ones(len(places)) if self.scales is None else self.scales[0]
+        first_px = corners_px(places, patch_size, self.size, scales)
+        return [
+            {
+                "x": float(place[0]),
+                "y": float(place[1]),
+                "x_px": round(float(px[0]), 3),
+                "y_px": round(float(px[1]), 3),
+                "left_px": int(first[0]),
+                "top_px": int(first[1]),
+                "scale": float(scale),
+            }
+            for place, px, first, scale in zip(places, places_px, first_px, scales, strict=True)
+        ]
+
+    def figure(self, index: int = 0, title: str | None = None) -> Any:
+        """Return a matplotlib figure of one image: keypoints, patches and classes."""
+        from foveal import plotting
+
+        return plotting.explanation_figure(self[index], title=title)
+
+    def show(self) -> None:
+        """Show one figure an image, in a notebook or a window."""
+        import matplotlib.pyplot as plt
+
+        for index in range(len(self)):
+            self.figure(index)
+        plt.show()
+
+    def save(self, folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
+        """Write one PNG an image and `explanations.json` into a folder; return the pictures.
+
+        Args:
+            folder: made if it is not there.
+            names: a file name stem for each image; its number if not given.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        stems = list(names) if names is not None else [f"{i:04d}" for i in range(len(self))]
+        pictures = [folder / f"{stem}.png" for stem in stems]
+        for index, picture in enumerate(pictures):
+            self.figure(index, title=stems[index]).savefig(picture)
+        (folder / "explanations.json").write_text(json.dumps(self.to_dicts(), indent=2))
+        return pictures
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
+        """Join explanations of batches by the same model into one."""
+        joined: dict[str, Any] = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if isinstance(getattr(parts[0], f.name), Tensor)
+        }
+        return replace(parts[0], **joined)

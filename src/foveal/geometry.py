@@ -1,0 +1,155 @@
+"""Coordinates and patches: the only place that knows grids.
+
+A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
+the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
+count pixels, with (0, 0) the centre of the top left pixel.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+def _extent(size: Size, like: Tensor) -> Tensor:
+    height, width = size
+    return torch.tensor([width, height], dtype=like.dtype, device=like.device)
+
+
+def to_px(keypoints: Tensor, size: Size) -> Tensor:
+    """Convert keypoints (..., 2) from grid units to pixels in an image of `size` (H, W)."""
+    return ((keypoints + 1) * _extent(size, keypoints) - 1) / 2
+
+
+def from_px(keypoints_px: Tensor, size: Size) -> Tensor:
+    """Convert keypoints (..., 2) from pixels to grid units in an image of `size` (H, W)."""
+    return (2 * keypoints_px + 1) / _extent(size, keypoints_px) - 1
+
+
+def from_aligned(keypoints: Tensor, size: Size) -> Tensor:
+    """Convert keypoints (..., 2) whose -1 and 1 are the centres of the outermost pixels.
+
+    That is torch's `align_corners=True`; Foveal's grid units are those of `False`.
+    """
+    return keypoints * (1 - 1 / _extent(size, keypoints))
+
+
+def corners_px(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+) -> Tensor:
+    """Return the top left pixel (x, y) of each patch as integers (..., 2).
+
+    A keypoint is the centre of its patch; the place is rounded to whole pixels.
+
+    Args:
+        keypoints: (..., 2) in grid units.
+        patch_size: side P in samples.
+        size: height and width of the image in pixels.
+        scales: (...) pixels from one sample to the next; 1 if not given.
+    """
+    reach: Tensor | float = (patch_size - 1) / 2
+    if scales is not None:
+        reach = reach * scales[..., None]
+    # Half a pixel goes right and down, and what rounding made of half a pixel with it: a corner's
+    # patch of even size must not hang on the last bit of a float.
+    return (to_px(keypoints, size) - reach + 0.501).floor().long()
+
+
+def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
+    """Move keypoints (..., 2) so that each patch is whole pixels and lies inside the image.
+
+    Patches of odd size are centred on a pixel, those of even size between two.
+
+    Raises:
+        ValueError: the image is smaller than a patch.
+    """
+    if patch_size > min(size):
+        raise ValueError(
+            f"Expected an image of at least {patch_size}x{patch_size} pixels (one patch), but got "
+            f"{size[0]}x{size[1]}. Resize the image or choose a smaller patch_size."
+        )
+    first = corners_px(keypoints, patch_size, size)
+    last = _extent(size, first) - patch_size
+    first = torch.minimum(first.clamp(min=0), last).to(keypoints.dtype)
+    return from_px(first + (patch_size - 1) / 2, size)
+
+
+def extract_patches(
+    images: Tensor, keypoints: Tensor, patch_size: int, scales: Tensor | None = None
+) -> Tensor:
+    """Cut square patches around keypoints, bilinearly and differentiably in both.
+
+    Args:
+        images: (B, C, H, W).
+        keypoints: (B, K, 2) in grid units; outside of the image there are zeros.
+        patch_size: side P in pixels, at unit spacing: 5 means 5 pixels.
+        scales: (B, K) spacing of the sampled points in pixels; 1 if not given.
+
+    Returns:
+        Patches (B, K, C, P, P). At whole-pixel places they equal plain slices of `images`.
+    """
+    batch, channels, height, width = images.shape
+    count = keypoints.shape[1]
+    steps = torch.arange(patch_size, dtype=images.dtype, device=images.device)
+    steps = steps - (patch_size - 1) / 2
+    offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (P, P, 2)
+    offsets = offsets * 2 / _extent((height, width), offsets)
+    if scales is None:
+        around = offsets.expand(batch, count, patch_size, patch_size, 2)
+    else:
+        around = offsets * scales[:, :, None, None, None]
+    grid = keypoints.to(images.dtype)[:, :, None, None, :] + around  # (B, K, P, P, 2)
+    grid = grid.reshape(batch, count * patch_size, patch_size, 2)
+    patches = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    patches = patches.reshape(batch, channels, count, patch_size, patch_size)
+    return patches.transpose(1, 2)
+
+
+def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
+    """Cut whole-pixel patches (B, K, C, P, P) around snapped keypoints (B, K, 2).
+
+    They are plain slices of `images` (B, C, H, W): no pixel outside has any weight. No gradient
+    reaches the keypoints.
+    """
+    channels, height, width = images.shape[1:]
+    first = corners_px(keypoints, patch_size, (height, width))  # (B, K, 2)
+    steps = torch.arange(patch_size, device=images.device)
+    rows = first[..., 1, None] + steps  # (B, K, P)
+    columns = first[..., 0, None] + steps
+    index = rows[..., :, None] * width + columns[..., None, :]  # (B, K, P, P)
+    flat = index.flatten(1)[:, None].expand(-1, channels, -1)
+    patches = images.flatten(2).gather(2, flat)
+    return patches.unflatten(2, index.shape[1:]).transpose(1, 2)
+
+
+def patch_mask(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+) -> Tensor:
+    """Return which pixels the patches read, as booleans (B, H, W).
+
+    Without scales, whole-pixel places give exactly the P x P pixels of each patch, and places in
+    between one row and column more. With scales the patches are bilinear samples: whatever a
+    sample may touch counts, rounding included, and so do the pixels between samples that are more
+    than one pixel apart: the mask is never less than what was read, and may be more.
+
+    Args:
+        keypoints: (B, K, 2) in grid units.
+        patch_size: side P in samples.
+        size: height and width of the image in pixels.
+        scales: (B, K) pixels from one sample to the next, or None for plain slices.
+    """
+    height, width = size
+    half = (patch_size - 1) / 2
+    reach = half if scales is None else half * scales[..., None]
+    # Grid units round to pixels with errors far below 1e-3: forgiven where patches are slices,
+    # counted where they are samples, as the slightest weight is a weight.
+    slack = -1e-3 if scales is None else 1e-3
+    centre = to_px(keypoints, size)
+    first = (centre - reach - slack).floor()
+    last = (centre + reach + slack).ceil()
+    x = torch.arange(width, device=keypoints.device)
+    y = torch.arange(height, device=keypoints.device)
+    across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
+    down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
+    return (down[..., :, None] & across[..., None, :]).any(dim=1)

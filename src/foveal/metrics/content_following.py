@@ -1,0 +1,72 @@
+"""Content following: does the answer follow what the patches show, or where they lie?"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from foveal.data import ImageSet
+from foveal.errors import UserError
+from foveal.metrics.accuracy import share_equal
+from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.random_focus import predict_at
+from foveal.models.focus_model import FocusModel
+
+
+class Following(NamedTuple):
+    """Shares, from 0 to 1, of pairs whose answer followed the pixels or the places."""
+
+    content_following: float
+    position_following: float
+
+
+def content_following(
+    model: FocusModel,
+    test: ImageSet,
+    pairs: int = 10_000,
+    seed: int = 0,
+    *,
+    batch_size: int = 500,
+    looks: Looks | None = None,
+) -> Following:
+    """Cut one image's pixels at another's keypoints and see whose class is named.
+
+    Over random pairs A, B of different classes, the model classifies B's pixels at A's keypoints
+    (and A's scales). `content_following` is the share named as B's class: the pixels decided.
+    `position_following` is the share named as A's: the places did. They add up to at most 1.
+
+    Args:
+        model: a focus model; its mode and device stay as they are.
+        test: labelled images of at least two classes.
+        pairs: drawn with replacement, each pair of different classes as likely as any other.
+        seed: of the draw; the caller's random numbers stay what they were.
+        batch_size: images in one forward pass.
+        looks: the model's looks at `test`, where they are known already.
+
+    Raises:
+        UserError: all images are of one class.
+    """
+    looks = looks or look_over(model, test.images, batch_size)
+    places, pixels = _pairs(test.labels, pairs, seed)
+    predictions = predict_at(model, test.images, pixels, looks, places, batch_size)
+    return Following(
+        content_following=share_equal(predictions, test.labels[pixels]),
+        position_following=share_equal(predictions, test.labels[places]),
+    )
+
+
+def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw two images (pairs,), (pairs,) of different classes, all such pairs equally likely."""
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
+    if int(counts.max()) == len(labels):
+        raise UserError("Expected images of at least two classes to pair, but got one class.")
+    generator = torch.Generator().manual_seed(seed)
+    others = len(labels) - counts[labels]  # for each image, how many are of another class
+    first = torch.multinomial(others.double(), pairs, replacement=True, generator=generator)
+    # In the order of classes the own class is one block, which the draw steps over.
+    own = labels[first]
+    start = counts.cumsum(0)[own] - counts[own]
+    draw = torch.rand(pairs, generator=generator, dtype=torch.float64) * others[first]
+    place = draw.long()
+    return first, order[place + counts[own] * (place >= start)]

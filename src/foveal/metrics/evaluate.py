@@ -1,0 +1,140 @@
+"""All figures of a model on a dataset, as `foveal evaluate` prints them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from foveal.data import ImageSet
+from foveal.errors import UserError
+from foveal.metrics.accuracy import accuracy
+from foveal.metrics.content_following import content_following
+from foveal.metrics.efficiency import latency_ms, macs, parameters
+from foveal.metrics.evidence import evidence_fraction
+from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.position_leakage import position_leakage
+from foveal.metrics.random_focus import random_focus_accuracy
+from foveal.models.classifier import ImageClassifier
+from foveal.models.focus_model import FocusModel
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the images to measure it on; it looks at the test images once for all metrics.
+
+    Attributes:
+        model: the model.
+        test: labelled images that the model was not trained on.
+        train: labelled images to train probes on, or None.
+        batch_size: images in one forward pass.
+        seed: of all that is drawn at random.
+    """
+
+    model: Any  # an ImageClassifier; those in `FOCUS_METRICS` get a FocusModel
+    test: ImageSet
+    train: ImageSet | None
+    batch_size: int
+    seed: int
+
+    @cached_property
+    def looks(self) -> Looks:
+        """What the model answers on the test images, and where it looks."""
+        return look_over(self.model, self.test.images, self.batch_size)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The arguments of every metric that looks at the test images."""
+        return {"batch_size": self.batch_size, "looks": self.looks}
+
+
+# A metric's value is a number, a dictionary of several, or None where it cannot be measured.
+Metric = Callable[[Subject], Any]
+
+METRICS: dict[str, Metric] = {
+    "accuracy": lambda s: accuracy(s.model, s.test, **s.shared),
+    "parameters": lambda s: parameters(s.model),
+    "macs": lambda s: macs(s.model, s.looks.size),
+    "evidence_fraction": lambda s: evidence_fraction(s.model, s.test, **s.shared),
+    "latency_ms": lambda s: latency_ms(s.model, s.looks.size),
+}
+
+
+def _leakage(s: Subject) -> float | None:
+    if s.train is None:
+        return None
+    return position_leakage(s.model, s.train, s.test, s.seed, **s.shared)
+
+
+def _following(s: Subject) -> dict[str, float]:
+    return content_following(s.model, s.test, seed=s.seed, **s.shared)._asdict()
+
+
+FOCUS_METRICS: dict[str, Metric] = {
+    "position_leakage": _leakage,
+    "content_following": _following,
+    "random_focus_accuracy": lambda s: random_focus_accuracy(s.model, s.test, s.seed, **s.shared),
+}
+
+
+def evaluate(
+    model: ImageClassifier,
+    test: ImageSet,
+    train: ImageSet | None = None,
+    *,
+    name: str | None = None,
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Return a model's figures on a dataset; all shares are fractions from 0 to 1.
+
+    Args:
+        model: its mode, the random numbers and the number of threads stay what they were.
+        test: labelled images that the model was not trained on.
+        train: labelled images to train the probe of `position_leakage` on, which is left out
+            without them.
+        name: of the model; if not given, that of its kind.
+        batch_size: images in one forward pass; bounds the memory.
+        seed: of the probe and of what is drawn at random.
+        progress: called with the name of each metric before it is measured.
+
+    Returns:
+        model, data, split, images, accuracy, parameters, macs, evidence_fraction, latency_ms
+        (median, one image, one thread), for focus models position_leakage, content_following,
+        position_following and random_focus_accuracy, input_size ([height, width] in pixels) and
+        seed. Plain numbers and strings, as JSON takes them.
+
+    Raises:
+        UserError: no images, or labels that the model has no class for.
+    """
+    for data in (test, train):
+        if data is not None:
+            _check(model, data)
+    subject = Subject(model, test, train, batch_size, seed)
+    figures: dict[str, Any] = {
+        "model": name or model.name,
+        "data": test.name,
+        "split": test.split,
+        "images": len(test),
+    }
+    metrics = METRICS | FOCUS_METRICS if isinstance(model, FocusModel) else METRICS
+    for label, measure in metrics.items():
+        if progress is not None:
+            progress(label)
+        value = measure(subject)
+        if isinstance(value, dict):
+            figures.update(value)
+        elif value is not None:
+            figures[label] = value
+    return {**figures, "input_size": list(subject.looks.size), "seed": seed}
+
+
+def _check(model: ImageClassifier, data: ImageSet) -> None:
+    if len(data) == 0:
+        raise UserError(f"Expected images in {data.name} ({data.split}), but there are none.")
+    least, greatest = int(data.labels.min()), int(data.labels.max())
+    if least < 0 or greatest >= model.num_classes:
+        raise UserError(
+            f"Expected labels from 0 to {model.num_classes - 1}, the model's classes, but "
+            f"{data.name} ({data.split}) has labels from {least} to {greatest}."
+        )

@@ -1,0 +1,86 @@
+"""One pass over many images: what a model answers and where it looks, for all metrics to share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveal.errors import UserError
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a model answered and where it looked, for N images; all on the CPU.
+
+    Attributes:
+        logits: (N, classes).
+        size: height and width of the images in pixels.
+        keypoints: (N, K, 2) as the classifier received them, or None.
+        scales: (N, K) pixels from one patch sample to the next, or None for 1.
+        patch_size: side of a patch in samples, or None where there are no patches.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+    keypoints: Tensor | None = None
+    scales: Tensor | None = None
+    patch_size: int | None = None
+
+
+@contextmanager
+def evaluating(model: ImageClassifier) -> Iterator[None]:
+    """Put a model in evaluation mode without gradients; each part gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def as_floats(model: ImageClassifier, images: Tensor) -> Tensor:
+    """Return uint8 images as floats in [0, 1], of the model's type and on its device."""
+    return images.to(model.mean.device, model.mean.dtype) / 255
+
+
+def look_over(model: ImageClassifier, images: Tensor, batch_size: int = 500) -> Looks:
+    """Look at uint8 images (N, C, H, W), `batch_size` of them at a time.
+
+    Raises:
+        UserError: there are no images, or they are not uint8.
+        ValueError: the images are not of the model's shape.
+    """
+    if images.dtype != torch.uint8 or len(images) == 0:
+        raise UserError(
+            f"Expected at least one image of uint8, but got {len(images)} of {images.dtype}."
+        )
+    with evaluating(model):
+        parts = [_look(model, as_floats(model, batch)) for batch in images.split(batch_size)]
+    patches = parts[0].patches
+    return Looks(
+        logits=torch.cat([part.logits for part in parts]),
+        size=(images.shape[-2], images.shape[-1]),
+        keypoints=_joined([part.keypoints for part in parts]),
+        scales=_joined([part.scales for part in parts]),
+        patch_size=None if patches is None else patches.shape[-1],
+    )
+
+
+def _look(model: ImageClassifier, images: Tensor) -> Look:
+    model._check(images)
+    look = model.look((images - model.mean) / model.std)
+    # Patches are kept for their shape alone: those of 60,000 images need not be held.
+    patches = None if look.patches is None else look.patches[:1].cpu()
+    keypoints, scales = (None if t is None else t.cpu() for t in (look.keypoints, look.scales))
+    return Look(look.logits.cpu(), keypoints, patches, scales)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None

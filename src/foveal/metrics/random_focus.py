@@ -1,0 +1,79 @@
+"""Random focus: what the choice of places is worth."""
+
+import torch
+from torch import Tensor
+
+from foveal.data import ImageSet
+from foveal.errors import UserError
+from foveal.metrics.accuracy import share_equal
+from foveal.metrics.looks import Looks, as_floats, evaluating, look_over
+from foveal.models.focus_model import FocusModel
+
+
+def random_focus_accuracy(
+    model: FocusModel,
+    test: ImageSet,
+    seed: int = 0,
+    *,
+    batch_size: int = 500,
+    looks: Looks | None = None,
+) -> float:
+    """Return the accuracy with each image's keypoints replaced by those of another image.
+
+    Where it is as good as the accuracy, the model need not have looked for its places. Each image
+    lends its keypoints (and scales) to exactly one other, and none keeps its own.
+
+    Args:
+        model: a focus model; its mode and device stay as they are.
+        test: at least two labelled images.
+        seed: of the exchange; the caller's random numbers stay what they were.
+        batch_size: images in one forward pass.
+        looks: the model's looks at `test`, where they are known already.
+
+    Raises:
+        UserError: there is only one image.
+    """
+    looks = looks or look_over(model, test.images, batch_size)
+    everyone = torch.arange(len(test))
+    others = _derangement(len(test), seed)
+    predictions = predict_at(model, test.images, everyone, looks, others, batch_size)
+    return share_equal(predictions, test.labels)
+
+
+def predict_at(
+    model: FocusModel,
+    images: Tensor,
+    pixels: Tensor,
+    looks: Looks,
+    places: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Return the classes (M,) named for some images' pixels at other images' keypoints.
+
+    Args:
+        model: a focus model.
+        images: (N, C, H, W), uint8.
+        pixels: (M,) numbers of the images that are read.
+        looks: the model's looks at `images`.
+        places: (M,) numbers of the images whose keypoints and scales are used.
+        batch_size: images in one forward pass.
+    """
+    assert looks.keypoints is not None
+    device, predictions = model.mean.device, []
+    with evaluating(model):
+        for pixel, place in zip(pixels.split(batch_size), places.split(batch_size), strict=True):
+            scales = None if looks.scales is None else looks.scales[place].to(device)
+            keypoints = looks.keypoints[place].to(device)
+            logits = model.classify_at(as_floats(model, images[pixel]), keypoints, scales)
+            predictions.append(logits.argmax(dim=1).cpu())
+    return torch.cat(predictions)
+
+
+def _derangement(count: int, seed: int) -> Tensor:
+    """Return for each of `count` images another one: the next in a random circle of all."""
+    if count < 2:
+        raise UserError(f"Expected at least 2 images to exchange keypoints, but got {count}.")
+    circle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    other = torch.empty_like(circle)
+    other[circle] = circle.roll(-1)
+    return other

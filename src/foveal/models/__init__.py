@@ -1,0 +1,55 @@
+"""Models: images -> logits, and what they looked at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foveal.detectors import build_detector
+from foveal.errors import check_arguments, check_named
+from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.cnn import SmallCNN
+from foveal.models.focus import FocusNet
+from foveal.models.focus_model import FocusModel
+from foveal.models.published import PublishedFocus
+from foveal.models.vgg import VGG16
+from foveal.models.zoom import ZoomNet
+
+__all__ = [
+    "MODELS",
+    "VGG16",
+    "FocusModel",
+    "FocusNet",
+    "ImageClassifier",
+    "Inputs",
+    "PublishedFocus",
+    "SmallCNN",
+    "ZoomNet",
+    "build_model",
+    "model_name",
+]
+
+MODELS: dict[str, type[ImageClassifier]] = {
+    model.name: model for model in (FocusNet, ZoomNet, SmallCNN, VGG16, PublishedFocus)
+}
+
+
+def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
+    """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
+
+    A `detector` and `inputs` are settings of their own. The weights are new.
+
+    Raises:
+        UserError: a name or an argument is not known (the nearest one is named) or missing.
+    """
+    arguments = check_named("model", MODELS, settings)
+    kind = MODELS[arguments.pop("name")]
+    if "detector" in arguments:
+        arguments["detector"] = build_detector(arguments["detector"])
+    if isinstance(arguments.get("inputs"), Mapping):
+        check_arguments("inputs", Inputs, arguments["inputs"])
+        arguments["inputs"] = Inputs(**arguments["inputs"])
+    return kind(**arguments)
+
+
+def model_name(model: ImageClassifier) -> str:
+    """Return the name of a model's kind in `MODELS`."""
+    return type(model).name

@@ -1,0 +1,73 @@
+"""The focus model: find keypoints, cut patches, classify from the patches alone."""
+
+from torch import Tensor
+
+from foveal.detectors import Detector, build_detector, detector_settings
+from foveal.explanation import Look
+from foveal.geometry import extract_patches, slice_patches, snap
+from foveal.models.classifier import Inputs
+from foveal.models.focus_model import FocusModel
+from foveal.models.patch_classifier import PatchClassifier
+
+
+class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)}):
+    """Looks at a few small patches and decides from them alone.
+
+    Each patch is whole pixels of the image. In training the gradient reaches the detector
+    through the bilinear samples beside them (straight-through estimator, Bengio et al. 2013).
+
+    Args:
+        detector: images -> keypoints.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        width: numbers in a patch's token.
+        mix: how the patch classifier joins the tokens, `concat` or `attention`.
+        encoder: how it encodes a patch, `mlp` or `conv`.
+        dropout: share of features dropped in training.
+        inputs: what images the model expects.
+
+    Example:
+        >>> import torch
+        >>> from foveal.detectors import Harris
+        >>> model = FocusNet(Harris(keypoints=3), patch_size=5)
+        >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
+        (2, 10)
+    """
+
+    name = "focus"
+
+    def __init__(
+        self,
+        detector: Detector,
+        patch_size: int = 5,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        width: int = 128,
+        mix: str = "concat",
+        encoder: str = "mlp",
+        dropout: float = 0.0,
+        inputs: Inputs = Inputs(),
+    ):
+        super().__init__(in_channels, num_classes, inputs)
+        self.patch_size = patch_size
+        self.detector = detector
+        self.classifier = PatchClassifier(
+            detector.keypoints, patch_size, in_channels, num_classes, width, mix, encoder, dropout
+        )
+
+    def find(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return the detector's keypoints (B, K, 2) for normalised images; slices have no scale."""
+        return self.detector(images), None
+
+    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+        """Classify from whole-pixel patches at the places nearest to the keypoints (B, K, 2)."""
+        whole = snap(keypoints, self.patch_size, (images.shape[-2], images.shape[-1]))
+        patches = slice_patches(images, whole, self.patch_size)  # (B, K, C, P, P)
+        if keypoints.requires_grad:
+            # What is added is exactly zero, so that with and without gradients the answer is the
+            # same bit for bit; it carries the gradient to the keypoints alone.
+            beside = extract_patches(images.detach(), keypoints, self.patch_size)
+            patches = patches + (beside - beside.detach())
+            whole = whole + (keypoints - keypoints.detach())
+        return Look(self.classifier(patches, whole), whole, patches)

@@ -1,0 +1,54 @@
+"""What every focus model is: places found in the image, an answer from the patches there."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier
+
+
+class FocusModel(ImageClassifier, ABC):
+    """An image classifier that decides from patches around keypoints, and from nothing else.
+
+    A subclass is final and implements `find` (where) and `decide` (what).
+    """
+
+    @abstractmethod
+    def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return where to look in normalised images (B, C, H, W).
+
+        Returns:
+            Keypoints (B, K, 2) in grid units, and the patches' scales (B, K) in pixels from one
+            sample to the next, or None for plain slices.
+        """
+
+    @abstractmethod
+    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None) -> Look:
+        """Cut patches at given places of normalised images and classify from them.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            keypoints: (B, K, 2) in grid units.
+            scales: (B, K) as `find` returns them, or None for the model's own.
+        """
+
+    def look(self, images: Tensor) -> Look:
+        """Find places in normalised images (B, C, H, W), then decide from the patches there."""
+        return self.decide(images, *self.find(images))
+
+    def classify_at(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Tensor:
+        """Return logits (B, classes) with the keypoints held where given.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1].
+            keypoints: (B, K, 2) in grid units.
+            scales: (B, K) as `find` returns them, or None for the model's own.
+
+        Raises:
+            ValueError: the images are not of the model's shape or type.
+        """
+        self._check(images)
+        return self.decide((images - self.mean) / self.std, keypoints, scales).logits

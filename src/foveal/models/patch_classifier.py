@@ -1,0 +1,98 @@
+"""The classifier of a focus model: patches and their places -> logits."""
+
+from torch import Tensor, nn
+
+from foveal.errors import unknown_name
+
+MIXES = ("concat", "attention")
+ENCODERS = ("mlp", "conv")
+
+
+class PatchClassifier(nn.Module):
+    """Classifies from K patches and their positions; it never sees the image.
+
+    Each patch becomes a token, its position is added, the tokens are mixed and read out.
+
+    Args:
+        keypoints: number K of patches.
+        patch_size: side P of a patch in pixels.
+        in_channels: channels C.
+        num_classes: number of classes.
+        width: numbers in a token.
+        mix: `concat` reads the tokens in their order, so each keypoint has a role of its own;
+            `attention` reads them as a set, through two transformer layers.
+        encoder: `mlp` for a few pixels, `conv` (two convolutions, the second of stride 2).
+        dropout: share of features dropped in training.
+    """
+
+    def __init__(
+        self,
+        keypoints: int,
+        patch_size: int,
+        in_channels: int,
+        num_classes: int,
+        width: int = 128,
+        mix: str = "concat",
+        encoder: str = "mlp",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if mix not in MIXES:
+            raise unknown_name("mix", mix, MIXES)
+        if encoder not in ENCODERS:
+            raise unknown_name("encoder", encoder, ENCODERS)
+        encode = _mlp if encoder == "mlp" else _conv
+        self.encode = encode(in_channels, patch_size, width)
+        self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
+        self.drop = nn.Dropout(dropout)
+        self.mix: nn.Module = nn.Identity()
+        if mix == "attention":
+            self.mix = nn.Sequential(
+                *(
+                    nn.TransformerEncoderLayer(
+                        width, 4, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+                    )
+                    for _ in range(2)
+                )
+            )
+        self.ordered = mix == "concat"
+        self.head = _head(keypoints * width if self.ordered else width, dropout, num_classes)
+
+    def forward(self, patches: Tensor, keypoints: Tensor) -> Tensor:
+        """Return logits (B, classes) for patches (B, K, C, P, P) at keypoints (B, K, 2)."""
+        tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
+        tokens = self.mix(self.drop(tokens + self.place(keypoints)))
+        return self.head(tokens.flatten(1) if self.ordered else tokens.mean(dim=1))
+
+
+def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * patch_size**2, width),
+        nn.GELU(),
+        nn.Linear(width, width),
+    )
+
+
+def _conv(channels: int, patch_size: int, width: int) -> nn.Module:
+    side = (patch_size + 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 48, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(48),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(48 * side**2, width),
+    )
+
+
+def _head(width: int, dropout: float, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 128),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(128, num_classes),
+    )

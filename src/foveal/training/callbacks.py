@@ -1,0 +1,81 @@
+"""What goes along with a training: checkpoints, curves and the progress bar."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+
+
+class Curve(L.Callback):
+    """Keeps one row an epoch and writes them to metrics.csv; goes on where a run is resumed."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
+        for name in COLUMNS[1:-1]:
+            row[name] = round(float(trainer.callback_metrics[name]), 6)
+        row["seconds"] = round(time.perf_counter() - self.started, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(partial, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def row_of(self, checkpoint: str, keep: str) -> dict[str, float]:
+        """Return epoch and val_accuracy of the weights that are kept."""
+        if keep == "best":
+            number = int(Path(checkpoint).stem.rpartition("-")[2])
+            row = next(row for row in self.rows if row["epoch"] == number)
+        else:
+            row = self.rows[-1]
+        return {"epoch": int(row["epoch"]), "val_accuracy": row["val_accuracy"]}
+
+
+def run_callbacks(out: Path, progress: bool) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
+    """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
+    curve = Curve(out / "metrics.csv")  # before the checkpoint, which keeps its rows
+    best = ModelCheckpoint(
+        dirpath=out / "checkpoints",
+        filename="best-{epoch:04d}",
+        auto_insert_metric_name=False,
+        monitor="val_accuracy",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[L.Callback] = [curve, best]
+    if progress:
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+    return callbacks, best, curve
+
+
+def loggers(out: Path) -> list[Logger]:
+    """Return the TensorBoard logger; the CSV is the curve's."""
+    return [TensorBoardLogger(out, name="", version="tensorboard")]

@@ -1,0 +1,83 @@
+"""The Lightning module that trains any classifier by a recipe."""
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from foveal.errors import UserError
+from foveal.models.classifier import ImageClassifier
+from foveal.training.recipe import Recipe, Training
+
+
+class ClassifierModule(L.LightningModule):
+    """Cross-entropy on augmented batches of bytes; validation on the images as they are."""
+
+    def __init__(self, model: ImageClassifier, recipe: Recipe, steps: int):
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.steps = steps
+        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+
+    def on_train_epoch_start(self) -> None:
+        # All that is random in an epoch follows from the seed and its number, so that a run
+        # resumed at its start goes on as if it had never stopped.
+        seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
+        torch.manual_seed(seed * 1_009 + self.global_rank)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = self._floats(batch[0]), batch[1]
+        logits = self.model(self.recipe.augment(images))
+        loss = F.cross_entropy(
+            logits, labels, label_smoothing=self.recipe.training.label_smoothing
+        )
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "
+                "The last good checkpoint is kept; try a lower training.lr."
+            )
+        self.train_accuracy(logits, labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = self._floats(batch[0]), batch[1]
+        logits = self.model(images)
+        self.val_accuracy(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
+        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        training = self.recipe.training
+        optimizer = make_optimizer(self.model, training)
+        if training.schedule == "constant":
+            return {"optimizer": optimizer}
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, training.lr, total_steps=self.steps + 1, pct_start=training.warmup
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @staticmethod
+    def _floats(images: Tensor) -> Tensor:
+        return (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; only weights of two dimensions or more decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+    if training.optimizer == "adadelta":
+        return torch.optim.Adadelta(groups, lr=training.lr)
+    return torch.optim.AdamW(groups, lr=training.lr)

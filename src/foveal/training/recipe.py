@@ -1,0 +1,223 @@
+"""A recipe: one YAML file, one frozen dataclass, one trained model."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foveal.errors import UserError, unknown_name
+from foveal.training.augment import Augment
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Attributes:
+        name: a named dataset or a folder.
+        size: height and width in pixels that images are resized to; None keeps theirs.
+        channels: 1 for grey, 3 for colour; None takes what the images have.
+    """
+
+    name: str = "mnist-5k"
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a step.
+        lr: greatest learning rate.
+        weight_decay: of AdamW and SGD, on weights of two dimensions or more.
+        optimizer: `adamw`, `sgd` (Nesterov momentum 0.9) or `adadelta`.
+        schedule: `one-cycle` (Smith & Topin 2018) or `constant`.
+        warmup: share of the steps before the greatest learning rate.
+        label_smoothing: share of the target spread over all classes.
+        clip: greatest norm of the gradient; 0 for none.
+        keep: which weights are kept, `best` on the validation images or `last`.
+        seed: of the weights, the order of the images and the augmentation.
+    """
+
+    epochs: int = 10
+    batch_size: int = 256
+    lr: float = 3e-3
+    weight_decay: float = 1e-2
+    optimizer: str = "adamw"
+    schedule: str = "one-cycle"
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    clip: float = 5.0
+    keep: str = "best"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model, data and training of one zoo name."""
+
+    name: str
+    model: dict[str, Any]
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    training: Training = field(default_factory=Training)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as YAML and the card keep them."""
+        plain = dataclasses.asdict(self)
+        if plain["data"]["size"] is not None:
+            plain["data"]["size"] = list(plain["data"]["size"])
+        return plain
+
+
+_CHOICES = {
+    "optimizer": ("adamw", "sgd", "adadelta"),
+    "schedule": ("one-cycle", "constant"),
+    "keep": ("best", "last"),
+}
+_SECTIONS: dict[str, type] = {"data": Data, "augment": Augment, "training": Training}
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with Foveal."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name or path and apply overrides like `epochs=3` or `model.patch_size=7`.
+
+    Raises:
+        UserError: no such recipe, a key that does not exist, or a value out of range.
+    """
+    values = _read(str(name))
+    for override in overrides or []:
+        _override(values, override)
+    return parse_recipe(values)
+
+
+def parse_recipe(values: dict[str, Any]) -> Recipe:
+    """Build a recipe from plain values and check each."""
+    _check_keys("recipe key", values, {f.name for f in dataclasses.fields(Recipe)})
+    for key in ("name", "model"):
+        if key not in values:
+            raise UserError(f"The recipe has no {key!r}.")
+    if not isinstance(values["model"], dict):
+        raise UserError("The recipe's 'model' must be a mapping, such as {name: focus, ...}.")
+    sections = {key: _section(key, values.get(key) or {}) for key in _SECTIONS}
+    return Recipe(name=str(values["name"]), model=values["model"], **sections)
+
+
+def _folder() -> Path:
+    installed = Path(str(resources.files("foveal"))) / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in recipe_names():
+            raise unknown_name("recipe", name, recipe_names())
+        path = _folder() / f"{name}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No recipe at {path}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"Cannot read the recipe {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"The recipe {path} is not a mapping of keys to values.")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"Expected key=value, but got {override!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"Cannot read the value of {override!r}.") from None
+    *path, last = key.split(".")
+    if not path:
+        path = _home(last)
+    place = values
+    for step in path:
+        place = place.setdefault(step, {})
+        if not isinstance(place, dict):
+            raise UserError(f"The recipe has nothing below {step!r}, so {key!r} cannot be set.")
+    place[last] = value
+
+
+def _home(key: str) -> list[str]:
+    """Return the section that a key without a dot belongs to."""
+    if key == "name":
+        return []
+    owners = {f.name: s for s, kind in _SECTIONS.items() for f in dataclasses.fields(kind)}
+    if key not in owners:
+        known = [*owners, *(f"{s}.{k}" for k, s in owners.items()), "model.…"]
+        raise unknown_name("recipe key", key, known)
+    return [owners[key]]
+
+
+def _check_keys(what: str, values: dict[str, Any], known: set[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise unknown_name(what, key, known)
+
+
+def _section(name: str, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise UserError(f"The recipe's {name!r} must be a mapping of keys to values.")
+    fields = {f.name: f for f in dataclasses.fields(_SECTIONS[name])}
+    _check_keys(f"key of {name!r}", values, set(fields))
+    return _SECTIONS[name](**{k: _value(f"{name}.{k}", fields[k].default, v) for k, v in values.items()})
+
+
+def _value(key: str, default: Any, value: Any) -> Any:
+    """Return `value` in the type of the field's default, or say what was expected."""
+    choices = _CHOICES.get(key.split(".")[1])
+    if choices is not None and value not in choices:
+        raise unknown_name(key, value, choices)
+    if key == "data.size":
+        return _size(value)
+    if key == "data.channels":
+        if value not in (None, 1, 3):
+            raise UserError(f"Expected data.channels 1 or 3, but got {value!r}.")
+        return value
+    if isinstance(default, bool):
+        valid = isinstance(value, bool)
+    elif isinstance(default, int):
+        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    elif isinstance(default, float):
+        valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
+        value = float(value) if valid else value
+    else:
+        valid = isinstance(value, str)
+    if not valid or (key in ("training.epochs", "training.batch_size") and value < 1):
+        raise UserError(f"Expected {key} to be like {default!r}, but got {value!r}.")
+    return value
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    pair = [value, value] if isinstance(value, int) else value
+    good = isinstance(pair, list) and len(pair) == 2
+    if not good or not all(isinstance(side, int) and 1 <= side <= 4096 for side in pair):
+        raise UserError(f"Expected data.size [height, width] in pixels, but got {value!r}.")
+    return pair[0], pair[1]
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as YAML, atomically."""
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,220 @@
+"""Train a recipe into a run folder."""
+
+import json
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.data import ImageSet, load_images
+from foveal.errors import UserError
+from foveal.models import build_model
+from foveal.models.classifier import ImageClassifier
+from foveal.training.batches import Batches
+from foveal.training.recipe import Recipe, parse_recipe, write_recipe
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    resume: bool = False,
+    devices: str | int = "auto",
+    precision: str = "32-true",
+    progress: bool = True,
+) -> Path:
+    """Train a recipe and write the model, its curves and its card into a run folder.
+
+    Args:
+        recipe: model, data and training.
+        out: the run folder; it gets config.json, model.safetensors, card.json, recipe.yaml,
+            metrics.csv, TensorBoard logs and checkpoints/.
+        data: a dataset or folder in place of the recipe's.
+        data_dir: where named datasets lie.
+        resume: go on from the last checkpoint of the folder, if it has one.
+        devices: how many, as Lightning takes it.
+        precision: as Lightning takes it.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: the folder holds a run already and `resume` is not given, the data cannot be
+            read, or the loss is no longer a number.
+    """
+    out = _prepare(Path(out), recipe, resume)
+    source = data or recipe.data.name
+    sets = {
+        split: load_images(
+            source, split, size=recipe.data.size, channels=recipe.data.channels, data_dir=data_dir
+        )
+        for split in ("train", "val")
+    }
+    import lightning  # noqa: F401  (takes seconds, which are not the training's)
+
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(model_settings(recipe, sets["train"]))
+    started = time.perf_counter()
+    best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
+    seconds = time.perf_counter() - started
+    state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "model."
+    model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    model.cpu().eval().save_weights(out)
+    card = {
+        "model": recipe.name,
+        "trained_on": sets["train"].name,
+        "train_images": len(sets["train"]),
+        "val_images": len(sets["val"]),
+        "val_accuracy": best["val_accuracy"],
+        "epoch": best["epoch"],
+        "training_seconds": round(seconds, 1),
+        "recipe": recipe.to_dict(),
+        **versions(),
+    }
+    write_json(card, out / "card.json")
+    return out
+
+
+def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
+    """Return the recipe's model settings, completed by what the images are."""
+    channels = images.images.shape[1]
+    sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
+    settings = {
+        "in_channels": channels,
+        "num_classes": len(images.classes),
+        "inputs": {
+            "size": list(images.images.shape[-2:]),
+            "mean": [round(float(v), 4) for v in sample.mean(dim=(0, 2, 3))],
+            "std": [round(max(float(v), 1e-3), 4) for v in sample.std(dim=(0, 2, 3))],
+            "classes": list(images.classes),
+        },
+        **recipe.model,
+    }
+    learned = ("heatmap", "regression")
+    detector = settings.get("detector")
+    if isinstance(detector, dict) and detector.get("name") in learned:
+        settings["detector"] = {"in_channels": channels, **detector}
+    return settings
+
+
+def versions() -> dict[str, Any]:
+    """Return what a card says of the machine and the versions that made it."""
+    import lightning
+
+    import foveal
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "versions": {
+            "foveal": foveal.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__.split("+")[0],
+            "lightning": lightning.__version__,
+        },
+        "device": device,
+    }
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write plain values as JSON, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _prepare(out: Path, recipe: Recipe, resume: bool) -> Path:
+    """Make the run folder, and refuse one that holds another run."""
+    kept = out / "recipe.yaml"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not resume and (kept.exists() or (out / "checkpoints").exists()):
+            raise UserError(f"{out} holds a run already: give --resume or another --out.")
+        if resume and kept.exists():
+            import yaml
+
+            if parse_recipe(yaml.safe_load(kept.read_text(encoding="utf-8"))) != recipe:
+                raise UserError(
+                    f"{out} was started with other settings, see {kept}: resume with those."
+                )
+        write_recipe(recipe, kept)
+    except OSError as error:
+        raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
+    return out
+
+
+def _fit(
+    model: ImageClassifier,
+    recipe: Recipe,
+    sets: dict[str, ImageSet],
+    out: Path,
+    resume: bool,
+    devices: str | int,
+    precision: str,
+    progress: bool,
+) -> dict[str, Any]:
+    """Run Lightning; return path, val_accuracy and epoch of the weights to keep."""
+    import lightning as L
+
+    from foveal.training.callbacks import loggers, run_callbacks
+    from foveal.training.module import ClassifierModule
+
+    with quiet_lightning():
+        training = recipe.training
+        batches = Batches(
+            sets["train"].images,
+            sets["train"].labels,
+            training.batch_size,
+            training.seed,
+            lambda: trainer.current_epoch,
+        )
+        validation = Batches(sets["val"].images, sets["val"].labels, 1000)
+        module = ClassifierModule(model, recipe, training.epochs * len(batches))
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        callbacks, best, curve = run_callbacks(out, progress)
+        trainer = L.Trainer(
+            max_epochs=training.epochs,
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+            logger=loggers(out),
+            callbacks=callbacks,
+            gradient_clip_val=training.clip or None,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        last = out / "checkpoints" / "last.ckpt"
+        ckpt = str(last) if resume and last.exists() else None
+        trainer.fit(module, batches, validation, ckpt_path=ckpt, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    path = best.best_model_path if training.keep == "best" else str(last)
+    return {"path": path, **curve.row_of(path, training.keep)}
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's tips and hardware notes off the screen."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning", "lightning.pytorch.utilities.rank_zero")
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,101 @@
+"""The zoo: trained models by name, run folder or Hub id."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from foveal.errors import UserError, unknown_name
+from foveal.models import build_model
+from foveal.models.classifier import ImageClassifier
+
+_FILES = ("config.json", "model.safetensors")
+
+
+def names() -> list[str]:
+    """Return the names of the models whose weights come with Foveal."""
+    return sorted(p.name for p in _weights().iterdir() if (p / "model.safetensors").is_file())
+
+
+def load(model: str | Path) -> ImageClassifier:
+    """Return a trained model, in evaluation mode, on the CPU.
+
+    Args:
+        model: a zoo name, a run folder, or `OWNER/NAME` on the Hugging Face Hub.
+
+    Raises:
+        UserError: no such model, or weights that are corrupt or another model's.
+    """
+    folder = _find(model)
+    settings = _read_json(folder / "config.json")
+    network = build_model(settings)
+    _fill(network, folder / "model.safetensors")
+    return network.eval()
+
+
+def card(model: str | Path) -> dict[str, Any]:
+    """Return what is known of a trained model: recipe, versions, figures."""
+    path = _find(model) / "card.json"
+    return _read_json(path) if path.is_file() else {}
+
+
+def folder(model: str | Path) -> Path:
+    """Return the folder that holds a model's config, weights and card."""
+    return _find(model)
+
+
+def _weights() -> Path:
+    return Path(str(resources.files("foveal.zoo"))) / "weights"
+
+
+def _find(model: str | Path) -> Path:
+    name = str(model)
+    if name in names():
+        return _weights() / name
+    path = Path(name)
+    if path.is_dir():
+        missing = [file for file in _FILES if not (path / file).is_file()]
+        if missing:
+            raise UserError(f"{path} holds no trained model: {' and '.join(missing)} missing.")
+        return path
+    owner, slash, repository = name.partition("/")
+    if slash and owner and repository and "/" not in repository and owner not in (".", ".."):
+        return _download(name)
+    raise unknown_name("model", name, names())
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        paths = [Path(hf_hub_download(name, file)) for file in _FILES]
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"No folder {name}, and not on the Hub either: {reason}") from None
+    return paths[0].parent
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"Cannot read {path}: expected a JSON object.")
+    return values
+
+
+def _fill(network: ImageClassifier, path: Path) -> None:
+    """Copy weights into a model, and say so where they are corrupt or another model's."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"The weights in {path} are corrupt: {error}") from None
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The weights in {path} are of another model: {reason}") from None

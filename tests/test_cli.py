@@ -1,0 +1,155 @@
+"""The command line as people use it: a process, its two streams and its exit status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveal
+from foveal.models import build_model
+
+
+def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "foveal", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An untrained model in a folder of its own."""
+    folder = tmp_path_factory.mktemp("model")
+    settings = {
+        "name": "focus",
+        "detector": {"name": "heatmap", "keypoints": 3},
+        "inputs": {"size": [28, 28], "classes": [f"digit {i}" for i in range(10)]},
+    }
+    build_model(settings).eval().save_weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "Ziffer drei – größer.png"
+    ramp = np.linspace(0, 255, 28 * 28).reshape(28, 28).astype("uint8")
+    Image.fromarray(ramp).save(path)
+    return path
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "try:\n"
+        "    from foveal.cli import main; main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'numpy', 'kornia'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "explain", "models", "recipes"])
+def test_every_command_has_help_with_an_example(command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "Example: foveal " + command in done.stdout
+
+
+def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_path):
+    done = run("explain", model, picture, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)["images"][0]
+    assert answer["path"] == str(picture)
+    assert len(answer["keypoints"]) == 3
+    assert answer["prediction"].startswith("digit ")
+    assert sum(p["probability"] for p in answer["probabilities"]) <= 1.0001
+    with Image.open(answer["picture"]) as drawn:
+        assert min(drawn.size) > 200
+
+
+def test_one_bad_image_is_named_and_the_others_are_explained(model, picture, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(picture.read_bytes()[:60])
+    done = run("explain", model, bad, picture, "--json")
+    answers = json.loads(done.stdout)["images"]
+    assert done.returncode == 1
+    assert "error" in answers[0]
+    assert "keypoints" in answers[1]
+    assert str(bad) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_of_another_size_is_resized_and_said(model, tmp_path):
+    large = tmp_path / "large.png"
+    Image.new("RGB", (100, 80), "white").save(large)
+    done = run("explain", model, large, "--json")
+    assert done.returncode == 0
+    assert "resized from 80x100 to 28x28" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["evaluate", "mnist-focsu", "--data", "mnist-5k"], 1, "Unknown model"),
+        (["evaluate", "MODEL", "--data", "mnits-5k"], 1, "Did you mean 'mnist-5k'"),
+        (["evaluate", "MODEL", "--data", "mnist-5k", "--split", "tset"], 1, "test"),
+        (["evaluate", "MODEL"], 2, "--data"),
+        (["train", "mnist-focsu"], 1, "Did you mean 'mnist-focus'"),
+        (["train", "mnist-focus", "epoch=3"], 1, "Did you mean 'epochs'"),
+        (["train", "mnist-focus", "--devices", "many"], 1, "--devices"),
+        (["train", "mnist-5k-focus", "--out", "FILE/run"], 1, "Cannot write"),
+        (["explain", "MODEL", "nowhere.png"], 1, "nowhere.png"),
+        (["explain", "MODEL", "PICTURE", "--out", "FILE/out"], 1, "Cannot write"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_a_mistake_is_at_most_two_lines_and_no_traceback(
+    arguments, status, message, model, picture, tmp_path
+):
+    file = tmp_path / "file"
+    file.write_text("")
+    places = {"MODEL": str(model), "PICTURE": str(picture)}
+    arguments = [places.get(a, a.replace("FILE", str(file))) for a in arguments]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    if status == 1:
+        assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+
+
+def test_evaluate_prints_the_figures_of_the_design(model):
+    done = run("evaluate", model, "--data", "mnist-5k", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    shares = (
+        "accuracy",
+        "evidence_fraction",
+        "position_leakage",
+        "content_following",
+        "position_following",
+        "random_focus_accuracy",
+    )
+    assert all(0 <= figures[name] <= 1 for name in shares)
+    assert figures["images"] == 1000
+    assert figures["data"] == "mnist-5k"
+    assert figures["split"] == "test"
+    assert figures["parameters"] > 0
+    assert figures["macs"] > 0
+    assert figures["latency_ms"] > 0
+
+
+def test_models_lists_the_zoo():
+    done = run("models", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [card["model"] for card in json.loads(done.stdout)] == foveal.zoo.names()
+
+
+def test_recipes_lists_what_train_knows():
+    assert "mnist-focus" in run("recipes").stdout.split()

@@ -1,0 +1,218 @@
+"""Training: order, augmentation, resuming, failing well."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from foveal import zoo
+from foveal.errors import UserError
+from foveal.training import load_recipe, train
+from foveal.training.augment import Augment
+from foveal.training.batches import Batches
+
+SMALL = ["epochs=4", "batch_size=20", "model.width=16"]
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> Path:
+    """A folder of two classes, a light square on the left or on the right."""
+    folder = tmp_path_factory.mktemp("squares")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 120), ("test", 20)):
+        for name in ("left", "right"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count // 2):
+                x = int(torch.randint(0, 4, (1,), generator=generator)) + 9 * (name == "right")
+                y = int(torch.randint(0, 12, (1,), generator=generator))
+                image = torch.zeros(16, 16, dtype=torch.uint8)
+                image[y : y + 4, x : x + 3] = 255
+                Image.fromarray(image.numpy()).save(folder / split / name / f"{index}.png")
+    return folder
+
+
+def test_every_epoch_sees_each_image_once_in_an_order_of_its_own():
+    epoch = 0
+    images = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1)
+    batches = Batches(images, torch.arange(10), 5, seed=3, epoch=lambda: epoch)
+    first = torch.cat([labels for _, labels in batches])
+    again = torch.cat([labels for _, labels in batches])
+    epoch = 1
+    second = torch.cat([labels for _, labels in batches])
+    assert sorted(first.tolist()) == list(range(10))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_validation_keeps_the_order_and_the_last_smaller_batch():
+    batches = Batches(torch.zeros(7, 1, 1, 1, dtype=torch.uint8), torch.arange(7), 3)
+    assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert len(batches) == 3
+
+
+def test_shifting_moves_whole_pixels():
+    images = torch.rand(64, 1, 9, 13)
+    moved = Augment(shift=2)(images)
+    inner = images[:, :, 2:-2, 2:-2]
+    for image, before in zip(moved, inner, strict=True):
+        found = [
+            torch.allclose(image[:, y : y + 5, x : x + 9], before, atol=1e-4)
+            for y in range(5)
+            for x in range(5)
+        ]
+        assert sum(found) == 1
+
+
+def test_flipping_mirrors_about_half_of_the_images():
+    images = torch.rand(400, 1, 6, 8)
+    torch.manual_seed(0)
+    moved = Augment(flip=True)(images)
+    mirrored = torch.isclose(moved, images.flip(-1), atol=1e-4).flatten(1).all(1)
+    kept = torch.isclose(moved, images, atol=1e-4).flatten(1).all(1)
+    assert bool((mirrored ^ kept).all())
+    assert 150 < int(mirrored.sum()) < 250
+
+
+def test_a_quarter_turn_is_a_rotation_and_not_a_shear():
+    torch.manual_seed(0)
+    images = torch.zeros(50, 1, 21, 21)
+    images[:, :, 10, 4:17] = 1
+    turned = Augment(rotate=90)(images)
+    assert float((turned.sum((1, 2, 3)) - 13).abs().max()) < 1.5
+
+
+def test_erasing_hides_one_square():
+    images = torch.rand(30, 1, 20, 20) + 5
+    erased = (Augment(erase=5)(images) != images).flatten(1).sum(1)
+    assert int(erased.max()) == 25
+    assert int(erased.min()) >= 9
+
+
+def test_no_augmentation_changes_nothing():
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(Augment()(images), images)
+
+
+def test_a_run_learns_and_leaves_a_model_that_loads(squares, tmp_path):
+    recipe = load_recipe("mnist-focus", [*SMALL, "epochs=8"])
+    run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    model = zoo.load(run)
+    card = zoo.card(run)
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert card["val_accuracy"] >= 0.9
+    assert len(rows) == 1 + 8
+    assert tuple(model.inputs.classes) == ("left", "right")
+    assert not list(run.glob("*.partial"))
+    assert card["recipe"] == recipe.to_dict()
+
+
+def test_the_same_seed_gives_the_same_weights(squares, tmp_path):
+    for name in ("a", "b"):
+        recipe = load_recipe("mnist-focus", [*SMALL, "epochs=1"])
+        train(recipe, tmp_path / name, data=str(squares), progress=False)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+_KILLED = """
+import sys
+from foveal.training import load_recipe, train
+data, out, overrides = sys.argv[1], sys.argv[2], sys.argv[3:]
+train(load_recipe("mnist-focus", overrides), out, data=data, resume=True, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(squares, tmp_path):
+    overrides = [*SMALL, "epochs=12"]
+    recipe = load_recipe("mnist-focus", overrides)
+    whole = train(recipe, tmp_path / "whole", data=str(squares), progress=False)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", _KILLED, str(squares), str(killed), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for least in (2, 5):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        _wait_for_epochs(killed / "metrics.csv", least, process)
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (killed / "model.safetensors").exists()
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    expected, found = (load_file(run / "model.safetensors") for run in (whole, killed))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    curves = [
+        [row.rsplit(",", 1)[0] for row in (run / "metrics.csv").read_text().splitlines()]
+        for run in (whole, killed)
+    ]
+    assert curves[0] == curves[1]
+
+
+def _wait_for_epochs(path: Path, least: int, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.exists() and len(path.read_text().splitlines()) > least:
+            return
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.05)
+    raise AssertionError("the run wrote no epochs")
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(squares, tmp_path):
+    recipe = load_recipe("mnist-focus", [*SMALL, "epochs=3"])
+    run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    good = (run / "checkpoints" / "last.ckpt").read_bytes()
+    worse = load_recipe("mnist-focus", [*SMALL, "lr=900000", "clip=0", "optimizer=sgd"])
+    with pytest.raises(UserError, match=r"The loss became (nan|inf) in epoch \d+, step \d+"):
+        train(worse, tmp_path / "nan", data=str(squares), progress=False)
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == good
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(squares, tmp_path):
+    recipe = load_recipe("mnist-focus", [*SMALL, "epochs=1"])
+    train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="holds a run already"):
+        train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    with pytest.raises(UserError, match="other settings"):
+        other = load_recipe("mnist-focus", [*SMALL, "epochs=2"])
+        train(other, tmp_path / "run", data=str(squares), resume=True, progress=False)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_an_out_that_cannot_be_written_is_said(squares, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="Cannot write to"):
+        train(load_recipe("mnist-focus", SMALL), blocked / "run", data=str(squares))
+
+
+def test_corrupt_weights_and_those_of_another_model_are_said(squares, tmp_path):
+    recipe = load_recipe("mnist-focus", [*SMALL, "epochs=1"])
+    run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    weights = run / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="corrupt"):
+        zoo.load(run)
+    weights.write_bytes(whole)
+    config = json.loads((run / "config.json").read_text())
+    config["width"] = 32
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="another model"):
+        zoo.load(run)
+    (run / "config.json").write_text("{")
+    with pytest.raises(UserError, match="Cannot read"):
+        zoo.load(run)
+
+
+def test_an_unknown_model_names_the_nearest():
+    with pytest.raises(UserError, match="Unknown model"):
+        zoo.load("mnist-focsu")
