@@ -1,6 +1,6 @@
 """Evaluate finished runs on their test sets and put them into the zoo.
 
-    FOVEAL_DATA=... python benchmarks/adopt.py runs/mnist-focus [runs/...]
+FOVEAL_DATA=... python benchmarks/adopt.py runs/mnist-focus [runs/...]
 """
 
 import argparse

@@ -137,7 +137,10 @@ def explain(
         for answer in answers:
             best = answer["probabilities"][0] if "probabilities" in answer else None
             text = f"{best['class']} ({best['probability']:.1%})" if best else answer["error"]
-            print(f"{answer['path']}: {text}" + (f"  {answer['picture']}" if "picture" in answer else ""))
+            print(
+                f"{answer['path']}: {text}"
+                + (f"  {answer['picture']}" if "picture" in answer else "")
+            )
     if failed:
         raise typer.Exit(1)
 

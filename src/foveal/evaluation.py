@@ -67,7 +67,9 @@ def explain_files(
             image = read_image(path, channels=network.in_channels)
             if size and tuple(image.shape[-2:]) != size:
                 height, width = image.shape[-2:]
-                say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
+                say(
+                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects"
+                )
                 image = read_image(path, size=size, channels=network.in_channels)
         except UserError as error:
             failed += 1

@@ -74,9 +74,7 @@ def _download(name: str) -> Path:
     return Path(path)
 
 
-def _fitted(
-    images: ImageSet, size: tuple[int, int] | None, channels: int | None
-) -> ImageSet:
+def _fitted(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     """Return a named dataset in the size and channels asked for."""
     from dataclasses import replace
 

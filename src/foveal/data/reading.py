@@ -50,7 +50,9 @@ def read_image(
         empty = isinstance(source, bytes) and not source
         if not isinstance(source, bytes):
             empty = Path(source).is_file() and Path(source).stat().st_size == 0
-        raise UserError("the file is empty" if empty else "not an image that Pillow reads") from None
+        raise UserError(
+            "the file is empty" if empty else "not an image that Pillow reads"
+        ) from None
     except Image.DecompressionBombError:
         raise UserError(f"more than {MAX_PIXELS:,} pixels") from None
     except UserError:

@@ -7,30 +7,41 @@ from torch import Tensor
 from foveal.detectors.detector import Detector
 from foveal.geometry import from_px
 
+QUALITY = 0.01  # as OpenCV's goodFeaturesToTrack is mostly called
+
 
 def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
     """Return the `count` strongest local maxima of a response as keypoints, strongest first.
 
-    A maximum is the greatest within `radius` pixels and at least `border` pixels from the edge.
-    Where there are fewer maxima than `count`, the strongest other places follow.
+    A maximum is above a hundredth of the image's strongest response, the greatest within
+    `radius` pixels, and at least `border` pixels from the edge. Where there are fewer than
+    `count`, edges follow (maxima of the response's size), then the strongest other places, so
+    that no patch is spent on an empty background.
 
     Args:
         response: (B, 1, H, W).
+        count: number K of keypoints.
+        radius: half the side of the square that a maximum rules, in pixels.
+        border: width in pixels of the frame that does not count.
 
     Returns:
-        Keypoints (B, count, 2) in grid units, each at a pixel centre.
+        Keypoints (B, K, 2) in grid units, each at a pixel centre.
     """
     height, width = response.shape[-2:]
     inside = torch.zeros_like(response)
     inside[..., border : height - border, border : width - border] = 1
-    peak = F.max_pool2d(response, 2 * radius + 1, stride=1, padding=radius) == response
-    # Peaks rank above everything else, and what lies inside the border above what does not.
-    low, high = response.amin((-2, -1), keepdim=True), response.amax((-2, -1), keepdim=True)
-    scaled = (response - low) / (high - low).clamp(min=torch.finfo(response.dtype).tiny)
-    rank = scaled + 2 * peak * inside + 2 * inside
+    size = response.abs()
+    scaled = size / size.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
+    edge = _is_maximum(size, radius) & (scaled > QUALITY)
+    corner = _is_maximum(response, radius) & (scaled > QUALITY) & (response > 0)
+    rank = scaled + torch.where(corner, 2, torch.where(edge, 1, 0)) + 4 * inside
     index = rank.flatten(1).topk(count, dim=1).indices  # (B, count)
     places = torch.stack([index % width, index // width], dim=-1)
     return from_px(places.to(response.dtype), (height, width))
+
+
+def _is_maximum(values: Tensor, radius: int) -> Tensor:
+    return F.max_pool2d(values, 2 * radius + 1, stride=1, padding=radius) == values
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ class ClassifierModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = self._floats(batch[0]), batch[1]
         logits = self.model(self.recipe.augment(images))
-        loss = F.cross_entropy(
-            logits, labels, label_smoothing=self.recipe.training.label_smoothing
-        )
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.training.label_smoothing)
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "

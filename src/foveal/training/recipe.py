@@ -177,7 +177,9 @@ def _section(name: str, values: Any) -> Any:
         raise UserError(f"The recipe's {name!r} must be a mapping of keys to values.")
     fields = {f.name: f for f in dataclasses.fields(_SECTIONS[name])}
     _check_keys(f"key of {name!r}", values, set(fields))
-    return _SECTIONS[name](**{k: _value(f"{name}.{k}", fields[k].default, v) for k, v in values.items()})
+    return _SECTIONS[name](
+        **{k: _value(f"{name}.{k}", fields[k].default, v) for k, v in values.items()}
+    )
 
 
 def _value(key: str, default: Any, value: Any) -> Any:

@@ -112,12 +112,12 @@ def versions() -> dict[str, Any]:
     """Return what a card says of the machine and the versions that made it."""
     import lightning
 
-    import foveal
+    from foveal import __version__
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "versions": {
-            "foveal": foveal.__version__,
+            "foveal": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__.split("+")[0],
             "lightning": lightning.__version__,
@@ -206,7 +206,12 @@ def _fit(
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's tips and hardware notes off the screen."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning", "lightning.pytorch.utilities.rank_zero")
+    names = (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning",
+        "lightning.pytorch.utilities.rank_zero",
+    )
     levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")

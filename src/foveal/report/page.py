@@ -1,0 +1,190 @@
+"""Write one self-contained page about models: pictures first, then the figures."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal import plotting
+from foveal.errors import UserError
+from foveal.explanation import Explanation
+
+# Key of the card, heading, how it is written, what it means in a line, which way is better.
+FIGURES: tuple[tuple[str, str, str, str, str], ...] = (
+    ("accuracy", "accuracy", "{:.1%}", "share of test images whose class is found", "higher"),
+    (
+        "evidence_fraction",
+        "evidence",
+        "{:.0%}",
+        "share of the image's pixels that the decision was made from",
+        "lower",
+    ),
+    (
+        "position_leakage",
+        "leakage",
+        "{:.2f}",
+        "accuracy of a probe that sees where the model looks, but no pixels; "
+        "what it can tell, the patches need not show",
+        "near chance",
+    ),
+    (
+        "content_following",
+        "follows content",
+        "{:.2f}",
+        "another class' pixels cut at the same places: how often the answer is that class",
+        "higher",
+    ),
+    (
+        "position_following",
+        "follows position",
+        "{:.2f}",
+        "… and how often it stays with the class of the places",
+        "lower",
+    ),
+    (
+        "random_focus_accuracy",
+        "random focus",
+        "{:.1%}",
+        "accuracy when the model must look where another image asked it to",
+        "for comparison",
+    ),
+    ("parameters", "parameters", "{:,}", "learned values", "lower"),
+    ("macs", "MACs", "{:,}", "multiply-adds for one image", "lower"),
+    ("latency_ms", "ms", "{:.2f}", "milliseconds for one image, one thread, median", "lower"),
+)
+SHOWN = 8  # images under every model
+WRONG = 8  # most confident mistakes of each
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One model of a report.
+
+    Attributes:
+        name: of the model.
+        card: its card and figures, as `foveal evaluate --json` has them.
+        explanation: what it looked at in test images; the same images for every entry.
+        labels: (B,) their true classes.
+        curve: columns of metrics.csv, or None.
+        note: a few words on where the model comes from.
+    """
+
+    name: str
+    card: dict[str, Any]
+    explanation: Explanation
+    labels: Tensor
+    curve: dict[str, list[float]] | None = None
+    note: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write_report(
+    entries: Sequence[ReportEntry], out: str | Path, title: str = "Where the models looked"
+) -> Path:
+    """Write `index.html` into a folder and return its path.
+
+    Everything is inline: it opens offline, and can be sent as one file.
+
+    Raises:
+        UserError: there is nothing to report, or the folder cannot be written.
+    """
+    if not entries:
+        raise UserError("There is no model to report on.")
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    loader = PackageLoader("foveal", "report")
+    pages = Environment(loader=loader, autoescape=select_autoescape(default=True))
+    page = pages.get_template("template.html").render(
+        title=title,
+        lead=_lead(entries[0]),
+        models=[_model(entry) for entry in entries],
+        columns=[{"name": n, "means": m, "better": b} for _, n, _, m, b in FIGURES],
+        curves=_curves(entries),
+        frontier=_frontier(entries),
+        data=entries[0].card.get("data", ""),
+        images=entries[0].card.get("images", len(entries[0].labels)),
+    )
+    path = Path(out) / "index.html"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name("index.html.partial")
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
+    return path
+
+
+def inline(figure: Any) -> str:
+    """Return a figure as a PNG in a data address."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _lead(entry: ReportEntry) -> dict[str, Any]:
+    """Return the first picture: a right answer of middling confidence, drawn large."""
+    right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
+    if len(right) == 0:
+        right = torch.arange(len(entry.labels))
+    sure = entry.explanation.probabilities[right].amax(dim=1)
+    index = int(right[sure.argsort()[len(right) // 2]])
+    one = entry.explanation[index]
+    answer = one.class_name(int(one.predictions[0]))
+    return {
+        "picture": inline(one.figure()),
+        "name": entry.name,
+        "answer": answer,
+        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, the patches that "
+        f"{entry.name} cut from it, and its answer {answer}",
+    }
+
+
+def _model(entry: ReportEntry) -> dict[str, Any]:
+    explanation, labels = entry.explanation, entry.labels
+    wrong = (explanation.predictions != labels).nonzero().flatten()
+    sure = explanation.probabilities[wrong].amax(dim=1)
+    wrong = wrong[sure.argsort(descending=True)][:WRONG]
+    spread = torch.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).long()
+    return {
+        "name": entry.name,
+        "note": entry.note,
+        "cells": [_cell(entry.card.get(key), form) for key, _, form, _, _ in FIGURES],
+        "gallery": _gallery(entry, spread),
+        "mistakes": _gallery(entry, wrong) if len(wrong) else None,
+        "wrong": int((explanation.predictions != labels).sum()),
+        "shown": len(labels),
+    }
+
+
+def _gallery(entry: ReportEntry, chosen: Tensor) -> str:
+    explanation = _pick(entry.explanation, chosen)
+    return inline(plotting.gallery(explanation, entry.labels[chosen]))
+
+
+def _pick(explanation: Explanation, chosen: Tensor) -> Explanation:
+    return Explanation.concatenate([explanation[int(index)] for index in chosen])
+
+
+def _cell(value: Any, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _curves(entries: Sequence[ReportEntry]) -> str | None:
+    curves = {entry.name: entry.curve for entry in entries if entry.curve}
+    return inline(plotting.learning_curves(curves)) if curves else None
+
+
+def _frontier(entries: Sequence[ReportEntry]) -> str | None:
+    points = [
+        (entry.name, entry.card["evidence_fraction"], entry.card["accuracy"])
+        for entry in entries
+        if "evidence_fraction" in entry.card and "accuracy" in entry.card
+    ]
+    return inline(plotting.frontier(points)) if points else None
