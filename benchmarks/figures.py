@@ -87,7 +87,7 @@ def speed_table() -> str:
     found = json.loads(path.read_text())
     ours, theirs = found["mnist-focus"], found["mnist-focus-published"]
     lines = [
-        "| to 98 % on MNIST | seconds | epochs | reached | training images/s | inference images/s |",
+        "| to 98 % on MNIST | seconds | epochs | reached | trained images/s | answered images/s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for label, row in (

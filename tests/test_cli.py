@@ -4,18 +4,42 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import foveal
+from foveal.cli import main
 from foveal.models import build_model
 
 
-def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
+def run_process(*arguments: str | Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "foveal", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process, which has torch imported already."""
+
+    def call(*arguments: str | Path) -> Done:
+        capsys.readouterr()
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        return Done(status, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +78,13 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "evaluate", "explain", "models", "recipes"])
-def test_every_command_has_help_with_an_example(command):
+def test_every_command_has_help_with_an_example(command, run):
     done = run(command, "--help")
     assert done.returncode == 0
     assert "Example: foveal " + command in done.stdout
 
 
-def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_path):
+def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_path, run):
     done = run("explain", model, picture, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)["images"][0]
@@ -72,7 +96,7 @@ def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_
         assert min(drawn.size) > 200
 
 
-def test_one_bad_image_is_named_and_the_others_are_explained(model, picture, tmp_path):
+def test_one_bad_image_is_named_and_the_others_are_explained(model, picture, tmp_path, run):
     bad = tmp_path / "bad.png"
     bad.write_bytes(picture.read_bytes()[:60])
     done = run("explain", model, bad, picture, "--json")
@@ -84,7 +108,7 @@ def test_one_bad_image_is_named_and_the_others_are_explained(model, picture, tmp
     assert "Traceback" not in done.stderr
 
 
-def test_an_image_of_another_size_is_resized_and_said(model, tmp_path):
+def test_an_image_of_another_size_is_resized_and_said(model, tmp_path, run):
     large = tmp_path / "large.png"
     Image.new("RGB", (100, 80), "white").save(large)
     done = run("explain", model, large, "--json")
@@ -109,13 +133,14 @@ def test_an_image_of_another_size_is_resized_and_said(model, tmp_path):
     ],
 )
 def test_a_mistake_is_at_most_two_lines_and_no_traceback(
-    arguments, status, message, model, picture, tmp_path
+    arguments, status, message, model, picture, tmp_path, monkeypatch, run
 ):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "file"
     file.write_text("")
     places = {"MODEL": str(model), "PICTURE": str(picture)}
     arguments = [places.get(a, a.replace("FILE", str(file))) for a in arguments]
-    done = run(*arguments, cwd=tmp_path)
+    done = run(*arguments)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -124,7 +149,7 @@ def test_a_mistake_is_at_most_two_lines_and_no_traceback(
         assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
 
 
-def test_evaluate_prints_the_figures_of_the_design(model):
+def test_evaluate_prints_the_figures_of_the_design(model, run):
     done = run("evaluate", model, "--data", "mnist-5k", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
@@ -145,11 +170,19 @@ def test_evaluate_prints_the_figures_of_the_design(model):
     assert figures["latency_ms"] > 0
 
 
-def test_models_lists_the_zoo():
+def test_models_lists_the_zoo(run):
     done = run("models", "--json")
     assert done.returncode == 0, done.stderr
     assert [card["model"] for card in json.loads(done.stdout)] == foveal.zoo.names()
 
 
-def test_recipes_lists_what_train_knows():
+def test_a_process_says_a_mistake_on_stderr_and_ends_with_1(model):
+    done = run_process("explain", model, "nowhere.png", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["images"][0]["error"]
+    assert "nowhere.png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recipes_lists_what_train_knows(run):
     assert "mnist-focus" in run("recipes").stdout.split()

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+"""The command line: parses, calls, prints; a command imports what it needs when it runs."""
 
 import json
 import os
@@ -135,12 +135,10 @@ def explain(
         print(json.dumps({"model": model, "images": answers}))
     else:
         for answer in answers:
-            best = answer["probabilities"][0] if "probabilities" in answer else None
-            text = f"{best['class']} ({best['probability']:.1%})" if best else answer["error"]
-            print(
-                f"{answer['path']}: {text}"
-                + (f"  {answer['picture']}" if "picture" in answer else "")
-            )
+            if "error" not in answer:
+                best = answer["probabilities"][0]
+                picture = f"  {answer['picture']}" if "picture" in answer else ""
+                print(f"{answer['path']}: {best['class']} ({best['probability']:.1%}){picture}")
     if failed:
         raise typer.Exit(1)
 

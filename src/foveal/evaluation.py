@@ -30,7 +30,7 @@ def evaluate_on(
     from foveal.models.focus_model import FocusModel
 
     network = zoo.load(model)
-    size = tuple(network.inputs.size) if network.inputs.size else None
+    size = network.inputs.size
     options: dict[str, Any] = {
         "size": size,
         "channels": network.in_channels,
@@ -58,7 +58,7 @@ def explain_files(
     from foveal.data import read_image
 
     network = zoo.load(model)
-    size = tuple(network.inputs.size) if network.inputs.size else None
+    size = network.inputs.size
     answers: list[dict[str, Any]] = []
     failed = 0
     names = _stems(paths)
@@ -68,7 +68,8 @@ def explain_files(
             if size and tuple(image.shape[-2:]) != size:
                 height, width = image.shape[-2:]
                 say(
-                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects"
+                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, "
+                    f"as {model} expects"
                 )
                 image = read_image(path, size=size, channels=network.in_channels)
         except UserError as error:

@@ -133,7 +133,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     columns = 0 if patches is None else (1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3)
     figure = new_figure(6.4 + 1.1 * columns, 3.4)
     ratios = [3.2, 1.05 * columns, 2.4] if columns else [3.2, 2.4]
-    parts = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
+    parts: Any = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
     axes = parts[0].subplots()
     draw_image(axes, explanation)
     axes.set_title(_title(explanation, patches), fontsize=9, color=INK)

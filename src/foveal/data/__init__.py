@@ -1,13 +1,13 @@
 """Data: named datasets, class folders, Parquet shards and the Hub -> images in memory."""
 
 import os
-import re
 from pathlib import Path
 
+from foveal.data.fitting import fitted
 from foveal.data.images import ImageSet, Problem
 from foveal.data.named import DATASETS
-from foveal.data.reading import read_image
-from foveal.errors import UserError, missing_extra, unknown_name
+from foveal.data.reading import check_shape, read_image
+from foveal.errors import UserError, unknown_name
 
 __all__ = ["DATASETS", "ImageSet", "Problem", "load_images", "read_image"]
 
@@ -26,7 +26,7 @@ def load_images(
 
     Args:
         source: a name of `DATASETS`, a folder of class folders or of Parquet shards, or
-            `hf:OWNER/NAME`.
+            `hf:OWNER/NAME`. A name goes before a folder of that name: write `./mnist` for it.
         split: `train`, `val` or `test`.
         size: height and width to resize to; None keeps theirs.
         channels: 1 for grey, 3 for colour; None keeps theirs.
@@ -37,63 +37,28 @@ def load_images(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
+    size = check_shape(size, channels)
     name = str(source)
     if name in DATASETS:
-        place = data_dir or os.environ.get("FOVEAL_DATA") or Path.home() / ".cache" / "foveal"
-        return _fitted(DATASETS[name](split, Path(place)), size, channels)
+        place = data_dir or os.environ.get("FOVEAL_DATA") or Path("~/.cache/foveal")
+        return fitted(DATASETS[name](split, Path(place).expanduser()), size, channels)
     if name.startswith("hf:"):
-        return _load_path(_download(name[3:]), split, size, channels)
-    if not Path(name).is_dir():
-        raise unknown_name("dataset or folder", name, DATASETS)
-    return _load_path(Path(name), split, size, channels)
+        from foveal.data.hub import load_hub
+
+        return load_hub(name.removeprefix("hf:"), split, size, channels)
+    return _load_folder(Path(name).expanduser(), split, size, channels)
 
 
-def _load_path(
+def _load_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
     from foveal.data.folder import load_folder
     from foveal.data.parquet import load_parquet_folder
 
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder that holds it.")
+    if not folder.is_dir():
+        raise unknown_name("dataset or folder", folder, DATASETS)
     if next(folder.rglob("*.parquet"), None) is not None:
         return load_parquet_folder(folder, split, size, channels)
     return load_folder(folder, split, size, channels)
-
-
-def _download(name: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise UserError(f"Expected hf:OWNER/NAME, but got hf:{name}.")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise missing_extra("huggingface_hub", "hub") from None
-    try:
-        path = snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet")
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"Cannot get the dataset {name} from the Hub: {reason}") from None
-    return Path(path)
-
-
-def _fitted(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    """Return a named dataset in the size and channels asked for."""
-    from dataclasses import replace
-
-    import torch.nn.functional as F
-
-    pixels = images.images
-    if channels == 3 and pixels.shape[1] == 1:
-        pixels = pixels.expand(-1, 3, -1, -1)
-    elif channels == 1 and pixels.shape[1] == 3:
-        weights = pixels.new_tensor([299, 587, 114]).int()  # ITU-R 601, as Pillow's L
-        grey = (pixels.int() * pixels.new_tensor([1]).int()).float()
-        weighted = grey * weights.float().reshape(1, 3, 1, 1) / 1000
-        pixels = weighted.sum(dim=1, keepdim=True).round().to(pixels.dtype)
-    if size is not None and tuple(pixels.shape[-2:]) != tuple(size):
-        parts = [
-            F.interpolate(part.float(), size, mode="bilinear", antialias=True, align_corners=False)
-            for part in pixels.split(1000)
-        ]
-        import torch
-
-        pixels = torch.cat([part.round().clamp(0, 255).to(pixels.dtype) for part in parts])
-    return replace(images, images=pixels)

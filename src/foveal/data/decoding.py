@@ -1,21 +1,26 @@
 """Many images into one tensor, decoded by threads; the bad ones are named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count, sysconf
+from os import cpu_count
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from foveal.data.images import Problem
-from foveal.data.reading import read_image
+from foveal.data.reading import decode, without_warnings
 from foveal.errors import UserError
+
+Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's bytes
+_BLOCK = (
+    16  # images that a thread decodes in one go: handing over tiny ones costs more than they do
+)
+_AT_ONCE = 16 * _BLOCK  # bounds what is decoded but not yet checked
 
 
 def decode_all(
-    sources: Sequence[tuple[str, Callable[[], bytes]]],
-    size: tuple[int, int] | None,
-    channels: int | None,
+    sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
 ) -> tuple[Tensor, list[int], list[Problem]]:
     """Decode images into bytes (M, C, H, W).
 
@@ -30,50 +35,70 @@ def decode_all(
     Raises:
         UserError: sizes differ and `size` is not given, or the images do not fit in memory.
     """
+    images = torch.empty(0, channels or 1, 1, 1, dtype=torch.uint8)
+    kept: list[int] = []
+    problems: list[Problem] = []
+    for index, found in enumerate(_decoded(sources, size, channels)):
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        if not kept:
+            _check_memory(len(sources), found)
+            images = torch.empty(len(sources), *found.shape, dtype=torch.uint8)
+        elif found.shape[1:] != images.shape[2:]:
+            raise _sizes_differ(sources[kept[0]][0], images[0], sources[index][0], found)
+        if found.shape[0] > images.shape[1]:  # the first colour image: all before it are grey
+            images = images.repeat(1, 3, 1, 1)
+        images[len(kept)] = found
+        kept.append(index)
+    return images[: len(kept)], kept, problems
 
-    def one(source: tuple[str, Callable[[], bytes]]) -> Tensor | Problem:
+
+def _decoded(
+    sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
+) -> Iterator[Tensor | Problem]:
+    def one(source: Source) -> Tensor | Problem:
         path, read = source
         try:
-            return read_image(read(), size=size, channels=channels)
+            return decode(read(), size, channels)
         except UserError as error:
             return Problem(path, str(error))
         except OSError as error:
             return Problem(path, error.strerror or str(error))
 
-    if size is not None:
-        _check_memory(len(sources) * (channels or 3) * size[0] * size[1])
-    good: list[Tensor] = []
-    kept: list[int] = []
-    problems: list[Problem] = []
-    with ThreadPoolExecutor(max_workers=max(2, cpu_count() or 2)) as pool:
-        for index, found in enumerate(pool.map(one, sources)):
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                good.append(found)
-                kept.append(index)
-    return _stack(good), kept, problems
+    def block(first: int) -> list[Tensor | Problem]:
+        return [one(source) for source in sources[first : first + _BLOCK]]
+
+    # Warning filters belong to the process, not to a thread: set them once, around all threads.
+    with without_warnings(), ThreadPoolExecutor(max_workers=cpu_count()) as pool:
+        for first in range(0, len(sources), _AT_ONCE):
+            last = min(first + _AT_ONCE, len(sources))
+            for done in pool.map(block, range(first, last, _BLOCK)):
+                yield from done
 
 
-def _stack(images: list[Tensor]) -> Tensor:
-    sizes = {tuple(image.shape[1:]) for image in images}
-    if len(sizes) > 1:
-        shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:4])
+def _sizes_differ(path: str, image: Tensor, other_path: str, other: Tensor) -> UserError:
+    (height, width), (other_height, other_width) = image.shape[1:], other.shape[1:]
+    return UserError(
+        f"The images differ in size ({path} is {height}x{width}, {other_path} is "
+        f"{other_height}x{other_width}): give one to resize to, such as data.size=[64, 64]."
+    )
+
+
+def _check_memory(count: int, image: Tensor) -> None:
+    needed = count * image.numel()
+    available = available_memory()
+    if available is not None and needed > available:
         raise UserError(
-            f"The images have {len(sizes)} different sizes ({shown}…): "
-            "give one to resize to, such as data.size=[64, 64]."
+            f"{count:,} images of {image.shape[1]}x{image.shape[2]} need {needed / 1e9:.1f} GB of "
+            f"memory, and {available / 1e9:.1f} GB are free: give a smaller data.size."
         )
-    if not images:
-        return torch.empty(0, 1, 1, 1, dtype=torch.uint8)
-    if any(image.shape[0] == 3 for image in images):
-        images = [image.expand(3, -1, -1) for image in images]
-    return torch.stack(images)
 
 
-def _check_memory(needed: int) -> None:
-    available = sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE")
-    if needed > 0.7 * available:
-        raise UserError(
-            f"The images need {needed / 1e9:.0f} GB in memory, and there are "
-            f"{available / 1e9:.0f} GB: give a smaller data.size."
-        )
+def available_memory() -> int | None:
+    """Return the bytes that can be had without swapping, or None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):
+        return None

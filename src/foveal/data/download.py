@@ -1,9 +1,10 @@
 """Fetch what is missing from the public mirrors, checked by its checksum."""
 
+import contextlib
 import hashlib
+import http.client
 import os
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def fetch(what: str, path: Path, md5: str, hint: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = _download(MIRRORS[dataset].format(name=name), partial, what)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
+        with contextlib.suppress(OSError):  # nothing there, or no place to write to
+            partial.unlink()
         reason = getattr(error, "reason", error)
         raise UserError(f"Cannot download {what} ({reason}): {hint}, or set FOVEAL_DATA.") from None
     if digest != md5:

@@ -1,19 +1,18 @@
 """A folder of class folders, with or without train/, val/ and test/."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet, Problem
 from foveal.data.reading import EXTENSIONS
-from foveal.data.splits import rest, stratified
+from foveal.data.splits import share_of
 from foveal.errors import UserError
 
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_SPLIT_NAMES = {name for names in _SPLITS.values() for name in names}
 
 
 def load_folder(
@@ -27,75 +26,96 @@ def load_folder(
     by its name is passed over, and an image that cannot be read is a problem of the set.
 
     Raises:
-        UserError: fewer than two classes, or no images.
+        UserError: fewer than two classes, no images, or too few to split.
     """
-    part, index = _part(folder, split)
-    classes, problems = _classes(_part(folder, "train")[0])
-    files = [(path, label) for label, name in enumerate(classes) for path in _images(part / name)]
-    if not files:
-        raise UserError(f"{part} holds no images in class folders named {', '.join(classes[:5])}.")
+    own = {name: _subfolder(folder, names) for name, names in _SPLITS.items()}
+    base = own["train"] or folder
+    part = own[split] or base
+    by_class, problems = _images_by_class(base)
+    classes = tuple(by_class)
+    if part != base:
+        by_class, problems = _same_classes(part, classes)
+    files = [(path, label) for label, name in enumerate(classes) for path in by_class[name]]
     labels = torch.tensor([label for _, label in files])
-    chosen = index(labels)
-    files = [files[int(i)] for i in chosen]
+    if part == base:
+        chosen = share_of(labels, split, own_val=bool(own["val"]), own_test=bool(own["test"]))
+        labels, files = labels[chosen], [files[int(index)] for index in chosen]
+    if not files:
+        raise UserError(
+            f"{part} holds too few images for the split {split!r}: add some, or make folders "
+            "train, val and test."
+        )
     sources = [(str(path), partial(Path.read_bytes, path)) for path, _ in files]
     images, kept, broken = decode_all(sources, size, channels)
     if not kept:
         raise UserError(f"No image in {part} could be read: {broken[0].path}: {broken[0].reason}.")
     return ImageSet(
-        name=folder.name or str(folder),
+        name=folder.resolve().name,
         split=split,
         images=images,
-        labels=labels[chosen][kept],
-        classes=tuple(classes),
-        paths=tuple(sources[i][0] for i in kept),
-        problems=tuple([*problems, *broken]),
+        labels=labels[kept],
+        classes=classes,
+        paths=tuple(sources[index][0] for index in kept),
+        problems=(*problems, *broken),
     )
-
-
-def _part(folder: Path, split: str) -> tuple[Path, Callable[[Tensor], Tensor]]:
-    """Return the folder that holds a split, and which of its images belong to it."""
-    own = {name: _subfolder(folder, names) for name, names in _SPLITS.items()}
-    found = own[split]
-    if split != "train" and found is not None:
-        return found, lambda labels: torch.arange(len(labels))
-    base = own["train"] or folder
-    without_val, without_test = own["val"] is None, own["test"] is None
-
-    def indices(labels: Tensor) -> Tensor:
-        total, tenth = len(labels), max(1, len(labels) // 10)
-        test = stratified(labels, tenth, seed=0) if without_test else torch.tensor([]).long()
-        free = rest(total, test)
-        val = free[stratified(labels[free], tenth, seed=1)] if without_val else test[:0]
-        held = {"test": test, "val": val}
-        return held.get(split, rest(total, torch.cat([test, val])))
-
-    return base, indices
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _classes(folder: Path) -> tuple[list[str], list[Problem]]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    full = [name for name in names if next(_images(folder / name), None) is not None]
+def _images_by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
+    """Return the image files of each class, and the classes that have none."""
+    found = {name: _images(folder / name) for name in _class_names(folder)}
+    full = {name: files for name, files in found.items() if files}
     problems = [
         Problem(str(folder / name), "a class without images is left out")
-        for name in names
+        for name in found
         if name not in full
     ]
     if len(full) < 2:
-        found = f"only {full[0]!r}" if full else "none"
+        names = f"only {next(iter(full))!r}" if full else "none"
         raise UserError(
             f"Expected {folder} to hold at least two folders of images, one a class, "
-            f"but found {found}."
+            f"but found {names}."
         )
     return full, problems
 
 
-def _images(folder: Path):  # type: ignore[no-untyped-def]
-    """Yield image files below a folder in a fixed order, without following links to folders."""
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not hidden:
-            yield path
+def _same_classes(
+    folder: Path, classes: tuple[str, ...]
+) -> tuple[dict[str, list[Path]], list[Problem]]:
+    """Return the image files of the training images' classes, and what belongs to none."""
+    problems = [
+        Problem(str(folder / name), "not a class of the training images: left out")
+        for name in _class_names(folder)
+        if name not in classes
+    ]
+    return {name: _images(folder / name) for name in classes}, problems
+
+
+def _class_names(folder: Path) -> list[str]:
+    # The folder of a split is no class of what lies beside it, and a link to the folder itself
+    # or to one above would hold every image again.
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir()
+        and not path.name.startswith(".")
+        and path.name not in _SPLIT_NAMES
+        and not folder.resolve().is_relative_to(path.resolve())
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return image files below a folder in a fixed order, following no links to folders.
+
+    A link that leads nowhere is among them: that it cannot be read is for people to know.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

@@ -1,7 +1,8 @@
 """Named datasets, in torchvision's layout below the data folder."""
 
 import functools
-import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foveal.data.download import fetch
+from foveal.data.idx import read_pair
 from foveal.data.images import ImageSet
 from foveal.data.parquet import load_parquet
 from foveal.data.splits import rest, stratified
@@ -70,7 +72,7 @@ def load_mnist_5k(split: str, data_dir: Path) -> ImageSet:
 
 def load_mnist(split: str, data_dir: Path) -> ImageSet:
     """Return MNIST; what `mnist-5k` tests on is part of the validation images."""
-    images, labels = _read_pair(data_dir, "MNIST", split)
+    images, labels = read_pair(data_dir, "MNIST", split)
     if split == "test":
         return ImageSet("mnist", split, images, labels, DIGITS)
     held = _mnist_held_out(images)
@@ -91,26 +93,41 @@ def _mnist_held_out(images: Tensor) -> Tensor:
 
 def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
     """Return Fashion-MNIST; 5,000 of the training images validate."""
-    images, labels = _read_pair(data_dir, "FashionMNIST", split)
+    images, labels = read_pair(data_dir, "FashionMNIST", split)
     return _with_validation(ImageSet("fashion-mnist", split, images, labels, FASHION))
 
 
 def load_cifar10(split: str, data_dir: Path) -> ImageSet:
-    """Return CIFAR-10 from its binary files or from Parquet shards; 5,000 images validate."""
+    """Return CIFAR-10, lossless where it is there, else its JPEG copy; 5,000 images validate.
+
+    Lossless are Parquet shards in `cifar10/data` and the binary version; the JPEG copy is named
+    `cifar10-jpeg`, as figures from it are not those of the benchmark.
+    """
     part = "test" if split == "test" else "train"
-    for folder, name in (("cifar10", "cifar10"), ("cifar10-jpeg", "cifar10-jpeg")):
-        shards = sorted((data_dir / folder / "data").glob(f"{part}-*.parquet"))
-        if shards:
-            found = load_parquet(shards, name, split, CIFAR10)
-            return _with_validation(found)
     binary = data_dir / "cifar-10-batches-bin"
     names = ["test_batch"] if part == "test" else [f"data_batch_{i}" for i in range(1, 6)]
     files = [binary / f"{name}.bin" for name in names]
-    if not all(file.is_file() for file in files):
-        _fetch_cifar10(data_dir)
+    lossless = _shards(data_dir / "cifar10", part)
+    jpeg = _shards(data_dir / "cifar10-jpeg", part)
+    choose = functools.partial(_split_indices, split=split)
+    if lossless:
+        return load_parquet(lossless, "cifar10", split, CIFAR10, choose=choose)
+    if all(file.is_file() for file in files):
+        return _read_cifar10(files, split)
+    if jpeg:
+        return load_parquet(jpeg, "cifar10-jpeg", split, CIFAR10, choose=choose)
+    _fetch_cifar10(data_dir)
+    return _read_cifar10(files, split)
+
+
+def _shards(folder: Path, part: str) -> list[Path]:
+    return sorted((folder / "data").glob(f"{part}-*.parquet"))
+
+
+def _read_cifar10(files: list[Path], split: str) -> ImageSet:
     raw = np.concatenate([np.fromfile(file, np.uint8) for file in files])
-    if raw.size == 0 or raw.size % 3073:
-        raise UserError(f"The files in {binary} are not CIFAR-10's binary version.")
+    if raw.size == 0 or raw.size % 3073 or raw[::3073].max() > 9:
+        raise UserError(f"The files in {files[0].parent} are not CIFAR-10's binary version.")
     rows = torch.from_numpy(raw.reshape(-1, 3073))
     images = rows[:, 1:].reshape(-1, 3, 32, 32).contiguous()
     return _with_validation(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
@@ -120,11 +137,18 @@ def _fetch_cifar10(data_dir: Path) -> None:
     import tarfile
 
     archive = data_dir / "cifar-10-binary.tar.gz"
-    hint = f"put its binary version into {data_dir}/cifar-10-batches-bin/"
+    hint = (
+        f"put its binary version into {data_dir}/cifar-10-batches-bin/ "
+        f"or its Parquet shards into {data_dir}/cifar10/data/"
+    )
     fetch("cifar10", archive, "c32a1d4ab5d03f1284b67883e8d87530", hint)
-    with tarfile.open(archive) as tar:
-        tar.extractall(data_dir, filter="data")
-    archive.unlink()
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(data_dir, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"Cannot unpack {archive}: {error}") from None
+    finally:
+        archive.unlink()
 
 
 def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
@@ -147,17 +171,31 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
     return _with_validation(ImageSet("imagenet32", split, images, labels, classes))
 
 
+_BROKEN_NPZ = (
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,  # also for what would need unpickling
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def _read_npz(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as file:
             data, labels = file["data"], np.asarray(file["labels"], dtype=np.int64) - 1
-    except (OSError, ValueError, KeyError) as error:
+    except _BROKEN_NPZ as error:
         raise UserError(f"{path} is not a file of the downsampled ImageNet: {error}") from None
-    if data.ndim != 2 or data.shape[1] != 3072 or len(data) != len(labels):
-        raise UserError(f"{path}: expected data (N, 3072) and N labels, but got {data.shape}.")
+    if data.dtype != np.uint8 or data.shape != (len(labels), 3072):
+        raise UserError(
+            f"{path}: expected data (N, 3072) of bytes and N labels, but got {data.shape} of "
+            f"{data.dtype} and {len(labels)} labels."
+        )
     if len(labels) and not (labels.min() >= 0 and labels.max() < 1000):
         raise UserError(f"{path}: expected labels from 1 to 1000.")
-    images = torch.from_numpy(data.astype(np.uint8, copy=False)).reshape(-1, 3, 32, 32)
+    images = torch.from_numpy(data).reshape(-1, 3, 32, 32)
     return images, torch.from_numpy(labels)
 
 
@@ -165,62 +203,15 @@ def _with_validation(images: ImageSet) -> ImageSet:
     """Return the split's part of training images that hold the validation images too."""
     if images.split == "test":
         return images
-    count = min(VAL_IMAGES, len(images) // 10)
-    val = stratified(images.labels, count)
-    return images.subset(val if images.split == "val" else rest(len(images), val))
+    return images.subset(_split_indices(images.labels, images.split))
 
 
-_MD5 = {
-    "MNIST": {
-        "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
-    },
-    "FashionMNIST": {
-        "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-    },
-}
-
-
-def _read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
-    part = "t10k" if split == "test" else "train"
-    images = _read_idx(data_dir, folder, f"{part}-images-idx3-ubyte", 3)
-    labels = _read_idx(data_dir, folder, f"{part}-labels-idx1-ubyte", 1)
-    if len(images) != len(labels):
-        raise UserError(f"{data_dir / folder}: {len(images)} images but {len(labels)} labels.")
-    return images[:, None], labels.long()
-
-
-def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
-    """Return the bytes of an idx file (LeCun's format), downloaded where it is missing."""
-    import gzip
-
-    path = data_dir / folder / "raw" / name
-    packed = path.with_name(name + ".gz")
-    if not path.is_file() and not packed.is_file():
-        hint = f"put {name} (or {name}.gz) into {path.parent}/"
-        fetch(f"{folder}/{name}", packed, _MD5[folder][name], hint)
-    try:
-        raw = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
-        raise UserError(f"Cannot read {path}: {error}") from None
-    head = np.frombuffer(raw[: 4 + 4 * dims], ">i4")
-    if len(head) != 1 + dims or head[0] != 0x0800 + dims:
-        raise UserError(f"{path} is not an idx file of {dims} dimensions.")
-    shape = [int(side) for side in head[1:]]
-    if min(shape) < 0 or len(raw) - 4 - 4 * dims != int(np.prod(shape)):
-        raise UserError(f"{path} is truncated: its header says {shape}.")
-    body = np.frombuffer(raw, np.uint8, offset=4 + 4 * dims)
-    return torch.from_numpy(body.reshape(shape).copy())
-
-
-def checksum(path: Path) -> str:
-    """Return a file's MD5, as the mirrors publish it."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+def _split_indices(labels: Tensor, split: str) -> Tensor:
+    """Return which of the test images, or of those to train and validate, a split holds."""
+    if split == "test":
+        return torch.arange(len(labels))
+    val = stratified(labels, min(VAL_IMAGES, len(labels) // 10))
+    return val if split == "val" else rest(len(labels), val)
 
 
 Loader = Callable[[str, Path], ImageSet]

@@ -1,127 +1,195 @@
 """Parquet shards in the Hugging Face image layout."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from foveal.data.decoding import decode_all
+from foveal.data.decoding import Source, decode_all
 from foveal.data.images import ImageSet
-from foveal.data.splits import rest, stratified
+from foveal.data.splits import share_of
 from foveal.errors import UserError
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
-
-
-def shards_of(folder: Path, split: str) -> list[Path]:
-    """Return a folder's shards of a split, by the Hub's names (`train-00000-of-00001.parquet`)."""
-    shards = sorted(p for p in folder.rglob("*.parquet") if p.is_file())
-    names = ("validation", "val") if split == "val" else (split,)
-    return [p for p in shards if p.name.startswith(names) or p.parent.name in names]
+_SPLITS = {"train": {"train"}, "val": {"val", "valid", "validation"}, "test": {"test"}}
+MAX_CLASSES = 100_000  # more is taken for something else than a label
 
 
 def load_parquet_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    """Return one split of a folder of shards; a missing one is split off the training images."""
-    shards = shards_of(folder, split)
-    if shards and split != "train":
-        return load_parquet(shards, folder.name, split, None, size, channels)
-    own = shards_of(folder, "train") or sorted(folder.rglob("*.parquet"))
-    images = load_parquet(own, folder.name, split, None, size, channels)
-    tenth = max(1, len(images) // 10)
-    none = torch.tensor([]).long()
-    test = none if shards_of(folder, "test") else stratified(images.labels, tenth, seed=0)
-    free = rest(len(images), test)
-    val = none
-    if not shards_of(folder, "val"):
-        val = free[stratified(images.labels[free], tenth, seed=1)]
-    held = {"test": test, "val": val}
-    return images.subset(held.get(split, rest(len(images), torch.cat([test, val]))))
+    """Return one split of a folder of shards; a missing one is split off the training images.
+
+    Raises:
+        UserError: no shard to train from or too few images to split, or as `load_parquet`.
+    """
+    shards = {name: shards_of(folder, name) for name in _SPLITS}
+    everything = sorted({shard for part in shards.values() for shard in part})
+    base = shards["train"]
+    classes = _class_names(everything)
+    name = folder.resolve().name
+    if split != "train" and shards[split]:
+        return load_parquet(shards[split], name, split, classes, size, channels)
+    if not base:
+        found = ", ".join(shard.name for shard in everything[:4])
+        raise UserError(f"{folder} has no shard to take {split!r} from, only: {found}.")
+    choose = partial(
+        share_of, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
+    )
+    return load_parquet(base, name, split, classes, size, channels, choose)
+
+
+def shards_of(folder: Path, split: str) -> list[Path]:
+    """Return a folder's shards of a split, by the Hub's names (`train-00000-of-00001.parquet`).
+
+    Shards that name no split are training shards.
+    """
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    return [path for path in files if _split_of(path.relative_to(folder)) == split]
+
+
+def _split_of(path: Path) -> str:
+    words = [*path.parts[:-1], re.split(r"[-_.]", path.name)[0]]
+    return next((name for name, words_of in _SPLITS.items() if words_of & set(words)), "train")
 
 
 def load_parquet(
     shards: Sequence[Path],
     name: str,
     split: str,
-    classes: tuple[str, ...] | None = None,
+    classes: tuple[str, ...],
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    choose: Callable[[Tensor], Tensor] | None = None,
 ) -> ImageSet:
     """Return the images of shards with a column of images and a column of labels.
 
+    Args:
+        shards: in the order of the images.
+        name: of the dataset.
+        split: what the images are.
+        classes: a name for each label.
+        size: height and width to resize to; None keeps theirs.
+        channels: 1 for grey, 3 for colour; None keeps theirs.
+        choose: takes all labels (N,), returns the indices of the images to decode; None for all.
+
     Raises:
-        UserError: a shard cannot be read, has other columns, or a label out of range.
+        UserError: a shard cannot be read, has other columns, or a label out of range; or no
+            image is chosen or can be read.
     """
-    sources, labels, numbers = [], [], []
+    sources: list[Source] = []
+    labels: list[int] = []
     for shard in shards:
-        table, image_column, label_column = _read(shard)
-        names = classes or _class_names(table.schema, label_column)
-        for row, value in enumerate(table.column(label_column).to_pylist()):
-            numbers.append(_checked(value, names, shard, row))
-        for row, cell in enumerate(table.column(image_column).to_pylist()):
-            sources.append((f"{shard}#{row}", _bytes_of(cell)))
-    labels = numbers
+        for row, (cell, number) in enumerate(zip(*_read(shard), strict=True)):
+            labels.append(_checked(number, len(classes), shard, row))
+            sources.append((f"{shard}#{row}", partial(_bytes_of, cell)))
+    numbers = torch.tensor(labels, dtype=torch.long)
+    if choose is not None:
+        chosen = choose(numbers)
+        numbers, sources = numbers[chosen], [sources[int(index)] for index in chosen]
+    if not sources:
+        raise UserError(f"{name} holds too few images for the split {split!r}.")
     images, kept, problems = decode_all(sources, size, channels)
     if not kept:
-        raise UserError(f"No image in the shards of {name} could be read.")
-    found = names or tuple(str(i) for i in range(max(labels) + 1))
+        first = f"{problems[0].path}: {problems[0].reason}"
+        raise UserError(f"No image in the shards of {name} could be read: {first}.")
     return ImageSet(
         name=name,
         split=split,
         images=images,
-        labels=torch.tensor(labels)[kept],
-        classes=tuple(found),
-        paths=tuple(sources[i][0] for i in kept),
+        labels=numbers[kept],
+        classes=classes,
+        paths=tuple(sources[index][0] for index in kept),
         problems=tuple(problems),
     )
 
 
-def _read(shard: Path) -> tuple[Any, str, str]:
+def _columns(shard: Path) -> tuple[Any, str, str]:
+    """Return the schema of a shard and the names of its image and label columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(shard)
-        image = next((c for c in _IMAGE_COLUMNS if c in schema.names), None)
-        label = next((c for c in _LABEL_COLUMNS if c in schema.names), None)
-        if image is None or label is None:
-            raise UserError(
-                f"{shard}: expected a column image (or img) and a column label, "
-                f"but got {', '.join(schema.names)}."
-            )
-        return pq.read_table(shard, columns=[image, label]), image, label
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise UserError(f"Cannot read the shard {shard}: {reason}") from None
+        raise _unreadable(shard, error) from None
+    image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+    label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
+    if image is None or label is None:
+        raise UserError(
+            f"{shard}: expected a column image (or img) and a column label, "
+            f"but got {', '.join(schema.names)}."
+        )
+    kind = schema.field(image).type
+    if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+        raise UserError(f"{shard}: expected {image} to be structs of bytes and path, not {kind}.")
+    if not pa.types.is_integer(schema.field(label).type):
+        kind = schema.field(label).type
+        raise UserError(f"{shard}: expected {label} to be whole numbers, but got {kind}.")
+    return schema, image, label
 
 
-def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """Return the class names that `datasets` writes into the schema, if it did."""
-    raw = (schema.metadata or {}).get(b"huggingface")
+def _read(shard: Path) -> tuple[list[Any], list[Any]]:
+    """Return the image cells and the labels of a shard."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _, image, label = _columns(shard)
+    try:
+        table = pq.read_table(shard, columns=[image, label], partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(shard, error) from None
+    return table.column(image).to_pylist(), table.column(label).to_pylist()
+
+
+def _unreadable(shard: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    return UserError(f"Cannot read the shard {shard}: {reason}")
+
+
+def _class_names(shards: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names that `datasets` writes into the schema, or a number for each label.
+
+    All splits count, so that each has the same classes.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    top = -1
+    for shard in shards:
+        schema, _, label = _columns(shard)
+        names = _names_in(schema, label)
+        if names:
+            return names
+        highest = pc.max(pq.read_table(shard, columns=[label], partitioning=None)[label]).as_py()
+        top = max(top, -1 if highest is None else highest)
+    if top >= MAX_CLASSES:
+        raise UserError(f"{shards[0].parent}: label {top} is no class number (0 to {MAX_CLASSES}).")
+    return tuple(str(number) for number in range(top + 1))
+
+
+def _names_in(schema: Any, label: str) -> tuple[str, ...]:
+    raw = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         names = json.loads(raw)["info"]["features"][label]["names"]
         return tuple(str(name) for name in names)
     except (TypeError, KeyError, ValueError):
-        return None
+        return ()
 
 
-def _checked(value: Any, names: Sequence[str] | None, shard: Path, row: int) -> int:
-    top = len(names) if names else 100_000
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < top:
+def _checked(value: int | None, classes: int, shard: Path, row: int) -> int:
+    if value is None or not 0 <= value < classes:
         raise UserError(
-            f"{shard}, row {row}: expected a label from 0 to {top - 1}, but got {value!r}."
+            f"{shard}, row {row}: expected a label from 0 to {classes - 1}, but got {value}."
         )
     return value
 
 
-def _bytes_of(cell: Any) -> Any:
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-
-    def read() -> bytes:
-        return content if isinstance(content, bytes) else b""
-
-    return read
+def _bytes_of(cell: dict[str, Any] | None) -> bytes:
+    return (cell or {}).get("bytes") or b""

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from torch import Tensor
 from foveal.errors import UserError
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
+_JPEG = ("jfif", "jpeg", "jpg")
 EXTENSIONS = frozenset(
-    ".bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+    f".{kind}"
+    for kind in (*_JPEG, "bmp", "gif", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp")
 )
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_ALPHA = ("LA", "PA", "RGBA", "RGBa")
 
 
 def read_image(
@@ -35,17 +40,53 @@ def read_image(
         channels: 1 for grey, 3 for colour, None for what the image has.
 
     Raises:
-        UserError: not an image, truncated, or of more than `MAX_PIXELS`.
+        UserError: not an image, truncated, or of more than `MAX_PIXELS`; or a wrong `size`.
     """
+    size = check_shape(size, channels)
+    with without_warnings():
+        return decode(source, size, channels)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep Pillow's warnings from the user: what is wrong with an image is said by errors.
+
+    Not for use inside of threads: Python's warning filters are the whole process'.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def check_shape(size: tuple[int, int] | None, channels: int | None) -> tuple[int, int] | None:
+    """Return `size` as a tuple once it and `channels` are checked.
+
+    Raises:
+        UserError: not two positive whole numbers, or neither 1 nor 3 channels.
+    """
+    if channels not in (None, 1, 3):
+        raise UserError(f"Expected 1 channel (grey) or 3 (colour), but got {channels!r}.")
+    if size is None:
+        return None
+    sides = tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"Expected a size of (height, width) in pixels, but got {size!r}.")
+    return sides[0], sides[1]
+
+
+def decode(
+    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+) -> Tensor:
+    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
-            with Image.open(file) as image:
-                _check_size(image)
-                return _decode(image, size, channels)
+        file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+        with Image.open(file) as image:
+            _check_size(image)
+            return _decode(image, size, channels)
     except FileNotFoundError:
         raise UserError("there is no such file") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"cannot be opened: {error.strerror}") from None
     except UnidentifiedImageError:
         empty = isinstance(source, bytes) and not source
         if not isinstance(source, bytes):
@@ -71,8 +112,6 @@ def _check_size(image: Image.Image) -> None:
 
 def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> Tensor:
     image.seek(0)
-    if channels is not None and image.format == "JPEG" and size is not None:
-        image.draft("L" if channels == 1 else "RGB", (size[1], size[0]))
     image.load()
     image = ImageOps.exif_transpose(image)
     image = _eight_bits(image)
@@ -88,11 +127,11 @@ def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | No
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image as grey (`L`) or colour (`RGB`)."""
     if image.mode in _DEEP:
-        return Image.fromarray(_scaled(np.asarray(image)))
+        return Image.fromarray(_scaled(np.asarray(image), image.mode))
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        grey = image.mode in ("L", "LA", "La")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        grey = image.mode in ("L", "LA")
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         flat = Image.alpha_composite(white, over)
@@ -100,12 +139,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("RGB")
 
 
-def _scaled(pixels: np.ndarray) -> np.ndarray:
-    """Return deep pixels as bytes: 16-bit by their full range, others by their own."""
-    values = np.nan_to_num(pixels.astype(np.float64))
+def _scaled(pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Return deep pixels as bytes: 16 bits by their full range, others by what they hold.
+
+    32-bit whole numbers from 0 to 65535 are taken for 16 bits, floats from 0 to 1 for shares;
+    beyond that, the darkest pixel becomes 0 and the brightest 255.
+    """
+    values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
-    if not np.issubdtype(pixels.dtype, np.floating) and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0 if high > 255 else 255.0
-    if high <= low:
+    full = 1.0 if mode == "F" else 65535.0
+    if low >= 0 and high <= full:
+        low, high = 0.0, full
+    elif high == low:
         high = low + 1
     return np.round((values - low) / (high - low) * 255).astype(np.uint8)

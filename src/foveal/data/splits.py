@@ -22,3 +22,18 @@ def rest(total: int, taken: Tensor) -> Tensor:
     free = torch.ones(total, dtype=torch.bool)
     free[taken] = False
     return free.nonzero().flatten()
+
+
+def share_of(labels: Tensor, split: str, *, own_val: bool, own_test: bool) -> Tensor:
+    """Return the indices of a split of images that come as one, sorted.
+
+    A tenth of each class tests and a tenth validates, as far as these splits have no images of
+    their own; the rest trains.
+    """
+    tenth = max(1, len(labels) // 10)
+    none = torch.empty(0, dtype=torch.long)
+    test = none if own_test else stratified(labels, min(tenth, len(labels)), seed=0)
+    free = rest(len(labels), test)
+    val = none if own_val else free[stratified(labels[free], min(tenth, len(free)), seed=1)]
+    held = {"test": test, "val": val}
+    return held[split] if split in held else rest(len(labels), torch.cat([test, val]))

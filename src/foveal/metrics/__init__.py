@@ -3,8 +3,8 @@
 from foveal.metrics.accuracy import accuracy, predict_logits
 from foveal.metrics.content_following import Following, content_following
 from foveal.metrics.efficiency import latency_ms, macs, parameters
-from foveal.metrics.evaluate import evaluate
 from foveal.metrics.evidence import evidence_fraction
+from foveal.metrics.figures import evaluate
 from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy

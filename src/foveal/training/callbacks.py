@@ -22,9 +22,11 @@ class Curve(L.Callback):
         self.started = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch}
         for name in COLUMNS[1:-1]:
             row[name] = round(float(trainer.callback_metrics[name]), 6)
@@ -42,9 +44,11 @@ class Curve(L.Callback):
         os.replace(partial, self.path)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows back from a checkpoint."""
         self.rows = list(state_dict["rows"])
 
     def row_of(self, checkpoint: str, keep: str) -> dict[str, float]:
@@ -55,6 +59,18 @@ class Curve(L.Callback):
         else:
             row = self.rows[-1]
         return {"epoch": int(row["epoch"]), "val_accuracy": row["val_accuracy"]}
+
+
+class Progress(RichProgressBar):
+    """Lightning's progress bar on stderr, without the logger's version."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False, console_kwargs={"stderr": True})
+
+    def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+        """Return what is shown beside the bar."""
+        shown = super().get_metrics(*arguments)
+        return {name: value for name, value in shown.items() if name != "v_num"}
 
 
 def run_callbacks(out: Path, progress: bool) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
@@ -72,7 +88,7 @@ def run_callbacks(out: Path, progress: bool) -> tuple[list[L.Callback], ModelChe
     )
     callbacks: list[L.Callback] = [curve, best]
     if progress:
-        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+        callbacks.append(Progress())
     return callbacks, best, curve
 
 

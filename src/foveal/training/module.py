@@ -25,12 +25,14 @@ class ClassifierModule(L.LightningModule):
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
 
     def on_train_epoch_start(self) -> None:
+        """Seed the epoch."""
         # All that is random in an epoch follows from the seed and its number, so that a run
         # resumed at its start goes on as if it had never stopped.
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the loss of one batch of bytes and labels."""
         images, labels = self._floats(batch[0]), batch[1]
         logits = self.model(self.recipe.augment(images))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.training.label_smoothing)
@@ -45,6 +47,7 @@ class ClassifierModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Measure loss and accuracy on one batch."""
         images, labels = self._floats(batch[0]), batch[1]
         logits = self.model(images)
         self.val_accuracy(logits, labels)
@@ -52,7 +55,8 @@ class ClassifierModule(L.LightningModule):
         self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
         self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
+        """Return the recipe's optimizer and schedule, as Lightning takes them."""
         training = self.recipe.training
         optimizer = make_optimizer(self.model, training)
         if training.schedule == "constant":

@@ -180,7 +180,7 @@ def _fit(
         )
         validation = Batches(sets["val"].images, sets["val"].labels, 1000)
         module = ClassifierModule(model, recipe, training.epochs * len(batches))
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last)
         callbacks, best, curve = run_callbacks(out, progress)
         trainer = L.Trainer(
             max_epochs=training.epochs,

@@ -1,0 +1,58 @@
+"""The zoo: what is shipped loads, is small, and is what its card says."""
+
+import pytest
+import torch
+
+from foveal import zoo
+from foveal.data import load_images
+from foveal.metrics import accuracy
+from foveal.models.focus_model import FocusModel
+from foveal.training import load_recipe, parse_recipe
+
+NAMES = zoo.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
+    folder = zoo.folder(name)
+    card = zoo.card(name)
+    assert (folder / "model.safetensors").stat().st_size <= 1_000_000
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
+    assert card["figures"]["split"] == "test"
+    assert card["figures"]["images"] == 10_000
+    assert zoo.load(name).num_classes == 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_on_the_card_is_the_one_that_comes_with_foveal(name):
+    assert parse_recipe(zoo.card(name)["recipe"]) == load_recipe(name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-wide")])
+def test_a_wide_model_looks_at_a_quarter_of_the_image_at_most(name):
+    model = zoo.load(name)
+    assert isinstance(model, FocusModel)
+    height, width = model.inputs.size
+    assert model.detector.keypoints * model.patch_size**2 <= 0.25 * height * width
+
+
+def test_the_small_learned_model_stays_cheap():
+    figures = zoo.card("mnist-focus")["figures"]
+    assert figures["parameters"] <= 100_000
+    assert figures["macs"] <= 1_500_000
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("mnist-")])
+def test_mnist_models_know_digits_that_none_was_trained_on(name):
+    images = load_images("mnist-5k", "test")
+    card = zoo.card(name)
+    assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.03
+
+
+@pytest.mark.full_data
+@pytest.mark.parametrize("name", [name for name in NAMES if "cnn" not in name])
+def test_the_accuracy_on_the_card_is_measured_again(name, data_dir):
+    card = zoo.card(name)
+    images = load_images(card["recipe"]["data"]["name"], "test", data_dir=data_dir)
+    part = images.subset(torch.arange(0, 10_000, 5))
+    assert abs(accuracy(zoo.load(name), part) - card["figures"]["accuracy"]) < 0.025
