@@ -12,7 +12,7 @@ from foveal.evaluation import evaluate_on
 from foveal.training.run import write_json
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
-LIMIT = 1_000_000  # bytes of one model's weights
+LIMIT = 1 << 20  # bytes of one model's weights
 
 
 def adopt(run: Path) -> None:

@@ -1,7 +1,6 @@
 """The zoo: what is shipped loads, is small, and is what its card says."""
 
 import pytest
-import torch
 
 from foveal import zoo
 from foveal.data import load_images
@@ -16,7 +15,7 @@ NAMES = zoo.names()
 def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     folder = zoo.folder(name)
     card = zoo.card(name)
-    assert (folder / "model.safetensors").stat().st_size <= 1_000_000
+    assert (folder / "model.safetensors").stat().st_size <= 1 << 20
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
     assert card["figures"]["images"] == 10_000
@@ -50,9 +49,9 @@ def test_mnist_models_know_digits_that_none_was_trained_on(name):
 
 
 @pytest.mark.full_data
-@pytest.mark.parametrize("name", [name for name in NAMES if "cnn" not in name])
-def test_the_accuracy_on_the_card_is_measured_again(name, data_dir):
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-focus")])
+def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
     card = zoo.card(name)
-    images = load_images(card["recipe"]["data"]["name"], "test", data_dir=data_dir)
-    part = images.subset(torch.arange(0, 10_000, 5))
-    assert abs(accuracy(zoo.load(name), part) - card["figures"]["accuracy"]) < 0.025
+    images = load_images(card["recipe"]["data"]["name"], "test", data_dir=full_data)
+    # Another processor rounds differently, which may turn an answer or two.
+    assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.001

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from foveal import zoo
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
@@ -52,12 +54,12 @@ def _entry(
     say(f"{name}: evaluating")
     model = zoo.load(folder)
     figures = evaluate(model, test, seen, name=name)
-    images = test.images[:SHOWN].float() / 255
+    shown = test.subset(torch.arange(0, len(test), max(1, len(test) // SHOWN)))
     return ReportEntry(
         name=name,
         card={**zoo.card(folder), **figures},
-        explanation=model.explain(images),
-        labels=test.labels[:SHOWN],
+        explanation=model.explain(shown.images.float() / 255),
+        labels=shown.labels,
         curve=_curve(folder / "metrics.csv"),
         note=note,
     )

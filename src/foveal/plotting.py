@@ -163,16 +163,13 @@ def _title(explanation: Any, patches: Tensor | None) -> str:
     return f"decided from {len(patches)} patches: {share:.0%} of the pixels"
 
 
-def gallery(
-    explanation: Any, labels: Tensor, columns: int = 8, classes: Sequence[str] = ()
-) -> "Figure":
+def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
     """Draw many images small: frames, the answer, and a sign for right or wrong.
 
     Args:
         explanation: of the images to show.
         labels: (B,) true classes.
         columns: images in a row.
-        classes: not needed; the explanation has the names.
     """
     count = len(explanation)
     columns = min(columns, max(count, 1))

@@ -4,7 +4,7 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ FIGURES: tuple[tuple[str, str, str, str, str], ...] = (
     ("macs", "MACs", "{:,}", "multiply-adds for one image", "lower"),
     ("latency_ms", "ms", "{:.2f}", "milliseconds for one image, one thread, median", "lower"),
 )
-SHOWN = 8  # images under every model
-WRONG = 8  # most confident mistakes of each
+SHOWN = 10  # images under every model
+WRONG = 10  # most confident mistakes of each
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,6 @@ class ReportEntry:
     labels: Tensor
     curve: dict[str, list[float]] | None = None
     note: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def write_report(

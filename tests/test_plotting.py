@@ -1,0 +1,112 @@
+"""Pictures show the pixels that the numbers name."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from foveal import plotting
+from foveal.detectors import Grid, Harris
+from foveal.models import FocusNet, Inputs, SmallCNN, ZoomNet
+
+
+def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
+    torch.manual_seed(0)
+    detector = Harris(keypoints)
+    inputs = Inputs(classes=tuple(classes))
+    number = len(classes) or 10
+    return FocusNet(detector, patch_size, channels, number, width=16, inputs=inputs).eval()
+
+
+def frames(figure) -> list[Rectangle]:
+    image_axes = figure.subfigs[0].axes[0]
+    return [artist for artist in image_axes.patches if isinstance(artist, Rectangle)]
+
+
+@pytest.mark.parametrize("patch_size", [4, 5, 7])
+def test_frames_go_around_exactly_the_pixels_of_the_patches(patch_size):
+    images = torch.rand(1, 1, 20, 33)
+    explanation = focus(patch_size=patch_size).explain(images)
+    drawn = frames(explanation.figure())
+    told = explanation.to_dicts()[0]["keypoints"]
+    assert len(drawn) == len(told) == 3
+    for frame, keypoint, patch in zip(drawn, told, explanation.patches[0], strict=True):
+        left, top = keypoint["left_px"], keypoint["top_px"]
+        assert frame.get_x() == pytest.approx(left - 0.5, abs=1e-4)
+        assert frame.get_y() == pytest.approx(top - 0.5, abs=1e-4)
+        assert frame.get_width() == pytest.approx(patch_size)
+        cut = images[0, :, top : top + patch_size, left : left + patch_size]
+        assert torch.allclose(cut, patch, atol=1e-6)
+
+
+def test_the_cross_is_at_the_keypoint_in_pixels():
+    explanation = focus().explain(torch.rand(1, 1, 24, 30))
+    lines = explanation.figure().subfigs[0].axes[0].lines
+    for line, keypoint in zip(lines, explanation.to_dicts()[0]["keypoints"], strict=True):
+        assert float(line.get_xdata()[0]) == pytest.approx(keypoint["x_px"], abs=1e-3)
+        assert float(line.get_ydata()[0]) == pytest.approx(keypoint["y_px"], abs=1e-3)
+
+
+def test_a_zoomed_patch_has_a_frame_of_its_true_extent():
+    explanation = (
+        ZoomNet(keypoints=2, patch_size=5, width=16).eval().explain(torch.rand(1, 1, 28, 28))
+    )
+    for frame, scale in zip(frames(explanation.figure()), explanation.scales[0], strict=True):
+        assert frame.get_width() == pytest.approx(4 * float(scale) + 1, abs=1e-4)
+
+
+@pytest.mark.parametrize("keypoints", [1, 3, 4, 9])
+def test_every_patch_is_drawn_in_its_keypoints_colour(keypoints):
+    figure = focus(keypoints).explain(torch.rand(1, 1, 28, 28)).figure()
+    shown = [axes for axes in figure.subfigs[1].axes if axes.images]
+    assert len(shown) == keypoints
+    for frame, axes in zip(frames(figure), shown, strict=True):
+        assert frame.get_edgecolor() == axes.spines["left"].get_edgecolor()
+
+
+def test_a_model_without_keypoints_says_that_it_sees_all():
+    figure = SmallCNN().eval().explain(torch.rand(1, 1, 28, 28)).figure()
+    assert figure.subfigs[0].axes[0].get_title() == "looks at the whole image"
+
+
+def test_odd_class_names_and_colour_are_drawn(tmp_path):
+    names = ["$x_1$", "größer & <b>", "a_very_long_class_name_that_never_ends_at_all"]
+    explanation = focus(channels=3, classes=names).explain(torch.rand(3, 3, 28, 40))
+    pictures = explanation.save(tmp_path, ["a", "b", "c"])
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert image.width > image.height > 200
+    told = json.loads((tmp_path / "explanations.json").read_text())
+    assert {p["class"] for p in told[0]["probabilities"]} == set(names)
+
+
+def test_nothing_stays_behind_in_pyplot(tmp_path):
+    explanation = focus().explain(torch.rand(4, 1, 28, 28))
+    explanation.save(tmp_path)
+    plotting.gallery(explanation, torch.arange(4)).savefig(tmp_path / "gallery.png")
+    assert plt.get_fignums() == []
+
+
+def test_the_gallery_marks_right_and_wrong():
+    explanation = focus().explain(torch.rand(2, 1, 28, 28))
+    answers = explanation.predictions
+    labels = torch.stack([answers[0], (answers[1] + 1) % 10])
+    titles = [axes.get_title() for axes in plotting.gallery(explanation, labels).axes[:2]]
+    assert titles[0].startswith("✓")
+    assert titles[1].startswith("✗")
+    assert f"is {int(labels[1])}" in titles[1]
+
+
+def test_the_frontier_names_every_point():
+    figure = plotting.frontier([("a", 0.1, 0.9), ("b", 1.0, 0.95)])
+    assert {text.get_text() for text in figure.axes[0].texts} == {"a", "b"}
+
+
+def test_patches_of_a_control_are_where_the_grid_is():
+    model = FocusNet(Grid(4), patch_size=3, width=16).eval()
+    explanation = model.explain(torch.rand(1, 1, 28, 28))
+    lefts = [round(frame.get_x() + 0.5) for frame in frames(explanation.figure())]
+    assert lefts[0] == lefts[2] < lefts[1] == lefts[3]

@@ -1,0 +1,78 @@
+"""The report is one file that says everything and runs nothing."""
+
+import re
+
+import pytest
+import torch
+
+from foveal.detectors import Harris
+from foveal.errors import UserError
+from foveal.models import FocusNet, Inputs, SmallCNN
+from foveal.report import ReportEntry, write_report
+from foveal.report.page import FIGURES
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def entries() -> list[ReportEntry]:
+    torch.manual_seed(0)
+    images, labels = torch.rand(12, 1, 28, 28), torch.arange(12) % 10
+    inputs = Inputs(classes=(EVIL, *map(str, range(1, 10))))
+    focus = FocusNet(Harris(3), width=16, inputs=inputs).eval()
+    curve = {"epoch": [0.0, 1.0], "val_accuracy": [0.5, 0.6], "val_loss": [2.0, 1.0]}
+    card = {"accuracy": 0.987, "evidence_fraction": 0.0957, "data": "mnist-5k", "images": 1000}
+    full = {**card, "position_leakage": 0.75, "parameters": 98_817, "latency_ms": 0.59}
+    cnn = SmallCNN(inputs=inputs).eval()
+    return [
+        ReportEntry("mine", full, focus.explain(images), labels, curve, "trained just now"),
+        ReportEntry(EVIL, card, cnn.explain(images), labels),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(entries, tmp_path_factory) -> str:
+    return write_report(entries, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_from_elsewhere(page):
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_names_are_escaped(page):
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_every_picture_has_a_text_for_those_who_cannot_see_it(page):
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) >= 5
+    assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
+
+
+def test_every_figure_is_shown_explained_and_a_missing_one_is_a_dash(page):
+    for _, name, _, means, _ in FIGURES:
+        assert f">{name}</th>" in page
+        assert means.replace("'", "&#39;") in page
+    assert "<td>98.7%</td>" in page
+    assert "<td>98,817</td>" in page
+    assert "<td>–</td>" in page
+
+
+def test_nothing_but_the_page_is_left(entries, tmp_path):
+    path = write_report(entries, tmp_path / "new" / "folder")
+    assert [found.name for found in path.parent.iterdir()] == ["index.html"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(entries, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to"):
+        write_report(entries, tmp_path / "file" / "report")
+
+
+def test_no_models_are_no_report(tmp_path):
+    with pytest.raises(UserError, match="no model"):
+        write_report([], tmp_path)
