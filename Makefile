@@ -1,6 +1,7 @@
 # Two commands on a bare machine: make demo, make test.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := --constraint constraints.txt --editable '.[dev]'
 
 .PHONY: demo test check format install montage figures speed clean
 
@@ -8,8 +9,9 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(INSTALL) || \
+		$(BIN)/python -m pip install --quiet $(INSTALL)
 	touch $@
 
 demo: .venv/installed            ## train two models on real digits, write report/index.html

@@ -83,7 +83,7 @@ def speed_table() -> str:
     """Return what benchmarks/speed.py measured."""
     path = ROOT / "docs" / "speed.json"
     if not path.is_file():
-        return "Run `make speed`."
+        return "Not measured yet on a quiet machine: `make speed` does it."
     found = json.loads(path.read_text())
     ours, theirs = found["mnist-focus"], found["mnist-focus-published"]
     lines = [

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito 2008: told apart by colour-blind eyes. Numbers say the same as the colours.
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
+# After Okabe & Ito 2008, told apart by colour-blind eyes; their yellow is darker here, for the
+# white numbers on it. Numbers say the same as the colours.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#7F7F00")
 INK, PALE, RIGHT, WRONG = "#222222", "#B8C0C8", "#0072B2", "#D55E00"
 DPI = 144
 
@@ -197,8 +198,9 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Fig
     left, right = figure.subplots(1, 2)
     for number, (name, curve) in enumerate(curves.items()):
         epochs = [epoch + 1 for epoch in curve["epoch"]]
-        style = {"color": colour(number), "lw": 1.8, "marker": "o", "ms": 2.5}
-        left.plot(epochs, [100 * a for a in curve["val_accuracy"]], label=name, **style)
+        line = ("-", "--", ":")[number // len(COLOURS) % 3]
+        style = {"color": colour(number), "lw": 1.8, "ls": line, "marker": "o", "ms": 2.5}
+        left.plot(epochs, [100 * a for a in curve["val_accuracy"]], label=_short(name, 40), **style)
         right.plot(epochs, curve["val_loss"], label=name, **style)
     for axes, label in ((left, "validation accuracy, %"), (right, "validation loss")):
         axes.set_xlabel("epoch", fontsize=9)
@@ -220,7 +222,7 @@ def frontier(points: Sequence[tuple[str, float, float]]) -> "Figure":
     for number, (name, share, accuracy) in enumerate(ordered):
         axes.plot([100 * share], [100 * accuracy], "o", ms=7, color=colour(number))
         axes.annotate(
-            name,
+            _short(name, 40),
             (100 * share, 100 * accuracy),
             xytext=(7, -3 if number % 2 else 4),
             textcoords="offset points",
@@ -229,7 +231,11 @@ def frontier(points: Sequence[tuple[str, float, float]]) -> "Figure":
         )
     axes.set_xlabel("share of the image that was looked at, %", fontsize=9)
     axes.set_ylabel("test accuracy, %", fontsize=9)
-    axes.set_xlim(0, max(100 * max((p[1] for p in points), default=0) * 1.25, 10))
+    widest = 100 * max((point[1] for point in points), default=0)
+    axes.set_xlim(0, max(1.3 * widest, 10))  # room for the names
+    axes.set_xticks(
+        [tick for tick in range(0, 101, 10 if widest > 40 else 5) if tick <= widest + 5]
+    )
     axes.margins(y=0.15)
     _plain(axes)
     return figure

@@ -1,6 +1,7 @@
 """Write one self-contained page about models: pictures first, then the figures."""
 
 import base64
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -110,12 +111,14 @@ def write_report(
         images=entries[0].card.get("images", len(entries[0].labels)),
     )
     path = Path(out) / "index.html"
+    partial = path.with_name("index.html.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name("index.html.partial")
         partial.write_text(page, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
     return path
 
@@ -184,6 +187,7 @@ def _frontier(entries: Sequence[ReportEntry]) -> str | None:
     points = [
         (entry.name, entry.card["evidence_fraction"], entry.card["accuracy"])
         for entry in entries
-        if "evidence_fraction" in entry.card and "accuracy" in entry.card
+        if entry.card.get("evidence_fraction") is not None
+        and entry.card.get("accuracy") is not None
     ]
     return inline(plotting.frontier(points)) if points else None
