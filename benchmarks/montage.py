@@ -32,8 +32,8 @@ def main() -> None:
             answer = int(explanation.predictions[index])
             mark = "✓" if answer == int(images.labels[chosen[index]]) else "✗"
             axes.set_title(f"{mark} {explanation.class_name(answer)}"[:14], fontsize=7)
-        row[0].set_ylabel(name)
-        row[0].text(-0.1, 1.3, name, transform=row[0].transAxes, fontsize=8, fontweight="bold")
+        heading = row[0].text(0, 1.3, name, transform=row[0].transAxes, fontsize=8, weight="bold")
+        heading.set_in_layout(False)  # or a long name would widen the first column
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     print(out)
