@@ -16,7 +16,7 @@ LAYERS = (
     {"geometry"},
     {"plotting"},
     {"explanation"},
-    {"detectors"},
+    {"detectors", "backbones"},
     {"models"},
     {"metrics", "attribution", "zoo", "data"},
     {"app", "report", "batch", "export", "training", "evaluation"},

@@ -24,6 +24,14 @@ from foveal.models import (
 GREY = {"in_channels": 1, "inputs": {"mean": [0.3], "std": [0.4]}}
 COLOUR = {"in_channels": 3, "inputs": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
 
+VGG = {
+    "name": "vgg",
+    "in_channels": 3,
+    "stages": [[8], [8, 12], [12]],
+    "whiten": 2,
+    "activation": "gelu",
+}
+
 
 def focus(detector, keypoints=3, patch_size=5, channels=GREY, **more):
     settings = {"name": detector, "keypoints": keypoints}
@@ -42,14 +50,37 @@ SETTINGS = {
     "cnn": {"name": "cnn", **GREY},
     "cnn-colour": {"name": "cnn", **COLOUR},
     "vgg16": {"name": "vgg16", **COLOUR},
+    "plain": {"name": "plain", "backbone": VGG, "inputs": COLOUR["inputs"]},
+    "attention": {"name": "attention", "backbone": VGG, "inputs": COLOUR["inputs"]},
+    "attention-grey-independent": {
+        "name": "attention",
+        "backbone": {**VGG, "in_channels": 1, "tap": "after", "hidden": 12},
+        "depths": [2, 3],
+        "compatibility": "pc",
+        "normalise": "sigmoid",
+        "join": "independent",
+        "logit_scale": 2.0,
+        "inputs": GREY["inputs"],
+    },
     "published-focus": {"name": "published", "kind": "focus", **GREY},
     "published-focus-colour": {"name": "published", "kind": "focus", **COLOUR},
     "published-corners": {"name": "published", "kind": "corners", **GREY},
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
 FOCUS = [key for key, value in SETTINGS.items() if issubclass(MODELS[value["name"]], FocusModel)]
-TRAINED = ["focus-heatmap", "focus-regression", "zoom", "cnn", "vgg16", "published-focus"]
-EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn"]
+TRAINED = [
+    "focus-heatmap",
+    "focus-regression",
+    "zoom",
+    "cnn",
+    "vgg16",
+    "plain",
+    "attention",
+    "attention-grey-independent",
+    "published-focus",
+]
+EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn", "attention"]
+EXPORTED += ["attention-grey-independent"]
 # torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
 FUSED = {"focus-as-a-set"}
 # Their gradient is zero by what they are: a softmax over places ignores what is added to all.
@@ -70,7 +101,15 @@ def pictures(model, batch=3, size=(28, 28), seed=0):
 
 def test_the_contract_covers_every_model():
     assert {settings["name"] for settings in SETTINGS.values()} == set(MODELS)
-    assert set(MODELS) == {"focus", "zoom", "cnn", "vgg16", "published"}
+    assert set(MODELS) == {
+        "focus",
+        "zoom",
+        "attention",
+        "cnn",
+        "vgg16",
+        "plain",
+        "published",
+    }
 
 
 @pytest.mark.parametrize("key", SETTINGS)
@@ -87,7 +126,8 @@ def test_a_gradient_reaches_every_parameter(key):
     model = built(key).train()
     images = pictures(model, 6, (24, 28))
     F.cross_entropy(model(images), torch.arange(6)).backward()
-    silent = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    silent = {n for n, p in learned if p.grad is None or not p.grad.any()}
     assert silent <= SILENT
 
 

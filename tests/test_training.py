@@ -16,9 +16,12 @@ from safetensors.torch import load_file
 
 from foveal import zoo
 from foveal.errors import UserError
+from foveal.models import build_model
 from foveal.training import load_recipe, train
 from foveal.training.augment import Augment
 from foveal.training.batches import Batches
+from foveal.training.module import classification_loss, make_optimizer
+from foveal.training.recipe import Training
 
 SMALL = ["epochs=4", "batch_size=20", "model.width=16"]
 
@@ -57,6 +60,68 @@ def test_validation_keeps_the_order_and_the_last_smaller_batch():
     batches = Batches(torch.zeros(7, 1, 1, 1, dtype=torch.uint8), torch.arange(7), 3)
     assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(batches) == 3
+
+
+def test_alternating_mirrors_each_image_every_other_epoch():
+    epoch = 0
+    images = torch.arange(3, dtype=torch.uint8).expand(40, 1, 1, 3)
+    batches = Batches(images, torch.arange(40), 8, seed=1, epoch=lambda: epoch, alternate=True)
+    seen = []
+    for number in range(4):
+        epoch = number
+        left = {int(n): int(i[0, 0, 0]) for i, n in _one_by_one(batches)}
+        seen.append([left[n] for n in range(40)])
+    assert seen[0] == seen[2]
+    assert seen[1] == seen[3]
+    assert all({a, b} == {0, 2} for a, b in zip(seen[0], seen[1], strict=True))
+    assert 10 < seen[0].count(2) < 30
+
+
+def _one_by_one(batches):
+    return [pair for images, labels in batches for pair in zip(images, labels, strict=True)]
+
+
+def test_the_focal_loss_equals_its_formula_and_without_an_exponent_cross_entropy():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    chance = logits.softmax(1)[range(6), labels]
+    plain, focal = Training(), Training(focal=2.0)
+    expected = (-((1 - chance) ** 2) * chance.log()).mean()
+    assert torch.allclose(classification_loss(logits, labels, focal), expected)
+    assert torch.allclose(classification_loss(logits, labels, plain), -chance.log().mean())
+
+
+def test_only_the_biases_of_normalisations_learn_faster():
+    model = build_model({"name": "cnn", "widths": [4, 8]})
+    training = Training(optimizer="sgd", lr=0.1, momentum=0.8, bias_lr=64.0, weight_decay=0.3)
+    optimizer = make_optimizer(model, training)
+    rates = {
+        id(p): (group["lr"], group["weight_decay"], group["momentum"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        norm_bias = name.startswith("features") and name.endswith("bias")
+        decay = 0.3 if parameter.ndim > 1 else 0.0
+        assert rates[id(parameter)] == (6.4 if norm_bias else 0.1, decay, 0.8), name
+
+
+def test_the_average_of_the_weights_is_what_is_kept(squares, tmp_path):
+    overrides = [*SMALL, "epochs=2", "keep=last"]
+    runs = {}
+    for decay in ("0", "0.999999"):
+        recipe = load_recipe("mnist-focus", [*overrides, f"average={decay}"])
+        runs[decay] = train(recipe, tmp_path / decay, data=str(squares), progress=False)
+    first = load_recipe("mnist-focus", [*overrides, "lr=0.00000001"])
+    start = load_file(
+        train(first, tmp_path / "start", data=str(squares), progress=False) / "model.safetensors"
+    )
+    plain, averaged = (load_file(run / "model.safetensors") for run in runs.values())
+    key = "classifier.head.1.weight"
+    assert not torch.allclose(plain[key], start[key], atol=1e-3)
+    # An average that hardly moves stays at the weights after the first step, of tiny rate.
+    assert torch.allclose(averaged[key], start[key], atol=1e-3)
 
 
 def test_shifting_moves_whole_pixels():
@@ -133,7 +198,7 @@ train(load_recipe("mnist-focus", overrides), out, data=data, resume=True, progre
 
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(squares, tmp_path):
-    overrides = [*SMALL, "epochs=12"]
+    overrides = [*SMALL, "epochs=12", "average=0.9", "model.jitter_px=0.5"]
     recipe = load_recipe("mnist-focus", overrides)
     whole = train(recipe, tmp_path / "whole", data=str(squares), progress=False)
     killed = tmp_path / "killed"

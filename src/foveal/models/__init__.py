@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foveal.backbones import build_backbone
 from foveal.detectors import build_detector
 from foveal.errors import check_arguments, check_named
+from foveal.models.attention import AttentionNet
 from foveal.models.classifier import ImageClassifier, Inputs
 from foveal.models.cnn import SmallCNN
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
+from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
 from foveal.models.vgg import VGG16
 from foveal.models.zoom import ZoomNet
@@ -16,10 +19,12 @@ from foveal.models.zoom import ZoomNet
 __all__ = [
     "MODELS",
     "VGG16",
+    "AttentionNet",
     "FocusModel",
     "FocusNet",
     "ImageClassifier",
     "Inputs",
+    "PlainNet",
     "PublishedFocus",
     "SmallCNN",
     "ZoomNet",
@@ -28,14 +33,23 @@ __all__ = [
 ]
 
 MODELS: dict[str, type[ImageClassifier]] = {
-    model.name: model for model in (FocusNet, ZoomNet, SmallCNN, VGG16, PublishedFocus)
+    model.name: model
+    for model in (
+        FocusNet,
+        ZoomNet,
+        AttentionNet,
+        SmallCNN,
+        VGG16,
+        PlainNet,
+        PublishedFocus,
+    )
 }
 
 
 def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
     """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
 
-    A `detector` and `inputs` are settings of their own. The weights are new.
+    A `detector`, a `backbone` and `inputs` are settings of their own. The weights are new.
 
     Raises:
         UserError: a name or an argument is not known (the nearest one is named) or missing.
@@ -44,6 +58,8 @@ def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
     kind = MODELS[arguments.pop("name")]
     if "detector" in arguments:
         arguments["detector"] = build_detector(arguments["detector"])
+    if "backbone" in arguments:
+        arguments["backbone"] = build_backbone(arguments["backbone"])
     if isinstance(arguments.get("inputs"), Mapping):
         check_arguments("inputs", Inputs, arguments["inputs"])
         arguments["inputs"] = Inputs(**arguments["inputs"])

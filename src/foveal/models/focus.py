@@ -1,5 +1,6 @@
 """The focus model: find keypoints, cut patches, classify from the patches alone."""
 
+import torch
 from torch import Tensor
 
 from foveal.detectors import Detector, build_detector, detector_settings
@@ -25,6 +26,8 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         mix: how the patch classifier joins the tokens, `concat` or `attention`.
         encoder: how it encodes a patch, `mlp` or `conv`.
         dropout: share of features dropped in training.
+        jitter_px: in training, standard deviation in pixels of noise on the keypoints; with it, a
+            class can hardly be told by fine differences of place, so the patches must tell it.
         inputs: what images the model expects.
 
     Example:
@@ -47,10 +50,12 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         mix: str = "concat",
         encoder: str = "mlp",
         dropout: float = 0.0,
+        jitter_px: float = 0.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
         self.patch_size = patch_size
+        self.jitter_px = jitter_px
         self.detector = detector
         self.classifier = PatchClassifier(
             detector.keypoints, patch_size, in_channels, num_classes, width, mix, encoder, dropout
@@ -58,7 +63,12 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
 
     def find(self, images: Tensor) -> tuple[Tensor, None]:
         """Return the detector's keypoints (B, K, 2) for normalised images; slices have no scale."""
-        return self.detector(images), None
+        keypoints = self.detector(images)
+        if self.training and self.jitter_px:
+            width, height = images.shape[-1], images.shape[-2]
+            unit = keypoints.new_tensor([2 / width, 2 / height])  # one pixel in grid units
+            keypoints = keypoints + torch.randn_like(keypoints) * self.jitter_px * unit
+        return keypoints, None
 
     def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
         """Classify from whole-pixel patches at the places nearest to the keypoints (B, K, 2)."""

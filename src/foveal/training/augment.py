@@ -21,6 +21,8 @@ class Augment:
         rotate: greatest rotation in degrees, each way.
         scale: greatest relative change of size, each way.
         flip: mirror half of the images left to right.
+        alternate: mirror each image every other epoch, half of them from the first on, instead
+            of by chance (Jordan 2024, arXiv:2404.00498, section 3.6); `Batches` does it.
         erase: side in pixels of a square put to the batch's mean (Cutout, DeVries 2017).
     """
 
@@ -28,6 +30,7 @@ class Augment:
     rotate: float = 0.0
     scale: float = 0.0
     flip: bool = False
+    alternate: bool = False
     erase: int = 0
 
     def __call__(self, images: Tensor) -> Tensor:

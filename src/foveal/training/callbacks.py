@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
 
@@ -73,7 +74,9 @@ class Progress(RichProgressBar):
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 
-def run_callbacks(out: Path, progress: bool) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
+def run_callbacks(
+    out: Path, progress: bool, average: float = 0.0
+) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
     """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
     curve = Curve(out / "metrics.csv")  # before the checkpoint, which keeps its rows
     best = ModelCheckpoint(
@@ -87,6 +90,8 @@ def run_callbacks(out: Path, progress: bool) -> tuple[list[L.Callback], ModelChe
         enable_version_counter=False,
     )
     callbacks: list[L.Callback] = [curve, best]
+    if average:
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(average)))
     if progress:
         callbacks.append(Progress())
     return callbacks, best, curve

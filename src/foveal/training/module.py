@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
@@ -35,7 +35,7 @@ class ClassifierModule(L.LightningModule):
         """Return the loss of one batch of bytes and labels."""
         images, labels = self._floats(batch[0]), batch[1]
         logits = self.model(self.recipe.augment(images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.training.label_smoothing)
+        loss = classification_loss(logits, labels, self.recipe.training)
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "
@@ -62,7 +62,11 @@ class ClassifierModule(L.LightningModule):
         if training.schedule == "constant":
             return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.lr, total_steps=self.steps + 1, pct_start=training.warmup
+            optimizer,
+            [group["lr"] for group in optimizer.param_groups],
+            total_steps=self.steps + 1,
+            pct_start=training.warmup,
+            cycle_momentum=training.optimizer != "sgd",
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -71,15 +75,38 @@ class ClassifierModule(L.LightningModule):
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
+def classification_loss(logits: Tensor, labels: Tensor, training: Training) -> Tensor:
+    """Return the recipe's loss of logits (B, classes): cross-entropy, smoothed or focal."""
+    if not training.focal:
+        return F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+    losses = F.cross_entropy(
+        logits, labels, label_smoothing=training.label_smoothing, reduction="none"
+    )
+    chances = logits.softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
+    return ((1 - chances) ** training.focal * losses).mean()
+
+
 def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Optimizer:
     """Return the recipe's optimizer; only weights of two dimensions or more decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = _groups(model, training)
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=0.9, nesterov=True)
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=True)
     if training.optimizer == "adadelta":
         return torch.optim.Adadelta(groups, lr=training.lr)
     return torch.optim.AdamW(groups, lr=training.lr)
+
+
+def _groups(model: ImageClassifier, training: Training) -> list[dict[str, Any]]:
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    fast = {id(layer.bias) for layer in norms} if training.bias_lr != 1 else set()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    small = [p for p in parameters if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in small if id(p) not in fast], "weight_decay": 0.0},
+    ]
+    if fast:
+        rate = training.lr * training.bias_lr
+        biases = [p for p in small if id(p) in fast]
+        groups.append({"params": biases, "weight_decay": 0.0, "lr": rate})
+    return groups

@@ -37,11 +37,18 @@ class Training:
         batch_size: images in a step.
         lr: greatest learning rate.
         weight_decay: of AdamW and SGD, on weights of two dimensions or more.
-        optimizer: `adamw`, `sgd` (Nesterov momentum 0.9) or `adadelta`.
+        optimizer: `adamw`, `sgd` (Nesterov momentum) or `adadelta`.
+        momentum: of SGD.
+        bias_lr: the learning rate of batch normalisation's biases, as a multiple of `lr`
+            (Page 2019, "How to train your ResNet").
         schedule: `one-cycle` (Smith & Topin 2018) or `constant`.
         warmup: share of the steps before the greatest learning rate.
         label_smoothing: share of the target spread over all classes.
+        focal: exponent of the focal loss (Lin et al. 2017), which weighs easy images less; 0 for
+            plain cross-entropy.
         clip: greatest norm of the gradient; 0 for none.
+        average: decay of the weights' moving average, which is what is validated and kept
+            (Polyak & Juditsky 1992); 0 for none.
         keep: which weights are kept, `best` on the validation images or `last`.
         seed: of the weights, the order of the images and the augmentation.
     """
@@ -51,10 +58,14 @@ class Training:
     lr: float = 3e-3
     weight_decay: float = 1e-2
     optimizer: str = "adamw"
+    momentum: float = 0.9
+    bias_lr: float = 1.0
     schedule: str = "one-cycle"
     warmup: float = 0.2
     label_smoothing: float = 0.0
+    focal: float = 0.0
     clip: float = 5.0
+    average: float = 0.0
     keep: str = "best"
     seed: int = 0
 
@@ -82,6 +93,7 @@ _CHOICES = {
     "schedule": ("one-cycle", "constant"),
     "keep": ("best", "last"),
 }
+_SHARES = ("training.average", "training.momentum", "training.label_smoothing")
 _SECTIONS: dict[str, type] = {"data": Data, "augment": Augment, "training": Training}
 
 
@@ -202,6 +214,8 @@ def _value(key: str, default: Any, value: Any) -> Any:
         value = float(value) if valid else value
     else:
         valid = isinstance(value, str)
+    if key in _SHARES and valid and value >= 1:
+        raise UserError(f"Expected {key} to be below 1, but got {value!r}.")
     if not valid or (key in ("training.epochs", "training.batch_size") and value < 1):
         raise UserError(f"Expected {key} to be like {default!r}, but got {value!r}.")
     return value

@@ -1,21 +1,24 @@
 """Train a recipe into a run folder."""
 
+import inspect
 import json
 import logging
 import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from foveal.backbones import BACKBONES, WhiteningConv
 from foveal.data import ImageSet, load_images
+from foveal.detectors import DETECTORS
 from foveal.errors import UserError
-from foveal.models import build_model
+from foveal.models import MODELS, build_model
 from foveal.models.classifier import ImageClassifier
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
@@ -64,6 +67,7 @@ def train(
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
+    _whiten(model, sets["train"])
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
     seconds = time.perf_counter() - started
@@ -91,7 +95,6 @@ def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
     channels = images.images.shape[1]
     sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
     settings = {
-        "in_channels": channels,
         "num_classes": len(images.classes),
         "inputs": {
             "size": list(images.images.shape[-2:]),
@@ -101,11 +104,27 @@ def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
         },
         **recipe.model,
     }
-    learned = ("heatmap", "regression")
-    detector = settings.get("detector")
-    if isinstance(detector, dict) and detector.get("name") in learned:
-        settings["detector"] = {"in_channels": channels, **detector}
-    return settings
+    # What sees the image is told its channels, where the recipe has not.
+    parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
+    for part, known in parts.items():
+        if isinstance(settings.get(part), Mapping):
+            settings[part] = _with_channels(settings[part], known, channels)
+    return _with_channels(settings, MODELS, channels)
+
+
+def _with_channels(settings: dict[str, Any], known: Mapping[str, Any], channels: int) -> Any:
+    kind = known.get(settings.get("name", ""))
+    if kind is None or "in_channels" not in inspect.signature(kind).parameters:
+        return settings
+    return {"in_channels": channels, **settings}
+
+
+def _whiten(model: ImageClassifier, images: ImageSet) -> None:
+    """Set the filters of a whitening first layer, if the model has one."""
+    for layer in model.modules():
+        if isinstance(layer, WhiteningConv):
+            some = images.images[:: max(1, len(images) // 5_000)].float() / 255
+            layer.fit((some - model.mean) / model.std)
 
 
 def versions() -> dict[str, Any]:
@@ -177,11 +196,12 @@ def _fit(
             training.batch_size,
             training.seed,
             lambda: trainer.current_epoch,
+            recipe.augment.alternate,
         )
         validation = Batches(sets["val"].images, sets["val"].labels, 1000)
         module = ClassifierModule(model, recipe, training.epochs * len(batches))
         module = module.to(memory_format=torch.channels_last)
-        callbacks, best, curve = run_callbacks(out, progress)
+        callbacks, best, curve = run_callbacks(out, progress, training.average)
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=devices,

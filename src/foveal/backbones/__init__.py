@@ -1,0 +1,41 @@
+"""Backbones: images -> feature maps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foveal.backbones.backbone import Backbone
+from foveal.backbones.timm import TimmBackbone
+from foveal.backbones.vgg import VGGBackbone
+from foveal.backbones.whitening import WhiteningConv
+from foveal.errors import check_named
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "TimmBackbone",
+    "VGGBackbone",
+    "WhiteningConv",
+    "backbone_settings",
+    "build_backbone",
+]
+
+BACKBONES: dict[str, type[Backbone]] = {"vgg": VGGBackbone, "timm": TimmBackbone}
+
+
+def build_backbone(settings: Mapping[str, Any]) -> Backbone:
+    """Build a backbone from `{"name": ..., argument: value, ...}`.
+
+    Raises:
+        UserError: the name or an argument is not known, or a needed argument is missing.
+    """
+    arguments = check_named("backbone", BACKBONES, settings)
+    return BACKBONES[arguments.pop("name")](**arguments)
+
+
+def backbone_settings(backbone: Backbone) -> dict[str, Any]:
+    """Return the settings from which `build_backbone` builds this backbone again.
+
+    A backbone of the user's own is named by its class; add it to `BACKBONES` to load it again.
+    """
+    names = {kind: name for name, kind in BACKBONES.items()}
+    return {"name": names.get(type(backbone), type(backbone).__name__), **backbone.settings()}

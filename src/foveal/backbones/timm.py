@@ -1,0 +1,56 @@
+"""Any timm model with feature maps as a backbone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from foveal.backbones.backbone import Backbone
+from foveal.errors import UserError, missing_extra, unknown_name
+
+
+class TimmBackbone(Backbone):
+    """The feature maps of a timm model; the global vector is the mean of its last map.
+
+    Args:
+        model: timm's name of the model, such as `resnet18` (`timm.list_models()`).
+        in_channels: channels of the images.
+        pretrained: start from timm's weights, which are downloaded. A trained model's settings
+            say False here: it brings its own weights.
+
+    Raises:
+        UserError: timm is not installed, has no such model, or cannot give its feature maps or
+            its weights.
+    """
+
+    def __init__(self, model: str = "resnet18", in_channels: int = 3, pretrained: bool = False):
+        super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise missing_extra("timm", "timm") from None
+        if not timm.is_model(model):
+            raise unknown_name("timm model", model, timm.list_models())
+        try:
+            features: Any = timm.create_model(
+                model, features_only=True, in_chans=in_channels, pretrained=pretrained
+            )
+        except (RuntimeError, AttributeError, NotImplementedError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"timm cannot give feature maps of {model!r}: {reason}") from error
+        self.features: Callable[[Tensor], list[Tensor]] = features
+        self.model = model
+        self.in_channels = in_channels
+        self.widths = list(features.feature_info.channels())
+        self.width = self.widths[-1]
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the model's feature maps and the mean (B, width) of the last."""
+        local = list(self.features(images))
+        if local[-1].shape[1] != self.width:  # some models put the channels last
+            local = [features.permute(0, 3, 1, 2) for features in local]
+        return local, local[-1].mean(dim=(-2, -1))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build this backbone again, without any download."""
+        return {"model": self.model, "in_channels": self.in_channels, "pretrained": False}

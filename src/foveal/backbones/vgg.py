@@ -1,0 +1,122 @@
+"""VGG for small images: 3x3 convolutions in stages, each ended by a pooling."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.backbones.backbone import Backbone
+from foveal.backbones.whitening import WhiteningConv
+from foveal.errors import UserError, unknown_name
+
+# Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved behind the layers
+# that follow them, so that attention finds features of high resolution.
+PAPER = ((64, 64, 128, 128, 256, 256, 256), (512, 512, 512), (512, 512, 512), (512,), (512,))
+TAPS = ("before", "after")
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class VGGBackbone(Backbone):
+    """Stages of 3x3 convolutions; local features before or after each stage's pooling.
+
+    The default is the net of Jetley et al. 2018. Every convolution is followed by batch
+    normalisation and begins as a partial identity (Jordan 2024, arXiv:2404.00498, section 3.1).
+
+    Args:
+        in_channels: channels of the images.
+        stages: output channels of each convolution, stage by stage. Each stage ends in 2x2 max
+            pooling but the last, whose maximum over all places is the global vector.
+        tap: local features are taken `before` or `after` a stage's pooling.
+        hidden: numbers in a linear layer on the global vector; 0 for none.
+        whiten: side in pixels of a whitening first layer's patches; 0 for none.
+        activation: `relu` or `gelu`.
+
+    Raises:
+        UserError: an argument is not what is listed here.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        stages: Sequence[Sequence[int]] = PAPER,
+        tap: str = "before",
+        hidden: int = 0,
+        whiten: int = 0,
+        activation: str = "relu",
+    ):
+        super().__init__()
+        if tap not in TAPS:
+            raise unknown_name("tap", tap, TAPS)
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+        if not stages or not all(stages):
+            raise UserError(f"Expected stages like [[64, 64], [128]], but got {stages!r}.")
+        self.in_channels = in_channels
+        self.stages = [list(stage) for stage in stages]
+        self.tap, self.hidden, self.whiten, self.activation = tap, hidden, whiten, activation
+        self.widths = [stage[-1] for stage in stages]
+        self.width = hidden or self.widths[-1]
+        channels = in_channels
+        self.first: nn.Module = nn.Identity()
+        if whiten:
+            whitening = WhiteningConv(in_channels, whiten)
+            self.first = nn.Sequential(whitening, ACTIVATIONS[activation]())
+            channels = whitening.out_channels
+        blocks = []
+        for number, stage in enumerate(self.stages, start=1):
+            ends = number == len(self.stages)
+            pools = [False] * (len(stage) - 1) + [tap == "after" and not ends]
+            layers = []
+            for width, pool in zip(stage, pools, strict=True):
+                layers.append(ConvBlock(channels, width, pool, ACTIVATIONS[activation]()))
+                channels = width
+            blocks.append(nn.Sequential(*layers))
+        self.blocks = nn.ModuleList(blocks)
+        self.neck: nn.Module = nn.Identity()
+        if hidden:
+            self.neck = nn.Sequential(nn.Linear(channels, hidden), ACTIVATIONS[activation]())
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the local features of every stage and the global vector (B, width)."""
+        features = self.first(images)
+        local = []
+        for number, block in enumerate(self.blocks):
+            if number and self.tap == "before":
+                features = halve(features)
+            features = block(features)  # (B, widths[number], h, w)
+            local.append(features)
+        return local, self.neck(features.amax(dim=(-2, -1)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build this backbone again."""
+        names = ("in_channels", "stages", "tap", "hidden", "whiten", "activation")
+        return {name: getattr(self, name) for name in names}
+
+
+class ConvBlock(nn.Module):
+    """A 3x3 convolution, perhaps a pooling, batch normalisation and activation.
+
+    Pooled before it is normalised, which costs a quarter of it. The normalisation's scale stays
+    1: the next convolution can learn it, and large learning rates cannot drive it off (Page 2019).
+    """
+
+    def __init__(self, in_channels: int, width: int, pool: bool, activation: nn.Module):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        nn.init.dirac_(self.conv.weight.data[:in_channels])
+        self.pool = pool
+        self.norm = nn.BatchNorm2d(width)
+        self.norm.weight.requires_grad_(False)
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, width, h, w), or half of h and w where it pools."""
+        features = self.conv(features)
+        return self.activation(self.norm(halve(features) if self.pool else features))
+
+
+def halve(features: Tensor) -> Tensor:
+    """Return the maxima of 2x2 places (B, C, h // 2, w // 2); a side of one pixel stays."""
+    height, width = features.shape[-2:]
+    return F.max_pool2d(features, (min(2, height), min(2, width)))

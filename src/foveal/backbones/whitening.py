@@ -1,0 +1,44 @@
+"""A first layer that whitens: computed from training images, not learned."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WhiteningConv(nn.Module):
+    """A convolution whose filters decorrelate small patches of the training images.
+
+    The filters are the eigenvectors of the patches' covariance, each divided by the root of its
+    eigenvalue, and their negatives (Page 2019, "How to train your ResNet"; Jordan 2024,
+    arXiv:2404.00498, section 3.2). They are set once by `fit` and never trained; the bias is
+    learned. Before `fit` they are an arbitrary orthonormal basis.
+
+    Args:
+        in_channels: channels C of the images.
+        size: side k of a patch in pixels; there is no padding.
+        eps: added to the eigenvalues.
+    """
+
+    weight: Tensor
+
+    def __init__(self, in_channels: int, size: int = 2, eps: float = 5e-4):
+        super().__init__()
+        self.size = size
+        self.eps = eps
+        self.out_channels = 2 * in_channels * size**2
+        basis = torch.eye(self.out_channels // 2).unflatten(1, (in_channels, size, size))
+        self.register_buffer("weight", torch.cat([basis, -basis]))  # (2Ckk, C, k, k)
+        self.bias = nn.Parameter(torch.zeros(self.out_channels))
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Set the filters from normalised training images (N, C, H, W); a few thousand do."""
+        patches = F.unfold(images.double(), self.size).transpose(1, 2).flatten(0, 1)  # (M, Ckk)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (vectors / (values + self.eps).sqrt()).T.flip(0)  # the strongest first
+        filters = filters.unflatten(1, self.weight.shape[1:]).to(self.weight)
+        self.weight.copy_(torch.cat([filters, -filters]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 2Ckk, H - k + 1, W - k + 1) for normalised images (B, C, H, W)."""
+        return F.conv2d(images, self.weight, self.bias)

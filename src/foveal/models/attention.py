@@ -1,0 +1,172 @@
+"""The attention net: it looks everywhere, weighs what it sees, and shows the weights."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.backbones import Backbone, backbone_settings, build_backbone
+from foveal.errors import UserError, unknown_name
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier, Inputs
+
+COMPATIBILITIES = ("pc", "dp")
+NORMALISATIONS = ("softmax", "sigmoid")
+JOINS = ("concat", "independent")
+
+
+class AttentionNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):
+    """Classifies from local features of several depths, each weighed by an attention map.
+
+    After Jetley et al. 2018, "Learn to Pay Attention": the global vector of the backbone says
+    what to look for, each place of a depth says what is there, and only the weighted sums of the
+    local features reach the classifier.
+
+    Args:
+        backbone: images -> local features and a global vector.
+        depths: numbers, from 1, of the backbone's local features to attend to.
+        compatibility: of a place with the global vector, `pc` (parametrised) or `dp` (dot
+            product); see `Attention`.
+        normalise: `softmax` over all places, or `sigmoid` at each (Yan et al. 2019).
+        join: `concat` classifies from all depths' sums at once; `independent` from each alone,
+            and the answer is the mean of their probabilities.
+        num_classes: number of classes.
+        dropout: share of features dropped in training before the last layer.
+        logit_scale: multiplies the logits; a small one keeps large learning rates from a rash
+            classifier (Page 2019).
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: an argument is not what is listed here.
+
+    Example:
+        >>> import torch
+        >>> from foveal.backbones import VGGBackbone
+        >>> model = AttentionNet(VGGBackbone(3, [[16], [32], [32]]), depths=[1, 2])
+        >>> model.explain(torch.rand(1, 3, 32, 32)).maps.shape
+        torch.Size([1, 2, 32, 32])
+    """
+
+    name = "attention"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        depths: Sequence[int] = (1, 2, 3),
+        compatibility: str = "dp",
+        normalise: str = "softmax",
+        join: str = "concat",
+        num_classes: int = 10,
+        dropout: float = 0.0,
+        logit_scale: float = 1.0,
+        inputs: Inputs = Inputs(),
+    ):
+        super().__init__(backbone.in_channels, num_classes, inputs)
+        known = range(1, len(backbone.widths) + 1)
+        if not depths or len(set(depths)) < len(depths) or not set(depths) <= set(known):
+            raise UserError(
+                f"Expected different depths from 1 to {known[-1]}, which this backbone has, "
+                f"but got {list(depths)}."
+            )
+        if join not in JOINS:
+            raise unknown_name("join", join, JOINS)
+        self.backbone = backbone
+        self.depths = tuple(depths)
+        self.normalise = normalise
+        widths = [backbone.widths[depth - 1] for depth in depths]
+        self.attentions = nn.ModuleList(
+            Attention(width, backbone.width, compatibility, normalise) for width in widths
+        )
+        self.drop = nn.Dropout(dropout)
+        self.logit_scale = logit_scale
+        groups = [sum(widths)] if join == "concat" else widths
+        self.heads = nn.ModuleList(nn.Linear(width, num_classes) for width in groups)
+
+    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what is seen in normalised images (B, C, H, W), and how it is weighed.
+
+        Returns:
+            For each depth, local features (B, C_d, h, w) and an attention map (B, h, w).
+        """
+        features, whole = self.backbone(images)
+        local = [features[depth - 1] for depth in self.depths]
+        pairs = zip(self.attentions, local, strict=True)
+        return local, [attention(seen, whole) for attention, seen in pairs]
+
+    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, classes) from local features and maps as `attend` returns them."""
+        sums = [
+            weigh(seen, weights, self.normalise) for seen, weights in zip(local, maps, strict=True)
+        ]
+        if len(self.heads) == 1:
+            return self.heads[0](self.drop(torch.cat(sums, dim=1))) * self.logit_scale
+        answers = [head(self.drop(seen)) for head, seen in zip(self.heads, sums, strict=True)]
+        chances = (torch.stack(answers) * self.logit_scale).log_softmax(dim=-1)
+        return chances.logsumexp(dim=0) - torch.tensor(float(len(answers))).log()
+
+    def look(self, images: Tensor) -> Look:
+        """Classify normalised images (B, C, H, W) and keep each depth's map at their size."""
+        local, maps = self.attend(images)
+        size = (images.shape[-2], images.shape[-1])
+        shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
+        return Look(self.decide(local, maps), maps=torch.cat(shown, dim=1))
+
+
+class Attention(nn.Module):
+    """Weighs the places of one depth by how well they agree with the global vector.
+
+    `dp` is the dot product of a place's features with the global vector, `pc` the product of a
+    learned vector with the sum of both; the global vector is first mapped to the width of the
+    local features where they differ (Jetley et al. 2018, section 3). In `pc` the global vector
+    adds the same to every place of an image, and a softmax ignores that: then it is left out,
+    which changes no answer.
+
+    Args:
+        width: channels of the local features.
+        global_width: numbers in the global vector.
+        compatibility: `pc` or `dp`.
+        normalise: `softmax` makes the weights of an image sum to 1, `sigmoid` makes each from 0
+            to 1.
+    """
+
+    def __init__(self, width: int, global_width: int, compatibility: str, normalise: str):
+        super().__init__()
+        if compatibility not in COMPATIBILITIES:
+            raise unknown_name("compatibility", compatibility, COMPATIBILITIES)
+        if normalise not in NORMALISATIONS:
+            raise unknown_name("normalise", normalise, NORMALISATIONS)
+        self.softmax = normalise == "softmax"
+        self.parametrised = compatibility == "pc"
+        self.sought: nn.Module = nn.Identity()
+        if width != global_width and not (self.parametrised and self.softmax):
+            self.sought = nn.Linear(global_width, width, bias=False)
+        if self.parametrised:
+            self.score = nn.Linear(width, 1, bias=False)
+
+    def forward(self, local: Tensor, whole: Tensor) -> Tensor:
+        """Return the map (B, h, w) for local features (B, C, h, w) and global (B, G)."""
+        seen = local.flatten(2)  # (B, C, hw)
+        if self.parametrised:
+            scores = (self.score.weight @ seen).squeeze(1)  # (B, hw)
+            if not self.softmax:
+                scores = scores + self.score(self.sought(whole))
+        else:
+            scores = (self.sought(whole)[:, None] @ seen).squeeze(1)
+        weights = scores.softmax(dim=-1) if self.softmax else scores.sigmoid()
+        return weights.unflatten(1, local.shape[-2:])
+
+
+def weigh(local: Tensor, weights: Tensor, normalise: str) -> Tensor:
+    """Return the weighted sum over places, or for `sigmoid` the weighted mean.
+
+    Args:
+        local: features (B, C, h, w).
+        weights: an attention map (B, h, w).
+        normalise: `softmax` or `sigmoid`, as the map was made.
+
+    Returns:
+        (B, C).
+    """
+    total = (local.flatten(2) @ weights.flatten(1)[:, :, None]).squeeze(2)
+    return total if normalise == "softmax" else total / weights[0].numel()

@@ -1,0 +1,116 @@
+"""Attention against loops over places, and what its maps promise."""
+
+import pytest
+import torch
+
+from foveal.backbones import VGGBackbone
+from foveal.errors import UserError
+from foveal.models.attention import Attention, AttentionNet, weigh
+
+CASES = [(c, n) for c in ("pc", "dp") for n in ("softmax", "sigmoid")]
+
+
+def built(**settings):
+    torch.manual_seed(0)
+    return AttentionNet(VGGBackbone(3, [[6], [8], [8]]), **settings).eval()
+
+
+@pytest.mark.parametrize(("compatibility", "normalise"), CASES)
+@pytest.mark.parametrize("global_width", [4, 7])
+def test_attention_equals_a_loop_over_places(compatibility, normalise, global_width):
+    torch.manual_seed(0)
+    attention = Attention(4, global_width, compatibility, normalise)
+    local, whole = torch.randn(2, 4, 3, 5), torch.randn(2, global_width)
+    sought = attention.sought(whole) if global_width != 4 or compatibility == "dp" else whole
+    expected = torch.zeros(2, 3, 5)
+    for image in range(2):
+        for y in range(3):
+            for x in range(5):
+                place = local[image, :, y, x]
+                if compatibility == "dp":
+                    score = sum(place[c] * sought[image, c] for c in range(4))
+                elif normalise == "softmax":
+                    score = sum(place[c] * attention.score.weight[0, c] for c in range(4))
+                else:
+                    both = place + sought[image]
+                    score = sum(both[c] * attention.score.weight[0, c] for c in range(4))
+                expected[image, y, x] = score
+        if normalise == "softmax":
+            expected[image] = expected[image].exp() / expected[image].exp().sum()
+        else:
+            expected[image] = 1 / (1 + (-expected[image]).exp())
+    found = attention(local, whole)
+    torch.testing.assert_close(found, expected)
+    total = sum(local[:, :, y, x] * expected[:, y, x, None] for y in range(3) for x in range(5))
+    total = total if normalise == "softmax" else total / 15
+    torch.testing.assert_close(weigh(local, found, normalise), total)
+
+
+def test_a_softmax_ignores_what_the_global_vector_adds_to_a_parametrised_score():
+    torch.manual_seed(0)
+    score = torch.nn.Linear(4, 1, bias=False)
+    local, whole = torch.randn(1, 4, 6), torch.randn(1, 4)
+    with_global = (score.weight @ (local + whole[:, :, None])).softmax(-1)
+    torch.testing.assert_close(with_global, (score.weight @ local).softmax(-1))
+
+
+def test_softmax_maps_sum_to_one_and_are_shown_as_they_weigh():
+    model = built()
+    images = torch.rand(2, 3, 32, 24)
+    _, maps = model.attend((images - model.mean) / model.std)
+    for weights in maps:
+        torch.testing.assert_close(weights.sum((1, 2)), torch.ones(2))
+    shown = model.explain(images).maps
+    assert shown.shape == (2, 3, 32, 24)
+    assert torch.equal(shown[:, 0], maps[0].detach())
+    assert torch.equal(shown[:, 1, ::2, ::2], maps[1].detach())
+    assert torch.equal(shown[:, 2, 3::4, 3::4], maps[2].detach())
+
+
+def test_independent_classifiers_answer_with_the_mean_of_their_probabilities():
+    model = built(join="independent", depths=[1, 3])
+    local, maps = model.attend(torch.rand(4, 3, 16, 16))
+    each = [
+        head(weigh(seen, weights, "softmax")).softmax(-1)
+        for head, seen, weights in zip(model.heads, local, maps, strict=True)
+    ]
+    found = model.decide(local, maps)
+    torch.testing.assert_close(found.softmax(-1), (each[0] + each[1]) / 2)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4))
+
+
+def test_one_depth_answers_the_same_joined_or_independent():
+    joined, alone = built(depths=[2]), built(depths=[2], join="independent")
+    alone.load_state_dict(joined.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(joined(images).log_softmax(-1), alone(images).log_softmax(-1))
+
+
+def test_the_decision_is_made_from_the_weighed_places_alone():
+    model = built()
+    local, maps = model.attend(torch.rand(1, 3, 16, 16))
+    maps = [torch.zeros_like(weights) for weights in maps]
+    for weights in maps:
+        weights[:, 0, 0] = 1
+    expected = model.decide(local, maps)
+    hidden = [torch.randn_like(features) for features in local]
+    for new, old in zip(hidden, local, strict=True):
+        new[:, :, 0, 0] = old[:, :, 0, 0]
+    torch.testing.assert_close(model.decide(hidden, maps), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depths": [0]}, r"Expected different depths from 1 to 3.*but got \[0\]"),
+        ({"depths": [4]}, "from 1 to 3"),
+        ({"depths": [1, 1]}, "different depths"),
+        ({"depths": []}, "different depths"),
+        ({"compatibility": "dot"}, "Unknown compatibility 'dot'"),
+        ({"normalise": "softmx"}, "Did you mean 'softmax'"),
+        ({"join": "cat"}, "Unknown join 'cat'"),
+    ],
+)
+def test_wrong_settings_are_user_errors(settings, message):
+    with pytest.raises(UserError, match=message):
+        built(**settings)
