@@ -20,7 +20,8 @@ from foveal.models import build_model
 from foveal.training import load_recipe, train
 from foveal.training.augment import Augment
 from foveal.training.batches import Batches
-from foveal.training.module import classification_loss, make_optimizer
+from foveal.training.losses import classification_loss
+from foveal.training.module import make_optimizer
 from foveal.training.recipe import Training
 
 SMALL = ["epochs=4", "batch_size=20", "model.width=16"]

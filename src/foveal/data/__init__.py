@@ -5,11 +5,12 @@ from pathlib import Path
 
 from foveal.data.fitting import fitted
 from foveal.data.images import ImageSet, Problem
+from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.reading import check_shape, read_image
 from foveal.errors import UserError, unknown_name
 
-__all__ = ["DATASETS", "ImageSet", "Problem", "load_images", "read_image"]
+__all__ = ["DATASETS", "ImageSet", "Problem", "load_images", "read_image", "with_masks"]
 
 SPLITS = ("train", "val", "test")
 

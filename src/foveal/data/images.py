@@ -26,6 +26,7 @@ class ImageSet:
         classes: a name for each class.
         paths: where each image comes from, or empty.
         problems: images that were left out.
+        masks: (N, 1, H, W) bytes, 255 where an image matters, or None.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ImageSet:
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,4 +45,6 @@ class ImageSet:
         """Return the images at `indices` (M,), in that order."""
         indices = torch.as_tensor(indices)
         paths = tuple(self.paths[int(i)] for i in indices) if self.paths else ()
-        return replace(self, images=self.images[indices], labels=self.labels[indices], paths=paths)
+        masks = None if self.masks is None else self.masks[indices]
+        images, labels = self.images[indices], self.labels[indices]
+        return replace(self, images=images, labels=labels, paths=paths, masks=masks)

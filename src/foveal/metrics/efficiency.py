@@ -23,10 +23,18 @@ def _bilinear_flops(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return 2 * 4 * int(torch.Size(out_shape).numel())
 
 
+def _multiply_add_flops(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return 2 * int(torch.Size(out_shape).numel())
+
+
 _aten = torch.ops.aten
-_BILINEAR = dict.fromkeys(
-    (_aten.grid_sampler_2d, _aten.cudnn_grid_sampler, _aten.upsample_bilinear2d), _bilinear_flops
-)
+_UNCOUNTED = {
+    **dict.fromkeys(
+        (_aten.grid_sampler_2d, _aten.cudnn_grid_sampler, _aten.upsample_bilinear2d),
+        _bilinear_flops,
+    ),
+    _aten.addcmul: _multiply_add_flops,
+}
 
 
 def macs(model: ImageClassifier, size: tuple[int, int]) -> int:
@@ -34,12 +42,13 @@ def macs(model: ImageClassifier, size: tuple[int, int]) -> int:
 
     torch's FLOP counter, halved: convolutions, linear layers and attention. It counts bilinear
     sampling (`grid_sample`, `interpolate`) as nothing, so that is added here: four for each number
-    of the output, so `4 * C * P * P` for a patch. Corner detectors count by the convolutions of
-    their gradients and smoothing windows; as everywhere, what is done to each number on its own
-    (activation, normalisation, the corner response, softmax) or only moves numbers (pooling,
-    sorting, slices of whole pixels) does not count.
+    of the output, so `4 * C * P * P` for a patch; nor does it count the weighted sums of local
+    attention (`addcmul`), one for each number and each place of a window. Corner detectors count
+    by the convolutions of their gradients and smoothing windows; as everywhere, what is done to
+    each number on its own (activation, normalisation, the corner response, softmax) or only moves
+    numbers (pooling, sorting, slices of whole pixels) does not count.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_BILINEAR)
+    counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
     # The fused attention of evaluation is one operation that the counter knows nothing of.
     fused = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)

@@ -13,6 +13,8 @@ from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
+from foveal.models.published_attention import PublishedAttention
+from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.zoom import ZoomNet
 
@@ -25,7 +27,9 @@ __all__ = [
     "ImageClassifier",
     "Inputs",
     "PlainNet",
+    "PublishedAttention",
     "PublishedFocus",
+    "SANet",
     "SmallCNN",
     "ZoomNet",
     "build_model",
@@ -38,10 +42,12 @@ MODELS: dict[str, type[ImageClassifier]] = {
         FocusNet,
         ZoomNet,
         AttentionNet,
+        SANet,
         SmallCNN,
         VGG16,
         PlainNet,
         PublishedFocus,
+        PublishedAttention,
     )
 }
 

@@ -35,14 +35,15 @@ class Augment:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return augmented images (B, C, H, W); draws from torch's global generator."""
-        if self.shift or self.rotate or self.scale or self.flip:
-            images = self._move(images)
-        return self._erase(images) if self.erase else images
+        return self.erase_square(self.move(images))
 
     def _uniform(self, images: Tensor, *shape: int) -> Tensor:
         return torch.rand(*shape, device=images.device, dtype=images.dtype) * 2 - 1
 
-    def _move(self, images: Tensor) -> Tensor:
+    def move(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W), each shifted, rotated, scaled and mirrored by chance."""
+        if not (self.shift or self.rotate or self.scale or self.flip):
+            return images
         batch, _, height, width = images.shape
         angle = self._uniform(images, batch) * math.radians(self.rotate)
         size = 1 + self._uniform(images, batch) * self.scale
@@ -65,7 +66,10 @@ class Augment:
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
-    def _erase(self, images: Tensor) -> Tensor:
+    def erase_square(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W), each with a square of it hidden."""
+        if not self.erase:
+            return images
         batch, _, height, width = images.shape
         x = torch.randint(0, width, (batch, 1), device=images.device)
         y = torch.randint(0, height, (batch, 1), device=images.device)

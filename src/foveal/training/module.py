@@ -10,6 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
 from foveal.models.classifier import ImageClassifier
+from foveal.training.losses import classification_loss, mask_loss
 from foveal.training.recipe import Recipe, Training
 
 
@@ -33,9 +34,15 @@ class ClassifierModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch of bytes and labels."""
-        images, labels = self._floats(batch[0]), batch[1]
-        logits = self.model(self.recipe.augment(images))
+        # A mask, where there is one, moves with its image as a channel of it.
+        pixels, labels = self.recipe.augment.move(self._floats(batch[0])), batch[1]
+        images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
+        masks = pixels[:, self.model.in_channels :]
+        look = self.model.look((images - self.model.mean) / self.model.std)
+        logits, weight = look.logits, self.recipe.training.mask_weight
         loss = classification_loss(logits, labels, self.recipe.training)
+        if look.maps is not None and masks.shape[1]:
+            loss = loss + weight * mask_loss(look.maps, masks)
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "
@@ -73,17 +80,6 @@ class ClassifierModule(L.LightningModule):
     @staticmethod
     def _floats(images: Tensor) -> Tensor:
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-def classification_loss(logits: Tensor, labels: Tensor, training: Training) -> Tensor:
-    """Return the recipe's loss of logits (B, classes): cross-entropy, smoothed or focal."""
-    if not training.focal:
-        return F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
-    losses = F.cross_entropy(
-        logits, labels, label_smoothing=training.label_smoothing, reduction="none"
-    )
-    chances = logits.softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
-    return ((1 - chances) ** training.focal * losses).mean()
 
 
 def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Optimizer:

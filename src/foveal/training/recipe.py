@@ -21,11 +21,14 @@ class Data:
         name: a named dataset or a folder.
         size: height and width in pixels that images are resized to; None keeps theirs.
         channels: 1 for grey, 3 for colour; None takes what the images have.
+        masks: a folder built like that of the images, with a mask for each training image that
+            attention maps are drawn to; empty for none.
     """
 
     name: str = "mnist-5k"
     size: tuple[int, int] | None = None
     channels: int | None = None
+    masks: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Training:
         label_smoothing: share of the target spread over all classes.
         focal: exponent of the focal loss (Lin et al. 2017), which weighs easy images less; 0 for
             plain cross-entropy.
+        mask_weight: of the masks' loss beside that of the classes (Yan et al. 2019).
         clip: greatest norm of the gradient; 0 for none.
         average: decay of the weights' moving average, which is what is validated and kept
             (Polyak & Juditsky 1992); 0 for none.
@@ -64,6 +68,7 @@ class Training:
     warmup: float = 0.2
     label_smoothing: float = 0.0
     focal: float = 0.0
+    mask_weight: float = 0.1
     clip: float = 5.0
     average: float = 0.0
     keep: str = "best"

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from foveal.backbones import BACKBONES, WhiteningConv
-from foveal.data import ImageSet, load_images
+from foveal.data import ImageSet, load_images, with_masks
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError
-from foveal.models import MODELS, build_model
+from foveal.models import MODELS, AttentionNet, build_model
 from foveal.models.classifier import ImageClassifier
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
@@ -63,10 +63,14 @@ def train(
         )
         for split in ("train", "val")
     }
+    if recipe.data.masks:
+        sets["train"] = with_masks(sets["train"], source, recipe.data.masks)
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
+    if recipe.data.masks and not isinstance(model, AttentionNet):
+        raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
     _whiten(model, sets["train"])
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
@@ -190,8 +194,9 @@ def _fit(
 
     with quiet_lightning():
         training = recipe.training
+        pixels, masks = sets["train"].images, sets["train"].masks
         batches = Batches(
-            sets["train"].images,
+            pixels if masks is None else torch.cat([pixels, masks], dim=1),
             sets["train"].labels,
             training.batch_size,
             training.seed,

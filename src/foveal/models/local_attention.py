@@ -1,0 +1,176 @@
+"""Self-attention in a window around each place, pairwise and patchwise (Zhao et al. 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHARE = 8  # channels that share one weight, as in the paper
+
+
+def windows(features: Tensor, side: int) -> list[Tensor]:
+    """Return features (B, ..., H, W) moved by each offset of a window, mirrored at the border.
+
+    The parts are views of one padded tensor, so that a window of any size takes no more memory
+    than its border.
+
+    Args:
+        features: (B, ..., H, W).
+        side: of the window in places, odd.
+
+    Returns:
+        side * side tensors like `features`; that of offset (dy, dx) holds at (y, x) what is at
+        (y + dy, x + dx), row by row from (-side // 2, -side // 2).
+    """
+    height, width = features.shape[-2:]
+    reach = side // 2
+    flat = features.flatten(1, -3) if features.ndim > 4 else features
+    # A border cannot be mirrored where there are fewer places than it needs: it is repeated.
+    mode = "reflect" if reach < min(height, width) else "replicate"
+    padded = F.pad(flat, (reach,) * 4, mode=mode)
+    padded = padded.unflatten(1, features.shape[1:-2]) if features.ndim > 4 else padded
+    return [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
+
+
+def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
+    """Return the weighted sum over each place's window (Zhao et al. 2020, equations 2 and 4).
+
+    Args:
+        values: (B, C, H, W).
+        weights: (B, side * side, C / SHARE, H, W), offsets in the order of `windows`.
+        side: of the window in places, odd.
+
+    Returns:
+        (B, C, H, W).
+    """
+    # Rows of an image must lie together, not the channels of a place: three times as fast here.
+    weights = weights.contiguous()
+    grouped = values.contiguous().unflatten(1, (weights.shape[2], -1))  # (B, groups, SHARE, H, W)
+    total = torch.zeros_like(grouped)
+    for moved, weight in zip(windows(grouped, side), weights.unbind(1), strict=True):
+        total = torch.addcmul(total, weight[:, :, None], moved)
+    return total.flatten(1, 2)
+
+
+class PairwiseAttention(nn.Module):
+    """Each weight from the pair of a place and a neighbour, and from where the neighbour is.
+
+    Equation 2 of Zhao et al. 2020 with the subtraction relation: softmax over the window of
+    gamma(phi(x_i) - psi(x_j), position), one weight for 8 channels.
+
+    Args:
+        in_channels: channels of the features.
+        width: channels of what is summed, a multiple of 8.
+        relation: channels of phi and psi.
+        side: of the window in places, odd.
+    """
+
+    def __init__(self, in_channels: int, width: int, relation: int, side: int):
+        super().__init__()
+        self.side = side
+        self.phi = nn.Conv2d(in_channels, relation, 1)
+        self.psi = nn.Conv2d(in_channels, relation, 1)
+        self.beta = nn.Conv2d(in_channels, width, 1)
+        self.place = nn.Conv2d(2, 2, 1)
+        self.gamma = nn.Sequential(
+            nn.BatchNorm2d(relation + 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(relation + 2, relation, 1, bias=False),
+            nn.BatchNorm2d(relation),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(relation, width // SHARE, 1),
+        )
+
+    def weigh(self, features: Tensor) -> Tensor:
+        """Return weights (B, side * side, width / 8, H, W) that sum to 1 over the window."""
+        here, there = self.phi(features), self.psi(features)  # (B, relation, H, W)
+        place = self.place(positions(features))  # (1, 2, H, W)
+        moved = zip(windows(there, self.side), windows(place, self.side), strict=True)
+        batch = len(features)
+        pairs = [
+            torch.cat([here - other, (place - from_).expand(batch, -1, -1, -1)], dim=1)
+            for other, from_ in moved
+        ]
+        # All pairs at once: they share the statistics of one normalisation.
+        scores = self.gamma(torch.cat(pairs)).unflatten(0, (self.side**2, batch))
+        return scores.transpose(0, 1).softmax(dim=1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums (B, width, H, W) and the weights for features (B, C, H, W)."""
+        weights = self.weigh(features)
+        return aggregate(self.beta(features), weights, self.side), weights
+
+
+class PatchwiseAttention(nn.Module):
+    """All weights of a window from everything in it.
+
+    Equation 4 of Zhao et al. 2020 with the concatenation relation: gamma of phi(x_i) and of
+    psi(x_j) for every x_j of the window. A linear map of a whole window is a convolution, and is
+    computed as one. The weights are not normalised; one is shared by 8 channels.
+
+    Args:
+        in_channels: channels of the features.
+        width: channels of what is summed, a multiple of 8.
+        relation: channels of phi and psi.
+        side: of the window in places, odd.
+    """
+
+    def __init__(self, in_channels: int, width: int, relation: int, side: int):
+        super().__init__()
+        self.side = side
+        self.groups = width // SHARE
+        self.phi = _normalised(in_channels, relation)
+        self.psi = _normalised(in_channels, relation)
+        self.beta = nn.Conv2d(in_channels, width, 1)
+        self.here = nn.Conv2d(relation, self.groups, 1, bias=False)
+        self.around = nn.Conv2d(
+            relation, self.groups, side, padding=side // 2, padding_mode="replicate", bias=False
+        )
+        self.gamma = nn.Sequential(
+            nn.BatchNorm2d(self.groups),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(self.groups, side**2 * self.groups, 1),
+        )
+
+    def weigh(self, features: Tensor) -> Tensor:
+        """Return weights (B, side * side, width / 8, H, W)."""
+        seen = self.here(self.phi(features)) + self.around(self.psi(features))
+        return self.gamma(seen).unflatten(1, (self.side**2, self.groups))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums (B, width, H, W) and the weights for features (B, C, H, W)."""
+        weights = self.weigh(features)
+        return aggregate(self.beta(features), weights, self.side), weights
+
+
+def _normalised(in_channels: int, width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
+
+
+def positions(features: Tensor) -> Tensor:
+    """Return each place's (x, y), from -1 to 1 between the outermost centres, as (1, 2, H, W)."""
+    height, width = features.shape[-2:]
+    y = torch.linspace(-1, 1, height, dtype=features.dtype, device=features.device)
+    x = torch.linspace(-1, 1, width, dtype=features.dtype, device=features.device)
+    x, y = torch.meshgrid(x, y, indexing="xy")
+    return torch.stack([x, y])[None]
+
+
+def received(weights: Tensor, side: int) -> Tensor:
+    """Return how much each place is attended to by the windows that it lies in.
+
+    Args:
+        weights: (B, side * side, groups, H, W), offsets in the order of `windows`.
+        side: of the window in places, odd.
+
+    Returns:
+        (B, H, W): sums of absolute weights, mean over groups; what falls on the mirrored border
+        is left out.
+    """
+    size = weights.abs().mean(dim=2)  # (B, side * side, H, W)
+    height, width = size.shape[-2:]
+    reach = side // 2
+    # Transposed: what (y, x) gives to (y + dy, x + dx) is added up where it arrives.
+    spread = F.fold(size.flatten(2), (height + 2 * reach, width + 2 * reach), kernel_size=side)
+    return spread[:, 0, reach : reach + height, reach : reach + width]

@@ -1,0 +1,77 @@
+"""The original project's attention net as it was published, defects included."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier, Inputs
+
+OUTPUTS = 1000
+PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels
+
+
+class PublishedAttention(ImageClassifier):
+    """The attention net of the original project, rebuilt to compare with.
+
+    It comes from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention", and what was wrong with it is kept:
+
+    - It answers from all of the last feature map; what attention weighs is 128 numbers of 4,224
+      beside it, so its map explains little of the decision.
+    - It ends in log-softmax and was trained by a loss that applies softmax again (which changes
+      nothing: a log-softmax of a log-softmax is itself).
+    - It has 1000 outputs whatever the classes are; all but the first `num_classes` are dead.
+    - 2.2 of its 3 million parameters are one linear layer on a flattened map, made for images of
+      32x32 pixels alone. Other sizes are averaged to its 4x4 places here; the original failed.
+
+    Args:
+        in_channels: channels of the images.
+        num_classes: number of classes, at most 1000.
+        inputs: what images the model expects.
+
+    Raises:
+        ValueError: more than 1000 classes.
+    """
+
+    name = "published-attention"
+
+    def __init__(self, in_channels: int = 3, num_classes: int = 10, inputs: Inputs = Inputs()):
+        super().__init__(in_channels, num_classes, inputs)
+        if num_classes > OUTPUTS:
+            raise ValueError(f"Expected at most {OUTPUTS} classes, but got {num_classes}.")
+        self.first, self.second, self.third = (
+            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
+            for a, b in ((in_channels, 64), (64, 128), (128, 256))
+        )
+        self.from_local = nn.Conv2d(128, 128, 1, bias=False)
+        self.from_global = nn.Conv2d(256, 128, 1, bias=False)
+        self.score = nn.Conv2d(128, 1, 1)
+        self.head = nn.Sequential(
+            nn.Dropout(0.3),
+            nn.Linear(256 * PLACES**2 + 128, 512),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(512, 256),
+            nn.ReLU(),
+            nn.Linear(256, OUTPUTS),
+            nn.LogSoftmax(dim=1),
+        )
+
+    def look(self, images: Tensor) -> Look:
+        """Classify normalised images (B, C, H, W) and keep the map at their size."""
+        local = self.second(F.max_pool2d(self.first(images), 2))  # (B, 128, H/2, W/2)
+        whole = self.third(F.max_pool2d(local, 2))  # (B, 256, H/4, W/4)
+        weights = self._attend(local, whole)  # (B, 1, H/2, W/2)
+        seen = (weights * local).sum(dim=(-2, -1))  # (B, 128)
+        places = F.adaptive_avg_pool2d(F.max_pool2d(whole, 2), PLACES)
+        answers = self.head(torch.cat([places.flatten(1), seen], dim=1))  # (B, 1000)
+        size = (images.shape[-2], images.shape[-1])
+        shown = F.interpolate(weights, size, mode="nearest-exact")
+        return Look(answers[:, : self.num_classes], maps=shown)
+
+    def _attend(self, local: Tensor, whole: Tensor) -> Tensor:
+        size = (local.shape[-2], local.shape[-1])
+        sought = F.interpolate(self.from_global(whole), size, mode="bilinear")
+        scores = self.score(F.relu(self.from_local(local) + sought))
+        return scores.flatten(1).softmax(dim=-1).view_as(scores)

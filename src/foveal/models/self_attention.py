@@ -1,0 +1,156 @@
+"""The self-attention net: windows that weigh their places take the part of convolutions."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.errors import UserError, unknown_name
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.local_attention import (
+    SHARE,
+    PairwiseAttention,
+    PatchwiseAttention,
+    received,
+)
+
+KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
+    "pairwise": PairwiseAttention,
+    "patchwise": PatchwiseAttention,
+}
+# SAN10 of Zhao et al. 2020, table 2: blocks, channels and windows of its five stages.
+SAN10 = {"blocks": (2, 1, 2, 4, 1), "widths": (64, 256, 512, 1024, 2048), "sides": (3, 7, 7, 7, 7)}
+
+
+class SANet(ImageClassifier):
+    """A residual net of local self-attention; no convolution sees a neighbour (Zhao et al. 2020).
+
+    The maps of an explanation say how much each place is attended to in the last block of each
+    stage, as a sum over the windows that it lies in: the net's weights are relations between
+    neighbours, and the answer is the mean over all places.
+
+    Args:
+        kind: `pairwise` or `patchwise` attention.
+        blocks: self-attention blocks of each stage; SAN10 has (2, 1, 2, 4, 1).
+        widths: channels of each stage, multiples of 32; SAN10 has (64, 256, 512, 1024, 2048).
+        sides: of each stage's windows in places, odd; SAN10 has (3, 7, 7, 7, 7).
+        pool_first: halve the resolution before the first stage, as the paper does at 224x224
+            pixels; before every other stage it is halved in any case.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: an argument is not what is listed here.
+
+    Example:
+        >>> san10 = SANet("patchwise", **SAN10, pool_first=True, num_classes=1000)
+        >>> round(sum(p.numel() for p in san10.parameters()) / 1e6, 1)
+        11.8
+    """
+
+    name = "san"
+
+    def __init__(
+        self,
+        kind: str = "patchwise",
+        blocks: Sequence[int] = (1, 2, 3),
+        widths: Sequence[int] = (64, 192, 384),
+        sides: Sequence[int] = (3, 5, 5),
+        pool_first: bool = False,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        inputs: Inputs = Inputs(),
+    ):
+        super().__init__(in_channels, num_classes, inputs)
+        _check(kind, blocks, widths, sides)
+        self.pool_first = pool_first
+        self.first = _linear(in_channels, widths[0])
+        stages = []
+        channels = widths[0]
+        for count, width, side in zip(blocks, widths, sides, strict=True):
+            layers = [Block(kind, width, side) for _ in range(count)]
+            stages.append(Stage(nn.Conv2d(channels, width, 1, bias=False), layers))
+            channels = width
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Linear(channels, num_classes)
+
+    def look(self, images: Tensor) -> Look:
+        """Classify normalised images (B, C, H, W), with a map of each stage at their size."""
+        size = (images.shape[-2], images.shape[-1])
+        features = self.first(images)  # (B, widths[0], H, W)
+        maps = []
+        for number, stage in enumerate(self.stages):
+            if number or self.pool_first:
+                features = _halve(features)
+            features, seen = stage(features)
+            maps.append(F.interpolate(seen[:, None], size, mode="nearest-exact"))
+        logits = self.head(features.mean(dim=(-2, -1)))
+        return Look(logits, maps=torch.cat(maps, dim=1))
+
+
+class Stage(nn.Module):
+    """A change of width, then blocks at one resolution."""
+
+    def __init__(self, widen: nn.Module, blocks: Sequence[nn.Module]):
+        super().__init__()
+        self.widen = widen
+        self.blocks = nn.ModuleList(blocks)
+        last: Block = blocks[-1]  # type: ignore[assignment]
+        self.norm = nn.BatchNorm2d(last.width)
+        self.side = last.attention.side
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, width, H, W) and what the last block's windows give each place (B, H, W)."""
+        features = self.widen(features)
+        weights = features  # a stage has a block at least
+        for block in self.blocks:
+            features, weights = block(features)
+        return F.relu(self.norm(features)), received(weights, self.side)
+
+
+class Block(nn.Module):
+    """The paper's bottleneck: self-attention on a quarter of the channels, added to its input."""
+
+    def __init__(self, kind: str, width: int, side: int):
+        super().__init__()
+        self.width = width
+        inner = width // 4
+        self.before = nn.BatchNorm2d(width)
+        self.attention = KINDS[kind](width, inner, max(width // 16, 4), side)
+        self.after = nn.BatchNorm2d(inner)
+        self.out = nn.Conv2d(inner, width, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, width, H, W) and the attention's weights."""
+        seen, weights = self.attention(F.relu(self.before(features)))
+        return features + self.out(F.relu(self.after(seen))), weights
+
+
+def _linear(in_channels: int, width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
+
+
+def _halve(features: Tensor) -> Tensor:
+    height, width = features.shape[-2:]
+    return F.max_pool2d(features, (min(2, height), min(2, width)))
+
+
+def _check(kind: str, blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:
+    if kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    if not blocks or not len(blocks) == len(widths) == len(sides) or min(blocks) < 1:
+        raise UserError(
+            "Expected as many blocks (at least 1 each) as widths and sides, but got "
+            f"{list(blocks)}, {list(widths)} and {list(sides)}."
+        )
+    for width in widths:
+        if width < 1 or width % (4 * SHARE):
+            raise UserError(f"Expected widths that are multiples of {4 * SHARE}, but got {width}.")
+    for side in sides:
+        if side < 1 or side % 2 == 0:
+            raise UserError(f"Expected odd sides of windows, but got {side}.")
