@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foveal.data import ImageSet, load_images
 from foveal.metrics.accuracy import accuracy
@@ -85,6 +86,10 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
         pct_start=recipe.training.warmup,
     )
 
+    average = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.average), use_buffers=True
+    )
+
     def epoch() -> None:
         nonlocal number
         for images, labels in batches:
@@ -94,18 +99,24 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.training.clip)
             optimizer.step()
             schedule.step()
+            average.update_parameters(model)
         number += 1
 
-    return until_target(model, epoch, val, epochs, len(train))
+    return until_target(average.module, epoch, val, epochs, len(train), trained=model)
 
 
 def until_target(
-    model: ImageClassifier, epoch: Callable[[], None], val: ImageSet, epochs: int, images: int
+    model: ImageClassifier,
+    epoch: Callable[[], None],
+    val: ImageSet,
+    epochs: int,
+    images: int,
+    trained: ImageClassifier | None = None,
 ) -> dict[str, float]:
-    """Train until the validation accuracy is reached or the epochs are over."""
+    """Train until the validation accuracy of `model` is reached or the epochs are over."""
     seconds, reached = 0.0, 0.0
     for number in range(1, epochs + 1):
-        model.train()
+        (trained or model).train()
         started = time.perf_counter()
         epoch()
         seconds += time.perf_counter() - started

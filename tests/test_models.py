@@ -31,6 +31,7 @@ VGG = {
     "whiten": 2,
     "activation": "gelu",
 }
+SAN = {"blocks": [1, 2], "widths": [32, 64], "sides": [3, 5]}
 
 
 def focus(detector, keypoints=3, patch_size=5, channels=GREY, **more):
@@ -62,6 +63,9 @@ SETTINGS = {
         "logit_scale": 2.0,
         "inputs": GREY["inputs"],
     },
+    "san-pairwise": {"name": "san", "kind": "pairwise", **SAN, **COLOUR},
+    "san-patchwise-grey": {"name": "san", "kind": "patchwise", **SAN, **GREY},
+    "published-attention": {"name": "published-attention", **COLOUR},
     "published-focus": {"name": "published", "kind": "focus", **GREY},
     "published-focus-colour": {"name": "published", "kind": "focus", **COLOUR},
     "published-corners": {"name": "published", "kind": "corners", **GREY},
@@ -77,10 +81,12 @@ TRAINED = [
     "plain",
     "attention",
     "attention-grey-independent",
+    "san-pairwise",
+    "san-patchwise-grey",
     "published-focus",
 ]
 EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn", "attention"]
-EXPORTED += ["attention-grey-independent"]
+EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
 # torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
 FUSED = {"focus-as-a-set"}
 # Their gradient is zero by what they are: a softmax over places ignores what is added to all.
@@ -105,6 +111,8 @@ def test_the_contract_covers_every_model():
         "focus",
         "zoom",
         "attention",
+        "san",
+        "published-attention",
         "cnn",
         "vgg16",
         "plain",

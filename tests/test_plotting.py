@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from foveal import plotting
+from foveal.backbones import VGGBackbone
 from foveal.detectors import Grid, Harris
-from foveal.models import FocusNet, Inputs, SmallCNN, ZoomNet
+from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, ZoomNet
 
 
 def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
@@ -110,3 +111,45 @@ def test_patches_of_a_control_are_where_the_grid_is():
     explanation = model.explain(torch.rand(1, 1, 28, 28))
     lefts = [round(frame.get_x() + 0.5) for frame in frames(explanation.figure())]
     assert lefts[0] == lefts[2] < lefts[1] == lefts[3]
+
+
+def attention() -> AttentionNet:
+    torch.manual_seed(0)
+    backbone = VGGBackbone(3, [[4], [6], [6]])
+    return AttentionNet(backbone, inputs=Inputs(classes=tuple("abcdefghij"))).eval()
+
+
+def test_relative_maps_have_a_mean_of_one_and_keep_their_order():
+    maps = torch.rand(2, 3, 4, 5)
+    found = plotting.relative(maps)
+    torch.testing.assert_close(found.mean((-2, -1)), torch.ones(2, 3))
+    assert torch.equal(found.flatten(2).argsort(), maps.flatten(2).argsort())
+    torch.testing.assert_close(plotting.combined(maps), found.mean(1))
+
+
+def test_attention_is_drawn_depth_by_depth_and_together_on_one_scale():
+    explanation = attention().explain(torch.rand(1, 3, 16, 16))
+    figure = explanation.figure()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [t for t in titles if "depth" in t] == ["depth 1", "depth 2", "depth 3", "all depths"]
+    scales = {
+        drawn.get_clim()
+        for axes in figure.axes
+        if "depth" in axes.get_title()
+        for drawn in axes.images[1:]
+    }
+    assert len(scales) == 1
+
+
+def test_the_grid_has_a_row_an_image_and_a_column_a_depth():
+    explanation = attention().explain(torch.rand(3, 3, 16, 16))
+    figure = plotting.attention_grid(explanation, explanation.predictions)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 3 * (1 + 3 + 1)
+    answers = [axes.get_ylabel() for axes in shown[::5]]
+    assert answers == [explanation.class_name(int(p)) for p in explanation.predictions]
+
+
+def test_a_grid_needs_maps():
+    with pytest.raises(ValueError, match="with attention maps"):
+        plotting.attention_grid(focus().explain(torch.rand(1, 1, 28, 28)))

@@ -120,6 +120,8 @@ _COLUMNS = (
     ("content_following", "content", "{:.2f}"),
     ("position_following", "position", "{:.2f}"),
     ("random_focus_accuracy", "random focus", "{:.2%}"),
+    ("shuffled_attention_accuracy", "shuffled maps", "{:.2%}"),
+    ("uniform_attention_accuracy", "uniform maps", "{:.2%}"),
     ("parameters", "parameters", "{:,}"),
     ("macs", "MACs", "{:,}"),
     ("latency_ms", "ms/image", "{:.2f}"),

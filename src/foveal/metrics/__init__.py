@@ -1,6 +1,7 @@
 """Metrics: accuracy, efficiency, and whether the explanation can be trusted."""
 
 from foveal.metrics.accuracy import accuracy, predict_logits
+from foveal.metrics.attention import MapsWorth, maps_worth
 from foveal.metrics.content_following import Following, content_following
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.evidence import evidence_fraction
@@ -12,6 +13,7 @@ from foveal.metrics.random_focus import random_focus_accuracy
 __all__ = [
     "Following",
     "Looks",
+    "MapsWorth",
     "accuracy",
     "content_following",
     "evaluate",
@@ -19,6 +21,7 @@ __all__ = [
     "latency_ms",
     "look_over",
     "macs",
+    "maps_worth",
     "parameters",
     "position_leakage",
     "predict_logits",

@@ -8,12 +8,14 @@ from typing import Any
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics.accuracy import accuracy
+from foveal.metrics.attention import maps_worth
 from foveal.metrics.content_following import content_following
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.evidence import evidence_fraction
 from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
+from foveal.models.attention import AttentionNet
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
 
@@ -30,7 +32,7 @@ class Subject:
         seed: of all that is drawn at random.
     """
 
-    model: Any  # an ImageClassifier; those in `FOCUS_METRICS` get a FocusModel
+    model: Any  # an ImageClassifier, of the kind that the metric is for
     test: ImageSet
     train: ImageSet | None
     batch_size: int
@@ -76,6 +78,15 @@ FOCUS_METRICS: dict[str, Metric] = {
 }
 
 
+ATTENTION_METRICS: dict[str, Metric] = {
+    "attention": lambda s: maps_worth(s.model, s.test, s.seed, batch_size=s.batch_size)._asdict(),
+}
+METRICS_OF: dict[Any, dict[str, Metric]] = {  # kind of model -> metrics of its own
+    FocusModel: FOCUS_METRICS,
+    AttentionNet: ATTENTION_METRICS,
+}
+
+
 def evaluate(
     model: ImageClassifier,
     test: ImageSet,
@@ -101,8 +112,9 @@ def evaluate(
     Returns:
         model, data, split, images, accuracy, parameters, macs, evidence_fraction, latency_ms
         (median, one image, one thread), for focus models position_leakage, content_following,
-        position_following and random_focus_accuracy, input_size ([height, width] in pixels) and
-        seed. Plain numbers and strings, as JSON takes them.
+        position_following and random_focus_accuracy, for attention nets
+        shuffled_attention_accuracy and uniform_attention_accuracy, input_size ([height, width] in
+        pixels) and seed. Plain numbers and strings, as JSON takes them.
 
     Raises:
         UserError: no images, or labels that the model has no class for.
@@ -117,7 +129,9 @@ def evaluate(
         "split": test.split,
         "images": len(test),
     }
-    metrics = METRICS | FOCUS_METRICS if isinstance(model, FocusModel) else METRICS
+    metrics = dict(METRICS)
+    for kind, more in METRICS_OF.items():
+        metrics |= more if isinstance(model, kind) else {}
     for label, measure in metrics.items():
         if progress is not None:
             progress(label)

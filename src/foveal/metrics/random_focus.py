@@ -35,7 +35,7 @@ def random_focus_accuracy(
     """
     looks = looks or look_over(model, test.images, batch_size)
     everyone = torch.arange(len(test))
-    others = _derangement(len(test), seed)
+    others = derangement(len(test), seed)
     predictions = predict_at(model, test.images, everyone, looks, others, batch_size)
     return share_equal(predictions, test.labels)
 
@@ -69,7 +69,7 @@ def predict_at(
     return torch.cat(predictions)
 
 
-def _derangement(count: int, seed: int) -> Tensor:
+def derangement(count: int, seed: int) -> Tensor:
     """Return for each of `count` images another one: the next in a random circle of all."""
     if count < 2:
         raise UserError(f"Expected at least 2 images to exchange keypoints, but got {count}.")

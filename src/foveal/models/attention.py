@@ -146,13 +146,13 @@ class Attention(nn.Module):
 
     def forward(self, local: Tensor, whole: Tensor) -> Tensor:
         """Return the map (B, h, w) for local features (B, C, h, w) and global (B, G)."""
-        seen = local.flatten(2)  # (B, C, hw)
+        seen = places(local)  # (B, hw, C)
         if self.parametrised:
-            scores = (self.score.weight @ seen).squeeze(1)  # (B, hw)
+            scores = self.score(seen).squeeze(2)  # (B, hw)
             if not self.softmax:
                 scores = scores + self.score(self.sought(whole))
         else:
-            scores = (self.sought(whole)[:, None] @ seen).squeeze(1)
+            scores = (seen @ self.sought(whole)[:, :, None]).squeeze(2)
         weights = scores.softmax(dim=-1) if self.softmax else scores.sigmoid()
         return weights.unflatten(1, local.shape[-2:])
 
@@ -168,5 +168,14 @@ def weigh(local: Tensor, weights: Tensor, normalise: str) -> Tensor:
     Returns:
         (B, C).
     """
-    total = (local.flatten(2) @ weights.flatten(1)[:, :, None]).squeeze(2)
+    total = (weights.flatten(1)[:, None] @ places(local)).squeeze(1)
     return total if normalise == "softmax" else total / weights[0].numel()
+
+
+def places(local: Tensor) -> Tensor:
+    """Return features (B, C, h, w) as (B, hw, C).
+
+    In channels_last that is how they lie in memory, and so do their gradients: products of
+    (B, C, hw) would send back gradients of another layout, which halves the speed of training.
+    """
+    return local.flatten(2).transpose(1, 2)

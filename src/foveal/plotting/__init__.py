@@ -1,0 +1,35 @@
+"""Pictures: what a model looked at, curves and frontiers.
+
+Figures are plain `matplotlib.figure.Figure` objects without pyplot's global state, so that any
+number of them can be drawn in a loop and nothing stays behind.
+"""
+
+from foveal.plotting.canvas import COLOURS, DPI, INK, PALE, RIGHT, WRONG, colour, new_figure
+from foveal.plotting.curves import frontier, learning_curves
+from foveal.plotting.figures import draw_classes, draw_image, explanation_figure, gallery
+from foveal.plotting.maps import attention_grid, combined, draw_map, relative
+from foveal.plotting.patches import draw_frames, draw_patch, frames_px
+
+__all__ = [
+    "COLOURS",
+    "DPI",
+    "INK",
+    "PALE",
+    "RIGHT",
+    "WRONG",
+    "attention_grid",
+    "colour",
+    "combined",
+    "draw_classes",
+    "draw_frames",
+    "draw_image",
+    "draw_map",
+    "draw_patch",
+    "explanation_figure",
+    "frames_px",
+    "frontier",
+    "gallery",
+    "learning_curves",
+    "new_figure",
+    "relative",
+]

@@ -1,0 +1,48 @@
+"""What all figures share: colours, an empty figure, pixels and names as matplotlib takes them."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# After Okabe & Ito 2008, told apart by colour-blind eyes; their yellow is darker here, for the
+# white numbers on it. Numbers say the same as the colours.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#7F7F00")
+INK, PALE, RIGHT, WRONG = "#222222", "#B8C0C8", "#0072B2", "#D55E00"
+DPI = 144
+
+
+def colour(index: int) -> str:
+    """Return the colour of a patch by its number from 0."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of so many inches, apart from pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+
+
+def pixels(image: Tensor) -> Any:
+    """Return (C, H, W) in [0, 1] as matplotlib takes it; one channel becomes three."""
+    shown = image.detach().float().clamp(0, 1)
+    return (shown.expand(3, -1, -1) if shown.shape[0] == 1 else shown[:3]).permute(1, 2, 0).numpy()
+
+
+def short(name: str, length: int = 18) -> str:
+    """Return a name as matplotlib shows it as it is, cut to a length."""
+    plain = name.replace("$", r"\$")
+    return plain if len(plain) <= length else plain[: length - 1] + "…"
+
+
+def plain_axes(axes: "Axes") -> None:
+    """Take from axes all that is no data."""
+    axes.grid(color="#E4E8EB", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

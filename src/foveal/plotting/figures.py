@@ -1,0 +1,147 @@
+"""One image explained, and many in a gallery."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
+from foveal.plotting.maps import LABEL, combined, draw_map, relative
+from foveal.plotting.patches import draw_frames, draw_patch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_image(axes: "Axes", explanation: Any, numbers: bool = True) -> None:
+    """Draw one image with its numbered patch frames, or its attention over it."""
+    if explanation.maps is not None:
+        heat = combined(explanation.maps)[0]
+        draw_map(axes, explanation.images[0], heat, max(float(heat.max()), 1.0))
+    else:
+        axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
+    axes.set_axis_off()
+    if explanation.keypoints is not None:
+        draw_frames(axes, explanation, numbers)
+
+
+def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
+    """Draw the most probable classes of one image as bars, the answer emphasised."""
+    values, order = explanation.probabilities[0].sort(descending=True)
+    values, order = values[:top].flip(0), order[:top].flip(0)
+    shades = [PALE] * (len(order) - 1) + [INK]
+    axes.barh(range(len(order)), values.tolist(), color=shades, height=0.62)
+    axes.set_yticks(range(len(order)), [short(explanation.class_name(int(i))) for i in order])
+    for row, value in enumerate(values.tolist()):
+        axes.text(value + 0.02, row, f"{value:.0%}", va="center", fontsize=8, color=INK)
+    axes.set_xlim(0, 1.18)
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelsize=9)
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["left"].set_color(PALE)
+
+
+def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
+    """Draw one image: numbered patch frames, the patches enlarged, the classes.
+
+    Args:
+        explanation: an `Explanation` of one image.
+        title: above it all.
+    """
+    patches = None if explanation.patches is None else explanation.patches[0]
+    between = 0.0
+    if patches is not None:
+        between = 1.05 * _columns(patches)
+    elif explanation.maps is not None:
+        between = 3.4
+    figure = new_figure(6.4 + 1.05 * between, 3.4)
+    ratios = [3.2, between, 2.4] if between else [3.2, 2.4]
+    parts: Any = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
+    axes = parts[0].subplots()
+    if patches is not None:
+        draw_image(axes, explanation)
+        _draw_patches(parts[1], patches)
+    else:
+        axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
+        axes.set_axis_off()
+        if explanation.maps is not None:
+            _draw_maps(parts[1], explanation)
+    axes.set_title(_title(explanation, patches), fontsize=9, color=INK)
+    bars = parts[-1].subplots()
+    draw_classes(bars, explanation)
+    answer = explanation.class_name(int(explanation.predictions[0]))
+    bars.set_title(f"answer: {short(answer)}", fontsize=10, fontweight="bold", color=INK)
+    if title:
+        figure.suptitle(short(title, 60), fontsize=10, color=INK)
+    return figure
+
+
+def _columns(patches: Tensor) -> int:
+    return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3
+
+
+def _draw_patches(figure: Any, patches: Tensor) -> None:
+    columns = _columns(patches)
+    grid = figure.subplots(-(-len(patches) // columns), columns, squeeze=False).flatten()
+    for index, place in enumerate(grid):
+        if index < len(patches):
+            draw_patch(place, patches[index], index)
+        else:
+            place.set_axis_off()
+
+
+def _draw_maps(figure: Any, explanation: Any) -> None:
+    """Draw each depth's map and all together, on one scale."""
+    depths = list(relative(explanation.maps)[0])
+    heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
+    names = [*(f"depth {number + 1}" for number in range(len(depths))), "all depths"]
+    greatest = max(*(float(heat.max()) for heat in heats), 1.0)
+    columns = min(2, len(heats))
+    grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
+    drawn = None
+    for place, heat, name in zip(grid, heats, names, strict=False):
+        drawn = draw_map(place, explanation.images[0], heat, greatest)
+        place.set_title(name, fontsize=7, color=INK)
+    for place in grid[len(heats) :]:
+        place.set_axis_off()
+    bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25)
+    bar.set_label(LABEL, fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _title(explanation: Any, patches: Tensor | None) -> str:
+    if patches is None and explanation.maps is None:
+        return "looks at the whole image"
+    if patches is None:
+        return "looks everywhere, and weighs it"
+    share = float(explanation.evidence.float().mean())
+    return f"decided from {len(patches)} patches: {share:.0%} of the pixels"
+
+
+def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
+    """Draw many images small: frames, the answer, and a sign for right or wrong.
+
+    Args:
+        explanation: of the images to show.
+        labels: (B,) true classes.
+        columns: images in a row.
+    """
+    count = len(explanation)
+    columns = min(columns, max(count, 1))
+    rows = -(-count // columns)
+    figure = new_figure(1.25 * columns, 1.55 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for place in grid[count:]:
+        place.set_axis_off()
+    for index in range(count):
+        one = explanation[index]
+        draw_image(grid[index], one, numbers=False)
+        answer, truth = int(one.predictions[0]), int(labels[index])
+        name = short(one.class_name(answer), 10)
+        if answer == truth:
+            grid[index].set_title(f"✓ {name}", fontsize=8, color=RIGHT)
+        else:
+            wanted = short(one.class_name(truth), 10)
+            grid[index].set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
+    return figure

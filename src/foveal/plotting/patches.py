@@ -1,0 +1,64 @@
+"""Keypoints and patches: frames over the image, and what is in them."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foveal.geometry import to_px
+from foveal.plotting.canvas import colour, pixels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def frames_px(explanation: Any) -> Tensor:
+    """Return left, top, width and height (K, 4) in pixels of one image's patch frames.
+
+    Pixel (0, 0) reaches from -0.5 to 0.5, so a frame goes around whole pixels.
+    """
+    places = to_px(explanation.keypoints[0], explanation.size)  # (K, 2)
+    spacing = torch.ones(len(places)) if explanation.scales is None else explanation.scales[0]
+    side = (explanation.patch_size - 1) * spacing + 1
+    return torch.stack([places[:, 0] - side / 2, places[:, 1] - side / 2, side, side], dim=1)
+
+
+def draw_frames(axes: "Axes", explanation: Any, numbers: bool = True) -> None:
+    """Draw the numbered patch frames of one image, and a cross at each keypoint."""
+    from matplotlib.patches import Rectangle
+
+    width = max(1.2, 1.8 - 0.05 * len(explanation.keypoints[0]))
+    places = to_px(explanation.keypoints[0], explanation.size)
+    for index, (left, top, across, down) in enumerate(frames_px(explanation).tolist()):
+        frame = Rectangle((left, top), across, down, fill=False, ec=colour(index), lw=width)
+        axes.add_patch(frame)
+        x, y = places[index].tolist()
+        axes.plot([x], [y], marker="+", ms=4, color=colour(index), ls="none")
+        if numbers:
+            _number(axes, left, top, index)
+    height, wide = explanation.size
+    axes.set_xlim(-1.5, wide + 0.5)
+    axes.set_ylim(height + 0.5, -1.5)
+
+
+def _number(axes: "Axes", left: float, top: float, index: int) -> None:
+    axes.annotate(
+        str(index + 1),
+        (left, top),
+        fontsize=7,
+        fontweight="bold",
+        color="white",
+        ha="center",
+        va="center",
+        bbox={"boxstyle": "circle,pad=0.18", "fc": colour(index), "ec": "none"},
+    )
+
+
+def draw_patch(axes: "Axes", patch: Tensor, index: int) -> None:
+    """Draw one patch (C, P, P) enlarged, in the frame and with the number of its keypoint."""
+    axes.imshow(pixels(patch), interpolation="nearest", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour(index), linewidth=3)
+    _number(axes, -0.5, -0.5, index)
