@@ -28,7 +28,7 @@ def test_attention_equals_a_loop_over_places(compatibility, normalise, global_wi
             for x in range(5):
                 place = local[image, :, y, x]
                 if compatibility == "dp":
-                    score = sum(place[c] * sought[image, c] for c in range(4))
+                    score = sum(place[c] * sought[image, c] for c in range(4)) / 2
                 elif normalise == "softmax":
                     score = sum(place[c] * attention.score.weight[0, c] for c in range(4))
                 else:

@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 
+from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.errors import UserError
-from foveal.models import FocusNet, Inputs, SmallCNN
+from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN
 from foveal.report import ReportEntry, write_report
 from foveal.report.page import FIGURES
 
@@ -24,9 +25,13 @@ def entries() -> list[ReportEntry]:
     card = {"accuracy": 0.987, "evidence_fraction": 0.0957, "data": "mnist-5k", "images": 1000}
     full = {**card, "position_leakage": 0.75, "parameters": 98_817, "latency_ms": 0.59}
     cnn = SmallCNN(inputs=inputs).eval()
+    attention = AttentionNet(VGGBackbone(1, [[4], [6]]), depths=[1, 2], inputs=inputs).eval()
+    weighed = {**card, "shuffled_attention_accuracy": 0.5}
     return [
         ReportEntry("mine", full, focus.explain(images), labels, curve, "trained just now"),
         ReportEntry(EVIL, card, cnn.explain(images), labels),
+        ReportEntry("weighs", weighed, attention.explain(images), labels),
+        ReportEntry("cuts", card, focus.explain(images), labels),
     ]
 
 
@@ -53,13 +58,22 @@ def test_every_picture_has_a_text_for_those_who_cannot_see_it(page):
     assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
 
 
-def test_every_figure_is_shown_explained_and_a_missing_one_is_a_dash(page):
-    for _, name, _, means, _ in FIGURES:
-        assert f">{name}</th>" in page
-        assert means.replace("'", "&#39;") in page
+def test_every_figure_that_a_model_has_is_explained_and_where_it_is_missing_is_a_dash(
+    entries, page
+):
+    known = set().union(*(entry.card for entry in entries))
+    assert known < {key for key, *_ in FIGURES} | {"data", "images"}
+    for key, name, _, means, _ in FIGURES:
+        assert (f">{name}</th>" in page) == (key in known)
+        assert (means.replace("'", "&#39;") in page) == (key in known)
     assert "<td>98.7%</td>" in page
     assert "<td>98,817</td>" in page
     assert "<td>–</td>" in page
+
+
+def test_each_model_but_the_first_is_shown_closely_if_it_shows_what_it_saw(page):
+    closer = re.findall(r'alt="What ([^"]+) saw, enlarged"', page)
+    assert closer == ["weighs", "cuts"]
 
 
 def test_nothing_but_the_page_is_left(entries, tmp_path):

@@ -116,11 +116,13 @@ class AttentionNet(ImageClassifier, coders={Backbone: (backbone_settings, build_
 class Attention(nn.Module):
     """Weighs the places of one depth by how well they agree with the global vector.
 
-    `dp` is the dot product of a place's features with the global vector, `pc` the product of a
-    learned vector with the sum of both; the global vector is first mapped to the width of the
-    local features where they differ (Jetley et al. 2018, section 3). In `pc` the global vector
-    adds the same to every place of an image, and a softmax ignores that: then it is left out,
-    which changes no answer.
+    `dp` is the dot product of a place's features with the global vector, mapped to their width C,
+    divided by the root of C; `pc` the product of a learned vector with the sum of both, the global
+    vector mapped where the widths differ (Jetley et al. 2018, section 3). The paper maps in `dp`
+    too only where widths differ, and divides by nothing: then a softmax over hundreds of places
+    begins as a choice of one of them, and learns slowly. In `pc` the global vector adds the same
+    to every place of an image, and a softmax ignores that: then it is left out, which changes no
+    answer.
 
     Args:
         width: channels of the local features.
@@ -139,7 +141,7 @@ class Attention(nn.Module):
         self.softmax = normalise == "softmax"
         self.parametrised = compatibility == "pc"
         self.sought: nn.Module = nn.Identity()
-        if width != global_width and not (self.parametrised and self.softmax):
+        if not self.parametrised or (width != global_width and not self.softmax):
             self.sought = nn.Linear(global_width, width, bias=False)
         if self.parametrised:
             self.score = nn.Linear(width, 1, bias=False)
@@ -152,7 +154,7 @@ class Attention(nn.Module):
             if not self.softmax:
                 scores = scores + self.score(self.sought(whole))
         else:
-            scores = (seen @ self.sought(whole)[:, :, None]).squeeze(2)
+            scores = (seen @ self.sought(whole)[:, :, None]).squeeze(2) / local.shape[1] ** 0.5
         weights = scores.softmax(dim=-1) if self.softmax else scores.sigmoid()
         return weights.unflatten(1, local.shape[-2:])
 

@@ -55,12 +55,27 @@ FIGURES: tuple[tuple[str, str, str, str, str], ...] = (
         "accuracy when the model must look where another image asked it to",
         "for comparison",
     ),
+    (
+        "shuffled_attention_accuracy",
+        "shuffled maps",
+        "{:.1%}",
+        "accuracy when the model must weigh what it sees by another image's attention",
+        "lower",
+    ),
+    (
+        "uniform_attention_accuracy",
+        "uniform maps",
+        "{:.1%}",
+        "… and when it must weigh every place alike",
+        "lower",
+    ),
     ("parameters", "parameters", "{:,}", "learned values", "lower"),
     ("macs", "MACs", "{:,}", "multiply-adds for one image", "lower"),
     ("latency_ms", "ms", "{:.2f}", "milliseconds for one image, one thread, median", "lower"),
 )
 SHOWN = 10  # images under every model
 WRONG = 10  # most confident mistakes of each
+MAPPED = 4  # images whose attention is shown depth by depth
 
 
 @dataclass(frozen=True)
@@ -103,8 +118,8 @@ def write_report(
     page = pages.get_template("template.html").render(
         title=title,
         lead=_lead(entries[0]),
-        models=[_model(entry) for entry in entries],
-        columns=[{"name": n, "means": m, "better": b} for _, n, _, m, b in FIGURES],
+        models=[_model(entry, _shown(entries)) for entry in entries],
+        columns=[{"name": n, "means": m, "better": b} for _, n, _, m, b in _shown(entries)],
         curves=_curves(entries),
         frontier=_frontier(entries),
         data=entries[0].card.get("data", ""),
@@ -131,12 +146,8 @@ def inline(figure: Any) -> str:
 
 
 def _lead(entry: ReportEntry) -> dict[str, Any]:
-    """Return the first picture: a right answer of middling confidence, drawn large."""
-    right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
-    if len(right) == 0:
-        right = torch.arange(len(entry.labels))
-    sure = entry.explanation.probabilities[right].amax(dim=1)
-    index = int(right[sure.argsort()[len(right) // 2]])
+    """Return the first picture: one image, drawn large."""
+    index = _typical(entry)
     one = entry.explanation[index]
     answer = one.class_name(int(one.predictions[0]))
     return {
@@ -148,7 +159,32 @@ def _lead(entry: ReportEntry) -> dict[str, Any]:
     }
 
 
-def _model(entry: ReportEntry) -> dict[str, Any]:
+def _typical(entry: ReportEntry) -> int:
+    """Return the number of an image that is answered rightly, with middling confidence."""
+    right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
+    if len(right) == 0:
+        right = torch.arange(len(entry.labels))
+    sure = entry.explanation.probabilities[right].amax(dim=1)
+    return int(right[sure.argsort()[len(right) // 2]])
+
+
+def _closer(entry: ReportEntry) -> str | None:
+    """Return what the model saw of a few images: its maps depth by depth, or one's patches."""
+    if entry.explanation.maps is not None:
+        rows = torch.arange(min(MAPPED, len(entry.labels)))
+        picked = _pick(entry.explanation, rows)
+        return inline(plotting.attention_grid(picked, entry.labels[rows]))
+    if entry.explanation.patches is None:
+        return None
+    return inline(entry.explanation[_typical(entry)].figure())
+
+
+def _shown(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str, str, str]]:
+    """Return the figures that at least one of the models has."""
+    return [row for row in FIGURES if any(entry.card.get(row[0]) is not None for entry in entries)]
+
+
+def _model(entry: ReportEntry, rows: Sequence[tuple[str, str, str, str, str]]) -> dict[str, Any]:
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     sure = explanation.probabilities[wrong].amax(dim=1)
@@ -157,8 +193,9 @@ def _model(entry: ReportEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "note": entry.note,
-        "cells": [_cell(entry.card.get(key), form) for key, _, form, _, _ in FIGURES],
+        "cells": [_cell(entry.card.get(key), form) for key, _, form, _, _ in rows],
         "gallery": _gallery(entry, spread),
+        "closer": _closer(entry),
         "mistakes": _gallery(entry, wrong) if len(wrong) else None,
         "wrong": int((explanation.predictions != labels).sum()),
         "shown": len(labels),
