@@ -5,30 +5,54 @@ FOVEAL_DATA=... python benchmarks/adopt.py runs/mnist-focus [runs/...]
 
 import argparse
 import shutil
+import tempfile
 from pathlib import Path
+
+from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
+from foveal.models import FocusModel, SmallCNN
 from foveal.training.run import write_json
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
-LIMIT = 1 << 20  # bytes of one model's weights
+MEGABYTE = 1_000_000
 
 
 def adopt(run: Path) -> None:
-    """Copy one run into the zoo, with the figures of `foveal evaluate` on its card."""
+    """Copy one run into the zoo, with the figures of `foveal evaluate` on its card.
+
+    Weights of more than a megabyte are kept in half precision; the figures are of these.
+    """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
-    weights = run / "model.safetensors"
-    if weights.stat().st_size > LIMIT:
-        raise SystemExit(f"{weights} has {weights.stat().st_size:,} bytes, more than {LIMIT:,}.")
-    figures = {**evaluate_on(str(run), data), "model": name}
+    focus = isinstance(zoo.load(run), FocusModel | SmallCNN)
+    limit = MEGABYTE if focus else 8 * MEGABYTE
     target = WEIGHTS / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in ("config.json", "model.safetensors", "metrics.csv"):
-        shutil.copyfile(run / file, target / file)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for file in ("config.json", "card.json", "metrics.csv", "model.safetensors"):
+            shutil.copyfile(run / file, folder / file)
+        weights = folder / "model.safetensors"
+        card["weights"] = "float32"
+        if not focus and weights.stat().st_size > MEGABYTE:
+            card["weights"] = "float16"
+            halve(weights)
+        if weights.stat().st_size > limit:
+            raise SystemExit(f"{weights} has {weights.stat().st_size:,} bytes, above {limit:,}.")
+        figures = {**evaluate_on(str(folder), data), "model": name}
+        target.mkdir(parents=True, exist_ok=True)
+        for file in ("config.json", "model.safetensors", "metrics.csv"):
+            shutil.copyfile(folder / file, target / file)
     write_json({**card, "figures": figures}, target / "card.json")
     print(f"{name}: {figures['accuracy']:.2%} on the test set", flush=True)
+
+
+def halve(weights: Path) -> None:
+    """Rewrite a weights file in half precision."""
+    state = load_file(weights)
+    floats = {key: value.half() for key, value in state.items() if value.is_floating_point()}
+    save_file({**state, **floats}, weights)
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """The zoo: what is shipped loads, is small, and is what its card says."""
 
 import pytest
+import torch
 
 from foveal import zoo
 from foveal.data import load_images
 from foveal.metrics import accuracy
-from foveal.models.focus_model import FocusModel
+from foveal.models import FocusModel, SmallCNN
 from foveal.training import load_recipe, parse_recipe
 
 NAMES = zoo.names()
@@ -15,11 +16,14 @@ NAMES = zoo.names()
 def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     folder = zoo.folder(name)
     card = zoo.card(name)
-    assert (folder / "model.safetensors").stat().st_size <= 1 << 20
+    model = zoo.load(name)
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    assert megabytes <= (1 if isinstance(model, FocusModel | SmallCNN) else 8)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
     assert card["figures"]["images"] == 10_000
-    assert zoo.load(name).num_classes == 10
+    assert model.num_classes == 10
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)
