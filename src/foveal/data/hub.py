@@ -6,7 +6,7 @@ from pathlib import Path
 
 from foveal.data.images import ImageSet
 from foveal.data.parquet import load_parquet_folder
-from foveal.errors import UserError, missing_extra
+from foveal.errors import UserError
 
 
 def load_hub(name: str, split: str, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
@@ -25,10 +25,8 @@ def load_hub(name: str, split: str, size: tuple[int, int] | None, channels: int 
 
 
 def _download(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise missing_extra("huggingface_hub", "hub") from None
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except Exception as error:  # whatever the network and the Hub's client raise
