@@ -114,3 +114,15 @@ def test_the_decision_is_made_from_the_weighed_places_alone():
 def test_wrong_settings_are_user_errors(settings, message):
     with pytest.raises(UserError, match=message):
         built(**settings)
+
+
+def test_the_json_names_the_place_that_each_depth_attends_to_most():
+    model = built()
+    explanation = model.explain(torch.rand(1, 3, 32, 24))
+    found = explanation.to_dicts()[0]["attention"]
+    assert len(found) == 3
+    for peak, heat in zip(found, explanation.maps[0], strict=True):
+        assert heat[round(peak["y_px"]), round(peak["x_px"])] == heat.max()
+        assert peak["times_even_share"] == pytest.approx(float(heat.max() / heat.mean()))
+        assert peak["x"] == pytest.approx((2 * peak["x_px"] + 1) / 24 - 1)
+        assert peak["y"] == pytest.approx((2 * peak["y_px"] + 1) / 32 - 1)

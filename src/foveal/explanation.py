@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import corners_px, patch_mask, to_px
+from foveal.geometry import corners_px, from_px, patch_mask, to_px
 
 
 class Look(NamedTuple):
@@ -117,7 +117,24 @@ class Explanation:
         if self.keypoints is not None and self.patch_size is not None:
             answer["patch_size_px"] = self.patch_size
             answer["keypoints"] = self._keypoint_dicts(self.patch_size)
+        if self.maps is not None:
+            answer["attention"] = self._peak_dicts(self.maps[0])
         return answer
+
+    def _peak_dicts(self, maps: Tensor) -> list[dict[str, float]]:
+        """Return where each of one image's maps (M, H, W) is greatest, and how great it is.
+
+        A cell of a coarse map covers many pixels: the middle of those is the place.
+        """
+        peaks = []
+        for heat in maps:
+            rows, columns = (heat == heat.max()).nonzero(as_tuple=True)
+            place_px = torch.stack([columns.float().mean(), rows.float().mean()])
+            x, y = from_px(place_px, self.size).tolist()
+            times = float(heat.max() / heat.mean().clamp_min(1e-12))
+            x_px, y_px = (round(float(v), 3) for v in place_px)
+            peaks.append({"x": x, "y": y, "x_px": x_px, "y_px": y_px, "times_even_share": times})
+        return peaks
 
     def _keypoint_dicts(self, patch_size: int) -> list[dict[str, float]]:
         assert self.keypoints is not None
