@@ -46,12 +46,13 @@ def test_attention_equals_a_loop_over_places(compatibility, normalise, global_wi
     torch.testing.assert_close(weigh(local, found, normalise), total)
 
 
-def test_a_softmax_ignores_what_the_global_vector_adds_to_a_parametrised_score():
+def test_a_softmax_of_parametrised_scores_is_the_same_without_the_global_vector():
     torch.manual_seed(0)
-    score = torch.nn.Linear(4, 1, bias=False)
-    local, whole = torch.randn(1, 4, 6), torch.randn(1, 4)
-    with_global = (score.weight @ (local + whole[:, :, None])).softmax(-1)
-    torch.testing.assert_close(with_global, (score.weight @ local).softmax(-1))
+    attention = Attention(4, 4, "pc", "softmax")
+    local, whole = torch.randn(1, 4, 2, 3), torch.randn(1, 4)
+    both = local + whole[:, :, None, None]
+    expected = (attention.score.weight @ both.flatten(2)).softmax(-1).view(1, 2, 3)
+    torch.testing.assert_close(attention(local, whole), expected)
 
 
 def test_softmax_maps_sum_to_one_and_are_shown_as_they_weigh():

@@ -104,7 +104,7 @@ def patchwise_weights(layer, features):
         for x in range(width):
             total = here[:, :, y, x] @ layer.here.weight[:, :, 0, 0].T
             for number, (dy, dx) in enumerate(offsets(layer.side)):
-                window = there[:, :, clamped(y + dy, height), clamped(x + dx, width)]
+                window = there[:, :, mirrored(y + dy, height), mirrored(x + dx, width)]
                 total = total + window @ kernel[:, :, number].T
             seen[:, :, y, x] = total
     return layer.gamma(seen).unflatten(1, (layer.side**2, layer.groups))

@@ -131,11 +131,11 @@ def test_attention_is_drawn_depth_by_depth_and_together_on_one_scale():
     explanation = attention().explain(torch.rand(1, 3, 16, 16))
     figure = explanation.figure()
     titles = [axes.get_title() for axes in figure.axes]
-    assert [t for t in titles if "depth" in t] == ["depth 1", "depth 2", "depth 3", "all depths"]
+    assert [t for t in titles if "map" in t] == ["map 1", "map 2", "map 3", "all maps"]
     scales = {
         drawn.get_clim()
         for axes in figure.axes
-        if "depth" in axes.get_title()
+        if "map" in axes.get_title()
         for drawn in axes.images[1:]
     }
     assert len(scales) == 1

@@ -42,8 +42,11 @@ def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> Image
 
 
 def _mask(image: Path, folder: Path, masks: Path, size: tuple[int, int]) -> Tensor:
+    if not image.is_relative_to(folder):
+        raise UserError(f"Masks need a folder of image files, but {image} is not in {folder}.")
     place = masks / image.relative_to(folder)
-    path = next((p for p in map(place.with_suffix, sorted(EXTENSIONS)) if p.is_file()), None)
+    endings = [form for kind in sorted(EXTENSIONS) for form in (kind, kind.upper())]
+    path = next((p for p in map(place.with_suffix, endings) if p.is_file()), None)
     if path is None:
         raise UserError(f"No mask for {image}: expected one at {place.with_suffix('.png')}.")
     try:

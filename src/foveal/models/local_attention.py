@@ -24,11 +24,18 @@ def windows(features: Tensor, side: int) -> list[Tensor]:
     height, width = features.shape[-2:]
     reach = side // 2
     flat = features.flatten(1, -3) if features.ndim > 4 else features
-    # A border cannot be mirrored where there are fewer places than it needs: it is repeated.
-    mode = "reflect" if reach < min(height, width) else "replicate"
-    padded = F.pad(flat, (reach,) * 4, mode=mode)
+    padded = bordered(flat, reach)
     padded = padded.unflatten(1, features.shape[1:-2]) if features.ndim > 4 else padded
     return [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
+
+
+def bordered(features: Tensor, reach: int) -> Tensor:
+    """Return features (B, C, H, W) with a border of `reach` places, mirrored.
+
+    Where there are fewer places than a mirrored border needs, the outermost is repeated.
+    """
+    mode = "reflect" if reach < min(features.shape[-2:]) else "replicate"
+    return F.pad(features, (reach,) * 4, mode=mode)
 
 
 def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
@@ -122,9 +129,7 @@ class PatchwiseAttention(nn.Module):
         self.psi = _normalised(in_channels, relation)
         self.beta = nn.Conv2d(in_channels, width, 1)
         self.here = nn.Conv2d(relation, self.groups, 1, bias=False)
-        self.around = nn.Conv2d(
-            relation, self.groups, side, padding=side // 2, padding_mode="replicate", bias=False
-        )
+        self.around = nn.Conv2d(relation, self.groups, side, bias=False)
         self.gamma = nn.Sequential(
             nn.BatchNorm2d(self.groups),
             nn.ReLU(inplace=True),
@@ -133,7 +138,8 @@ class PatchwiseAttention(nn.Module):
 
     def weigh(self, features: Tensor) -> Tensor:
         """Return weights (B, side * side, width / 8, H, W)."""
-        seen = self.here(self.phi(features)) + self.around(self.psi(features))
+        there = bordered(self.psi(features), self.side // 2)
+        seen = self.here(self.phi(features)) + self.around(there)
         return self.gamma(seen).unflatten(1, (self.side**2, self.groups))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

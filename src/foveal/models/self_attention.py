@@ -108,7 +108,7 @@ class Stage(nn.Module):
         weights = features  # a stage has a block at least
         for block in self.blocks:
             features, weights = block(features)
-        return F.relu(self.norm(features)), received(weights, self.side)
+        return F.relu(self.norm(features)), received(weights.detach(), self.side)
 
 
 class Block(nn.Module):

@@ -95,7 +95,7 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
     """Draw each depth's map and all together, on one scale."""
     depths = list(relative(explanation.maps)[0])
     heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
-    names = [*(f"depth {number + 1}" for number in range(len(depths))), "all depths"]
+    names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
     greatest = max(*(float(heat.max()) for heat in heats), 1.0)
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()

@@ -20,6 +20,7 @@ def relative(maps: Tensor) -> Tensor:
     Raw weights of a fine map are smaller than those of a coarse one, and only so can they share
     a scale. Explanations keep the raw weights.
     """
+    maps = maps.float()
     return maps / maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
 
 
@@ -56,7 +57,7 @@ def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
     figure = new_figure(1.35 * columns + 0.9, 1.35 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
     greatest = max(float(depths.max()), 1.0)
-    heads = ["image", *(f"depth {d + 1}" for d in range(depths.shape[1])), "all depths"]
+    heads = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
     for place, head in zip(grid[0], heads, strict=True):
         place.set_title(head, fontsize=9, color=INK)
     drawn: Any = None

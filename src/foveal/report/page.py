@@ -154,8 +154,8 @@ def _lead(entry: ReportEntry) -> dict[str, Any]:
         "picture": inline(one.figure()),
         "name": entry.name,
         "answer": answer,
-        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, the patches that "
-        f"{entry.name} cut from it, and its answer {answer}",
+        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, what {entry.name} "
+        f"looked at in it, and its answer {answer}",
     }
 
 

@@ -73,7 +73,7 @@ class ClassifierModule(L.LightningModule):
             [group["lr"] for group in optimizer.param_groups],
             total_steps=self.steps + 1,
             pct_start=training.warmup,
-            cycle_momentum=training.optimizer != "sgd",
+            cycle_momentum=training.optimizer == "adamw",
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -86,7 +86,9 @@ def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Op
     """Return the recipe's optimizer; only weights of two dimensions or more decay."""
     groups = _groups(model, training)
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=True)
+        return torch.optim.SGD(
+            groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0
+        )
     if training.optimizer == "adadelta":
         return torch.optim.Adadelta(groups, lr=training.lr)
     return torch.optim.AdamW(groups, lr=training.lr)

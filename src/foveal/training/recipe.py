@@ -98,7 +98,7 @@ _CHOICES = {
     "schedule": ("one-cycle", "constant"),
     "keep": ("best", "last"),
 }
-_SHARES = ("training.average", "training.momentum", "training.label_smoothing")
+_SHARES = ("training.average", "training.momentum", "training.label_smoothing", "training.warmup")
 _SECTIONS: dict[str, type] = {"data": Data, "augment": Augment, "training": Training}
 
 

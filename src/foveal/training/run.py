@@ -55,7 +55,8 @@ def train(
         UserError: the folder holds a run already and `resume` is not given, the data cannot be
             read, or the loss is no longer a number.
     """
-    out = _prepare(Path(out), recipe, resume)
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # Lightning starts the others anew
+    out = _prepare(Path(out), recipe, resume) if first else Path(out)
     source = data or recipe.data.name
     sets = {
         split: load_images(
@@ -75,6 +76,8 @@ def train(
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
     seconds = time.perf_counter() - started
+    if not first:
+        return out
     state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
     model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
