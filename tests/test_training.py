@@ -222,6 +222,27 @@ def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(square
     assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_say_so_once(squares, tmp_path):
+    command = [sys.executable, "-m", "foveal", "train", "mnist-focus", *SMALL]
+    command += ["--data", str(squares), "--out", str(tmp_path / "run"), "--devices", "2", "--quiet"]
+    ended = subprocess.run(
+        command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == [str(tmp_path / "run")]
+    assert ended.stderr.count("Validation accuracy") == 1
+    assert "holds" not in ended.stderr
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+    assert zoo.load(tmp_path / "run").num_classes == 2
+
+
+def test_an_unknown_precision_names_the_nearest(squares, tmp_path):
+    with pytest.raises(UserError, match=r"'32-tru'\. Did you mean '32-true'"):
+        train(load_recipe("mnist-focus", SMALL), tmp_path, data=str(squares), precision="32-tru")
+
+
 def _wait_for_epochs(path: Path, least: int, process: subprocess.Popen) -> None:
     for _ in range(6000):
         if path.exists() and len(path.read_text().splitlines()) > least:

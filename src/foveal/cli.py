@@ -65,7 +65,7 @@ def train(
 
     Example: foveal train mnist-focus --data photos/ --out runs/photos epochs=20
     """
-    from foveal.training import load_recipe
+    from foveal.training import is_first_process, load_recipe
     from foveal.training import train as run
 
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
@@ -81,6 +81,8 @@ def train(
         precision=precision,
         progress=not quiet,
     )
+    if not is_first_process():
+        return
     from foveal.zoo import card
 
     figures = card(folder)

@@ -92,7 +92,7 @@ class PairwiseAttention(nn.Module):
         here, there = self.phi(features), self.psi(features)  # (B, relation, H, W)
         place = self.place(positions(features))  # (1, 2, H, W)
         moved = zip(windows(there, self.side), windows(place, self.side), strict=True)
-        batch = len(features)
+        batch = features.shape[0]  # `len` would fix it in an export
         pairs = [
             torch.cat([here - other, (place - from_).expand(batch, -1, -1, -1)], dim=1)
             for other, from_ in moved

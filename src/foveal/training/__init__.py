@@ -1,6 +1,6 @@
 """Training: recipes and the Lightning module. Lightning itself is imported when a run starts."""
 
 from foveal.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
-from foveal.training.run import train
+from foveal.training.run import is_first_process, train
 
-__all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_names", "train"]
+__all__ = ["Recipe", "is_first_process", "load_recipe", "parse_recipe", "recipe_names", "train"]

@@ -17,11 +17,13 @@ import torch
 from foveal.backbones import BACKBONES, WhiteningConv
 from foveal.data import ImageSet, load_images, with_masks
 from foveal.detectors import DETECTORS
-from foveal.errors import UserError
+from foveal.errors import UserError, unknown_name
 from foveal.models import MODELS, AttentionNet, build_model
 from foveal.models.classifier import ImageClassifier
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 def train(
@@ -45,7 +47,7 @@ def train(
         data_dir: where named datasets lie.
         resume: go on from the last checkpoint of the folder, if it has one.
         devices: how many, as Lightning takes it.
-        precision: as Lightning takes it.
+        precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -53,10 +55,11 @@ def train(
 
     Raises:
         UserError: the folder holds a run already and `resume` is not given, the data cannot be
-            read, or the loss is no longer a number.
+            read, the precision is unknown, or the loss is no longer a number.
     """
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0  # Lightning starts the others anew
-    out = _prepare(Path(out), recipe, resume) if first else Path(out)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
     source = data or recipe.data.name
     sets = {
         split: load_images(
@@ -76,7 +79,7 @@ def train(
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
     seconds = time.perf_counter() - started
-    if not first:
+    if not is_first_process():
         return out
     state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
@@ -95,6 +98,11 @@ def train(
     }
     write_json(card, out / "card.json")
     return out
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes the run; Lightning starts the same command for others."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
