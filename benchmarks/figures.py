@@ -23,6 +23,15 @@ ROWS = {
     "corners-published": "`-corners-published`: the original's net, our pipeline",
     "cnn": "`-cnn`: sees the whole image",
 }
+ATTENTION = {
+    "cifar10-attention": "attends at three depths, one classifier",
+    "cifar10-attention-indep": "the same, a classifier for each depth",
+    "cifar10-vgg": "the same without attention",
+    "cifar10-san": "local self-attention in place of convolutions",
+    "cifar10-attention-published": "the original's net, our pipeline; published: 79 %",
+    "fashion-mnist-attention": "attends at three depths",
+    "mnist-attention": "attends at three depths",
+}
 ORIGINAL = {
     "focus": {"mnist": 98, "fashion-mnist": 86, "cifar10": 52},
     "corners": {"mnist": 86, "fashion-mnist": 72, "cifar10": 34},
@@ -79,6 +88,64 @@ def _honesty_row(card: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def attention_table() -> str:
+    """Return accuracy, what the maps are worth and cost of the attention family."""
+    lines = [
+        "| model | | accuracy | shuffled maps | uniform maps | parameters | MACs | ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, what in ATTENTION.items():
+        card = figures(name)
+        if card:
+            cells = [
+                f"`{name}`",
+                what,
+                f"**{_percent(card['accuracy'])}**",
+                _percent(card.get("shuffled_attention_accuracy")),
+                _percent(card.get("uniform_attention_accuracy")),
+                f"{card['parameters']:,}",
+                f"{card['macs'] / 1e6:.1f} M",
+                f"{card['latency_ms']:.2f}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cost_table() -> str:
+    """Return what benchmarks/attention.py and benchmarks/seeds.py measured."""
+    lines = []
+    cost, seeds = (ROOT / "docs" / f"{name}.json" for name in ("attention", "seeds"))
+    if cost.is_file():
+        found = json.loads(cost.read_text())
+        lines += [
+            "| | MACs | latency, ms | trained images/s |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| `{name}` | {row['macs'] / 1e6:.1f} M | {row['latency_ms']:.2f} "
+                f"| {row['trained_images_per_second']} |"
+                for name, row in found.items()
+                if name in ATTENTION
+            ),
+            f"\nAttention takes {found['latency_ratio'] - 1:+.1%} of the latency, the median of "
+            f"{found['rounds']} turns in one run ({found['machine']}, "
+            "`python benchmarks/attention.py`).",
+        ]
+    if seeds.is_file():
+        found = json.loads(seeds.read_text())
+        lines += [
+            f"\n| {found['epochs']} epochs, test accuracy | mean | spread | each seed |",
+            "|---|---:|---:|---|",
+            *(
+                f"| `{name}` | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
+                f"| {', '.join(map(_percent, row['accuracies']))} |"
+                for name, row in found["models"].items()
+            ),
+            f"\nThe same recipe with {found['seeds']} seeds; spread is the standard deviation "
+            "(`python benchmarks/seeds.py`).",
+        ]
+    return "\n".join(lines) or "Not measured yet."
+
+
 def speed_table() -> str:
     """Return what benchmarks/speed.py measured."""
     path = ROOT / "docs" / "speed.json"
@@ -111,7 +178,13 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-TABLES = {"accuracy": accuracy_table, "honesty": honesty_table, "speed": speed_table}
+TABLES = {
+    "accuracy": accuracy_table,
+    "honesty": honesty_table,
+    "attention": attention_table,
+    "cost": cost_table,
+    "speed": speed_table,
+}
 
 
 def fill(text: str) -> str:
@@ -125,7 +198,10 @@ def fill(text: str) -> str:
 
 def draw_pictures() -> None:
     """Draw the README's pictures: digits that everyone has, under zoo models."""
+    import torch
+
     from foveal.data import load_images
+    from foveal.plotting import attention_grid
 
     images = load_images("mnist-5k", "test")
     folder = ROOT / "docs" / "images"
@@ -138,6 +214,11 @@ def draw_pictures() -> None:
             index = int((images.labels == label).nonzero()[0])
             explanation = model.explain(images.images[index : index + 1].float() / 255)
             explanation.figure(0).savefig(folder / f"{name}-{label}.png")
+    if "mnist-attention" in zoo.names():
+        picked = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (3, 4, 8)])
+        explanation = zoo.load("mnist-attention").explain(images.images[picked].float() / 255)
+        grid = attention_grid(explanation, images.labels[picked])
+        grid.savefig(folder / "mnist-attention.png")
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """Attention against loops over places, and what its maps promise."""
 
+import warnings
+
 import pytest
 import torch
 
 from foveal.backbones import VGGBackbone
 from foveal.errors import UserError
+from foveal.explanation import Explanation
 from foveal.models.attention import Attention, AttentionNet, weigh
 
 CASES = [(c, n) for c in ("pc", "dp") for n in ("softmax", "sigmoid")]
@@ -127,3 +130,28 @@ def test_the_json_names_the_place_that_each_depth_attends_to_most():
         assert peak["times_even_share"] == pytest.approx(float(heat.max() / heat.mean()))
         assert peak["x"] == pytest.approx((2 * peak["x_px"] + 1) / 24 - 1)
         assert peak["y"] == pytest.approx((2 * peak["y_px"] + 1) / 32 - 1)
+
+
+def test_of_two_equal_peaks_the_first_is_named_and_no_place_between():
+    heat = torch.zeros(1, 1, 8, 12)
+    heat[0, 0, 2:4, 4:6] = 1
+    heat[0, 0, 6:8, 10:12] = 1
+    explanation = Explanation(torch.rand(1, 3, 8, 12), torch.zeros(1, 2), maps=heat)
+    (peak,) = explanation.to_dicts()[0]["attention"]
+    assert (peak["x_px"], peak["y_px"]) == (4.5, 2.5)
+
+
+def test_layers_that_have_no_part_in_the_answer_are_warned_of():
+    with pytest.warns(UserWarning, match="deeper than depth 2 has no part in the answer"):
+        model = built(depths=[1, 2], compatibility="pc")
+    model(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert all(p.grad is None for p in model.backbone.blocks[2].parameters())
+
+
+@pytest.mark.parametrize("settings", [{"depths": [1, 3], "compatibility": "pc"}, {"depths": [1]}])
+def test_where_all_layers_have_a_part_there_is_no_warning(settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = built(**settings)
+    model(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert all(p.grad.any() for p in model.backbone.blocks[2].parameters() if p.requires_grad)

@@ -96,6 +96,9 @@ def test_the_whitening_filters_are_not_trained():
         ({"name": "vgg", "tap": "befor"}, "Did you mean 'before'"),
         ({"name": "vgg", "activation": "tanh"}, "Unknown activation 'tanh'"),
         ({"name": "vgg", "stages": [[8], []]}, "Expected stages like"),
+        ({"name": "vgg", "stages": [64, 128]}, r"Expected stages like .* but got \[64, 128\]"),
+        ({"name": "vgg", "whiten": -1}, "Expected whiten and hidden from 0, but got -1 and 0"),
+        ({"name": "vgg", "in_channels": "three"}, "'vgg' cannot be built with in_channels='three'"),
         ({"name": "timm", "model": "resnet81"}, "Unknown timm model 'resnet81'. Did you mean"),
         ({"name": "resnet"}, "Unknown backbone 'resnet'"),
     ],
@@ -109,3 +112,8 @@ def test_timm_is_named_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UserError, match=r"pip install 'foveal\[timm\]'"):
         TimmBackbone("resnet18")
+
+
+def test_an_image_smaller_than_a_whitened_patch_is_said():
+    with pytest.raises(ValueError, match="at least 2x2 pixels, but got 1x5"):
+        VGGBackbone(1, [[4]], whiten=2)(torch.rand(1, 1, 1, 5))

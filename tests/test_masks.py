@@ -1,6 +1,7 @@
 """Masks: found beside their images, moved with them, and what attention is drawn to."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def test_a_missing_mask_is_named(skin, tmp_path):
     gone.unlink()
     with pytest.raises(UserError, match=rf"No mask for .*{gone.name}: expected one at {gone}"):
         with_masks(images, skin / "images", masks)
+
+
+def test_two_images_of_one_stem_are_named_and_share_no_mask(skin, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(skin / "images", pictures)
+    twin = pictures / "train" / "benign" / "0.jpg"
+    Image.new("RGB", (SIDE, SIDE)).save(twin)
+    both = replace(load_images(pictures, "train"), paths=(str(twin.with_suffix(".png")), str(twin)))
+    with pytest.raises(UserError, match=r"0\.png and .*0\.jpg would share one mask"):
+        with_masks(both, pictures, skin / "masks")
 
 
 def test_a_mask_of_another_size_is_named(skin, tmp_path):

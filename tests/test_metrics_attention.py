@@ -10,7 +10,7 @@ from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics import evaluate, maps_worth
 from foveal.metrics.random_focus import derangement
-from foveal.models import AttentionNet, Inputs
+from foveal.models import AttentionNet, Inputs, PublishedAttention
 
 SIDE = 7  # an odd number of places: no mean is a tie
 
@@ -83,3 +83,15 @@ def test_one_image_has_no_other_to_lend_its_maps(reader, marked):
     one = replace(test, images=test.images[:1], labels=test.labels[:1])
     with pytest.raises(UserError, match="at least 2 images"):
         maps_worth(reader, one)
+
+
+def test_the_originals_net_hardly_needs_its_map():
+    torch.manual_seed(0)
+    model = PublishedAttention(num_classes=3).eval()
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    local, maps = model.attend(images.float() / 255)
+    torch.testing.assert_close(model.decide(local, maps), model(images.float() / 255))
+    test = ImageSet("any", "test", images, torch.arange(8) % 3, ("a", "b", "c"))
+    figures = evaluate(model, test)
+    for kind in ("shuffled", "uniform"):
+        assert 0 <= figures[f"{kind}_attention_accuracy"] <= 1

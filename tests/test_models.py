@@ -129,6 +129,12 @@ def test_logits_for_square_odd_and_oblong_images(key, size):
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS])
+def test_tiny_images_are_answered(key):
+    model = built(key)
+    assert model(pictures(model, 2, (4, 5))).shape == (2, 10)
+
+
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_gradient_reaches_every_parameter(key):
     model = built(key).train()
@@ -340,6 +346,16 @@ def test_explain_warns_of_images_unlike_those_it_was_trained_on():
         ({"name": "cnn", "inputs": {"mean": [0.1, 0.2]}}, r"Expected 1 numbers in inputs\.mean"),
         ({"name": "cnn", "inputs": {"classes": ["a"]}}, r"Expected 10 names in inputs\.classes"),
         ("cnn", "Expected model settings"),
+        (
+            {"name": "attention", "backbone": {"name": "vgg"}, "depths": 2},
+            "The model 'attention' cannot be built with .*depths=2",
+        ),
+        ({"name": "san", "widths": 64}, "The model 'san' cannot be built with widths=64"),
+        (
+            {"name": "plain", "backbone": {"name": "vgg"}, "dropout": 2},
+            "model 'plain' cannot be built with .*: dropout probability has to be between 0 and 1",
+        ),
+        ({"name": "published-attention", "num_classes": 2000}, "at most 1000 classes"),
     ],
 )
 def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message):

@@ -101,6 +101,14 @@ def test_the_gallery_marks_right_and_wrong():
     assert f"is {int(labels[1])}" in titles[1]
 
 
+def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
+    model = AttentionNet(VGGBackbone(1, [[4], [4]]), depths=[1, 2]).eval()
+    figure = plotting.gallery(model.explain(torch.rand(3, 1, 16, 16)), torch.arange(3))
+    ends = {axes.images[1].get_clim() for axes in figure.axes[:3]}
+    assert len(ends) == 1
+    assert figure.axes[-1].get_ylabel() == "attention, times an even share"
+
+
 def test_the_frontier_names_every_point():
     figure = plotting.frontier([("a", 0.1, 0.9), ("b", 1.0, 0.95)])
     assert {text.get_text() for text in figure.axes[0].texts} == {"a", "b"}

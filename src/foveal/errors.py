@@ -3,7 +3,9 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Built = TypeVar("Built")
 
 
 class UserError(ValueError):
@@ -55,3 +57,19 @@ def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str
     missing = sorted(needed - set(arguments))
     if missing:
         raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")
+
+
+def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
+    """Return `build(**arguments)`.
+
+    Raises:
+        UserError: an argument is of a kind or size with which it cannot be built.
+    """
+    try:
+        return build(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The {what} cannot be built with {given[:300]}: {reason}") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from foveal import zoo
 from foveal.errors import UserError
+from foveal.memory import keep_freed_memory
 
 Say = Callable[[str], None]
 
@@ -29,6 +30,7 @@ def evaluate_on(
     from foveal.metrics import evaluate
     from foveal.models.focus_model import FocusModel
 
+    keep_freed_memory()
     network = zoo.load(model)
     size = network.inputs.size
     options: dict[str, Any] = {

@@ -124,12 +124,16 @@ class Explanation:
     def _peak_dicts(self, maps: Tensor) -> list[dict[str, float]]:
         """Return where each of one image's maps (M, H, W) is greatest, and how great it is.
 
-        A cell of a coarse map covers many pixels: the middle of those is the place.
+        A cell of a coarse map covers many pixels: the middle of those is the place. Of several
+        places that are equally great it is the first, row by row.
         """
         peaks = []
         for heat in maps:
-            rows, columns = (heat == heat.max()).nonzero(as_tuple=True)
-            place_px = torch.stack([columns.float().mean(), rows.float().mean()])
+            greatest = heat == heat.max()
+            row, column = (int(i) for i in greatest.nonzero()[0])
+            width = int(greatest[row, column:].int().cumprod(dim=0).sum())
+            height = int(greatest[row:, column].int().cumprod(dim=0).sum())
+            place_px = torch.tensor([column + (width - 1) / 2, row + (height - 1) / 2])
             x, y = from_px(place_px, self.size).tolist()
             times = float(heat.max() / heat.mean().clamp_min(1e-12))
             x_px, y_px = (round(float(v), 3) for v in place_px)

@@ -7,7 +7,7 @@ from foveal.backbones.backbone import Backbone
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
-from foveal.errors import check_named
+from foveal.errors import build_named, check_named
 
 __all__ = [
     "BACKBONES",
@@ -26,10 +26,11 @@ def build_backbone(settings: Mapping[str, Any]) -> Backbone:
     """Build a backbone from `{"name": ..., argument: value, ...}`.
 
     Raises:
-        UserError: the name or an argument is not known, or a needed argument is missing.
+        UserError: the name or an argument is not known, missing or of no use.
     """
     arguments = check_named("backbone", BACKBONES, settings)
-    return BACKBONES[arguments.pop("name")](**arguments)
+    name = arguments.pop("name")
+    return build_named(f"backbone {name!r}", BACKBONES[name], arguments)
 
 
 def backbone_settings(backbone: Backbone) -> dict[str, Any]:

@@ -50,13 +50,15 @@ class VGGBackbone(Backbone):
             raise unknown_name("tap", tap, TAPS)
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
-        if not stages or not all(stages):
+        if not stages or not all(isinstance(s, Sequence) and s and min(s) > 0 for s in stages):
             raise UserError(f"Expected stages like [[64, 64], [128]], but got {stages!r}.")
         self.in_channels = in_channels
         self.stages = [list(stage) for stage in stages]
         self.tap, self.hidden, self.whiten, self.activation = tap, hidden, whiten, activation
         self.widths = [stage[-1] for stage in stages]
         self.width = hidden or self.widths[-1]
+        if whiten < 0 or hidden < 0:
+            raise UserError(f"Expected whiten and hidden from 0, but got {whiten} and {hidden}.")
         channels = in_channels
         self.first: nn.Module = nn.Identity()
         if whiten:

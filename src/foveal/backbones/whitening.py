@@ -32,13 +32,33 @@ class WhiteningConv(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the filters from normalised training images (N, C, H, W); a few thousand do."""
-        patches = F.unfold(images.double(), self.size).transpose(1, 2).flatten(0, 1)  # (M, Ckk)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        """Set the filters from normalised training images (N, C, H, W); a few thousand do.
+
+        Raises:
+            ValueError: an image is smaller than a patch.
+        """
+        self._check(images)
+        covariance, count = torch.zeros(()), 0
+        for some in images.cpu().split(500):  # MPS has no doubles, and patches take memory
+            patches = F.unfold(some.double(), self.size).transpose(1, 2).flatten(0, 1)  # (M, Ckk)
+            covariance, count = covariance + patches.T @ patches, count + len(patches)
+        values, vectors = torch.linalg.eigh(covariance / count)
         filters = (vectors / (values + self.eps).sqrt()).T.flip(0)  # the strongest first
         filters = filters.unflatten(1, self.weight.shape[1:]).to(self.weight)
         self.weight.copy_(torch.cat([filters, -filters]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 2Ckk, H - k + 1, W - k + 1) for normalised images (B, C, H, W)."""
+        """Return (B, 2Ckk, H - k + 1, W - k + 1) for normalised images (B, C, H, W).
+
+        Raises:
+            ValueError: an image is smaller than a patch.
+        """
+        self._check(images)
         return F.conv2d(images, self.weight, self.bias)
+
+    def _check(self, images: Tensor) -> None:
+        if min(images.shape[-2:]) < self.size:
+            raise ValueError(
+                f"Expected images of at least {self.size}x{self.size} pixels, "
+                f"but got {images.shape[-2]}x{images.shape[-1]}."
+            )

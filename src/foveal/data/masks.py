@@ -1,5 +1,6 @@
 """Masks of what matters in images: a folder beside the images' folder, built like it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> Image
         masks: the folder of their masks.
 
     Raises:
-        UserError: the images come from no folder, a mask is missing, cannot be read or has
-            another size than its image; the file is named.
+        UserError: the images come from no folder, two differ in their extension alone, a mask is
+            missing, cannot be read or has another size than its image; the file is named.
     """
     masks, folder = Path(masks).expanduser(), Path(folder).expanduser()
     if not images.paths or not folder.is_dir():
@@ -37,8 +38,17 @@ def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> Image
     if not masks.is_dir():
         raise UserError(f"No folder of masks at {masks}.")
     size = (images.images.shape[-2], images.images.shape[-1])
+    _check_stems(images.paths)
     found = [_mask(Path(path), folder, masks, size) for path in images.paths]
     return replace(images, masks=torch.stack(found))
+
+
+def _check_stems(paths: Sequence[str]) -> None:
+    seen: dict[Path, str] = {}
+    for path in paths:
+        other = seen.setdefault(Path(path).with_suffix(""), path)
+        if other != path:
+            raise UserError(f"{other} and {path} would share one mask: give one another name.")
 
 
 def _mask(image: Path, folder: Path, masks: Path, size: tuple[int, int]) -> Tensor:

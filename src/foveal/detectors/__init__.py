@@ -8,7 +8,7 @@ from foveal.detectors.corners import Harris, ShiTomasi
 from foveal.detectors.detector import Detector
 from foveal.detectors.heatmap import HeatmapDetector
 from foveal.detectors.regression import RegressionDetector
-from foveal.errors import check_named
+from foveal.errors import build_named, check_named
 
 DETECTORS: dict[str, type[Detector]] = {
     "heatmap": HeatmapDetector,
@@ -25,10 +25,11 @@ def build_detector(settings: Mapping[str, Any]) -> Detector:
     """Build a detector from `{"name": ..., argument: value, ...}`.
 
     Raises:
-        UserError: the name or an argument is not known, or a needed argument is missing.
+        UserError: the name or an argument is not known, missing or of no use.
     """
     arguments = check_named("detector", DETECTORS, settings)
-    return DETECTORS[arguments.pop("name")](**arguments)
+    name = arguments.pop("name")
+    return build_named(f"detector {name!r}", DETECTORS[name], arguments)
 
 
 def detector_settings(detector: Detector) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from foveal.data import ImageSet
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.random_focus import derangement
-from foveal.models.attention import AttentionNet
+from foveal.models.attention_model import AttentionModel
 
 
 class MapsWorth(NamedTuple):
@@ -20,7 +20,7 @@ class MapsWorth(NamedTuple):
 
 
 def maps_worth(
-    model: AttentionNet, test: ImageSet, seed: int = 0, *, batch_size: int = 500
+    model: AttentionModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
 ) -> MapsWorth:
     """Return the accuracy with each image's maps replaced, its features kept.
 
@@ -29,7 +29,7 @@ def maps_worth(
     good as the accuracy, the maps explain nothing.
 
     Args:
-        model: an attention net; its mode and device stay as they are.
+        model: an attention model; its mode and device stay as they are.
         test: at least two labelled images.
         seed: of the exchange; the caller's random numbers stay what they were.
         batch_size: images in one forward pass.
@@ -48,14 +48,14 @@ def maps_worth(
     )
 
 
-def _maps(model: AttentionNet, images: Tensor, batch_size: int) -> list[Tensor]:
+def _maps(model: AttentionModel, images: Tensor, batch_size: int) -> list[Tensor]:
     """Return each depth's maps (N, h, w) of uint8 images (N, C, H, W)."""
     with evaluating(model):
         parts = [_attend(model, batch)[1] for batch in images.split(batch_size)]
     return [torch.cat([weights.cpu() for weights in depth]) for depth in zip(*parts, strict=True)]
 
 
-def _predict(model: AttentionNet, images: Tensor, maps: list[Tensor], batch_size: int) -> Tensor:
+def _predict(model: AttentionModel, images: Tensor, maps: list[Tensor], batch_size: int) -> Tensor:
     """Return the classes (N,) named for uint8 images (N, C, H, W) weighed by given maps."""
     predictions = []
     with evaluating(model):
@@ -67,5 +67,5 @@ def _predict(model: AttentionNet, images: Tensor, maps: list[Tensor], batch_size
     return torch.cat(predictions)
 
 
-def _attend(model: AttentionNet, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return model.attend((as_floats(model, images) - model.mean) / model.std)

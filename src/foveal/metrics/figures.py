@@ -15,7 +15,7 @@ from foveal.metrics.evidence import evidence_fraction
 from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
-from foveal.models.attention import AttentionNet
+from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
 
@@ -83,7 +83,7 @@ ATTENTION_METRICS: dict[str, Metric] = {
 }
 METRICS_OF: dict[Any, dict[str, Metric]] = {  # kind of model -> metrics of its own
     FocusModel: FOCUS_METRICS,
-    AttentionNet: ATTENTION_METRICS,
+    AttentionModel: ATTENTION_METRICS,
 }
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from foveal.backbones import build_backbone
 from foveal.detectors import build_detector
-from foveal.errors import check_arguments, check_named
+from foveal.errors import build_named, check_arguments, check_named
 from foveal.models.attention import AttentionNet
+from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier, Inputs
 from foveal.models.cnn import SmallCNN
 from foveal.models.focus import FocusNet
@@ -21,6 +22,7 @@ from foveal.models.zoom import ZoomNet
 __all__ = [
     "MODELS",
     "VGG16",
+    "AttentionModel",
     "AttentionNet",
     "FocusModel",
     "FocusNet",
@@ -58,10 +60,11 @@ def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
     A `detector`, a `backbone` and `inputs` are settings of their own. The weights are new.
 
     Raises:
-        UserError: a name or an argument is not known (the nearest one is named) or missing.
+        UserError: a name or an argument is not known (the nearest one is named), is missing or of
+            no use.
     """
     arguments = check_named("model", MODELS, settings)
-    kind = MODELS[arguments.pop("name")]
+    name = arguments.pop("name")
     if "detector" in arguments:
         arguments["detector"] = build_detector(arguments["detector"])
     if "backbone" in arguments:
@@ -69,7 +72,7 @@ def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
     if isinstance(arguments.get("inputs"), Mapping):
         check_arguments("inputs", Inputs, arguments["inputs"])
         arguments["inputs"] = Inputs(**arguments["inputs"])
-    return kind(**arguments)
+    return build_named(f"model {name!r}", MODELS[name], arguments)
 
 
 def model_name(model: ImageClassifier) -> str:

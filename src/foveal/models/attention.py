@@ -1,27 +1,31 @@
 """The attention net: it looks everywhere, weighs what it sees, and shows the weights."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError, unknown_name
-from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.attention_model import AttentionModel
+from foveal.models.classifier import Inputs
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
 JOINS = ("concat", "independent")
 
 
-class AttentionNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):
+class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_backbone)}):
     """Classifies from local features of several depths, each weighed by an attention map.
 
     After Jetley et al. 2018, "Learn to Pay Attention": the global vector of the backbone says
     what to look for, each place of a depth says what is there, and only the weighted sums of the
     local features reach the classifier.
+
+    With `pc` and `softmax` the global vector has no say (see `Attention`), and what is deeper
+    than the deepest of `depths` is not trained: attend to the backbone's last depth too, or take
+    `dp` or `sigmoid`. A warning says so.
 
     Args:
         backbone: images -> local features and a global vector.
@@ -71,6 +75,12 @@ class AttentionNet(ImageClassifier, coders={Backbone: (backbone_settings, build_
             )
         if join not in JOINS:
             raise unknown_name("join", join, JOINS)
+        if compatibility == "pc" and normalise == "softmax" and max(depths) < known[-1]:
+            warnings.warn(
+                f"With pc and softmax, what is deeper than depth {max(depths)} has no part in the "
+                f"answer: attend to depth {known[-1]} too, or take dp or sigmoid.",
+                stacklevel=2,
+            )
         self.backbone = backbone
         self.depths = tuple(depths)
         self.normalise = normalise
@@ -104,13 +114,6 @@ class AttentionNet(ImageClassifier, coders={Backbone: (backbone_settings, build_
         answers = [head(self.drop(seen)) for head, seen in zip(self.heads, sums, strict=True)]
         chances = (torch.stack(answers) * self.logit_scale).log_softmax(dim=-1)
         return chances.logsumexp(dim=0) - torch.tensor(float(len(answers))).log()
-
-    def look(self, images: Tensor) -> Look:
-        """Classify normalised images (B, C, H, W) and keep each depth's map at their size."""
-        local, maps = self.attend(images)
-        size = (images.shape[-2], images.shape[-1])
-        shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
-        return Look(self.decide(local, maps), maps=torch.cat(shown, dim=1))
 
 
 class Attention(nn.Module):

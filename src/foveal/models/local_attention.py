@@ -1,31 +1,35 @@
 """Self-attention in a window around each place, pairwise and patchwise (Zhao et al. 2020)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 SHARE = 8  # channels that share one weight, as in the paper
 
 
 def windows(features: Tensor, side: int) -> list[Tensor]:
-    """Return features (B, ..., H, W) moved by each offset of a window, mirrored at the border.
+    """Return features (B, C, H, W) moved by each offset of a window, mirrored at the border.
 
     The parts are views of one padded tensor, so that a window of any size takes no more memory
     than its border.
 
     Args:
-        features: (B, ..., H, W).
+        features: (B, C, H, W).
         side: of the window in places, odd.
 
     Returns:
         side * side tensors like `features`; that of offset (dy, dx) holds at (y, x) what is at
         (y + dy, x + dx), row by row from (-side // 2, -side // 2).
     """
-    height, width = features.shape[-2:]
-    reach = side // 2
-    flat = features.flatten(1, -3) if features.ndim > 4 else features
-    padded = bordered(flat, reach)
-    padded = padded.unflatten(1, features.shape[1:-2]) if features.ndim > 4 else padded
+    size = (features.shape[-2], features.shape[-1])
+    return _views(bordered(features, side // 2), side, size)
+
+
+def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
+    height, width = size
     return [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
 
 
@@ -51,11 +55,56 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
     """
     # Rows of an image must lie together, not the channels of a place: three times as fast here.
     weights = weights.contiguous()
-    grouped = values.contiguous().unflatten(1, (weights.shape[2], -1))  # (B, groups, SHARE, H, W)
-    total = torch.zeros_like(grouped)
-    for moved, weight in zip(windows(grouped, side), weights.unbind(1), strict=True):
+    padded = bordered(values.contiguous(), side // 2)
+    padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, SHARE, H + border, ...)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return WindowSum.apply(padded, weights, side).flatten(1, 2)
+    return window_sum(padded, weights, side).flatten(1, 2)
+
+
+def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
+    """Return the sums (B, groups, SHARE, H, W) over windows of values with a border.
+
+    Args:
+        padded: (B, groups, SHARE, H + side - 1, W + side - 1).
+        weights: (B, side * side, groups, H, W).
+        side: of the window in places, odd.
+    """
+    size = (weights.shape[-2], weights.shape[-1])
+    total = padded.new_zeros(*padded.shape[:3], *size)
+    for moved, weight in zip(_views(padded, side, size), weights.unbind(1), strict=True):
         total = torch.addcmul(total, weight[:, :, None], moved)
-    return total.flatten(1, 2)
+    return total
+
+
+class WindowSum(torch.autograd.Function):
+    """`window_sum` with gradients added up in place.
+
+    What torch derives by itself makes a border full of zeros for each offset of the window;
+    that takes two to four times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, weights: Tensor, side: int) -> Tensor:
+        """Return the sums (B, groups, SHARE, H, W)."""
+        ctx.save_for_backward(padded, weights)
+        ctx.side = side
+        return window_sum(padded, weights, side)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients of the padded values and of the weights."""
+        padded, weights = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        to_padded, to_weights = torch.zeros_like(padded), torch.empty_like(weights)
+        size = (weights.shape[-2], weights.shape[-1])
+        sources = _views(padded, ctx.side, size)
+        targets = _views(to_padded, ctx.side, size)
+        for offset, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            target.addcmul_(gradient, weights[:, offset, :, None])
+            to_weights[:, offset] = (gradient * source).sum(dim=2)
+        return to_padded, to_weights, None
 
 
 class PairwiseAttention(nn.Module):

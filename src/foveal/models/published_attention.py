@@ -1,17 +1,21 @@
 """The original project's attention net as it was published, defects included."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.backbones.vgg import halve
+from foveal.errors import UserError
+from foveal.models.attention_model import AttentionModel
+from foveal.models.classifier import Inputs
 
 OUTPUTS = 1000
 PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels
 
 
-class PublishedAttention(ImageClassifier):
+class PublishedAttention(AttentionModel):
     """The attention net of the original project, rebuilt to compare with.
 
     It comes from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
@@ -31,7 +35,7 @@ class PublishedAttention(ImageClassifier):
         inputs: what images the model expects.
 
     Raises:
-        ValueError: more than 1000 classes.
+        UserError: more than 1000 classes.
     """
 
     name = "published-attention"
@@ -39,7 +43,7 @@ class PublishedAttention(ImageClassifier):
     def __init__(self, in_channels: int = 3, num_classes: int = 10, inputs: Inputs = Inputs()):
         super().__init__(in_channels, num_classes, inputs)
         if num_classes > OUTPUTS:
-            raise ValueError(f"Expected at most {OUTPUTS} classes, but got {num_classes}.")
+            raise UserError(f"Expected at most {OUTPUTS} classes, but got {num_classes}.")
         self.first, self.second, self.third = (
             nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
             for a, b in ((in_channels, 64), (64, 128), (128, 256))
@@ -58,20 +62,24 @@ class PublishedAttention(ImageClassifier):
             nn.LogSoftmax(dim=1),
         )
 
-    def look(self, images: Tensor) -> Look:
-        """Classify normalised images (B, C, H, W) and keep the map at their size."""
-        local = self.second(F.max_pool2d(self.first(images), 2))  # (B, 128, H/2, W/2)
-        whole = self.third(F.max_pool2d(local, 2))  # (B, 256, H/4, W/4)
-        weights = self._attend(local, whole)  # (B, 1, H/2, W/2)
-        seen = (weights * local).sum(dim=(-2, -1))  # (B, 128)
-        places = F.adaptive_avg_pool2d(F.max_pool2d(whole, 2), PLACES)
-        answers = self.head(torch.cat([places.flatten(1), seen], dim=1))  # (B, 1000)
-        size = (images.shape[-2], images.shape[-1])
-        shown = F.interpolate(weights, size, mode="nearest-exact")
-        return Look(answers[:, : self.num_classes], maps=shown)
+    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return two layers' features of normalised images (B, C, H, W), and one map.
 
-    def _attend(self, local: Tensor, whole: Tensor) -> Tensor:
+        Only the first layer, (B, 128, H/2, W/2), is weighed by the map.
+        """
+        local = self.second(halve(self.first(images)))  # (B, 128, H/2, W/2)
+        whole = self.third(halve(local))  # (B, 256, H/4, W/4)
+        return [local, whole], [self._weigh(local, whole)]
+
+    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, classes) from features and maps as `attend` returns them."""
+        seen = (maps[0][:, None] * local[0]).sum(dim=(-2, -1))  # (B, 128)
+        places = F.adaptive_avg_pool2d(halve(local[1]), PLACES)
+        answers = self.head(torch.cat([places.flatten(1), seen], dim=1))  # (B, 1000)
+        return answers[:, : self.num_classes]
+
+    def _weigh(self, local: Tensor, whole: Tensor) -> Tensor:
         size = (local.shape[-2], local.shape[-1])
         sought = F.interpolate(self.from_global(whole), size, mode="bilinear")
         scores = self.score(F.relu(self.from_local(local) + sought))
-        return scores.flatten(1).softmax(dim=-1).view_as(scores)
+        return scores.flatten(1).softmax(dim=-1).unflatten(1, size)

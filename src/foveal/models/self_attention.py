@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.backbones.vgg import halve
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Look
 from foveal.models.classifier import ImageClassifier, Inputs
@@ -84,7 +85,7 @@ class SANet(ImageClassifier):
         maps = []
         for number, stage in enumerate(self.stages):
             if number or self.pool_first:
-                features = _halve(features)
+                features = halve(features)
             features, seen = stage(features)
             maps.append(F.interpolate(seen[:, None], size, mode="nearest-exact"))
         logits = self.head(features.mean(dim=(-2, -1)))
@@ -133,11 +134,6 @@ def _linear(in_channels: int, width: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )
-
-
-def _halve(features: Tensor) -> Tensor:
-    height, width = features.shape[-2:]
-    return F.max_pool2d(features, (min(2, height), min(2, width)))
 
 
 def _check(kind: str, blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:

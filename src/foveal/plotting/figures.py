@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
-from foveal.plotting.maps import LABEL, combined, draw_map, relative
+from foveal.plotting.maps import LABEL, combined, draw_map, relative, scale_end
 from foveal.plotting.patches import draw_frames, draw_patch
 
 if TYPE_CHECKING:
@@ -13,16 +13,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_image(axes: "Axes", explanation: Any, numbers: bool = True) -> None:
-    """Draw one image with its numbered patch frames, or its attention over it."""
+def draw_image(
+    axes: "Axes", explanation: Any, numbers: bool = True, greatest: float | None = None
+) -> Any:
+    """Draw one image with its numbered patch frames, or its attention over it.
+
+    Args:
+        axes: to draw on.
+        explanation: of one image.
+        numbers: beside the frames.
+        greatest: end of the attention's scale; None for this image's own.
+
+    Returns:
+        The attention as it was drawn, for a colour bar; None where there are no maps.
+    """
+    drawn = None
     if explanation.maps is not None:
         heat = combined(explanation.maps)[0]
-        draw_map(axes, explanation.images[0], heat, max(float(heat.max()), 1.0))
+        drawn = draw_map(axes, explanation.images[0], heat, greatest or scale_end(heat))
     else:
         axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
+    return drawn
 
 
 def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
@@ -96,7 +110,7 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
     depths = list(relative(explanation.maps)[0])
     heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
-    greatest = max(*(float(heat.max()) for heat in heats), 1.0)
+    greatest = scale_end(relative(explanation.maps))
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
@@ -105,6 +119,10 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
         place.set_title(name, fontsize=7, color=INK)
     for place in grid[len(heats) :]:
         place.set_axis_off()
+    _colour_bar(figure, drawn, grid)
+
+
+def _colour_bar(figure: Any, drawn: Any, grid: Any) -> None:
     bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25)
     bar.set_label(LABEL, fontsize=7)
     bar.ax.tick_params(labelsize=7)
@@ -130,13 +148,16 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
     count = len(explanation)
     columns = min(columns, max(count, 1))
     rows = -(-count // columns)
-    figure = new_figure(1.25 * columns, 1.55 * rows)
+    figure = new_figure(1.25 * columns + 0.6 * (explanation.maps is not None), 1.55 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for place in grid[count:]:
         place.set_axis_off()
+    maps = explanation.maps
+    greatest = None if maps is None else scale_end(combined(maps))
+    drawn = None
     for index in range(count):
         one = explanation[index]
-        draw_image(grid[index], one, numbers=False)
+        drawn = draw_image(grid[index], one, numbers=False, greatest=greatest)
         answer, truth = int(one.predictions[0]), int(labels[index])
         name = short(one.class_name(answer), 10)
         if answer == truth:
@@ -144,4 +165,6 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
         else:
             wanted = short(one.class_name(truth), 10)
             grid[index].set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
+    if drawn is not None:
+        _colour_bar(figure, drawn, grid)
     return figure

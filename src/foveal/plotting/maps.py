@@ -29,6 +29,11 @@ def combined(maps: Tensor) -> Tensor:
     return relative(maps).mean(dim=1)
 
 
+def scale_end(heats: Tensor) -> float:
+    """Return where the colours of relative maps end: at their greatest, and not below 1."""
+    return max(float(heats.max()), 1.0)
+
+
 def draw_map(axes: "Axes", image: Tensor, heat: Tensor, greatest: float) -> Any:
     """Draw a relative map (H, W) over an image (C, H, W) in grey, from 0 to `greatest`."""
     grey = image.mean(dim=0, keepdim=True)
@@ -56,7 +61,7 @@ def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
     rows, columns = len(explanation), depths.shape[1] + 2
     figure = new_figure(1.35 * columns + 0.9, 1.35 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
-    greatest = max(float(depths.max()), 1.0)
+    greatest = scale_end(depths)
     heads = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
     for place, head in zip(grid[0], heads, strict=True):
         place.set_title(head, fontsize=9, color=INK)

@@ -18,7 +18,8 @@ from foveal.backbones import BACKBONES, WhiteningConv
 from foveal.data import ImageSet, load_images, with_masks
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError, unknown_name
-from foveal.models import MODELS, AttentionNet, build_model
+from foveal.memory import keep_freed_memory
+from foveal.models import MODELS, AttentionModel, build_model
 from foveal.models.classifier import ImageClassifier
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
@@ -59,6 +60,7 @@ def train(
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
+    keep_freed_memory()
     out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
     source = data or recipe.data.name
     sets = {
@@ -73,7 +75,7 @@ def train(
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
-    if recipe.data.masks and not isinstance(model, AttentionNet):
+    if recipe.data.masks and not isinstance(model, AttentionModel):
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
     _whiten(model, sets["train"])
     started = time.perf_counter()

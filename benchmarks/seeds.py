@@ -1,0 +1,53 @@
+"""Does attention help? cifar10-attention and cifar10-vgg by the same recipe, with several seeds.
+
+A run that is cut off goes on where it stopped. Accuracy is that on the test images.
+
+    FOVEAL_DATA=... python benchmarks/seeds.py [--epochs 5] [--seeds 3] [--out docs/seeds.json]
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from foveal.data import load_images
+from foveal.metrics.accuracy import accuracy
+from foveal.training import load_recipe, train
+from foveal.zoo import load
+
+NAMES = ("cifar10-vgg", "cifar10-attention")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=5, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
+    parser.add_argument("--out", type=Path, default=Path("docs/seeds.json"))
+    options = parser.parse_args()
+    test = load_images("cifar10", "test")
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for seed in range(options.seeds):
+        for name in NAMES:  # in turns, so that a run cut short has as many of each
+            recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}"])
+            run = options.runs / f"{name}-{options.epochs}-{seed}"
+            if not (run / "card.json").is_file():
+                train(recipe, run, resume=True, progress=False)
+            found[name].append(accuracy(load(str(run)), test))
+            print(f"{name}, seed {seed}: {found[name][-1]:.2%}", flush=True)
+    models = {
+        name: {
+            "mean": round(statistics.mean(values), 5),
+            "spread": round(statistics.stdev(values), 5) if len(values) > 1 else 0.0,
+            "accuracies": [round(value, 5) for value in values],
+        }
+        for name, values in found.items()
+    }
+    result = {"epochs": options.epochs, "seeds": options.seeds, "models": models}
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What every attention model is: it weighs its features by maps, and answers from both."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.explanation import Look
+from foveal.models.classifier import ImageClassifier
+
+
+class AttentionModel(ImageClassifier):
+    """A classifier whose attention maps are part of its decision.
+
+    A subclass implements `attend` and `decide`. Their seam is where `foveal evaluate` puts in
+    another image's maps, to measure what an image's own are worth.
+    """
+
+    @abstractmethod
+    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what is seen in normalised images (B, C, H, W), and how it is weighed.
+
+        Returns:
+            Features (B, C_i, h_i, w_i) of any number of layers, and attention maps (B, h_j, w_j).
+        """
+
+    @abstractmethod
+    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, classes) from features and maps as `attend` returns them."""
+
+    def look(self, images: Tensor) -> Look:
+        """Classify normalised images (B, C, H, W) and keep the maps at their size."""
+        local, maps = self.attend(images)
+        size = (images.shape[-2], images.shape[-1])
+        shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
+        return Look(self.decide(local, maps), maps=torch.cat(shown, dim=1))
