@@ -103,6 +103,24 @@ def test_the_decision_is_made_from_the_weighed_places_alone():
     torch.testing.assert_close(model.decide(hidden, maps), expected)
 
 
+def test_standardised_sums_have_mean_0_and_variance_1_over_the_images_of_a_batch():
+    model = built(standardise=True, depths=[1, 3]).train()
+    reached = []
+    model.heads[0].register_forward_pre_hook(lambda _, inputs: reached.append(inputs[0].detach()))
+    images = torch.rand(16, 3, 16, 16)
+    model(images)
+    torch.testing.assert_close(reached[0].mean(0), torch.zeros(6 + 8), atol=1e-5, rtol=0)
+    varied = reached[0].var(0, correction=0)
+    assert 0.9 < varied.median() <= 1.0  # each sum varies little here: the norm adds 1e-5
+    assert not any(name.startswith("norms") for name, _ in model.named_parameters())
+    with torch.no_grad():
+        for _ in range(200):
+            model(images)
+    found = reached[-1]
+    model.eval()(images)
+    torch.testing.assert_close(reached[-1], found, atol=0.15, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -70,6 +70,9 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        plain = (str, int, float, list, tuple, dict)  # what is built already says little in a line
+        given = ", ".join(
+            f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)
+        )
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The {what} cannot be built with {given[:300]}: {reason}") from error

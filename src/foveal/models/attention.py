@@ -36,6 +36,9 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         join: `concat` classifies from all depths' sums at once; `independent` from each alone,
             and the answer is the mean of their probabilities.
         num_classes: number of classes.
+        standardise: give each feature of the weighted sums a mean of 0 and a variance of 1 over
+            the training images (batch normalisation without scale), so that deep and shallow
+            sums weigh alike at first; the paper does not.
         dropout: share of features dropped in training before the last layer.
         logit_scale: multiplies the logits; a small one keeps large learning rates from a rash
             classifier (Page 2019).
@@ -61,6 +64,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         compatibility: str = "dp",
         normalise: str = "softmax",
         join: str = "concat",
+        standardise: bool = False,
         num_classes: int = 10,
         dropout: float = 0.0,
         logit_scale: float = 1.0,
@@ -88,6 +92,10 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         self.attentions = nn.ModuleList(
             Attention(width, backbone.width, compatibility, normalise) for width in widths
         )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(width, affine=False) if standardise else nn.Identity()
+            for width in widths
+        )
         self.drop = nn.Dropout(dropout)
         self.logit_scale = logit_scale
         groups = [sum(widths)] if join == "concat" else widths
@@ -107,7 +115,8 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
     def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, classes) from local features and maps as `attend` returns them."""
         sums = [
-            weigh(seen, weights, self.normalise) for seen, weights in zip(local, maps, strict=True)
+            norm(weigh(seen, weights, self.normalise))
+            for norm, seen, weights in zip(self.norms, local, maps, strict=True)
         ]
         if len(self.heads) == 1:
             return self.heads[0](self.drop(torch.cat(sums, dim=1))) * self.logit_scale
