@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from foveal import zoo
+from foveal.data import load_images
 from foveal.errors import UserError
 from foveal.models import build_model
 from foveal.training import load_recipe, train
@@ -123,6 +124,40 @@ def test_the_average_of_the_weights_is_what_is_kept(squares, tmp_path):
     assert not torch.allclose(plain[key], start[key], atol=1e-3)
     # An average that hardly moves stays at the weights after the first step, of tiny rate.
     assert torch.allclose(averaged[key], start[key], atol=1e-3)
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_also_when_an_earlier_one_was_best(
+    squares, tmp_path
+):
+    recipe = load_recipe("mnist-cnn", ["epochs=4", "batch_size=20", "keep=last"])
+    run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    accuracies = [row["val_accuracy"] for row in last["callbacks"]["Curve"]["rows"]]
+    assert max(accuracies[:-1]) >= accuracies[-1]  # else this test shows nothing
+    assert len(accuracies) == 4
+    assert json.loads((run / "card.json").read_text())["epoch"] == 3
+    kept = load_file(run / "model.safetensors")
+    assert torch.equal(kept["head.1.bias"], last["state_dict"]["model.head.1.bias"])
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+def test_averaged_weights_get_normalisation_statistics_of_their_own(squares, tmp_path):
+    few = ["epochs=2", "batch_size=20", "keep=last", "average=0.9", "seed=1"]
+    kept = {}
+    for recalibrate in (0, 1000):
+        recipe = load_recipe("mnist-cnn", [*few, f"recalibrate={recalibrate}"])
+        out = tmp_path / str(recalibrate)
+        kept[recalibrate] = zoo.load(train(recipe, out, data=str(squares), progress=False))
+    lagging, model = kept[0], kept[1000]
+    weights = {name for name, _ in model.named_parameters()}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, lagging.state_dict()[name]) or name not in weights
+    images = load_images(str(squares), "train").images[:, :1].float() / 255
+    with torch.no_grad():
+        seen = model.features[0]((images - model.mean) / model.std)
+    found = model.features[1].running_mean
+    torch.testing.assert_close(found, seen.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(lagging.features[1].running_mean, found, atol=1e-3)
 
 
 def test_shifting_moves_whole_pixels():

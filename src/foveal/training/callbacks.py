@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
 
@@ -74,27 +75,56 @@ class Progress(RichProgressBar):
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 
+class AveragedWeights(WeightAveraging):
+    """A moving average of the weights, which is what is validated and kept.
+
+    Args:
+        decay: of the average, at each step.
+        images: (N, C, H, W) bytes on which the statistics of batch normalisation are measured
+            before each validation; none leaves them averaged.
+        batch_size: greatest number of images at a time.
+    """
+
+    def __init__(self, decay: float, images: Tensor, batch_size: int):
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.batches = images.tensor_split(-(-len(images) // batch_size)) if len(images) else ()
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the averaged weights in place, with statistics of their own."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        if self._average_model is not None and self.batches:
+            batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
+            update_bn(batches, pl_module.model)
+
+
 def run_callbacks(
-    out: Path, progress: bool, average: float = 0.0
+    out: Path, progress: bool, average: AveragedWeights | None = None
 ) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
     """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
-    curve = Curve(out / "metrics.csv")  # before the checkpoint, which keeps its rows
+    curve = Curve(out / "metrics.csv")  # before the checkpoints, which keep its rows
+    # One for each: Lightning's save_last writes only when there is a new best.
     best = ModelCheckpoint(
-        dirpath=out / "checkpoints",
         filename="best-{epoch:04d}",
         auto_insert_metric_name=False,
         monitor="val_accuracy",
         mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
+        **_everywhere(out),
     )
-    callbacks: list[L.Callback] = [curve, best]
-    if average:
-        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(average)))
+    last = ModelCheckpoint(filename="last", **_everywhere(out))
+    callbacks: list[L.Callback] = [curve, best, last]
+    if average is not None:
+        callbacks.append(average)
     if progress:
         callbacks.append(Progress())
     return callbacks, best, curve
+
+
+def _everywhere(out: Path) -> dict[str, Any]:
+    return {
+        "dirpath": out / "checkpoints",
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
 
 
 def loggers(out: Path) -> list[Logger]:

@@ -35,7 +35,7 @@ class ClassifierModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch of bytes and labels."""
         # A mask, where there is one, moves with its image as a channel of it.
-        pixels, labels = self.recipe.augment.move(self._floats(batch[0])), batch[1]
+        pixels, labels = self.recipe.augment.move(self.floats(batch[0])), batch[1]
         images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
         masks = pixels[:, self.model.in_channels :]
         look = self.model.look((images - self.model.mean) / self.model.std)
@@ -55,7 +55,7 @@ class ClassifierModule(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Measure loss and accuracy on one batch."""
-        images, labels = self._floats(batch[0]), batch[1]
+        images, labels = self.floats(batch[0]), batch[1]
         logits = self.model(images)
         self.val_accuracy(logits, labels)
         loss = F.cross_entropy(logits, labels)
@@ -78,7 +78,8 @@ class ClassifierModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @staticmethod
-    def _floats(images: Tensor) -> Tensor:
+    def floats(images: Tensor) -> Tensor:
+        """Return bytes as numbers from 0 to 1, laid out as convolutions like them."""
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
 

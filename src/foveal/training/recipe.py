@@ -53,6 +53,9 @@ class Training:
         clip: greatest norm of the gradient; 0 for none.
         average: decay of the weights' moving average, which is what is validated and kept
             (Polyak & Juditsky 1992); 0 for none.
+        recalibrate: training images on which batch normalisation's statistics are measured anew
+            for the averaged weights, before each validation (Izmailov et al. 2018); 0 for none,
+            then they are averaged as the weights are, and lag where the weights move fast.
         keep: which weights are kept, `best` on the validation images or `last`.
         seed: of the weights, the order of the images and the augmentation.
     """
@@ -71,6 +74,7 @@ class Training:
     mask_weight: float = 0.1
     clip: float = 5.0
     average: float = 0.0
+    recalibrate: int = 0
     keep: str = "best"
     seed: int = 0
 

@@ -202,7 +202,7 @@ def _fit(
     """Run Lightning; return path, val_accuracy and epoch of the weights to keep."""
     import lightning as L
 
-    from foveal.training.callbacks import loggers, run_callbacks
+    from foveal.training.callbacks import AveragedWeights, loggers, run_callbacks
     from foveal.training.module import ClassifierModule
 
     with quiet_lightning():
@@ -219,7 +219,12 @@ def _fit(
         validation = Batches(sets["val"].images, sets["val"].labels, 1000)
         module = ClassifierModule(model, recipe, training.epochs * len(batches))
         module = module.to(memory_format=torch.channels_last)
-        callbacks, best, curve = run_callbacks(out, progress, training.average)
+        average = None
+        if training.average:
+            order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+            few = sets["train"].images[order[: training.recalibrate]]
+            average = AveragedWeights(training.average, few, training.batch_size)
+        callbacks, best, curve = run_callbacks(out, progress, average)
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=devices,
