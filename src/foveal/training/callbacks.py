@@ -92,9 +92,10 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the averaged weights in place, with statistics of their own."""
         super().on_validation_epoch_start(trainer, pl_module)
-        if self._average_model is not None and self.batches:
-            batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
-            update_bn(batches, pl_module.model)
+        module: Any = pl_module  # a ClassifierModule
+        if self.batches:
+            batches = (module.floats(batch.to(module.device)) for batch in self.batches)
+            update_bn(batches, module.model)
 
 
 def run_callbacks(
