@@ -16,6 +16,7 @@ from foveal.models import (
     MODELS,
     FocusModel,
     Inputs,
+    PatchReconstructor,
     SmallCNN,
     build_model,
     model_name,
@@ -32,13 +33,28 @@ VGG = {
     "activation": "gelu",
 }
 SAN = {"blocks": [1, 2], "widths": [32, 64], "sides": [3, 5]}
+LEARNED = ("heatmap", "regression", "reconstruction")
 
 
 def focus(detector, keypoints=3, patch_size=5, channels=GREY, **more):
     settings = {"name": detector, "keypoints": keypoints}
-    if detector in ("heatmap", "regression"):
+    if detector in LEARNED:
         settings["in_channels"] = channels["in_channels"]
     return {"name": "focus", "detector": settings, "patch_size": patch_size, **channels, **more}
+
+
+def reconstructor(decoder, channels=GREY, size=(28, 28)):
+    settings = {"name": "reconstruction", "keypoints": 3, "in_channels": channels["in_channels"]}
+    drawn = {"name": decoder, "in_channels": channels["in_channels"]}
+    if decoder != "conv":
+        drawn |= {"keypoints": 3, "patch_size": 5, "size": size}
+    return {
+        "name": "reconstructor",
+        "detector": settings,
+        "decoder": drawn,
+        "patch_size": 5,
+        **channels,
+    }
 
 
 SETTINGS = {
@@ -65,15 +81,21 @@ SETTINGS = {
     },
     "san-pairwise": {"name": "san", "kind": "pairwise", **SAN, **COLOUR},
     "san-patchwise-grey": {"name": "san", "kind": "patchwise", **SAN, **GREY},
+    "reconstructor-conv": reconstructor("conv"),
+    "reconstructor-mlp": reconstructor("mlp"),
+    "reconstructor-vae": reconstructor("vae"),
+    "reconstructor-colour": reconstructor("conv", channels=COLOUR),
     "published-attention": {"name": "published-attention", **COLOUR},
     "published-focus": {"name": "published", "kind": "focus", **GREY},
     "published-focus-colour": {"name": "published", "kind": "focus", **COLOUR},
     "published-corners": {"name": "published", "kind": "corners", **GREY},
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
+REBUILDS = [key for key in SETTINGS if key.startswith("reconstructor")]
 FOCUS = [key for key, value in SETTINGS.items() if issubclass(MODELS[value["name"]], FocusModel)]
 TRAINED = [
     "focus-heatmap",
+    "focus-reconstruction",
     "focus-regression",
     "zoom",
     "cnn",
@@ -85,7 +107,7 @@ TRAINED = [
     "san-patchwise-grey",
     "published-focus",
 ]
-EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn", "attention"]
+EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn", "attention", "reconstructor-conv"]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
 # torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
 FUSED = {"focus-as-a-set"}
@@ -105,11 +127,26 @@ def pictures(model, batch=3, size=(28, 28), seed=0):
     return F.interpolate(coarse, size, mode="bilinear")
 
 
+def answer_shape(model, images):
+    return images.shape if isinstance(model, PatchReconstructor) else (len(images), 10)
+
+
+def answer_of(explanation):
+    return explanation.logits if explanation.rebuilt is None else explanation.rebuilt
+
+
+def loss_of(answer, images):
+    if answer.ndim == 4:
+        return F.mse_loss(answer, images)
+    return F.cross_entropy(answer, torch.arange(len(images)))
+
+
 def test_the_contract_covers_every_model():
     assert {settings["name"] for settings in SETTINGS.values()} == set(MODELS)
     assert set(MODELS) == {
         "focus",
         "zoom",
+        "reconstructor",
         "attention",
         "san",
         "published-attention",
@@ -122,14 +159,15 @@ def test_the_contract_covers_every_model():
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("size", [(28, 28), (17, 31), (32, 24)])
-def test_logits_for_square_odd_and_oblong_images(key, size):
+def test_square_odd_and_oblong_images_are_answered(key, size):
     model = built(key)
-    logits = model(pictures(model, 2, size))
-    assert logits.shape == (2, 10)
-    assert torch.isfinite(logits).all()
+    images = pictures(model, 2, size)
+    answer = model(images)
+    assert answer.shape == answer_shape(model, images)
+    assert torch.isfinite(answer).all()
 
 
-@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS])
+@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS and k not in REBUILDS])
 def test_tiny_images_are_answered(key):
     model = built(key)
     assert model(pictures(model, 2, (4, 5))).shape == (2, 10)
@@ -139,23 +177,23 @@ def test_tiny_images_are_answered(key):
 def test_a_gradient_reaches_every_parameter(key):
     model = built(key).train()
     images = pictures(model, 6, (24, 28))
-    F.cross_entropy(model(images), torch.arange(6)).backward()
+    loss_of(model(images), images).backward()
     learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     silent = {n for n, p in learned if p.grad is None or not p.grad.any()}
     assert silent <= SILENT
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_explanation_has_the_very_logits_of_forward(key):
+def test_explanation_has_the_very_answer_of_forward(key):
     model = built(key)
     images = pictures(model)
     explanation = model.explain(images)
     with torch.no_grad():
-        assert torch.equal(explanation.logits, model(images))
+        assert torch.equal(answer_of(explanation), model(images))
     if key in FUSED:
         torch.testing.assert_close(explanation.logits, model(images))
     else:
-        assert torch.equal(explanation.logits, model(images).detach())
+        assert torch.equal(answer_of(explanation), model(images).detach())
     assert torch.equal(explanation.images, images)
     assert explanation.evidence.shape == (3, 28, 28)
 
@@ -175,11 +213,11 @@ def test_explaining_leaves_the_model_as_it_was(key):
 def test_batch_size_does_not_change_the_answer(key):
     model = built(key)
     images = pictures(model, 5)
-    together = model.explain(images)
-    apart = model.explain(images, batch_size=2)
-    torch.testing.assert_close(apart.logits, together.logits, atol=1e-5, rtol=1e-4)
+    together = answer_of(model.explain(images))
+    apart = answer_of(model.explain(images, batch_size=2))
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-4)
     one = torch.cat([model(image[None]) for image in images])
-    torch.testing.assert_close(one, together.logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one, together, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("key", SETTINGS)

@@ -7,9 +7,12 @@ __version__ = "0.1.0"
 
 # Each name is imported when it is first used: torch alone takes seconds.
 _LAZY = {
+    "AttentionNet": "foveal.models.attention",
     "Explanation": "foveal.explanation",
     "FocusNet": "foveal.models.focus",
-    "Inputs": "foveal.models.classifier",
+    "Inputs": "foveal.models.image_model",
+    "PatchReconstructor": "foveal.models.reconstructor",
+    "SANet": "foveal.models.self_attention",
     "SmallCNN": "foveal.models.cnn",
     "UserError": "foveal.errors",
     "ZoomNet": "foveal.models.zoom",
@@ -27,17 +30,23 @@ if TYPE_CHECKING:
     from foveal.errors import UserError
     from foveal.explanation import Explanation
     from foveal.metrics import evaluate
-    from foveal.models.classifier import Inputs
+    from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
+    from foveal.models.image_model import Inputs
+    from foveal.models.reconstructor import PatchReconstructor
+    from foveal.models.self_attention import SANet
     from foveal.models.zoom import ZoomNet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
 
 __all__ = [
+    "AttentionNet",
     "Explanation",
     "FocusNet",
     "Inputs",
+    "PatchReconstructor",
+    "SANet",
     "SmallCNN",
     "UserError",
     "ZoomNet",

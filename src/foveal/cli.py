@@ -86,8 +86,13 @@ def train(
     from foveal.zoo import card
 
     figures = card(folder)
+    reached = (
+        f"accuracy {figures['val_accuracy']:.2%}"
+        if "val_accuracy" in figures
+        else f"mean squared error {figures['val_mse']:.5f}"
+    )
     say(
-        f"Validation accuracy {figures['val_accuracy']:.2%} after epoch {figures['epoch'] + 1}, "
+        f"Validation {reached} after epoch {figures['epoch'] + 1}, "
         f"{figures['training_seconds']:.0f} s. Next: foveal evaluate {folder} --data …"
     )
     print(folder)
@@ -138,11 +143,17 @@ def explain(
     else:
         for answer in answers:
             if "error" not in answer:
-                best = answer["probabilities"][0]
                 picture = f"  {answer['picture']}" if "picture" in answer else ""
-                print(f"{answer['path']}: {best['class']} ({best['probability']:.1%}){picture}")
+                print(f"{answer['path']}: {_said(answer)}{picture}")
     if failed:
         raise typer.Exit(1)
+
+
+def _said(answer: dict[str, Any]) -> str:
+    if "probabilities" not in answer:
+        return f"rebuilt with a mean squared error of {answer['rebuilding_mse']:.4f}"
+    best = answer["probabilities"][0]
+    return f"{best['class']} ({best['probability']:.1%})"
 
 
 @app.command()

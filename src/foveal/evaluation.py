@@ -28,7 +28,7 @@ def evaluate_on(
     """
     from foveal.data import load_images
     from foveal.metrics import evaluate
-    from foveal.models.focus_model import FocusModel
+    from foveal.models import FocusModel, ImageClassifier, PatchReconstructor
 
     keep_freed_memory()
     network = zoo.load(model)
@@ -39,11 +39,11 @@ def evaluate_on(
         "data_dir": data_dir,
     }
     images = load_images(data, split, **options)
-    train = load_images(data, "train", **options) if isinstance(network, FocusModel) else None
-    if network.inputs.classes and len(images.classes) != network.num_classes:
-        raise UserError(
-            f"{model} knows {network.num_classes} classes, but {data} has {len(images.classes)}."
-        )
+    probed = isinstance(network, FocusModel | PatchReconstructor)
+    train = load_images(data, "train", **options) if probed else None
+    known = network.num_classes if isinstance(network, ImageClassifier) else None
+    if known is not None and network.inputs.classes and len(images.classes) != known:
+        raise UserError(f"{model} knows {known} classes, but {data} has {len(images.classes)}.")
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
     return evaluate(network, images, train, name=model, seed=seed)
@@ -117,6 +117,8 @@ def zoo_cards() -> list[dict[str, Any]]:
 
 _COLUMNS = (
     ("accuracy", "accuracy", "{:.2%}"),
+    ("rebuilding_mse", "MSE", "{:.4f}"),
+    ("rebuilding_ssim", "SSIM", "{:.3f}"),
     ("evidence_fraction", "evidence", "{:.1%}"),
     ("position_leakage", "leakage", "{:.2f}"),
     ("content_following", "content", "{:.2f}"),

@@ -15,11 +15,12 @@ from foveal.geometry import corners_px, from_px, patch_mask, to_px
 class Look(NamedTuple):
     """What one forward pass saw and said, for images (B, C, H, W)."""
 
-    logits: Tensor  # (B, classes)
+    logits: Tensor  # (B, classes); (B, 0) of a model that names no classes
     keypoints: Tensor | None = None  # (B, K, 2)
     patches: Tensor | None = None  # (B, K, C, P, P), normalised as the model sees them
     scales: Tensor | None = None  # (B, K) spacing in pixels; None means 1
     maps: Tensor | None = None  # (B, M, H, W), raw weights
+    rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Explanation:
 
     Attributes:
         images: (B, C, H, W) in [0, 1], as given to the model.
-        logits: (B, classes), those of the very path that saw the evidence.
+        logits: (B, classes), those of the very path that saw the evidence; (B, 0) of a model
+            that names no classes.
         keypoints: (B, K, 2) in grid units, or None.
         patches: (B, K, C, P, P) in [0, 1], or None.
         scales: (B, K) pixels from one patch sample to the next, or None for 1.
         maps: (B, M, H, W) raw attention weights, or None.
+        rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
         classes: a name for each class.
         method: who explains: the model itself, or a post-hoc method's name.
         cost: forward passes that the explanation took, the answer included.
@@ -46,6 +49,7 @@ class Explanation:
     patches: Tensor | None = None
     scales: Tensor | None = None
     maps: Tensor | None = None
+    rebuilt: Tensor | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
     cost: float = 1.0
@@ -102,13 +106,8 @@ class Explanation:
         return [self[index]._to_dict(top) for index in range(len(self))]
 
     def _to_dict(self, top: int) -> dict[str, Any]:
-        probabilities, order = self.probabilities[0].sort(descending=True)
         answer: dict[str, Any] = {
-            "prediction": self.class_name(int(order[0])),
-            "probabilities": [
-                {"class": self.class_name(int(i)), "probability": float(p)}
-                for p, i in zip(probabilities[:top], order[:top], strict=True)
-            ],
+            **self._answer_dict(top),
             "size_px": {"height": self.size[0], "width": self.size[1]},
             "evidence_fraction": float(self.evidence.float().mean()),
             "method": self.method,
@@ -119,6 +118,19 @@ class Explanation:
             answer["keypoints"] = self._keypoint_dicts(self.patch_size)
         if self.maps is not None:
             answer["attention"] = self._peak_dicts(self.maps[0])
+        return answer
+
+    def _answer_dict(self, top: int) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+        if self.logits.shape[1]:
+            probabilities, order = self.probabilities[0].sort(descending=True)
+            answer["prediction"] = self.class_name(int(order[0]))
+            answer["probabilities"] = [
+                {"class": self.class_name(int(i)), "probability": float(p)}
+                for p, i in zip(probabilities[:top], order[:top], strict=True)
+            ]
+        if self.rebuilt is not None:
+            answer["rebuilding_mse"] = float((self.rebuilt[0] - self.images[0]).square().mean())
         return answer
 
     def _peak_dicts(self, maps: Tensor) -> list[dict[str, float]]:

@@ -153,3 +153,57 @@ def patch_mask(
     across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
     down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
     return (down[..., :, None] & across[..., None, :]).any(dim=1)
+
+
+def look_at(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+    """Cut the whole-pixel patches nearest to keypoints, with a gradient for those.
+
+    The patches are plain slices; their gradient is that of the bilinear samples beside them
+    (straight-through estimator, Bengio et al. 2013, arXiv:1308.3432).
+
+    Args:
+        images: (B, C, H, W).
+        keypoints: (B, K, 2) in grid units.
+        patch_size: side P in pixels.
+
+    Returns:
+        Patches (B, K, C, P, P) and the keypoints (B, K, 2) where they were cut.
+
+    Raises:
+        ValueError: the image is smaller than a patch.
+    """
+    whole = snap(keypoints, patch_size, (images.shape[-2], images.shape[-1]))
+    patches = slice_patches(images, whole, patch_size)
+    if keypoints.requires_grad:
+        # What is added is exactly zero, so that with and without gradients the answer is the
+        # same bit for bit; it carries the gradient to the keypoints alone.
+        beside = extract_patches(images.detach(), keypoints, patch_size)
+        patches = patches + (beside - beside.detach())
+        whole = whole + (keypoints - keypoints.detach())
+    return patches, whole
+
+
+def soft_mask(keypoints: Tensor, patch_size: int, size: Size, softness_px: float) -> Tensor:
+    """Return how much each pixel is covered by any patch, from 0 to 1, with soft edges.
+
+    A patch covers a pixel by the product of two sigmoids of its distance from the patch's edge,
+    across and down; several patches cover it as chances that are independent do.
+
+    Args:
+        keypoints: (B, K, 2) in grid units.
+        patch_size: side P in pixels.
+        size: height and width of the image in pixels.
+        softness_px: width in pixels of the edges.
+
+    Returns:
+        (B, 1, H, W).
+    """
+    centre = to_px(keypoints, size)
+    height, width = size
+    covered = []
+    for index, length in ((1, height), (0, width)):
+        steps = torch.arange(length, dtype=centre.dtype, device=centre.device)
+        inside = patch_size / 2 - (centre[..., index, None] - steps).abs()
+        covered.append((inside / softness_px).sigmoid())  # (B, K, length)
+    bare = (1 - covered[0][..., :, None] * covered[1][..., None, :]).prod(dim=1)
+    return 1 - bare[:, None]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foveal.errors import UserError
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -48,3 +50,23 @@ class ImageSet:
         masks = None if self.masks is None else self.masks[indices]
         images, labels = self.images[indices], self.labels[indices]
         return replace(self, images=images, labels=labels, paths=paths, masks=masks)
+
+    def few(self, count: int, seed: int = 0) -> "ImageSet":
+        """Return `count` images drawn by chance, as many of each class as can be.
+
+        Raises:
+            UserError: there are not so many.
+        """
+        if count > len(self):
+            raise UserError(
+                f"Expected at most {len(self)} images, as {self.name} has, not {count}."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
+        labels = self.labels[order]
+        # The first of every class, then the second of every class, and so on.
+        turns = torch.zeros_like(labels)
+        for label in labels.unique():
+            own = labels == label
+            turns[own] = torch.arange(int(own.sum()))
+        return self.subset(order[turns.argsort(stable=True)[:count]])

@@ -7,12 +7,14 @@ from foveal.detectors.controls import Centre, Grid, RandomKeypoints
 from foveal.detectors.corners import Harris, ShiTomasi
 from foveal.detectors.detector import Detector
 from foveal.detectors.heatmap import HeatmapDetector
+from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
 from foveal.errors import build_named, check_named
 
 DETECTORS: dict[str, type[Detector]] = {
     "heatmap": HeatmapDetector,
     "regression": RegressionDetector,
+    "reconstruction": ReconstructionDetector,
     "harris": Harris,
     "shi-tomasi": ShiTomasi,
     "random": RandomKeypoints,
@@ -49,6 +51,7 @@ __all__ = [
     "Harris",
     "HeatmapDetector",
     "RandomKeypoints",
+    "ReconstructionDetector",
     "RegressionDetector",
     "ShiTomasi",
     "build_detector",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector
+from foveal.detectors.features import convolutions
 from foveal.geometry import from_px
 
 
@@ -30,26 +31,20 @@ class HeatmapDetector(Detector):
         self.keypoints = keypoints
         self.in_channels = in_channels
         self.widths = list(widths)
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for index, width in enumerate(widths):
-            stride = 2 if index % 2 == 0 else 1
-            layers += [
-                nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-            channels = width
-        self.features = nn.Sequential(*layers)
+        self.features, channels = convolutions(in_channels, widths, strides=(2, 1))
         self.heatmaps = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the mean place (B, K, 2) of each heatmap, for normalised images (B, C, H, W)."""
-        heat = self.heatmaps(self.features(images))  # (B, K, h, w)
-        height, width = heat.shape[-2:]
-        weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
-        x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
-        y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)
-        mean_x = (weights.sum(-2) * x_px).sum(-1)  # (B, K)
-        mean_y = (weights.sum(-1) * y_px).sum(-1)
-        return from_px(torch.stack([mean_x, mean_y], dim=-1), (height, width))  # (B, K, 2)
+        return mean_place(self.heatmaps(self.features(images)))
+
+
+def mean_place(heat: Tensor) -> Tensor:
+    """Return the mean place (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax."""
+    height, width = heat.shape[-2:]
+    weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
+    x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
+    y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)
+    mean_x = (weights.sum(-2) * x_px).sum(-1)  # (B, K)
+    mean_y = (weights.sum(-1) * y_px).sum(-1)
+    return from_px(torch.stack([mean_x, mean_y], dim=-1), (height, width))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector
+from foveal.detectors.features import convolutions
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
 
@@ -28,16 +29,7 @@ class RegressionDetector(Detector):
         self.keypoints = keypoints
         self.in_channels = in_channels
         self.widths = list(widths)
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for width in widths:
-            layers += [
-                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
-            channels = width
-        self.features = nn.Sequential(*layers)
+        self.features, channels = convolutions(in_channels, widths, strides=(2,))
         self.places = nn.Linear(channels * GRID**2, keypoints * 2)
 
     def forward(self, images: Tensor) -> Tensor:

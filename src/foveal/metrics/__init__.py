@@ -9,11 +9,13 @@ from foveal.metrics.figures import evaluate
 from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
+from foveal.metrics.rebuilding import Rebuilding, rebuilding
 
 __all__ = [
     "Following",
     "Looks",
     "MapsWorth",
+    "Rebuilding",
     "accuracy",
     "content_following",
     "evaluate",
@@ -26,4 +28,5 @@ __all__ = [
     "position_leakage",
     "predict_logits",
     "random_focus_accuracy",
+    "rebuilding",
 ]

@@ -10,10 +10,10 @@ from torch.backends import mha
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal.metrics.looks import evaluating
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 
-def parameters(model: ImageClassifier) -> int:
+def parameters(model: ImageModel) -> int:
     """Return how many numbers of the model are learned; buffers do not count."""
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -37,7 +37,7 @@ _UNCOUNTED = {
 }
 
 
-def macs(model: ImageClassifier, size: tuple[int, int]) -> int:
+def macs(model: ImageModel, size: tuple[int, int]) -> int:
     """Return the multiply-adds of one forward pass of one image of `size` (H, W) in pixels.
 
     torch's FLOP counter, halved: convolutions, linear layers and attention. It counts bilinear
@@ -60,7 +60,7 @@ def macs(model: ImageClassifier, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def latency_ms(model: ImageClassifier, size: tuple[int, int], repeats: int = 50) -> float:
+def latency_ms(model: ImageModel, size: tuple[int, int], repeats: int = 50) -> float:
     """Return the median milliseconds of a forward pass of one image, on one thread.
 
     Args:
@@ -79,7 +79,7 @@ def latency_ms(model: ImageClassifier, size: tuple[int, int], repeats: int = 50)
     return 1000 * statistics.median(seconds[3:])
 
 
-def _seconds(model: ImageClassifier, image: Tensor) -> float:
+def _seconds(model: ImageModel, image: Tensor) -> float:
     started = time.perf_counter()
     model(image)
     if image.is_cuda:
@@ -87,7 +87,7 @@ def _seconds(model: ImageClassifier, image: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _image(model: ImageClassifier, size: tuple[int, int]) -> Tensor:
+def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:
     # Noise of its own generator: the caller's random numbers stay what they were.
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, model.in_channels, *size, generator=generator)

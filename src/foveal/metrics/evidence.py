@@ -3,11 +3,11 @@
 from foveal.data import ImageSet
 from foveal.geometry import patch_mask
 from foveal.metrics.looks import Looks, look_over
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 
 def evidence_fraction(
-    model: ImageClassifier, test: ImageSet, *, batch_size: int = 500, looks: Looks | None = None
+    model: ImageModel, test: ImageSet, *, batch_size: int = 500, looks: Looks | None = None
 ) -> float:
     """Return the share of an image's pixels that its patches cover together, mean over `test`.
 

@@ -15,9 +15,12 @@ from foveal.metrics.evidence import evidence_fraction
 from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
+from foveal.metrics.rebuilding import rebuilding
 from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel
+from foveal.models.reconstructor import PatchReconstructor
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Subject:
         seed: of all that is drawn at random.
     """
 
-    model: Any  # an ImageClassifier, of the kind that the metric is for
+    model: Any  # an ImageModel, of the kind that the metric is for
     test: ImageSet
     train: ImageSet | None
     batch_size: int
@@ -53,7 +56,6 @@ class Subject:
 Metric = Callable[[Subject], Any]
 
 METRICS: dict[str, Metric] = {
-    "accuracy": lambda s: accuracy(s.model, s.test, **s.shared),
     "parameters": lambda s: parameters(s.model),
     "macs": lambda s: macs(s.model, s.looks.size),
     "evidence_fraction": lambda s: evidence_fraction(s.model, s.test, **s.shared),
@@ -81,14 +83,22 @@ FOCUS_METRICS: dict[str, Metric] = {
 ATTENTION_METRICS: dict[str, Metric] = {
     "attention": lambda s: maps_worth(s.model, s.test, s.seed, batch_size=s.batch_size)._asdict(),
 }
+REBUILDING_METRICS: dict[str, Metric] = {
+    "rebuilding": lambda s: rebuilding(s.model, s.test, batch_size=s.batch_size)._asdict(),
+    "position_leakage": _leakage,
+}
 METRICS_OF: dict[Any, dict[str, Metric]] = {  # kind of model -> metrics of its own
+    # What it answers comes first; every model is one of these two.
+    ImageClassifier: {"accuracy": lambda s: accuracy(s.model, s.test, **s.shared)},
+    PatchReconstructor: REBUILDING_METRICS,
+    # Where it looks.
     FocusModel: FOCUS_METRICS,
     AttentionModel: ATTENTION_METRICS,
 }
 
 
 def evaluate(
-    model: ImageClassifier,
+    model: ImageModel,
     test: ImageSet,
     train: ImageSet | None = None,
     *,
@@ -110,10 +120,11 @@ def evaluate(
         progress: called with the name of each metric before it is measured.
 
     Returns:
-        model, data, split, images, accuracy, parameters, macs, evidence_fraction, latency_ms
-        (median, one image, one thread), for focus models position_leakage, content_following,
-        position_following and random_focus_accuracy, for attention nets
-        shuffled_attention_accuracy and uniform_attention_accuracy, input_size ([height, width] in
+        model, data, split, images, parameters, macs, evidence_fraction, latency_ms (median, one
+        image, one thread), for classifiers accuracy, for focus models position_leakage,
+        content_following, position_following and random_focus_accuracy, for attention nets
+        shuffled_attention_accuracy and uniform_attention_accuracy, for reconstructors
+        rebuilding_mse, rebuilding_ssim and position_leakage, input_size ([height, width] in
         pixels) and seed. Plain numbers and strings, as JSON takes them.
 
     Raises:
@@ -129,9 +140,10 @@ def evaluate(
         "split": test.split,
         "images": len(test),
     }
-    metrics = dict(METRICS)
-    for kind, more in METRICS_OF.items():
-        metrics |= more if isinstance(model, kind) else {}
+    metrics: dict[str, Metric] = {}
+    answer, *own = (more for kind, more in METRICS_OF.items() if isinstance(model, kind))
+    for more in (answer, METRICS, *own):
+        metrics |= more
     for label, measure in metrics.items():
         if progress is not None:
             progress(label)
@@ -143,9 +155,11 @@ def evaluate(
     return {**figures, "input_size": list(subject.looks.size), "seed": seed}
 
 
-def _check(model: ImageClassifier, data: ImageSet) -> None:
+def _check(model: ImageModel, data: ImageSet) -> None:
     if len(data) == 0:
         raise UserError(f"Expected images in {data.name} ({data.split}), but there are none.")
+    if not isinstance(model, ImageClassifier):
+        return
     least, greatest = int(data.labels.min()), int(data.labels.max())
     if least < 0 or greatest >= model.num_classes:
         raise UserError(

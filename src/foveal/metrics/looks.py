@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveal.errors import UserError
 from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Looks:
 
 
 @contextmanager
-def evaluating(model: ImageClassifier) -> Iterator[None]:
+def evaluating(model: ImageModel) -> Iterator[None]:
     """Put a model in evaluation mode without gradients; each part gets its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -44,12 +44,12 @@ def evaluating(model: ImageClassifier) -> Iterator[None]:
             module.training = training
 
 
-def as_floats(model: ImageClassifier, images: Tensor) -> Tensor:
+def as_floats(model: ImageModel, images: Tensor) -> Tensor:
     """Return uint8 images as floats in [0, 1], of the model's type and on its device."""
     return images.to(model.mean.device, model.mean.dtype) / 255
 
 
-def look_over(model: ImageClassifier, images: Tensor, batch_size: int = 500) -> Looks:
+def look_over(model: ImageModel, images: Tensor, batch_size: int = 500) -> Looks:
     """Look at uint8 images (N, C, H, W), `batch_size` of them at a time.
 
     Raises:
@@ -72,8 +72,8 @@ def look_over(model: ImageClassifier, images: Tensor, batch_size: int = 500) -> 
     )
 
 
-def _look(model: ImageClassifier, images: Tensor) -> Look:
-    model._check(images)
+def _look(model: ImageModel, images: Tensor) -> Look:
+    model.check(images)
     look = model.look((images - model.mean) / model.std)
     # Patches are kept for their shape alone: those of 60,000 images need not be held.
     patches = None if look.patches is None else look.patches[:1].cpu()

@@ -11,6 +11,7 @@ from foveal.errors import UserError
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import Looks, look_over
 from foveal.models.focus_model import FocusModel
+from foveal.models.reconstructor import PatchReconstructor
 
 STEPS = 2000
 BATCH = 512
@@ -18,7 +19,7 @@ CHECKS = 40  # times in a training that the held-out images choose the best prob
 
 
 def position_leakage(
-    model: FocusModel,
+    model: FocusModel | PatchReconstructor,
     train: ImageSet,
     test: ImageSet,
     seed: int = 0,
@@ -37,7 +38,7 @@ def position_leakage(
     explain?".
 
     Args:
-        model: a focus model; its mode and device stay as they are.
+        model: a model with keypoints; its mode and device stay as they are.
         train: labelled images, best those that the model was trained on; at least 10.
         test: labelled images that the probe is not trained on.
         seed: of the probe; the caller's random numbers stay what they were.
@@ -55,7 +56,8 @@ def position_leakage(
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         inputs, questions = _standardised(_places(seen), _places(looks))
-        probe = _trained(inputs, train.labels.clone(), model.num_classes)
+        classes = int(max(train.labels.max(), test.labels.max())) + 1
+        probe = _trained(inputs, train.labels.clone(), classes)
         with torch.no_grad():
             return share_equal(probe(questions).argmax(dim=1), test.labels)
 

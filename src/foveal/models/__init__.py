@@ -1,4 +1,4 @@
-"""Models: images -> logits, and what they looked at."""
+"""Models: images -> logits or the image rebuilt, and what they looked at."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +8,16 @@ from foveal.detectors import build_detector
 from foveal.errors import build_named, check_arguments, check_named
 from foveal.models.attention import AttentionNet
 from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.classifier import ImageClassifier
 from foveal.models.cnn import SmallCNN
+from foveal.models.decoders import build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel, Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
 from foveal.models.published_attention import PublishedAttention
+from foveal.models.reconstructor import PatchReconstructor
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.zoom import ZoomNet
@@ -27,7 +30,9 @@ __all__ = [
     "FocusModel",
     "FocusNet",
     "ImageClassifier",
+    "ImageModel",
     "Inputs",
+    "PatchReconstructor",
     "PlainNet",
     "PublishedAttention",
     "PublishedFocus",
@@ -38,11 +43,12 @@ __all__ = [
     "model_name",
 ]
 
-MODELS: dict[str, type[ImageClassifier]] = {
+MODELS: dict[str, type[ImageModel]] = {
     model.name: model
     for model in (
         FocusNet,
         ZoomNet,
+        PatchReconstructor,
         AttentionNet,
         SANet,
         SmallCNN,
@@ -54,10 +60,11 @@ MODELS: dict[str, type[ImageClassifier]] = {
 }
 
 
-def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
+def build_model(settings: Mapping[str, Any]) -> ImageModel:
     """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
 
-    A `detector`, a `backbone` and `inputs` are settings of their own. The weights are new.
+    A `detector`, a `decoder`, a `backbone` and `inputs` are settings of their own. The weights
+    are new.
 
     Raises:
         UserError: a name or an argument is not known (the nearest one is named), is missing or of
@@ -69,12 +76,14 @@ def build_model(settings: Mapping[str, Any]) -> ImageClassifier:
         arguments["detector"] = build_detector(arguments["detector"])
     if "backbone" in arguments:
         arguments["backbone"] = build_backbone(arguments["backbone"])
+    if "decoder" in arguments:
+        arguments["decoder"] = build_decoder(arguments["decoder"])
     if isinstance(arguments.get("inputs"), Mapping):
         check_arguments("inputs", Inputs, arguments["inputs"])
         arguments["inputs"] = Inputs(**arguments["inputs"])
     return build_named(f"model {name!r}", MODELS[name], arguments)
 
 
-def model_name(model: ImageClassifier) -> str:
+def model_name(model: ImageModel) -> str:
     """Return the name of a model's kind in `MODELS`."""
     return type(model).name

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError, unknown_name
 from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import Inputs
+from foveal.models.image_model import Inputs
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")

@@ -1,53 +1,15 @@
-"""What every model is: an image classifier whose answer and explanation are one path."""
+"""What every classifier is: logits, and what was looked at for them."""
 
-import json
-import os
-import warnings
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from abc import ABC
 
-import torch
-from huggingface_hub import PyTorchModelHubMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.errors import UserError
-from foveal.explanation import Explanation, Look
+from foveal.models.image_model import ImageModel, Inputs
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What images a model expects.
-
-    Attributes:
-        size: height and width in pixels that it was trained on, or None for any.
-        mean: per channel, subtracted from images in [0, 1].
-        std: per channel, divided by.
-        classes: a name for each class, in the order of the logits.
-    """
-
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    classes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        # JSON and YAML give lists.
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-
-
-_HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-
-
-class ImageClassifier(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
+class ImageClassifier(ImageModel, ABC):
     """An image classifier that can say what it looked at.
-
-    A subclass is final, has a `name` and implements `look`; `forward` is the logits of that look
-    and `explain` returns all of it, so that an explanation cannot drift from its decision.
 
     Args:
         in_channels: channels C of the images.
@@ -58,142 +20,16 @@ class ImageClassifier(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal
         UserError: `inputs` fit neither the channels nor the classes.
     """
 
-    name: ClassVar[str]  # in `MODELS` and in config.json
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, in_channels: int, num_classes: int, inputs: Inputs):
-        super().__init__()
-        self._check_inputs(in_channels, num_classes, inputs)
-        self.in_channels = in_channels
-        self.num_classes = num_classes
-        self.inputs = inputs
-        # The hub mixin has collected the arguments; the name says whose they are.
-        self._hub_mixin_config = {"name": self.name, **self.settings()}
-        mean = torch.tensor(inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
-        std = torch.tensor(inputs.std or (1.0,)).reshape(1, -1, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-
-    @staticmethod
-    def _check_inputs(in_channels: int, num_classes: int, inputs: Inputs) -> None:
-        for field, values in (("mean", inputs.mean), ("std", inputs.std)):
-            if len(values) not in (0, 1, in_channels):
-                raise UserError(
-                    f"Expected {in_channels} numbers in inputs.{field}, one a channel, "
-                    f"but got {len(values)}."
-                )
+        super().__init__(in_channels, inputs)
         if len(inputs.classes) not in (0, num_classes):
             raise UserError(
                 f"Expected {num_classes} names in inputs.classes, one a class, "
                 f"but got {len(inputs.classes)}."
             )
-
-    @abstractmethod
-    def look(self, images: Tensor) -> Look:
-        """Decide on normalised images (B, C, H, W), and keep what was looked at."""
+        self.num_classes = num_classes
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1]."""
-        self._check(images)
+        self.check(images)
         return self.look((images - self.mean) / self.std).logits
-
-    @torch.no_grad()
-    def explain(self, images: Tensor, batch_size: int = 256) -> Explanation:
-        """Return what the model looks at in images, and its answer.
-
-        Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1].
-            batch_size: images in one forward pass; bounds the memory.
-
-        Raises:
-            ValueError: the images are not of the model's shape or type.
-        """
-        self._check(images)
-        self._warn(images)
-        training = self.training
-        self.eval()
-        try:
-            parts = [self._explain_batch(batch) for batch in images.split(batch_size)]
-        finally:
-            self.train(training)
-        return Explanation.concatenate(parts)
-
-    def _explain_batch(self, images: Tensor) -> Explanation:
-        device = self.mean.device
-        look = self.look((images.to(device) - self.mean) / self.std)
-        patches = look.patches
-        if patches is not None:
-            patches = patches * self.std[:, None] + self.mean[:, None]
-        found = Look(look.logits, look.keypoints, patches, look.scales, look.maps)
-        on_cpu = {name: t.cpu() for name, t in found._asdict().items() if t is not None}
-        return Explanation(images=images.cpu(), classes=tuple(self.inputs.classes), **on_cpu)
-
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
-                f"Expected images (B, {self.in_channels}, H, W), but got {tuple(images.shape)}. "
-                f"This model reads {self.in_channels} channel(s)."
-            )
-        if not images.is_floating_point():
-            raise ValueError(
-                f"Expected images of floats in [0, 1], but got {images.dtype}. "
-                "Divide bytes by 255: images.float() / 255."
-            )
-        if images.shape[0] == 0:  # len() would fix the batch size of an export
-            raise ValueError("Expected at least one image, but got none.")
-
-    def _warn(self, images: Tensor) -> None:
-        size = self.inputs.size
-        if size is not None and tuple(images.shape[-2:]) != tuple(size):
-            warnings.warn(
-                f"This model was trained on images of {size[0]}x{size[1]} pixels and gets "
-                f"{images.shape[-2]}x{images.shape[-1]}: do not trust its answer.",
-                stacklevel=3,
-            )
-        if images.amin() < 0 or images.amax() > 1:
-            warnings.warn(
-                "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3
-            )
-
-    def settings(self) -> dict[str, Any]:
-        """Return what `build_model` builds this model from again, as `config.json` keeps it."""
-        return dict(cast(dict[str, Any], self._hub_mixin_config or {}))
-
-    def save_weights(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into a folder, each whole or not at all."""
-        from safetensors.torch import save_file
-
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        partial = folder / "model.safetensors.partial"
-        save_file(state, partial)
-        os.replace(partial, folder / "model.safetensors")
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "config.json")
-
-    @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any
-    ) -> "ImageClassifier":
-        """Load from a folder or the Hub; safetensors only, every weight present.
-
-        Raises:
-            UserError: the weights are damaged or of another model.
-        """
-        from huggingface_hub import hf_hub_download
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
-
-        local = Path(model_id) / "model.safetensors"
-        options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
-        weights = local if local.is_file() else hf_hub_download(model_id, local.name, **options)
-        model = cls(**kwargs)
-        try:
-            load_model(model, weights, strict=strict, device=map_location)
-        except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"The weights in {weights} are damaged or of another model: {reason[:200]}"
-            ) from error
-        return model.eval()

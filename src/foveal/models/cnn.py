@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import Inputs
 
 
 class SmallCNN(ImageClassifier):

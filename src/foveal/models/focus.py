@@ -5,9 +5,9 @@ from torch import Tensor
 
 from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Look
-from foveal.geometry import extract_patches, slice_patches, snap
-from foveal.models.classifier import Inputs
+from foveal.geometry import look_at
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import Inputs
 from foveal.models.patch_classifier import PatchClassifier
 
 
@@ -72,12 +72,5 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
 
     def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
         """Classify from whole-pixel patches at the places nearest to the keypoints (B, K, 2)."""
-        whole = snap(keypoints, self.patch_size, (images.shape[-2], images.shape[-1]))
-        patches = slice_patches(images, whole, self.patch_size)  # (B, K, C, P, P)
-        if keypoints.requires_grad:
-            # What is added is exactly zero, so that with and without gradients the answer is the
-            # same bit for bit; it carries the gradient to the keypoints alone.
-            beside = extract_patches(images.detach(), keypoints, self.patch_size)
-            patches = patches + (beside - beside.detach())
-            whole = whole + (keypoints - keypoints.detach())
+        patches, whole = look_at(images, keypoints, self.patch_size)
         return Look(self.classifier(patches, whole), whole, patches)

@@ -50,5 +50,5 @@ class FocusModel(ImageClassifier, ABC):
         Raises:
             ValueError: the images are not of the model's shape or type.
         """
-        self._check(images)
+        self.check(images)
         return self.decide((images - self.mean) / self.std, keypoints, scales).logits

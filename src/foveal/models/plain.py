@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import Inputs
 
 
 class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from foveal.errors import unknown_name
 from foveal.explanation import Look
 from foveal.geometry import extract_patches, from_aligned
-from foveal.models.classifier import Inputs
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import Inputs
 
 KINDS = ("focus", "corners", "zoom")
 HARRIS_K = 0.04

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foveal.backbones.vgg import halve
 from foveal.errors import UserError
 from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import Inputs
+from foveal.models.image_model import Inputs
 
 OUTPUTS = 1000
 PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from foveal.backbones.vgg import halve
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import Inputs
 from foveal.models.local_attention import (
     SHARE,
     PairwiseAttention,

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from foveal.explanation import Look
-from foveal.models.classifier import ImageClassifier, Inputs
+from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import Inputs
 
 
 class VGG16(ImageClassifier):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from foveal.explanation import Look
 from foveal.geometry import extract_patches
-from foveal.models.classifier import Inputs
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import Inputs
 from foveal.models.patch_classifier import PatchClassifier
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them

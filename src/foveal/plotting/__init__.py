@@ -9,6 +9,7 @@ from foveal.plotting.curves import frontier, learning_curves
 from foveal.plotting.figures import draw_classes, draw_image, explanation_figure, gallery
 from foveal.plotting.maps import attention_grid, combined, draw_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
+from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
 
 __all__ = [
     "COLOURS",
@@ -31,5 +32,7 @@ __all__ = [
     "gallery",
     "learning_curves",
     "new_figure",
+    "rebuilding_grid",
     "relative",
+    "sample_grid",
 ]

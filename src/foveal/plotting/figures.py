@@ -7,6 +7,7 @@ from torch import Tensor
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
 from foveal.plotting.maps import LABEL, combined, draw_map, relative, scale_end
 from foveal.plotting.patches import draw_frames, draw_patch
+from foveal.plotting.rebuilding import rebuilding_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +60,17 @@ def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
 def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     """Draw one image: numbered patch frames, the patches enlarged, the classes.
 
+    Of a reconstructor: the patches, what was rebuilt from them and what was lost.
+
     Args:
         explanation: an `Explanation` of one image.
         title: above it all.
     """
+    if explanation.rebuilt is not None:
+        figure = rebuilding_grid(explanation)
+        if title:
+            figure.suptitle(short(title, 60), fontsize=10, color=INK)
+        return figure
     patches = None if explanation.patches is None else explanation.patches[0]
     between = 0.0
     if patches is not None:

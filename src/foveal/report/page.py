@@ -69,13 +69,27 @@ FIGURES: tuple[tuple[str, str, str, str, str], ...] = (
         "… and when it must weigh every place alike",
         "lower",
     ),
+    (
+        "rebuilding_mse",
+        "MSE",
+        "{:.4f}",
+        "mean squared error of the image rebuilt from the patches, pixels from 0 to 1",
+        "lower",
+    ),
+    (
+        "rebuilding_ssim",
+        "SSIM",
+        "{:.2f}",
+        "structural similarity of the image rebuilt from the patches, 1 for equal ones",
+        "higher",
+    ),
     ("parameters", "parameters", "{:,}", "learned values", "lower"),
     ("macs", "MACs", "{:,}", "multiply-adds for one image", "lower"),
     ("latency_ms", "ms", "{:.2f}", "milliseconds for one image, one thread, median", "lower"),
 )
 SHOWN = 10  # images under every model
 WRONG = 10  # most confident mistakes of each
-MAPPED = 4  # images whose attention is shown depth by depth
+MAPPED = 4  # images whose attention is shown depth by depth, or that are shown rebuilt
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def write_report(
     pages = Environment(loader=loader, autoescape=select_autoescape(default=True))
     page = pages.get_template("template.html").render(
         title=title,
-        lead=_lead(entries[0]),
+        lead=_lead(next(filter(_names_classes, entries), entries[0])),
         models=[_model(entry, _shown(entries)) for entry in entries],
         columns=[{"name": n, "means": m, "better": b} for _, n, _, m, b in _shown(entries)],
         curves=_curves(entries),
@@ -149,6 +163,9 @@ def _lead(entry: ReportEntry) -> dict[str, Any]:
     """Return the first picture: one image, drawn large."""
     index = _typical(entry)
     one = entry.explanation[index]
+    if not _names_classes(entry):
+        alt = f"An image, what {entry.name} looked at in it, and what it rebuilt from that"
+        return {"picture": inline(one.figure()), "name": entry.name, "answer": "", "alt": alt}
     answer = one.class_name(int(one.predictions[0]))
     return {
         "picture": inline(one.figure()),
@@ -159,8 +176,14 @@ def _lead(entry: ReportEntry) -> dict[str, Any]:
     }
 
 
+def _names_classes(entry: ReportEntry) -> bool:
+    return entry.explanation.logits.shape[1] > 0
+
+
 def _typical(entry: ReportEntry) -> int:
     """Return the number of an image that is answered rightly, with middling confidence."""
+    if not _names_classes(entry):
+        return 0
     right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
     if len(right) == 0:
         right = torch.arange(len(entry.labels))
@@ -185,20 +208,23 @@ def _shown(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str, str, str
 
 
 def _model(entry: ReportEntry, rows: Sequence[tuple[str, str, str, str, str]]) -> dict[str, Any]:
+    cells = [_cell(entry.card.get(key), form) for key, _, form, _, _ in rows]
+    shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
+    if not _names_classes(entry):
+        few = _pick(entry.explanation, torch.arange(min(MAPPED, len(entry.labels))))
+        return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "answers": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     sure = explanation.probabilities[wrong].amax(dim=1)
-    wrong = wrong[sure.argsort(descending=True)][:WRONG]
+    worst = wrong[sure.argsort(descending=True)][:WRONG]
     spread = torch.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).long()
     return {
-        "name": entry.name,
-        "note": entry.note,
-        "cells": [_cell(entry.card.get(key), form) for key, _, form, _, _ in rows],
+        **shown,
+        "answers": True,
         "gallery": _gallery(entry, spread),
         "closer": _closer(entry),
-        "mistakes": _gallery(entry, wrong) if len(wrong) else None,
-        "wrong": int((explanation.predictions != labels).sum()),
-        "shown": len(labels),
+        "mistakes": _gallery(entry, worst) if len(worst) else None,
+        "wrong": len(wrong),
     }
 
 
@@ -216,7 +242,7 @@ def _cell(value: Any, form: str) -> str:
 
 
 def _curves(entries: Sequence[ReportEntry]) -> str | None:
-    curves = {entry.name: entry.curve for entry in entries if entry.curve}
+    curves = {e.name: e.curve for e in entries if e.curve and "val_accuracy" in e.curve}
     return inline(plotting.learning_curves(curves)) if curves else None
 
 

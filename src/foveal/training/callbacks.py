@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+from foveal.training.module import RecipeModule
 
 
 class Curve(L.Callback):
-    """Keeps one row an epoch and writes them to metrics.csv; goes on where a run is resumed."""
+    """Keeps one row an epoch and writes them to metrics.csv; goes on where a run is resumed.
 
-    def __init__(self, path: Path):
+    Args:
+        path: of the file.
+        columns: names of what the module logs.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]):
         self.path = path
+        self.columns = columns
         self.rows: list[dict[str, float]] = []
         self.started = 0.0
 
@@ -30,7 +37,7 @@ class Curve(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch}
-        for name in COLUMNS[1:-1]:
+        for name in self.columns:
             row[name] = round(float(trainer.callback_metrics[name]), 6)
         row["seconds"] = round(time.perf_counter() - self.started, 3)
         self.rows.append(row)
@@ -40,7 +47,7 @@ class Curve(L.Callback):
     def _write(self) -> None:
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, ["epoch", *self.columns, "seconds"])
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(partial, self.path)
@@ -54,13 +61,11 @@ class Curve(L.Callback):
         self.rows = list(state_dict["rows"])
 
     def row_of(self, checkpoint: str, keep: str) -> dict[str, float]:
-        """Return epoch and val_accuracy of the weights that are kept."""
+        """Return the row of the weights that are kept."""
         if keep == "best":
             number = int(Path(checkpoint).stem.rpartition("-")[2])
-            row = next(row for row in self.rows if row["epoch"] == number)
-        else:
-            row = self.rows[-1]
-        return {"epoch": int(row["epoch"]), "val_accuracy": row["val_accuracy"]}
+            return next(row for row in self.rows if row["epoch"] == number)
+        return self.rows[-1]
 
 
 class Progress(RichProgressBar):
@@ -92,23 +97,23 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the averaged weights in place, with statistics of their own."""
         super().on_validation_epoch_start(trainer, pl_module)
-        module: Any = pl_module  # a ClassifierModule
+        module: Any = pl_module  # a RecipeModule
         if self.batches:
             batches = (module.floats(batch.to(module.device)) for batch in self.batches)
             update_bn(batches, module.model)
 
 
 def run_callbacks(
-    out: Path, progress: bool, average: AveragedWeights | None = None
+    out: Path, module: RecipeModule, progress: bool, average: AveragedWeights | None = None
 ) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
     """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
-    curve = Curve(out / "metrics.csv")  # before the checkpoints, which keep its rows
+    curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
     # One for each: Lightning's save_last writes only when there is a new best.
     best = ModelCheckpoint(
         filename="best-{epoch:04d}",
         auto_insert_metric_name=False,
-        monitor="val_accuracy",
-        mode="max",
+        monitor=module.monitor,
+        mode=module.mode,
         **_everywhere(out),
     )
     last = ModelCheckpoint(filename="last", **_everywhere(out))

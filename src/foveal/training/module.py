@@ -1,4 +1,4 @@
-"""The Lightning module that trains any classifier by a recipe."""
+"""The Lightning modules that train models by a recipe: what all share, and the classifiers'."""
 
 from typing import Any
 
@@ -10,20 +10,26 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
 from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 from foveal.training.losses import classification_loss, mask_loss
 from foveal.training.recipe import Recipe, Training
 
 
-class ClassifierModule(L.LightningModule):
-    """Cross-entropy on augmented batches of bytes; validation on the images as they are."""
+class RecipeModule(L.LightningModule):
+    """What every training shares: seeds, the optimizer and its schedule, and a loss that is sane.
 
-    def __init__(self, model: ImageClassifier, recipe: Recipe, steps: int):
+    A subclass logs the `columns`, an epoch's means.
+    """
+
+    columns: tuple[str, ...]  # of metrics.csv, between the epoch and its seconds
+    monitor: str  # the column that says which weights are best
+    mode: str  # `max` or `min`
+
+    def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.steps = steps
-        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""
@@ -32,40 +38,26 @@ class ClassifierModule(L.LightningModule):
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Return the loss of one batch of bytes and labels."""
-        # A mask, where there is one, moves with its image as a channel of it.
-        pixels, labels = self.recipe.augment.move(self.floats(batch[0])), batch[1]
-        images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
-        masks = pixels[:, self.model.in_channels :]
-        look = self.model.look((images - self.model.mean) / self.model.std)
-        logits, weight = look.logits, self.recipe.training.mask_weight
-        loss = classification_loss(logits, labels, self.recipe.training)
-        if look.maps is not None and masks.shape[1]:
-            loss = loss + weight * mask_loss(look.maps, masks)
+    def check_loss(self, loss: Tensor, index: int) -> None:
+        """Stop where the loss of step `index` is no longer a number.
+
+        Raises:
+            UserError: says what to do about it.
+        """
         if not torch.isfinite(loss):
             raise UserError(
                 f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "
                 "The last good checkpoint is kept; try a lower training.lr."
             )
-        self.train_accuracy(logits, labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Measure loss and accuracy on one batch."""
-        images, labels = self.floats(batch[0]), batch[1]
-        logits = self.model(images)
-        self.val_accuracy(logits, labels)
-        loss = F.cross_entropy(logits, labels)
-        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
-        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimizer and schedule, as Lightning takes them."""
+        optimizer = make_optimizer(self.model, self.recipe.training)
+        return self.scheduled(optimizer)
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Return an optimizer with the recipe's schedule."""
         training = self.recipe.training
-        optimizer = make_optimizer(self.model, training)
         if training.schedule == "constant":
             return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -83,7 +75,46 @@ class ClassifierModule(L.LightningModule):
         return (images.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
-def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Optimizer:
+class ClassifierModule(RecipeModule):
+    """Cross-entropy on augmented batches of bytes; validation on the images as they are."""
+
+    columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    monitor, mode = "val_accuracy", "max"
+
+    def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
+        super().__init__(model, recipe, steps)
+        assert isinstance(model, ImageClassifier)
+        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the loss of one batch of bytes and labels."""
+        # A mask, where there is one, moves with its image as a channel of it.
+        pixels, labels = self.recipe.augment.move(self.floats(batch[0])), batch[1]
+        images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
+        masks = pixels[:, self.model.in_channels :]
+        look = self.model.look((images - self.model.mean) / self.model.std)
+        logits, weight = look.logits, self.recipe.training.mask_weight
+        loss = classification_loss(logits, labels, self.recipe.training)
+        if look.maps is not None and masks.shape[1]:
+            loss = loss + weight * mask_loss(look.maps, masks)
+        self.check_loss(loss, index)
+        self.train_accuracy(logits, labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Measure loss and accuracy on one batch."""
+        images, labels = self.floats(batch[0]), batch[1]
+        logits = self.model(images)
+        self.val_accuracy(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
+        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
+
+
+def make_optimizer(model: ImageModel, training: Training) -> torch.optim.Optimizer:
     """Return the recipe's optimizer; only weights of two dimensions or more decay."""
     groups = _groups(model, training)
     if training.optimizer == "sgd":
@@ -95,7 +126,7 @@ def make_optimizer(model: ImageClassifier, training: Training) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=training.lr)
 
 
-def _groups(model: ImageClassifier, training: Training) -> list[dict[str, Any]]:
+def _groups(model: ImageModel, training: Training) -> list[dict[str, Any]]:
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     fast = {id(layer.bias) for layer in norms} if training.bias_lr != 1 else set()
     parameters = [p for p in model.parameters() if p.requires_grad]

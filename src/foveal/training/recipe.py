@@ -23,12 +23,16 @@ class Data:
         channels: 1 for grey, 3 for colour; None takes what the images have.
         masks: a folder built like that of the images, with a mask for each training image that
             attention maps are drawn to; empty for none.
+        limit: training images to use, as many of each class as can be; 0 for all.
+        draw: seed of which those are.
     """
 
     name: str = "mnist-5k"
     size: tuple[int, int] | None = None
     channels: int | None = None
     masks: str = ""
+    limit: int = 0
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Training:
             for the averaged weights, before each validation (Izmailov et al. 2018); 0 for none,
             then they are averaged as the weights are, and lag where the weights move fast.
         keep: which weights are kept, `best` on the validation images or `last`.
+        start: a zoo name or run folder whose weights are taken over before training, of all parts
+            named as in this model; empty for new weights.
+        freeze: part of the model that is not trained, such as `detector`; empty for none.
         seed: of the weights, the order of the images and the augmentation.
     """
 
@@ -76,7 +83,29 @@ class Training:
     average: float = 0.0
     recalibrate: int = 0
     keep: str = "best"
+    start: str = ""
+    freeze: str = ""
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What a `reconstructor` makes small: terms of the loss and their weights, 0 for none.
+
+    Attributes:
+        pixel: mean squared error of the pixels, from 0 to 1.
+        perceptual: mean squared error of a random net's features (Liu et al. 2021).
+        diversity: overlap of the patches, so that keypoints do not pile up.
+        kl: divergence of a VAE's latent vectors from the prior, in nats for each number of the
+            image.
+        adversarial: of a discriminator of small regions, trained beside it.
+    """
+
+    pixel: float = 1.0
+    perceptual: float = 0.0
+    diversity: float = 0.0
+    kl: float = 0.0
+    adversarial: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +117,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     training: Training = field(default_factory=Training)
+    rebuild: Rebuild = field(default_factory=Rebuild)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as YAML and the card keep them."""
@@ -103,7 +133,12 @@ _CHOICES = {
     "keep": ("best", "last"),
 }
 _SHARES = ("training.average", "training.momentum", "training.label_smoothing", "training.warmup")
-_SECTIONS: dict[str, type] = {"data": Data, "augment": Augment, "training": Training}
+_SECTIONS: dict[str, type] = {
+    "data": Data,
+    "augment": Augment,
+    "training": Training,
+    "rebuild": Rebuild,
+}
 
 
 def recipe_names() -> list[str]:

@@ -19,8 +19,14 @@ from foveal.data import ImageSet, load_images, with_masks
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
-from foveal.models import MODELS, AttentionModel, build_model
-from foveal.models.classifier import ImageClassifier
+from foveal.models import (
+    MODELS,
+    AttentionModel,
+    ImageModel,
+    PatchReconstructor,
+    build_model,
+)
+from foveal.models.decoders import DECODERS
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
 
@@ -69,6 +75,8 @@ def train(
         )
         for split in ("train", "val")
     }
+    if recipe.data.limit:
+        sets["train"] = sets["train"].few(recipe.data.limit, recipe.data.draw)
     if recipe.data.masks:
         sets["train"] = with_masks(sets["train"], source, recipe.data.masks)
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
@@ -78,6 +86,7 @@ def train(
     if recipe.data.masks and not isinstance(model, AttentionModel):
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
     _whiten(model, sets["train"])
+    _start(model, recipe)
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
     seconds = time.perf_counter() - started
@@ -92,7 +101,7 @@ def train(
         "trained_on": sets["train"].name,
         "train_images": len(sets["train"]),
         "val_images": len(sets["val"]),
-        "val_accuracy": best["val_accuracy"],
+        **{name: value for name, value in best.items() if name.startswith("val_")},
         "epoch": best["epoch"],
         "training_seconds": round(seconds, 1),
         "recipe": recipe.to_dict(),
@@ -111,32 +120,62 @@ def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
     """Return the recipe's model settings, completed by what the images are."""
     channels = images.images.shape[1]
     sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
+    rebuilds = recipe.model.get("name") == PatchReconstructor.name
     settings = {
-        "num_classes": len(images.classes),
+        **({} if rebuilds else {"num_classes": len(images.classes)}),
         "inputs": {
             "size": list(images.images.shape[-2:]),
             "mean": [round(float(v), 4) for v in sample.mean(dim=(0, 2, 3))],
             "std": [round(max(float(v), 1e-3), 4) for v in sample.std(dim=(0, 2, 3))],
-            "classes": list(images.classes),
+            "classes": [] if rebuilds else list(images.classes),
         },
         **recipe.model,
     }
     # What sees the image is told its channels, where the recipe has not.
     parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
+    given: dict[str, Any] = {"in_channels": channels, "size": list(images.images.shape[-2:])}
     for part, known in parts.items():
         if isinstance(settings.get(part), Mapping):
-            settings[part] = _with_channels(settings[part], known, channels)
-    return _with_channels(settings, MODELS, channels)
+            settings[part] = _completed(settings[part], known, given)
+    if isinstance(settings.get("decoder"), Mapping) and isinstance(settings["detector"], Mapping):
+        given |= {k: v for k, v in settings["detector"].items() if k == "keypoints"}
+        given |= {k: v for k, v in settings.items() if k == "patch_size"}
+        settings["decoder"] = _completed(settings["decoder"], DECODERS, given)
+    return _completed(settings, MODELS, {"in_channels": channels})
 
 
-def _with_channels(settings: dict[str, Any], known: Mapping[str, Any], channels: int) -> Any:
+def _completed(settings: dict[str, Any], known: Mapping[str, Any], given: dict[str, Any]) -> Any:
+    """Return settings with those given values that their kind takes and that they lack."""
     kind = known.get(settings.get("name", ""))
-    if kind is None or "in_channels" not in inspect.signature(kind).parameters:
-        return settings
-    return {"in_channels": channels, **settings}
+    takes = {} if kind is None else inspect.signature(kind).parameters
+    return {**{key: value for key, value in given.items() if key in takes}, **settings}
 
 
-def _whiten(model: ImageClassifier, images: ImageSet) -> None:
+def _start(model: ImageModel, recipe: Recipe) -> None:
+    """Take over the recipe's first weights, and freeze what it does not train."""
+    from foveal import zoo
+
+    if recipe.training.start:
+        theirs = zoo.load(recipe.training.start).state_dict()
+        ours = model.state_dict()
+        parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
+        shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
+        expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
+        if not shared or {key: value.shape for key, value in shared.items()} != expected:
+            raise UserError(
+                f"{recipe.training.start} has no weights that fit this model: its parts named alike"
+                f" ({', '.join(sorted(parts)) or 'none'}) must be built alike."
+            )
+        model.load_state_dict(shared, strict=False)
+    if recipe.training.freeze:
+        part = getattr(model, recipe.training.freeze, None)
+        if not isinstance(part, torch.nn.Module):
+            names = [name for name, _ in model.named_children()]
+            raise unknown_name("part to freeze", recipe.training.freeze, names)
+        part.requires_grad_(False).eval()
+
+
+def _whiten(model: ImageModel, images: ImageSet) -> None:
     """Set the filters of a whitening first layer, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
@@ -190,7 +229,7 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> Path:
 
 
 def _fit(
-    model: ImageClassifier,
+    model: ImageModel,
     recipe: Recipe,
     sets: dict[str, ImageSet],
     out: Path,
@@ -199,11 +238,12 @@ def _fit(
     precision: str,
     progress: bool,
 ) -> dict[str, Any]:
-    """Run Lightning; return path, val_accuracy and epoch of the weights to keep."""
+    """Run Lightning; return path, epoch and validation figures of the weights to keep."""
     import lightning as L
 
     from foveal.training.callbacks import AveragedWeights, loggers, run_callbacks
-    from foveal.training.module import ClassifierModule
+    from foveal.training.module import ClassifierModule, RecipeModule
+    from foveal.training.reconstruction import ReconstructionModule
 
     with quiet_lightning():
         training = recipe.training
@@ -217,21 +257,24 @@ def _fit(
             recipe.augment.alternate,
         )
         validation = Batches(sets["val"].images, sets["val"].labels, 1000)
-        module = ClassifierModule(model, recipe, training.epochs * len(batches))
+        rebuilds = isinstance(model, PatchReconstructor)
+        kind: type[RecipeModule] = ReconstructionModule if rebuilds else ClassifierModule
+        module = kind(model, recipe, training.epochs * len(batches))
         module = module.to(memory_format=torch.channels_last)
         average = None
         if training.average:
             order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
             few = sets["train"].images[order[: training.recalibrate]]
             average = AveragedWeights(training.average, few, training.batch_size)
-        callbacks, best, curve = run_callbacks(out, progress, average)
+        callbacks, best, curve = run_callbacks(out, module, progress, average)
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=devices,
             precision=precision,  # type: ignore[arg-type]
             logger=loggers(out),
             callbacks=callbacks,
-            gradient_clip_val=training.clip or None,
+            # What steps by hand clips by hand.
+            gradient_clip_val=(training.clip or None) if module.automatic_optimization else None,
             enable_model_summary=False,
             enable_progress_bar=progress,
             num_sanity_val_steps=0,
@@ -243,7 +286,8 @@ def _fit(
     if trainer.interrupted:
         raise KeyboardInterrupt
     path = best.best_model_path if training.keep == "best" else str(last)
-    return {"path": path, **curve.row_of(path, training.keep)}
+    row = curve.row_of(path, training.keep)
+    return {"path": path, "epoch": int(row["epoch"]), module.monitor: row[module.monitor]}
 
 
 @contextmanager

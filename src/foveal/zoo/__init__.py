@@ -7,7 +7,7 @@ from typing import Any
 
 from foveal.errors import UserError, unknown_name
 from foveal.models import build_model
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 _FILES = ("config.json", "model.safetensors")
 
@@ -17,7 +17,7 @@ def names() -> list[str]:
     return sorted(p.name for p in _weights().iterdir() if (p / "model.safetensors").is_file())
 
 
-def load(model: str | Path) -> ImageClassifier:
+def load(model: str | Path) -> ImageModel:
     """Return a trained model, in evaluation mode, on the CPU.
 
     Args:
@@ -85,7 +85,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _fill(network: ImageClassifier, path: Path) -> None:
+def _fill(network: ImageModel, path: Path) -> None:
     """Copy weights into a model, and say so where they are corrupt or another model's."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

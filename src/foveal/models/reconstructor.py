@@ -1,0 +1,93 @@
+"""The patch reconstructor: find keypoints, cut patches, rebuild the image from them alone."""
+
+from torch import Tensor
+
+from foveal.detectors import Detector, build_detector, detector_settings
+from foveal.errors import UserError
+from foveal.explanation import Look
+from foveal.geometry import look_at, patch_mask, soft_mask
+from foveal.models.decoders import (
+    Decoder,
+    Rebuilt,
+    Seen,
+    build_decoder,
+    decoder_settings,
+)
+from foveal.models.image_model import ImageModel, Inputs
+
+
+class PatchReconstructor(
+    ImageModel,
+    coders={
+        Detector: (detector_settings, build_detector),
+        Decoder: (decoder_settings, build_decoder),
+    },
+):
+    """Looks at a few small patches and rebuilds the image from them; no label is ever seen.
+
+    A detector that lets the image be rebuilt well has found what is in it. Each patch is whole
+    pixels of the image. In training the gradient reaches the detector through the patches, as in
+    `FocusNet`, and through the edges of what was seen (straight-through estimator, Bengio et al.
+    2013): the decoder gets hard edges, the gradient is that of soft ones.
+
+    Args:
+        detector: images -> keypoints.
+        decoder: patches and their places -> image.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        softness_px: width in pixels of the soft edges.
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: softness_px is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from foveal.detectors import ReconstructionDetector
+        >>> from foveal.models.decoders import ConvDecoder
+        >>> model = PatchReconstructor(ReconstructionDetector(keypoints=5), ConvDecoder(1))
+        >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
+        (2, 1, 28, 28)
+    """
+
+    name = "reconstructor"
+
+    def __init__(
+        self,
+        detector: Detector,
+        decoder: Decoder,
+        patch_size: int = 7,
+        in_channels: int = 1,
+        softness_px: float = 1.0,
+        inputs: Inputs = Inputs(),
+    ):
+        super().__init__(in_channels, inputs)
+        if not softness_px > 0:
+            raise UserError(f"Expected softness_px above 0, but got {softness_px!r}.")
+        self.detector = detector
+        self.decoder = decoder
+        self.patch_size = patch_size
+        self.softness_px = softness_px
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return rebuilt images (B, C, H, W) in [0, 1] for images (B, C, H, W) in [0, 1]."""
+        self.check(images)
+        return self.rebuild((images - self.mean) / self.std)[1].images
+
+    def look(self, images: Tensor) -> Look:
+        """Find places in normalised images (B, C, H, W), then rebuild from the patches there."""
+        seen, rebuilt = self.rebuild(images)
+        none = images.new_zeros(len(images), 0)
+        return Look(none, seen.keypoints, seen.patches, rebuilt=rebuilt.images)
+
+    def rebuild(self, images: Tensor) -> tuple[Seen, Rebuilt]:
+        """Return what was seen of normalised images (B, C, H, W), and what was made of it."""
+        size = (images.shape[-2], images.shape[-1])
+        keypoints = self.detector(images)
+        patches, whole = look_at(images, keypoints, self.patch_size)
+        mask = patch_mask(whole.detach(), self.patch_size, size)[:, None].to(images.dtype)
+        if keypoints.requires_grad:
+            soft = soft_mask(keypoints, self.patch_size, size, self.softness_px)
+            mask = mask + (soft - soft.detach())
+        seen = Seen(patches, whole, images * mask, mask)
+        return seen, self.decoder(seen)

@@ -1,0 +1,125 @@
+"""Training without labels: the image is to be rebuilt from the patches."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.models.reconstructor import PatchReconstructor
+from foveal.training.losses import RandomFeatures, divergence, overlap
+from foveal.training.module import RecipeModule
+from foveal.training.recipe import Recipe
+
+
+class ReconstructionModule(RecipeModule):
+    """Rebuilds augmented batches of bytes; the labels that come with them are not read.
+
+    The terms of the loss and their weights are the recipe's `rebuild`. With `adversarial`, a
+    discriminator of small regions is trained beside the model: hinge losses (Lim & Ye 2017), and
+    spectral normalisation to keep it steady (Miyato et al. 2018).
+    """
+
+    columns = ("train_loss", "train_mse", "val_loss", "val_mse")
+    monitor, mode = "val_mse", "min"
+
+    model: PatchReconstructor
+    discriminator: "Discriminator | None"
+
+    def __init__(self, model: PatchReconstructor, recipe: Recipe, steps: int):
+        super().__init__(model, recipe, steps)
+        self.rebuild = recipe.rebuild
+        self.automatic_optimization = False  # there may be two optimizers, in turn
+        self.features = RandomFeatures(model.in_channels) if self.rebuild.perceptual else None
+        self.discriminator = Discriminator(model.in_channels) if self.rebuild.adversarial else None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Make one step on a batch of bytes."""
+        images = self.recipe.augment(self.floats(batch[0]))
+        optimizers = self.optimizers()
+        first, *rest = optimizers if isinstance(optimizers, list) else [optimizers]
+        seen, rebuilt = self.model.rebuild((images - self.model.mean) / self.model.std)
+        loss, mse = self._loss(images, seen, rebuilt)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+            loss = loss - self.rebuild.adversarial * self.discriminator(rebuilt.images).mean()
+            self.discriminator.requires_grad_(True)
+        self.check_loss(loss, index)
+        self._step(first, loss)
+        if self.discriminator is not None:
+            real = F.relu(1 - self.discriminator(images)).mean()
+            made = F.relu(1 + self.discriminator(rebuilt.images.detach())).mean()
+            self._step(rest[0], real + made)
+        schedules = self.lr_schedulers() or []
+        for schedule in schedules if isinstance(schedules, list) else [schedules]:
+            schedule.step()  # type: ignore[call-arg]
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self.log("train_mse", mse, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Measure the loss and the mean squared error on one batch."""
+        images = self.floats(batch[0])
+        seen, rebuilt = self.model.rebuild((images - self.model.mean) / self.model.std)
+        loss, mse = self._loss(images, seen, rebuilt)
+        count = len(images)
+        self.log("val_loss", loss, batch_size=count, sync_dist=True)
+        self.log("val_mse", mse, prog_bar=True, batch_size=count, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Return the recipe's optimizer, and the discriminator's where there is one."""
+        found = [super().configure_optimizers()]
+        if self.discriminator is not None:
+            rate = self.recipe.training.lr
+            betas = (0.5, 0.99)  # little momentum: its opponent moves (Radford et al. 2016)
+            found.append(
+                self.scheduled(torch.optim.Adam(self.discriminator.parameters(), rate, betas))
+            )
+        return found if len(found) > 1 else found[0]
+
+    def _loss(self, images: Tensor, seen: Any, rebuilt: Any) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss, without the adversary, and the mean squared error."""
+        weights = self.rebuild
+        mse = F.mse_loss(rebuilt.images, images)
+        loss = weights.pixel * mse
+        if self.features is not None:
+            loss = loss + weights.perceptual * self.features.distance(rebuilt.images, images)
+        if weights.diversity:
+            size = (images.shape[-2], images.shape[-1])
+            piled = overlap(seen.keypoints, self.model.patch_size, size)
+            loss = loss + weights.diversity * piled
+        if rebuilt.mean is not None:
+            numbers = images[0].numel()
+            spread = divergence(rebuilt.mean, rebuilt.log_variance) / numbers
+            loss = loss + weights.kl * spread
+        return loss, mse
+
+    def _step(self, optimizer: Any, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.recipe.training.clip:
+            self.clip_gradients(optimizer, self.recipe.training.clip, "norm")
+        optimizer.step()
+
+
+class Discriminator(nn.Module):
+    """Tells regions of real images from regions of rebuilt ones (PatchGAN, Isola et al. 2017).
+
+    Args:
+        in_channels: channels of the images.
+        width: channels of the first convolution, twice as many at half the resolution.
+    """
+
+    def __init__(self, in_channels: int, width: int = 32):
+        super().__init__()
+        sizes = ((in_channels, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 1))
+        layers: list[nn.Module] = []
+        for before, after, stride in sizes:
+            conv = nn.Conv2d(before, after, 3, stride=stride, padding=1)
+            layers += [nn.utils.parametrizations.spectral_norm(conv), nn.LeakyReLU(0.2)]
+        last = nn.Conv2d(2 * width, 1, 3, padding=1)
+        self.layers = nn.Sequential(*layers, nn.utils.parametrizations.spectral_norm(last))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return how real each region of images (B, C, H, W) looks, (B, 1, h, w)."""
+        found: Tensor = self.layers(images * 2 - 1)
+        return found
