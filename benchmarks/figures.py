@@ -108,7 +108,8 @@ def attention_table() -> str:
                 f"{card['latency_ms']:.2f}",
             ]
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    none = "None is in the zoo yet; `foveal train cifar10-attention` trains one."
+    return "\n".join(lines) if len(lines) > 2 else none
 
 
 def cost_table() -> str:
@@ -143,7 +144,7 @@ def cost_table() -> str:
             f"\nThe same recipe with {found['seeds']} seeds; spread is the standard deviation "
             "(`python benchmarks/seeds.py`).",
         ]
-    return "\n".join(lines) or "Not measured yet."
+    return "\n".join(lines)
 
 
 def speed_table() -> str:

@@ -89,26 +89,29 @@ class MLPDecoder(Decoder):
 class ConvDecoder(Decoder):
     """Convolutions over the patches laid out on an empty image, down to coarse places and back.
 
-    A U-Net (Ronneberger et al. 2015) of the image with holes and the mask of what was seen.
+    A U-Net (Ronneberger et al. 2015) of the image with holes and the mask of what was seen. Its
+    finest places are 2x2 pixels (Shi et al. 2016, "sub-pixel convolution"), which costs a third.
 
     Args:
         in_channels: channels C.
         widths: output channels at each resolution; each is half of the one before.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int] = (24, 48, 64, 96)):
+    def __init__(self, in_channels: int, widths: Sequence[int] = (32, 64, 96)):
         super().__init__()
         self.in_channels, self.widths = in_channels, list(widths)
-        down, up = [_convolutions(in_channels + 1, widths[0], 1)], []
+        down, up = [_convolutions(4 * (in_channels + 1), widths[0], 1)], []
         for fine, coarse in pairwise(widths):
             down.append(_convolutions(fine, coarse, 2))
             up.append(_convolutions(coarse + fine, fine, 1))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.last = nn.Conv2d(widths[0], in_channels, 1)
+        self.last = nn.Conv2d(widths[0], 4 * in_channels, 3, padding=1)
 
     def forward(self, seen: Seen) -> Rebuilt:
         """Return the rebuilt images."""
-        features = torch.cat([seen.shown, seen.mask], dim=1)
+        height, width = seen.mask.shape[-2:]
+        even = F.pad(torch.cat([seen.shown, seen.mask], dim=1), (0, width % 2, 0, height % 2))
+        features = F.pixel_unshuffle(even, 2)  # (B, 4 (C + 1), H / 2, W / 2)
         finer = []
         for block in self.down:
             features = block(features)
@@ -117,7 +120,8 @@ class ConvDecoder(Decoder):
         for block in reversed(self.up):
             beside = finer.pop()
             features = block(torch.cat([resized(features, beside), beside], dim=1))
-        return Rebuilt(self.last(features).sigmoid())
+        images = F.pixel_shuffle(self.last(features), 2)[..., :height, :width]
+        return Rebuilt(images.sigmoid())
 
 
 class VAEDecoder(Decoder):
