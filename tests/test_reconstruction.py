@@ -186,7 +186,7 @@ def test_few_images_are_as_many_of_each_class_and_follow_the_draw():
 
 @pytest.fixture(scope="session")
 def saliency_run(unlabelled, tmp_path_factory):
-    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=16"])
+    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=40"])
     out = tmp_path_factory.mktemp("saliency") / "run"
     return train(recipe, out, data=str(unlabelled), progress=False)
 
