@@ -26,8 +26,8 @@ def adopt(run: Path) -> None:
     """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
-    focus = isinstance(zoo.load(run), FocusModel | SmallCNN)
-    limit = MEGABYTE if focus else 8 * MEGABYTE
+    small = isinstance(zoo.load(run), FocusModel | SmallCNN)
+    limit = MEGABYTE if small else 8 * MEGABYTE
     target = WEIGHTS / name
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -35,7 +35,7 @@ def adopt(run: Path) -> None:
             shutil.copyfile(run / file, folder / file)
         weights = folder / "model.safetensors"
         card["weights"] = "float32"
-        if not focus and weights.stat().st_size > MEGABYTE:
+        if not small and weights.stat().st_size > MEGABYTE:
             card["weights"] = "float16"
             halve(weights)
         if weights.stat().st_size > limit:
@@ -45,7 +45,8 @@ def adopt(run: Path) -> None:
         for file in ("config.json", "model.safetensors", "metrics.csv"):
             shutil.copyfile(folder / file, target / file)
     write_json({**card, "figures": figures}, target / "card.json")
-    print(f"{name}: {figures['accuracy']:.2%} on the test set", flush=True)
+    reached = figures.get("accuracy", figures.get("rebuilding_mse"))
+    print(f"{name}: {reached:.4f} on the test set", flush=True)
 
 
 def halve(weights: Path) -> None:

@@ -19,6 +19,7 @@ ROWS = {
     "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
     "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
     "corners-wide": "`-corners-wide`: corners, at most 25 %",
+    "focus-unlabelled": "`-focus-unlabelled`: 5 of 7×7, places found without labels",
     "focus-published": "`-focus-published`: the original's net, our pipeline",
     "corners-published": "`-corners-published`: the original's net, our pipeline",
     "cnn": "`-cnn`: sees the whole image",
@@ -51,6 +52,8 @@ def accuracy_table() -> str:
             published = " | ".join(f"{ORIGINAL[kind][data]} %" for data in DATASETS)
             lines.append(f"| *the original's {kind} model, as published* | {published} |")
         cells = [_percent(figures(f"{data}-{kind}").get("accuracy")) for data in DATASETS]
+        if set(cells) == {"–"}:
+            continue
         strong = kind in ("focus", "focus-wide", "corners", "corners-wide")
         cells = [f"**{cell}**" if strong and cell != "–" else cell for cell in cells]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -171,6 +174,45 @@ def speed_table() -> str:
     return "\n".join(lines)
 
 
+def rebuilding_table() -> str:
+    """Return what benchmarks/rebuilding.py measured."""
+    path = ROOT / "docs" / "rebuilding.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text())
+    controls = ("random", "grid", "harris", "centre")
+    lines = [
+        "| MSE (SSIM) | patches | learned | random | grid | Harris | centre | lower by |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for data, row in found.items():
+        side = row["patch_size"]
+        cells = [f"`{data}-saliency`", f"{row['keypoints']} of {side}x{side}"]
+        for way in ("learned", *controls):
+            error = row["errors"][way]
+            cells.append(f"{error['rebuilding_mse']:.4f} ({error['rebuilding_ssim']:.2f})")
+        lines.append("| " + " | ".join([*cells, _percent(row["lower_by"], 0)]) + " |")
+    return "\n".join(lines)
+
+
+def few_labels_table() -> str:
+    """Return what benchmarks/few_labels.py measured."""
+    path = ROOT / "docs" / "few_labels.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text())
+    lines = [
+        f"| {found['labels']} labels, {found['draws']} draws | mean | spread | each draw |",
+        "|---|---:|---:|---|",
+        *(
+            f"| {way} | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
+            f"| {', '.join(map(_percent, row['accuracies']))} |"
+            for way, row in found["ways"].items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def _percent(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f} %"
 
@@ -184,6 +226,8 @@ TABLES = {
     "honesty": honesty_table,
     "attention": attention_table,
     "cost": cost_table,
+    "rebuilding": rebuilding_table,
+    "few-labels": few_labels_table,
     "speed": speed_table,
 }
 

@@ -290,6 +290,7 @@ def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
         ("model.detector.widths=[9,9]", "its parts named alike .detector. must be built alike"),
         ("training.freeze=detectr", "Did you mean 'detector'"),
         ("training.start=nowhere", "nowhere"),
+        ("recalibrate=64", "would measure the frozen part anew"),
     ],
 )
 def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(

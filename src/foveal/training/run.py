@@ -168,6 +168,11 @@ def _start(model: ImageModel, recipe: Recipe) -> None:
             )
         model.load_state_dict(shared, strict=False)
     if recipe.training.freeze:
+        if recipe.training.recalibrate:
+            raise UserError(
+                "training.recalibrate would measure the frozen part anew: set it to 0, or freeze "
+                "nothing."
+            )
         part = getattr(model, recipe.training.freeze, None)
         if not isinstance(part, torch.nn.Module):
             names = [name for name, _ in model.named_children()]
