@@ -131,7 +131,7 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
 
 
 def _colour_bar(figure: Any, drawn: Any, grid: Any) -> None:
-    bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25)
+    bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25, format="{x:g}")
     bar.set_label(LABEL, fontsize=7)
     bar.ax.tick_params(labelsize=7)
 

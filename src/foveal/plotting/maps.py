@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABEL = "attention, times an even share"
+LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
 
 
 def relative(maps: Tensor) -> Tensor:
@@ -30,16 +31,26 @@ def combined(maps: Tensor) -> Tensor:
 
 
 def scale_end(heats: Tensor) -> float:
-    """Return where the colours of relative maps end: at their greatest, and not below 1."""
-    return max(float(heats.max()), 1.0)
+    """Return where the colours of relative maps end: at their greatest, and not below 10.
+
+    From a tenth of an even share to ten times as much, an even share is in the middle.
+    """
+    return max(float(heats.max()), 1 / LEAST)
 
 
 def draw_map(axes: "Axes", image: Tensor, heat: Tensor, greatest: float) -> Any:
-    """Draw a relative map (H, W) over an image (C, H, W) in grey, from 0 to `greatest`."""
+    """Draw a relative map (H, W) over an image (C, H, W) in grey, up to `greatest`.
+
+    The colours are logarithmic: a net often gives one place fifty times its share, beside which
+    on an even scale all others would look alike.
+    """
+    from matplotlib.colors import LogNorm
+
+    norm = LogNorm(LEAST, greatest)
     grey = image.mean(dim=0, keepdim=True)
     axes.imshow(pixels(grey), interpolation="nearest")
     drawn = axes.imshow(
-        heat.numpy(), cmap="magma", alpha=0.65, interpolation="bilinear", vmin=0, vmax=greatest
+        heat.clamp(min=LEAST).numpy(), cmap="magma", alpha=0.65, norm=norm, interpolation="bilinear"
     )
     axes.set_axis_off()
     return drawn
@@ -72,7 +83,7 @@ def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for place, heat in zip(grid[row, 1:], heats, strict=True):
             drawn = draw_map(place, explanation.images[row], heat, greatest)
-    figure.colorbar(drawn, ax=grid, fraction=0.03, aspect=30, label=LABEL)
+    figure.colorbar(drawn, ax=grid, fraction=0.03, aspect=30, label=LABEL, format="{x:g}")
     return figure
 
 
