@@ -8,7 +8,8 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.errors import UserError
-from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN
+from foveal.models import AttentionNet, FocusNet, Inputs, PatchReconstructor, SmallCNN
+from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
 from foveal.report.page import FIGURES
 
@@ -74,6 +75,23 @@ def test_every_figure_that_a_model_has_is_explained_and_where_it_is_missing_is_a
 def test_each_model_but_the_first_is_shown_closely_if_it_shows_what_it_saw(page):
     closer = re.findall(r'alt="What ([^"]+) saw, enlarged"', page)
     assert closer == ["weighs", "cuts"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_a_reconstructor_rebuilt_is_shown_beside_classifiers_or_alone(
+    entries, tmp_path, beside
+):
+    model = PatchReconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
+    explanation = model.explain(torch.rand(6, 1, 28, 28))
+    card = {"rebuilding_mse": 0.0123, "rebuilding_ssim": 0.71, "data": "mnist-5k", "images": 6}
+    curve = {"epoch": [0.0], "val_mse": [0.0123]}
+    entry = ReportEntry("rebuilds", card, explanation, torch.zeros(6, dtype=torch.long), curve)
+    others = entries[:2] if beside else []
+    page = write_report([entry, *others], tmp_path).read_text(encoding="utf-8")
+    assert "<td>0.0123</td>" in page
+    assert ">rebuilds<" in page
+    assert ("98.7%" in page) == beside
+    assert all(re.search(r'alt="[^"]{20,}"', found) for found in re.findall(r"<img [^>]*>", page))
 
 
 def test_nothing_but_the_page_is_left(entries, tmp_path):
