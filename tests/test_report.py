@@ -11,7 +11,7 @@ from foveal.errors import UserError
 from foveal.models import AttentionNet, FocusNet, Inputs, PatchReconstructor, SmallCNN
 from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
-from foveal.report.page import FIGURES
+from foveal.report.page import FIGURES, _spread
 
 EVIL = "<script>alert(1)</script>"
 
@@ -92,6 +92,14 @@ def test_what_a_reconstructor_rebuilt_is_shown_beside_classifiers_or_alone(
     assert ">rebuilds<" in page
     assert ("98.7%" in page) == beside
     assert all(re.search(r'alt="[^"]{20,}"', found) for found in re.findall(r"<img [^>]*>", page))
+
+
+def test_the_images_that_are_shown_are_of_all_classes_though_these_are_in_order():
+    labels = torch.arange(100) // 10
+    explanation = SmallCNN().eval().explain(torch.rand(100, 1, 28, 28))
+    entry = ReportEntry("any", {}, explanation, labels)
+    assert labels[_spread(entry, 10)].tolist() == list(range(10))
+    assert labels[_spread(entry, 4)].tolist() == [0, 3, 6, 9]
 
 
 def test_nothing_but_the_page_is_left(entries, tmp_path):

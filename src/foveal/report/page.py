@@ -194,7 +194,7 @@ def _typical(entry: ReportEntry) -> int:
 def _closer(entry: ReportEntry) -> str | None:
     """Return what the model saw of a few images: its maps depth by depth, or one's patches."""
     if entry.explanation.maps is not None:
-        rows = torch.arange(min(MAPPED, len(entry.labels)))
+        rows = _spread(entry, MAPPED)
         picked = _pick(entry.explanation, rows)
         return inline(plotting.attention_grid(picked, entry.labels[rows]))
     if entry.explanation.patches is None:
@@ -211,21 +211,25 @@ def _model(entry: ReportEntry, rows: Sequence[tuple[str, str, str, str, str]]) -
     cells = [_cell(entry.card.get(key), form) for key, _, form, _, _ in rows]
     shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _names_classes(entry):
-        few = _pick(entry.explanation, torch.arange(min(MAPPED, len(entry.labels))))
+        few = _pick(entry.explanation, _spread(entry, MAPPED))
         return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "answers": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     sure = explanation.probabilities[wrong].amax(dim=1)
     worst = wrong[sure.argsort(descending=True)][:WRONG]
-    spread = torch.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).long()
     return {
         **shown,
         "answers": True,
-        "gallery": _gallery(entry, spread),
+        "gallery": _gallery(entry, _spread(entry, SHOWN)),
         "closer": _closer(entry),
         "mistakes": _gallery(entry, worst) if len(worst) else None,
         "wrong": len(wrong),
     }
+
+
+def _spread(entry: ReportEntry, count: int) -> Tensor:
+    """Return the numbers of some images from the first to the last; classes are often in order."""
+    return torch.linspace(0, len(entry.labels) - 1, min(count, len(entry.labels))).long()
 
 
 def _gallery(entry: ReportEntry, chosen: Tensor) -> str:
