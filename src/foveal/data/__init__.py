@@ -1,18 +1,28 @@
-"""Data: named datasets, class folders, Parquet shards and the Hub -> images in memory."""
+"""Data: named and generated sets, class folders, Parquet shards, the Hub -> images in memory."""
 
-import os
 from pathlib import Path
 
 from foveal.data.fitting import fitted
+from foveal.data.generated import Mosaics, mosaics, planted_marks
 from foveal.data.images import ImageSet, Problem
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
+from foveal.data.place import data_place
 from foveal.data.reading import check_shape, read_image
+from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
 
-__all__ = ["DATASETS", "ImageSet", "Problem", "load_images", "read_image", "with_masks"]
-
-SPLITS = ("train", "val", "test")
+__all__ = [
+    "DATASETS",
+    "ImageSet",
+    "Mosaics",
+    "Problem",
+    "load_images",
+    "mosaics",
+    "planted_marks",
+    "read_image",
+    "with_masks",
+]
 
 
 def load_images(
@@ -41,8 +51,7 @@ def load_images(
     size = check_shape(size, channels)
     name = str(source)
     if name in DATASETS:
-        place = data_dir or os.environ.get("FOVEAL_DATA") or Path("~/.cache/foveal")
-        return fitted(DATASETS[name](split, Path(place).expanduser()), size, channels)
+        return fitted(DATASETS[name](split, data_place(data_dir)), size, channels)
     if name.startswith("hf:"):
         from foveal.data.hub import load_hub
 

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+SPLITS = ("train", "val", "test")
+VAL_IMAGES = 5_000  # of a named dataset's training images, or a tenth where that is less
+
 
 def stratified(labels: Tensor, count: int, seed: int = 0) -> Tensor:
     """Return about `count` indices, the same share of each class, sorted.

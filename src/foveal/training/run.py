@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def train(
         )
         for split in ("train", "val")
     }
+    # Masks that a dataset brings along are a truth to measure by, not to train with.
+    sets = {split: replace(images, masks=None) for split, images in sets.items()}
     if recipe.data.limit:
         sets["train"] = sets["train"].few(recipe.data.limit, recipe.data.draw)
     if recipe.data.masks:
