@@ -16,16 +16,18 @@ _LAZY = {
     "SmallCNN": "foveal.models.cnn",
     "UserError": "foveal.errors",
     "ZoomNet": "foveal.models.zoom",
+    "attribute": "foveal.attribution",
     "evaluate": "foveal.metrics",
     "load": "foveal.zoo",
     "load_images": "foveal.data",
     "load_recipe": "foveal.training",
     "train": "foveal.training",
 }
-_MODULES = ("data", "detectors", "geometry", "metrics", "models", "plotting", "zoo")
+_MODULES = ("attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo")
 
 if TYPE_CHECKING:
-    from foveal import data, detectors, geometry, metrics, models, plotting, zoo
+    from foveal import attribution, data, detectors, geometry, metrics, models, plotting, zoo
+    from foveal.attribution import attribute
     from foveal.data import load_images
     from foveal.errors import UserError
     from foveal.explanation import Explanation
@@ -50,6 +52,8 @@ __all__ = [
     "SmallCNN",
     "UserError",
     "ZoomNet",
+    "attribute",
+    "attribution",
     "data",
     "detectors",
     "evaluate",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import corners_px, from_px, patch_mask, to_px
+from foveal.geometry import corners_px, coverage, from_px, patch_mask, to_px
 
 
 class Look(NamedTuple):
@@ -96,6 +96,45 @@ class Explanation:
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
         return patch_mask(self.keypoints, self.patch_size, self.size, self.scales)
+
+    @property
+    def heat(self) -> Tensor:
+        """(B, H, W): how much each pixel counts, on a scale of the explanation's own.
+
+        Of patches, how many of them show the pixel; of one map, its raw values; of several, the
+        mean over depths of each map divided by its mean, as a fine map's weights are smaller than
+        a coarse one's.
+
+        Raises:
+            ValueError: there are neither maps nor patches to take it from.
+        """
+        if self.maps is not None:
+            maps = self.maps.float()
+            if maps.shape[1] == 1:
+                return maps[:, 0]
+            even = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            return (maps / even).mean(dim=1)
+        if self.keypoints is None or self.patch_size is None:
+            raise ValueError(
+                "This explanation has no maps and no patches: a model that looks at the whole "
+                "image needs a post-hoc method, foveal.attribute(model, images, 'grad-cam')."
+            )
+        return coverage(self.keypoints, self.patch_size, self.size, self.scales)
+
+    def top_evidence(self, share: float) -> Tensor:
+        """Return the evidence (B, H, W), of maps the top `share` of the pixels by their heat.
+
+        Patches are the evidence as they are, whatever the share. Of pixels that count alike those
+        are taken that an order drawn once puts first, so that no side of the image is preferred.
+
+        Args:
+            share: of the pixels, above 0 and up to 1.
+        """
+        if self.maps is None:
+            return self.evidence
+        height, width = self.size
+        count = max(1, round(share * height * width))
+        return ranks(self.heat) < count
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its number where it has none."""
@@ -210,3 +249,16 @@ class Explanation:
             if isinstance(getattr(parts[0], f.name), Tensor)
         }
         return replace(parts[0], **joined)
+
+
+def ranks(heat: Tensor) -> Tensor:
+    """Return the place of each pixel of (B, H, W) in the order of heat, 0 for the greatest.
+
+    Equal pixels are in an order drawn once, the same for every image and every call.
+    """
+    batch, height, width = heat.shape
+    drawn = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
+    order = heat.flatten(1)[:, drawn].argsort(dim=1, descending=True, stable=True)
+    places = torch.empty_like(order)
+    places.scatter_(1, drawn[order], torch.arange(height * width).expand(batch, -1))
+    return places.unflatten(1, (height, width))

@@ -126,12 +126,19 @@ def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
 def patch_mask(
     keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
 ) -> Tensor:
-    """Return which pixels the patches read, as booleans (B, H, W).
+    """Return which pixels the patches read, as booleans (B, H, W); arguments as of `coverage`."""
+    return coverage(keypoints, patch_size, size, scales) > 0
+
+
+def coverage(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+) -> Tensor:
+    """Return how many patches read each pixel, as floats (B, H, W).
 
     Without scales, whole-pixel places give exactly the P x P pixels of each patch, and places in
     between one row and column more. With scales the patches are bilinear samples: whatever a
     sample may touch counts, rounding included, and so do the pixels between samples that are more
-    than one pixel apart: the mask is never less than what was read, and may be more.
+    than one pixel apart: never less than what was read, and maybe more.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -152,7 +159,7 @@ def patch_mask(
     y = torch.arange(height, device=keypoints.device)
     across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
     down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
-    return (down[..., :, None] & across[..., None, :]).any(dim=1)
+    return down.float().transpose(1, 2) @ across.float()
 
 
 def look_at(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,13 @@ number of them can be drawn in a loop and nothing stays behind.
 """
 
 from foveal.plotting.canvas import COLOURS, DPI, INK, PALE, RIGHT, WRONG, colour, new_figure
-from foveal.plotting.curves import frontier, learning_curves
+from foveal.plotting.confusion import confusion_matrix
+from foveal.plotting.curves import frontier, judged_curves, learning_curves
 from foveal.plotting.figures import draw_classes, draw_image, explanation_figure, gallery
 from foveal.plotting.maps import attention_grid, combined, draw_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
 from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
+from foveal.plotting.side_by_side import side_by_side
 
 __all__ = [
     "COLOURS",
@@ -21,6 +23,7 @@ __all__ = [
     "attention_grid",
     "colour",
     "combined",
+    "confusion_matrix",
     "draw_classes",
     "draw_frames",
     "draw_image",
@@ -30,9 +33,11 @@ __all__ = [
     "frames_px",
     "frontier",
     "gallery",
+    "judged_curves",
     "learning_curves",
     "new_figure",
     "rebuilding_grid",
     "relative",
     "sample_grid",
+    "side_by_side",
 ]

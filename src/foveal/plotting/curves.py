@@ -27,32 +27,72 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Fig
     return figure
 
 
-def frontier(points: Sequence[tuple[str, float, float]]) -> "Figure":
-    """Draw accuracy against the evidence fraction, each point with its name.
+def frontier(
+    points: Sequence[tuple[str, float, float]],
+    label: str = "share of the image that was looked at, %",
+    logarithmic: bool = False,
+) -> "Figure":
+    """Draw accuracy against what it takes, each point with its name.
 
     Args:
-        points: name, evidence fraction and accuracy, both from 0 to 1.
+        points: name, what it takes, and accuracy from 0 to 1. Without `logarithmic` what it takes
+            is a share from 0 to 1.
+        label: of what it takes.
+        logarithmic: draw what it takes, any positive number, on a logarithmic scale.
     """
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
+    unit = 1 if logarithmic else 100
     ordered = sorted(points, key=lambda point: (point[1], -point[2]))
-    for number, (name, share, accuracy) in enumerate(ordered):
-        axes.plot([100 * share], [100 * accuracy], "o", ms=7, color=colour(number))
+    for number, (name, taken, accuracy) in enumerate(ordered):
+        axes.plot([unit * taken], [100 * accuracy], "o", ms=7, color=colour(number))
         axes.annotate(
             short(name, 40),
-            (100 * share, 100 * accuracy),
+            (unit * taken, 100 * accuracy),
             xytext=(7, -3 if number % 2 else 4),
             textcoords="offset points",
             fontsize=8,
             color=INK,
         )
-    axes.set_xlabel("share of the image that was looked at, %", fontsize=9)
+    axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel("test accuracy, %", fontsize=9)
-    widest = 100 * max((point[1] for point in points), default=0)
-    axes.set_xlim(0, max(1.3 * widest, 10))  # room for the names
-    axes.set_xticks(
-        [tick for tick in range(0, 101, 10 if widest > 40 else 5) if tick <= widest + 5]
-    )
+    most = max((point[1] for point in points), default=0)
+    if logarithmic:
+        least = min((point[1] for point in points), default=1)
+        axes.set_xscale("log")
+        axes.set_xlim(least / 1.5, most * max(4.0, most / least) ** 0.6)  # room for the names
+    else:
+        widest = 100 * most
+        axes.set_xlim(0, max(1.3 * widest, 10))
+        axes.set_xticks(
+            [tick for tick in range(0, 101, 10 if widest > 40 else 5) if tick <= widest + 5]
+        )
     axes.margins(y=0.15)
     plain_axes(axes)
+    return figure
+
+
+def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
+    """Draw a judge's accuracy on the evidence alone, over how much of the image that is.
+
+    Args:
+        points: for each explanation its share of pixels and the judge's accuracy, both from 0 to
+            1; several points are joined by a line.
+    """
+    figure = new_figure(7, 3.8)
+    axes = figure.subplots()
+    for number, (name, path) in enumerate(points.items()):
+        line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(path) > 1 else "none"
+        marker = "o" if len(path) > 1 else "D"
+        shares = [100 * share for share, _ in path]
+        values = [100 * value for _, value in path]
+        label = short(name, 40)
+        axes.plot(
+            shares, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number), label=label
+        )
+    axes.set_xlabel("share of the image that is shown, %", fontsize=9)
+    axes.set_ylabel("the judge's accuracy, %", fontsize=9)
+    axes.set_xlim(left=0)
+    plain_axes(axes)
+    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
     return figure

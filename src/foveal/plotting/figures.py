@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
-from foveal.plotting.maps import LABEL, combined, draw_map, relative, scale_end
+from foveal.plotting.maps import (
+    ATTRIBUTION,
+    LABEL,
+    NO_ZERO,
+    combined,
+    draw_attribution,
+    draw_map,
+    relative,
+    scale_end,
+)
 from foveal.plotting.patches import draw_frames, draw_patch
 from foveal.plotting.rebuilding import rebuilding_grid
 
@@ -17,19 +26,24 @@ if TYPE_CHECKING:
 def draw_image(
     axes: "Axes", explanation: Any, numbers: bool = True, greatest: float | None = None
 ) -> Any:
-    """Draw one image with its numbered patch frames, or its attention over it.
+    """Draw one image with its numbered patch frames, or its attention or attribution over it.
 
     Args:
         axes: to draw on.
         explanation: of one image.
         numbers: beside the frames.
-        greatest: end of the attention's scale; None for this image's own.
+        greatest: end of the attention's scale; None for this image's own. An attribution's is
+            always its own.
 
     Returns:
-        The attention as it was drawn, for a colour bar; None where there are no maps.
+        The map as it was drawn, for a colour bar; None where there are no maps.
     """
     drawn = None
-    if explanation.maps is not None:
+    if _is_attribution(explanation):
+        heat = explanation.maps[0].mean(dim=0)
+        middle = float(heat.mean()) if explanation.method in NO_ZERO else 0.0
+        drawn = draw_attribution(axes, explanation.images[0], heat, middle)
+    elif explanation.maps is not None:
         heat = combined(explanation.maps)[0]
         drawn = draw_map(axes, explanation.images[0], heat, greatest or scale_end(heat))
     else:
@@ -38,6 +52,11 @@ def draw_image(
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
     return drawn
+
+
+def _is_attribution(explanation: Any) -> bool:
+    """Return whether the maps are those of a post-hoc method, not attention of the model's own."""
+    return explanation.maps is not None and explanation.method != "model"
 
 
 def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
@@ -113,8 +132,18 @@ def _draw_patches(figure: Any, patches: Tensor) -> None:
             place.set_axis_off()
 
 
+def _draw_attribution(figure: Any, explanation: Any) -> None:
+    place = figure.subplots()
+    drawn = draw_image(place, explanation)
+    place.set_title(explanation.method, fontsize=9, color=INK)
+    _colour_bar(figure, drawn, place, ATTRIBUTION)
+
+
 def _draw_maps(figure: Any, explanation: Any) -> None:
-    """Draw each depth's map and all together, on one scale."""
+    """Draw each depth's map and all together, on one scale; an attribution's only map."""
+    if _is_attribution(explanation):
+        _draw_attribution(figure, explanation)
+        return
     depths = list(relative(explanation.maps)[0])
     heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
@@ -127,18 +156,21 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
         place.set_title(name, fontsize=7, color=INK)
     for place in grid[len(heats) :]:
         place.set_axis_off()
-    _colour_bar(figure, drawn, grid)
+    _colour_bar(figure, drawn, grid, LABEL)
 
 
-def _colour_bar(figure: Any, drawn: Any, grid: Any) -> None:
+def _colour_bar(figure: Any, drawn: Any, grid: Any, label: str) -> Any:
     bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25, format="{x:g}")
-    bar.set_label(LABEL, fontsize=7)
+    bar.set_label(label, fontsize=7)
     bar.ax.tick_params(labelsize=7)
+    return bar
 
 
 def _title(explanation: Any, patches: Tensor | None) -> str:
     if patches is None and explanation.maps is None:
         return "looks at the whole image"
+    if _is_attribution(explanation):
+        return ""  # it stands over the map
     if patches is None:
         return "looks everywhere, and weighs it"
     share = float(explanation.evidence.float().mean())
@@ -173,6 +205,9 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
         else:
             wanted = short(one.class_name(truth), 10)
             grid[index].set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
-    if drawn is not None:
-        _colour_bar(figure, drawn, grid)
+    if drawn is not None and _is_attribution(explanation):
+        label = f"{ATTRIBUTION} ({explanation.method}), each image on its own scale"
+        _colour_bar(figure, drawn, grid, label).set_ticks([])
+    elif drawn is not None:
+        _colour_bar(figure, drawn, grid, LABEL)
     return figure

@@ -1,4 +1,4 @@
-"""Attention maps over the image, on a scale that means the same for every map."""
+"""Maps over the image: attention on a scale that is the same for all, attributions by sign."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABEL = "attention, times an even share"
+ATTRIBUTION = "attribution"
+NO_ZERO = ("rise",)  # methods whose zero says nothing: their maps are drawn around their mean
 LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
 
 
@@ -51,6 +53,26 @@ def draw_map(axes: "Axes", image: Tensor, heat: Tensor, greatest: float) -> Any:
     axes.imshow(pixels(grey), interpolation="nearest")
     drawn = axes.imshow(
         heat.clamp(min=LEAST).numpy(), cmap="magma", alpha=0.65, norm=norm, interpolation="bilinear"
+    )
+    axes.set_axis_off()
+    return drawn
+
+
+def draw_attribution(axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0) -> Any:
+    """Draw raw attributions (H, W) over an image (C, H, W) in pale grey: red for, blue against.
+
+    The colours are linear, white at `middle`, and end as far from it as the map goes.
+    """
+    reach = float((heat - middle).abs().max()) or 1.0
+    pale = (1 + image.mean(dim=0, keepdim=True)) / 2  # what is dark hides colours
+    axes.imshow(pixels(pale), interpolation="nearest")
+    drawn = axes.imshow(
+        heat.float().numpy(),
+        cmap="RdBu_r",
+        alpha=0.65,
+        vmin=middle - reach,
+        vmax=middle + reach,
+        interpolation="nearest",
     )
     axes.set_axis_off()
     return drawn

@@ -1,0 +1,11 @@
+"""Post-hoc methods: any classifier's answer -> how much each pixel spoke for it.
+
+They look from outside at what a model did, where `model.explain` returns what it decided from.
+Both are Explanations, so that they are drawn and measured by the same code.
+"""
+
+from foveal.attribution.cost import cost_of
+from foveal.attribution.methods import METHODS
+from foveal.attribution.post_hoc import attribute
+
+__all__ = ["METHODS", "attribute", "cost_of"]

@@ -1,0 +1,87 @@
+"""How a model is asked that need not be one of ours: undisturbed, and its answer checked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from foveal.errors import UserError
+from foveal.models.image_model import ImageModel
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, with gradients on; leave it and the caller as they were.
+
+    Each part of the model gets its own mode back, and the caller's random numbers go on as if
+    nothing had been drawn.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    device = like(model).device
+    devices = [device] if device.type != "cpu" else []
+    model.eval()
+    try:
+        with (
+            torch.random.fork_rng(devices, device_type=device.type),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def like(model: nn.Module) -> Tensor:
+    """Return a tensor of the type and on the device that the model's images must have."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():
+            return tensor
+    return torch.empty(0)
+
+
+def given(model: nn.Module, images: Tensor) -> Tensor:
+    """Return a copy of images as the model needs them, apart from any graph."""
+    return images.detach().to(like(model), copy=True)
+
+
+def noise(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    """Return one image (1, C, H, W) of noise, always the same, as the model needs it."""
+    generator = torch.Generator().manual_seed(0)
+    return given(model, torch.rand(1, *shape, generator=generator))
+
+
+@torch.no_grad()
+def answer(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (B, classes) of a plain forward pass.
+
+    Raises:
+        UserError: the model returns something else.
+    """
+    logits = model(images)
+    if not isinstance(logits, Tensor):
+        raise _no_logits(f"a {type(logits).__name__}")
+    if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
+        raise _no_logits(f"{tuple(logits.shape)} of {logits.dtype} for {len(images)} image(s)")
+    return logits
+
+
+def _no_logits(found: str) -> UserError:
+    return UserError(
+        f"Expected a classifier that returns logits (B, classes) as one tensor of floats, but got "
+        f"{found}. Wrap the model in an nn.Module whose forward returns its logits alone."
+    )
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError unless the images are (B, C, H, W), of floats and, if known, of its C."""
+    if isinstance(model, ImageModel):
+        model.check(images)
+        return
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise ValueError(
+            "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "
+            f"{tuple(images.shape)} of {images.dtype}."
+        )

@@ -1,0 +1,44 @@
+"""Attributions from gradients of a logit by the pixels."""
+
+from torch import Tensor
+
+from foveal.attribution.task import Attributor, Task
+
+STEPS = 32
+
+
+def gradient_x_input(task: Task) -> Attributor:
+    """Return the gradient of the target's logit times the pixel, summed over channels.
+
+    Of a linear model it is what each pixel adds to the logit (Shrikumar et al. 2016,
+    arXiv:1605.01713).
+    """
+    from captum.attr import InputXGradient
+
+    method = InputXGradient(task.answer)
+
+    def attribute(images: Tensor, targets: Tensor) -> Tensor:
+        followed = images.clone().requires_grad_()
+        return method.attribute(followed, target=targets).detach().sum(dim=1, keepdim=True)
+
+    return attribute
+
+
+def integrated_gradients(task: Task) -> Attributor:
+    """Return integrated gradients from the black image, summed over channels.
+
+    The mean gradient at 32 places on the straight way from black to the image (Gauss–Legendre),
+    times the pixel; the sum over pixels is the logit less that of black (Sundararajan et al.
+    2017, equation 1 and proposition 1).
+    """
+    from captum.attr import IntegratedGradients
+
+    method = IntegratedGradients(task.answer)
+
+    def attribute(images: Tensor, targets: Tensor) -> Tensor:
+        found = method.attribute(
+            images, target=targets, n_steps=STEPS, internal_batch_size=task.batch_size
+        )
+        return found.detach().sum(dim=1, keepdim=True)
+
+    return attribute

@@ -1,0 +1,17 @@
+"""The post-hoc methods by name."""
+
+from collections.abc import Callable
+
+from foveal.attribution.grad_cam import grad_cam
+from foveal.attribution.gradients import gradient_x_input, integrated_gradients
+from foveal.attribution.occlusion import occlusion
+from foveal.attribution.rise import rise
+from foveal.attribution.task import Attributor, Task
+
+METHODS: dict[str, Callable[[Task], Attributor]] = {
+    "grad-cam": grad_cam,
+    "integrated-gradients": integrated_gradients,
+    "occlusion": occlusion,
+    "gradient-x-input": gradient_x_input,
+    "rise": rise,
+}

@@ -1,0 +1,39 @@
+"""Occlusion: how much a logit drops when a window of the image is hidden."""
+
+from torch import Tensor
+
+from foveal.attribution.task import Attributor, Task
+
+WINDOWS = 6  # in the shorter side of the image, were they laid edge to edge
+
+
+def window_px(size: tuple[int, int]) -> int:
+    """Return the side of the window for an image of `size` (H, W), both in pixels."""
+    return max(1, round(min(size) / WINDOWS))
+
+
+def occlusion(task: Task) -> Attributor:
+    """Return each pixel's mean drop of the target's logit over the windows that hide it.
+
+    A square window is moved over the image by half of its side; all channels of what it hides
+    take their mean over the image. The last windows of a row and of a column may leave the image
+    (Zeiler & Fergus 2014, section 4.2, who hide with grey).
+    """
+    from captum.attr import Occlusion
+
+    method = Occlusion(task.answer)
+    side = window_px(task.size)
+    stride = max(1, side // 2)
+
+    def attribute(images: Tensor, targets: Tensor) -> Tensor:
+        found = method.attribute(
+            images,
+            sliding_window_shapes=(task.shape[0], side, side),
+            strides=(task.shape[0], stride, stride),
+            baselines=images.mean(dim=(-2, -1), keepdim=True).expand_as(images),
+            target=targets,
+            perturbations_per_eval=task.repeats(images),
+        )
+        return found[:, :1]  # a window hides all channels: each has the same value
+
+    return attribute

@@ -1,0 +1,71 @@
+"""RISE: what the images that are still recognised behind random masks have in common."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.attribution.task import Attributor, Task
+
+MASKS = 500
+CELLS = 7  # a side of a mask's grid
+SHOWN = 0.5  # chance of a cell to be shown, and so the expectation of a mask at any pixel
+
+
+class Masks:
+    """Smooth random masks, the same for every image (Petsiuk et al. 2018, section 3.2).
+
+    A grid of cells, each shown with a chance of one half, is made larger bilinearly, to one cell
+    more than the image on each axis, and cut to its size at a random place.
+
+    Args:
+        size: height and width of the images in pixels.
+        seed: of the draw.
+    """
+
+    def __init__(self, size: tuple[int, int], seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        self.size = size
+        self.cell = tuple(-(-side // CELLS) for side in size)
+        self.grids = (torch.rand(MASKS, 1, CELLS, CELLS, generator=generator) < SHOWN).float()
+        self.first_px = [
+            torch.randint(0, cell, (MASKS, 1), generator=generator) for cell in self.cell
+        ]
+
+    def draw(self, start: int, stop: int) -> Tensor:
+        """Return the masks from number `start` to before `stop`, (M, H, W) in [0, 1]."""
+        larger = [(CELLS + 1) * cell for cell in self.cell]
+        wide = F.interpolate(self.grids[start:stop], larger, mode="bilinear")[:, 0]
+        rows, columns = (
+            first[start:stop] + torch.arange(side)  # (M, side)
+            for first, side in zip(self.first_px, self.size, strict=True)
+        )
+        number = torch.arange(len(wide))[:, None, None]
+        return wide[number, rows[:, :, None], columns[:, None, :]]
+
+
+def rise(task: Task) -> Attributor:
+    """Return the mean of 500 masks, each weighed by the target's probability behind it.
+
+    Divided by the expectation of a mask, so that a model that never minds its mask has its
+    probability everywhere (Petsiuk et al. 2018, equation 6). What a mask hides is black.
+    """
+    masks = Masks(task.size, task.seed)
+
+    def attribute(images: Tensor, targets: Tensor) -> Tensor:
+        total = images.new_zeros(len(images), *task.size)
+        step = task.repeats(images)
+        for start in range(0, MASKS, step):
+            drawn = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
+            chances = _chances(task, images, targets, drawn)  # (B, M)
+            total += torch.einsum("bm,mhw->bhw", chances, drawn)
+        return (total / (MASKS * SHOWN))[:, None]
+
+    return attribute
+
+
+@torch.no_grad()
+def _chances(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
+    """Return the targets' probabilities (B, M) for images (B, C, H, W) behind masks (M, H, W)."""
+    masked = images[:, None] * masks[:, None]  # (B, M, C, H, W)
+    chances = task.answer(masked.flatten(0, 1)).softmax(dim=-1).unflatten(0, masked.shape[:2])
+    return chances.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]

@@ -1,0 +1,46 @@
+"""The same images under several models and methods."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, pixels, short
+from foveal.plotting.figures import draw_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Figure":
+    """Draw a row for each image: the image, then what each explanation shows of it.
+
+    Args:
+        explanations: heading and `Explanation` of the same images, one for each column.
+        labels: (B,) true classes; a right answer's name is blue, a wrong one's orange.
+    """
+    rows, columns = len(labels), len(explanations) + 1
+    figure = new_figure(1.15 * columns, 1.3 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for place, (heading, _) in zip(grid[0, 1:], explanations, strict=True):
+        place.annotate(
+            heading.replace(" ", "\n", 1),
+            (0.5, 1.22),
+            xycoords="axes fraction",
+            ha="center",
+            va="bottom",
+            fontsize=6,
+            color=INK,
+        )
+    for row in range(rows):
+        first = explanations[0][1]
+        grid[row, 0].imshow(pixels(first.images[row]), interpolation="nearest")
+        grid[row, 0].set_title(short(first.class_name(int(labels[row])), 12), fontsize=7)
+        grid[row, 0].set_axis_off()
+        for place, (_, explanation) in zip(grid[row, 1:], explanations, strict=True):
+            one = explanation[row]
+            draw_image(place, one, numbers=False)
+            answer = int(one.predictions[0])
+            shade = RIGHT if answer == int(labels[row]) else WRONG
+            place.set_title(short(one.class_name(answer), 12), fontsize=7, color=shade)
+    return figure
