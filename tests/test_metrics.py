@@ -238,6 +238,13 @@ def focus():
     return FocusNet(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
 
 
+def test_evaluate_asks_a_judge_where_there_is_one(quick_probe):
+    figures = evaluate(focus(), noise(), judge=SmallCNN())
+    assert {"sufficiency", "sufficiency_agreement", "necessity"} <= set(figures)
+    with pytest.raises(UserError, match="labels"):
+        evaluate(focus(), noise(), judge=SmallCNN(num_classes=2))
+
+
 def test_evaluate_returns_all_figures_as_plain_json(quick_probe):
     labels = []
     figures = evaluate(focus(), noise(), noise(split="train"), name="mine", progress=labels.append)

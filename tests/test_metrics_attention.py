@@ -76,6 +76,15 @@ def test_a_model_that_needs_its_maps_is_lost_without_them(reader, marked):
     assert figures["shuffled_attention_accuracy"] < 0.7
     assert figures["uniform_attention_accuracy"] < 0.8
     assert "position_leakage" not in figures
+    assert "sufficiency_at_10%" not in figures
+
+
+def test_a_judge_sees_the_hottest_pixels_at_each_share(reader, marked):
+    figures = evaluate(reader, marked[0], judge=reader)
+    shares = [figures[f"sufficiency_at_{share}%"] for share in (5, 10, 20, 50)]
+    assert shares == [1.0] * 4  # the mark is the hottest pixel, and all that this judge reads
+    assert figures["sufficiency_agreement_at_5%"] == 1.0
+    assert figures["necessity_at_5%"] > 0.3
 
 
 def test_one_image_has_no_other_to_lend_its_maps(reader, marked):

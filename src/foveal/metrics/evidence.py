@@ -1,5 +1,8 @@
 """Evidence: how much of an image the decision was made from."""
 
+import torch
+from torch import Tensor
+
 from foveal.data import ImageSet
 from foveal.geometry import patch_mask
 from foveal.metrics.looks import Looks, look_over
@@ -21,13 +24,25 @@ def evidence_fraction(
         looks: the model's looks at `test`, where they are known already.
     """
     looks = looks or look_over(model, test.images, batch_size)
-    keypoints, patch_size, scales = looks.keypoints, looks.patch_size, looks.scales
-    if keypoints is None or patch_size is None:
+    if looks.keypoints is None:
         return 1.0
-    covered = 0
+    masks = evidence_masks(looks, batch_size)
+    return int(masks.sum()) / masks.numel()
+
+
+def evidence_masks(looks: Looks, batch_size: int = 500) -> Tensor:
+    """Return which pixels a model with keypoints decided from, as booleans (N, H, W).
+
+    Args:
+        looks: a model's looks at N images, with keypoints.
+        batch_size: images at a time; bounds the memory beside the result.
+    """
+    keypoints, patch_size, scales = looks.keypoints, looks.patch_size, looks.scales
+    assert keypoints is not None
+    assert patch_size is not None
+    parts = []
     for first in range(0, len(keypoints), batch_size):
         part = slice(first, first + batch_size)
         spacing = None if scales is None else scales[part]
-        covered += int(patch_mask(keypoints[part], patch_size, looks.size, spacing).sum())
-    height, width = looks.size
-    return covered / (len(keypoints) * height * width)
+        parts.append(patch_mask(keypoints[part], patch_size, looks.size, spacing))
+    return torch.cat(parts)

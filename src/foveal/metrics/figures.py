@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.attention import maps_worth
 from foveal.metrics.content_following import content_following
 from foveal.metrics.efficiency import latency_ms, macs, parameters
-from foveal.metrics.evidence import evidence_fraction
-from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.evidence import evidence_fraction, evidence_masks
+from foveal.metrics.judged import Judged, judged
+from foveal.metrics.looks import Looks, as_floats, look_over
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
 from foveal.metrics.rebuilding import rebuilding
@@ -31,6 +35,7 @@ class Subject:
         model: the model.
         test: labelled images that the model was not trained on.
         train: labelled images to train probes on, or None.
+        judge: a classifier of the same classes that is used to greyed images, or None.
         batch_size: images in one forward pass.
         seed: of all that is drawn at random.
     """
@@ -38,6 +43,7 @@ class Subject:
     model: Any  # an ImageModel, of the kind that the metric is for
     test: ImageSet
     train: ImageSet | None
+    judge: ImageClassifier | None
     batch_size: int
     seed: int
 
@@ -51,6 +57,8 @@ class Subject:
         """The arguments of every metric that looks at the test images."""
         return {"batch_size": self.batch_size, "looks": self.looks}
 
+
+EVIDENCE_SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
 
 # A metric's value is a number, a dictionary of several, or None where it cannot be measured.
 Metric = Callable[[Subject], Any]
@@ -73,7 +81,32 @@ def _following(s: Subject) -> dict[str, float]:
     return content_following(s.model, s.test, seed=s.seed, **s.shared)._asdict()
 
 
+def _judged(s: Subject, evidence: Tensor) -> Judged:
+    assert s.judge is not None
+    answers = s.looks.logits.argmax(dim=1)
+    return judged(s.judge, s.test, evidence, answers, batch_size=s.batch_size)
+
+
+def _patches_judged(s: Subject) -> dict[str, float]:
+    return _judged(s, evidence_masks(s.looks, s.batch_size))._asdict()
+
+
+def _maps_judged(s: Subject) -> dict[str, float]:
+    """Return what the judge says of the hottest pixels, for each share of them."""
+    found: dict[str, list[Tensor]] = {}
+    for batch in s.test.images.split(s.batch_size):
+        explanation = s.model.explain(as_floats(s.model, batch), s.batch_size)
+        for share in EVIDENCE_SHARES:
+            found.setdefault(f"{share:.0%}", []).append(explanation.top_evidence(share))
+    return {
+        f"{name}_at_{share}": value
+        for share, parts in found.items()
+        for name, value in _judged(s, torch.cat(parts))._asdict().items()
+    }
+
+
 FOCUS_METRICS: dict[str, Metric] = {
+    "judged": _patches_judged,
     "position_leakage": _leakage,
     "content_following": _following,
     "random_focus_accuracy": lambda s: random_focus_accuracy(s.model, s.test, s.seed, **s.shared),
@@ -81,6 +114,7 @@ FOCUS_METRICS: dict[str, Metric] = {
 
 
 ATTENTION_METRICS: dict[str, Metric] = {
+    "judged": _maps_judged,
     "attention": lambda s: maps_worth(s.model, s.test, s.seed, batch_size=s.batch_size)._asdict(),
 }
 REBUILDING_METRICS: dict[str, Metric] = {
@@ -102,6 +136,7 @@ def evaluate(
     test: ImageSet,
     train: ImageSet | None = None,
     *,
+    judge: ImageClassifier | None = None,
     name: str | None = None,
     batch_size: int = 500,
     seed: int = 0,
@@ -114,6 +149,8 @@ def evaluate(
         test: labelled images that the model was not trained on.
         train: labelled images to train the probe of `position_leakage` on, which is left out
             without them.
+        judge: a classifier of the same images and classes that is used to greyed images
+            (`augment.hide`); without one sufficiency and necessity are left out.
         name: of the model; if not given, that of its kind.
         batch_size: images in one forward pass; bounds the memory.
         seed: of the probe and of what is drawn at random.
@@ -122,8 +159,10 @@ def evaluate(
     Returns:
         model, data, split, images, parameters, macs, evidence_fraction, latency_ms (median, one
         image, one thread), for classifiers accuracy, for focus models position_leakage,
-        content_following, position_following and random_focus_accuracy, for attention nets
-        shuffled_attention_accuracy and uniform_attention_accuracy, for reconstructors
+        content_following, position_following, random_focus_accuracy, sufficiency,
+        sufficiency_agreement and necessity, for attention nets shuffled_attention_accuracy,
+        uniform_attention_accuracy and what the judge says of the hottest 5, 10, 20 and 50 % of
+        the pixels (`sufficiency_at_10%`, …), for reconstructors
         rebuilding_mse, rebuilding_ssim and position_leakage, input_size ([height, width] in
         pixels) and seed. Plain numbers and strings, as JSON takes them.
 
@@ -133,7 +172,9 @@ def evaluate(
     for data in (test, train):
         if data is not None:
             _check(model, data)
-    subject = Subject(model, test, train, batch_size, seed)
+    if judge is not None:
+        _check(judge, test)
+    subject = Subject(model, test, train, judge, batch_size, seed)
     figures: dict[str, Any] = {
         "model": name or model.name,
         "data": test.name,
@@ -144,6 +185,8 @@ def evaluate(
     answer, *own = (more for kind, more in METRICS_OF.items() if isinstance(model, kind))
     for more in (answer, METRICS, *own):
         metrics |= more
+    if judge is None:
+        metrics.pop("judged", None)
     for label, measure in metrics.items():
         if progress is not None:
             progress(label)

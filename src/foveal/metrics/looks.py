@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.explanation import Look
@@ -32,12 +32,17 @@ class Looks:
 
 
 @contextmanager
-def evaluating(model: ImageModel) -> Iterator[None]:
-    """Put a model in evaluation mode without gradients; each part gets its own mode back."""
+def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Put a model in evaluation mode, without gradients; each part gets its own mode back.
+
+    Args:
+        model: any module.
+        gradients: keep them all the same, even where the caller has switched them off.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
             yield
     finally:
         for module, training in modes:

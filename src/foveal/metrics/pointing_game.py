@@ -1,0 +1,40 @@
+"""Pointing game: does the place that counts most lie where the truth is?"""
+
+from torch import Tensor
+
+from foveal.explanation import Explanation
+from foveal.metrics.mean import MeanOverImages
+from foveal.metrics.truth import check_truth
+
+
+def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
+    """Return for each image (B,) whether the pixel of greatest heat lies inside the truth.
+
+    After Zhang et al. 2018, "Top-down neural attention by excitation backprop", section 4.1,
+    without their tolerance. Where several pixels are equally great, as within a patch or a cell
+    of a coarse map, it is the share of them that lie inside: what a draw among them would hit. An
+    explanation that is the same everywhere hits by the size of the truth alone. NaN where the
+    truth is empty.
+
+    Args:
+        explanation: of B images, with maps or patches.
+        truth: (B, H, W) or (B, 1, H, W), above 0 where it is.
+
+    Raises:
+        ValueError: truth and explanation do not fit, or there is no heat.
+    """
+    inside = check_truth(explanation, truth)
+    heat = explanation.heat
+    greatest = heat == heat.amax(dim=(-2, -1), keepdim=True)
+    hits = (greatest & inside).sum(dim=(-2, -1)) / greatest.sum(dim=(-2, -1))
+    return hits.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+
+
+class PointingGame(MeanOverImages):
+    """The share of images whose greatest heat lies inside the truth; see `pointing_game`."""
+
+    higher_is_better = True
+
+    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
+        """Return a hit (B,) for each image."""
+        return pointing_game(explanation, truth)
