@@ -58,6 +58,18 @@ def test_every_epoch_sees_each_image_once_in_an_order_of_its_own():
     assert not torch.equal(first, second)
 
 
+def test_hiding_greys_out_parts_of_every_size_and_leaves_the_rest():
+    torch.manual_seed(0)
+    images, grey = torch.rand(400, 2, 28, 20) + 1, torch.tensor([0.25, 0.5]).reshape(1, 2, 1, 1)
+    seen = Augment(hide=True).hide_regions(images, grey)
+    hidden = (seen == grey).all(dim=1)
+    assert torch.where(hidden[:, None], images, seen).equal(images)
+    shares = hidden.float().mean(dim=(1, 2))
+    assert ((shares > 0.05) & (shares < 0.35)).sum() > 40
+    assert ((shares > 0.65) & (shares < 0.95)).sum() > 40
+    assert Augment().hide_regions(images, grey) is images
+
+
 def test_validation_keeps_the_order_and_the_last_smaller_batch():
     batches = Batches(torch.zeros(7, 1, 1, 1, dtype=torch.uint8), torch.arange(7), 3)
     assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3, 4, 5], [6]]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.geometry import patch_mask
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -24,6 +26,8 @@ class Augment:
         alternate: mirror each image every other epoch, half of them from the first on, instead
             of by chance (Jordan 2024, arXiv:2404.00498, section 3.6); `Batches` does it.
         erase: side in pixels of a square put to the batch's mean (Cutout, DeVries 2017).
+        hide: grey out random regions of each image, of any share of it: what a judge of evidence
+            is trained with (EVAL-X, Jethani et al. 2021).
     """
 
     shift: int = 0
@@ -32,9 +36,10 @@ class Augment:
     flip: bool = False
     alternate: bool = False
     erase: int = 0
+    hide: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return augmented images (B, C, H, W); draws from torch's global generator."""
+        """Return moved images (B, C, H, W) with a square erased; draws from torch's generator."""
         return self.erase_square(self.move(images))
 
     def _uniform(self, images: Tensor, *shape: int) -> Tensor:
@@ -77,3 +82,39 @@ class Augment:
         rows = (torch.arange(height, device=images.device) - y).abs() * 2 < self.erase
         hidden = (rows[:, :, None] & columns[:, None, :])[:, None]
         return torch.where(hidden, images.mean(dim=(0, 2, 3), keepdim=True), images)
+
+    def hide_regions(self, images: Tensor, grey: Tensor) -> Tensor:
+        """Return images (B, C, H, W), of each a random part greyed out, if `hide`.
+
+        Half of the images show a few squares or all but these; the others, cells of a grid drawn
+        one by one, each shown with a chance that is drawn too.
+
+        Args:
+            images: in [0, 1].
+            grey: (1, C, 1, 1), what is put in place of the hidden pixels.
+        """
+        if not self.hide:
+            return images
+        shown = torch.cat([_squares(images[::2]), _cells(images[1::2])])
+        numbers = torch.arange(len(images))
+        back = torch.cat([numbers[::2], numbers[1::2]]).argsort()
+        return torch.where(shown[back][:, None].to(images.device), images, grey)
+
+
+def _squares(images: Tensor) -> Tensor:
+    """Return regions (B, H, W) of one to eight squares, or all but these, in turn."""
+    batch, _, height, width = images.shape
+    side = int(torch.randint(2, max(3, min(height, width) // 2), ()))
+    places = torch.rand(batch, 8, 2) * 2 - 1
+    left_out = torch.arange(8) >= torch.randint(1, 9, (batch, 1))
+    places = places.masked_fill(left_out[..., None], 9.0)  # far outside
+    squares = patch_mask(places, side, (height, width))
+    return squares ^ (torch.rand(batch, 1, 1) < 0.5)
+
+
+def _cells(images: Tensor) -> Tensor:
+    """Return regions (B, H, W) of grid cells, each shown with the image's own chance."""
+    batch, _, height, width = images.shape
+    rows = (4, 7, 14)[int(torch.randint(3, ()))]
+    cells = torch.rand(batch, 1, rows, rows) < torch.rand(batch, 1, 1, 1)
+    return F.interpolate(cells.float(), (height, width), mode="nearest")[:, 0] > 0

@@ -10,9 +10,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
 from foveal.models.classifier import ImageClassifier
+from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
+from foveal.training.honesty import HonestPlaces
 from foveal.training.losses import classification_loss, mask_loss
-from foveal.training.recipe import Recipe, Training
+from foveal.training.recipe import Honesty, Recipe, Training
 
 
 class RecipeModule(L.LightningModule):
@@ -53,7 +55,14 @@ class RecipeModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimizer and schedule, as Lightning takes them."""
         optimizer = make_optimizer(self.model, self.recipe.training)
+        probes = list(self.beside().parameters())
+        if probes:
+            optimizer.add_param_group({"params": probes, "weight_decay": 0.0})
         return self.scheduled(optimizer)
+
+    def beside(self) -> nn.Module:
+        """Return what is trained beside the model by the same optimizer, and thrown away."""
+        return nn.Module()
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
         """Return an optimizer with the recipe's schedule."""
@@ -84,20 +93,29 @@ class ClassifierModule(RecipeModule):
     def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         assert isinstance(model, ImageClassifier)
+        self.honest = _honest(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+
+    def beside(self) -> nn.Module:
+        """Return the probe of honest training."""
+        return self.honest or nn.Module()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch of bytes and labels."""
         # A mask, where there is one, moves with its image as a channel of it.
         pixels, labels = self.recipe.augment.move(self.floats(batch[0])), batch[1]
         images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
+        images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
-        look = self.model.look((images - self.model.mean) / self.model.std)
+        seen = (images - self.model.mean) / self.model.std
+        look = self.model.look(seen)
         logits, weight = look.logits, self.recipe.training.mask_weight
         loss = classification_loss(logits, labels, self.recipe.training)
         if look.maps is not None and masks.shape[1]:
             loss = loss + weight * mask_loss(look.maps, masks)
+        if self.honest is not None:
+            loss = loss + self.honest(self.model, seen, look, labels)
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
@@ -112,6 +130,15 @@ class ClassifierModule(RecipeModule):
         loss = F.cross_entropy(logits, labels)
         self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
         self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
+
+
+def _honest(model: ImageClassifier, recipe: Recipe) -> HonestPlaces | None:
+    """Return the terms of honest training, where the recipe asks for any."""
+    if recipe.honesty == Honesty():
+        return None
+    if not isinstance(model, FocusNet):
+        raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
+    return HonestPlaces(model, model.detector.keypoints, recipe)
 
 
 def make_optimizer(model: ImageModel, training: Training) -> torch.optim.Optimizer:

@@ -109,6 +109,23 @@ class Rebuild:
 
 
 @dataclass(frozen=True)
+class Honesty:
+    """What keeps the class out of the places of a focus model: weights of terms of the loss.
+
+    Attributes:
+        adversary: of a probe that reads the class off the keypoints, trained along, its gradient
+            reversed into the detector (Ganin & Lempitsky 2015, arXiv:1409.7495).
+        dependence: of the kernel dependence between the keypoints and the classes of a batch
+            (centred kernel alignment, Cortes et al. 2012).
+        swap: of the classes of other images, whose pixels are cut at these keypoints.
+    """
+
+    adversary: float = 0.0
+    dependence: float = 0.0
+    swap: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model, data and training of one zoo name."""
 
@@ -118,6 +135,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     training: Training = field(default_factory=Training)
     rebuild: Rebuild = field(default_factory=Rebuild)
+    honesty: Honesty = field(default_factory=Honesty)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as YAML and the card keep them."""
@@ -138,6 +156,7 @@ _SECTIONS: dict[str, type] = {
     "augment": Augment,
     "training": Training,
     "rebuild": Rebuild,
+    "honesty": Honesty,
 }
 
 

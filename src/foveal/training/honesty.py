@@ -1,0 +1,91 @@
+"""Honest training: the places where a focus model looks are kept from telling the class."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.explanation import Look
+from foveal.models.focus_model import FocusModel
+from foveal.training.losses import classification_loss
+from foveal.training.recipe import Recipe
+
+WIDTHS = (0.1, 0.3, 1.0)  # of the kernels, in grid units
+
+
+class HonestPlaces(nn.Module):
+    """The terms of the loss that keep the class out of the places, and the probe they need.
+
+    The probe is the one that `position_leakage` measures with, trained along; as one that was
+    trained along can be fooled, the metric always trains a fresh one.
+
+    Args:
+        model: the focus model that is trained.
+        keypoints: number K of its keypoints.
+        recipe: whose `honesty` says which terms, and how much.
+    """
+
+    def __init__(self, model: FocusModel, keypoints: int, recipe: Recipe):
+        super().__init__()
+        self.recipe = recipe
+        self.probe: nn.Module | None = None
+        if recipe.honesty.adversary:
+            self.probe = nn.Sequential(
+                nn.Linear(2 * keypoints, 128),
+                nn.ReLU(),
+                nn.Linear(128, 128),
+                nn.ReLU(),
+                nn.Linear(128, model.num_classes),
+            )
+
+    def forward(self, model: FocusModel, images: Tensor, look: Look, labels: Tensor) -> Tensor:
+        """Return the sum of the terms for a batch.
+
+        Args:
+            model: the focus model.
+            images: (B, C, H, W), normalised.
+            look: what the model saw in them.
+            labels: (B,) classes.
+        """
+        assert look.keypoints is not None
+        weights, loss = self.recipe.honesty, images.new_zeros(())
+        places = look.keypoints.flatten(1)
+        if self.probe is not None:
+            guess = self.probe(reversed_gradient(places, weights.adversary))
+            loss = loss + F.cross_entropy(guess, labels)
+        if weights.dependence:
+            loss = loss + weights.dependence * dependence(places, labels)
+        if weights.swap:
+            others = torch.randperm(len(labels), device=labels.device)
+            seen = model.decide(images[others], look.keypoints.detach(), look.scales)
+            told = classification_loss(seen.logits, labels[others], self.recipe.training)
+            loss = loss + weights.swap * told
+        return loss
+
+
+def reversed_gradient(values: Tensor, weight: float) -> Tensor:
+    """Return the values, through which a gradient goes back turned round and times `weight`."""
+    return values.detach() * (1 + weight) - values * weight
+
+
+def dependence(places: Tensor, labels: Tensor) -> Tensor:
+    """Return how much places tell of classes: the alignment of their centred kernels, 0 to 1.
+
+    Between places stand Gaussian kernels of several widths, between classes that of equality
+    (centred kernel alignment; Cortes, Mohri & Rostamizadeh 2012, "Algorithms for learning kernels
+    based on centered alignment", definition 4). Independent places come near 0, but in a batch of
+    B images not nearer than some 1 / sqrt(B).
+
+    Args:
+        places: (B, D), such as flattened keypoints in grid units.
+        labels: (B,) classes.
+    """
+    apart = (places[:, None] - places).square().sum(dim=-1)
+    near = torch.stack([(-apart / (2 * width**2)).exp() for width in WIDTHS]).sum(dim=0)
+    first, second = _centred(near), _centred((labels[:, None] == labels).to(places.dtype))
+    norms = (first.square().sum() * second.square().sum()).clamp_min(1e-12).sqrt()
+    return (first * second).sum() / norms
+
+
+def _centred(kernel: Tensor) -> Tensor:
+    rows, columns = kernel.mean(dim=0, keepdim=True), kernel.mean(dim=1, keepdim=True)
+    return kernel - rows - columns + kernel.mean()

@@ -1,0 +1,126 @@
+"""Honest training: the class is kept out of where a focus model looks."""
+
+import pytest
+import torch
+from torch import nn
+
+from foveal.data import ImageSet
+from foveal.errors import UserError
+from foveal.metrics import content_following, position_leakage
+from foveal.models import build_model
+from foveal.training import load_recipe, parse_recipe
+from foveal.training.honesty import dependence, reversed_gradient
+from foveal.training.module import ClassifierModule
+
+SIDE = 16
+
+
+def test_the_reversed_gradient_leaves_the_values_and_turns_the_slope_round():
+    values = torch.tensor([1.0, -2.0], requires_grad=True)
+    passed = reversed_gradient(values, 0.5)
+    assert passed.equal(values)
+    (passed * torch.tensor([3.0, 4.0])).sum().backward()
+    assert values.grad.tolist() == [-1.5, -2.0]
+
+
+def test_dependence_is_high_where_places_tell_the_class_and_low_where_not():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (400,), generator=generator)
+    free = torch.rand(400, 6, generator=generator) * 2 - 1
+    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    told = torch.cat([corners[labels] * 0.7, free[:, :4] * 0.05], dim=1)
+    assert dependence(told, labels) > 0.9
+    assert dependence(free, labels) < 0.15
+    order = torch.randperm(400, generator=generator)
+    assert torch.allclose(dependence(told[order], labels[order]), dependence(told, labels))
+
+
+def test_dependence_equals_its_formula():
+    places, labels = torch.rand(7, 4).double(), torch.tensor([0, 0, 1, 1, 2, 2, 2])
+    kernel = torch.zeros(7, 7).double()
+    same = torch.zeros(7, 7).double()
+    for i in range(7):
+        for j in range(7):
+            apart = float((places[i] - places[j]).square().sum())
+            kernel[i, j] = sum(torch.exp(torch.tensor(-apart / (2 * w * w))) for w in (0.1, 0.3, 1))
+            same[i, j] = labels[i] == labels[j]
+    middle = torch.eye(7).double() - 1 / 7
+    first, second = middle @ kernel @ middle, middle @ same @ middle
+    expected = (first * second).sum() / (first.norm() * second.norm())
+    assert torch.allclose(dependence(places, labels), expected, atol=1e-6)
+
+
+def tempting(count, seed, split):
+    """Return images whose class can be spelled by the place: a bright dot among dim marks.
+
+    The pixels of the class are a pattern in the middle; a row of dots at the top is free to be
+    pointed at.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    images = torch.randint(0, 20, (count, 1, SIDE, SIDE), generator=generator)
+    patterns = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]])
+    pixels = patterns[labels].reshape(count, 2, 2) * 200
+    images[:, 0, 7:9, 7:9] = pixels
+    return ImageSet("tempting", split, images.to(torch.uint8), labels, tuple("abcd"))
+
+
+def trained(honesty, steps=400):
+    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+    torch.manual_seed(0)
+    model = build_model(
+        {
+            "name": "focus",
+            "detector": {"name": "heatmap", "keypoints": 1},
+            "patch_size": 4,
+            "num_classes": 4,
+            "width": 32,
+        }
+    )
+    module = ClassifierModule(model, recipe, steps)
+    optimizer = module.configure_optimizers()["optimizer"]
+    train = tempting(2000, 0, "train")
+    model.train()
+    module.log = lambda *arguments, **settings: None
+    for step in range(steps):
+        part = torch.arange(step * 100, step * 100 + 100) % len(train)
+        optimizer.zero_grad()
+        module.training_step((train.images[part], train.labels[part]), step).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3
+        optimizer.step()
+    return model.eval(), train
+
+
+@pytest.mark.parametrize(
+    "honesty", [{"adversary": 1.0, "swap": 1.0}, {"dependence": 2.0, "swap": 1.0}]
+)
+def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
+    test = tempting(600, 1, "test")
+    plain, train = trained({})
+    honest, _ = trained(honesty)
+    before, after = (position_leakage(model, train, test) for model in (plain, honest))
+    assert after < before - 0.1
+    assert content_following(honest, test, 500).content_following > (
+        content_following(plain, test, 500).content_following
+    )
+
+
+def test_the_probe_is_trained_along_and_not_kept():
+    recipe = load_recipe("mnist-5k-focus", ["honesty.adversary=0.5"])
+    model = build_model({**recipe.model, "num_classes": 10})
+    module = ClassifierModule(model, recipe, 10)
+    held = {
+        id(p)
+        for group in module.configure_optimizers()["optimizer"].param_groups
+        for p in group["params"]
+    }
+    assert held == {id(p) for p in module.parameters()}
+    assert not any("probe" in name for name in model.state_dict())
+
+
+def test_honest_training_is_for_focus_models():
+    recipe = load_recipe("mnist-cnn", ["honesty.swap=1"])
+    with pytest.raises(UserError, match="focus models"):
+        ClassifierModule(build_model({**recipe.model, "num_classes": 10}), recipe, 10)
