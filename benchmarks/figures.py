@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from foveal import zoo
+from foveal.report.original import DATASETS, PUBLISHED
 
 ROOT = Path(__file__).parents[1]
-DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 ROWS = {
     "focus": "`-focus`: 3 learned patches of 5×5",
     "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
@@ -33,10 +33,6 @@ ATTENTION = {
     "fashion-mnist-attention": "attends at three depths",
     "mnist-attention": "attends at three depths",
 }
-ORIGINAL = {
-    "focus": {"mnist": 98, "fashion-mnist": 86, "cifar10": 52},
-    "corners": {"mnist": 86, "fashion-mnist": 72, "cifar10": 34},
-}
 
 
 def figures(name: str) -> dict[str, Any]:
@@ -48,8 +44,8 @@ def accuracy_table() -> str:
     """Return test accuracy by kind and dataset, the original's beside it."""
     lines = ["| test accuracy | " + " | ".join(DATASETS.values()) + " |", "|---|" + "---|" * 3]
     for kind, label in ROWS.items():
-        if kind in ORIGINAL:
-            published = " | ".join(f"{ORIGINAL[kind][data]} %" for data in DATASETS)
+        if kind in PUBLISHED:
+            published = " | ".join(f"{PUBLISHED[kind][data]} %" for data in DATASETS)
             lines.append(f"| *the original's {kind} model, as published* | {published} |")
         cells = [_percent(figures(f"{data}-{kind}").get("accuracy")) for data in DATASETS]
         if set(cells) == {"–"}:

@@ -18,8 +18,8 @@ LAYERS = (
     {"explanation"},
     {"detectors", "backbones"},
     {"models"},
-    {"metrics", "attribution", "zoo", "data"},
-    {"app", "report", "batch", "export", "training", "evaluation"},
+    {"metrics", "attribution", "zoo", "data", "progress"},
+    {"app", "report", "batch", "export", "training", "evaluation", "comparison"},
     {"demo"},
     {"cli"},
     {"", "__main__"},  # "" is the package itself: `import foveal`

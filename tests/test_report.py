@@ -11,7 +11,8 @@ from foveal.errors import UserError
 from foveal.models import AttentionNet, FocusNet, Inputs, PatchReconstructor, SmallCNN
 from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
-from foveal.report.page import FIGURES, _spread
+from foveal.report.columns import MODELS
+from foveal.report.page import _spread
 
 EVIL = "<script>alert(1)</script>"
 
@@ -63,10 +64,10 @@ def test_every_figure_that_a_model_has_is_explained_and_where_it_is_missing_is_a
     entries, page
 ):
     known = set().union(*(entry.card for entry in entries))
-    assert known < {key for key, *_ in FIGURES} | {"data", "images"}
-    for key, name, _, means, _ in FIGURES:
-        assert (f">{name}</th>" in page) == (key in known)
-        assert (means.replace("'", "&#39;") in page) == (key in known)
+    assert known < {column.key for column in MODELS} | {"data", "images"}
+    for column in MODELS:
+        assert (f">{column.name}</th>" in page) == (column.key in known)
+        assert (column.means.replace("'", "&#39;") in page) == (column.key in known)
     assert "<td>98.7%</td>" in page
     assert "<td>98,817</td>" in page
     assert "<td>–</td>" in page

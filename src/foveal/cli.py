@@ -104,6 +104,9 @@ def evaluate(
     data: DataOption,
     data_dir: DataDir = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    judge: Annotated[
+        str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of probes and pairs.")] = 0,
     card: Annotated[bool, typer.Option("--card", help="Write the figures into the card.")] = False,
     as_json: AsJson = False,
@@ -115,7 +118,9 @@ def evaluate(
     from foveal import zoo
     from foveal.evaluation import evaluate_on, format_figures
 
-    figures = evaluate_on(model, data, split=split, data_dir=data_dir, seed=seed, say=say)
+    figures = evaluate_on(
+        model, data, split=split, data_dir=data_dir, judge=judge, seed=seed, say=say
+    )
     if card:
         from foveal.training.run import write_json
 
@@ -154,6 +159,48 @@ def _said(answer: dict[str, Any]) -> str:
         return f"rebuilt with a mean squared error of {answer['rebuilding_mse']:.4f}"
     best = answer["probabilities"][0]
     return f"{best['class']} ({best['probability']:.1%})"
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Zoo names, run folders, or OWNER/NAME.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
+    images: Annotated[int, typer.Option(help="Images to compare on.", min=2)] = 1000,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    judge: Annotated[
+        str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A rival, such as grad-cam; again for others.")
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
+) -> None:
+    """Measure models and explanations side by side, and write a report.
+
+    What was finished is kept: give the same command to go on.
+
+    Example: foveal compare mnist-focus mnist-cnn --data mnist --out comparison
+    """
+    from foveal.comparison import compare as run
+    from foveal.progress import progress_bar
+    from foveal.report.compare_page import write_comparison
+
+    with progress_bar() as progress:
+        found = run(
+            models,
+            data,
+            out,
+            split=split,
+            images=images,
+            data_dir=data_dir,
+            judge=judge,
+            methods=method,
+            seed=seed,
+            progress=progress,
+        )
+        print(write_comparison(found, out))
 
 
 @app.command()

@@ -1,9 +1,7 @@
 """The main job: train two models on real digits, offline, and report where they look."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -60,15 +58,6 @@ def _entry(
         card={**zoo.card(folder), **figures},
         explanation=model.explain(shown.images.float() / 255),
         labels=shown.labels,
-        curve=_curve(folder / "metrics.csv"),
+        curve=zoo.curve(folder),
         note=note,
     )
-
-
-def _curve(path: Path) -> dict[str, list[float]] | None:
-    """Return the columns of a run's metrics.csv, or None where there is none."""
-    if not path.is_file():
-        return None
-    with path.open(newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else None

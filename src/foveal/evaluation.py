@@ -3,11 +3,15 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foveal import zoo
 from foveal.errors import UserError
 from foveal.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from foveal.data import ImageSet
+    from foveal.models import ImageClassifier
 
 Say = Callable[[str], None]
 
@@ -18,10 +22,21 @@ def evaluate_on(
     *,
     split: str = "test",
     data_dir: Path | None = None,
+    judge: str | None = None,
     seed: int = 0,
     say: Say = print,
 ) -> dict[str, Any]:
     """Load a model and a dataset and return the model's figures on it.
+
+    Args:
+        model: a zoo name, a run folder, or OWNER/NAME.
+        data: a dataset, a folder, or hf:OWNER/NAME.
+        split: `train`, `val` or `test`.
+        data_dir: where named datasets lie.
+        judge: of the evidence, a model trained with `augment.hide`; the zoo's of that dataset
+            if not given, and without one sufficiency and necessity are left out.
+        seed: of probes and pairs.
+        say: told what was left out.
 
     Raises:
         UserError: unknown model, dataset or split, or images that the model cannot read.
@@ -46,7 +61,20 @@ def evaluate_on(
         raise UserError(f"{model} knows {known} classes, but {data} has {len(images.classes)}.")
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
-    return evaluate(network, images, train, name=model, seed=seed)
+    return evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+
+
+def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
+    """Return the judge of that name, or the zoo's for that dataset, if it has one."""
+    from foveal.models import ImageClassifier
+
+    name = name or zoo.judge_of(images.name)
+    if name is None:
+        return None
+    judge = zoo.load(name)
+    if not isinstance(judge, ImageClassifier):
+        raise UserError(f"{name} names no classes, so it cannot judge.")
+    return judge
 
 
 def explain_files(
@@ -124,6 +152,9 @@ _COLUMNS = (
     ("content_following", "content", "{:.2f}"),
     ("position_following", "position", "{:.2f}"),
     ("random_focus_accuracy", "random focus", "{:.2%}"),
+    ("sufficiency", "sufficiency", "{:.2%}"),
+    ("sufficiency_agreement", "agreement", "{:.2%}"),
+    ("necessity", "necessity", "{:.2%}"),
     ("shuffled_attention_accuracy", "shuffled maps", "{:.2%}"),
     ("uniform_attention_accuracy", "uniform maps", "{:.2%}"),
     ("parameters", "parameters", "{:,}"),

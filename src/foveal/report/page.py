@@ -15,78 +15,8 @@ from torch import Tensor
 from foveal import plotting
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.report.columns import MODELS, Column, present
 
-# Key of the card, heading, how it is written, what it means in a line, which way is better.
-FIGURES: tuple[tuple[str, str, str, str, str], ...] = (
-    ("accuracy", "accuracy", "{:.1%}", "share of test images whose class is found", "higher"),
-    (
-        "evidence_fraction",
-        "evidence",
-        "{:.0%}",
-        "share of the image's pixels that the decision was made from",
-        "lower",
-    ),
-    (
-        "position_leakage",
-        "leakage",
-        "{:.2f}",
-        "accuracy of a probe that sees where the model looks, but no pixels; "
-        "what it can tell, the patches need not show",
-        "near chance",
-    ),
-    (
-        "content_following",
-        "follows content",
-        "{:.2f}",
-        "another class' pixels cut at the same places: how often the answer is that class",
-        "higher",
-    ),
-    (
-        "position_following",
-        "follows position",
-        "{:.2f}",
-        "… and how often it stays with the class of the places",
-        "lower",
-    ),
-    (
-        "random_focus_accuracy",
-        "random focus",
-        "{:.1%}",
-        "accuracy when the model must look where another image asked it to",
-        "for comparison",
-    ),
-    (
-        "shuffled_attention_accuracy",
-        "shuffled maps",
-        "{:.1%}",
-        "accuracy when the model must weigh what it sees by another image's attention",
-        "lower",
-    ),
-    (
-        "uniform_attention_accuracy",
-        "uniform maps",
-        "{:.1%}",
-        "… and when it must weigh every place alike",
-        "lower",
-    ),
-    (
-        "rebuilding_mse",
-        "MSE",
-        "{:.4f}",
-        "mean squared error of the image rebuilt from the patches, pixels from 0 to 1",
-        "lower",
-    ),
-    (
-        "rebuilding_ssim",
-        "SSIM",
-        "{:.2f}",
-        "structural similarity of the image rebuilt from the patches, 1 for equal ones",
-        "higher",
-    ),
-    ("parameters", "parameters", "{:,}", "learned values", "lower"),
-    ("macs", "MACs", "{:,}", "multiply-adds for one image", "lower"),
-    ("latency_ms", "ms", "{:.2f}", "milliseconds for one image, one thread, median", "lower"),
-)
 SHOWN = 10  # images under every model
 WRONG = 10  # most confident mistakes of each
 MAPPED = 4  # images whose attention is shown depth by depth, or that are shown rebuilt
@@ -125,31 +55,47 @@ def write_report(
     """
     if not entries:
         raise UserError("There is no model to report on.")
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    loader = PackageLoader("foveal", "report")
-    pages = Environment(loader=loader, autoescape=select_autoescape(default=True))
-    page = pages.get_template("template.html").render(
+    page = render(
+        "demo.html",
         title=title,
         lead=_lead(next(filter(_names_classes, entries), entries[0])),
         models=[_model(entry, _shown(entries)) for entry in entries],
-        columns=[{"name": n, "means": m, "better": b} for _, n, _, m, b in _shown(entries)],
+        columns=_shown(entries),
         curves=_curves(entries),
         frontier=_frontier(entries),
         data=entries[0].card.get("data", ""),
         images=entries[0].card.get("images", len(entries[0].labels)),
     )
     path = Path(out) / "index.html"
-    partial = path.with_name("index.html.partial")
+    write_text(path, page)
+    return path
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this package filled with values, all of them escaped."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    loader = PackageLoader("foveal", "report")
+    pages = Environment(loader=loader, autoescape=select_autoescape(default=True))
+    return pages.get_template(template).render(**values)
+
+
+def write_text(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; its folder is made.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
+        partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
-    return path
+        raise UserError(f"Cannot write to {path.parent}: {error.strerror or error}.") from None
 
 
 def inline(figure: Any) -> str:
@@ -202,13 +148,12 @@ def _closer(entry: ReportEntry) -> str | None:
     return inline(entry.explanation[_typical(entry)].figure())
 
 
-def _shown(entries: Sequence[ReportEntry]) -> list[tuple[str, str, str, str, str]]:
-    """Return the figures that at least one of the models has."""
-    return [row for row in FIGURES if any(entry.card.get(row[0]) is not None for entry in entries)]
+def _shown(entries: Sequence[ReportEntry]) -> list[Column]:
+    return present(MODELS, [entry.card for entry in entries])
 
 
-def _model(entry: ReportEntry, rows: Sequence[tuple[str, str, str, str, str]]) -> dict[str, Any]:
-    cells = [_cell(entry.card.get(key), form) for key, _, form, _, _ in rows]
+def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, Any]:
+    cells = [column.cell(entry.card) for column in columns]
     shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _names_classes(entry):
         few = _pick(entry.explanation, _spread(entry, MAPPED))
@@ -239,10 +184,6 @@ def _gallery(entry: ReportEntry, chosen: Tensor) -> str:
 
 def _pick(explanation: Explanation, chosen: Tensor) -> Explanation:
     return Explanation.concatenate([explanation[int(index)] for index in chosen])
-
-
-def _cell(value: Any, form: str) -> str:
-    return "–" if value is None else form.format(value)
 
 
 def _curves(entries: Sequence[ReportEntry]) -> str | None:

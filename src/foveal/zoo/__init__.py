@@ -1,5 +1,6 @@
 """The zoo: trained models by name, run folder or Hub id."""
 
+import csv
 import json
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,16 @@ _FILES = ("config.json", "model.safetensors")
 def names() -> list[str]:
     """Return the names of the models whose weights come with Foveal."""
     return sorted(p.name for p in _weights().iterdir() if (p / "model.safetensors").is_file())
+
+
+def judge_of(data: str) -> str | None:
+    """Return the name of the zoo's judge for images of a dataset, or None where there is none.
+
+    Args:
+        data: its name. `mnist-5k` is part of MNIST, and CIFAR-10's judge has seen its JPEG copy.
+    """
+    name = data.removesuffix("-5k").removesuffix("-jpeg") + "-judge"
+    return name if name in names() else None
 
 
 def load(model: str | Path) -> ImageModel:
@@ -37,6 +48,19 @@ def card(model: str | Path) -> dict[str, Any]:
     """Return what is known of a trained model: recipe, versions, figures."""
     path = _find(model) / "card.json"
     return _read_json(path) if path.is_file() else {}
+
+
+def curve(model: str | Path) -> dict[str, list[float]] | None:
+    """Return the columns of a model's metrics.csv, or None where there is none."""
+    path = _find(model) / "metrics.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else None
+    except (TypeError, ValueError):
+        raise UserError(f"{path} is not a table of numbers.") from None
 
 
 def folder(model: str | Path) -> Path:

@@ -1,0 +1,304 @@
+"""What `foveal compare` does: measure models and explanations side by side, and report on it.
+
+Every figure is kept in the output folder as soon as it is known, so that a comparison that was
+interrupted goes on where it stopped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal import zoo
+from foveal.attribution import METHODS, attribute
+from foveal.data import ImageSet, load_images
+from foveal.errors import UserError, unknown_name
+from foveal.explanation import Explanation
+from foveal.memory import keep_freed_memory
+from foveal.metrics import (
+    deletion,
+    energy_inside,
+    evaluate,
+    evidence_iou,
+    insertion,
+    judged,
+    pointing_game,
+)
+from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
+from foveal.models import AttentionModel, FocusModel, ImageClassifier
+from foveal.training.run import write_json
+
+CHUNK = 100  # images explained at a time; bounds the memory
+NOISE = 0.05  # standard deviation, in [0, 1]
+SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
+OWN = "model"  # the method of an explanation that is the model's own
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model of a comparison.
+
+    Attributes:
+        name: as it was given.
+        network: the model.
+        digest: of its weights, so that figures of others are not taken for its own.
+    """
+
+    name: str
+    network: ImageClassifier
+    digest: str
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Who explains it: itself where it can; Grad-CAM beside maps; else every rival."""
+        if isinstance(self.network, FocusModel):
+            return (OWN,)
+        if isinstance(self.network, AttentionModel):
+            return (OWN, "grad-cam")
+        return tuple(METHODS)
+
+    def explain(self, images: Tensor, method: str) -> Explanation:
+        """Return the explanation of images (B, C, H, W) in [0, 1] by itself or a rival."""
+        if method == OWN:
+            return self.network.explain(images)
+        return attribute(self.network, images, method)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a comparison found.
+
+    Attributes:
+        contestants: the models.
+        test: the images that were compared on.
+        judge: of the evidence, or None.
+        models: figures of each, as `foveal evaluate` has them.
+        explanations: figures of each model's explanations, with `model` and `method`.
+    """
+
+    contestants: tuple[Contestant, ...]
+    test: ImageSet
+    judge: str | None
+    models: tuple[dict[str, Any], ...]
+    explanations: tuple[dict[str, Any], ...]
+
+
+def compare(
+    models: Sequence[str],
+    data: str,
+    out: str | Path,
+    *,
+    split: str = "test",
+    images: int = 1000,
+    data_dir: Path | None = None,
+    judge: str | None = None,
+    methods: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda what, done, steps: None,
+) -> Comparison:
+    """Measure models and their explanations on the same images; keep the figures below `out`.
+
+    Args:
+        models: zoo names, run folders or OWNER/NAME, of classifiers of the same images.
+        data: a dataset, a folder, or hf:OWNER/NAME.
+        out: folder; figures that it holds already, of the same weights, images and seed, are
+            taken over.
+        split: `train`, `val` or `test`.
+        images: how many, of each class as many as can be; all where there are fewer.
+        data_dir: where named datasets lie.
+        judge: a model trained with `augment.hide`; the zoo's of that dataset if not given.
+        methods: rivals to measure, names of `attribution.METHODS`; all if not given.
+        seed: of the choice of images, of probes, pairs and noise.
+        progress: told of every step.
+
+    Raises:
+        UserError: unknown names, models of different images or classes, or a folder that cannot be
+            written.
+    """
+    rivals = _rivals(methods)
+    keep_freed_memory()
+    contestants = tuple(_contestant(name) for name in models)
+    shape = _shape(contestants)
+    test = load_images(data, split, **shape, data_dir=data_dir)
+    few = test.few(min(images, len(test)), seed)
+    train = load_images(data, "train", **shape, data_dir=data_dir)
+    judge = judge or zoo.judge_of(few.name)
+    jury = None if judge is None else _judge(judge)
+    ledger = Ledger(Path(out) / "figures", _key(few, seed, judge))
+    jobs = [(one, method) for one in contestants for method in one.methods if method in rivals]
+    steps = len(contestants) + len(jobs)
+    figures: list[dict[str, Any]] = []
+    explanations: list[dict[str, Any]] = []
+    for one in contestants:
+        progress(f"{one.name}: figures", len(figures), steps)
+        found = ledger.get(one, "figures", partial(_figures, one, few, train, jury, seed))
+        figures.append(found)
+    for one, method in jobs:
+        what = f"{one.name}: {'its own explanation' if method == OWN else method}"
+        progress(what, len(figures) + len(explanations), steps)
+        found = ledger.get(one, method, partial(_explained, one, method, few, jury, seed))
+        explanations.append({"model": one.name, "method": method, **found})
+    progress("done", steps, steps)
+    return Comparison(contestants, few, judge, tuple(figures), tuple(explanations))
+
+
+class Ledger:
+    """Figures on disk, each in a file of its own, with what they are figures of.
+
+    Args:
+        folder: made if it is not there.
+        key: what they hold for; others are measured anew.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any]):
+        self.folder = folder
+        self.key = key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
+
+    def get(
+        self, one: Contestant, what: str, measure: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the figures that are known, or measure and keep them."""
+        key = {**self.key, "weights": one.digest, "what": what}
+        name = hashlib.sha256(json.dumps([one.name, what]).encode()).hexdigest()[:16]
+        path = self.folder / f"{name}.json"
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == key:
+                return dict(kept["figures"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not there, or not ours
+        found = measure()
+        try:
+            write_json({"key": key, "model": one.name, "figures": found}, path)
+        except OSError as error:
+            raise UserError(f"Cannot write to {path}: {error.strerror or error}.") from None
+        return found
+
+
+def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
+    for method in methods or ():
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+    return (OWN, *(METHODS if methods is None else methods))
+
+
+def _contestant(name: str) -> Contestant:
+    network = zoo.load(name)
+    if not isinstance(network, ImageClassifier):
+        raise UserError(f"{name} names no classes: compare classifiers.")
+    weights = (zoo.folder(name) / "model.safetensors").read_bytes()
+    return Contestant(name, network, hashlib.sha256(weights).hexdigest())
+
+
+def _judge(name: str) -> ImageClassifier:
+    network = zoo.load(name)
+    if not isinstance(network, ImageClassifier):
+        raise UserError(f"{name} names no classes, so it cannot judge.")
+    return network
+
+
+def _shape(contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """Return the size and channels that all models read."""
+    if not contestants:
+        raise UserError("Give at least one model to compare.")
+    if len({one.name for one in contestants}) < len(contestants):
+        raise UserError("Each model can be compared once only.")
+    first, *others = (
+        {"size": one.network.inputs.size, "channels": one.network.in_channels}
+        for one in contestants
+    )
+    for one, other in zip(contestants[1:], others, strict=True):
+        if other != first:
+            raise UserError(
+                f"{one.name} reads images of {other['size']} pixels and {other['channels']} "
+                f"channel(s), but {contestants[0].name} of {first['size']} and "
+                f"{first['channels']}: compare models of the same images."
+            )
+    return first
+
+
+def _key(test: ImageSet, seed: int, judge: str | None) -> dict[str, Any]:
+    pixels = hashlib.sha256(test.images.numpy().tobytes()).hexdigest()
+    return {
+        "version": 1,
+        "data": test.name,
+        "split": test.split,
+        "images": pixels,
+        "seed": seed,
+        "judge": judge,
+    }
+
+
+def _figures(
+    one: Contestant, test: ImageSet, train: ImageSet, judge: ImageClassifier | None, seed: int
+) -> dict[str, Any]:
+    return evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
+
+
+def _explained(
+    one: Contestant, method: str, test: ImageSet, judge: ImageClassifier | None, seed: int
+) -> dict[str, Any]:
+    """Return the figures of one explanation of one model, means over images."""
+    totals: dict[str, list[Tensor]] = {}
+    seconds = cost = 0.0
+    for number, part in enumerate(torch.arange(len(test)).split(CHUNK)):
+        few = test.subset(part)
+        images = few.images.float() / 255
+        started = time.perf_counter()
+        explanation = one.explain(images, method)
+        seconds += time.perf_counter() - started
+        cost = explanation.cost
+        after = one.explain(noisy(images, NOISE, seed + number), method)
+        values = _values(one.network, explanation, few, judge)
+        values["stable_evidence"] = evidence_overlap(explanation, after)
+        if explanation.keypoints is not None:
+            values["keypoint_shift_px"] = keypoint_shift_px(explanation, after)
+        for name, value in values.items():
+            totals.setdefault(name, []).append(value.double())
+    means = {name: float(torch.cat(parts).nanmean()) for name, parts in totals.items()}
+    known = {name: value for name, value in means.items() if value == value}
+    return {"cost_forward_passes": cost, "ms_per_image": 1000 * seconds / len(test), **known}
+
+
+def _values(
+    network: ImageClassifier,
+    explanation: Explanation,
+    test: ImageSet,
+    judge: ImageClassifier | None,
+) -> dict[str, Tensor]:
+    """Return what is known of each image's explanation, a value (B,) for each figure."""
+    values = {
+        "deletion": deletion(network, explanation),
+        "insertion": insertion(network, explanation),
+    }
+    if test.masks is not None:
+        values["pointing_game"] = pointing_game(explanation, test.masks)
+        values["energy_inside"] = energy_inside(explanation, test.masks)
+        values["evidence_iou"] = evidence_iou(explanation, test.masks)
+    if judge is None:
+        return values
+    maps = explanation.maps is not None
+    for share in SHARES if maps else (None,):
+        evidence = explanation.evidence if share is None else explanation.top_evidence(share)
+        asked = judged(judge, test, evidence, explanation.predictions)
+        place = "" if share is None else f"_at_{share:.0%}"
+        values |= {
+            f"{name}{place}": torch.full((len(test),), value)
+            for name, value in asked._asdict().items()
+        }
+    if not maps:
+        values["evidence_fraction"] = explanation.evidence.float().mean(dim=(-2, -1))
+    return values
