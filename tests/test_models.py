@@ -9,9 +9,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from foveal.data import ImageSet
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError
 from foveal.geometry import slice_patches
+from foveal.metrics import evaluate
 from foveal.models import (
     MODELS,
     FocusModel,
@@ -64,6 +66,20 @@ SETTINGS = {
     "focus-as-a-set": focus("harris", mix="attention", encoder="conv"),
     "zoom": {"name": "zoom", **GREY},
     "zoom-one-wide-colour": {"name": "zoom", "keypoints": 1, "patch_size": 8, **COLOUR},
+    "glimpse": {
+        "name": "glimpse",
+        "backbone": {**VGG, "in_channels": 1},
+        "shrink": 4,
+        "inputs": GREY["inputs"],
+    },
+    "glimpse-colour": {
+        "name": "glimpse",
+        "backbone": VGG,
+        "patch_size": 8,
+        "depth": 1,
+        "encoder": "conv",
+        "inputs": COLOUR["inputs"],
+    },
     "cnn": {"name": "cnn", **GREY},
     "cnn-colour": {"name": "cnn", **COLOUR},
     "vgg16": {"name": "vgg16", **COLOUR},
@@ -93,11 +109,13 @@ SETTINGS = {
 }
 REBUILDS = [key for key in SETTINGS if key.startswith("reconstructor")]
 FOCUS = [key for key, value in SETTINGS.items() if issubclass(MODELS[value["name"]], FocusModel)]
+GLIMPSES = [key for key, value in SETTINGS.items() if value["name"] == "glimpse"]
 TRAINED = [
     "focus-heatmap",
     "focus-reconstruction",
     "focus-regression",
     "zoom",
+    "glimpse",
     "cnn",
     "vgg16",
     "plain",
@@ -107,7 +125,15 @@ TRAINED = [
     "san-patchwise-grey",
     "published-focus",
 ]
-EXPORTED = ["focus-heatmap", "focus-as-a-set", "zoom", "cnn", "attention", "reconstructor-conv"]
+EXPORTED = [
+    "focus-heatmap",
+    "focus-as-a-set",
+    "zoom",
+    "glimpse",
+    "cnn",
+    "attention",
+    "reconstructor-conv",
+]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
 # torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
 FUSED = {"focus-as-a-set"}
@@ -146,6 +172,7 @@ def test_the_contract_covers_every_model():
     assert set(MODELS) == {
         "focus",
         "zoom",
+        "glimpse",
         "reconstructor",
         "attention",
         "san",
@@ -300,7 +327,7 @@ def test_keypoints_are_in_range_and_patches_are_what_lies_there(key):
         torch.testing.assert_close(explanation.patches, expected)
 
 
-@pytest.mark.parametrize("key", FOCUS)
+@pytest.mark.parametrize("key", [key for key in FOCUS if key not in GLIMPSES])
 @pytest.mark.parametrize("learning", [False, True])
 def test_with_keypoints_held_pixels_outside_the_evidence_change_nothing(key, learning):
     model = built(key).requires_grad_(learning)
@@ -316,7 +343,42 @@ def test_with_keypoints_held_pixels_outside_the_evidence_change_nothing(key, lea
     assert not torch.equal(model.classify_at(inside, keypoints, seen.scales), logits)
 
 
-@pytest.mark.parametrize("key", ["focus-heatmap", "focus-one-wide-colour", "zoom"])
+@pytest.mark.parametrize("key", GLIMPSES)
+def test_a_glimpse_sees_the_means_of_squares_and_its_patches_alone(key):
+    model = built(key)
+    images = pictures(model)
+    seen = model.explain(images)
+    means = F.avg_pool2d(images, model.shrink)
+    torch.testing.assert_close(seen.thumbnail, means)
+    squares = F.interpolate(means, scale_factor=model.shrink, mode="nearest")
+    hidden = F.max_pool2d(seen.evidence[:, None].float(), model.shrink)  # squares partly seen
+    hidden = F.interpolate(hidden, scale_factor=model.shrink, mode="nearest") == 0
+    assert hidden.any()
+    changed = torch.where(hidden, squares, images)
+    assert not torch.allclose(changed, images)
+    after = model.explain(changed)
+    torch.testing.assert_close(after.logits, seen.logits)
+    torch.testing.assert_close(after.keypoints, seen.keypoints)
+    patch, thumbnail = model.patch_size**2, means[0, 0].numel()
+    assert (seen.evidence_fraction * 28**2 <= 3 * patch + thumbnail + 1e-3).all()
+    assert (seen.evidence_fraction * 28**2 > patch + thumbnail - 1e-3).all()
+    figures = evaluate(model, ImageSet("made", "test", (images * 255).byte(), torch.arange(3), ()))
+    assert figures["evidence_fraction"] == pytest.approx(float(seen.evidence_fraction.mean()))
+    assert seen[0].figure().axes
+
+
+def test_a_glimpse_model_without_use_is_an_error():
+    backbone = {**VGG, "whiten": 0}
+    with pytest.raises(UserError, match="depth from 1 to 3"):
+        build_model({"name": "glimpse", "backbone": backbone, "depth": 4})
+    with pytest.raises(UserError, match="shrink from 1"):
+        build_model({"name": "glimpse", "backbone": backbone, "shrink": 0})
+    model = build_model({"name": "glimpse", "backbone": backbone, "shrink": 32})
+    with pytest.raises(ValueError, match="at least 32x32"):
+        model(torch.rand(1, 3, 28, 40))
+
+
+@pytest.mark.parametrize("key", ["focus-heatmap", "focus-one-wide-colour", "zoom", "glimpse"])
 def test_gradient_reaches_held_keypoints(key):
     model = built(key)
     images = pictures(model)

@@ -10,6 +10,7 @@ _LAZY = {
     "AttentionNet": "foveal.models.attention",
     "Explanation": "foveal.explanation",
     "FocusNet": "foveal.models.focus",
+    "GlimpseNet": "foveal.models.glimpse",
     "Inputs": "foveal.models.image_model",
     "PatchReconstructor": "foveal.models.reconstructor",
     "SANet": "foveal.models.self_attention",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
+    from foveal.models.glimpse import GlimpseNet
     from foveal.models.image_model import Inputs
     from foveal.models.reconstructor import PatchReconstructor
     from foveal.models.self_attention import SANet
@@ -46,6 +48,7 @@ __all__ = [
     "AttentionNet",
     "Explanation",
     "FocusNet",
+    "GlimpseNet",
     "Inputs",
     "PatchReconstructor",
     "SANet",

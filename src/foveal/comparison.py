@@ -300,5 +300,5 @@ def _values(
             for name, value in asked._asdict().items()
         }
     if not maps:
-        values["evidence_fraction"] = explanation.evidence.float().mean(dim=(-2, -1))
+        values["evidence_fraction"] = explanation.evidence_fraction
     return values

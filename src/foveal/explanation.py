@@ -21,6 +21,7 @@ class Look(NamedTuple):
     scales: Tensor | None = None  # (B, K) spacing in pixels; None means 1
     maps: Tensor | None = None  # (B, M, H, W), raw weights
     rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1]
+    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, seen beside the patches
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Explanation:
         scales: (B, K) pixels from one patch sample to the next, or None for 1.
         maps: (B, M, H, W) raw attention weights, or None.
         rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
+        thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
         classes: a name for each class.
         method: who explains: the model itself, or a post-hoc method's name.
         cost: forward passes that the explanation took, the answer included.
@@ -50,6 +52,7 @@ class Explanation:
     scales: Tensor | None = None
     maps: Tensor | None = None
     rebuilt: Tensor | None = None
+    thumbnail: Tensor | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
     cost: float = 1.0
@@ -91,11 +94,23 @@ class Explanation:
     def evidence(self) -> Tensor:
         """(B, H, W) booleans: the pixels that the decision was made from.
 
-        Of a patch with a scale, the whole square that it spans: never less than was read.
+        Of a patch with a scale, the whole square that it spans: never less than was read. Of a
+        model that sees a thumbnail too, what it saw at full resolution.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
         return patch_mask(self.keypoints, self.patch_size, self.size, self.scales)
+
+    @property
+    def evidence_fraction(self) -> Tensor:
+        """(B,): the pixels that the decision was made from, as a share of the image's.
+
+        The pixels of a thumbnail count too, each as one.
+        """
+        height, width = self.size
+        share = self.evidence.float().mean(dim=(-2, -1))
+        coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
+        return (share + coarse / (height * width)).clamp_max(1.0)
 
     @property
     def heat(self) -> Tensor:
@@ -148,7 +163,7 @@ class Explanation:
         answer: dict[str, Any] = {
             **self._answer_dict(top),
             "size_px": {"height": self.size[0], "width": self.size[1]},
-            "evidence_fraction": float(self.evidence.float().mean()),
+            "evidence_fraction": float(self.evidence_fraction),
             "method": self.method,
             "cost_forward_passes": self.cost,
         }

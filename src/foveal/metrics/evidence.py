@@ -15,7 +15,8 @@ def evidence_fraction(
     """Return the share of an image's pixels that its patches cover together, mean over `test`.
 
     Pixels that several patches share count once, and what lies outside of the image not at all.
-    A model without patches decides from every pixel: 1.
+    Those of a thumbnail that is seen too are added. A model without patches decides from every
+    pixel: 1.
 
     Args:
         model: of any family.
@@ -27,7 +28,8 @@ def evidence_fraction(
     if looks.keypoints is None:
         return 1.0
     masks = evidence_masks(looks, batch_size)
-    return int(masks.sum()) / masks.numel()
+    coarse = looks.thumbnail_px * len(masks)
+    return min(1.0, (int(masks.sum()) + coarse) / masks.numel())
 
 
 def evidence_masks(looks: Looks, batch_size: int = 500) -> Tensor:

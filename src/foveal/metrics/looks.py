@@ -22,6 +22,7 @@ class Looks:
         keypoints: (N, K, 2) as the classifier received them, or None.
         scales: (N, K) pixels from one patch sample to the next, or None for 1.
         patch_size: side of a patch in samples, or None where there are no patches.
+        thumbnail_px: pixels of the thumbnail that is seen beside the patches, 0 for none.
     """
 
     logits: Tensor
@@ -29,6 +30,7 @@ class Looks:
     keypoints: Tensor | None = None
     scales: Tensor | None = None
     patch_size: int | None = None
+    thumbnail_px: int = 0
 
 
 @contextmanager
@@ -67,23 +69,25 @@ def look_over(model: ImageModel, images: Tensor, batch_size: int = 500) -> Looks
         )
     with evaluating(model):
         parts = [_look(model, as_floats(model, batch)) for batch in images.split(batch_size)]
-    patches = parts[0].patches
+    patches, thumbnail = parts[0].patches, parts[0].thumbnail
     return Looks(
         logits=torch.cat([part.logits for part in parts]),
         size=(images.shape[-2], images.shape[-1]),
         keypoints=_joined([part.keypoints for part in parts]),
         scales=_joined([part.scales for part in parts]),
         patch_size=None if patches is None else patches.shape[-1],
+        thumbnail_px=0 if thumbnail is None else thumbnail[0, 0].numel(),
     )
 
 
 def _look(model: ImageModel, images: Tensor) -> Look:
     model.check(images)
     look = model.look((images - model.mean) / model.std)
-    # Patches are kept for their shape alone: those of 60,000 images need not be held.
+    # Patches and thumbnails are kept for their shape alone: those of 60,000 images are many.
     patches = None if look.patches is None else look.patches[:1].cpu()
     keypoints, scales = (None if t is None else t.cpu() for t in (look.keypoints, look.scales))
-    return Look(look.logits.cpu(), keypoints, patches, scales)
+    thumbnail = None if look.thumbnail is None else look.thumbnail[:1].cpu()
+    return Look(look.logits.cpu(), keypoints, patches, scales, thumbnail=thumbnail)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -13,6 +13,7 @@ from foveal.models.cnn import SmallCNN
 from foveal.models.decoders import build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
+from foveal.models.glimpse import GlimpseNet
 from foveal.models.image_model import ImageModel, Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
@@ -29,6 +30,7 @@ __all__ = [
     "AttentionNet",
     "FocusModel",
     "FocusNet",
+    "GlimpseNet",
     "ImageClassifier",
     "ImageModel",
     "Inputs",
@@ -48,6 +50,7 @@ MODELS: dict[str, type[ImageModel]] = {
     for model in (
         FocusNet,
         ZoomNet,
+        GlimpseNet,
         PatchReconstructor,
         AttentionNet,
         SANet,

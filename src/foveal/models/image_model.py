@@ -107,10 +107,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     def _explain_batch(self, images: Tensor) -> Explanation:
         device = self.mean.device
         look = self.look((images.to(device) - self.mean) / self.std)
-        patches = look.patches
+        patches, thumbnail = look.patches, look.thumbnail
         if patches is not None:
             patches = patches * self.std[:, None] + self.mean[:, None]
-        found = look._replace(patches=patches)
+        if thumbnail is not None:
+            thumbnail = thumbnail * self.std + self.mean
+        found = look._replace(patches=patches, thumbnail=thumbnail)
         on_cpu = {name: t.cpu() for name, t in found._asdict().items() if t is not None}
         return Explanation(images=images.cpu(), classes=tuple(self.inputs.classes), **on_cpu)
 

@@ -1,5 +1,6 @@
 """The classifier of a focus model: patches and their places -> logits."""
 
+import torch
 from torch import Tensor, nn
 
 from foveal.errors import unknown_name
@@ -23,6 +24,7 @@ class PatchClassifier(nn.Module):
             `attention` reads them as a set, through two transformer layers.
         encoder: `mlp` for a few pixels, `conv` (two convolutions, the second of stride 2).
         dropout: share of features dropped in training.
+        context: numbers in a vector that is read beside the tokens; 0 for none.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class PatchClassifier(nn.Module):
         mix: str = "concat",
         encoder: str = "mlp",
         dropout: float = 0.0,
+        context: int = 0,
     ):
         super().__init__()
         if mix not in MIXES:
@@ -56,13 +59,21 @@ class PatchClassifier(nn.Module):
                 )
             )
         self.ordered = mix == "concat"
-        self.head = _head(keypoints * width if self.ordered else width, dropout, num_classes)
+        read = keypoints * width if self.ordered else width
+        self.head = _head(read + context, dropout, num_classes)
 
-    def forward(self, patches: Tensor, keypoints: Tensor) -> Tensor:
-        """Return logits (B, classes) for patches (B, K, C, P, P) at keypoints (B, K, 2)."""
+    def forward(self, patches: Tensor, keypoints: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return logits (B, classes) for patches (B, K, C, P, P) at keypoints (B, K, 2).
+
+        Args:
+            patches: whole pixels or samples.
+            keypoints: in grid units.
+            context: (B, `context`), where the classifier was made for it.
+        """
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         tokens = self.mix(self.drop(tokens + self.place(keypoints)))
-        return self.head(tokens.flatten(1) if self.ordered else tokens.mean(dim=1))
+        read = tokens.flatten(1) if self.ordered else tokens.mean(dim=1)
+        return self.head(read if context is None else torch.cat([read, context], dim=1))
 
 
 def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
@@ -96,13 +98,16 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
         between = 1.05 * _columns(patches)
     elif explanation.maps is not None:
         between = 3.4
-    figure = new_figure(6.4 + 1.05 * between, 3.4)
-    ratios = [3.2, between, 2.4] if between else [3.2, 2.4]
+    seen = 0.0 if explanation.thumbnail is None else 2.6
+    figure = new_figure(6.4 + 1.05 * between + 1.25 * seen, 3.4)
+    ratios = [width for width in (3.2, seen, between, 2.4) if width]
     parts: Any = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
     axes = parts[0].subplots()
     if patches is not None:
         draw_image(axes, explanation)
-        _draw_patches(parts[1], patches)
+        _draw_patches(parts[-2], patches)
+        if seen:
+            _draw_seen(parts[1], explanation)
     else:
         axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
         axes.set_axis_off()
@@ -120,6 +125,16 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
 
 def _columns(patches: Tensor) -> int:
     return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3
+
+
+def _draw_seen(figure: Any, explanation: Any) -> None:
+    """Draw the thumbnail as large as the image, and the patches' pixels over it."""
+    coarse = F.interpolate(explanation.thumbnail, explanation.size, mode="nearest")
+    place = figure.subplots()
+    seen = torch.where(explanation.evidence[:, None], explanation.images, coarse)
+    place.imshow(pixels(seen[0]), interpolation="nearest")
+    place.set_title("all that it saw", fontsize=9, color=INK)
+    place.set_axis_off()
 
 
 def _draw_patches(figure: Any, patches: Tensor) -> None:
@@ -173,8 +188,9 @@ def _title(explanation: Any, patches: Tensor | None) -> str:
         return ""  # it stands over the map
     if patches is None:
         return "looks everywhere, and weighs it"
-    share = float(explanation.evidence.float().mean())
-    return f"decided from {len(patches)} patches: {share:.0%} of the pixels"
+    seen = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
+    share = float(explanation.evidence_fraction[0])
+    return f"decided from {len(patches)} {seen}: {share:.0%} of the pixels"
 
 
 def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":

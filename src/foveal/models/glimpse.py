@@ -1,0 +1,128 @@
+"""The glimpse model: a thumbnail says where to look, thumbnail and patches decide."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.backbones import Backbone, backbone_settings, build_backbone
+from foveal.detectors.heatmap import mean_place
+from foveal.errors import UserError
+from foveal.explanation import Look
+from foveal.geometry import look_at
+from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import Inputs
+from foveal.models.patch_classifier import PatchClassifier
+
+
+class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbone)}):
+    """Sees a thumbnail of the image and a few patches that it chooses by it, and nothing else.
+
+    The strict focus model: where the patches lie can tell no more than the thumbnail tells
+    already, and the thumbnail counts as evidence. So nothing can be smuggled past the evidence,
+    whatever the training (a glimpse's coarse and fine view: Mnih et al. 2014, "Recurrent models
+    of visual attention").
+
+    Args:
+        backbone: the thumbnail -> local features and a global vector.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels; rows
+            and columns that no whole square covers are not seen.
+        depth: number, from 1, of the backbone's local features that say where to look.
+        keypoints: number K of patches.
+        patch_size: side of a patch in pixels.
+        num_classes: number of classes.
+        width: numbers in a patch's token.
+        mix: how the tokens are joined, `concat` or `attention`.
+        encoder: how a patch is encoded, `mlp` or `conv`.
+        dropout: share of features dropped in training.
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: the backbone has no such depth, or shrink is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from foveal.backbones import VGGBackbone
+        >>> model = GlimpseNet(VGGBackbone(1, [[8], [16]]), shrink=4)
+        >>> explanation = model.explain(torch.rand(1, 1, 28, 28))
+        >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
+        ((1, 1, 7, 7), (1, 3, 1, 5, 5))
+    """
+
+    name = "glimpse"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        shrink: int = 2,
+        depth: int = 2,
+        keypoints: int = 3,
+        patch_size: int = 5,
+        num_classes: int = 10,
+        width: int = 128,
+        mix: str = "concat",
+        encoder: str = "mlp",
+        dropout: float = 0.0,
+        inputs: Inputs = Inputs(),
+    ):
+        super().__init__(backbone.in_channels, num_classes, inputs)
+        depths = len(backbone.widths)
+        if not 1 <= depth <= depths:
+            raise UserError(
+                f"Expected a depth from 1 to {depths}, which this backbone has, but got {depth}."
+            )
+        if shrink < 1:
+            raise UserError(f"Expected shrink from 1, but got {shrink}.")
+        self.backbone = backbone
+        self.shrink = shrink
+        self.depth = depth
+        self.patch_size = patch_size
+        self.heatmaps = nn.Conv2d(backbone.widths[depth - 1], keypoints, 1)
+        self.classifier = PatchClassifier(
+            keypoints,
+            patch_size,
+            backbone.in_channels,
+            num_classes,
+            width,
+            mix,
+            encoder,
+            dropout,
+            context=backbone.width,
+        )
+
+    def find(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return keypoints (B, K, 2) for normalised images; slices have no scale."""
+        local, _ = self.backbone(self.thumbnail(images))
+        return self._places(local), None
+
+    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+        """Classify from the thumbnail and whole-pixel patches nearest to the keypoints."""
+        thumbnail = self.thumbnail(images)
+        return self._decide(images, keypoints, thumbnail, self.backbone(thumbnail)[1])
+
+    def look(self, images: Tensor) -> Look:
+        """Find places and decide, with one pass over the thumbnail."""
+        thumbnail = self.thumbnail(images)
+        local, whole = self.backbone(thumbnail)
+        return self._decide(images, self._places(local), thumbnail, whole)
+
+    def thumbnail(self, images: Tensor) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of images (B, C, H, W).
+
+        Raises:
+            ValueError: the images are smaller than one square.
+        """
+        if min(images.shape[-2:]) < self.shrink:
+            raise ValueError(
+                f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
+                f"{images.shape[-2]}x{images.shape[-1]}. Resize them or choose a smaller shrink."
+            )
+        return F.avg_pool2d(images, self.shrink)
+
+    def _places(self, local: Sequence[Tensor]) -> Tensor:
+        return mean_place(self.heatmaps(local[self.depth - 1]))
+
+    def _decide(self, images: Tensor, keypoints: Tensor, thumbnail: Tensor, whole: Tensor) -> Look:
+        patches, places = look_at(images, keypoints, self.patch_size)
+        logits = self.classifier(patches, places, whole)
+        return Look(logits, places, patches, thumbnail=thumbnail)
