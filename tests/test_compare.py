@@ -179,3 +179,17 @@ def test_a_model_changed_in_place_is_measured_again(tmp_path):
     second = compare([str(tmp_path / "run")], "mnist-5k", tmp_path / "out", images=20)
     assert first.models[0]["accuracy"] > 0.9
     assert second.models[0]["accuracy"] < 0.3
+
+
+def test_published_metrics_are_measured_on_as_many_images_as_asked_for(tmp_path):
+    settings = {"images": 20, "methods": ["grad-cam"]}
+    plain = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
+    found = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings, published=6)
+    (row,), (before,) = found.explanations, plain.explanations
+    assert row["published_images"] == row["published_road_images"] == 6
+    for name in ("pixel_flipping", "road", "mprt", "efficient_mprt"):
+        assert row[f"published_{name}"] == row[f"published_{name}"]  # a number
+    assert 0 <= row["published_pixel_flipping"] <= 1
+    assert "published_relevance_mass_accuracy" not in row  # there are no masks
+    assert {name: row[name] for name in before} == before
+    assert "ROAD" in write_comparison(found, tmp_path).read_text(encoding="utf-8")

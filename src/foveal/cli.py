@@ -174,6 +174,9 @@ def compare(
     method: Annotated[
         list[str] | None, typer.Option(help="A rival, such as grad-cam; again for others.")
     ] = None,
+    published: Annotated[
+        int, typer.Option(help="Images for the field's published metrics (Quantus).", min=0)
+    ] = 0,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
 ) -> None:
@@ -197,6 +200,7 @@ def compare(
             data_dir=data_dir,
             judge=judge,
             methods=method,
+            published=published,
             seed=seed,
             progress=progress,
         )

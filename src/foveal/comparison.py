@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveal import zoo
 from foveal.attribution import METHODS, attribute
@@ -31,6 +31,7 @@ from foveal.metrics import (
     judged,
     pointing_game,
 )
+from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
 from foveal.models import AttentionModel, FocusModel, ImageClassifier
 from foveal.training.run import write_json
@@ -102,6 +103,7 @@ def compare(
     data_dir: Path | None = None,
     judge: str | None = None,
     methods: Sequence[str] | None = None,
+    published: int = 0,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
 ) -> Comparison:
@@ -117,12 +119,14 @@ def compare(
         data_dir: where named datasets lie.
         judge: a model trained with `augment.hide`; the zoo's of that dataset if not given.
         methods: rivals to measure, names of `attribution.METHODS`; all if not given.
+        published: images, some of those that are compared on, for the field's published metrics
+            through Quantus (an extra); 0 for none. They take seconds an image.
         seed: of the choice of images, of probes, pairs and noise.
         progress: told of every step.
 
     Raises:
-        UserError: unknown names, models of different images or classes, or a folder that cannot be
-            written.
+        UserError: unknown names, models of different images or classes, a folder that cannot be
+            written, or published metrics without Quantus.
     """
     rivals = _rivals(methods)
     keep_freed_memory()
@@ -146,6 +150,10 @@ def compare(
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
         found = ledger.get(one, method, partial(_explained, one, method, few, jury, seed))
+        if published:
+            some = few.few(min(published, len(few)), seed)
+            measure = partial(_published, one, method, some, seed)
+            found = found | ledger.get(one, f"{method}, published, {len(some)}", measure)
         explanations.append({"model": one.name, "method": method, **found})
     progress("done", steps, steps)
     return Comparison(contestants, few, judge, tuple(figures), tuple(explanations))
@@ -271,6 +279,28 @@ def _explained(
     means = {name: float(torch.cat(parts).nanmean()) for name, parts in totals.items()}
     known = {name: value for name, value in means.items() if value == value}
     return {"cost_forward_passes": cost, "ms_per_image": 1000 * seconds / len(test), **known}
+
+
+def _published(one: Contestant, method: str, test: ImageSet, seed: int) -> dict[str, Any]:
+    """Return the field's published figures of one explanation, of the model's own answers."""
+
+    def heat(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        if method == OWN:
+            return one.network.explain(images).heat
+        return attribute(model, images, method, targets=targets).heat
+
+    explanation = one.explain(test.images.float() / 255, method)
+    found = field_metrics(
+        one.network,
+        explanation,
+        explanation.predictions,
+        masks=test.masks,
+        sample=len(test),
+        seed=seed,
+        explain=heat,
+    )
+    figures = {f"published_{name}": value for name, value in found.items()}
+    return {"published_images": len(test), **figures}
 
 
 def _values(

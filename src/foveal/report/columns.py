@@ -187,6 +187,51 @@ EXPLANATIONS: tuple[Column, ...] = (
         "higher",
     ),
     Column(
+        "published_pixel_flipping",
+        "pixel flipping",
+        "{:.2f}",
+        "published (Bach et al. 2015): probability of the answer while pixels are blackened, the "
+        "hottest first",
+        "lower",
+    ),
+    Column(
+        "published_road",
+        "ROAD",
+        "{:.2f}",
+        "published (Rong et al. 2022): how often the answer stays while the hottest pixels are "
+        "painted over by their neighbours",
+        "lower",
+    ),
+    Column(
+        "published_relevance_mass_accuracy",
+        "mass inside",
+        "{:.1%}",
+        "published (Arras et al. 2022): share of the positive heat that lies where the truth is",
+        "higher",
+    ),
+    Column(
+        "published_mprt",
+        "MPRT",
+        "{:.2f}",
+        "published (Adebayo et al. 2018): rank correlation with the explanation of a model whose "
+        "weights were drawn anew; 1 means that the explanation does not ask the model",
+        "lower",
+    ),
+    Column(
+        "published_efficient_mprt",
+        "eMPRT",
+        "{:.2f}",
+        "published (Hedström et al. 2023): by what share the map's entropy rises in that model",
+        "higher",
+    ),
+    Column(
+        "published_images",
+        "of images",
+        "{:.0f}",
+        "how many images the published metrics were measured on",
+        "for comparison",
+    ),
+    Column(
         "cost_forward_passes",
         "passes",
         "{:.1f}",
