@@ -8,7 +8,7 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.models.attention import Attention, AttentionNet, weigh
+from foveal.models.attention import Attention, AttentionNet, spread, weigh
 
 CASES = [(c, n) for c in ("pc", "dp") for n in ("softmax", "sigmoid")]
 
@@ -88,6 +88,54 @@ def test_one_depth_answers_the_same_joined_or_independent():
     alone.load_state_dict(joined.state_dict())
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(joined(images).log_softmax(-1), alone(images).log_softmax(-1))
+
+
+@pytest.mark.parametrize("normalise", ["softmax", "sigmoid"])
+def test_contributions_are_the_terms_of_the_logit(normalise):
+    model = built(normalise=normalise, standardise=True)
+    for norm in model.norms:  # as after training
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    images, targets = torch.rand(5, 3, 20, 16), torch.tensor([0, 1, 2, 3, 1])
+    found = model.contributions(images, targets, batch_size=2)
+    assert (found.method, found.cost, found.maps.shape) == ("contributions", 1.0, (5, 1, 20, 16))
+    torch.testing.assert_close(found.logits, model.explain(images).logits)
+    local, maps = model.attend((images - model.mean) / model.std)
+    nothing = model.decide(local, [torch.zeros_like(weights) for weights in maps])
+    added = (found.logits - nothing).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found.maps.sum((1, 2, 3)), added, atol=1e-4, rtol=1e-4)
+    # One place of one depth: hiding it takes its own term away.
+    weights = [weights.clone() for weights in maps]
+    weights[1][:, 2, 3] = 0
+    less = (found.logits - model.decide(local, weights)).gather(1, targets[:, None])[:, 0]
+    alone = [torch.zeros_like(weights) for weights in maps]
+    alone[1][:, 2, 3] = maps[1][:, 2, 3]
+    term = (model.decide(local, alone) - nothing).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(less, term, atol=1e-4, rtol=1e-3)
+    asked = model.contributions(images)
+    again = model.contributions(images, asked.predictions)
+    assert torch.equal(asked.maps, again.maps)
+    assert asked[0].figure().axes
+    with pytest.raises(ValueError, match=r"Expected targets \(5,\)"):
+        model.contributions(images, targets[:2])
+
+
+def test_contributions_leave_the_model_as_it_was():
+    model = built(join="independent").train()
+    model.backbone.eval()
+    with torch.no_grad():
+        model.contributions(torch.rand(2, 3, 16, 16))
+    assert model.training
+    assert not model.backbone.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_values_of_places_are_spread_with_their_sum_kept():
+    values = torch.rand(2, 1, 3, 5)
+    found = spread(values, (7, 5))
+    assert found.shape == (2, 1, 7, 5)
+    torch.testing.assert_close(found.sum((2, 3)), values.sum((2, 3)))
+    torch.testing.assert_close(spread(values, (6, 10))[:, :, ::2, ::2], values / 4)
 
 
 def test_the_decision_is_made_from_the_weighed_places_alone():

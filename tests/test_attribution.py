@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import foveal
-from foveal.attribution import METHODS, attribute, cost_of
+from foveal.attribution import METHODS, attribute, cost_of, explain_by
 from foveal.attribution.occlusion import window_px
 from foveal.attribution.rise import MASKS, SHOWN, Masks
 from foveal.detectors import HeatmapDetector
@@ -255,3 +255,18 @@ def test_it_can_be_asked_from_the_package_and_drawn() -> None:
         [("model", explanation), ("rise", attribute(model, images, "rise"))], torch.tensor([1, 2])
     )
     assert figure.axes
+
+
+def test_one_door_leads_to_every_explanation() -> None:
+    model, images = FAMILIES["attention"], images_of(3, 1, 28, 28)
+    own = explain_by(model, images)
+    assert (own.method, own.maps.shape[1]) == ("model", 2)
+    terms = explain_by(model, images, "contributions", torch.tensor([1, 2, 3]))
+    assert (terms.method, terms.maps.shape[1]) == ("contributions", 1)
+    assert torch.allclose(
+        explain_by(model, images, "grad-cam").maps, attribute(model, images, "grad-cam").maps
+    )
+    with pytest.raises(UserError, match="attention nets"):
+        explain_by(FAMILIES["cnn"], images, "contributions")
+    with pytest.raises(UserError, match="Did you mean 'contributions'"):
+        explain_by(model, images, "contribution")

@@ -186,3 +186,13 @@ def test_a_process_says_a_mistake_on_stderr_and_ends_with_1(model):
 
 def test_recipes_lists_what_train_knows(run):
     assert "mnist-focus" in run("recipes").stdout.split()
+
+
+def test_explain_takes_a_rival_by_its_name(model, picture, tmp_path, run):
+    done = run("explain", model, picture, "--method", "grad-cam", "--json")
+    (found,) = json.loads(done.stdout)["images"]
+    assert (done.returncode, found["method"]) == (0, "grad-cam")
+    assert found["cost_forward_passes"] > 1
+    done = run("explain", model, picture, "--method", "gradcam")
+    assert done.returncode == 1
+    assert "Did you mean 'grad-cam'" in done.stderr

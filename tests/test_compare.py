@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from foveal import comparison, zoo
+from foveal.attribution import OWN
 from foveal.cli import main
-from foveal.comparison import OWN, compare
+from foveal.comparison import compare
 from foveal.errors import UserError
 from foveal.report.columns import Column
 from foveal.report.compare_page import write_comparison
@@ -51,6 +52,7 @@ def test_each_model_is_explained_by_itself_where_it_can_and_by_rivals_where_not(
     assert pairs == [
         ("mnist-focus", OWN),
         ("mnist-attention", OWN),
+        ("mnist-attention", "contributions"),
         ("mnist-attention", "grad-cam"),
         ("mnist-cnn", "grad-cam"),
         ("mnist-cnn", "gradient-x-input"),
@@ -63,8 +65,9 @@ def test_models_and_explanations_have_their_figures(found):
     assert focus["accuracy"] > 0.9 < cnn["accuracy"]
     assert "position_leakage" in focus
     assert "position_leakage" not in cnn
-    own, maps, *rivals = found.explanations
+    own, maps, terms, *rivals = found.explanations
     assert own["cost_forward_passes"] == 1.0 == maps["cost_forward_passes"]
+    assert terms["cost_forward_passes"] == 1.0
     assert own["evidence_fraction"] == pytest.approx(focus["evidence_fraction"], abs=1e-6)
     assert own["sufficiency"] == pytest.approx(focus["sufficiency"], abs=1e-6)
     assert {f"sufficiency_at_{share}%" for share in (5, 10, 20, 50)} <= set(maps)
@@ -83,7 +86,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(found, out, monkeypa
     settings = {"images": 40, "judge": "mnist-cnn", "methods": METHODS}
     again = compare(MODELS[:2], "mnist-5k", out, **settings)
     assert again.models == found.models[:2]
-    assert again.explanations == found.explanations[:3]
+    assert again.explanations == found.explanations[:4]
     with pytest.raises(AssertionError, match="again"):
         compare(MODELS[:1], "mnist-5k", out, **settings, seed=1)
     with pytest.raises(AssertionError, match="again"):

@@ -134,6 +134,9 @@ def explain(
     model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    method: Annotated[
+        str, typer.Option(help="model for its own explanation, or a rival such as grad-cam.")
+    ] = "model",
     as_json: AsJson = False,
 ) -> None:
     """Show what a model looks at in images: keypoints, patches and classes.
@@ -142,7 +145,7 @@ def explain(
     """
     from foveal.evaluation import explain_files
 
-    answers, failed = explain_files(model, images, out, say)
+    answers, failed = explain_files(model, images, out, say, method)
     if as_json:
         print(json.dumps({"model": model, "images": answers}))
     else:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import METHODS, attribute
+from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
@@ -33,13 +33,13 @@ from foveal.metrics import (
 )
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
-from foveal.models import AttentionModel, FocusModel, ImageClassifier
+from foveal.models import AttentionModel, AttentionNet, FocusModel, ImageClassifier
+from foveal.models.attention import CONTRIBUTIONS
 from foveal.training.run import write_json
 
 CHUNK = 100  # images explained at a time; bounds the memory
 NOISE = 0.05  # standard deviation, in [0, 1]
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
-OWN = "model"  # the method of an explanation that is the model's own
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -63,15 +63,11 @@ class Contestant:
         """Who explains it: itself where it can; Grad-CAM beside maps; else every rival."""
         if isinstance(self.network, FocusModel):
             return (OWN,)
+        if isinstance(self.network, AttentionNet):
+            return (OWN, CONTRIBUTIONS, "grad-cam")
         if isinstance(self.network, AttentionModel):
             return (OWN, "grad-cam")
         return tuple(METHODS)
-
-    def explain(self, images: Tensor, method: str) -> Explanation:
-        """Return the explanation of images (B, C, H, W) in [0, 1] by itself or a rival."""
-        if method == OWN:
-            return self.network.explain(images)
-        return attribute(self.network, images, method)
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,7 @@ def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
     for method in methods or ():
         if method not in METHODS:
             raise unknown_name("method", method, METHODS)
-    return (OWN, *(METHODS if methods is None else methods))
+    return (OWN, CONTRIBUTIONS, *(METHODS if methods is None else methods))
 
 
 def _contestant(name: str) -> Contestant:
@@ -266,10 +262,10 @@ def _explained(
         few = test.subset(part)
         images = few.images.float() / 255
         started = time.perf_counter()
-        explanation = one.explain(images, method)
+        explanation = explain_by(one.network, images, method)
         seconds += time.perf_counter() - started
         cost = explanation.cost
-        after = one.explain(noisy(images, NOISE, seed + number), method)
+        after = explain_by(one.network, noisy(images, NOISE, seed + number), method)
         values = _values(one.network, explanation, few, judge)
         values["stable_evidence"] = evidence_overlap(explanation, after)
         if explanation.keypoints is not None:
@@ -284,12 +280,10 @@ def _explained(
 def _published(one: Contestant, method: str, test: ImageSet, seed: int) -> dict[str, Any]:
     """Return the field's published figures of one explanation, of the model's own answers."""
 
-    def heat(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        if method == OWN:
-            return one.network.explain(images).heat
-        return attribute(model, images, method, targets=targets).heat
+    def heat(model: Any, images: Tensor, targets: Tensor) -> Tensor:
+        return explain_by(model, images, method, targets).heat
 
-    explanation = one.explain(test.images.float() / 255, method)
+    explanation = explain_by(one.network, test.images.float() / 255, method)
     found = field_metrics(
         one.network,
         explanation,

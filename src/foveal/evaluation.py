@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal import zoo
-from foveal.errors import UserError
+from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -78,15 +78,25 @@ def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
 
 
 def explain_files(
-    model: str, paths: Sequence[Path], out: Path | None, say: Say = print
+    model: str, paths: Sequence[Path], out: Path | None, say: Say = print, method: str = "model"
 ) -> tuple[list[dict[str, Any]], int]:
     """Explain image files; return an answer for each and how many could not be read.
 
     Files are read and explained one at a time, so that any number fits; a bad one is an answer
     with an `error`, and the others go on.
+
+    Args:
+        model: as `zoo.load` takes it.
+        paths: image files.
+        out: folder for the pictures, or None.
+        say: told of what is done to a file.
+        method: one of `attribution.EXPLAINERS`.
     """
+    from foveal.attribution import EXPLAINERS, explain_by
     from foveal.data import read_image
 
+    if method not in EXPLAINERS:
+        raise unknown_name("method", method, EXPLAINERS)
     network = zoo.load(model)
     size = network.inputs.size
     answers: list[dict[str, Any]] = []
@@ -107,7 +117,7 @@ def explain_files(
             say(f"{path}: {error}")
             answers.append({"path": str(path), "error": str(error)})
             continue
-        explanation = network.explain(image[None].float() / 255)
+        explanation = explain_by(network, image[None].float() / 255, method)
         answer = {"path": str(path), **explanation.to_dicts()[0]}
         if out is not None:
             answer["picture"] = str(_save(explanation, out, stem))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.comparison import OWN, Comparison, Contestant
+from foveal.attribution import OWN, explain_by
+from foveal.comparison import Comparison, Contestant
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
 from foveal.metrics.looks import look_over
@@ -155,7 +156,7 @@ def _explain(
     contestants: Sequence[Contestant], row: Mapping[str, Any], few: ImageSet
 ) -> Explanation:
     one = next(one for one in contestants if one.name == row["model"])
-    return one.explain(few.images.float() / 255, row["method"])
+    return explain_by(one.network, few.images.float() / 255, row["method"])
 
 
 def _confusion(test: ImageSet, logits: Tensor) -> "Figure":

@@ -1,0 +1,42 @@
+"""One door to every explanation: the model's own, or a post-hoc method's."""
+
+from torch import Tensor
+
+from foveal.attribution.methods import METHODS
+from foveal.attribution.post_hoc import attribute
+from foveal.errors import UserError, unknown_name
+from foveal.explanation import Explanation
+from foveal.models.attention import CONTRIBUTIONS, AttentionNet
+from foveal.models.image_model import ImageModel
+
+OWN = "model"  # the method of an explanation that is the model's own
+EXPLAINERS = (OWN, CONTRIBUTIONS, *METHODS)
+
+
+def explain_by(
+    model: ImageModel, images: Tensor, method: str = OWN, targets: Tensor | None = None
+) -> Explanation:
+    """Return the explanation of images by a method of any kind.
+
+    Args:
+        model: of Foveal.
+        images: (B, C, H, W), floats in [0, 1].
+        method: `model` for its own, `contributions` of an attention net, or a name of `METHODS`.
+        targets: (B,) classes that are asked about, by all but `model`; the answers if not given.
+
+    Raises:
+        UserError: no such method, or not for this model.
+        ValueError: the images are not of the model's shape or type.
+    """
+    if method == OWN:
+        return model.explain(images)
+    if method == CONTRIBUTIONS:
+        if not isinstance(model, AttentionNet):
+            raise UserError(
+                f"{CONTRIBUTIONS} are for attention nets ('attention'), whose answer is a sum over "
+                f"places; this model is of another kind, {model.name!r}."
+            )
+        return model.contributions(images, targets)
+    if method not in METHODS:
+        raise unknown_name("method", method, EXPLAINERS)
+    return attribute(model, images, method, targets=targets)
