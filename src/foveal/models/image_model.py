@@ -139,7 +139,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 f"{images.shape[-2]}x{images.shape[-1]}: do not trust its answer.",
                 stacklevel=3,
             )
-        if images.amin() < 0 or images.amax() > 1:
+        least, greatest = torch.aminmax(images)
+        if least < 0 or greatest > 1:
             warnings.warn(
                 "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3
             )
