@@ -64,6 +64,7 @@ def test_models_and_explanations_have_their_figures(found):
     assert focus["images"] == 40
     assert focus["accuracy"] > 0.9 < cnn["accuracy"]
     assert "position_leakage" in focus
+    assert focus["pgd_accuracy"] <= focus["fgsm_accuracy"] + 0.05 <= focus["accuracy"] + 0.05
     assert "position_leakage" not in cnn
     own, maps, terms, *rivals = found.explanations
     assert own["cost_forward_passes"] == 1.0 == maps["cost_forward_passes"]

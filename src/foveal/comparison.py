@@ -23,6 +23,7 @@ from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.memory import keep_freed_memory
 from foveal.metrics import (
+    adversarial_accuracy,
     deletion,
     energy_inside,
     evaluate,
@@ -39,6 +40,8 @@ from foveal.training.run import write_json
 
 CHUNK = 100  # images explained at a time; bounds the memory
 NOISE = 0.05  # standard deviation, in [0, 1]
+EPSILON = 8 / 255  # greatest change of a pixel by an attack
+SAMPLE = 200  # images that noise and attacks are tried on: they cost many passes each
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -249,7 +252,13 @@ def _key(test: ImageSet, seed: int, judge: str | None) -> dict[str, Any]:
 def _figures(
     one: Contestant, test: ImageSet, train: ImageSet, judge: ImageClassifier | None, seed: int
 ) -> dict[str, Any]:
-    return evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
+    found = evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
+    some = test.few(min(SAMPLE, len(test)), seed)
+    attacks = {
+        f"{name}_accuracy": adversarial_accuracy(one.network, some, EPSILON, steps, seed)
+        for name, steps in (("fgsm", 1), ("pgd", 10))
+    }
+    return found | attacks
 
 
 def _explained(
@@ -265,11 +274,12 @@ def _explained(
         explanation = explain_by(one.network, images, method)
         seconds += time.perf_counter() - started
         cost = explanation.cost
-        after = explain_by(one.network, noisy(images, NOISE, seed + number), method)
         values = _values(one.network, explanation, few, judge)
-        values["stable_evidence"] = evidence_overlap(explanation, after)
-        if explanation.keypoints is not None:
-            values["keypoint_shift_px"] = keypoint_shift_px(explanation, after)
+        if number * CHUNK < SAMPLE:
+            after = explain_by(one.network, noisy(images, NOISE, seed + number), method)
+            values["stable_evidence"] = evidence_overlap(explanation, after)
+            if explanation.keypoints is not None:
+                values["keypoint_shift_px"] = keypoint_shift_px(explanation, after)
         for name, value in values.items():
             totals.setdefault(name, []).append(value.double())
     means = {name: float(torch.cat(parts).nanmean()) for name, parts in totals.items()}
