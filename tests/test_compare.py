@@ -196,4 +196,7 @@ def test_published_metrics_are_measured_on_as_many_images_as_asked_for(tmp_path)
     assert 0 <= row["published_pixel_flipping"] <= 1
     assert "published_relevance_mass_accuracy" not in row  # there are no masks
     assert {name: row[name] for name in before} == before
+    assert compare(["mnist-focus"], "mnist-5k", tmp_path, images=20).explanations[0][
+        "evidence_fraction"
+    ] == pytest.approx(0.09, abs=0.01)  # known without a judge too
     assert "ROAD" in write_comparison(found, tmp_path).read_text(encoding="utf-8")

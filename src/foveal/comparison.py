@@ -322,9 +322,11 @@ def _values(
         values["pointing_game"] = pointing_game(explanation, test.masks)
         values["energy_inside"] = energy_inside(explanation, test.masks)
         values["evidence_iou"] = evidence_iou(explanation, test.masks)
+    maps = explanation.maps is not None
+    if not maps:
+        values["evidence_fraction"] = explanation.evidence_fraction
     if judge is None:
         return values
-    maps = explanation.maps is not None
     for share in SHARES if maps else (None,):
         evidence = explanation.evidence if share is None else explanation.top_evidence(share)
         asked = judged(judge, test, evidence, explanation.predictions)
@@ -333,6 +335,4 @@ def _values(
             f"{name}{place}": torch.full((len(test),), value)
             for name, value in asked._asdict().items()
         }
-    if not maps:
-        values["evidence_fraction"] = explanation.evidence_fraction
     return values

@@ -43,9 +43,10 @@ def frontier(
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
     unit = 1 if logarithmic else 100
-    ordered = sorted(points, key=lambda point: (point[1], -point[2]))
-    for number, (name, taken, accuracy) in enumerate(ordered):
-        axes.plot([unit * taken], [100 * accuracy], "o", ms=7, color=colour(number))
+    shades = [colour(number) for number in range(len(points))]  # as given: the same in every plot
+    ordered = sorted(zip(points, shades, strict=True), key=lambda one: (one[0][1], -one[0][2]))
+    for number, ((name, taken, accuracy), shade) in enumerate(ordered):
+        axes.plot([unit * taken], [100 * accuracy], "o", ms=7, color=shade)
         axes.annotate(
             short(name, 40),
             (unit * taken, 100 * accuracy),

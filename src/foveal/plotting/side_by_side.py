@@ -1,6 +1,7 @@
 """The same images under several models and methods."""
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -20,16 +21,16 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
         labels: (B,) true classes; a right answer's name is blue, a wrong one's orange.
     """
     rows, columns = len(labels), len(explanations) + 1
-    figure = new_figure(1.15 * columns, 1.3 * rows + 0.5)
+    figure = new_figure(1.15 * columns, 1.3 * rows + 0.7)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, (heading, _) in zip(grid[0, 1:], explanations, strict=True):
         place.annotate(
-            heading.replace(" ", "\n", 1),
+            fill(heading, 14),
             (0.5, 1.22),
             xycoords="axes fraction",
             ha="center",
             va="bottom",
-            fontsize=6,
+            fontsize=7.5,
             color=INK,
         )
     for row in range(rows):
