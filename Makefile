@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: demo test check format install montage figures speed clean
+.PHONY: demo test check format install montage figures report speed clean
 
 install: .venv/installed
 
@@ -34,6 +34,9 @@ montage: .venv/installed         ## fixed images under every zoo model, for peop
 
 figures: .venv/installed         ## write the README's tables and pictures from the cards
 	$(BIN)/python benchmarks/figures.py
+
+report: .venv/installed          ## measure the shipped models again, for docs/report.md
+	$(BIN)/python benchmarks/report.py
 
 speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
 	$(BIN)/python benchmarks/speed.py

@@ -1,4 +1,4 @@
-"""Write the README's tables and pictures from the zoo's cards.
+"""Write the tables and pictures of README and docs from the zoo's cards and what was measured.
 
     python benchmarks/figures.py
 
@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+import report_tables
 
 from foveal import zoo
 from foveal.report.original import DATASETS, PUBLISHED
@@ -225,6 +227,7 @@ TABLES = {
     "rebuilding": rebuilding_table,
     "few-labels": few_labels_table,
     "speed": speed_table,
+    **report_tables.TABLES,
 }
 
 
@@ -263,8 +266,8 @@ def draw_pictures() -> None:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_pictures()
 
 

@@ -14,7 +14,7 @@ from foveal.comparison import compare
 from foveal.errors import UserError
 from foveal.report.columns import Column
 from foveal.report.compare_page import write_comparison
-from foveal.report.tables import csv_table, latex_table
+from foveal.report.tables import csv_table, latex_table, markdown_table
 
 MODELS = ["mnist-focus", "mnist-attention", "mnist-cnn"]
 METHODS = ["grad-cam", "gradient-x-input"]
@@ -132,6 +132,9 @@ def test_latex_is_escaped_and_what_is_missing_is_a_dash():
     table = latex_table(["name"], columns, [{"name": "a_b & 5%", "share": 0.5}, {"name": "c"}])
     assert r"a\_b \& 5\% & 50\% \\" in table
     assert r"c & -- \\" in table
+    assert markdown_table(["name"], columns, [{"name": "a", "share": 0.5}, {"name": "c"}]) == (
+        "| name | share |\n| --- | ---: |\n| `a` | 50% |\n| `c` | – |\n"
+    )
 
 
 def test_csv_has_every_figure_of_every_row():

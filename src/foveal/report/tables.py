@@ -1,4 +1,4 @@
-"""Tables of figures as files: CSV for programs, LaTeX for papers."""
+"""Tables of figures as files: CSV for programs, LaTeX for papers, Markdown for documents."""
 
 import csv
 import io
@@ -61,6 +61,21 @@ def latex_table(
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(
+    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return rows as a Markdown table; see `latex_table`. Names are set as code."""
+    lines = [
+        [*heads, *(column.name for column in columns)],
+        [*("---" for _ in heads), *("---:" for _ in columns)],
+        *(
+            [*(f"`{row[head]}`" for head in heads), *(column.cell(row) for column in columns)]
+            for row in rows
+        ),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _escaped(text: str) -> str:

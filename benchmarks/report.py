@@ -1,0 +1,63 @@
+"""Make the figures of docs/report.md from the shipped weights: `make report`.
+
+The zoo's models of each dataset are compared on 1,000 test images, with every rival and the
+judges; the grid pointing game is played and costs are timed. What was finished is kept: the same
+command goes on. Figures go to docs/results, pictures to docs/images, whole reports to report/.
+
+    FOVEAL_DATA=... python benchmarks/report.py [--images 1000] [--published 50]
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from foveal import zoo
+from foveal.comparison import compare
+from foveal.progress import progress_bar
+from foveal.report.compare_page import write_comparison
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("focus", "focus-plain", "glimpse", "attention", "cnn", "focus-wide")
+CONTROLS = ("focus", "centre", "random", "cnn")
+COMPARED = {
+    **dict.fromkeys(("mnist", "fashion-mnist", "cifar10"), KINDS),
+    "cluttered-mnist-60": CONTROLS,
+}
+PLOTS = ("accuracy-evidence", "accuracy-macs", "judged-evidence")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000, help="compared on")
+    parser.add_argument("--published", type=int, default=50, help="for the published metrics")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="of the whole reports")
+    options = parser.parse_args()
+    results, pictures = ROOT / "docs" / "results", ROOT / "docs" / "images"
+    results.mkdir(parents=True, exist_ok=True)
+    for data, kinds in COMPARED.items():
+        models = [f"{data}-{kind}" for kind in kinds if f"{data}-{kind}" in zoo.names()]
+        if not models:
+            continue
+        with progress_bar() as progress:
+            found = compare(
+                models,
+                data,
+                options.out / data,
+                images=options.images,
+                published=options.published,
+                progress=progress,
+            )
+        print(write_comparison(found, options.out / data), flush=True)
+        shutil.copy(options.out / data / "results.json", results / f"{data}.json")
+        for plot in PLOTS:
+            drawn = options.out / data / "plots" / f"{plot}.png"
+            if drawn.is_file():
+                shutil.copy(drawn, pictures / f"{data}-{plot}.png")
+    for script in ("grid", "costs", "figures"):
+        subprocess.run([sys.executable, ROOT / "benchmarks" / f"{script}.py"], check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    main()

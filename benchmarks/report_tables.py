@@ -1,0 +1,112 @@
+"""The tables of docs/report.md, from what benchmarks/report.py and its parts measured."""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from foveal.report.columns import EXPLANATIONS, MODELS, Column, present
+from foveal.report.tables import markdown_table
+
+DOCS = Path(__file__).parents[1] / "docs"
+COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")
+TOP = "_at_10%"  # of a map's pixels, that the judge was shown
+
+
+def known(path: Path) -> dict[str, Any]:
+    """Return what was measured, or nothing."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def models_table(data: str) -> str:
+    """Return the figures of a dataset's models."""
+    rows = known(DOCS / "results" / f"{data}.json").get("models", [])
+    return markdown_table(["model"], present(MODELS, rows), rows) if rows else ""
+
+
+def explanations_table(data: str, published: bool) -> str:
+    """Return the figures of a dataset's explanations: ours, or the field's published ones."""
+    found = known(DOCS / "results" / f"{data}.json").get("explanations", [])
+    rows = [_at_top(row) for row in found]
+    columns = [
+        column
+        for column in present(EXPLANATIONS, rows)
+        if column.key.startswith("published_") == published
+    ]
+    return markdown_table(["model", "method"], columns, rows) if columns else ""
+
+
+def _at_top(row: Mapping[str, Any]) -> dict[str, Any]:
+    top = {name.removesuffix(TOP): value for name, value in row.items() if name.endswith(TOP)}
+    return {"evidence_fraction": 0.1, **row, **top}
+
+
+def meanings() -> str:
+    """Return what every figure means."""
+    seen: dict[str, Column] = {column.name: column for column in (*MODELS, *EXPLANATIONS)}
+    lines = [f"- **{c.name}**: {c.means} ({_better(c)})." for c in seen.values()]
+    return "\n".join(lines) + "\n"
+
+
+def _better(column: Column) -> str:
+    is_side = column.better in ("higher", "lower")
+    return f"{column.better} is better" if is_side else column.better
+
+
+def grid_table() -> str:
+    """Return what benchmarks/grid.py found."""
+    columns = [
+        Column("energy_inside", "heat inside", "{:.1%}", "", ""),
+        Column("hits", "hits", "{:.1%}", "", ""),
+        Column("of", "mosaics", "{}", "", ""),
+    ]
+    rows = [
+        {"model": name, "method": method, "of": f"{found['answered']} of {found['mosaics']}"} | row
+        for name, found in known(DOCS / "grid.json").items()
+        for method, row in found["methods"].items()
+    ]
+    return markdown_table(["model", "method"], columns, rows) if rows else ""
+
+
+def costs_table() -> str:
+    """Return what benchmarks/costs.py found."""
+    columns = [
+        Column("passes", "forward passes", "{:.2f}", "", ""),
+        Column("time_ratio", "times the answer's time", "{:.2f}", "", ""),
+    ]
+    rows = [
+        {"model": name, "method": method} | row
+        for name, found in known(DOCS / "costs.json").get("models", {}).items()
+        for method, row in found.items()
+    ]
+    return markdown_table(["model", "method"], columns, rows) if rows else ""
+
+
+def planted_table() -> str:
+    """Return what benchmarks/planted.py found."""
+    columns = [
+        Column("accuracy", "accuracy", "{:.1%}", "", ""),
+        Column("decided_by_the_mark", "decided by the mark", "{:.1%}", "", ""),
+        Column("shown", "mark shown", "{:.1%}", "", ""),
+        Column("images", "of images", "{}", "", ""),
+    ]
+    figures = {"accuracy", "answers_the_mark", "decided_by_the_mark", "images"}
+    rows = [
+        {**found, "model": name, "method": method, "shown": found[method]}
+        for name, found in known(DOCS / "planted.json").items()
+        for method in found
+        if method not in figures
+    ]
+    return markdown_table(["model", "method"], columns, rows) if rows else ""
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    **{f"{data}-models": partial(models_table, data) for data in COMPARED},
+    **{f"{data}-explanations": partial(explanations_table, data, False) for data in COMPARED},
+    **{f"{data}-published": partial(explanations_table, data, True) for data in COMPARED},
+    "meanings": meanings,
+    "grid": grid_table,
+    "costs": costs_table,
+    "planted": planted_table,
+}
