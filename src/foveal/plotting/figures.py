@@ -11,6 +11,7 @@ from foveal.plotting.maps import (
     ATTRIBUTION,
     LABEL,
     NO_ZERO,
+    TERMS,
     combined,
     draw_attribution,
     draw_map,
@@ -151,7 +152,8 @@ def _draw_attribution(figure: Any, explanation: Any) -> None:
     place = figure.subplots()
     drawn = draw_image(place, explanation)
     place.set_title(explanation.method, fontsize=9, color=INK)
-    _colour_bar(figure, drawn, place, ATTRIBUTION)
+    label = TERMS if explanation.method == "contributions" else ATTRIBUTION
+    _colour_bar(figure, drawn, place, label)
 
 
 def _draw_maps(figure: Any, explanation: Any) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LABEL = "attention, times an even share"
 ATTRIBUTION = "attribution"
+TERMS = "added to the logit, a pixel"  # of `contributions`, whose unit is known
 NO_ZERO = ("rise",)  # methods whose zero says nothing: their maps are drawn around their mean
 LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
 
