@@ -101,11 +101,28 @@ def planted_table() -> str:
     return markdown_table(["model", "method"], columns, rows) if rows else ""
 
 
+def honest_ways() -> str:
+    """Return what benchmarks/honest.py found."""
+    columns = [
+        Column("accuracy", "accuracy", "{:.1%}", "", ""),
+        Column("position_leakage", "leakage", "{:.2f}", "", ""),
+        Column("content_following", "follows content", "{:.2f}", "", ""),
+        Column("position_following", "follows position", "{:.2f}", "", ""),
+    ]
+    parts = []
+    for data, found in known(DOCS / "honest.json").items():
+        rows = [{"way": way} | row for way, row in found["ways"].items()]
+        table = markdown_table(["way"], columns, rows).replace("`", "")
+        parts.append(f"`{data}`, {found['epochs']} epochs, validation images:\n\n{table}")
+    return "\n".join(parts)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{f"{data}-models": partial(models_table, data) for data in COMPARED},
     **{f"{data}-explanations": partial(explanations_table, data, False) for data in COMPARED},
     **{f"{data}-published": partial(explanations_table, data, True) for data in COMPARED},
     "meanings": meanings,
+    "honest-ways": honest_ways,
     "grid": grid_table,
     "costs": costs_table,
     "planted": planted_table,

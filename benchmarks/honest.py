@@ -1,0 +1,69 @@
+"""What keeps the class out of the places? Ways of honest training, each alone and together.
+
+The plain focus recipe of a dataset is trained for a few epochs in each way; the figures are those
+of the validation images, for choosing. A run that is cut off goes on.
+
+    FOVEAL_DATA=... python benchmarks/honest.py [--data mnist] [--epochs 12]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from foveal import zoo
+from foveal.data import load_images
+from foveal.metrics import accuracy, content_following, position_leakage
+from foveal.training import load_recipe, train
+from foveal.training.run import write_json
+
+WAYS: dict[str, list[str]] = {
+    "plain": [],
+    "position noise of 1 px": ["model.jitter_px=1"],
+    "detector that sees 3x3 pixels": ["model.detector.widths=[24]"],
+    "detector that sees 7x7 pixels": ["model.detector.widths=[12,24]"],
+    "swapped content, 0.5": ["honesty.swap=0.5"],
+    "kernel dependence, 1": ["honesty.dependence=1"],
+    "reversed probe, 0.3": ["honesty.adversary=0.3"],
+    "reversed probe, 1": ["honesty.adversary=1"],
+    "reversed probe 0.5, swapped content 0.5": ["honesty.adversary=0.5", "honesty.swap=0.5"],
+    "reversed probe 0.5, dependence 0.5, swapped content 0.3": [
+        "honesty.adversary=0.5",
+        "honesty.dependence=0.5",
+        "honesty.swap=0.3",
+    ],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=["mnist"])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--runs", type=Path, default=Path("runs/honest"), help="of the trainings")
+    parser.add_argument("--out", type=Path, default=Path("docs/honest.json"))
+    options = parser.parse_args()
+    result = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    for data in options.data:
+        recipe = f"{data}-focus-plain"
+        images, probed = (load_images(data, split) for split in ("val", "train"))
+        found = {}
+        for number, (way, changes) in enumerate(WAYS.items()):
+            run = options.runs / f"{data}-{number}"
+            if not (run / "card.json").is_file():
+                settings = load_recipe(recipe, [f"epochs={options.epochs}", *changes])
+                train(settings, run, resume=True, progress=False)
+            model = zoo.load(run)
+            followed = content_following(model, images)
+            found[way] = {
+                "accuracy": round(accuracy(model, images), 4),
+                "position_leakage": round(position_leakage(model, probed, images), 4),
+                "content_following": round(followed.content_following, 4),
+                "position_following": round(followed.position_following, 4),
+            }
+            print(data, way, found[way], flush=True)
+        result[data] = {"epochs": options.epochs, "ways": found}
+        options.out.parent.mkdir(exist_ok=True)
+        write_json(result, options.out)
+
+
+if __name__ == "__main__":
+    main()
