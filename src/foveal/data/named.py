@@ -118,11 +118,18 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
             f"imagenet32 is not in {folder}: put train_data_batch_1.npz … and val_data.npz there "
             "(image-net.org, 'Download downsampled image data', after signing in)."
         )
-    parts = [_read_npz(file) for file in files]
-    images = torch.cat([images for images, _ in parts])
-    labels = torch.cat([labels for _, labels in parts])
+    labels = torch.cat([_read_npz(file, "labels") for file in files])
+    chosen = _split_indices(labels, split)
+    kept = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, chosen, True)
+    images = torch.empty(len(chosen), 3, 32, 32, dtype=torch.uint8)
+    first = done = 0
+    for file in files:  # one after the other: all of them twice may be more than the memory
+        pixels = _read_npz(file, "data")
+        some = pixels[kept[first : first + len(pixels)]]
+        images[done : done + len(some)] = some
+        first, done = first + len(pixels), done + len(some)
     classes = tuple(str(index) for index in range(1000))
-    return _with_validation(ImageSet("imagenet32", split, images, labels, classes))
+    return ImageSet("imagenet32", split, images, labels[kept], classes)
 
 
 _BROKEN_NPZ = (
@@ -136,21 +143,24 @@ _BROKEN_NPZ = (
 )
 
 
-def _read_npz(path: Path) -> tuple[Tensor, Tensor]:
+def _read_npz(path: Path, part: str) -> Tensor:
+    """Return the `labels` (N,), from 0, or the `data` (N, 3, 32, 32) of one file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            data, labels = file["data"], np.asarray(file["labels"], dtype=np.int64) - 1
+            labels = np.asarray(file["labels"], dtype=np.int64) - 1
+            values = file[part]
     except _BROKEN_NPZ as error:
         raise UserError(f"{path} is not a file of the downsampled ImageNet: {error}") from None
-    if data.dtype != np.uint8 or data.shape != (len(labels), 3072):
+    if part == "labels":
+        if len(labels) and not (labels.min() >= 0 and labels.max() < 1000):
+            raise UserError(f"{path}: expected labels from 1 to 1000.")
+        return torch.from_numpy(labels)
+    if values.dtype != np.uint8 or values.shape != (len(labels), 3072):
         raise UserError(
-            f"{path}: expected data (N, 3072) of bytes and N labels, but got {data.shape} of "
-            f"{data.dtype} and {len(labels)} labels."
+            f"{path}: expected data (N, 3072) of bytes and N labels, but got {values.shape} of "
+            f"{values.dtype} and {len(labels)} labels."
         )
-    if len(labels) and not (labels.min() >= 0 and labels.max() < 1000):
-        raise UserError(f"{path}: expected labels from 1 to 1000.")
-    images = torch.from_numpy(data).reshape(-1, 3, 32, 32)
-    return images, torch.from_numpy(labels)
+    return torch.from_numpy(values).reshape(-1, 3, 32, 32)
 
 
 def _with_validation(images: ImageSet) -> ImageSet:
