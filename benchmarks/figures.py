@@ -142,8 +142,9 @@ def cost_table() -> str:
                 f"| {', '.join(map(_percent, row['accuracies']))} |"
                 for name, row in found["models"].items()
             ),
-            f"\nThe same recipe with {found['seeds']} seeds; spread is the standard deviation "
-            "(`python benchmarks/seeds.py`).",
+            f"\nThe same recipe with {found['seeds']} seeds"
+            f"{', at half the width' if found.get('changes') else ''}; spread is the standard "
+            "deviation (`python benchmarks/seeds.py`).",
         ]
     return "\n".join(lines)
 

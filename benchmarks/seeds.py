@@ -2,7 +2,9 @@
 
 A run that is cut off goes on where it stopped. Accuracy is that on the test images.
 
-    FOVEAL_DATA=... python benchmarks/seeds.py [--epochs 5] [--seeds 3] [--out docs/seeds.json]
+    FOVEAL_DATA=... python benchmarks/seeds.py [--epochs 10] [--seeds 3] [--out docs/seeds.json]
+
+Six trainings at full width take a day on two cores, so by default every layer is half as wide.
 """
 
 import argparse
@@ -16,11 +18,13 @@ from foveal.training import load_recipe, train
 from foveal.zoo import load
 
 NAMES = ("cifar10-vgg", "cifar10-attention")
+HALF = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=5, help="of each training")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training")
+    parser.add_argument("--set", nargs="*", default=HALF, help="changes of both recipes")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
     parser.add_argument("--out", type=Path, default=Path("docs/seeds.json"))
@@ -29,7 +33,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in NAMES}
     for seed in range(options.seeds):
         for name in NAMES:  # in turns, so that a run cut short has as many of each
-            recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}"])
+            recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}", *options.set])
             run = options.runs / f"{name}-{options.epochs}-{seed}"
             if not (run / "card.json").is_file():
                 train(recipe, run, resume=True, progress=False)
@@ -43,7 +47,12 @@ def main() -> None:
         }
         for name, values in found.items()
     }
-    result = {"epochs": options.epochs, "seeds": options.seeds, "models": models}
+    result = {
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "changes": options.set,
+        "models": models,
+    }
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
