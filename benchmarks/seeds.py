@@ -4,7 +4,7 @@ A run that is cut off goes on where it stopped. Accuracy is that on the test ima
 
     FOVEAL_DATA=... python benchmarks/seeds.py [--epochs 10] [--seeds 3] [--out docs/seeds.json]
 
-Six trainings at full width take a day on two cores, so by default every layer is half as wide.
+Six whole trainings take nine hours on two cores, so by default every layer is half as wide.
 """
 
 import argparse
