@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data import (
@@ -17,6 +18,7 @@ from foveal.data import (
 )
 from foveal.data.fitting import fitted
 from foveal.data.generated.cluttered import load_cluttered_mnist
+from foveal.data.generated.megapixel import DIGITS, TILE, SparseImages, megapixel_mnist
 from foveal.data.generated.planted import PATTERNS, patterns
 from foveal.errors import UserError
 from foveal.training import load_recipe, train
@@ -338,6 +340,76 @@ def test_training_never_sees_the_truth_that_a_generated_set_brings(
     recipe = load_recipe("mnist-attention", [*small, "data.limit=40"])
     run = train(recipe, tmp_path / "run", data="planted-mnist", data_dir=data_dir, progress=False)
     assert (run / "model.safetensors").is_file()
+
+
+def test_what_is_read_of_megapixel_images_is_what_is_there(data_dir: Path) -> None:
+    found = megapixel_mnist("test", side=203, images=6, data_dir=data_dir)
+    numbers = torch.tensor([4, 0, 4])
+    whole = torch.stack([found.whole(int(number)) for number in numbers]).float() / 255
+    assert whole.shape == (3, 1, 203, 203)
+    assert torch.allclose(found.thumbnails(numbers, 5), F.avg_pool2d(whole, 5), atol=1e-6)
+    corners = torch.randint(-30, 230, (3, 8, 2), generator=torch.Generator().manual_seed(0))
+    crops = found.crops(numbers, corners, 20)
+    padded = F.pad(whole, (60, 60, 60, 60))
+    for image in range(3):
+        for square, (x, y) in enumerate((corners[image] + 60).tolist()):
+            expected = padded[image, :, y : y + 20, x : x + 20]
+            assert torch.equal(crops[image, square], expected)
+
+
+def test_megapixel_digits_lie_in_their_boxes_and_answer_the_tasks(data_dir: Path) -> None:
+    source = load_images("mnist", "val", data_dir=data_dir)
+    tiles = {digit.numpy().tobytes() for digit in source.images[:, 0]}
+    found = megapixel_mnist("val", side=150, images=40, data_dir=data_dir)
+    for number in range(40):
+        image, boxes = found.whole(number)[0], found.boxes[number]
+        for x, y, right, bottom in boxes.tolist():
+            assert (right - x, bottom - y) == (TILE, TILE)
+            assert image[y:bottom, x:right].numpy().tobytes() in tiles
+        apart = (boxes[:, None, :2] - boxes[None, :, :2]).abs().amax(dim=-1)
+        assert (apart + TILE * torch.eye(DIGITS) >= TILE).all()
+        digits = found.digits[number].tolist()
+        most = int(found.labels["majority"][number])
+        assert digits.count(most) == 3
+        assert int(found.labels["max"][number]) == max(digits)
+        assert int(found.labels["topmost"][number]) == digits[int(boxes[:, 1].argmin())]
+        there = found.labels["multi-label"][number].nonzero().flatten().tolist()
+        assert there == sorted(set(digits))
+    assert len(found.labels["majority"].unique()) > 5
+
+
+def test_strokes_make_more_of_the_ink_and_hide_no_digit(data_dir: Path) -> None:
+    alone = megapixel_mnist("test", side=300, images=5, strokes=0, data_dir=data_dir)
+    found = megapixel_mnist("test", side=300, images=5, data_dir=data_dir)
+    assert len(alone) == len(found) == 5
+    for number in range(5):
+        assert (found.whole(number)[0][~_boxes_of(found, number)] > 0).sum() > 500
+        assert not alone.whole(number)[0][~_boxes_of(alone, number)].any()
+
+
+def _boxes_of(images: SparseImages, number: int) -> Tensor:
+    inside = torch.zeros(images.size, dtype=torch.bool)
+    for x, y, right, bottom in images.boxes[number].tolist():
+        inside[y:bottom, x:right] = True
+    return inside
+
+
+def test_fewer_megapixel_images_are_the_first_and_size_costs_nothing(data_dir: Path) -> None:
+    few, more = (megapixel_mnist("train", images=n, data_dir=data_dir) for n in (2, 4))
+    assert torch.equal(few.digits, more.digits[:2])
+    assert torch.equal(few.places, more.places[: int(more.starts[2])])
+    huge = megapixel_mnist("train", side=12_000, images=2, data_dir=data_dir)
+    assert huge.places.numel() < 20_000  # of 288 million
+    assert huge.thumbnails(torch.tensor([1]), 40).shape == (1, 1, 300, 300)
+
+
+def test_megapixel_images_that_cannot_be_are_errors(data_dir: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'test'"):
+        megapixel_mnist("tests", data_dir=data_dir)
+    with pytest.raises(UserError, match="at least 84 pixels"):
+        megapixel_mnist("test", side=60, data_dir=data_dir)
+    with pytest.raises(UserError, match="at least one image"):
+        megapixel_mnist("test", images=0, data_dir=data_dir)
 
 
 @pytest.mark.full_data

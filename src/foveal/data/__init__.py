@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from foveal.data.fitting import fitted
-from foveal.data.generated import Mosaics, mosaics, planted_marks
+from foveal.data.generated import (
+    Mosaics,
+    SparseImages,
+    megapixel_mnist,
+    mosaics,
+    planted_marks,
+)
 from foveal.data.images import ImageSet, Problem
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
@@ -17,7 +23,9 @@ __all__ = [
     "ImageSet",
     "Mosaics",
     "Problem",
+    "SparseImages",
     "load_images",
+    "megapixel_mnist",
     "mosaics",
     "planted_marks",
     "read_image",

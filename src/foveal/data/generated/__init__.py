@@ -1,7 +1,16 @@
 """Generated benchmarks: images whose informative pixels are known, the same from every run."""
 
 from foveal.data.generated.cluttered import load_cluttered_mnist
+from foveal.data.generated.megapixel import SparseImages, megapixel_mnist
 from foveal.data.generated.mosaic import Mosaics, mosaics
 from foveal.data.generated.planted import load_planted_mnist, planted_marks
 
-__all__ = ["Mosaics", "load_cluttered_mnist", "load_planted_mnist", "mosaics", "planted_marks"]
+__all__ = [
+    "Mosaics",
+    "SparseImages",
+    "load_cluttered_mnist",
+    "load_planted_mnist",
+    "megapixel_mnist",
+    "mosaics",
+    "planted_marks",
+]
