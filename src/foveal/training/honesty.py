@@ -30,6 +30,7 @@ class HonestPlaces(nn.Module):
         self.probe: nn.Module | None = None
         if recipe.honesty.adversary:
             self.probe = nn.Sequential(
+                nn.BatchNorm1d(2 * keypoints, affine=False),  # small differences of place tell much
                 nn.Linear(2 * keypoints, 128),
                 nn.ReLU(),
                 nn.Linear(128, 128),
