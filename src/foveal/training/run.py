@@ -107,6 +107,7 @@ def train(
         **{name: value for name, value in best.items() if name.startswith("val_")},
         "epoch": best["epoch"],
         "training_seconds": round(seconds, 1),
+        "precision": precision,
         "recipe": recipe.to_dict(),
         **versions(),
     }

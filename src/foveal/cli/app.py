@@ -1,0 +1,52 @@
+"""The application that commands register with, and what they share."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveal.errors import UserError
+
+app = typer.Typer(
+    name="foveal",
+    help="Image classifiers that show what they looked at.\n\nStart with: foveal demo",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[
+    str, typer.Option("--data", help="A dataset (mnist-5k, mnist, …), a folder, or hf:OWNER/NAME.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="FOVEAL_DATA", help="Where named datasets lie.", show_envvar=True),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def say(text: str) -> None:
+    """Print for people: on stderr, so that stdout holds results alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's error is one line and exit status 1."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except UserError as error:
+        say(f"foveal: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("foveal: interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        what: Any = error.filename or "file"
+        say(f"foveal: {what}: {error.strerror or error}")
+        sys.exit(1)

@@ -1,0 +1,54 @@
+"""`foveal compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveal.cli.app import DataDir, DataOption, app
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Zoo names, run folders, or OWNER/NAME.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
+    images: Annotated[int, typer.Option(help="Images to compare on.", min=2)] = 1000,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    judge: Annotated[
+        str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A rival, such as grad-cam; again for others.")
+    ] = None,
+    published: Annotated[
+        int, typer.Option(help="Images for the field's published metrics (Quantus).", min=0)
+    ] = 0,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
+) -> None:
+    """Measure models and explanations side by side, and write a report.
+
+    What was finished is kept: give the same command to go on.
+
+    Example: foveal compare mnist-focus mnist-cnn --data mnist --out comparison
+    """
+    from foveal.comparison import compare as run
+    from foveal.progress import progress_bar
+    from foveal.report.compare_page import write_comparison
+
+    with progress_bar() as progress:
+        found = run(
+            models,
+            data,
+            out,
+            split=split,
+            images=images,
+            data_dir=data_dir,
+            judge=judge,
+            methods=method,
+            published=published,
+            seed=seed,
+            progress=progress,
+        )
+        print(write_comparison(found, out))

@@ -1,0 +1,21 @@
+"""`foveal demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveal.cli.app import app, say
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+) -> None:
+    """Train two models on real digits, offline, and write a report of where they look.
+
+    Example: foveal demo --out report
+    """
+    from foveal.demo import run_demo
+
+    print(run_demo(out, say))

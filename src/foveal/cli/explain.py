@@ -1,0 +1,44 @@
+"""`foveal explain`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveal.cli.app import AsJson, app, say
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    method: Annotated[
+        str, typer.Option(help="model for its own explanation, or a rival such as grad-cam.")
+    ] = "model",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model looks at in images: keypoints, patches and classes.
+
+    Example: foveal explain mnist-focus digit.png --out pictures
+    """
+    from foveal.evaluation import explain_files
+
+    answers, failed = explain_files(model, images, out, say, method)
+    if as_json:
+        print(json.dumps({"model": model, "images": answers}))
+    else:
+        for answer in answers:
+            if "error" not in answer:
+                picture = f"  {answer['picture']}" if "picture" in answer else ""
+                print(f"{answer['path']}: {_said(answer)}{picture}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _said(answer: dict[str, Any]) -> str:
+    if "probabilities" not in answer:
+        return f"rebuilt with a mean squared error of {answer['rebuilding_mse']:.4f}"
+    best = answer["probabilities"][0]
+    return f"{best['class']} ({best['probability']:.1%})"

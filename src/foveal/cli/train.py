@@ -1,0 +1,71 @@
+"""`foveal train` and `foveal recipes`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveal.cli.app import DataDir, app, say
+from foveal.errors import UserError
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A dataset or folder in place of the recipe's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    devices: Annotated[str, typer.Option(help="How many devices, or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a recipe and write a run folder.
+
+    Example: foveal train mnist-focus --data photos/ --out runs/photos epochs=20
+    """
+    from foveal.training import is_first_process, load_recipe
+    from foveal.training import train as run
+
+    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
+        raise UserError(f"Expected --devices a number above 0, or auto, but got {devices!r}.")
+    chosen = load_recipe(recipe, overrides)
+    folder = run(
+        chosen,
+        out or Path("runs") / chosen.name,
+        data=data,
+        data_dir=data_dir,
+        resume=resume,
+        devices=devices if devices == "auto" else int(devices),
+        precision=precision,
+        progress=not quiet,
+    )
+    if not is_first_process():
+        return
+    from foveal.zoo import card
+
+    figures = card(folder)
+    reached = (
+        f"accuracy {figures['val_accuracy']:.2%}"
+        if "val_accuracy" in figures
+        else f"mean squared error {figures['val_mse']:.5f}"
+    )
+    say(
+        f"Validation {reached} after epoch {figures['epoch'] + 1}, "
+        f"{figures['training_seconds']:.0f} s. Next: foveal evaluate {folder} --data …"
+    )
+    print(folder)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that `foveal train` knows.
+
+    Example: foveal recipes
+    """
+    from foveal.training.recipe import recipe_names
+
+    print("\n".join(recipe_names()))
