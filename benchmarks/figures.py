@@ -194,6 +194,29 @@ def rebuilding_table() -> str:
     return "\n".join(lines)
 
 
+def unlabelled_table() -> str:
+    """Return what focus models make of keypoints found without labels, the labelled ones beside."""
+    lines = [
+        "| model | accuracy | evidence | leakage | content following | position following |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for data in DATASETS:
+        for kind in ("focus-unlabelled", "focus-plain"):
+            card = figures(f"{data}-{kind}")
+            if card:
+                cells = [
+                    f"`{card['model']}`",
+                    _percent(card["accuracy"]),
+                    _percent(card["evidence_fraction"], 1),
+                    *(
+                        _share(card[key])
+                        for key in ("position_leakage", "content_following", "position_following")
+                    ),
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def few_labels_table() -> str:
     """Return what benchmarks/few_labels.py measured."""
     path = ROOT / "docs" / "few_labels.json"
@@ -226,6 +249,7 @@ TABLES = {
     "attention": attention_table,
     "cost": cost_table,
     "rebuilding": rebuilding_table,
+    "unlabelled": unlabelled_table,
     "few-labels": few_labels_table,
     "speed": speed_table,
     **report_tables.TABLES,
@@ -246,7 +270,7 @@ def draw_pictures() -> None:
     import torch
 
     from foveal.data import load_images
-    from foveal.plotting import attention_grid
+    from foveal.plotting import attention_grid, rebuilding_grid
 
     images = load_images("mnist-5k", "test")
     folder = ROOT / "docs" / "images"
@@ -264,6 +288,10 @@ def draw_pictures() -> None:
         explanation = zoo.load("mnist-attention").explain(images.images[picked].float() / 255)
         grid = attention_grid(explanation, images.labels[picked])
         grid.savefig(folder / "mnist-attention.png")
+    if "mnist-saliency" in zoo.names():
+        picked = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (2, 5, 8)])
+        explanation = zoo.load("mnist-saliency").explain(images.images[picked].float() / 255)
+        rebuilding_grid(explanation).savefig(folder / "mnist-saliency.png")
 
 
 def main() -> None:

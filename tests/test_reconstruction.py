@@ -290,6 +290,7 @@ def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
         ("model.detector.widths=[9,9]", "its parts named alike .detector. must be built alike"),
         ("training.freeze=detectr", "Did you mean 'detector'"),
         ("training.start=nowhere", "nowhere"),
+        ("training.start_part=detectr", "Did you mean 'detector'"),
         ("recalibrate=64", "would measure the frozen part anew"),
     ],
 )
@@ -301,6 +302,18 @@ def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(
     recipe = load_recipe("mnist-focus-unlabelled", settings)
     with pytest.raises(UserError, match=message):
         train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
+
+
+def test_one_part_alone_can_be_taken_over(unlabelled, saliency_run, tmp_path):
+    # The decoder is another one, so that not all parts named alike could be taken over.
+    settings = [f"training.start={saliency_run}", "training.start_part=detector"]
+    settings += ["training.freeze=detector", "model.decoder.name=mlp", "model.decoder.widths=[8]"]
+    settings += ["model.detector.keypoints=1", "model.detector.widths=[8,8]"]
+    recipe = load_recipe("mnist-saliency", [*settings, "model.patch_size=5", "epochs=1"])
+    run = train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
+    theirs, ours = (load_file(r / "model.safetensors") for r in (saliency_run, run))
+    same = {key for key in ours if key in theirs and torch.equal(ours[key], theirs[key])}
+    assert {key for key in ours if key.startswith("detector.")} == same
 
 
 def test_figures_of_a_reconstructor(saliency_run):

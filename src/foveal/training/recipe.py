@@ -63,6 +63,7 @@ class Training:
         keep: which weights are kept, `best` on the validation images or `last`.
         start: a zoo name or run folder whose weights are taken over before training, of all parts
             named as in this model; empty for new weights.
+        start_part: the one part whose weights are taken over, such as `backbone`; empty for all.
         freeze: part of the model that is not trained, such as `detector`; empty for none.
         seed: of the weights, the order of the images and the augmentation.
     """
@@ -84,6 +85,7 @@ class Training:
     recalibrate: int = 0
     keep: str = "best"
     start: str = ""
+    start_part: str = ""
     freeze: str = ""
     seed: int = 0
 

@@ -163,6 +163,10 @@ def _start(model: ImageModel, recipe: Recipe) -> None:
         theirs = zoo.load(recipe.training.start).state_dict()
         ours = model.state_dict()
         parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
+        if recipe.training.start_part:
+            if recipe.training.start_part not in parts:
+                raise unknown_name("part to start from", recipe.training.start_part, parts)
+            parts = {recipe.training.start_part}
         shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
         expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
         if not shared or {key: value.shape for key, value in shared.items()} != expected:
