@@ -21,7 +21,7 @@ from foveal.models import FocusNet, PatchReconstructor, build_model
 from foveal.models.decoders import ConvDecoder, Rebuilt, VAEDecoder
 from foveal.plotting import rebuilding_grid, sample_grid
 from foveal.training import load_recipe, train
-from foveal.training.losses import RandomFeatures, divergence, overlap
+from foveal.training.losses import RandomFeatures, divergence, movement, overlap
 
 SMALL = [
     "model.decoder.widths=[8,16]",
@@ -109,6 +109,14 @@ def test_overlap_is_the_mean_share_of_a_patch_under_another():
     each = [float(overlap(from_px(p[None], (12, 12)), 4, (12, 12))) for p in places]
     assert each == pytest.approx([1.0, 0.0, 0.5], abs=1e-6)
     assert float(overlap(from_px(places[:1, :1], (12, 12)), 4, (12, 12))) == 0
+
+
+def test_movement_is_the_variance_of_places_and_nothing_where_they_stay():
+    still = torch.tensor([[0.5, -0.25], [0.0, 0.75]]).expand(4, -1, -1)
+    assert float(movement(still)) == 0
+    moved = still.clone()
+    moved[:2, 0, 0] += 0.4  # two of four images, one coordinate of one of two keypoints
+    assert float(movement(moved)) == pytest.approx(0.2**2 / 2, abs=1e-6)
 
 
 def test_the_divergence_is_that_of_torch():

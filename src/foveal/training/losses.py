@@ -98,6 +98,17 @@ def overlap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
     return shared[:, first, second].mean()
 
 
+def movement(keypoints: Tensor) -> Tensor:
+    """Return how far keypoints move from image to image: their variance over a batch, mean over K.
+
+    A keypoint that stays where it is tells nothing by its place; each bit of movement must pay.
+
+    Args:
+        keypoints: (B, K, 2) in grid units.
+    """
+    return keypoints.var(dim=0, correction=0).sum(dim=-1).mean()
+
+
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence of normal distributions (B, L) from the standard one.
 

@@ -98,6 +98,7 @@ class Rebuild:
         pixel: mean squared error of the pixels, from 0 to 1.
         perceptual: mean squared error of a random net's features (Liu et al. 2021).
         diversity: overlap of the patches, so that keypoints do not pile up.
+        movement: how far keypoints move from image to image, so that their places tell little.
         kl: divergence of a VAE's latent vectors from the prior, in nats for each number of the
             image.
         adversarial: of a discriminator of small regions, trained beside it.
@@ -106,6 +107,7 @@ class Rebuild:
     pixel: float = 1.0
     perceptual: float = 0.0
     diversity: float = 0.0
+    movement: float = 0.0
     kl: float = 0.0
     adversarial: float = 0.0
 

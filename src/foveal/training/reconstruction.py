@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.models.reconstructor import PatchReconstructor
-from foveal.training.losses import RandomFeatures, divergence, overlap
+from foveal.training.losses import RandomFeatures, divergence, movement, overlap
 from foveal.training.module import RecipeModule
 from foveal.training.recipe import Recipe
 
@@ -87,6 +87,8 @@ class ReconstructionModule(RecipeModule):
             size = (images.shape[-2], images.shape[-1])
             piled = overlap(seen.keypoints, self.model.patch_size, size)
             loss = loss + weights.diversity * piled
+        if weights.movement:
+            loss = loss + weights.movement * movement(seen.keypoints)
         if rebuilt.mean is not None:
             numbers = images[0].numel()
             spread = divergence(rebuilt.mean, rebuilt.log_variance) / numbers
