@@ -13,7 +13,7 @@ from foveal.app.served import Served
 from foveal.attribution import OWN, explain_by
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.models import FocusModel, ImageClassifier
+from foveal.models import FocusModel
 
 Answer = dict[str, Any]
 
@@ -26,13 +26,11 @@ class Task:
         served: the model.
         image: (C, H, W), bytes.
         asked: the rest of the question.
-        judge: a model that says what the evidence shows to others, or None.
     """
 
     served: Served
     image: Tensor
     asked: Asked
-    judge: Served | None = None
 
     @property
     def plain(self) -> bool:
@@ -142,9 +140,10 @@ def _answer_to(task: Task, images: Tensor) -> Answer:
     told = task.served.runner.explain(images).to_dicts(task.asked.top)[0]
     kept = ("prediction", "probabilities", "rebuilding_mse")
     answer: Answer = {key: told[key] for key in kept if key in told}
-    if task.judge is not None and isinstance(task.served.network, ImageClassifier):
-        said = task.judge.ready().runner.explain(images).to_dicts(1)[0]
-        answer["judge"] = {"model": task.judge.name, **said["probabilities"][0]}
+    judge = task.served.judge
+    if judge is not None and "prediction" in answer:
+        said = judge.ready().runner.explain(images).to_dicts(1)[0]
+        answer["judge"] = {"model": judge.name, **said["probabilities"][0]}
     if "pictures" in task.asked.show:
         answer["picture"] = data_url(images[0])
     return answer

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from foveal import __version__, zoo
+from foveal import __version__
 from foveal.app import documented
 from foveal.app.answering import Answer, Task, answer
 from foveal.app.decoding import Decoders
@@ -21,7 +21,7 @@ from foveal.app.limits import Limits
 from foveal.app.question import Question, from_form, from_json
 from foveal.app.refusal import Refused, refuse
 from foveal.app.samples import samples
-from foveal.app.served import Models, Served
+from foveal.app.served import Models
 from foveal.app.upload import Bodies, read_form
 
 TYPES = {
@@ -76,14 +76,9 @@ class Studio:
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
-            tasks.append(Task(served, image, asked, self._judge(served)))
+            tasks.append(Task(served, image, asked))
         lane = self.slow if tasks[0].slow else self.quick
         return await lane.ask(tasks)
-
-    def _judge(self, served: Served) -> Served | None:
-        """Return a model that judges another's evidence, where one of the zoo's is served."""
-        name = zoo.judge_of(served.trained_on) if served.trained_on else None
-        return self.models.by_name.get(name) if name and name != served.name else None
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ from foveal.errors import UserError
 from foveal.pixels import read_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+READY = b"!"
 REQUEST = struct.Struct("!IIIIII?")  # bytes, height, width, channels, max_pixels, side, crop
 ANSWER = struct.Struct("!?I")  # decoded?, bytes
 SHAPE = struct.Struct("!III")  # channels, height, width
@@ -46,7 +47,9 @@ def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, bool]) -> bytes
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more."""
+    """Say that all is imported, then answer requests until there are no more."""
+    answers.write(READY)
+    answers.flush()
     while head := requests.read(REQUEST.size):
         length, *wanted = REQUEST.unpack(head)
         data = requests.read(length)

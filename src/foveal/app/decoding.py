@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 import torch
 from torch import Tensor
 
-from foveal.app.decoder import ANSWER, REQUEST, SHAPE
+from foveal.app.decoder import ANSWER, READY, REQUEST, SHAPE
 from foveal.app.limits import Limits
 from foveal.app.refusal import Refused
 from foveal.models import Inputs
@@ -30,16 +30,31 @@ class Decoders:
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
+        self._replacing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start the processes."""
-        for process in await asyncio.gather(*(_start() for _ in range(self.count))):
-            self._free.put_nowait(process)
+        await asyncio.gather(*(self._add() for _ in range(self.count)))
 
     async def stop(self) -> None:
         """End the processes."""
+        for task in self._replacing:
+            task.cancel()
         while not self._free.empty():
             await _end(self._free.get_nowait())
+
+    async def _add(self) -> None:
+        self._free.put_nowait(await _start())
+
+    async def _replace(self, process: Process) -> None:
+        await _end(process)
+        await self._add()
+
+    def _give_up(self, process: Process) -> None:
+        """End a process and start another, while whoever asked it hears of it."""
+        task = asyncio.get_running_loop().create_task(self._replace(process))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
 
     async def decode(self, data: bytes, channels: int, inputs: Inputs, crop: bool) -> Tensor:
         """Return an image as bytes (C, H, W), of a model's size.
@@ -61,16 +76,15 @@ class Decoders:
             async with asyncio.timeout(limits.decode_seconds):
                 decoded, body = await _ask(process, REQUEST.pack(len(data), *wanted) + data)
         except TimeoutError:
-            process = await _replaced(process)
+            self._give_up(process)
             raise Refused(422, "The image takes too long to decode.") from None
         except _DIED:
-            process = await _replaced(process)
+            self._give_up(process)
             raise Refused(422, "The image cannot be decoded: it ended the decoder.") from None
         except BaseException:  # the client left: what comes next must not get this answer
-            process = await _replaced(process)
+            self._give_up(process)
             raise
-        finally:
-            self._free.put_nowait(process)
+        self._free.put_nowait(process)
         if not decoded:
             raise Refused(422, f"The image is not read: {body.decode()}.")
         shape = SHAPE.unpack_from(body)
@@ -78,9 +92,17 @@ class Decoders:
 
 
 async def _start() -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "foveal.app.decoder", stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
+    command = (sys.executable, "-P", "-m", "foveal.app.decoder")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
     )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readexactly(len(READY))
+    except BaseException:  # the server ends
+        await _end(process)
+        raise
+    return process
 
 
 async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
@@ -96,8 +118,3 @@ async def _end(process: Process) -> None:
     if process.returncode is None:
         process.kill()
     await process.wait()
-
-
-async def _replaced(process: Process) -> Process:
-    await _end(process)
-    return await _start()

@@ -44,6 +44,7 @@ class Served:
         self.kind = MODELS[settings["name"]]
         self.inputs = Inputs(**settings.get("inputs", {}))
         self.trained_on: str | None = self.card.get("trained_on")
+        self.judge: Served | None = None  # says what this one's evidence shows to others
         self.is_ready = False
         self._loading = threading.Lock()
 
@@ -120,6 +121,10 @@ class Models:
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
             self.by_name[name] = Served(name, source)
+        for served in self.by_name.values():
+            judge = zoo.judge_of(served.trained_on) if served.trained_on else None
+            if judge not in (None, served.name):
+                served.judge = self.by_name.get(judge)
 
     def __getitem__(self, name: str) -> Served:
         """Return the model of a name that a client gave.

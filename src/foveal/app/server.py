@@ -65,10 +65,18 @@ def serve(
             f"Everybody who reaches {host} could use this server: give --auth FILE, with "
             "user:password or a token in it, or the variable FOVEAL_TOKEN."
         )
-    listening = _listen(host, port)
+    listening = listen(host, port)
     torch.set_num_threads(1)  # one for answers beside the one for requests: small models gain none
-    config = uvicorn.Config(
-        build_app(models, limits, credentials),
+    shown = f"[{host}]" if ":" in host else host
+    say(f"Foveal Studio: http://{shown}:{listening.getsockname()[1]} (Ctrl+C ends it)")
+    app = build_app(models, limits, credentials)
+    uvicorn.Server(configured(app, limits)).run(sockets=[listening])
+
+
+def configured(app: Guard, limits: Limits) -> uvicorn.Config:
+    """Return how uvicorn runs an application within limits; it logs what is wrong, no requests."""
+    return uvicorn.Config(
+        app,
         http=protocol(limits),
         ws="none",
         lifespan="on",
@@ -80,9 +88,6 @@ def serve(
         timeout_graceful_shutdown=5,
         backlog=limits.connections,
     )
-    shown = f"[{host}]" if ":" in host else host
-    say(f"Foveal Studio: http://{shown}:{listening.getsockname()[1]} (Ctrl+C ends it)")
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _is_loopback(host: str) -> bool:
@@ -92,7 +97,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port of a host, 0 for any port that is free.
+
+    Raises:
+        UserError: it is not free, or there is no such host.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)

@@ -7,11 +7,18 @@ const node = (tag, words = "", ...children) => {
   return made;
 };
 
+// Words with `code` in them.
+function prose(words) {
+  const paragraph = node("span");
+  words.split("`").forEach((part, index) => paragraph.append(index % 2 ? node("code", part) : part));
+  return paragraph;
+}
+
 function table(rows) {
   const body = node("tbody");
   for (const cells of rows) {
     const row = node("tr");
-    cells.forEach((cell, index) => row.append(node("td", "", index ? cell : node("code", cell))));
+    cells.forEach((cell, index) => row.append(node("td", "", index ? prose(cell) : node("code", cell))));
     body.append(row);
   }
   const wide = node("div", "", node("table", "", body));
@@ -36,7 +43,7 @@ function body(content) {
 
 function route(path, method, spec) {
   const section = node("section", "", node("h2", `${method.toUpperCase()} ${path}`));
-  section.append(node("p", spec.summary ?? ""), node("p", spec.description ?? ""));
+  section.append(node("p", "", prose(`${spec.summary ?? ""}. ${spec.description ?? ""}`)));
   if (spec.requestBody) section.append(...body(spec.requestBody.content));
   const example = spec.responses["200"]?.content?.["application/json"]?.example;
   if (example) section.append(node("h3", "Answer"), node("pre", JSON.stringify(example, null, 2)));
@@ -50,7 +57,7 @@ function route(path, method, spec) {
 }
 
 const spec = await (await fetch("openapi.json")).json();
-document.getElementById("about").textContent = spec.info.description;
+document.getElementById("about").append(prose(spec.info.description));
 for (const [path, methods] of Object.entries(spec.paths)) {
   for (const [method, one] of Object.entries(methods)) {
     document.getElementById("routes").append(route(path, method, one));

@@ -2,6 +2,7 @@
 
 import { models } from "./api.js";
 import { Pad } from "./drawing.js";
+import { glance } from "./glance.js";
 import { Panel } from "./panel.js";
 import * as sources from "./sources.js";
 import { text } from "./words.js";
@@ -13,6 +14,7 @@ const MOST = 2; // side by side
 const find = (id) => document.getElementById(id);
 const say = (words) => text(find("notice"), words);
 const panels = [];
+const watch = glance(find("glance"), panels);
 const images = { draw: null, photo: null, camera: null, samples: null };
 let known = [];
 let count = 0;
@@ -33,6 +35,7 @@ function panelCount() {
   for (const panel of panels) panel.find(".remove").hidden = panels.length === 1;
   find("compare").hidden = panels.length >= Math.min(MOST, known.length);
   find("panels").className = panels.length > 1 ? "several" : "";
+  watch(panels[0]);
 }
 
 function add(wanted) {

@@ -1,6 +1,10 @@
 // What an answer and a card say, in words and bars.
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.999 || share < 0.1 ? 1 : 0)} %`;
+// A share from 0 to 1; one that is nearly certain is not said to be it.
+export function percent(share) {
+  if (share > 0.9995) return "> 99.9 %";
+  return `${(100 * share).toFixed(share > 0.99 || share < 0.1 ? 1 : 0)} %`;
+}
 
 const FIGURES = {
   accuracy: ["accuracy", "share of the test images that it names rightly", percent],
