@@ -85,11 +85,13 @@ export class Panel {
     this.fresh = true;
     if (this.running) return;
     this.running = true;
+    this.root.setAttribute("aria-busy", "true");
     while (this.fresh) {
       this.fresh = false;
       await this.once(this.time);
     }
     this.running = false;
+    this.root.removeAttribute("aria-busy");
   }
 
   async once(time) {
