@@ -131,9 +131,7 @@ def test_other_hosts_names_are_not_passed_on_as_such(proxied, good):
 
 def test_the_container_runs_as_nobody_in_particular_and_copies_what_it_needs():
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("FROM")] == [
-        "FROM python:3.12-slim-bookworm"
-    ]
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM python:3.12-slim-bookworm"]
     assert "USER 1000" in lines
     for line in lines:
         if line.startswith("COPY"):

@@ -103,6 +103,7 @@ def draw(page, places=THREE):
 
 def settled(page):
     """Wait until no panel waits for an answer."""
+    page.wait_for_selector("[data-pending]", state="detached")
     page.wait_for_selector(".panel[aria-busy]", state="detached")
 
 
@@ -123,7 +124,7 @@ def test_a_three_is_drawn_and_its_keypoints_patches_and_answer_are_shown(opened)
     settled(page)
     assert page.locator(".panel .keypoint").count() == 3
     assert page.locator(".panel .patch").count() == 3
-    assert page.locator(".keypoint text").all_inner_texts() == ["1", "2", "3"]
+    assert page.locator(".keypoint text").all_text_contents() == ["1", "2", "3"]
     assert answer(page) == "3"
     assert page.locator(".bars li").count() == 5
     assert "99.06 % right on mnist" in page.locator("p.card").inner_text()
@@ -146,7 +147,7 @@ def test_a_drawing_becomes_such_a_picture_as_the_models_know(opened):
     weight = ink / ink.sum()
     middle = [(weight.sum(1 - axis) * np.arange(28)).sum() for axis in (0, 1)]
     assert np.allclose(middle, 13.5, atol=0.8)
-    page.uncheck("#centre")
+    acted(page, lambda: page.uncheck("#centre"))
     settled(page)
     assert page.evaluate(PIXELS, page.locator(".picture image").get_attribute("href")) != pixels
 
@@ -174,10 +175,12 @@ def test_a_photo_is_uploaded_and_one_is_dropped_and_one_pasted(opened, tmp_path)
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).save(path)
     page = opened()
-    page.select_option(".model", "cifar10-focus")
+    acted(page, lambda: page.select_option(".model", "cifar10-focus"))
     page.get_by_label("Photo").check()
+    assert "knows no digits" in page.locator(".hint").inner_text()
     acted(page, lambda: page.set_input_files("#file", path))
     settled(page)
+    assert "digits" not in page.locator(".hint").inner_text()
     assert answer(page) in zoo.load("cifar10-focus").inputs.classes
     assert page.locator("#given-name").inner_text() == "photo.png"
     shot(page, "photo")

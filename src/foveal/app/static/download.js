@@ -1,6 +1,7 @@
 // Downloads: what is on the page as SVG, that as PNG, and the answer as JSON.
 
 import { element, frame, tag } from "./marks.js";
+import { percent } from "./words.js";
 
 const [WIDTH, PICTURE, MARGIN] = [960, 480, 24];
 const FONT = "system-ui, sans-serif";
@@ -39,13 +40,13 @@ function source(shown, model, answer) {
   }
   const left = PICTURE + 2 * MARGIN;
   const best = answer.probabilities?.[0];
-  const title = best ? `${best.class}  (${(100 * best.probability).toFixed(1)} %)` : "rebuilt";
+  const title = best ? `${best.class} (${percent(best.probability)})` : "rebuilt";
   svg.append(words(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
   (answer.probabilities ?? []).slice(0, 5).forEach((one, index) => {
     const y = MARGIN + 62 + 36 * index;
     svg.append(words(one.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,
       width: 210 * one.probability, height: 18, fill: index ? "#b8c0c8" : "#0072b2" }),
-    words(`${(100 * one.probability).toFixed(1)} %`, left + 350, y, 15));
+    words(percent(one.probability), left + 350, y, 15));
   });
   patches.slice(0, 9).forEach((patch, index) => {
     const [x, y, side] = [left + 140 * (index % 3), MARGIN + 250 + 100 * Math.floor(index / 3), 84];

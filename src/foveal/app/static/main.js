@@ -23,6 +23,7 @@ const source = () => document.querySelector("input[name=source]:checked").value;
 
 function give(kind, image, time) {
   image.number = ++count;
+  image.digit = kind === "draw" || kind === "samples";
   images[kind] = image;
   if (kind === source()) show(image, time);
 }
@@ -74,9 +75,12 @@ function choose(kind) {
 }
 
 function draw() {
+  let pending = 0;
   const pad = new Pad(find("pad"), async (time) => {
     if (pad.empty) return;
+    find("pad").dataset.pending = ++pending;
     give("draw", await pad.picture(), time);
+    if (!--pending) delete find("pad").dataset.pending;
   });
   find("undo").addEventListener("click", () => pad.undo());
   find("clear").addEventListener("click", () => {

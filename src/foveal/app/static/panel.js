@@ -162,7 +162,7 @@ export class Panel {
     const label = this.find(".legend");
     text(label, legend);
     label.className = `legend ${this.method === "model" ? "magma" : "signed"}`;
-    text(this.find(".hint"), this.hint(answer));
+    text(this.find(".hint"), [this.stranger(), this.hint(answer)].filter(Boolean).join(" "));
   }
 
   // Put a new picture in the old one's place, the keyboard's focus kept; not under a finger.
@@ -174,6 +174,13 @@ export class Panel {
       ? document.activeElement.dataset.index : undefined;
     place.replaceChildren(svg);
     if (focused !== undefined) place.querySelector(`[data-index="${focused}"]`)?.focus();
+  }
+
+  // Said where a model is shown what it was not trained on: it answers all the same.
+  stranger() {
+    const known = this.model.trained_on;
+    if (!this.image.digit || !known || /^(cluttered-|planted-)?mnist/.test(known)) return "";
+    return `This model was trained on ${known} and knows no digits: its answer means little.`;
   }
 
   hint(answer) {
