@@ -137,11 +137,12 @@ def test_more_is_told_where_more_is_asked(server, pictures):
 
 def test_evidence_alone_is_the_picture_with_all_else_grey():
     served = Models(["mnist-focus"])["mnist-focus"]
-    image = torch.from_numpy(digits(1)[0])
+    image = digits(1)[0]
     asked = Asked(model="mnist-focus", show=["evidence"])
-    seen = served.ready().network.explain(image[None].float() / 255).evidence[0]
+    images = torch.from_numpy(image)[None].float() / 255
+    seen = served.ready().network.explain(images).evidence
     told = answer([Task(served, image, asked)])[0]
-    grey = torch.where(seen, image[None].float() / 255, served.network.mean)
+    grey = torch.where(seen, images, served.network.mean)
     expected = served.network.explain(grey).to_dicts()[0]["probabilities"]
     assert close(told["evidence"]["only"]["probabilities"], expected)
 
@@ -164,7 +165,8 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     model = served.ready().network
     assert described["holds_keypoints"] == isinstance(model, FocusModel)
     assert set(described["methods"]) <= set(EXPLAINERS)
-    image = (torch.rand(model.in_channels, *model.inputs.size) * 255).byte()
+    shape = (model.in_channels, *model.inputs.size)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     asked = Asked(model=name, show=["pictures", "maps", "evidence"])
     told = answer([Task(served, image, asked)])[0]
     assert json.loads(json.dumps(told))["pictures"]["image"]

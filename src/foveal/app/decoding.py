@@ -1,12 +1,11 @@
-"""Images that clients send -> tensors, decoded by processes that may die of it."""
+"""Images that clients send -> pixels, decoded by processes that may die of it."""
 
 import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from foveal.app.decoder import ANSWER, READY, REQUEST, SHAPE
 from foveal.app.limits import Limits
@@ -56,7 +55,7 @@ class Decoders:
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 
-    async def decode(self, data: bytes, channels: int, inputs: Inputs, crop: bool) -> Tensor:
+    async def decode(self, data: bytes, channels: int, inputs: Inputs, crop: bool) -> np.ndarray:
         """Return an image as bytes (C, H, W), of a model's size.
 
         Args:
@@ -88,7 +87,7 @@ class Decoders:
         if not decoded:
             raise Refused(422, f"The image is not read: {body.decode()}.")
         shape = SHAPE.unpack_from(body)
-        return torch.frombuffer(bytearray(body[SHAPE.size :]), dtype=torch.uint8).reshape(shape)
+        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
 
 
 async def _start() -> Process:
