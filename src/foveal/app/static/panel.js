@@ -3,8 +3,9 @@
 import { explain } from "./api.js";
 import { saveJson, savePng, saveSvg } from "./download.js";
 import * as heat from "./heat.js";
-import { bars, fill, percent, said, text } from "./words.js";
 import * as marks from "./marks.js";
+import { loaded, mean, part, patchPart } from "./parts.js";
+import { bars, fill, percent, said, text } from "./words.js";
 
 const METHODS = { model: "itself", contributions: "its exact terms" };
 
@@ -334,38 +335,4 @@ export class Panel {
     if (kind === "json") saveJson(name, this.model.model, this.answer);
     else (kind === "svg" ? saveSvg : savePng)(name, this.svg, this.model.model, this.answer);
   }
-}
-
-async function loaded(href) {
-  const image = new Image();
-  image.src = href;
-  await image.decode();
-  return image;
-}
-
-function mean(maps) {
-  return maps[0].map((row, y) =>
-    row.map((_, x) => maps.reduce((sum, map) => sum + map[y][x], 0) / maps.length));
-}
-
-function part(href, caption, smooth = false) {
-  const figure = document.createElement("figure");
-  const image = document.createElement("img");
-  if (href) image.src = href;
-  image.alt = caption;
-  image.className = smooth ? "smooth" : "";
-  const words = document.createElement("figcaption");
-  words.textContent = caption;
-  figure.append(image, words);
-  return figure;
-}
-
-function patchPart(patch, index) {
-  const svg = marks.element("svg", { viewBox: "0 0 28 28", class: "patch", role: "img",
-    "aria-label": `patch ${index + 1}` });
-  svg.append(
-    marks.element("image", { href: patch, x: 3, y: 3, width: 24, height: 24,
-      "image-rendering": "pixelated" }),
-    ...marks.frame(index, { x: 3, y: 3, width: 24, height: 24 }, 2.4), marks.tag(index, 4.5, 4.5, 3.4));
-  return svg;
 }
