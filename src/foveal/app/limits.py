@@ -37,6 +37,6 @@ class Limits:
     head_bytes: int = 32_768
     head_seconds: float = 10.0
     body_seconds: float = 20.0
-    decode_seconds: float = 5.0
+    decode_seconds: float = 15.0
     request_seconds: float = 60.0
     side: int = 512
