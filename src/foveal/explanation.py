@@ -157,35 +157,45 @@ class Explanation:
 
     def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:
         """Return one plain dictionary an image, as `foveal explain --json` prints it."""
-        return [self[index]._to_dict(top) for index in range(len(self))]
-
-    def _to_dict(self, top: int) -> dict[str, Any]:
-        answer: dict[str, Any] = {
-            **self._answer_dict(top),
-            "size_px": {"height": self.size[0], "width": self.size[1]},
-            "evidence_fraction": float(self.evidence_fraction),
-            "method": self.method,
-            "cost_forward_passes": self.cost,
-        }
+        parts = [self._answer_dicts(top), self._common_dicts()]
         if self.keypoints is not None and self.patch_size is not None:
-            answer["patch_size_px"] = self.patch_size
-            answer["keypoints"] = self._keypoint_dicts(self.patch_size)
+            places = self._keypoint_dicts(self.keypoints, self.patch_size)
+            parts.append([{"patch_size_px": self.patch_size, "keypoints": one} for one in places])
         if self.maps is not None:
-            answer["attention"] = self._peak_dicts(self.maps[0])
-        return answer
+            parts.append([{"attention": self._peak_dicts(maps)} for maps in self.maps])
+        return [
+            {key: value for part in one for key, value in part.items()}
+            for one in zip(*parts, strict=True)
+        ]
 
-    def _answer_dict(self, top: int) -> dict[str, Any]:
-        answer: dict[str, Any] = {}
+    def _common_dicts(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "size_px": {"height": self.size[0], "width": self.size[1]},
+                "evidence_fraction": share,
+                "method": self.method,
+                "cost_forward_passes": self.cost,
+            }
+            for share in self.evidence_fraction.tolist()
+        ]
+
+    def _answer_dicts(self, top: int) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = [{} for _ in range(len(self))]
         if self.logits.shape[1]:
-            probabilities, order = self.probabilities[0].sort(descending=True)
-            answer["prediction"] = self.class_name(int(order[0]))
-            answer["probabilities"] = [
-                {"class": self.class_name(int(i)), "probability": float(p)}
-                for p, i in zip(probabilities[:top], order[:top], strict=True)
-            ]
+            probabilities, order = self.probabilities.sort(descending=True)
+            chances, numbers = probabilities[:, :top].tolist(), order[:, : max(top, 1)].tolist()
+            for answer, chance, number in zip(answers, chances, numbers, strict=True):
+                names = [self.class_name(index) for index in number]
+                answer["prediction"] = names[0]
+                answer["probabilities"] = [
+                    {"class": name, "probability": p}
+                    for name, p in zip(names, chance, strict=False)
+                ]
         if self.rebuilt is not None:
-            answer["rebuilding_mse"] = float((self.rebuilt[0] - self.images[0]).square().mean())
-        return answer
+            errors = (self.rebuilt - self.images).square().mean(dim=(1, 2, 3)).tolist()
+            for answer, error in zip(answers, errors, strict=True):
+                answer["rebuilding_mse"] = error
+        return answers
 
     def _peak_dicts(self, maps: Tensor) -> list[dict[str, float]]:
         """Return where each of one image's maps (M, H, W) is greatest, and how great it is.
@@ -206,23 +216,26 @@ class Explanation:
             peaks.append({"x": x, "y": y, "x_px": x_px, "y_px": y_px, "times_even_share": times})
         return peaks
 
-    def _keypoint_dicts(self, patch_size: int) -> list[dict[str, float]]:
-        assert self.keypoints is not None
-        places = self.keypoints[0]
-        places_px = to_px(places, self.size)
-        scales = torch.ones(len(places)) if self.scales is None else self.scales[0]
-        first_px = corners_px(places, patch_size, self.size, scales)
+    def _keypoint_dicts(self, keypoints: Tensor, patch_size: int) -> list[list[dict[str, Any]]]:
+        """Return for each image where its keypoints (B, K, 2) and patches lie."""
+        scales = torch.ones(keypoints.shape[:2]) if self.scales is None else self.scales
+        first_px = corners_px(keypoints, patch_size, self.size, scales)
+        places_px = to_px(keypoints, self.size)
+        columns = (keypoints, places_px, first_px, scales)
         return [
-            {
-                "x": float(place[0]),
-                "y": float(place[1]),
-                "x_px": round(float(px[0]), 3),
-                "y_px": round(float(px[1]), 3),
-                "left_px": int(first[0]),
-                "top_px": int(first[1]),
-                "scale": float(scale),
-            }
-            for place, px, first, scale in zip(places, places_px, first_px, scales, strict=True)
+            [
+                {
+                    "x": x,
+                    "y": y,
+                    "x_px": round(x_px, 3),
+                    "y_px": round(y_px, 3),
+                    "left_px": left,
+                    "top_px": top,
+                    "scale": scale,
+                }
+                for (x, y), (x_px, y_px), (left, top), scale in zip(*image, strict=True)
+            ]
+            for image in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
     def figure(self, index: int = 0, title: str | None = None) -> Any:

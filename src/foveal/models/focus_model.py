@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
-from foveal.explanation import Look
+from foveal.explanation import Explanation, Look
 from foveal.models.classifier import ImageClassifier
 
 
@@ -52,3 +53,20 @@ class FocusModel(ImageClassifier, ABC):
         """
         self.check(images)
         return self.decide((images - self.mean) / self.std, keypoints, scales).logits
+
+    @torch.no_grad()
+    def explain_at(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
+        """Return the explanation of an answer with the keypoints held where given.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1].
+            keypoints: (B, K, 2) in grid units, as many as the model finds.
+            scales: (B, K) as `find` returns them, or None for the model's own.
+
+        Raises:
+            ValueError: the images are not of the model's shape or type.
+        """
+        self.check(images)
+        return self._explained(images, self.decide(self._normalised(images), keypoints, scales))

@@ -105,8 +105,13 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return Explanation.concatenate(parts)
 
     def _explain_batch(self, images: Tensor) -> Explanation:
-        device = self.mean.device
-        look = self.look((images.to(device) - self.mean) / self.std)
+        return self._explained(images, self.look(self._normalised(images)))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images.to(self.mean.device) - self.mean) / self.std
+
+    def _explained(self, images: Tensor, look: Look) -> Explanation:
+        """Return a look at images (B, C, H, W) in [0, 1] as an explanation of them."""
         patches, thumbnail = look.patches, look.thumbnail
         if patches is not None:
             patches = patches * self.std[:, None] + self.mean[:, None]

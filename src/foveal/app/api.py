@@ -1,0 +1,182 @@
+"""The HTTP API and the page's files, as one application."""
+
+import asyncio
+import functools
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from foveal import __version__
+from foveal.app import documented
+from foveal.app.answering import Answer, Task, answer
+from foveal.app.decoding import Decoders
+from foveal.app.lane import Lane
+from foveal.app.limits import Limits
+from foveal.app.question import Question, from_form, from_json
+from foveal.app.refusal import Refused, refuse
+from foveal.app.samples import samples
+from foveal.app.served import Models
+from foveal.app.upload import Bodies, read_form
+
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+# Nothing is measured or reported, whatever the environment asks for.
+SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+
+
+class Studio:
+    """What answers: the models, the decoders before them, and a lane for quick and for slow.
+
+    Args:
+        models: that are served.
+        limits: on what clients ask.
+    """
+
+    def __init__(self, models: Models, limits: Limits):
+        self.models = models
+        self.limits = limits
+        self.bodies = Bodies(limits)
+        self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
+        self.quick = Lane(answer, limits.waiting)
+        self.slow = Lane(answer, limits.slow_waiting)
+
+    async def explain(self, request: Request) -> dict[str, Any]:
+        """Return what `foveal explain --json` prints, for the images of a request.
+
+        Raises:
+            Refused: the request cannot be answered.
+        """
+        with self.bodies.room() as room:
+            question = _question(request, await room.receive(request), self.limits)
+            answers = await self._answers(question)
+        names = [name for name, _ in question.files]
+        told = [{"path": name, **one} for name, one in zip(names, answers, strict=True)]
+        return {"model": question.asked.model, "images": told}
+
+    async def _answers(self, question: Question) -> list[Answer]:
+        served, asked = self.models[question.asked.model], question.asked
+        if not served.is_ready:
+            await asyncio.to_thread(served.ready)
+        channels = served.network.in_channels
+        tasks = []
+        for name, data in question.files:
+            try:
+                image = await self.decoders.decode(
+                    data, channels, served.inputs, asked.fit == "crop"
+                )
+            except Refused as refused:
+                raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
+            tasks.append(Task(served, image, asked))
+        lane = self.slow if tasks[0].slow else self.quick
+        return await lane.ask(tasks)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """Start the decoders, and end all at the end."""
+        await self.decoders.start()
+        yield
+        await self.decoders.stop()
+        self.quick.stop()
+        self.slow.stop()
+
+
+def _question(request: Request, body: bytes, limits: Limits) -> Question:
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return from_form(read_form(body, content_type), limits)
+    if kind == "application/json":
+        return from_json(body, limits)
+    raise Refused(415, "Expected multipart/form-data or application/json.")
+
+
+def build_api(studio: Studio) -> FastAPI:
+    """Return the application: the API, its description and the page."""
+    app = FastAPI(
+        title="Foveal Studio",
+        version=__version__,
+        description=documented.API,
+        docs_url=None,  # those load scripts from elsewhere
+        redoc_url=None,
+        lifespan=studio.running,
+        telemetry=SILENT,
+    )
+    app.add_exception_handler(Refused, _refused)
+    _add_answers(app, studio)
+    _add_page(app)
+    return app
+
+
+def _add_answers(app: FastAPI, studio: Studio) -> None:
+    @app.post("/v1/explain", summary="Explain images", **documented.EXPLAIN)
+    async def explain(request: Request) -> Response:
+        return _json(await studio.explain(request))
+
+    @app.get("/v1/models", summary="List the models, with each card's figures")
+    async def models() -> Response:
+        return _json({"models": [one.describe() for one in studio.models.by_name.values()]})
+
+    @app.get("/v1/samples", summary="Digits to try")
+    async def some_samples() -> Response:
+        return _json({"samples": _samples()})
+
+    @app.get("/healthz", summary="Whether the server runs")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+
+_samples = functools.cache(samples)
+
+
+def _add_page(app: FastAPI) -> None:
+    # Read once: no path that a client gives is ever opened.
+    folder = resources.files("foveal.app") / "static"
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    def page(name: str) -> Response:
+        if name not in files:
+            raise Refused(404, "There is no such page.")
+        kind = TYPES.get(name[name.rfind(".") :], "application/octet-stream")
+        return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return page("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return page("docs.html")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        return page(name)
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _Refusal(error)
+
+
+class _Refusal(Response):
+    """A refusal as a response: it knows what to do with a body that is still on its way."""
+
+    def __init__(self, refused: Refused):
+        super().__init__(status_code=refused.status)
+        self.refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(self.refused, scope["foveal.body"], send)

@@ -1,0 +1,119 @@
+"""Images that clients send -> pixels, decoded by processes that may die of it."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+
+import numpy as np
+
+from foveal.app.decoder import ANSWER, READY, REQUEST, SHAPE
+from foveal.app.limits import Limits
+from foveal.app.refusal import Refused
+from foveal.models import Inputs
+
+# numpy reserves memory for each of its threads, of which none is needed here.
+_ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+_DIED = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
+
+
+class Decoders:
+    """A few processes that decode, each replaced when an image ends it.
+
+    Args:
+        limits: on pixels and seconds.
+        count: of processes.
+    """
+
+    def __init__(self, limits: Limits, count: int):
+        self.limits = limits
+        self.count = count
+        self._free: asyncio.Queue[Process] = asyncio.Queue()
+        self._replacing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the processes."""
+        await asyncio.gather(*(self._add() for _ in range(self.count)))
+
+    async def stop(self) -> None:
+        """End the processes."""
+        for task in self._replacing:
+            task.cancel()
+        while not self._free.empty():
+            await _end(self._free.get_nowait())
+
+    async def _add(self) -> None:
+        self._free.put_nowait(await _start())
+
+    async def _replace(self, process: Process) -> None:
+        await _end(process)
+        await self._add()
+
+    def _give_up(self, process: Process) -> None:
+        """End a process and start another, while whoever asked it hears of it."""
+        task = asyncio.get_running_loop().create_task(self._replace(process))
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def decode(self, data: bytes, channels: int, inputs: Inputs, crop: bool) -> np.ndarray:
+        """Return an image as bytes (C, H, W), of a model's size.
+
+        Args:
+            data: of the file.
+            channels: C.
+            inputs: of the model.
+            crop: cut the middle out of an image of another shape.
+
+        Raises:
+            Refused: not an image that is read, broken, too large, or too slow to decode.
+        """
+        height, width = inputs.size or (0, 0)
+        limits = self.limits
+        wanted = (height, width, channels, limits.pixels, limits.side, crop)
+        process = await self._free.get()
+        try:
+            async with asyncio.timeout(limits.decode_seconds):
+                decoded, body = await _ask(process, REQUEST.pack(len(data), *wanted) + data)
+        except TimeoutError:
+            self._give_up(process)
+            raise Refused(422, "The image takes too long to decode.") from None
+        except _DIED:
+            self._give_up(process)
+            raise Refused(422, "The image cannot be decoded: it ended the decoder.") from None
+        except BaseException:  # the client left: what comes next must not get this answer
+            self._give_up(process)
+            raise
+        self._free.put_nowait(process)
+        if not decoded:
+            raise Refused(422, f"The image is not read: {body.decode()}.")
+        shape = SHAPE.unpack_from(body)
+        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
+
+
+async def _start() -> Process:
+    command = (sys.executable, "-P", "-m", "foveal.app.decoder")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readexactly(len(READY))
+    except BaseException:  # the server ends
+        await _end(process)
+        raise
+    return process
+
+
+async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(request)
+    await process.stdin.drain()
+    decoded, length = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    return decoded, await process.stdout.readexactly(length)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

@@ -1,0 +1,22 @@
+"""Digits to try a model with: a few of those that a dependency carries."""
+
+from typing import Any
+
+from foveal.app.pictures import data_url
+from foveal.data import load_images
+
+COUNT = 20
+
+
+def samples() -> list[dict[str, Any]]:
+    """Return two digits of each class that no model of the zoo was trained on, as PNG data URLs."""
+    digits = load_images("mnist-5k", "test").few(COUNT)
+    order = digits.labels.argsort(stable=True).tolist()
+    return [
+        {
+            "name": f"{digits.classes[int(digits.labels[index])]}-{index}.png",
+            "label": digits.classes[int(digits.labels[index])],
+            "image": data_url(digits.images[index].float() / 255),
+        }
+        for index in order
+    ]

@@ -1,0 +1,137 @@
+"""The models that are served: known by name from the start, loaded when first asked."""
+
+import json
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from foveal import zoo
+from foveal.app.refusal import Refused
+from foveal.app.runner import Runner, TorchRunner
+from foveal.attribution import METHODS, OWN
+from foveal.errors import UserError, unknown_name
+from foveal.models import (
+    MODELS,
+    AttentionModel,
+    AttentionNet,
+    FocusModel,
+    ImageClassifier,
+    ImageModel,
+    Inputs,
+)
+from foveal.models.attention import CONTRIBUTIONS
+
+
+class Served:
+    """A model that is served.
+
+    Args:
+        name: by which clients ask for it.
+        source: as `zoo.load` takes it; never a client's.
+
+    Raises:
+        UserError: there is no such model.
+    """
+
+    def __init__(self, name: str, source: str):
+        self.name = name
+        self.source = source
+        self.folder = zoo.folder(source)
+        self.card = zoo.card(source)
+        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        self.kind = MODELS[settings["name"]]
+        self.inputs = Inputs(**settings.get("inputs", {}))
+        self.trained_on: str | None = self.card.get("trained_on")
+        self.judge: Served | None = None  # says what this one's evidence shows to others
+        self.is_ready = False
+        self._loading = threading.Lock()
+
+    @cached_property
+    def network(self) -> ImageModel:
+        """The model, in evaluation mode."""
+        return zoo.load(self.source)
+
+    @cached_property
+    def slow_network(self) -> ImageModel:
+        """A copy for post-hoc methods, whose hooks must not meet the answers of other threads.
+
+        Only the thread of those asks for it.
+        """
+        return zoo.load(self.source)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What answers plain questions."""
+        return TorchRunner(self.network)
+
+    def ready(self) -> "Served":
+        """Load the model, once; for use in threads."""
+        with self._loading:
+            _ = self.runner
+        self.is_ready = True
+        return self
+
+    @property
+    def methods(self) -> list[str]:
+        """The explanations that it can be asked for, its own first."""
+        if not issubclass(self.kind, ImageClassifier):
+            return [OWN]
+        own = [CONTRIBUTIONS] if issubclass(self.kind, AttentionNet) else []
+        return [OWN, *own, *METHODS]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a client may know of it, as JSON has it."""
+        size = self.inputs.size
+        return {
+            "model": self.name,
+            "kind": self.kind.name,
+            "trained_on": self.trained_on,
+            "size_px": None if size is None else {"height": size[0], "width": size[1]},
+            "classes": list(self.inputs.classes),
+            "looks": self._looks(),
+            "holds_keypoints": issubclass(self.kind, FocusModel),
+            "methods": self.methods,
+            "figures": self.card.get("figures", {}),
+        }
+
+    def _looks(self) -> str:
+        if issubclass(self.kind, FocusModel) or not issubclass(self.kind, ImageClassifier):
+            return "patches"
+        return "maps" if issubclass(self.kind, AttentionModel) else "everywhere"
+
+
+class Models:
+    """All that are served, by name.
+
+    Args:
+        sources: as `zoo.load` takes them; the whole zoo if there are none.
+
+    Raises:
+        UserError: there is no such model, or two have the same name.
+    """
+
+    def __init__(self, sources: Sequence[str] = ()):
+        self.by_name: dict[str, Served] = {}
+        for source in sources or zoo.names():
+            name = Path(source).resolve().name if Path(source).is_dir() else source
+            if source in zoo.names():
+                name = source
+            if name in self.by_name:
+                raise UserError(f"Two models are named {name!r}: rename a folder.")
+            self.by_name[name] = Served(name, source)
+        for served in self.by_name.values():
+            judge = zoo.judge_of(served.trained_on) if served.trained_on else None
+            if judge not in (None, served.name):
+                served.judge = self.by_name.get(judge)
+
+    def __getitem__(self, name: str) -> Served:
+        """Return the model of a name that a client gave.
+
+        Raises:
+            Refused: it is none of these, whatever it may be elsewhere.
+        """
+        if name not in self.by_name:
+            raise Refused(404, str(unknown_name("model", name[:100], self.by_name)))
+        return self.by_name[name]

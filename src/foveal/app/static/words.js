@@ -1,0 +1,94 @@
+// What an answer and a card say, in words and bars.
+
+// A share from 0 to 1; one that is nearly certain is not said to be it.
+export function percent(share) {
+  if (share > 0.9995) return "> 99.9 %";
+  return `${(100 * share).toFixed(share > 0.99 || share < 0.1 ? 1 : 0)} %`;
+}
+
+const FIGURES = {
+  accuracy: ["accuracy", "share of the test images that it names rightly", percent],
+  evidence_fraction: ["evidence", "of an image's pixels, on average, that it decides from", percent],
+  position_leakage: ["leakage", "accuracy of a probe that sees the keypoints' places alone; better near chance", two],
+  content_following: ["content following", "how often the answer follows other pixels put at the same places; higher is better", two],
+  position_following: ["position following", "how often it sticks to the places; lower is better", two],
+  random_focus_accuracy: ["random focus", "accuracy with another image's keypoints", percent],
+  sufficiency: ["sufficiency", "a judge's accuracy on the evidence alone", percent],
+  necessity: ["necessity", "how much a judge loses without the evidence", percent],
+  shuffled_attention_accuracy: ["shuffled maps", "accuracy with another image's attention", percent],
+  uniform_attention_accuracy: ["uniform maps", "accuracy with no attention at all", percent],
+  rebuilding_mse: ["error", "mean squared error of the rebuilt images", (value) => value.toFixed(4)],
+  parameters: ["parameters", "numbers that were learned", (value) => value.toLocaleString("en")],
+  macs: ["MACs", "multiply-adds for an image", (value) => value.toLocaleString("en")],
+  latency_ms: ["latency", "of one image on one thread", (value) => `${value.toFixed(2)} ms`],
+};
+
+function two(value) {
+  return value.toFixed(2);
+}
+
+export function text(node, words) {
+  node.textContent = words;
+  node.hidden = !words;
+}
+
+// The card's figures: a line of the main ones, and all of them with what they mean.
+export function fill(line, list, model) {
+  const figures = model.figures;
+  const parts = [];
+  if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)} % right on ${figures.data}`);
+  if (figures.rebuilding_mse) parts.push(`rebuilds ${figures.data} with an error of ${figures.rebuilding_mse.toFixed(4)}`);
+  if (model.looks === "patches" && figures.evidence_fraction) {
+    parts.push(`looks at ${percent(figures.evidence_fraction)} of the pixels`);
+  }
+  if (figures.parameters) parts.push(`${figures.parameters.toLocaleString("en")} parameters`);
+  line.textContent = parts.join(" · ");
+  list.replaceChildren(...Object.entries(FIGURES)
+    .filter(([key]) => typeof figures[key] === "number")
+    .flatMap(([key, [name, meaning, show]]) => {
+      const term = document.createElement("dt");
+      term.textContent = `${name} ${show(figures[key])}`;
+      const words = document.createElement("dd");
+      words.textContent = meaning;
+      return [term, words];
+    }));
+  list.parentElement.hidden = !list.childElementCount;
+}
+
+// The answer in words; `free` is what the model answers from its own places, where it is held.
+export function said(root, answer, model, free) {
+  const best = answer.probabilities?.[0];
+  root.querySelector(".said").textContent = best ? best.class : "rebuilt";
+  root.querySelector(".sure").textContent = best
+    ? percent(best.probability) : `error ${answer.rebuilding_mse.toFixed(4)}`;
+  const seen = [];
+  if (answer.keypoints) {
+    seen.push(`from ${answer.keypoints.length} patches, ${percent(answer.evidence_fraction)} of the pixels`);
+  } else if (model.looks === "maps") seen.push("looks everywhere, and weighs it");
+  else seen.push("looks at the whole picture");
+  if (free && best) {
+    const own = free.probabilities[0];
+    seen.push(`at your places; at its own: ${own.class} (${percent(own.probability)})`);
+  }
+  root.querySelector(".seen").textContent = seen.join("; ");
+}
+
+export function bars(list, probabilities) {
+  const rows = probabilities.slice(0, 5).map((one, index) => {
+    const row = document.createElement("li");
+    if (index === 0) row.className = "best";
+    const [name, track, bar, share] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
+    name.textContent = one.class;
+    name.className = "name";
+    track.className = "track";
+    bar.className = "bar";
+    bar.style.width = `${100 * one.probability}%`;
+    share.className = "share-of";
+    share.textContent = percent(one.probability);
+    track.append(bar);
+    row.append(name, track, share);
+    return row;
+  });
+  list.replaceChildren(...rows);
+  list.hidden = !rows.length;
+}

@@ -1,0 +1,40 @@
+"""`foveal serve`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveal.cli.app import app, say
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Zoo names or run folders; the whole zoo if none.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any that is free.", min=0, max=65535)] = 7860,
+    auth: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with user:password or a token in each line; FOVEAL_TOKEN adds one."
+        ),
+    ] = None,
+    upload_mb: Annotated[int, typer.Option(help="Most that one request may send.", min=1)] = 10,
+    queue: Annotated[int, typer.Option(help="Images that may wait for a model.", min=1)] = 128,
+) -> None:
+    """Open a page that shows what models look at, and an HTTP API.
+
+    Example: foveal serve mnist-focus mnist-cnn
+    """
+    from foveal.app.limits import MEGABYTE
+    from foveal.app.server import Credentials, Limits, Models, serve
+
+    token = os.environ.get("FOVEAL_TOKEN")
+    credentials = Credentials.read(auth) if auth is not None else None
+    if token:
+        credentials = (credentials or Credentials({}, [token])).with_token(token)
+    limits = Limits(body_bytes=upload_mb * MEGABYTE, waiting=queue)
+    serve(Models(models or ()), host, port, limits, credentials, say)

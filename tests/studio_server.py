@@ -1,0 +1,108 @@
+"""A server of this process' own, for tests that ask it over real connections."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from foveal.app.auth import Credentials
+from foveal.app.limits import Limits
+from foveal.app.served import Models
+from foveal.app.server import build_app, configured, listen
+from foveal.data import load_images
+
+BOUNDARY = "boundary-of-the-tests"
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Address(NamedTuple):
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
+    ) -> Reply:
+        """Send one request as it is; the path is not cleaned up."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {})
+            reply = connection.getresponse()
+            return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: dict | None = None) -> Reply:
+        return self.ask("GET", path, headers=headers)
+
+    def explain(
+        self, *files: bytes, name: str = "digit.png", headers: dict | None = None, **fields: Any
+    ) -> Reply:
+        """Ask for an explanation of files by a form."""
+        body = form({"model": "mnist-focus", **fields}, [(name, data) for data in files])
+        kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+        return self.ask("POST", "/v1/explain", body, {**kind, **(headers or {})})
+
+
+def form(fields: dict[str, Any], files: Sequence[tuple[str, bytes]]) -> bytes:
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+        for key, value in fields.items()
+    ]
+    for name, data in files:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{name}"'
+        parts.append(head.encode() + b"\r\nContent-Type: image/png\r\n\r\n" + data + b"\r\n")
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def running(
+    *models: str, limits: Limits = Limits(), credentials: Credentials | None = None
+) -> Iterator[Address]:
+    """Serve some models from a thread until the end."""
+    app = build_app(Models(models or ("mnist-focus",)), limits, credentials)
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(configured(app, limits))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.started
+    try:
+        yield Address(listening.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def digits(count: int) -> tuple[np.ndarray, list[str]]:
+    """Return test digits as bytes (N, 28, 28), and what they are."""
+    few = load_images("mnist-5k", "test").few(count)
+    return few.images[:, 0].numpy(), [few.classes[int(label)] for label in few.labels]
+
+
+def encoded(pixels: np.ndarray, folder: Path, kind: str = "png") -> bytes:
+    path = folder / f"picture.{kind}"
+    Image.fromarray(pixels).save(path)
+    return path.read_bytes()
