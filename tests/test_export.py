@@ -327,3 +327,60 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, run):
     assert (status, out) == (1, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def _sets():
+    """Images whose class is told by where they are bright, to train on and to validate."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 10
+    pixels = torch.randint(0, 60, (200, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        image[:, 3 + 2 * label : 7 + 2 * label] += 150
+    data = ImageSet("made", "train", pixels, labels, tuple(CLASSES))
+    return data.subset(torch.arange(100)), data.subset(torch.arange(100, 200))
+
+
+def _learned(settings, train):
+    model = built(settings).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(train.images / 255), train.labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def test_int8_keeps_the_accuracy_in_a_third_of_the_bytes():
+    from foveal.export.int8 import as_int8
+
+    train, val = _sets()
+    model = _learned({"name": "cnn", "inputs": {"size": [28, 28]}}, train)
+    graph = onnx_graph(model)
+    before = graph.SerializeToString()
+    found = as_int8(graph, train, val)
+    assert graph.SerializeToString() == before
+    assert found.float_accuracy > 0.9
+    assert found.lost <= 0.002
+    assert len(found.graph.SerializeToString()) < 0.4 * len(before)
+    kinds = {node.op_type for node in found.graph.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    small = as_onnx(found.graph)
+    assert small.inputs.classes == model.inputs.classes
+    logits = small.explain(val.images / 255).logits
+    assert float((logits.argmax(1) == val.labels).float().mean()) == found.accuracy
+
+
+def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps(monkeypatch):
+    from foveal.export import int8
+
+    train, val = _sets()
+    graph = onnx_graph(built(FOCUS))
+    answers = iter([0.95, 0.90, 0.949])
+    monkeypatch.setattr(int8, "accuracy", lambda *_: next(answers))
+    found = int8.as_int8(graph, train, val)
+    assert (found.part, found.accuracy) == ("classifier", 0.949)
+    finding = found.graph.graph.node[:6]
+    assert not any(node.op_type == "QuantizeLinear" for node in finding)
+    answers = iter([0.95, 0.90, 0.91])
+    with pytest.raises(UserError, match=r"would lose 4\.0 points of accuracy on made"):
+        int8.as_int8(graph, train, val)
