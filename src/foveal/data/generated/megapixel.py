@@ -66,27 +66,33 @@ class SparseImages:
         means.index_add_(0, cells, values[seen] / (255 * shrink**2))
         return means.reshape(len(numbers), 1, height, width)
 
-    def crops(self, numbers: Tensor, corners_px: Tensor, side: int) -> Tensor:
-        """Return squares of some of the images at full resolution (B, K, 1, side, side).
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images (B, K, 1, side // shrink, side // shrink).
 
         Args:
             numbers: (B,) of the images.
             corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
                 outside of the image is black.
-            side: of the squares in pixels.
+            side: of the squares in pixels of the image, a multiple of `shrink`.
+            shrink: each pixel returned is the mean of a square of this side.
 
         Returns:
             Floats in [0, 1].
         """
         owner, rows, columns, values = self._pixels(numbers)
-        squares = corners_px.shape[1]
-        found = torch.zeros(len(numbers), squares, side, side)
+        squares, cells = corners_px.shape[1], side // shrink
+        found = torch.zeros(len(numbers) * squares * cells * cells)
         for square in range(squares):
-            left, top = corners_px[owner, square].unbind(-1)
-            x, y = columns - left, rows - top
-            inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
-            found[owner[inside], square, y[inside], x[inside]] = values[inside] / 255
-        return found[:, :, None]
+            left, top = corners_px[:, square].unbind(-1)  # (B,)
+            y = rows - top[owner]
+            near = ((y >= 0) & (y < side)).nonzero()[:, 0]
+            x, whose = columns[near] - left[owner[near]], owner[near]
+            inside = ((x >= 0) & (x < side)).nonzero()[:, 0]
+            near = near[inside]
+            place = (whose[inside] * squares + square) * cells + y[near] // shrink
+            place = place * cells + x[inside] // shrink
+            found.index_add_(0, place, values[near] / (255 * shrink**2))
+        return found.reshape(len(numbers), squares, 1, cells, cells)
 
     def whole(self, number: int) -> Tensor:
         """Return one image with all of its black pixels (1, H, W), bytes."""
