@@ -22,6 +22,7 @@ class Look(NamedTuple):
     maps: Tensor | None = None  # (B, M, H, W), raw weights
     rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1]
     thumbnail: Tensor | None = None  # (B, C, h, w), normalised, seen beside the patches
+    weights: Tensor | None = None  # (B, K), how much each patch counts; of an image they sum to 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Explanation:
         maps: (B, M, H, W) raw attention weights, or None.
         rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
         thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
+        weights: (B, K), how much the model attends to each patch, or None.
         classes: a name for each class.
         method: who explains: the model itself, or a post-hoc method's name.
         cost: forward passes that the explanation took, the answer included.
@@ -53,6 +55,7 @@ class Explanation:
     maps: Tensor | None = None
     rebuilt: Tensor | None = None
     thumbnail: Tensor | None = None
+    weights: Tensor | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
     cost: float = 1.0

@@ -93,13 +93,15 @@ class PartView:
 
 
 class WholeView:
-    """Images that are there as one tensor (B, C, H, W), normalised already.
+    """Images that are there as one tensor, normalised already.
 
-    Squares must lie inside of them.
+    Args:
+        images: (B, C, H, W).
+        black: (1, C, 1, 1), what lies outside of them.
     """
 
-    def __init__(self, images: Tensor):
-        self.images = images
+    def __init__(self, images: Tensor, black: Tensor):
+        self.images, self.black = images, black
 
     @property
     def size(self) -> Size:
@@ -112,13 +114,15 @@ class WholeView:
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
         """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
-        channels, _, width = self.images.shape[1:]
+        channels, height, width = self.images.shape[1:]
         steps = torch.arange(side, device=self.images.device)
-        rows = corners_px[..., 1, None] + steps  # (B, K, S)
-        columns = corners_px[..., 0, None] + steps
-        index = rows[..., :, None] * width + columns[..., None, :]  # (B, K, S, S)
+        rows = (corners_px[..., 1, None] + steps)[..., :, None]  # (B, K, S, 1)
+        columns = (corners_px[..., 0, None] + steps)[..., None, :]  # (B, K, 1, S)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # (B, K, S, S)
         flat = index.flatten(1)[:, None].expand(-1, channels, -1)
         found = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
+        found = torch.where(inside[:, None], found, self.black[..., None])
         return shrunk(found.transpose(1, 2), shrink)
 
 

@@ -11,6 +11,7 @@ from foveal.data.generated import (
     planted_marks,
 )
 from foveal.data.images import ImageSet, Problem
+from foveal.data.large import LargeSet, load_large
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.place import data_place
@@ -21,10 +22,12 @@ from foveal.errors import UserError, unknown_name
 __all__ = [
     "DATASETS",
     "ImageSet",
+    "LargeSet",
     "Mosaics",
     "Problem",
     "SparseImages",
     "load_images",
+    "load_large",
     "megapixel_mnist",
     "mosaics",
     "planted_marks",

@@ -53,34 +53,58 @@ class ScoreMap(nn.Module):
         return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
 
 
-def best_places(scores: Tensor, count: int) -> Tensor:
-    """Return the numbers (B, count) of the best cells of score maps (B, h, w), row by row.
+def best_places(scores: Tensor, count: int, margin: int = 0) -> Tensor:
+    """Return the numbers (B, count) of the best cells of maps (B, R, h, w), counted row by row.
 
     Cells that are greatest among their eight neighbours come first; where there are too few of
     them, the others follow.
+
+    Args:
+        scores: R maps of each image.
+        count: number of cells, over all maps of an image.
+        margin: rows and columns at every edge that are seen but not chosen.
+
+    Raises:
+        ValueError: there are fewer cells.
     """
-    greatest = F.max_pool2d(scores[:, None], 3, 1, 1)[:, 0]
+    height, width = scores.shape[-2:]
+    greatest = F.max_pool2d(scores, 3, 1, 1)
     # Far below all that is a maximum, in the same order.
-    spread = scores.amax(dim=(1, 2), keepdim=True) - scores.amin(dim=(1, 2), keepdim=True)
-    ranked = torch.where(scores >= greatest, scores, scores - 2 * spread - 1)
-    return ranked.flatten(1).topk(count, dim=1).indices
+    least, most = torch.aminmax(scores.detach().flatten(1), dim=1)
+    behind = (2 * (most - least) + 1)[:, None, None, None]
+    ranked = torch.where(scores >= greatest, scores, scores - behind)
+    inner = ranked[:, :, margin : height - margin, margin : width - margin]
+    across, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
+    if cells * scores.shape[1] < count:
+        raise ValueError(
+            f"Expected an image of at least {count} places, one a patch, but got "
+            f"{cells * scores.shape[1]}. Choose fewer keypoints or a smaller shrink."
+        )
+    found = inner.flatten(1).topk(count, dim=1).indices
+    whose, cell = found // cells, found % cells
+    row, column = cell // across + margin, cell % across + margin
+    return (whose * height + row) * width + column
 
 
 def refined(scores: Tensor, places: Tensor) -> Tensor:
-    """Return where (x, y) in cells (B, K, 2) the best of 3 x 3 cells around places (B, K) lie.
+    """Return where (x, y) in cells (B, K, 2) of their map the best of 3 x 3 cells lie.
 
-    The mean place of the nine under a softmax of their scores (B, h, w).
+    The mean place of the nine cells around `places` (B, K) under a softmax of their scores.
+
+    Args:
+        scores: (B, R, h, w).
+        places: as `best_places` returns them.
     """
     height, width = scores.shape[-2:]
     padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
-    rows, columns = places // width, places % width
+    whose, cell = places // (height * width), places % (height * width)
+    row, column = cell // width, cell % width
     step = torch.arange(3, device=places.device)
-    y = (rows[..., None] + step)[..., :, None]  # (B, K, 3, 1), of the padded map
-    x = (columns[..., None] + step)[..., None, :]  # (B, K, 1, 3)
+    y = (whose * (height + 2) + row)[..., None, None] + step[:, None]  # (B, K, 3, 1)
+    x = column[..., None, None] + step  # (B, K, 1, 3), of the padded map
     around = padded.flatten(1).gather(1, (y * (width + 2) + x).flatten(1))
-    weights = around.unflatten(1, (places.shape[1], 9)).softmax(dim=-1)  # (B, K, 9)
-    weights = weights.unflatten(-1, (3, 3))
+    weights = around.unflatten(1, (-1, 9)).softmax(dim=-1).unflatten(-1, (3, 3))  # (B, K, 3, 3)
     moves = step.to(scores.dtype) - 1
     across = (weights.sum(dim=-2) * moves).sum(dim=-1)
     down = (weights.sum(dim=-1) * moves).sum(dim=-1)
-    return torch.stack([columns + across, rows + down], dim=-1)
+    return torch.stack([column + across, row + down], dim=-1)

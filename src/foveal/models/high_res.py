@@ -9,27 +9,42 @@ from torch import Tensor
 from foveal.detectors.score_map import CELL, ScoreMap, best_places, refined
 from foveal.errors import UserError
 from foveal.explanation import Look
-from foveal.geometry import corners_px, from_px, snap
+from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
 from foveal.models.patch_attention import PatchAttention
 from foveal.models.patch_encoder import PatchEncoder
 
+MARGIN = 2  # cells around a region that are seen with it
+
+
+class Places(NamedTuple):
+    """Where to look in B images."""
+
+    keypoints: Tensor  # (B, K, 2)
+    scores: Tensor  # (B, K)
+    thumbnail: Tensor  # (B, C, h, w), normalised
+    map: Tensor  # (B, h // 2, w // 2), the scores of all of the thumbnail
+
 
 class Answer(NamedTuple):
-    """All that one pass over B images found."""
+    """What patches of B images told."""
 
     logits: Tensor  # (B, T, classes)
-    keypoints: Tensor  # (B, K, 2)
+    keypoints: Tensor  # (B, K, 2), at whole pixels
     patches: Tensor  # (B, K, C, P, P), normalised
-    weights: Tensor  # (B, T, K), how much each answer attends to each patch
-    scores: Tensor | None = None  # (B, K), of the detector
-    thumbnail: Tensor | None = None  # (B, C, h, w), normalised
+    weights: Tensor  # (B, T, K), how much each task attends to each patch
 
 
 class HighResFocusNet(FocusModel):
-    """Scores the places of a thumbnail, cuts patches there at full resolution, and attends to them.
+    """Scores the places of a thumbnail, cuts patches there at full resolution, attends to those.
+
+    What it costs depends on the thumbnail and on K, and neither grows with the image: where a
+    thumbnail would have more than `thumbnail_side` squared pixels, a coarser one takes its place,
+    which says in which `regions` to look for patches. The answer is made from the patches and
+    their positions alone. In training the noise of Gumbel on the scores draws K places without
+    replacement, by their chances (Kool et al. 2019, "Stochastic beams and where to find them").
 
     Args:
         shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
@@ -37,15 +52,27 @@ class HighResFocusNet(FocusModel):
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
-        tasks: number of answers; `forward` gives the first one.
+        tasks: names of what is answered; `forward` and `explain` answer the first.
         width: numbers in a patch's vector.
-        heads: queries of each task.
+        heads: learned questions of each task.
         detector: output channels of the thumbnail's convolutions.
         encoder: output channels of a patch's convolutions.
-        explore: in training, how large the noise on the scores is, as a multiple of Gumbel noise.
-        jitter_px: in training, standard deviation in pixels of noise on the places.
+        regions: number of regions that are looked into in larger images; 0 for no coarser
+            thumbnail, whatever the size.
+        thumbnail_side: greatest side in pixels of a square image's thumbnail.
+        explore: in training, of the noise on the scores, as a multiple of Gumbel's.
         dropout: share of features dropped in training.
         inputs: what images the model expects.
+
+    Raises:
+        UserError: a setting is too small to be of use.
+
+    Example:
+        >>> import torch
+        >>> model = HighResFocusNet(shrink=8, keypoints=4, patch_size=32)
+        >>> explanation = model.explain(torch.rand(1, 1, 256, 320))
+        >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
+        ((1, 1, 32, 40), (1, 4, 1, 32, 32))
     """
 
     name = "high-res"
@@ -57,68 +84,141 @@ class HighResFocusNet(FocusModel):
         patch_size: int = 50,
         in_channels: int = 1,
         num_classes: int = 10,
-        tasks: int = 1,
+        tasks: Sequence[str] = ("class",),
         width: int = 128,
         heads: int = 8,
-        detector: Sequence[int] = (16, 24, 24),
+        detector: Sequence[int] = (8, 16, 24),
         encoder: Sequence[int] = (16, 32, 64, 96),
+        regions: int = 0,
+        thumbnail_side: int = 192,
         explore: float = 1.0,
-        jitter_px: float = 0.0,
         dropout: float = 0.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
-        if shrink < 1:
-            raise UserError(f"Expected shrink from 1, but got {shrink}.")
+        if min(shrink, keypoints, patch_size, len(tasks), thumbnail_side // CELL) < 1:
+            raise UserError(
+                "Expected shrink, keypoints, patch_size and a number of tasks from 1 and "
+                f"thumbnail_side from {CELL}."
+            )
         self.shrink, self.keypoints, self.patch_size = shrink, keypoints, patch_size
-        self.explore, self.jitter_px = explore, jitter_px
-        self.detector = ScoreMap(in_channels, round(patch_size / shrink), detector)
+        self.tasks = tuple(tasks)
+        self.regions, self.thumbnail_side, self.explore = regions, thumbnail_side, explore
+        window = max(CELL, round(patch_size / shrink))
+        self.detector = ScoreMap(in_channels, window, detector)
+        self.coarse = ScoreMap(in_channels, 2 * CELL, detector) if regions else None
         self.encoder = PatchEncoder(in_channels, encoder, width)
-        self.attention = PatchAttention(width, tasks, heads, num_classes, dropout)
+        self.attention = PatchAttention(width, len(tasks), heads, num_classes, dropout)
 
     def find(self, images: Tensor) -> tuple[Tensor, None]:
         """Return keypoints (B, K, 2) for normalised images; slices have no scale."""
-        return self._find(WholeView(images))[0], None
+        return self.places(self._whole(images)).keypoints, None
 
     def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
         """Classify from whole-pixel patches at the places nearest to the keypoints."""
-        found = self._decide(WholeView(images), keypoints)
-        return Look(found.logits[:, 0], found.keypoints, found.patches)
+        found = self.answer(self._whole(images), keypoints)
+        return Look(found.logits[:, 0], found.keypoints, found.patches, weights=found.weights[:, 0])
 
     def look(self, images: Tensor) -> Look:
-        """Find places and decide."""
-        found = self.answer(WholeView(images))
-        return Look(found.logits[:, 0], found.keypoints, found.patches, thumbnail=found.thumbnail)
+        """Find places in normalised images (B, C, H, W), then decide from the patches there."""
+        return self.look_into(self._whole(images))
+
+    def look_into(self, view: View) -> Look:
+        """Find places in a batch of images, however large, then decide from the patches there."""
+        places = self.places(view)
+        found = self.answer(view, places.keypoints, places.scores)
+        return Look(
+            found.logits[:, 0],
+            found.keypoints,
+            found.patches,
+            thumbnail=places.thumbnail,
+            weights=found.weights[:, 0],
+        )
 
     def view(self, images: LargeImages, numbers: Tensor) -> View:
-        """Return some of the large images as this model reads them."""
+        """Return some of the large images, by their numbers (B,), as this model reads them."""
         return PartView(images, numbers, self.mean, self.std)
 
-    def answer(self, view: View) -> Answer:
-        """Find places in a batch of images, and answer from the patches there."""
-        keypoints, scores, thumbnail = self._find(view)
-        return self._decide(view, keypoints, scores)._replace(scores=scores, thumbnail=thumbnail)
+    def places(self, view: View) -> Places:
+        """Return where to look.
 
-    def _find(self, view: View) -> tuple[Tensor, Tensor, Tensor]:
-        thumbnail = view.thumbnail(self.shrink)
-        scores = self.detector(thumbnail)  # (B, h, w)
-        noisy = scores.detach()
-        if self.training and self.explore:
-            noise = torch.empty_like(noisy).exponential_().log().neg()  # Gumbel's
-            noisy = noisy + self.explore * noise
-        places = best_places(noisy, self.keypoints)
-        chosen = scores.flatten(1).gather(1, places)  # (B, K)
-        cells = refined(scores.detach(), places)  # (B, K, 2)
-        centres_px = (cells + 0.5) * CELL * self.shrink - 0.5
-        if self.training and self.jitter_px:
-            centres_px = centres_px + self.jitter_px * torch.randn_like(centres_px)
-        return from_px(centres_px, view.size), chosen, thumbnail
+        Raises:
+            ValueError: the images are too small for the thumbnail or for K places.
+        """
+        factor = self.factor(view.size)
+        _check_size(view.size, self.shrink * factor * CELL)
+        thumbnail = view.thumbnail(self.shrink * factor)  # (B, C, h, w)
+        if self.coarse is None or factor == 1:
+            scores = self.detector(thumbnail)  # (B, h / 2, w / 2)
+            keypoints, chosen = self._chosen(scores[:, None], None, 0, view.size)
+            return Places(keypoints, chosen, thumbnail, scores)
+        scores = self.coarse(thumbnail)
+        ranked = scores.flatten(1)
+        best = ranked.topk(min(self.regions, ranked.shape[1]), dim=1)  # (B, R)
+        width = scores.shape[-1]
+        cells = torch.stack([best.indices % width, best.indices // width], dim=-1)
+        corners = (cells * factor - MARGIN) * (CELL * self.shrink)  # (B, R, 2) in pixels
+        side = (factor + 2 * MARGIN) * CELL * self.shrink
+        regions = view.crops(corners, side, self.shrink)  # (B, R, C, r, r)
+        fine = self.detector(regions.flatten(0, 1)).unflatten(0, regions.shape[:2])
+        fine = fine + (best.values - best.values.detach())[..., None, None]
+        keypoints, chosen = self._chosen(fine, corners, MARGIN, view.size)
+        return Places(keypoints, chosen, thumbnail, scores)
 
-    def _decide(self, view: View, keypoints: Tensor, scores: Tensor | None = None) -> Answer:
-        places = snap(keypoints, self.patch_size, view.size)
-        patches = view.crops(corners_px(places, self.patch_size, view.size), self.patch_size)
+    def factor(self, size: Size) -> int:
+        """Return how many times coarser than `shrink` the thumbnail of images of a size is.
+
+        Of the factors that make it small enough, one up to half as large again that leaves the
+        fewest pixels unseen at the right and lower edge.
+        """
+        if self.coarse is None:
+            return 1
+        area = size[0] * size[1] / (self.shrink * self.thumbnail_side) ** 2
+        least = max(1, -int(-(area**0.5) // 1))
+        choices = range(least, least + least // 2 + 1)
+        return min(choices, key=lambda f: max(side % (f * CELL * self.shrink) for side in size))
+
+    def answer(self, view: View, keypoints: Tensor, scores: Tensor | None = None) -> Answer:
+        """Answer all tasks from the whole-pixel patches nearest to keypoints (B, K, 2).
+
+        Args:
+            view: the images.
+            keypoints: in grid units.
+            scores: (B, K) of the detector; they change no answer, but get the gradient of the
+                patches' weights.
+
+        Raises:
+            ValueError: the images are smaller than a patch.
+        """
+        whole = snap(keypoints, self.patch_size, view.size)
+        patches = view.crops(corners_px(whole, self.patch_size, view.size), self.patch_size)
         vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
-        # Zero, with the gradient of the weights: the detector learns which patches to weigh more.
-        extra = None if scores is None else scores - scores.detach()
-        logits, weights = self.attention(vectors, places, extra)
-        return Answer(logits, places, patches, weights)
+        nothing = None if scores is None else scores - scores.detach()
+        logits, weights = self.attention(vectors, whole, nothing)
+        return Answer(logits, whole, patches, weights)
+
+    def _chosen(
+        self, scores: Tensor, corners: Tensor | None, margin: int, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """Return keypoints (B, K, 2) and their scores (B, K) from maps (B, R, h, w) at corners."""
+        drawn = scores.detach()
+        if self.training and self.explore:
+            drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
+        numbers = best_places(drawn, self.keypoints, margin)
+        cells = refined(scores.detach(), numbers)
+        places_px = (cells + 0.5) * (CELL * self.shrink) - 0.5
+        if corners is not None:
+            whose = numbers // (scores.shape[-2] * scores.shape[-1])
+            places_px = places_px + corners.gather(1, whose[..., None].expand(-1, -1, 2))
+        return from_px(places_px, size), scores.flatten(1).gather(1, numbers)
+
+    def _whole(self, images: Tensor) -> View:
+        return WholeView(images, -self.mean / self.std)
+
+
+def _check_size(size: Size, least: int) -> None:
+    if min(size) < least:
+        raise ValueError(
+            f"Expected images of at least {least}x{least} pixels, but got {size[0]}x{size[1]}. "
+            "Resize them or choose a smaller shrink."
+        )

@@ -16,6 +16,7 @@ IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
 DIGITS = 5  # in each image, three of them of one class
 MAJORITY = 3
 STROKES = 50  # in each image, and kinds of them
+SIDE = 1500  # of an image in pixels, where nothing else is asked for
 TILE = 28  # side of a digit or a stroke in pixels
 TASKS = ("majority", "max", "topmost", "multi-label")
 
@@ -114,7 +115,7 @@ class SparseImages:
 
 def megapixel_mnist(
     split: str,
-    side: int = 1500,
+    side: int = SIDE,
     images: int | None = None,
     strokes: int = STROKES,
     data_dir: str | Path | None = None,
