@@ -35,8 +35,10 @@ class ScoreMap(nn.Module):
             ]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.score = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.zeros_(self.score.weight)
+        # No bias: what is added to every score changes no choice. Small at first, so that the
+        # variation decides.
+        self.score = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+        nn.init.normal_(self.score.weight, std=0.01)
         self.variation = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, thumbnail: Tensor) -> Tensor:

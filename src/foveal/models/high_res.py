@@ -1,6 +1,7 @@
 """The high-resolution focus model: a thumbnail says where, patches at full resolution say what."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from foveal.detectors.score_map import CELL, ScoreMap, best_places, refined
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation, Look
 from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
@@ -55,8 +56,8 @@ class HighResFocusNet(FocusModel):
         tasks: names of what is answered; `forward` and `explain` answer the first.
         width: numbers in a patch's vector.
         heads: learned questions of each task.
-        detector: output channels of the thumbnail's convolutions.
-        encoder: output channels of a patch's convolutions.
+        detector_widths: output channels of the thumbnail's convolutions.
+        encoder_widths: output channels of a patch's convolutions.
         regions: number of regions that are looked into in larger images; 0 for no coarser
             thumbnail, whatever the size.
         thumbnail_side: greatest side in pixels of a square image's thumbnail.
@@ -87,8 +88,8 @@ class HighResFocusNet(FocusModel):
         tasks: Sequence[str] = ("class",),
         width: int = 128,
         heads: int = 8,
-        detector: Sequence[int] = (8, 16, 24),
-        encoder: Sequence[int] = (16, 32, 64, 96),
+        detector_widths: Sequence[int] = (8, 16, 24),
+        encoder_widths: Sequence[int] = (16, 32, 64, 96),
         regions: int = 0,
         thumbnail_side: int = 192,
         explore: float = 1.0,
@@ -105,9 +106,9 @@ class HighResFocusNet(FocusModel):
         self.tasks = tuple(tasks)
         self.regions, self.thumbnail_side, self.explore = regions, thumbnail_side, explore
         window = max(CELL, round(patch_size / shrink))
-        self.detector = ScoreMap(in_channels, window, detector)
-        self.coarse = ScoreMap(in_channels, 2 * CELL, detector) if regions else None
-        self.encoder = PatchEncoder(in_channels, encoder, width)
+        self.detector = ScoreMap(in_channels, window, detector_widths)
+        self.coarse = ScoreMap(in_channels, 2 * CELL, detector_widths) if regions else None
+        self.encoder = PatchEncoder(in_channels, encoder_widths, width)
         self.attention = PatchAttention(width, len(tasks), heads, num_classes, dropout)
 
     def find(self, images: Tensor) -> tuple[Tensor, None]:
@@ -134,6 +135,27 @@ class HighResFocusNet(FocusModel):
             thumbnail=places.thumbnail,
             weights=found.weights[:, 0],
         )
+
+    @torch.no_grad()
+    def explain_large(
+        self, images: LargeImages, numbers: Tensor | None = None, batch_size: int = 16
+    ) -> Explanation:
+        """Return what the model looks at in large images, of which it reads no more than that.
+
+        Args:
+            images: what reads them.
+            numbers: (B,) of some of them; all if not given.
+            batch_size: images in one forward pass; bounds the memory.
+        """
+        numbers = torch.arange(len(images)) if numbers is None else numbers
+        training = self.training
+        self.eval()
+        try:
+            looks = [self.look_into(self.view(images, part)) for part in numbers.split(batch_size)]
+        finally:
+            self.train(training)
+        found = Explanation.concatenate([self.explained(look) for look in looks])
+        return replace(found, extent=images.size)
 
     def view(self, images: LargeImages, numbers: Tensor) -> View:
         """Return some of the large images, by their numbers (B,), as this model reads them."""
