@@ -221,8 +221,7 @@ def _fit(
         module = module.to(memory_format=torch.channels_last)
         average = None
         if training.average:
-            order = torch.randperm(len(sets["train"]), generator=torch.Generator().manual_seed(0))
-            few = batches.images[order[: training.recalibrate], : model.in_channels]
+            few = _few(sets["train"], training.recalibrate)
             average = AveragedWeights(training.average, few, training.batch_size)
         callbacks, best, curve = run_callbacks(out, module, progress, average)
         trainer = L.Trainer(
@@ -266,6 +265,14 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
         recipe.augment.alternate,
     )
     return found, Batches(val.images, val.labels, 1000)
+
+
+def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
+    """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
+    if isinstance(images, LargeSet):
+        return torch.empty(0)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.images[order[:count]]
 
 
 @contextmanager

@@ -44,9 +44,10 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
 
 def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> dict[str, LargeSet]:
     data, first = recipe.data, recipe.large.first
-    if data.size or data.channels or data.masks:
+    if data.size or data.channels or data.masks or recipe.training.recalibrate:
         raise UserError(
-            "Large images are read as they are: leave out data.size, data.channels and data.masks."
+            "Large images are read as they are, and in part: leave out data.size, data.channels, "
+            "data.masks and training.recalibrate."
         )
     limit = data.limit
     sets = {
