@@ -1,9 +1,11 @@
 """A folder of class folders, with or without train/, val/ and test/."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet, Problem
@@ -15,15 +17,32 @@ _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 _SPLIT_NAMES = {name for names in _SPLITS.values() for name in names}
 
 
-def load_folder(
-    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
-) -> ImageSet:
-    """Return one split of a folder of class folders.
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one split of a folder, none of them read.
+
+    Attributes:
+        part: the folder that they lie below.
+        files: paths.
+        labels: (N,) class numbers.
+        classes: a name for each class.
+        problems: what was left out.
+    """
+
+    part: Path
+    files: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def list_folder(folder: Path, split: str) -> Listing:
+    """Return the image files of one split of a folder of class folders.
 
     Where there is no `val` folder, a tenth of the training images validates; where there is no
     `test` either, a tenth of all tests. Both are drawn by a fixed seed, the same share of each
     class. Images in folders within a class folder belong to that class; a file that is no image
-    by its name is passed over, and an image that cannot be read is a problem of the set.
+    by its name is passed over.
 
     Raises:
         UserError: fewer than two classes, no images, or too few to split.
@@ -45,18 +64,34 @@ def load_folder(
             f"{part} holds too few images for the split {split!r}: add some, or make folders "
             "train, val and test."
         )
-    sources = [(str(path), partial(Path.read_bytes, path)) for path, _ in files]
+    return Listing(part, tuple(path for path, _ in files), labels, classes, tuple(problems))
+
+
+def load_folder(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    """Return one split of a folder of class folders, which `list_folder` finds.
+
+    An image that cannot be read is a problem of the set.
+
+    Raises:
+        UserError: as `list_folder`, or no image can be read.
+    """
+    found = list_folder(folder, split)
+    sources = [(str(path), partial(Path.read_bytes, path)) for path in found.files]
     images, kept, broken = decode_all(sources, size, channels)
     if not kept:
-        raise UserError(f"No image in {part} could be read: {broken[0].path}: {broken[0].reason}.")
+        raise UserError(
+            f"No image in {found.part} could be read: {broken[0].path}: {broken[0].reason}."
+        )
     return ImageSet(
         name=folder.resolve().name,
         split=split,
         images=images,
-        labels=labels[kept],
-        classes=classes,
+        labels=found.labels[kept],
+        classes=found.classes,
         paths=tuple(sources[index][0] for index in kept),
-        problems=(*problems, *broken),
+        problems=(*found.problems, *broken),
     )
 
 

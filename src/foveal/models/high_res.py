@@ -41,9 +41,10 @@ class Answer(NamedTuple):
 class HighResFocusNet(FocusModel):
     """Scores the places of a thumbnail, cuts patches there at full resolution, attends to those.
 
-    What it costs depends on the thumbnail and on K, and neither grows with the image: where a
-    thumbnail would have more than `thumbnail_side` squared pixels, a coarser one takes its place,
-    which says in which `regions` to look for patches. The answer is made from the patches and
+    What it costs depends on the thumbnail and on K, not on the image: where a thumbnail would have
+    more than `thumbnail_side` squared pixels, a coarser one takes its place, which says in which
+    `regions` to look for patches. (Those grow with the image, but are small beside the thumbnail
+    up to some 20,000 pixels a side.) The answer is made from the patches and
     their positions alone. In training the noise of Gumbel on the scores draws K places without
     replacement, by their chances (Kool et al. 2019, "Stochastic beams and where to find them").
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveal.data import LargeSet
 from foveal.errors import UserError
+from foveal.metrics.large import correct
 from foveal.models.high_res import HighResFocusNet, Places
 from foveal.training.module import RecipeModule
 from foveal.training.recipe import Recipe
@@ -134,13 +135,6 @@ def answered(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
             loss = loss + F.cross_entropy(answer, wanted)
         right.append(correct(answer, wanted).float().mean())
     return loss, torch.stack(right)
-
-
-def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return whether answers (B, classes) are right, for class numbers (B,) or (B, classes)."""
-    if labels.dtype == torch.bool:
-        return ((logits > 0) == labels).all(dim=1)
-    return logits.argmax(dim=1) == labels
 
 
 def misranked(scores: Tensor, weights: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ MAJORITY = 3
 STROKES = 50  # in each image, and kinds of them
 SIDE = 1500  # of an image in pixels, where nothing else is asked for
 TILE = 28  # side of a digit or a stroke in pixels
+LEAST = 4 * TILE  # side of an image, for five digits to find room soon
+TRIES = 1000  # to place the digits of an image, before they are placed anew
 TASKS = ("majority", "max", "topmost", "multi-label")
 
 
@@ -140,8 +142,8 @@ def megapixel_mnist(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    if side < 3 * TILE:
-        raise UserError(f"Expected a side of at least {3 * TILE} pixels, but got {side}.")
+    if side < LEAST:
+        raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
     count = IMAGES[split] if images is None else images
     if count < 1 or strokes < 0:
         raise UserError(f"Expected at least one image and no less than 0 strokes, but got {count}.")
@@ -198,10 +200,14 @@ def _some(numbers: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _apart(side: int, generator: torch.Generator) -> Tensor:
     """Return corners (DIGITS, 2) of tiles of which no two overlap."""
     kept: list[Tensor] = []
+    tries = 0
     while len(kept) < DIGITS:
         place = torch.randint(side - TILE + 1, (2,), generator=generator)
         if all(((place - other).abs() >= TILE).any() for other in kept):
             kept.append(place)
+        tries += 1
+        if tries % TRIES == 0:  # in a small image those that lie may leave no room for another
+            kept = []
     return torch.stack(kept)
 
 
