@@ -2,19 +2,16 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from foveal.errors import UserError
-
-Found = TypeVar("Found")
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
 _JPEG = ("jfif", "jpeg", "jpg")
@@ -50,16 +47,6 @@ def read_image(
         return decode(source, size, channels)
 
 
-def read_shape(path: Path) -> tuple[int, int, int]:
-    """Return the channels, height and width that an image file is decoded to, from its header.
-
-    Raises:
-        UserError: not an image, or of more than `MAX_PIXELS`.
-    """
-    with without_warnings():
-        return _opened(path, _shape)
-
-
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Keep Pillow's warnings from the user: what is wrong with an image is said by errors.
@@ -91,16 +78,11 @@ def decode(
     source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
 ) -> Tensor:
     """Do as `read_image` does, for threads: arguments unchecked, warnings not held back."""
-    return _opened(source, lambda image: _decode(image, size, channels))
-
-
-def _opened(source: str | Path | bytes, use: Callable[[Image.Image], Found]) -> Found:
-    """Return what `use` makes of an image that is not too large, or say why there is none."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with Image.open(file) as image:
             _check_size(image)
-            return use(image)
+            return _decode(image, size, channels)
     except FileNotFoundError:
         raise UserError("there is no such file") from None
     except (PermissionError, IsADirectoryError) as error:
@@ -126,13 +108,6 @@ def _check_size(image: Image.Image) -> None:
         raise UserError(
             f"{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels: not decoded"
         )
-
-
-def _shape(image: Image.Image) -> tuple[int, int, int]:
-    channels = 1 if image.mode in ("L", "LA", "1", *_DEEP) else 3
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
-    height, width = image.height, image.width
-    return (channels, width, height) if turned else (channels, height, width)
 
 
 def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> Tensor:
