@@ -14,7 +14,7 @@ from torch import Tensor
 from foveal import zoo
 from foveal.data import load_images, load_large, megapixel_mnist
 from foveal.data.generated import megapixel
-from foveal.data.photos import Photos
+from foveal.data.lazy import LargeFiles
 from foveal.detectors.score_map import ScoreMap, best_places, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on
@@ -108,7 +108,7 @@ def test_photos_of_different_sizes_are_black_beyond_their_edges(tmp_path: Path) 
         pixels = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(tmp_path / f"{number}.png")
         wholes[number, :, :height, :width] = pixels.permute(2, 0, 1) / 255
-    photos = Photos([tmp_path / "0.png", tmp_path / "1.png"], (50, 64), 3)
+    photos = LargeFiles([tmp_path / "0.png", tmp_path / "1.png"], 3)
     numbers = torch.tensor([1, 0, 1])
     view = whole_view(wholes[numbers])
     torch.testing.assert_close(photos.thumbnails(numbers, 6), view.thumbnail(6))
@@ -394,18 +394,6 @@ def test_what_cannot_be_done_is_an_error_that_says_so(data_dir: Path, few: None)
         model(torch.zeros(1, 1, 1, 100_000))
     with pytest.raises(ValueError, match="at least 36x36"):
         model(torch.zeros(1, 1, 20, 400))
-
-
-def test_a_photo_that_grows_or_breaks_while_it_is_used_is_named(tmp_path: Path) -> None:
-    folder = photos_folder(tmp_path / "photos")
-    photos = load_large(folder, "train").images
-    path = photos.paths[0]
-    Image.new("RGB", (900, 900)).save(path)
-    with pytest.raises(UserError, match="has changed while it was used"):
-        photos.thumbnails(torch.tensor([0]), 4)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match=f"{path.name}: broken image"):
-        photos.crops(torch.tensor([0]), torch.zeros(1, 1, 2, dtype=torch.long), 8)
 
 
 def test_the_thumbnail_of_a_part_is_normalised_as_the_pixels_are(data_dir: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal import zoo
+from foveal import export, zoo
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 
@@ -25,11 +25,12 @@ def evaluate_on(
     judge: str | None = None,
     seed: int = 0,
     say: Say = print,
+    runtime: str = "torch",
 ) -> dict[str, Any]:
     """Load a model and a dataset and return the model's figures on it.
 
     Args:
-        model: a zoo name, a run folder, or OWNER/NAME.
+        model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
         data: a dataset, a folder, or hf:OWNER/NAME.
         split: `train`, `val` or `test`.
         data_dir: where named datasets lie.
@@ -37,16 +38,17 @@ def evaluate_on(
             if not given, and without one sufficiency and necessity are left out.
         seed: of probes and pairs.
         say: told what was left out.
+        runtime: one of `export.RUNTIMES`, which runs the model.
 
     Raises:
-        UserError: unknown model, dataset or split, or images that the model cannot read.
+        UserError: unknown model, runtime, dataset or split, or images that the model cannot read.
     """
     from foveal.data import load_images
     from foveal.metrics import evaluate
     from foveal.models import FocusModel, HighResFocusNet, ImageClassifier, PatchReconstructor
 
     keep_freed_memory()
-    network = zoo.load(model)
+    network = export.load(model, runtime)
     if isinstance(network, HighResFocusNet):
         return _evaluate_large(network, model, data, split, data_dir, seed, say)
     size = network.inputs.size
@@ -63,7 +65,12 @@ def evaluate_on(
         raise UserError(f"{model} knows {known} classes, but {data} has {len(images.classes)}.")
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
-    return evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+    figures = evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+    about = export.about(network)
+    if about is None:
+        return figures
+    # The graph's operators are not PyTorch's to count: they were counted before the export.
+    return {**figures, "parameters": about.parameters, "macs": about.macs, "runtime": "onnx"}
 
 
 def _evaluate_large(
@@ -98,7 +105,12 @@ def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
 
 
 def explain_files(
-    model: str, paths: Sequence[Path], out: Path | None, say: Say = print, method: str = "model"
+    model: str,
+    paths: Sequence[Path],
+    out: Path | None,
+    say: Say = print,
+    method: str = "model",
+    runtime: str = "torch",
 ) -> tuple[list[dict[str, Any]], int]:
     """Explain image files; return an answer for each and how many could not be read.
 
@@ -106,18 +118,24 @@ def explain_files(
     with an `error`, and the others go on.
 
     Args:
-        model: as `zoo.load` takes it.
+        model: as `export.load` takes it.
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
         method: one of `attribution.EXPLAINERS`.
+        runtime: one of `export.RUNTIMES`, which runs the model.
+
+    Raises:
+        UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
-    from foveal.attribution import EXPLAINERS, explain_by
+    from foveal.attribution import EXPLAINERS, OWN, explain_by
     from foveal.data import read_image
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
-    network = zoo.load(model)
+    network = export.load(model, runtime)
+    if method != OWN and export.about(network) is not None:
+        raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
     size = network.inputs.size
     answers: list[dict[str, Any]] = []
     failed = 0

@@ -1,5 +1,6 @@
 """A folder of class folders, with or without train/, val/ and test/."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ class Listing:
     problems: tuple[Problem, ...]
 
 
-def list_folder(folder: Path, split: str) -> Listing:
+def list_folder(folder: Path, split: str, kinds: Container[str] = EXTENSIONS) -> Listing:
     """Return the image files of one split of a folder of class folders.
 
     Where there is no `val` folder, a tenth of the training images validates; where there is no
@@ -44,16 +45,21 @@ def list_folder(folder: Path, split: str) -> Listing:
     class. Images in folders within a class folder belong to that class; a file that is no image
     by its name is passed over.
 
+    Args:
+        folder: of class folders, or of the folders of splits.
+        split: `train`, `val` or `test`.
+        kinds: endings of the names of images, in small letters.
+
     Raises:
         UserError: fewer than two classes, no images, or too few to split.
     """
     own = {name: _subfolder(folder, names) for name, names in _SPLITS.items()}
     base = own["train"] or folder
     part = own[split] or base
-    by_class, problems = _images_by_class(base)
+    by_class, problems = _images_by_class(base, kinds)
     classes = tuple(by_class)
     if part != base:
-        by_class, problems = _same_classes(part, classes)
+        by_class, problems = _same_classes(part, classes, kinds)
     files = [(path, label) for label, name in enumerate(classes) for path in by_class[name]]
     labels = torch.tensor([label for _, label in files])
     if part == base:
@@ -99,9 +105,11 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _images_by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
+def _images_by_class(
+    folder: Path, kinds: Container[str]
+) -> tuple[dict[str, list[Path]], list[Problem]]:
     """Return the image files of each class, and the classes that have none."""
-    found = {name: _images(folder / name) for name in _class_names(folder)}
+    found = {name: _images(folder / name, kinds) for name in _class_names(folder)}
     full = {name: files for name, files in found.items() if files}
     problems = [
         Problem(str(folder / name), "a class without images is left out")
@@ -118,7 +126,7 @@ def _images_by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]
 
 
 def _same_classes(
-    folder: Path, classes: tuple[str, ...]
+    folder: Path, classes: tuple[str, ...], kinds: Container[str]
 ) -> tuple[dict[str, list[Path]], list[Problem]]:
     """Return the image files of the training images' classes, and what belongs to none."""
     problems = [
@@ -126,7 +134,7 @@ def _same_classes(
         for name in _class_names(folder)
         if name not in classes
     ]
-    return {name: _images(folder / name) for name in classes}, problems
+    return {name: _images(folder / name, kinds) for name in classes}, problems
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -142,7 +150,7 @@ def _class_names(folder: Path) -> list[str]:
     )
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, kinds: Container[str]) -> list[Path]:
     """Return image files below a folder in a fixed order, following no links to folders.
 
     A link that leads nowhere is among them: that it cannot be read is for people to know.
@@ -150,7 +158,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
+        if path.suffix.lower() in kinds
         and (path.is_file() or (path.is_symlink() and not path.exists()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from foveal.data.generated import SparseImages, megapixel_mnist
 from foveal.data.generated.megapixel import IMAGES, SIDE, STROKES
 from foveal.data.images import ImageSet, Problem
 from foveal.data.mnist import DIGITS
-from foveal.data.photos import Photos
-from foveal.data.reading import read_shape
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
 from foveal.large import LargeImages
@@ -106,15 +105,18 @@ def _megapixel(name: str, split: str, limit: int, data_dir: str | Path | None) -
 
 
 def _photos(folder: Path, split: str, limit: int) -> LargeSet:
-    """Return the photos of class folders; each is read for its size alone."""
-    found = list_folder(folder, split)
+    """Return the photos of class folders; each is opened, and none is decoded."""
+    from foveal.data.lazy import FORMATS, LargeFiles, open_large
+
+    found = list_folder(folder, split, FORMATS)
     order = torch.arange(len(found.files))
     if limit:
         order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))[:limit]
-    kept, shapes, broken = [], [], []
+    kept, channels, broken = [], [], []
     for index in order.tolist():
         try:
-            shapes.append(read_shape(found.files[index]))
+            with closing(open_large(found.files[index])) as image:
+                channels.append(image.channels)
             kept.append(index)
         except UserError as error:
             broken.append(Problem(str(found.files[index]), str(error)))
@@ -122,12 +124,11 @@ def _photos(folder: Path, split: str, limit: int) -> LargeSet:
         raise UserError(
             f"No image in {found.part} could be read: {broken[0].path}: {broken[0].reason}."
         )
-    channels, height, width = (max(sides) for sides in zip(*shapes, strict=True))
     paths = [found.files[index] for index in kept]
     return LargeSet(
         name=folder.resolve().name,
         split=split,
-        images=Photos(paths, (height, width), channels),
+        images=LargeFiles(paths, max(channels)),
         labels={"class": found.labels[kept]},
         classes=found.classes,
         paths=tuple(str(path) for path in paths),

@@ -5,10 +5,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from foveal.errors import UserError
@@ -75,14 +76,59 @@ def check_shape(size: tuple[int, int] | None, channels: int | None) -> tuple[int
 
 
 def decode(
-    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+    source: str | Path | bytes,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    coarser: int = 1,
 ) -> Tensor:
-    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back."""
+    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back.
+
+    Args:
+        source: a path, or the bytes of a file.
+        size: height and width to resize to, or None.
+        channels: 1, 3 or None.
+        coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
+    """
+    with _opened(source) as image:
+        _check_size(image)
+        if coarser > 1:
+            image.draft(None, (image.width // coarser, image.height // coarser))
+        return _decode(image, size, channels)
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before it is decoded."""
+
+    size: tuple[int, int]  # height and width in pixels, once it is upright
+    channels: int  # 1 or 3, as `decode` gives them
+    jpeg: bool  # can be decoded coarsely
+
+
+def read_header(path: Path) -> Header:
+    """Return what an image file says of itself; warnings are not held back.
+
+    Raises:
+        UserError: not an image, or of more than `MAX_PIXELS`.
+    """
+    with _opened(path) as image:
+        _check_size(image)
+        grey = image.mode in ("1", "L", "LA", *_DEEP)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = orientation in (5, 6, 7, 8)
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        # Turned or mirrored, a square that is not whole comes to lie first.
+        whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
+        jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+        return Header(size, 1 if grey else 3, jpeg)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """Open an image; whatever goes wrong with it is a UserError."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with Image.open(file) as image:
-            _check_size(image)
-            return _decode(image, size, channels)
+            yield image
     except FileNotFoundError:
         raise UserError("there is no such file") from None
     except (PermissionError, IsADirectoryError) as error:
