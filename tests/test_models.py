@@ -36,6 +36,16 @@ VGG = {
     "whiten": 2,
     "activation": "gelu",
 }
+HIGH_RES = {
+    "name": "high-res",
+    "shrink": 2,
+    "keypoints": 3,
+    "patch_size": 8,
+    "width": 32,
+    "heads": 4,
+    "detector_widths": [4, 8],
+    "encoder_widths": [8, 8, 16],
+}
 SAN = {"blocks": [1, 2], "widths": [32, 64], "sides": [3, 5]}
 LEARNED = ("heatmap", "regression", "reconstruction")
 
@@ -82,6 +92,8 @@ SETTINGS = {
         "encoder": "conv",
         "inputs": COLOUR["inputs"],
     },
+    "high-res": {**HIGH_RES, **GREY},
+    "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
     "cnn": {"name": "cnn", **GREY},
     "cnn-colour": {"name": "cnn", **COLOUR},
     "vgg16": {"name": "vgg16", **COLOUR},
@@ -118,6 +130,7 @@ TRAINED = [
     "focus-regression",
     "zoom",
     "glimpse",
+    "high-res",
     "cnn",
     "vgg16",
     "plain",
@@ -132,6 +145,8 @@ EXPORTED = [
     "focus-as-a-set",
     "zoom",
     "glimpse",
+    "high-res",
+    "high-res-colour-by-regions",
     "cnn",
     "attention",
     "reconstructor-conv",
@@ -176,6 +191,7 @@ def test_the_contract_covers_every_model():
         "focus",
         "zoom",
         "glimpse",
+        "high-res",
         "reconstructor",
         "attention",
         "san",

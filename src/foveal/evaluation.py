@@ -11,7 +11,7 @@ from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
-    from foveal.models import ImageClassifier
+    from foveal.models import HighResFocusNet, ImageClassifier
 
 Say = Callable[[str], None]
 
@@ -45,10 +45,12 @@ def evaluate_on(
     """
     from foveal.data import load_images
     from foveal.metrics import evaluate
-    from foveal.models import FocusModel, ImageClassifier, PatchReconstructor
+    from foveal.models import FocusModel, HighResFocusNet, ImageClassifier, PatchReconstructor
 
     keep_freed_memory()
     network = export.load(model, runtime)
+    if isinstance(network, HighResFocusNet):
+        return _evaluate_large(network, model, data, split, data_dir, seed, say)
     size = network.inputs.size
     options: dict[str, Any] = {
         "size": size,
@@ -69,6 +71,24 @@ def evaluate_on(
         return figures
     # The graph's operators are not PyTorch's to count: they were counted before the export.
     return {**figures, "parameters": about.parameters, "macs": about.macs, "runtime": "onnx"}
+
+
+def _evaluate_large(
+    network: "HighResFocusNet",
+    model: str,
+    data: str,
+    split: str,
+    data_dir: Path | None,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    from foveal.data import load_large
+    from foveal.metrics.large import evaluate_large
+
+    images = load_large(data, split, data_dir=data_dir)
+    for problem in images.problems:
+        say(f"left out {problem.path}: {problem.reason}")
+    return evaluate_large(network, images, name=model, seed=seed)
 
 
 def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
@@ -173,6 +193,7 @@ def zoo_cards() -> list[dict[str, Any]]:
 
 _COLUMNS = (
     ("accuracy", "accuracy", "{:.2%}"),
+    ("accuracy_mean", "all tasks", "{:.2%}"),
     ("rebuilding_mse", "MSE", "{:.4f}"),
     ("rebuilding_ssim", "SSIM", "{:.3f}"),
     ("evidence_fraction", "evidence", "{:.1%}"),

@@ -50,41 +50,80 @@ class LargeImages(Protocol):
         """
 
 
-class ImagesInMemory:
-    """Images that are there as one tensor, read as large ones are.
-
-    Args:
-        images: (N, C, H, W), floats, or bytes.
-    """
-
-    def __init__(self, images: Tensor):
-        self.images = images
+class View(Protocol):
+    """A batch of images as a model reads them: normalised, and on its device."""
 
     @property
     def size(self) -> Size:
-        """Height and width of each image in pixels."""
+        """Height and width of the images in pixels."""
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+
+
+class PartView:
+    """Some of a number of large images, normalised.
+
+    Args:
+        images: what reads them.
+        numbers: (B,) of the images.
+        mean: (1, C, 1, 1), subtracted from what is read.
+        std: (1, C, 1, 1), divided by. Both say on which device it is wanted.
+    """
+
+    def __init__(self, images: LargeImages, numbers: Tensor, mean: Tensor, std: Tensor):
+        self.images, self.numbers, self.mean, self.std = images, numbers, mean, std
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+        return self.images.size
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        return (self.images.thumbnails(self.numbers, shrink).to(self.mean) - self.mean) / self.std
+
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        found = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
+        return (found.to(self.mean) - self.mean) / self.std
+
+
+class WholeView:
+    """Images that are there as one tensor, normalised already.
+
+    Args:
+        images: (B, C, H, W).
+        black: (1, C, 1, 1), what lies outside of them.
+    """
+
+    def __init__(self, images: Tensor, black: Tensor):
+        self.images, self.black = images, black
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        return F.avg_pool2d(self.images, shrink)
 
-    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink)."""
-        return F.avg_pool2d(_floats(self.images[numbers]), shrink)
-
-    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images (B, K, C, side // shrink, side // shrink)."""
-        height, width = self.size
-        steps = torch.arange(side, device=corners_px.device)
-        rows = (corners_px[..., 1, None] + steps)[..., :, None]  # (B, K, side, 1)
-        columns = (corners_px[..., 0, None] + steps)[..., None, :]  # (B, K, 1, side)
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        channels, height, width = self.images.shape[1:]
+        steps = torch.arange(side, device=self.images.device)
+        rows = (corners_px[..., 1, None] + steps)[..., :, None]  # (B, K, S, 1)
+        columns = (corners_px[..., 0, None] + steps)[..., None, :]  # (B, K, 1, S)
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        place = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-        flat = self.images.flatten(2)  # (N, C, H * W)
-        found = flat[numbers[:, None, None, None], :, place]  # (B, K, side, side, C)
-        found = _floats(found) * inside[..., None]
-        found = found.movedim(-1, 2)
-        return shrunk(found, shrink)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # (B, K, S, S)
+        flat = index.flatten(1)[:, None].expand(-1, channels, -1)
+        found = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
+        found = torch.where(inside[:, None], found, self.black[..., None])
+        return shrunk(found.transpose(1, 2), shrink)
 
 
 def shrunk(crops: Tensor, shrink: int) -> Tensor:
@@ -92,7 +131,3 @@ def shrunk(crops: Tensor, shrink: int) -> Tensor:
     if shrink == 1:
         return crops
     return F.avg_pool2d(crops.flatten(0, 1), shrink).unflatten(0, crops.shape[:2])
-
-
-def _floats(pixels: Tensor) -> Tensor:
-    return pixels if pixels.is_floating_point() else pixels.float() / 255

@@ -105,8 +105,16 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return Explanation.concatenate(parts)
 
     def _explain_batch(self, images: Tensor) -> Explanation:
-        device = self.mean.device
-        look = self.look((images.to(device) - self.mean) / self.std)
+        look = self.look((images.to(self.mean.device) - self.mean) / self.std)
+        return self.explained(look, images)
+
+    def explained(self, look: Look, images: Tensor | None = None) -> Explanation:
+        """Return what a look at normalised images saw, in the images' own values and on the CPU.
+
+        Args:
+            look: of this model.
+            images: (B, C, H, W) in [0, 1], or None where the thumbnail stands for them.
+        """
         patches, thumbnail = look.patches, look.thumbnail
         if patches is not None:
             patches = patches * self.std[:, None] + self.mean[:, None]
@@ -114,7 +122,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             thumbnail = thumbnail * self.std + self.mean
         found = look._replace(patches=patches, thumbnail=thumbnail)
         on_cpu = {name: t.cpu() for name, t in found._asdict().items() if t is not None}
-        return Explanation(images=images.cpu(), classes=tuple(self.inputs.classes), **on_cpu)
+        shown = on_cpu["thumbnail"] if images is None else images.cpu()
+        return Explanation(images=shown, classes=tuple(self.inputs.classes), **on_cpu)
 
     def check(self, images: Tensor) -> None:
         """Raise ValueError unless the images are (B, C, H, W), of floats and of this model's C."""
