@@ -11,6 +11,7 @@ from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
+    from foveal.explanation import Explanation
     from foveal.models import HighResFocusNet, ImageClassifier
 
 Say = Callable[[str], None]
@@ -128,39 +129,62 @@ def explain_files(
     Raises:
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
-    from foveal.attribution import EXPLAINERS, OWN, explain_by
-    from foveal.data import read_image
+    from foveal.attribution import EXPLAINERS, OWN
+    from foveal.models import HighResFocusNet
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
         raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
-    size = network.inputs.size
+    explain = _explain_large if isinstance(network, HighResFocusNet) else _explain_file
     answers: list[dict[str, Any]] = []
     failed = 0
-    names = _stems(paths)
-    for path, stem in zip(paths, names, strict=True):
+    for path, stem in zip(paths, _stems(paths), strict=True):
         try:
-            image = read_image(path, channels=network.in_channels)
-            if size and tuple(image.shape[-2:]) != size:
-                height, width = image.shape[-2:]
-                say(
-                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, "
-                    f"as {model} expects"
-                )
-                image = read_image(path, size=size, channels=network.in_channels)
+            explanation, note = explain(network, path, method)
+            if note:
+                say(f"{path}: {note}")
         except UserError as error:
             failed += 1
             say(f"{path}: {error}")
             answers.append({"path": str(path), "error": str(error)})
             continue
-        explanation = explain_by(network, image[None].float() / 255, method)
         answer = {"path": str(path), **explanation.to_dicts()[0]}
         if out is not None:
             answer["picture"] = str(_save(explanation, out, stem))
         answers.append(answer)
     return answers, failed
+
+
+def _explain_file(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
+    """Explain an image that is read whole, and say what was done to make it fit the model."""
+    from foveal.attribution import explain_by
+    from foveal.data import read_image
+
+    size, note = network.inputs.size, ""
+    image = read_image(path, channels=network.in_channels)
+    if size and tuple(image.shape[-2:]) != size:
+        height, width = image.shape[-2:]
+        note = f"resized from {height}x{width} to {size[0]}x{size[1]}, as the model expects"
+        image = read_image(path, size=size, channels=network.in_channels)
+    return explain_by(network, image[None].float() / 255, method), note
+
+
+def _explain_large(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
+    """Explain an image of which a thumbnail and patches are read, and say what that takes."""
+    from foveal.attribution import OWN
+    from foveal.data.lazy import LargeFiles
+
+    if method != OWN:
+        raise UserError(f"the method {method} would read all of the image: take {OWN}")
+    try:
+        images = LargeFiles([path], network.in_channels)
+        return network.explain_large(images), images.image(0).note
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    except ValueError as error:  # the image is smaller than a patch, or than the thumbnail's cells
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
