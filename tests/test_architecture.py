@@ -14,6 +14,7 @@ ROOT = Path(foveal.__file__).parent
 LAYERS = (
     {"errors", "memory"},
     {"geometry", "pixels"},
+    {"large"},
     {"plotting"},
     {"explanation"},
     {"detectors", "backbones"},

@@ -18,7 +18,7 @@ from foveal.data import (
 )
 from foveal.data.fitting import fitted
 from foveal.data.generated.cluttered import load_cluttered_mnist
-from foveal.data.generated.megapixel import DIGITS, TILE, SparseImages, megapixel_mnist
+from foveal.data.generated.megapixel import DIGITS, LEAST, TILE, SparseImages, megapixel_mnist
 from foveal.data.generated.planted import PATTERNS, patterns
 from foveal.errors import UserError
 from foveal.training import load_recipe, train
@@ -403,10 +403,17 @@ def test_fewer_megapixel_images_are_the_first_and_size_costs_nothing(data_dir: P
     assert huge.thumbnails(torch.tensor([1]), 40).shape == (1, 1, 300, 300)
 
 
+def test_digits_find_room_in_the_smallest_image(data_dir: Path) -> None:
+    found = megapixel_mnist("train", side=LEAST, images=60, strokes=0, data_dir=data_dir)
+    corners = found.boxes[..., :2]
+    apart = (corners[:, :, None] - corners[:, None]).abs().amax(dim=-1)
+    assert (apart + TILE * torch.eye(DIGITS) >= TILE).all()
+
+
 def test_megapixel_images_that_cannot_be_are_errors(data_dir: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'test'"):
         megapixel_mnist("tests", data_dir=data_dir)
-    with pytest.raises(UserError, match="at least 84 pixels"):
+    with pytest.raises(UserError, match="at least 112 pixels"):
         megapixel_mnist("test", side=60, data_dir=data_dir)
     with pytest.raises(UserError, match="at least one image"):
         megapixel_mnist("test", images=0, data_dir=data_dir)

@@ -1,8 +1,8 @@
 """The contract that every model keeps, whatever it is made of."""
 
 import copy
-import io
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveal.data import ImageSet
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError
+from foveal.explanation import Explanation
+from foveal.export import as_onnx, onnx_graph
 from foveal.geometry import slice_patches
 from foveal.metrics import evaluate
 from foveal.models import (
@@ -33,6 +35,16 @@ VGG = {
     "stages": [[8], [8, 12], [12]],
     "whiten": 2,
     "activation": "gelu",
+}
+HIGH_RES = {
+    "name": "high-res",
+    "shrink": 2,
+    "keypoints": 3,
+    "patch_size": 8,
+    "width": 32,
+    "heads": 4,
+    "detector_widths": [4, 8],
+    "encoder_widths": [8, 8, 16],
 }
 SAN = {"blocks": [1, 2], "widths": [32, 64], "sides": [3, 5]}
 LEARNED = ("heatmap", "regression", "reconstruction")
@@ -80,6 +92,8 @@ SETTINGS = {
         "encoder": "conv",
         "inputs": COLOUR["inputs"],
     },
+    "high-res": {**HIGH_RES, **GREY},
+    "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
     "cnn": {"name": "cnn", **GREY},
     "cnn-colour": {"name": "cnn", **COLOUR},
     "vgg16": {"name": "vgg16", **COLOUR},
@@ -116,6 +130,7 @@ TRAINED = [
     "focus-regression",
     "zoom",
     "glimpse",
+    "high-res",
     "cnn",
     "vgg16",
     "plain",
@@ -130,10 +145,13 @@ EXPORTED = [
     "focus-as-a-set",
     "zoom",
     "glimpse",
+    "high-res",
+    "high-res-colour-by-regions",
     "cnn",
     "attention",
     "reconstructor-conv",
 ]
+EXPORTED += ["published-attention", "published-focus", "published-zoom"]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
 # torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
 FUSED = {"focus-as-a-set"}
@@ -173,6 +191,7 @@ def test_the_contract_covers_every_model():
         "focus",
         "zoom",
         "glimpse",
+        "high-res",
         "reconstructor",
         "attention",
         "san",
@@ -405,25 +424,19 @@ def test_one_batch_can_be_learned_by_heart(key):
 
 
 @pytest.mark.parametrize("key", EXPORTED)
-def test_onnx_answers_as_the_model_does_for_any_batch(key):
-    onnxruntime = pytest.importorskip("onnxruntime")
+def test_onnx_answers_and_explains_as_the_model_does_for_any_batch(key):
     model = built(key)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (pictures(model, 3),),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    file = io.BytesIO()
-    program.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue())
-    (image_input,) = session.get_inputs()
+    exported = as_onnx(onnx_graph(model, size=(28, 28)))
     for batch in (1, 5):
         images = pictures(model, batch, seed=batch)
-        (logits,) = session.run(None, {image_input.name: images.numpy()})
-        torch.testing.assert_close(torch.from_numpy(logits), model(images), atol=1e-4, rtol=0)
+        torch.testing.assert_close(exported(images), model(images), atol=1e-4, rtol=0)
+        expected, found = model.explain(images), exported.explain(images)
+        for field in fields(Explanation):
+            value, other = getattr(expected, field.name), getattr(found, field.name)
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(other, value, atol=1e-4, rtol=0)
+            else:
+                assert other == value
 
 
 def test_explain_warns_of_images_unlike_those_it_was_trained_on():

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal import zoo
+from foveal import export, zoo
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
-    from foveal.models import ImageClassifier
+    from foveal.explanation import Explanation
+    from foveal.models import HighResFocusNet, ImageClassifier
 
 Say = Callable[[str], None]
 
@@ -25,11 +26,12 @@ def evaluate_on(
     judge: str | None = None,
     seed: int = 0,
     say: Say = print,
+    runtime: str = "torch",
 ) -> dict[str, Any]:
     """Load a model and a dataset and return the model's figures on it.
 
     Args:
-        model: a zoo name, a run folder, or OWNER/NAME.
+        model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
         data: a dataset, a folder, or hf:OWNER/NAME.
         split: `train`, `val` or `test`.
         data_dir: where named datasets lie.
@@ -37,16 +39,19 @@ def evaluate_on(
             if not given, and without one sufficiency and necessity are left out.
         seed: of probes and pairs.
         say: told what was left out.
+        runtime: one of `export.RUNTIMES`, which runs the model.
 
     Raises:
-        UserError: unknown model, dataset or split, or images that the model cannot read.
+        UserError: unknown model, runtime, dataset or split, or images that the model cannot read.
     """
     from foveal.data import load_images
     from foveal.metrics import evaluate
-    from foveal.models import FocusModel, ImageClassifier, PatchReconstructor
+    from foveal.models import FocusModel, HighResFocusNet, ImageClassifier, PatchReconstructor
 
     keep_freed_memory()
-    network = zoo.load(model)
+    network = export.load(model, runtime)
+    if isinstance(network, HighResFocusNet):
+        return _evaluate_large(network, model, data, split, data_dir, seed, say)
     size = network.inputs.size
     options: dict[str, Any] = {
         "size": size,
@@ -61,7 +66,30 @@ def evaluate_on(
         raise UserError(f"{model} knows {known} classes, but {data} has {len(images.classes)}.")
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
-    return evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+    figures = evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+    about = export.about(network)
+    if about is None:
+        return figures
+    # The graph's operators are not PyTorch's to count: they were counted before the export.
+    return {**figures, "parameters": about.parameters, "macs": about.macs, "runtime": "onnx"}
+
+
+def _evaluate_large(
+    network: "HighResFocusNet",
+    model: str,
+    data: str,
+    split: str,
+    data_dir: Path | None,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    from foveal.data import load_large
+    from foveal.metrics.large import evaluate_large
+
+    images = load_large(data, split, data_dir=data_dir)
+    for problem in images.problems:
+        say(f"left out {problem.path}: {problem.reason}")
+    return evaluate_large(network, images, name=model, seed=seed)
 
 
 def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
@@ -78,7 +106,12 @@ def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
 
 
 def explain_files(
-    model: str, paths: Sequence[Path], out: Path | None, say: Say = print, method: str = "model"
+    model: str,
+    paths: Sequence[Path],
+    out: Path | None,
+    say: Say = print,
+    method: str = "model",
+    runtime: str = "torch",
 ) -> tuple[list[dict[str, Any]], int]:
     """Explain image files; return an answer for each and how many could not be read.
 
@@ -86,43 +119,72 @@ def explain_files(
     with an `error`, and the others go on.
 
     Args:
-        model: as `zoo.load` takes it.
+        model: as `export.load` takes it.
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
         method: one of `attribution.EXPLAINERS`.
+        runtime: one of `export.RUNTIMES`, which runs the model.
+
+    Raises:
+        UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
-    from foveal.attribution import EXPLAINERS, explain_by
-    from foveal.data import read_image
+    from foveal.attribution import EXPLAINERS, OWN
+    from foveal.models import HighResFocusNet
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
-    network = zoo.load(model)
-    size = network.inputs.size
+    network = export.load(model, runtime)
+    if method != OWN and export.about(network) is not None:
+        raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
+    explain = _explain_large if isinstance(network, HighResFocusNet) else _explain_file
     answers: list[dict[str, Any]] = []
     failed = 0
-    names = _stems(paths)
-    for path, stem in zip(paths, names, strict=True):
+    for path, stem in zip(paths, _stems(paths), strict=True):
         try:
-            image = read_image(path, channels=network.in_channels)
-            if size and tuple(image.shape[-2:]) != size:
-                height, width = image.shape[-2:]
-                say(
-                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, "
-                    f"as {model} expects"
-                )
-                image = read_image(path, size=size, channels=network.in_channels)
+            explanation, note = explain(network, path, method)
+            if note:
+                say(f"{path}: {note}")
         except UserError as error:
             failed += 1
             say(f"{path}: {error}")
             answers.append({"path": str(path), "error": str(error)})
             continue
-        explanation = explain_by(network, image[None].float() / 255, method)
         answer = {"path": str(path), **explanation.to_dicts()[0]}
         if out is not None:
             answer["picture"] = str(_save(explanation, out, stem))
         answers.append(answer)
     return answers, failed
+
+
+def _explain_file(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
+    """Explain an image that is read whole, and say what was done to make it fit the model."""
+    from foveal.attribution import explain_by
+    from foveal.data import read_image
+
+    size, note = network.inputs.size, ""
+    image = read_image(path, channels=network.in_channels)
+    if size and tuple(image.shape[-2:]) != size:
+        height, width = image.shape[-2:]
+        note = f"resized from {height}x{width} to {size[0]}x{size[1]}, as the model expects"
+        image = read_image(path, size=size, channels=network.in_channels)
+    return explain_by(network, image[None].float() / 255, method), note
+
+
+def _explain_large(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
+    """Explain an image of which a thumbnail and patches are read, and say what that takes."""
+    from foveal.attribution import OWN
+    from foveal.data.lazy import LargeFiles
+
+    if method != OWN:
+        raise UserError(f"the method {method} would read all of the image: take {OWN}")
+    try:
+        images = LargeFiles([path], network.in_channels)
+        return network.explain_large(images), images.image(0).note
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    except ValueError as error:  # the image is smaller than a patch, or than the thumbnail's cells
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
@@ -155,6 +217,7 @@ def zoo_cards() -> list[dict[str, Any]]:
 
 _COLUMNS = (
     ("accuracy", "accuracy", "{:.2%}"),
+    ("accuracy_mean", "all tasks", "{:.2%}"),
     ("rebuilding_mse", "MSE", "{:.4f}"),
     ("rebuilding_ssim", "SSIM", "{:.3f}"),
     ("evidence_fraction", "evidence", "{:.1%}"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import corners_px, coverage, from_px, patch_mask, to_px
+from foveal.geometry import corners_px, coverage, covered_share, from_px, patch_mask, to_px
 
 
 class Look(NamedTuple):
@@ -22,6 +22,7 @@ class Look(NamedTuple):
     maps: Tensor | None = None  # (B, M, H, W), raw weights
     rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1]
     thumbnail: Tensor | None = None  # (B, C, h, w), normalised, seen beside the patches
+    weights: Tensor | None = None  # (B, K), how much each patch counts; of an image they sum to 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Explanation:
     All tensors are on the CPU and share their first dimension B.
 
     Attributes:
-        images: (B, C, H, W) in [0, 1], as given to the model.
+        images: (B, C, H, W) in [0, 1], as given to the model; of large images that are read in
+            part, their thumbnails.
         logits: (B, classes), those of the very path that saw the evidence; (B, 0) of a model
             that names no classes.
         keypoints: (B, K, 2) in grid units, or None.
@@ -40,6 +42,8 @@ class Explanation:
         maps: (B, M, H, W) raw attention weights, or None.
         rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
         thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
+        weights: (B, K), how much the model attends to each patch, or None.
+        extent: height and width in pixels of images of which `images` holds thumbnails, or None.
         classes: a name for each class.
         method: who explains: the model itself, or a post-hoc method's name.
         cost: forward passes that the explanation took, the answer included.
@@ -53,6 +57,8 @@ class Explanation:
     maps: Tensor | None = None
     rebuilt: Tensor | None = None
     thumbnail: Tensor | None = None
+    weights: Tensor | None = None
+    extent: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
     cost: float = 1.0
@@ -73,7 +79,7 @@ class Explanation:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
-        return self.images.shape[-2], self.images.shape[-1]
+        return self.extent or (self.images.shape[-2], self.images.shape[-1])
 
     @property
     def patch_size(self) -> int | None:
@@ -107,8 +113,10 @@ class Explanation:
 
         The pixels of a thumbnail count too, each as one.
         """
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self))
         height, width = self.size
-        share = self.evidence.float().mean(dim=(-2, -1))
+        share = covered_share(self.keypoints, self.patch_size, self.size, self.scales)
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
         return (share + coarse / (height * width)).clamp_max(1.0)
 
@@ -221,7 +229,8 @@ class Explanation:
         scales = torch.ones(keypoints.shape[:2]) if self.scales is None else self.scales
         first_px = corners_px(keypoints, patch_size, self.size, scales)
         places_px = to_px(keypoints, self.size)
-        columns = (keypoints, places_px, first_px, scales)
+        columns = [column.tolist() for column in (keypoints, places_px, first_px, scales)]
+        columns.append(self._weight_dicts(keypoints))
         return [
             [
                 {
@@ -232,11 +241,17 @@ class Explanation:
                     "left_px": left,
                     "top_px": top,
                     "scale": scale,
+                    **weight,
                 }
-                for (x, y), (x_px, y_px), (left, top), scale in zip(*image, strict=True)
+                for (x, y), (x_px, y_px), (left, top), scale, weight in zip(*image, strict=True)
             ]
-            for image in zip(*(column.tolist() for column in columns), strict=True)
+            for image in zip(*columns, strict=True)
         ]
+
+    def _weight_dicts(self, keypoints: Tensor) -> list[list[dict[str, float]]]:
+        if self.weights is None:
+            return [[{}] * keypoints.shape[1]] * len(self)
+        return [[{"weight": weight} for weight in image] for image in self.weights.tolist()]
 
     def figure(self, index: int = 0, title: str | None = None) -> Any:
         """Return a matplotlib figure of one image: keypoints, patches and classes."""

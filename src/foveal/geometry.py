@@ -147,19 +147,44 @@ def coverage(
         scales: (B, K) pixels from one sample to the next, or None for plain slices.
     """
     height, width = size
+    first, last = _span_px(keypoints, patch_size, size, scales)
+    x = torch.arange(width, device=keypoints.device)
+    y = torch.arange(height, device=keypoints.device)
+    across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
+    down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
+    return down.float().transpose(1, 2) @ across.float()
+
+
+def covered_share(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+) -> Tensor:
+    """Return the share (B,) of an image's pixels that patches read; arguments as of `coverage`.
+
+    It is the mean of `patch_mask`, at a cost that does not grow with the image.
+    """
+    first, last = _span_px(keypoints.double(), patch_size, size, scales)
+    greatest = _extent(size, first)
+    edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
+    edges = torch.minimum(edges.clamp(min=0), greatest).sort(dim=1).values
+    begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
+    held = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
+    across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
+    read = (down.transpose(1, 2) @ across > 0).double()
+    area = torch.einsum("byx,by,bx->b", read, lengths[..., 1], lengths[..., 0])
+    return (area / greatest.prod()).to(keypoints.dtype)
+
+
+def _span_px(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the first and the last pixel (x, y) that each patch reads, (B, K, 2) each."""
     half = (patch_size - 1) / 2
     reach = half if scales is None else half * scales[..., None]
     # Grid units round to pixels with errors far below 1e-3: forgiven where patches are slices,
     # counted where they are samples, as the slightest weight is a weight.
     slack = -1e-3 if scales is None else 1e-3
     centre = to_px(keypoints, size)
-    first = (centre - reach - slack).floor()
-    last = (centre + reach + slack).ceil()
-    x = torch.arange(width, device=keypoints.device)
-    y = torch.arange(height, device=keypoints.device)
-    across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
-    down = (y >= first[..., 1:]) & (y <= last[..., 1:])  # (B, K, H)
-    return down.float().transpose(1, 2) @ across.float()
+    return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
 
 
 def look_at(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,13 @@
 """The bytes of an image file -> pixels of a known shape; or why not. Needs no PyTorch."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from foveal.errors import UserError
 
@@ -19,6 +22,7 @@ def read_pixels(
     channels: int | None,
     *,
     crop: bool = False,
+    coarser: int = 1,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
@@ -33,17 +37,54 @@ def read_pixels(
         size: height and width to resize to, antialiased; None keeps the image's.
         channels: 1 for grey, 3 for colour, None for what the image has.
         crop: cut the middle out instead of squeezing an image of another shape into `size`.
+        coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
         max_pixels: that an image may have.
         formats: names of Pillow's formats that are tried; all if not given.
 
     Raises:
         UserError: not an image, truncated, or of more than `max_pixels`.
     """
+    with _opened(source, max_pixels, formats) as image:
+        if coarser > 1:
+            image.draft(None, (image.width // coarser, image.height // coarser))
+        return _decode(image, size, channels, crop)
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before it is decoded."""
+
+    size: tuple[int, int]  # height and width in pixels, once it is upright
+    channels: int  # 1 or 3, as it is read
+    jpeg: bool  # can be decoded coarsely
+
+
+def read_header(path: Path) -> Header:
+    """Return what an image file says of itself; warnings are not held back.
+
+    Raises:
+        UserError: not an image, or of more than `MAX_PIXELS`.
+    """
+    with _opened(path, MAX_PIXELS, None) as image:
+        grey = image.mode in ("1", "L", "LA", *_DEEP)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = orientation in (5, 6, 7, 8)
+        size = (image.width, image.height) if turned else (image.height, image.width)
+        # Turned or mirrored, a square that is not whole comes to lie first.
+        whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
+        jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+        return Header(size, 1 if grey else 3, jpeg)
+
+
+@contextmanager
+def _opened(
+    source: str | Path | bytes, max_pixels: int, formats: tuple[str, ...] | None
+) -> Iterator[Image.Image]:
+    """Open an image of bounded size; whatever goes wrong with it is a UserError."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with Image.open(file, formats=formats) as image:
             _check_size(image, max_pixels)
-            return _decode(image, size, channels, crop)
+            yield image
     except FileNotFoundError:
         raise UserError("there is no such file") from None
     except (PermissionError, IsADirectoryError) as error:

@@ -3,6 +3,26 @@
 from foveal.cli.app import app, main
 
 # Each module registers its command; `foveal --help` lists them in this order.
-from foveal.cli import demo, train, evaluate, explain, compare, models, serve  # isort: skip
+from foveal.cli import (  # isort: skip
+    demo,
+    train,
+    evaluate,
+    explain,
+    compare,
+    export,
+    serve,
+    models,
+)
 
-__all__ = ["app", "compare", "demo", "evaluate", "explain", "main", "models", "serve", "train"]
+__all__ = [
+    "app",
+    "compare",
+    "demo",
+    "evaluate",
+    "explain",
+    "export",
+    "main",
+    "models",
+    "serve",
+    "train",
+]

@@ -25,6 +25,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(envvar="FOVEAL_DATA", help="Where named datasets lie.", show_envvar=True),
 ]
+Runtime = Annotated[str, typer.Option("--runtime", help="What runs the model: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 

@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, DataOption, app, say
+from foveal.cli.app import AsJson, DataDir, DataOption, Runtime, app, say
+from foveal.errors import UserError
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
+    ],
     data: DataOption,
     data_dir: DataDir = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -19,6 +22,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of probes and pairs.")] = 0,
     card: Annotated[bool, typer.Option("--card", help="Write the figures into the card.")] = False,
+    runtime: Runtime = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Measure accuracy, cost and honesty on a dataset.
@@ -28,8 +32,19 @@ def evaluate(
     from foveal import zoo
     from foveal.evaluation import evaluate_on, format_figures
 
+    if card and (runtime != "torch" or model.endswith(".onnx")):
+        raise UserError(
+            "A card keeps PyTorch's figures: leave out --card, or take --runtime torch."
+        )
     figures = evaluate_on(
-        model, data, split=split, data_dir=data_dir, judge=judge, seed=seed, say=say
+        model,
+        data,
+        split=split,
+        data_dir=data_dir,
+        judge=judge,
+        seed=seed,
+        say=say,
+        runtime=runtime,
     )
     if card:
         from foveal.training.run import write_json

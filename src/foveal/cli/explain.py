@@ -6,17 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from foveal.cli.app import AsJson, app, say
+from foveal.cli.app import AsJson, Runtime, app, say
 
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     method: Annotated[
         str, typer.Option(help="model for its own explanation, or a rival such as grad-cam.")
     ] = "model",
+    runtime: Runtime = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Show what a model looks at in images: keypoints, patches and classes.
@@ -25,7 +28,7 @@ def explain(
     """
     from foveal.evaluation import explain_files
 
-    answers, failed = explain_files(model, images, out, say, method)
+    answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:
         print(json.dumps({"model": model, "images": answers}))
     else:

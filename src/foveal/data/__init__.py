@@ -11,6 +11,7 @@ from foveal.data.generated import (
     planted_marks,
 )
 from foveal.data.images import ImageSet, Problem
+from foveal.data.large import LargeSet, is_generated, load_large, seen_small
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.place import data_place
@@ -21,10 +22,12 @@ from foveal.errors import UserError, unknown_name
 __all__ = [
     "DATASETS",
     "ImageSet",
+    "LargeSet",
     "Mosaics",
     "Problem",
     "SparseImages",
     "load_images",
+    "load_large",
     "megapixel_mnist",
     "mosaics",
     "planted_marks",
@@ -60,6 +63,13 @@ def load_images(
     name = str(source)
     if name in DATASETS:
         return fitted(DATASETS[name](split, data_place(data_dir)), size, channels)
+    if is_generated(name):
+        if size is None:
+            raise UserError(
+                f"The images of {name} are too large to be read whole: give data.size, or train a "
+                "'high-res' model."
+            )
+        return fitted(seen_small(load_large(name, split, data_dir=data_dir), size), size, channels)
     if name.startswith("hf:"):
         from foveal.data.hub import load_hub
 
@@ -76,7 +86,7 @@ def _load_folder(
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder that holds it.")
     if not folder.is_dir():
-        raise unknown_name("dataset or folder", folder, DATASETS)
+        raise unknown_name("dataset or folder", folder, [*DATASETS, "megapixel-mnist"])
     if next(folder.rglob("*.parquet"), None) is not None:
         return load_parquet_folder(folder, split, size, channels)
     return load_folder(folder, split, size, channels)

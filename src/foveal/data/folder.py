@@ -1,9 +1,12 @@
 """A folder of class folders, with or without train/, val/ and test/."""
 
+from collections.abc import Container
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet, Problem
@@ -15,15 +18,37 @@ _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 _SPLIT_NAMES = {name for names in _SPLITS.values() for name in names}
 
 
-def load_folder(
-    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
-) -> ImageSet:
-    """Return one split of a folder of class folders.
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one split of a folder, none of them read.
+
+    Attributes:
+        part: the folder that they lie below.
+        files: paths.
+        labels: (N,) class numbers.
+        classes: a name for each class.
+        problems: what was left out.
+    """
+
+    part: Path
+    files: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def list_folder(folder: Path, split: str, kinds: Container[str] = EXTENSIONS) -> Listing:
+    """Return the image files of one split of a folder of class folders.
 
     Where there is no `val` folder, a tenth of the training images validates; where there is no
     `test` either, a tenth of all tests. Both are drawn by a fixed seed, the same share of each
     class. Images in folders within a class folder belong to that class; a file that is no image
-    by its name is passed over, and an image that cannot be read is a problem of the set.
+    by its name is passed over.
+
+    Args:
+        folder: of class folders, or of the folders of splits.
+        split: `train`, `val` or `test`.
+        kinds: endings of the names of images, in small letters.
 
     Raises:
         UserError: fewer than two classes, no images, or too few to split.
@@ -31,10 +56,10 @@ def load_folder(
     own = {name: _subfolder(folder, names) for name, names in _SPLITS.items()}
     base = own["train"] or folder
     part = own[split] or base
-    by_class, problems = _images_by_class(base)
+    by_class, problems = _images_by_class(base, kinds)
     classes = tuple(by_class)
     if part != base:
-        by_class, problems = _same_classes(part, classes)
+        by_class, problems = _same_classes(part, classes, kinds)
     files = [(path, label) for label, name in enumerate(classes) for path in by_class[name]]
     labels = torch.tensor([label for _, label in files])
     if part == base:
@@ -45,18 +70,34 @@ def load_folder(
             f"{part} holds too few images for the split {split!r}: add some, or make folders "
             "train, val and test."
         )
-    sources = [(str(path), partial(Path.read_bytes, path)) for path, _ in files]
+    return Listing(part, tuple(path for path, _ in files), labels, classes, tuple(problems))
+
+
+def load_folder(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    """Return one split of a folder of class folders, which `list_folder` finds.
+
+    An image that cannot be read is a problem of the set.
+
+    Raises:
+        UserError: as `list_folder`, or no image can be read.
+    """
+    found = list_folder(folder, split)
+    sources = [(str(path), partial(Path.read_bytes, path)) for path in found.files]
     images, kept, broken = decode_all(sources, size, channels)
     if not kept:
-        raise UserError(f"No image in {part} could be read: {broken[0].path}: {broken[0].reason}.")
+        raise UserError(
+            f"No image in {found.part} could be read: {broken[0].path}: {broken[0].reason}."
+        )
     return ImageSet(
         name=folder.resolve().name,
         split=split,
         images=images,
-        labels=labels[kept],
-        classes=classes,
+        labels=found.labels[kept],
+        classes=found.classes,
         paths=tuple(sources[index][0] for index in kept),
-        problems=(*problems, *broken),
+        problems=(*found.problems, *broken),
     )
 
 
@@ -64,9 +105,11 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _images_by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
+def _images_by_class(
+    folder: Path, kinds: Container[str]
+) -> tuple[dict[str, list[Path]], list[Problem]]:
     """Return the image files of each class, and the classes that have none."""
-    found = {name: _images(folder / name) for name in _class_names(folder)}
+    found = {name: _images(folder / name, kinds) for name in _class_names(folder)}
     full = {name: files for name, files in found.items() if files}
     problems = [
         Problem(str(folder / name), "a class without images is left out")
@@ -83,7 +126,7 @@ def _images_by_class(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]
 
 
 def _same_classes(
-    folder: Path, classes: tuple[str, ...]
+    folder: Path, classes: tuple[str, ...], kinds: Container[str]
 ) -> tuple[dict[str, list[Path]], list[Problem]]:
     """Return the image files of the training images' classes, and what belongs to none."""
     problems = [
@@ -91,7 +134,7 @@ def _same_classes(
         for name in _class_names(folder)
         if name not in classes
     ]
-    return {name: _images(folder / name) for name in classes}, problems
+    return {name: _images(folder / name, kinds) for name in classes}, problems
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -107,7 +150,7 @@ def _class_names(folder: Path) -> list[str]:
     )
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, kinds: Container[str]) -> list[Path]:
     """Return image files below a folder in a fixed order, following no links to folders.
 
     A link that leads nowhere is among them: that it cannot be read is for people to know.
@@ -115,7 +158,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
+        if path.suffix.lower() in kinds
         and (path.is_file() or (path.is_symlink() and not path.exists()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )

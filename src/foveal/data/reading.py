@@ -79,8 +79,18 @@ def check_shape(size: tuple[int, int] | None, channels: int | None) -> tuple[int
 
 
 def decode(
-    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+    source: str | Path | bytes,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    coarser: int = 1,
 ) -> Tensor:
-    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back."""
-    pixels = torch.from_numpy(read_pixels(source, size, channels))
+    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back.
+
+    Args:
+        source: a path, or the bytes of a file.
+        size: height and width to resize to, or None.
+        channels: 1, 3 or None.
+        coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
+    """
+    pixels = torch.from_numpy(read_pixels(source, size, channels, coarser=coarser))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

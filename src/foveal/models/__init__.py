@@ -14,6 +14,7 @@ from foveal.models.decoders import build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.glimpse import GlimpseNet
+from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel, Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
@@ -31,6 +32,7 @@ __all__ = [
     "FocusModel",
     "FocusNet",
     "GlimpseNet",
+    "HighResFocusNet",
     "ImageClassifier",
     "ImageModel",
     "Inputs",
@@ -51,6 +53,7 @@ MODELS: dict[str, type[ImageModel]] = {
         FocusNet,
         ZoomNet,
         GlimpseNet,
+        HighResFocusNet,
         PatchReconstructor,
         AttentionNet,
         SANet,

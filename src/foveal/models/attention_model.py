@@ -33,6 +33,16 @@ class AttentionModel(ImageClassifier):
     def look(self, images: Tensor) -> Look:
         """Classify normalised images (B, C, H, W) and keep the maps at their size."""
         local, maps = self.attend(images)
-        size = (images.shape[-2], images.shape[-1])
-        shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
-        return Look(self.decide(local, maps), maps=torch.cat(shown, dim=1))
+        shown = at_size(maps, (images.shape[-2], images.shape[-1]))
+        return Look(self.decide(local, maps), maps=shown)
+
+
+def at_size(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Return maps (B, h_j, w_j) as one tensor (B, M, H, W), each value over the pixels it is of.
+
+    Args:
+        maps: of any resolutions.
+        size: height and width in pixels.
+    """
+    shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
+    return torch.cat(shown, dim=1)

@@ -69,4 +69,4 @@ class FocusModel(ImageClassifier, ABC):
             ValueError: the images are not of the model's shape or type.
         """
         self.check(images)
-        return self._explained(images, self.decide(self._normalised(images), keypoints, scales))
+        return self.explained(self.decide(self._normalised(images), keypoints, scales), images)

@@ -105,13 +105,18 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return Explanation.concatenate(parts)
 
     def _explain_batch(self, images: Tensor) -> Explanation:
-        return self._explained(images, self.look(self._normalised(images)))
+        return self.explained(self.look(self._normalised(images)), images)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.device) - self.mean) / self.std
 
-    def _explained(self, images: Tensor, look: Look) -> Explanation:
-        """Return a look at images (B, C, H, W) in [0, 1] as an explanation of them."""
+    def explained(self, look: Look, images: Tensor | None = None) -> Explanation:
+        """Return what a look at normalised images saw, in the images' own values and on the CPU.
+
+        Args:
+            look: of this model.
+            images: (B, C, H, W) in [0, 1], or None where the thumbnail stands for them.
+        """
         patches, thumbnail = look.patches, look.thumbnail
         if patches is not None:
             patches = patches * self.std[:, None] + self.mean[:, None]
@@ -119,7 +124,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             thumbnail = thumbnail * self.std + self.mean
         found = look._replace(patches=patches, thumbnail=thumbnail)
         on_cpu = {name: t.cpu() for name, t in found._asdict().items() if t is not None}
-        return Explanation(images=images.cpu(), classes=tuple(self.inputs.classes), **on_cpu)
+        shown = on_cpu["thumbnail"] if images is None else images.cpu()
+        return Explanation(images=shown, classes=tuple(self.inputs.classes), **on_cpu)
 
     def check(self, images: Tensor) -> None:
         """Raise ValueError unless the images are (B, C, H, W), of floats and of this model's C."""

@@ -77,7 +77,7 @@ class PatchReconstructor(
     def look(self, images: Tensor) -> Look:
         """Find places in normalised images (B, C, H, W), then rebuild from the patches there."""
         seen, rebuilt = self.rebuild(images)
-        none = images.new_zeros(len(images), 0)
+        none = images.new_zeros(images.shape[0], 0)  # len() would fix it in an export
         return Look(none, seen.keypoints, seen.patches, rebuilt=rebuilt.images)
 
     def rebuild(self, images: Tensor) -> tuple[Seen, Rebuilt]:

@@ -50,7 +50,10 @@ def draw_image(
         heat = combined(explanation.maps)[0]
         drawn = draw_map(axes, explanation.images[0], heat, greatest or scale_end(heat))
     else:
-        axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
+        # A thumbnail, where it stands for the image, fills the place of the image.
+        height, width = explanation.size
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        axes.imshow(pixels(explanation.images[0]), interpolation="nearest", extent=extent)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
@@ -99,14 +102,15 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
         between = 1.05 * _columns(patches)
     elif explanation.maps is not None:
         between = 3.4
-    seen = 0.0 if explanation.thumbnail is None else 2.6
+    # Where no more than the thumbnail is there, the frames are drawn on that.
+    seen = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
     figure = new_figure(6.4 + 1.05 * between + 1.25 * seen, 3.4)
     ratios = [width for width in (3.2, seen, between, 2.4) if width]
     parts: Any = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
     axes = parts[0].subplots()
     if patches is not None:
         draw_image(axes, explanation)
-        _draw_patches(parts[-2], patches)
+        _draw_patches(parts[-2], patches, explanation.weights)
         if seen:
             _draw_seen(parts[1], explanation)
     else:
@@ -125,7 +129,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
 
 
 def _columns(patches: Tensor) -> int:
-    return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3
+    return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3 if len(patches) <= 12 else 5
 
 
 def _draw_seen(figure: Any, explanation: Any) -> None:
@@ -138,12 +142,13 @@ def _draw_seen(figure: Any, explanation: Any) -> None:
     place.set_axis_off()
 
 
-def _draw_patches(figure: Any, patches: Tensor) -> None:
+def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
     columns = _columns(patches)
     grid = figure.subplots(-(-len(patches) // columns), columns, squeeze=False).flatten()
     for index, place in enumerate(grid):
         if index < len(patches):
-            draw_patch(place, patches[index], index)
+            weight = None if weights is None else float(weights[0, index])
+            draw_patch(place, patches[index], index, weight)
         else:
             place.set_axis_off()
 

@@ -54,8 +54,13 @@ def _number(axes: "Axes", left: float, top: float, index: int) -> None:
     )
 
 
-def draw_patch(axes: "Axes", patch: Tensor, index: int) -> None:
-    """Draw one patch (C, P, P) enlarged, in the frame and with the number of its keypoint."""
+def draw_patch(axes: "Axes", patch: Tensor, index: int, weight: float | None = None) -> None:
+    """Draw one patch (C, P, P) enlarged, in the frame and with the number of its keypoint.
+
+    Below it stands its weight, where it has one.
+    """
+    if weight is not None:
+        axes.set_xlabel(f"{weight:.0%}", fontsize=7, labelpad=2)
     axes.imshow(pixels(patch), interpolation="nearest", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -130,6 +130,25 @@ class Honesty:
 
 
 @dataclass(frozen=True)
+class Large:
+    """How a `high-res` model is trained beside its answers.
+
+    Attributes:
+        first: a dataset of smaller images for the first epochs, as many as the others and with
+            the same tasks; empty for none.
+        first_epochs: how many those are.
+        first_keypoints: patches that are cut in them; 0 for as many as later.
+        distil: weight, after the first epochs, of what the detector's scores are misranked by
+            against the weights that the patches were given, which teaches it to find such patches.
+    """
+
+    first: str = ""
+    first_epochs: int = 0
+    first_keypoints: int = 0
+    distil: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model, data and training of one zoo name."""
 
@@ -140,6 +159,7 @@ class Recipe:
     training: Training = field(default_factory=Training)
     rebuild: Rebuild = field(default_factory=Rebuild)
     honesty: Honesty = field(default_factory=Honesty)
+    large: Large = field(default_factory=Large)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as YAML and the card keep them."""
@@ -161,6 +181,7 @@ _SECTIONS: dict[str, type] = {
     "training": Training,
     "rebuild": Rebuild,
     "honesty": Honesty,
+    "large": Large,
 }
 
 

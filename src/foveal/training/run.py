@@ -1,35 +1,32 @@
 """Train a recipe into a run folder."""
 
-import inspect
 import json
 import logging
 import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from foveal.backbones import BACKBONES, WhiteningConv
-from foveal.data import ImageSet, load_images, with_masks
-from foveal.detectors import DETECTORS
+from foveal.backbones import WhiteningConv
+from foveal.data import ImageSet, LargeSet
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 from foveal.models import (
-    MODELS,
     AttentionModel,
+    HighResFocusNet,
     ImageModel,
     PatchReconstructor,
     build_model,
 )
-from foveal.models.decoders import DECODERS
 from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
+from foveal.training.sets import Sets, load_sets, model_settings
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
@@ -69,26 +66,15 @@ def train(
         raise unknown_name("precision", precision, PRECISIONS)
     keep_freed_memory()
     out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
-    source = data or recipe.data.name
-    sets = {
-        split: load_images(
-            source, split, size=recipe.data.size, channels=recipe.data.channels, data_dir=data_dir
-        )
-        for split in ("train", "val")
-    }
-    # Masks that a dataset brings along are a truth to measure by, not to train with.
-    sets = {split: replace(images, masks=None) for split, images in sets.items()}
-    if recipe.data.limit:
-        sets["train"] = sets["train"].few(recipe.data.limit, recipe.data.draw)
-    if recipe.data.masks:
-        sets["train"] = with_masks(sets["train"], source, recipe.data.masks)
+    sets = load_sets(recipe, data or recipe.data.name, data_dir)
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
     if recipe.data.masks and not isinstance(model, AttentionModel):
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
-    _whiten(model, sets["train"])
+    if isinstance(sets["train"], ImageSet):
+        _whiten(model, sets["train"])
     _start(model, recipe)
     started = time.perf_counter()
     best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
@@ -118,41 +104,6 @@ def train(
 def is_first_process() -> bool:
     """Return whether this process writes the run; Lightning starts the same command for others."""
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
-
-
-def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
-    """Return the recipe's model settings, completed by what the images are."""
-    channels = images.images.shape[1]
-    sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
-    rebuilds = recipe.model.get("name") == PatchReconstructor.name
-    settings = {
-        **({} if rebuilds else {"num_classes": len(images.classes)}),
-        "inputs": {
-            "size": list(images.images.shape[-2:]),
-            "mean": [round(float(v), 4) for v in sample.mean(dim=(0, 2, 3))],
-            "std": [round(max(float(v), 1e-3), 4) for v in sample.std(dim=(0, 2, 3))],
-            "classes": [] if rebuilds else list(images.classes),
-        },
-        **recipe.model,
-    }
-    # What sees the image is told its channels, where the recipe has not.
-    parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
-    given: dict[str, Any] = {"in_channels": channels, "size": list(images.images.shape[-2:])}
-    for part, known in parts.items():
-        if isinstance(settings.get(part), Mapping):
-            settings[part] = _completed(settings[part], known, given)
-    if isinstance(settings.get("decoder"), Mapping) and isinstance(settings["detector"], Mapping):
-        given |= {k: v for k, v in settings["detector"].items() if k == "keypoints"}
-        given |= {k: v for k, v in settings.items() if k == "patch_size"}
-        settings["decoder"] = _completed(settings["decoder"], DECODERS, given)
-    return _completed(settings, MODELS, {"in_channels": channels})
-
-
-def _completed(settings: dict[str, Any], known: Mapping[str, Any], given: dict[str, Any]) -> Any:
-    """Return settings with those given values that their kind takes and that they lack."""
-    kind = known.get(settings.get("name", ""))
-    takes = {} if kind is None else inspect.signature(kind).parameters
-    return {**{key: value for key, value in given.items() if key in takes}, **settings}
 
 
 def _start(model: ImageModel, recipe: Recipe) -> None:
@@ -244,7 +195,7 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> Path:
 def _fit(
     model: ImageModel,
     recipe: Recipe,
-    sets: dict[str, ImageSet],
+    sets: Sets,
     out: Path,
     resume: bool,
     devices: str | int,
@@ -255,29 +206,26 @@ def _fit(
     import lightning as L
 
     from foveal.training.callbacks import AveragedWeights, loggers, run_callbacks
+    from foveal.training.large import LargeModule
     from foveal.training.module import ClassifierModule, RecipeModule
     from foveal.training.reconstruction import ReconstructionModule
 
     with quiet_lightning():
         training = recipe.training
-        pixels, masks = sets["train"].images, sets["train"].masks
-        batches = Batches(
-            pixels if masks is None else torch.cat([pixels, masks], dim=1),
-            sets["train"].labels,
-            training.batch_size,
-            training.seed,
-            lambda: trainer.current_epoch,
-            recipe.augment.alternate,
-        )
-        validation = Batches(sets["val"].images, sets["val"].labels, 1000)
-        rebuilds = isinstance(model, PatchReconstructor)
-        kind: type[RecipeModule] = ReconstructionModule if rebuilds else ClassifierModule
-        module = kind(model, recipe, training.epochs * len(batches))
+        batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
+        steps = training.epochs * len(batches)
+        module: RecipeModule
+        if isinstance(model, HighResFocusNet):
+            large = {name: part for name, part in sets.items() if isinstance(part, LargeSet)}
+            module = LargeModule(model, recipe, steps, large)
+        elif isinstance(model, PatchReconstructor):
+            module = ReconstructionModule(model, recipe, steps)
+        else:
+            module = ClassifierModule(model, recipe, steps)
         module = module.to(memory_format=torch.channels_last)
         average = None
         if training.average:
-            order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
-            few = sets["train"].images[order[: training.recalibrate]]
+            few = _few(sets["train"], training.recalibrate)
             average = AveragedWeights(training.average, few, training.batch_size)
         callbacks, best, curve = run_callbacks(out, module, progress, average)
         trainer = L.Trainer(
@@ -300,7 +248,35 @@ def _fit(
         raise KeyboardInterrupt
     path = best.best_model_path if training.keep == "best" else str(last)
     row = curve.row_of(path, training.keep)
-    return {"path": path, "epoch": int(row["epoch"]), module.monitor: row[module.monitor]}
+    figures = {k: v for k, v in row.items() if k.startswith("val_") and k != "val_loss"}
+    return {"path": path, "epoch": int(row["epoch"]), **figures}
+
+
+def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batches, Batches]:
+    """Return what a training runs over and what validates it; of large images, their numbers."""
+    training, train, val = recipe.training, sets["train"], sets["val"]
+    if isinstance(train, LargeSet) or isinstance(val, LargeSet):
+        numbers, others = torch.arange(len(train)), torch.arange(len(val))
+        found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
+        return found, Batches(others, others, training.batch_size)
+    pixels, masks = train.images, train.masks
+    found = Batches(
+        pixels if masks is None else torch.cat([pixels, masks], dim=1),
+        train.labels,
+        training.batch_size,
+        training.seed,
+        epoch,
+        recipe.augment.alternate,
+    )
+    return found, Batches(val.images, val.labels, 1000)
+
+
+def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
+    """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
+    if isinstance(images, LargeSet):
+        return torch.empty(0)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.images[order[:count]]
 
 
 @contextmanager

@@ -16,7 +16,10 @@ IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
 DIGITS = 5  # in each image, three of them of one class
 MAJORITY = 3
 STROKES = 50  # in each image, and kinds of them
+SIDE = 1500  # of an image in pixels, where nothing else is asked for
 TILE = 28  # side of a digit or a stroke in pixels
+LEAST = 4 * TILE  # side of an image, for five digits to find room soon
+TRIES = 1000  # to place the digits of an image, before they are placed anew
 TASKS = ("majority", "max", "topmost", "multi-label")
 
 
@@ -66,27 +69,33 @@ class SparseImages:
         means.index_add_(0, cells, values[seen] / (255 * shrink**2))
         return means.reshape(len(numbers), 1, height, width)
 
-    def crops(self, numbers: Tensor, corners_px: Tensor, side: int) -> Tensor:
-        """Return squares of some of the images at full resolution (B, K, 1, side, side).
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images (B, K, 1, side // shrink, side // shrink).
 
         Args:
             numbers: (B,) of the images.
             corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
                 outside of the image is black.
-            side: of the squares in pixels.
+            side: of the squares in pixels of the image, a multiple of `shrink`.
+            shrink: each pixel returned is the mean of a square of this side.
 
         Returns:
             Floats in [0, 1].
         """
         owner, rows, columns, values = self._pixels(numbers)
-        squares = corners_px.shape[1]
-        found = torch.zeros(len(numbers), squares, side, side)
+        squares, cells = corners_px.shape[1], side // shrink
+        found = torch.zeros(len(numbers) * squares * cells * cells)
         for square in range(squares):
-            left, top = corners_px[owner, square].unbind(-1)
-            x, y = columns - left, rows - top
-            inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
-            found[owner[inside], square, y[inside], x[inside]] = values[inside] / 255
-        return found[:, :, None]
+            left, top = corners_px[:, square].unbind(-1)  # (B,)
+            y = rows - top[owner]
+            near = ((y >= 0) & (y < side)).nonzero()[:, 0]
+            x, whose = columns[near] - left[owner[near]], owner[near]
+            inside = ((x >= 0) & (x < side)).nonzero()[:, 0]
+            near = near[inside]
+            place = (whose[inside] * squares + square) * cells + y[near] // shrink
+            place = place * cells + x[inside] // shrink
+            found.index_add_(0, place, values[near] / (255 * shrink**2))
+        return found.reshape(len(numbers), squares, 1, cells, cells)
 
     def whole(self, number: int) -> Tensor:
         """Return one image with all of its black pixels (1, H, W), bytes."""
@@ -108,7 +117,7 @@ class SparseImages:
 
 def megapixel_mnist(
     split: str,
-    side: int = 1500,
+    side: int = SIDE,
     images: int | None = None,
     strokes: int = STROKES,
     data_dir: str | Path | None = None,
@@ -133,8 +142,8 @@ def megapixel_mnist(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    if side < 3 * TILE:
-        raise UserError(f"Expected a side of at least {3 * TILE} pixels, but got {side}.")
+    if side < LEAST:
+        raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
     count = IMAGES[split] if images is None else images
     if count < 1 or strokes < 0:
         raise UserError(f"Expected at least one image and no less than 0 strokes, but got {count}.")
@@ -191,10 +200,14 @@ def _some(numbers: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _apart(side: int, generator: torch.Generator) -> Tensor:
     """Return corners (DIGITS, 2) of tiles of which no two overlap."""
     kept: list[Tensor] = []
+    tries = 0
     while len(kept) < DIGITS:
         place = torch.randint(side - TILE + 1, (2,), generator=generator)
         if all(((place - other).abs() >= TILE).any() for other in kept):
             kept.append(place)
+        tries += 1
+        if tries % TRIES == 0:  # in a small image those that lie may leave no room for another
+            kept = []
     return torch.stack(kept)
 
 

@@ -1,0 +1,232 @@
+"""What an answer costs as the image grows: focus, and nets with its patch encoder that see all.
+
+Each rival at each side is measured in a process of its own: the median latency of one image on one
+thread, multiply-adds, and the memory above what the process held before there was an image. Focus
+is measured twice, on an image in memory (the thumbnail is made from all of its pixels) and on one
+that is read in part (megapixel MNIST, of which the thumbnail and the patches are drawn, as a
+pyramid on disk gives them).
+
+    python benchmarks/highres.py [--model megapixel-mnist-focus] [--out docs/highres.json]
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveal import zoo
+from foveal.data import load_large
+from foveal.models import HighResFocusNet, SmallCNN, build_model
+from foveal.plotting import colour, new_figure
+from foveal.training import load_recipe
+from foveal.training.run import write_json
+
+SIDES = (1500, 3000, 6000, 12_000)
+SECONDS, MOST = 4.0, 25  # a latency's measurement ends after so long, or so many passes
+DENSE = 6000  # side up to which what sees all is timed; beyond, its multiply-adds are counted
+AT_ONCE = 500  # patches
+SMALL = 187  # side in pixels of the downsampled image
+
+
+class FullResolution(nn.Module):
+    """The patch encoder over the whole image, the maximum over all places, a linear layer."""
+
+    def __init__(self, focus: HighResFocusNet):
+        super().__init__()
+        self.encoder = focus.encoder
+        self.head = nn.Linear(self.encoder.project.out_features, focus.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        return self.head(self.encoder(images))
+
+
+class EveryPatch(nn.Module):
+    """Every patch of a grid without gaps goes through the encoder; attention joins them all."""
+
+    def __init__(self, focus: HighResFocusNet):
+        super().__init__()
+        self.encoder, self.attention = focus.encoder, focus.attention
+        self.patch_size = focus.patch_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        side = self.patch_size
+        rows = images.unfold(2, side, side).unfold(3, side, side)  # (B, C, h, w, P, P)
+        patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        parts = [self.encoder(part) for part in patches[0].split(AT_ONCE)]
+        places = torch.zeros(1, patches.shape[1], 2, device=images.device)
+        return self.attention(torch.cat(parts)[None], places)[0][:, 0]
+
+
+class Downsampled(nn.Module):
+    """A small CNN on the means of squares."""
+
+    def __init__(self, focus: HighResFocusNet):
+        super().__init__()
+        self.cnn = SmallCNN(focus.in_channels, focus.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        return self.cnn(F.avg_pool2d(images, max(1, images.shape[-1] // SMALL)))
+
+
+class InMemory(nn.Module):
+    """The focus model on an image that is there as a tensor."""
+
+    def __init__(self, focus: HighResFocusNet):
+        super().__init__()
+        self.focus = focus
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        return self.focus(images)
+
+
+RIVALS: dict[str, Callable[[HighResFocusNet], nn.Module]] = {
+    "focus, image in memory": InMemory,
+    "downsampled image": Downsampled,
+    "all patches": EveryPatch,
+    "full resolution": FullResolution,
+}
+FOCUS = "focus, read in part"
+NAMES = (FOCUS, *RIVALS)
+
+
+def load(name: str) -> HighResFocusNet:
+    """Return the trained model, or an untrained one of the recipe of that name: costs are alike."""
+    if name in zoo.names() or Path(name).is_dir():
+        model = zoo.load(name)
+    else:
+        settings = {"num_classes": 10, **load_recipe(name).model}
+        model = build_model(settings).eval()
+    assert isinstance(model, HighResFocusNet)
+    return model
+
+
+def multiply_adds(name: str, focus: HighResFocusNet, side: int) -> int:
+    """Return the multiply-adds of one image, counted without any arithmetic."""
+    model = RIVALS.get(name, InMemory)(focus).eval().to("meta")
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.zeros(1, focus.in_channels, side, side, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def memory_kib() -> int:
+    """Return the most memory that the process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measured(name: str, model: str, side: int) -> dict[str, Any]:
+    """Return latency and memory of one rival at one side."""
+    torch.set_num_threads(1)
+    focus = load(model)
+    run: Callable[[], object]
+    if name == FOCUS:
+        images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
+        view = focus.view(images, torch.zeros(1, dtype=torch.long))
+        before = memory_kib()
+
+        def run() -> object:
+            return focus.look_into(view)
+
+    else:
+        rival = RIVALS[name](focus).eval()
+        before = memory_kib()
+        pixels = torch.zeros(1, focus.in_channels, side, side)
+
+        def run() -> object:
+            return rival(pixels)
+
+    seconds: list[float] = []
+    with torch.inference_mode():
+        while not seconds or (sum(seconds) < SECONDS and len(seconds) < MOST):
+            started = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - started)
+    seconds = seconds[1:] or seconds  # the first pass warms up, where there is time for another
+    return {
+        "latency_ms": round(1000 * statistics.median(seconds), 2),
+        "passes": len(seconds),
+        "memory_mb": round((memory_kib() - before) / 1024, 1),
+    }
+
+
+def in_own_process(name: str, model: str, side: int) -> dict[str, Any]:
+    """Return `measured`, by a fresh process."""
+    command = [sys.executable, __file__, "--model", model, "--one", name, "--side", str(side)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw latency and multiply-adds against the side."""
+    figure = new_figure(9, 3.4)
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("latency_ms", "macs"), ("latency, ms", "multiply-adds"), strict=True
+    ):
+        for number, name in enumerate(NAMES):
+            own = [row for row in rows if row["rival"] == name and row.get(key) is not None]
+            sides, values = [row["side"] for row in own], [row[key] for row in own]
+            axes.plot(sides, values, "o-", color=colour(number), label=name, lw=1.8, ms=4)
+        axes.set(xscale="log", yscale="log")
+        axes.set_xticks(SIDES, [f"{side:,}" for side in SIDES], fontsize=8)
+        axes.minorticks_off()
+        axes.set_xlabel("side of the image, pixels", fontsize=9)
+        axes.set_ylabel(label, fontsize=9)
+        axes.grid(color="#E4E8EB", lw=0.8)
+    axes.legend(fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="megapixel-mnist-focus")
+    parser.add_argument("--out", type=Path, default=Path("docs/highres.json"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/highres.png"))
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--one", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measured(options.one, options.model, options.side)))
+        return
+    rows = []
+    for side in options.sides:
+        for name in NAMES:
+            row = {"rival": name, "side": side}
+            row["macs"] = multiply_adds(name, load(options.model), side)
+            if side <= DENSE or name.startswith("focus") or name == "downsampled image":
+                row |= in_own_process(name, options.model, side)
+            rows.append(row)
+            print(row, flush=True)
+    focus = load(options.model)
+    found = {
+        "model": options.model,
+        "keypoints": focus.keypoints,
+        "patch_size": focus.patch_size,
+        "shrink": focus.shrink,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "rows": rows,
+    }
+    write_json(found, options.out)
+    plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()

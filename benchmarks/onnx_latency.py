@@ -1,0 +1,156 @@
+"""Latency of one image on one thread: eager PyTorch against ONNX Runtime, in floats and int8.
+
+Every model of the zoo, in turns in one process, so that all see the same machine; what int8 costs
+in accuracy is measured on the test images. Writes docs/onnx.json, docs/onnx.md and a plot.
+
+    FOVEAL_DATA=... python benchmarks/onnx_latency.py [--models NAME...] [--rounds 30]
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal import zoo
+from foveal.data import load_images
+from foveal.errors import UserError
+from foveal.export import as_onnx, onnx_graph
+from foveal.export.int8 import as_int8
+from foveal.export.session import cut, session
+from foveal.metrics import accuracy
+from foveal.plotting.canvas import new_figure
+
+DOCS = Path(__file__).parents[1] / "docs"
+SMALL = 500_000  # parameters of what the table calls a small model
+
+
+def raced(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Return the median microseconds of each way, ten calls of each in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, call in ways.items():
+            for _ in range(10):
+                started = time.perf_counter()
+                call()
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - started)
+    return {name: round(1e6 * statistics.median(times), 1) for name, times in seconds.items()}
+
+
+def measured(name: str, rounds: int) -> dict[str, Any]:
+    model = zoo.load(name)
+    graph = onnx_graph(model)
+    data = zoo.card(name)["recipe"]["data"]["name"]
+    shape = {"size": model.inputs.size, "channels": model.in_channels}
+    parts = {part: load_images(data, part, **shape) for part in ("train", "val", "test")}
+    row: dict[str, Any] = {
+        "model": name,
+        "parameters": zoo.card(name)["figures"]["parameters"],
+        "bytes": len(graph.SerializeToString()),
+    }
+    image = torch.rand(1, model.in_channels, *model.inputs.size)
+    runtime = as_onnx(graph)
+    ways: dict[str, Callable[[], Any]] = {
+        "eager_us": lambda: model(image),
+        "onnx_us": _logits(graph, image),
+        "foveal_onnx_us": lambda: runtime(image),
+    }
+    row["accuracy"] = accuracy(runtime, parts["test"])
+    try:
+        small = as_int8(graph, parts["train"], parts["val"])
+        ways["int8_us"] = _logits(small.graph, image)
+        row["int8_part"] = small.part
+        row["int8_bytes"] = len(small.graph.SerializeToString())
+        row["int8_accuracy"] = accuracy(as_onnx(small.graph), parts["test"])
+    except UserError as error:
+        row["int8_refused"] = str(error)
+    with torch.inference_mode():
+        return {**row, **raced(ways, rounds)}
+
+
+def _logits(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
+    """Return what answers one image, and nothing but the logits."""
+    ready = session(cut(graph, ["images"], ["logits"]), threads=1)
+    given = {"images": image.numpy()}
+    return lambda: ready.run(["logits"], given)
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = [
+        "# ONNX Runtime",
+        "",
+        "One image, one thread, logits alone: microseconds (median), by "
+        "`benchmarks/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it is left out "
+        "where more than 0.2 points of accuracy on the validation images would be lost. Accuracies "
+        f"are of the test images. {found['machine']}, PyTorch {found['torch']}, ONNX Runtime "
+        f"{found['onnxruntime']}.",
+        "",
+        "![Times faster than eager PyTorch](images/onnx.png)",
+        "",
+        "| model | parameters | eager | ONNX | times faster | int8 | int8 µs | accuracy | int8 "
+        "accuracy | kB | int8 kB |",
+        "|---|" + "---:|" * 4 + "---|" + "---:|" * 5,
+    ]
+    for row in found["models"]:
+        cells = [
+            f"`{row['model']}`",
+            f"{row['parameters']:,}",
+            f"{row['eager_us']:.0f}",
+            f"{row['onnx_us']:.0f}",
+            f"**{row['eager_us'] / row['onnx_us']:.1f}**",
+            row.get("int8_part", "–"),
+            f"{row['int8_us']:.0f}" if "int8_us" in row else "–",
+            f"{row['accuracy']:.2%}",
+            f"{row['int8_accuracy']:.2%}" if "int8_us" in row else "–",
+            f"{row['bytes'] / 1000:.0f}",
+            f"{row['int8_bytes'] / 1000:.0f}" if "int8_us" in row else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    rows = found["models"]
+    figure = new_figure(7.0, 0.26 * len(rows) + 0.8)
+    axes = figure.subplots()
+    places = range(len(rows))
+    axes.barh(places, [row["eager_us"] / row["onnx_us"] for row in rows], color="#4c78a8")
+    axes.axvline(4, color="black", linewidth=0.8, linestyle=":")
+    axes.set_yticks(places, [row["model"] for row in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("times faster than eager PyTorch, one image, one thread")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    import onnxruntime
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=zoo.names())
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=DOCS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {
+        "machine": f"{platform.machine()}, one thread",
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "models": [],
+    }
+    for name in options.models:
+        found["models"].append(measured(name, options.rounds))
+        print(json.dumps(found["models"][-1]), flush=True)
+    (options.out / "images").mkdir(parents=True, exist_ok=True)
+    (options.out / "onnx.json").write_text(json.dumps(found, indent=2) + "\n")
+    (options.out / "onnx.md").write_text(table(found))
+    plot(found, options.out / "images" / "onnx.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Large images in files, as one set of which parts are read."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal.data.lazy.image import LargeImage
+from foveal.data.lazy.opening import open_large
+from foveal.errors import UserError
+from foveal.geometry import Size
+
+OPEN = 8  # files that stay open, the last used
+
+
+class LargeFiles:
+    """Images in files, each opened when a part of it is asked for (`foveal.large.LargeImages`).
+
+    Images that are smaller than the largest have black below and to the right of them.
+
+    Args:
+        paths: of the files; they are opened once now, to learn their sizes.
+        channels: 1 for grey, 3 for colour.
+
+    Raises:
+        UserError: a file cannot be read, or there are none.
+    """
+
+    def __init__(self, paths: Sequence[Path], channels: int):
+        if not paths:
+            raise UserError("Expected at least one image, but got none.")
+        self.paths = tuple(paths)
+        self.channels = channels
+        self._opened: OrderedDict[int, LargeImage] = OrderedDict()
+        self.sizes = [self.image(number).size for number in range(len(paths))]
+
+    @property
+    def size(self) -> Size:
+        """Height and width of each image in pixels: those of the largest."""
+        return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, number: int) -> LargeImage:
+        """Return one image, opened.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if number in self._opened:
+            self._opened.move_to_end(number)
+            return self._opened[number]
+        try:
+            image = open_large(self.paths[number], self.channels)
+        except UserError as error:
+            raise UserError(f"{self.paths[number]}: {error}") from None
+        self._opened[number] = image
+        if len(self._opened) > OPEN:
+            self._opened.popitem(last=False)[1].close()
+        return image
+
+    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
+        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink).
+
+        Args:
+            numbers: (B,) of the images.
+            shrink: side of a square in pixels, at least 1.
+
+        Returns:
+            Floats in [0, 1].
+
+        Raises:
+            UserError: pixels are missing or broken.
+        """
+        rows, columns = self.size[0] // shrink, self.size[1] // shrink
+        boxes = [(number, 0, 0, rows, columns) for number in numbers.tolist()]
+        return torch.stack([self._means(*box, shrink) for box in boxes])
+
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images (B, K, C, side // shrink, side // shrink).
+
+        Args:
+            numbers: (B,) of the images.
+            corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
+                outside of the image is black.
+            side: of the squares in pixels of the image, a multiple of `shrink`.
+            shrink: each pixel returned is the mean of a square of this side.
+
+        Returns:
+            Floats in [0, 1].
+
+        Raises:
+            UserError: pixels are missing or broken.
+        """
+        places = side // shrink
+        pairs = zip(numbers.tolist(), corners_px.tolist(), strict=True)
+        found = [
+            torch.stack([self._means(number, x, y, places, places, shrink) for x, y in corners])
+            for number, corners in pairs
+        ]
+        return torch.stack(found)
+
+    def _means(
+        self, number: int, left: int, top: int, rows: int, columns: int, shrink: int
+    ) -> Tensor:
+        try:
+            return self.image(number).means(left, top, rows, columns, shrink)
+        except UserError as error:
+            if str(error).startswith(str(self.paths[number])):
+                raise
+            raise UserError(f"{self.paths[number]}: {error}") from None

@@ -1,0 +1,158 @@
+"""One large image, of which thumbnails and squares are read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveal.data.lazy.source import CACHE, Level, Source, Unchanged
+from foveal.errors import UserError
+from foveal.geometry import Size
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's grey
+FINE = 4  # of a level's pixels, along a square's side, blur its edge little
+AT_ONCE = 512  # pixels of a level, along a side, that are averaged together
+
+
+class LargeImage:
+    """An image in a file that stays there: only what is asked for is decoded.
+
+    Args:
+        source: the file, opened.
+        path: of what changes when the file is written to.
+        channels: 1 for grey, 3 for colour, None for what the image has.
+    """
+
+    def __init__(self, source: Source, path: Path, channels: int | None = None):
+        self.source = source
+        self.channels = channels or source.channels
+        self._unchanged = Unchanged(path)
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return self.source.levels[0].size
+
+    @property
+    def note(self) -> str:
+        """What a user should know of reading this file, or empty."""
+        return self.source.note
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means of squares (C, H // shrink, W // shrink), floats in [0, 1].
+
+        Args:
+            shrink: side of a square in pixels, at least 1.
+
+        Raises:
+            UserError: pixels are missing or broken, or the file is being written to.
+        """
+        return self.means(0, 0, self.size[0] // shrink, self.size[1] // shrink, shrink)
+
+    def means(self, left: int, top: int, rows: int, columns: int, shrink: int = 1) -> Tensor:
+        """Return the means of squares (C, rows, columns), floats in [0, 1].
+
+        They are read from the coarsest level of the file that is fine enough, so that they are
+        exact as far as its levels are exact means of each other. What lies outside of the image
+        is black.
+
+        Args:
+            left: x of the first pixel.
+            top: y of the first pixel.
+            rows: number of squares downwards.
+            columns: number of squares to the right.
+            shrink: side of a square in pixels; 1 for the pixels themselves.
+
+        Raises:
+            UserError: pixels are missing or broken, or the file is being written to.
+        """
+        number, level = self._level(shrink)
+        found = np.zeros((rows, columns, self.channels), dtype=np.float32)
+        for down, across in self._parts(level, rows, columns, shrink):
+            y, y_weights = _overlaps(down, top, shrink, level.scale, level.size[0])
+            x, x_weights = _overlaps(across, left, shrink, level.scale, level.size[1])
+            if len(y) and len(x):
+                pixels = self._read(number, y, x)
+                seen = np.tensordot(y_weights, pixels, axes=1)  # (rows, width, C)
+                found[down.start : down.stop, across.start : across.stop] = np.einsum(
+                    "rwc,vw->rvc", seen, x_weights, optimize=True
+                )
+        self._unchanged.check()
+        return torch.from_numpy(found).permute(2, 0, 1).contiguous()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.source.close()
+
+    def _read(self, level: int, y: range, x: range) -> np.ndarray:
+        try:
+            pixels = self.source.read(level, y.start, x.start, len(y), len(x))
+        except UserError:
+            self._unchanged.check()  # what is written to breaks in many ways
+            raise
+        return self._with_channels(pixels)
+
+    def _level(self, shrink: int) -> tuple[int, Level]:
+        """Return the coarsest level that is good for means of squares, and its number."""
+        return [(n, lv) for n, lv in enumerate(self.source.levels) if _serves(lv, shrink)][-1]
+
+    def _parts(
+        self, level: Level, rows: int, columns: int, shrink: int
+    ) -> Iterator[tuple[range, range]]:
+        """Yield the squares in parts that take little memory, each block read about once."""
+        high, wide = level.block
+        if wide >= level.size[1]:  # strips: a row of parts must fit into what a source keeps
+            bytes_each = 4 * self.source.channels
+            high = max(high, min(AT_ONCE, CACHE // (2 * level.size[1] * bytes_each)))
+            wide = AT_ONCE
+        per_square = shrink / level.scale
+        steps = [
+            max(1, int(side // per_square)) if side > AT_ONCE else max(1, int(AT_ONCE / per_square))
+            for side in (high, wide)
+        ]
+        for row in range(0, rows, steps[0]):
+            for column in range(0, columns, steps[1]):
+                yield (
+                    range(row, min(row + steps[0], rows)),
+                    range(column, min(column + steps[1], columns)),
+                )
+
+    def _with_channels(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.shape[2] == self.channels:
+            return pixels
+        if self.channels == 1:
+            return (pixels @ LUMA)[..., None]
+        return np.repeat(pixels, self.channels, axis=2)
+
+
+def _serves(level: Level, shrink: int) -> bool:
+    """Return whether squares are made of a level's whole pixels, or of many of them."""
+    ratio = shrink / level.scale
+    return level.scale == 1 or ratio >= FINE or (ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49)
+
+
+def _overlaps(
+    squares: range, first: int, shrink: int, scale: float, length: int
+) -> tuple[range, np.ndarray]:
+    """Return which of a level's pixels some squares cover along a side, and each one's share.
+
+    Args:
+        squares: numbers of the squares.
+        first: where square 0 begins, in pixels of the image.
+        shrink: length of a square in pixels of the image.
+        scale: length of the level's pixels in pixels of the image.
+        length: number of the level's pixels along the side.
+
+    Returns:
+        The pixels, and for each square and pixel the share of the square that it covers
+        (squares, pixels).
+    """
+    begins = (first + np.arange(squares.start, squares.stop) * shrink) / scale
+    ends = begins + shrink / scale
+    low = min(max(0, int(np.floor(begins[0]))), length)
+    pixels = range(low, max(low, min(length, int(np.ceil(ends[-1] - 1e-9)))))
+    places = np.arange(pixels.start, pixels.stop)
+    shared = np.minimum(ends[:, None], places + 1) - np.maximum(begins[:, None], places)
+    return pixels, (shared.clip(min=0) * scale / shrink).astype(np.float32)

@@ -1,0 +1,134 @@
+"""zarr arrays and OME-Zarr pyramids."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
+from foveal.errors import UserError, missing_extra
+
+# Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
+CODECS = frozenset(
+    {"adler32", "bitround", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset"}
+    | {"fletcher32", "gzip", "lz4", "lzma", "packbits", "quantize", "sharding_indexed", "shuffle"}
+    | {"transpose", "zlib", "zstd"}
+)
+
+
+class Zarr(Source):
+    """A zarr array, or the levels of an OME-Zarr image, of which only chunks are read.
+
+    An array is (H, W), (C, H, W) or (H, W, C); what OME-Zarr has besides channels and places must
+    be one long. A chunk that is not there is the array's fill value, as the format says.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        UserError: zarr is not installed, or the folder holds no such image.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            import zarr
+        except ImportError:
+            raise missing_extra("zarr", "zarr") from None
+        if not path.exists():
+            raise UserError("there is no such file")
+        try:
+            found = zarr.open(str(path), mode="r")
+            arrays, axes = _image(found)
+        except UserError:
+            raise
+        except Exception as error:  # zarr raises almost anything on broken folders
+            raise UserError(f"not a zarr image: {_reason(error)}") from None
+        for array in arrays:
+            _check(array)
+        self.axes = axes
+        self.channels = _length(arrays[0].shape, axes, "c", 1)
+        if self.channels not in (1, 3):
+            raise UserError(f"it has {self.channels} channels: store 1 (grey) or 3 (colour)")
+        sizes = [_places(array.shape, axes) for array in arrays]
+        blocks = [_places(array.chunks, axes) for array in arrays]
+        self.levels = make_levels(sizes, blocks)
+        self.arrays = [arrays[sizes.index(level.size)] for level in self.levels]
+        for array, level in zip(self.arrays, self.levels, strict=True):
+            check_block(level.block, self.channels, array.dtype.itemsize)
+        self.blocks = Blocks()
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return a box of a level, as floats (height, width, channels) in [0, 1]."""
+        box = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
+        array = self.arrays[level]
+        try:
+            found = np.asarray(array[tuple(box.get(axis, 0) for axis in self.axes)])
+        except Exception as error:  # codecs raise almost anything on broken chunks
+            raise UserError(f"the pixels at ({left}, {top}) are broken: {_reason(error)}") from None
+        kept = [axis for axis in self.axes if axis in box]
+        if "c" not in kept:
+            found, kept = found[..., None], [*kept, "c"]
+        pixels = found.transpose([kept.index(axis) for axis in "yxc"])
+        return as_shares(pixels, bits=8 * array.dtype.itemsize)
+
+
+def _image(found: Any) -> tuple[list[Any], str]:
+    """Return an image's arrays, the finest first, and a letter for each of their axes."""
+    if hasattr(found, "shape"):
+        return [found], _plain_axes(found.shape)
+    attributes = dict(found.attrs)
+    scales = attributes.get("ome", attributes).get("multiscales")
+    if not scales:
+        raise UserError("the zarr group is no OME-Zarr image: it names no multiscales")
+    arrays = [found[part["path"]] for part in scales[0]["datasets"]]
+    named = scales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
+    axes = "".join((one if isinstance(one, str) else one["name"])[0].lower() for one in named)
+    if not set("yx") <= set(axes) or len(axes) != len(arrays[0].shape):
+        raise UserError(f"the image's axes are not read: {axes}")
+    for axis in set(axes) - set("cyx"):
+        if _length(arrays[0].shape, axes, axis, 1) != 1:
+            raise UserError(f"holds a stack of images (axes {axes}): store one image a file")
+    return arrays, axes
+
+
+def _plain_axes(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "yx"
+    if len(shape) == 3 and shape[2] in (1, 3):
+        return "yxc"
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return "cyx"
+    raise UserError(f"expected an array (H, W), (H, W, C) or (C, H, W), but got {shape}")
+
+
+def _length(shape: tuple[int, ...], axes: str, axis: str, default: int) -> int:
+    return shape[axes.index(axis)] if axis in axes else default
+
+
+def _places(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
+    return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
+
+
+def _check(array: Any) -> None:
+    if array.dtype.kind not in "buf":
+        raise UserError(f"pixels of {array.dtype} are not read: store whole numbers from 0")
+    for name in _codecs(array.metadata.to_dict()):
+        plain = name.lower().removeprefix("numcodecs.")
+        if plain not in CODECS:
+            raise UserError(f"its codec {name!r} is not read: store it with blosc or zstd")
+
+
+def _codecs(values: Any) -> list[str]:
+    """Return the names of all codecs in an array's metadata, those inside of others too."""
+    found: list[str] = []
+    for key in ("codecs", "index_codecs", "filters", "compressor"):
+        inner = values.get(key)
+        for codec in inner if isinstance(inner, list | tuple) else [inner]:
+            if isinstance(codec, dict):
+                found.append(str(codec.get("name") or codec.get("id")))
+                found += _codecs(codec.get("configuration") or {})
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

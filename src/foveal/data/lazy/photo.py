@@ -1,0 +1,51 @@
+"""Plain JPEG, PNG and what else Pillow reads: decoded as a whole, JPEG coarsely for thumbnails."""
+
+from pathlib import Path
+
+import numpy as np
+
+from foveal.data.lazy.source import Source, make_levels
+from foveal.data.reading import decode, without_warnings
+from foveal.pixels import read_header
+
+COARSER = (1, 2, 4, 8)  # of JPEG, which can be decoded at these fractions of its size
+
+
+class Photo(Source):
+    """An image whose format cannot be read in part.
+
+    It is decoded as a whole, once, when pixels at full resolution are asked for; of JPEG, a
+    thumbnail costs a fraction of that. `data.reading.MAX_PIXELS` bounds the memory.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: not an image, or too large to be decoded as a whole.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.decoded: dict[int, np.ndarray] = {}
+        with without_warnings():
+            header = read_header(path)
+        height, width = header.size
+        coarser = header.jpeg and min(header.size) >= 8 * COARSER[-1]
+        self.coarser = COARSER if coarser else COARSER[:1]
+        self.channels = header.channels
+        sizes = [(-(-height // n), -(-width // n)) for n in self.coarser]
+        self.levels = make_levels(sizes, sizes)
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return a box of a level, as floats (height, width, channels) in [0, 1]."""
+        with without_warnings():
+            pixels = self._decode(self.coarser[level])
+        box = pixels[top : top + height, left : left + width]
+        return box.astype(np.float32) / np.float32(255)
+
+    def _decode(self, coarser: int) -> np.ndarray:
+        """Return all pixels (height, width, channels), bytes, at a fraction of their number."""
+        if coarser not in self.decoded:
+            pixels = decode(self.path, None, self.channels, coarser)
+            self.decoded[coarser] = pixels.permute(1, 2, 0).numpy()
+        return self.decoded[coarser]

@@ -1,0 +1,62 @@
+"""Whole-slide formats, through OpenSlide."""
+
+from pathlib import Path
+
+import numpy as np
+
+from foveal.data.lazy.source import Source, make_levels
+from foveal.errors import UserError, missing_extra
+
+BLOCK = 512  # pixels along a side that are asked for at once; OpenSlide keeps its own tiles
+
+
+class Slide(Source):
+    """A scanned slide of any format that OpenSlide reads; what was not scanned is white.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: OpenSlide is not installed, or does not read the file.
+    """
+
+    channels = 3
+
+    def __init__(self, path: Path):
+        try:
+            import openslide
+        except ImportError:
+            raise missing_extra("openslide-python and openslide-bin", "slides") from None
+        self.errors = (openslide.OpenSlideError, OSError)
+        if not path.exists():
+            raise UserError("there is no such file")
+        try:
+            self.slide = openslide.OpenSlide(path)
+        except self.errors as error:
+            raise UserError(f"not a slide that OpenSlide reads: {_reason(error)}") from None
+        sizes = [(height, width) for width, height in self.slide.level_dimensions]
+        self.levels = make_levels(sizes, [(BLOCK, BLOCK)] * len(sizes))
+        self.numbers = [sizes.index(level.size) for level in self.levels]
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return a box of a level, as floats (height, width, 3) in [0, 1]."""
+        number = self.numbers[level]
+        down = self.slide.level_downsamples[number]
+        corner = (round(left * down), round(top * down))
+        try:
+            region = self.slide.read_region(corner, number, (width, height))
+        except self.errors as error:
+            raise UserError(
+                f"the pixels at ({corner[0]}, {corner[1]}) are broken: {_reason(error)}"
+            ) from None
+        pixels = np.asarray(region, dtype=np.float32) / 255
+        alpha = pixels[..., 3:]
+        return pixels[..., :3] * alpha + 1 - alpha
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.slide.close()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,160 @@
+"""What every format of large images gives: pixels of a box, at one of the file's resolutions."""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from foveal.errors import UserError
+from foveal.geometry import Size
+
+CACHE = 64 * 2**20  # bytes of decoded pixels that a source keeps to read again
+MAX_BLOCK = 128 * 2**20  # bytes; what must be decoded at once, and is larger, is refused
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a file.
+
+    Attributes:
+        size: height and width in pixels.
+        block: height and width in pixels of what is decoded at once.
+        scale: how many pixels of the whole image one pixel of this level is wide.
+    """
+
+    size: Size
+    block: Size
+    scale: float
+
+
+class Source(ABC):
+    """A file of one large image, opened but not read.
+
+    A subclass is final and sets in its constructor:
+
+    Attributes:
+        levels: the resolutions, the finest first, which is the image itself.
+        channels: 1 (grey) or 3 (colour).
+        note: what a user should know of reading this file, or empty.
+    """
+
+    levels: list[Level]
+    channels: int
+    note: str = ""
+
+    @abstractmethod
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return a box that lies inside of a level, as floats (height, width, channels) in [0, 1].
+
+        Raises:
+            UserError: its pixels are missing or broken.
+        """
+
+    def close(self) -> None:  # noqa: B027 - some hold nothing open
+        """Let go of the file."""
+
+
+def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
+    """Return the levels of an image, without those that are not the image made smaller.
+
+    Halving leaves half a pixel over where a side is odd, so that the sizes' ratio is not quite
+    what one pixel is worth: a ratio that whole numbers explain is taken for that number.
+
+    Args:
+        sizes: height and width of each level, that of the image first.
+        blocks: of each level.
+    """
+    height, width = sizes[0]
+    levels = [Level(sizes[0], blocks[0], 1.0)]
+    for size, block in zip(sizes[1:], blocks[1:], strict=True):
+        down, across = height / size[0], width / size[1]
+        whole = round(down if height >= width else across)
+        pairs = ((height, size[0]), (width, size[1]))
+        if all(small in (-(-side // whole), side // whole) for side, small in pairs):
+            levels.append(Level(size, block, float(whole)))
+        elif abs(down / across - 1) < 0.01 and down > 1:
+            levels.append(Level(size, block, (down * across) ** 0.5))
+    return sorted(levels, key=lambda level: level.scale)
+
+
+class Blocks:
+    """Decoded blocks that are kept, the last used, up to a number of bytes.
+
+    Args:
+        budget: bytes of all that is kept; one block is kept in any case.
+    """
+
+    def __init__(self, budget: int = CACHE):
+        self.budget = budget
+        self.kept: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the block of that key, decoded if it is not kept."""
+        if key in self.kept:
+            self.kept.move_to_end(key)
+            return self.kept[key]
+        block = decode()
+        self.kept[key] = block
+        self.bytes += block.nbytes
+        while self.bytes > self.budget and len(self.kept) > 1:
+            self.bytes -= self.kept.popitem(last=False)[1].nbytes
+        return block
+
+
+class Unchanged:
+    """Notices that a file is written to while it is read.
+
+    Args:
+        path: a file, or a folder's file that says what is in it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.was = self._now()
+
+    def check(self) -> None:
+        """Raise UserError where the file is another than it was."""
+        if self._now() != self.was:
+            raise UserError("the file changed while it was read: wait until it is whole")
+
+    def _now(self) -> tuple[int, int, int]:
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror or error}") from None
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def check_block(size: Size, channels: int, bytes_each: int) -> None:
+    """Raise UserError where a block that is decoded at once would fill the memory."""
+    needed = size[0] * size[1] * channels * bytes_each
+    if needed > MAX_BLOCK:
+        raise UserError(
+            f"{size[1]:,}x{size[0]:,} pixels must be decoded at once ({needed / 1e6:,.0f} MB): "
+            "store the image in tiles, such as a tiled TIFF"
+        )
+
+
+def as_shares(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Return pixels as floats in [0, 1]: whole numbers by their range, floats as they are.
+
+    Args:
+        pixels: unsigned whole numbers, booleans, or floats.
+        bits: of a whole number.
+
+    Raises:
+        UserError: floats that are not from 0 to 1, or numbers with a sign.
+    """
+    if pixels.dtype.kind in "bu":
+        return pixels.astype(np.float32) / np.float32(2**bits - 1)
+    if pixels.dtype.kind != "f":
+        raise UserError(f"pixels of {pixels.dtype} are not read: store whole numbers from 0")
+    shares = pixels.astype(np.float32)
+    # What a large file's greatest value is, only reading all of it would tell.
+    if not (shares.min(initial=0) >= 0 and shares.max(initial=0) <= 1):
+        raise UserError("floats beyond 0 to 1: scale the pixels to that range")
+    return shares

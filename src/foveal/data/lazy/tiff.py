@@ -1,0 +1,205 @@
+"""TIFF and BigTIFF: tiles or strips, with or without a pyramid, read one by one."""
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
+from foveal.errors import UserError, missing_extra
+from foveal.geometry import Size
+
+NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
+INVERTED, BLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # photometric interpretations
+JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders turn YCbCr into RGB
+UNASSOCIATED = 2  # transparency that colours are not multiplied by yet
+
+
+class Tiff(Source):
+    """A TIFF file: what a box needs of its tiles or strips is decoded, and nothing else.
+
+    Rows of an uncompressed image are read on their own, so that one strip for all of it does no
+    harm. A tile that is missing is what the file says such tiles are (`GDAL_NODATA`), or an error.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: tifffile is not installed, or the file is none that can be read in part.
+    """
+
+    def __init__(self, path: Path):
+        self.file, pages = _opened(path)
+        try:
+            for page in pages:
+                _check(page, self.file.filehandle.size)
+        except UserError:
+            self.file.close()
+            raise
+        self.channels = _channels(pages[0])
+        self.pages = [page for page in pages if _channels(page) == self.channels]
+        sizes = [(page.imagelength, page.imagewidth) for page in self.pages]
+        self.levels = make_levels(sizes, [_block(page) for page in self.pages])
+        by_size = {(page.imagelength, page.imagewidth): page for page in reversed(self.pages)}
+        self.pages = [by_size[level.size] for level in self.levels]
+        self.blocks = Blocks()
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Return a box of a level, as floats (height, width, channels) in [0, 1]."""
+        page = self.pages[level]
+        high, wide = _block(page)
+        box = np.empty((height, width, page.samplesperpixel), dtype=page.dtype)
+        for row in range(top // high, -(-(top + height) // high)):
+            for column in range(left // wide, -(-(left + width) // wide)):
+                decode = partial(self._block, page, row, column)
+                block = self.blocks.get((level, row, column), decode)
+                y, x = row * high, column * wide
+                first, last = max(top, y), min(top + height, y + high)
+                begin, end = max(left, x), min(left + width, x + wide)
+                part = block[first - y : last - y, begin - x : end - x]
+                box[first - top : last - top, begin - left : end - left] = part
+        return _colours(box, page)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+    def _block(self, page: Any, row: int, column: int) -> np.ndarray:
+        """Return a tile or strip (height, width, samples), at the edge not less than is there."""
+        if _contiguous(page):
+            return self._rows(page, row)
+        high, wide = _block(page)
+        down, across = (-(-page.imagelength // high), -(-page.imagewidth // wide))
+        separate = page.planarconfig == 2 and page.samplesperpixel > 1
+        planes = range(page.samplesperpixel if separate else 1)
+        parts = [
+            self._segment(page, (plane * down + row) * across + column, (column * wide, row * high))
+            for plane in planes
+        ]
+        return np.concatenate(parts, axis=2)
+
+    def _segment(self, page: Any, index: int, place_px: tuple[int, int]) -> np.ndarray:
+        count = page.databytecounts[index]
+        if not count:
+            return _missing(page, place_px)
+        handle = self.file.filehandle
+        handle.seek(page.dataoffsets[index])
+        data = handle.read(count)
+        try:
+            if len(data) < count:
+                raise UserError("the file is cut off")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = page.decode(data, index, jpegtables=page.jpegtables)[0]
+        except Exception as error:  # decoders raise almost anything on broken tiles
+            raise UserError(
+                f"the pixels at ({place_px[0]}, {place_px[1]}) are broken: {_reason(error)}"
+            ) from None
+        return found[0]
+
+    def _rows(self, page: Any, row: int) -> np.ndarray:
+        """Return some rows of an image whose pixels lie in the file as they are."""
+        high, wide = _block(page)
+        rows = min(high, page.imagelength - row * high)
+        kind = page.dtype.newbyteorder(page.parent.byteorder)
+        length = wide * page.samplesperpixel * kind.itemsize
+        handle = self.file.filehandle
+        handle.seek(page.dataoffsets[0] + row * high * length)
+        data = handle.read(rows * length)
+        if len(data) < rows * length:
+            raise UserError("the file is cut off")
+        return np.frombuffer(data, kind).reshape(rows, wide, -1).astype(page.dtype)
+
+
+def _opened(path: Path) -> tuple[Any, list[Any]]:
+    """Return a file and the pages of its first image, the finest first."""
+    try:
+        import tifffile
+    except ImportError:
+        raise missing_extra("tifffile and imagecodecs", "tiff") from None
+    try:
+        file = tifffile.TiffFile(path)
+        series = file.series[0]
+        pages = [level.keyframe for level in series.levels]
+    except FileNotFoundError:
+        raise UserError("there is no such file") from None
+    except OSError as error:
+        raise UserError(f"cannot be opened: {error.strerror or error}") from None
+    except Exception as error:  # tifffile raises almost anything on broken files
+        raise UserError(f"not a TIFF file, or cut off: {_reason(error)}") from None
+    if "".join(sorted(series.axes)) not in ("XY", "SXY"):
+        file.close()
+        raise UserError(f"holds a stack of images (axes {series.axes}): store one image a file")
+    return file, pages
+
+
+def _check(page: Any, length: int) -> None:
+    """Raise UserError unless a page can be read in part, and its pixels are all in the file."""
+    if page.imagedepth != 1 or page.photometric not in (INVERTED, BLACK, RGB, PALETTE, YCBCR):
+        raise UserError(f"its kind of pixels is not read ({page.photometric!s}): store RGB or grey")
+    if page.photometric == YCBCR and page.compression not in JPEGS:
+        raise UserError("YCbCr that is not JPEG is not read: store RGB")
+    if page.tags.valueof(ORIENTATION, UPRIGHT) != UPRIGHT:
+        raise UserError("the file says that its rows are turned or mirrored: store it upright")
+    if page.dtype is None or page.dtype.kind not in "buf":
+        raise UserError(f"pixels of {page.dtype} are not read: store whole numbers from 0")
+    if _channels(page) not in (1, 3):
+        raise UserError(f"it has {_channels(page)} channels: store 1 (grey) or 3 (colour)")
+    check_block(_block(page), page.samplesperpixel, page.dtype.itemsize)
+    ends = np.asarray(page.dataoffsets, np.uint64) + np.asarray(page.databytecounts, np.uint64)
+    if len(ends) < int(np.prod(page.chunked)):
+        raise UserError("its list of tiles is not whole")
+    if int(ends.max(initial=0)) > length:
+        raise UserError(
+            f"the file is cut off: it has {length:,} bytes, and its pixels reach {ends.max():,}"
+        )
+
+
+def _channels(page: Any) -> int:
+    if page.photometric == PALETTE:
+        return 3
+    return page.samplesperpixel - len(page.extrasamples)
+
+
+def _contiguous(page: Any) -> bool:
+    whole = sum(page.databytecounts) >= page.nbytes
+    return bool(not page.is_tiled and page.is_final and page.planarconfig == 1 and whole)
+
+
+def _block(page: Any) -> Size:
+    """Return height and width in pixels of what is decoded at once."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    rows = min(page.rowsperstrip, page.imagelength)
+    if _contiguous(page):
+        rows = min(page.imagelength, 64)
+    return rows, page.imagewidth
+
+
+def _missing(page: Any, place_px: tuple[int, int]) -> np.ndarray:
+    if NODATA not in page.tags:
+        raise UserError(f"the tile at ({place_px[0]}, {place_px[1]}) is missing")
+    high, wide = _block(page)
+    samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+    return np.full((high, wide, samples), page.nodata, dtype=page.dtype)
+
+
+def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
+    """Return a page's pixels as floats (height, width, 1 or 3) in [0, 1], on white."""
+    if page.photometric == PALETTE:
+        return as_shares(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0), bits=16)
+    shares = as_shares(pixels, page.bitspersample)
+    colours = shares[..., : _channels(page)]
+    if page.photometric == INVERTED:
+        colours = 1 - colours
+    kinds = [int(kind) for kind in page.extrasamples]
+    if kinds and kinds[0] in (1, UNASSOCIATED):
+        alpha = shares[..., _channels(page), None]
+        colours = colours * (alpha if kinds[0] == UNASSOCIATED else 1) + 1 - alpha
+    return np.ascontiguousarray(colours)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,112 @@
+"""Where to look, from a thumbnail: a score for every place, and the best places apart."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CELL = 2  # side in thumbnail pixels of what has one score
+
+
+class ScoreMap(nn.Module):
+    """A small convolutional net that scores each 2 x 2 pixels of a thumbnail.
+
+    To the net's answer is added how much the thumbnail varies around the place, weighted by a
+    learned number: an untrained net looks where there is something rather than nowhere.
+
+    Args:
+        in_channels: channels C of the thumbnail.
+        window: side in thumbnail pixels of what a patch shows, for the variation.
+        widths: output channels of the convolutions; the second one halves the resolution.
+    """
+
+    def __init__(self, in_channels: int, window: int, widths: Sequence[int] = (16, 24, 24)):
+        super().__init__()
+        self.window = max(CELL, window + window % 2)
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for index, width in enumerate(widths):
+            side, stride = (4, 2) if index == 1 else (3, 1)
+            layers += [
+                nn.Conv2d(channels, width, side, stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        # No bias: what is added to every score changes no choice. Small at first, so that the
+        # variation decides.
+        self.score = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+        nn.init.normal_(self.score.weight, std=0.01)
+        self.variation = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        """Return scores (B, h // 2, w // 2) for a normalised thumbnail (B, C, h, w)."""
+        learned = self.score(self.features(thumbnail))[:, 0]
+        return learned + self.variation * self._variation(thumbnail)
+
+    def _variation(self, thumbnail: Tensor) -> Tensor:
+        both = torch.cat([thumbnail, thumbnail.square()], dim=1)
+        half = self.window // 2
+        even = half + half % 2
+        both = F.avg_pool2d(both, half + 1 - half % 2, 1, half // 2)
+        mean, square = F.avg_pool2d(both, even, CELL, (even - CELL) // 2).chunk(2, dim=1)
+        return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
+
+
+def best_places(scores: Tensor, count: int, margin: int = 0) -> Tensor:
+    """Return the numbers (B, count) of the best cells of maps (B, R, h, w), counted row by row.
+
+    Cells that are greatest among their eight neighbours come first; where there are too few of
+    them, the others follow.
+
+    Args:
+        scores: R maps of each image.
+        count: number of cells, over all maps of an image.
+        margin: rows and columns at every edge that are seen but not chosen.
+
+    Raises:
+        ValueError: there are fewer cells.
+    """
+    height, width = scores.shape[-2:]
+    greatest = F.max_pool2d(scores, 3, 1, 1)
+    # Far below all that is a maximum, in the same order.
+    least, most = torch.aminmax(scores.detach().flatten(1), dim=1)
+    behind = (2 * (most - least) + 1)[:, None, None, None]
+    ranked = torch.where(scores >= greatest, scores, scores - behind)
+    inner = ranked[:, :, margin : height - margin, margin : width - margin]
+    across, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
+    if cells * scores.shape[1] < count:
+        raise ValueError(
+            f"Expected an image of at least {count} places, one a patch, but got "
+            f"{cells * scores.shape[1]}. Choose fewer keypoints or a smaller shrink."
+        )
+    found = inner.flatten(1).topk(count, dim=1).indices
+    whose, cell = found // cells, found % cells
+    row, column = cell // across + margin, cell % across + margin
+    return (whose * height + row) * width + column
+
+
+def refined(scores: Tensor, places: Tensor) -> Tensor:
+    """Return where (x, y) in cells (B, K, 2) of their map the best of 3 x 3 cells lie.
+
+    The mean place of the nine cells around `places` (B, K) under a softmax of their scores.
+
+    Args:
+        scores: (B, R, h, w).
+        places: as `best_places` returns them.
+    """
+    height, width = scores.shape[-2:]
+    padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
+    whose, cell = places // (height * width), places % (height * width)
+    row, column = cell // width, cell % width
+    step = torch.arange(3, device=places.device)
+    y = (whose * (height + 2) + row)[..., None, None] + step[:, None]  # (B, K, 3, 1)
+    x = column[..., None, None] + step  # (B, K, 1, 3), of the padded map
+    around = padded.flatten(1).gather(1, (y * (width + 2) + x).flatten(1))
+    weights = around.unflatten(1, (-1, 9)).softmax(dim=-1).unflatten(-1, (3, 3))  # (B, K, 3, 3)
+    moves = step.to(scores.dtype) - 1
+    across = (weights.sum(dim=-2) * moves).sum(dim=-1)
+    down = (weights.sum(dim=-1) * moves).sum(dim=-1)
+    return torch.stack([column + across, row + down], dim=-1)

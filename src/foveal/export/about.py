@@ -1,0 +1,73 @@
+"""What an exported graph says of itself in its metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from foveal.errors import UserError, check_arguments
+from foveal.models.image_model import Inputs
+
+KEY = "foveal"  # of the metadata; its value is JSON
+
+
+@dataclass(frozen=True)
+class About:
+    """What a graph says of the model that it was made of.
+
+    Attributes:
+        in_channels: channels C of the images.
+        num_classes: number of classes; 0 of a model that names none.
+        inputs: what images the model expects; the graph normalises them by itself.
+        config: the model's settings, as config.json keeps them.
+        names: for each part of a `Look`, and each seam, the name of its tensor in the graph.
+        parameters: numbers that were learned.
+        macs: multiply-adds for one image of the graph's size.
+    """
+
+    in_channels: int
+    num_classes: int
+    inputs: Inputs
+    config: Mapping[str, Any]
+    names: Mapping[str, str]
+    parameters: int
+    macs: int
+
+
+def write_about(proto: Any, about: About) -> None:
+    """Put it into a graph's metadata."""
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(asdict(about))
+
+
+def read_about(proto: Any) -> About:
+    """Return what a graph says of itself.
+
+    Raises:
+        UserError: it was not written by Foveal, or is damaged.
+    """
+    values = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
+    if values is None:
+        raise UserError("This ONNX file was not written by `foveal export`.")
+    try:
+        found = json.loads(values)
+        check_arguments("metadata", About, found)
+        check_arguments("inputs", Inputs, found["inputs"])
+        # The graph normalises, so the model around it must not.
+        inputs = replace(Inputs(**found["inputs"]), mean=(), std=())
+        about = About(**{**found, "inputs": inputs})
+        _check(about)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The ONNX file's metadata are damaged: {reason}") from None
+    return about
+
+
+def _check(about: About) -> None:
+    for field in fields(about):
+        value = getattr(about, field.name)
+        if field.type is int and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{field.name} is {value!r}")
+    names = about.names.items()
+    if not all(isinstance(name, str) and isinstance(tensor, str) for name, tensor in names):
+        raise ValueError("names are not text")

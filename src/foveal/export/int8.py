@@ -1,0 +1,146 @@
+"""Graphs of 8-bit whole numbers, as far as they answer as well as those of floats."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.data import ImageSet
+from foveal.errors import UserError, missing_extra
+from foveal.export.about import read_about
+from foveal.export.graph import IMAGES
+from foveal.export.loading import as_onnx
+from foveal.export.seams import KEYPOINTS
+from foveal.export.session import cut
+from foveal.metrics.accuracy import accuracy
+from foveal.models.classifier import ImageClassifier
+
+CALIBRATED_ON = 500  # training images
+ALLOWED = 0.002  # of the accuracy, that may be lost
+OPERATORS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A graph of 8-bit numbers, and what it costs in accuracy on the validation images.
+
+    Attributes:
+        graph: an `onnx.ModelProto`.
+        part: what of it is of 8 bits: `all`, or `classifier`, where places are found in floats.
+        accuracy: of this graph.
+        float_accuracy: of the graph that it was made of.
+    """
+
+    graph: Any
+    part: str
+    accuracy: float
+    float_accuracy: float
+
+    @property
+    def lost(self) -> float:
+        """How much of the accuracy is lost; negative where it is gained."""
+        return self.float_accuracy - self.accuracy
+
+
+def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
+    """Return a graph whose convolutions and products are of 8-bit whole numbers.
+
+    Weights have a scale for each output channel; the range of what flows between is taken from
+    training images (Jacob et al. 2018, arXiv:1712.05877). Where all of it loses too much, the
+    detector of a focus model stays in floats: a place that moves by a pixel shows another patch.
+
+    Args:
+        proto: of `onnx_graph`, of a classifier.
+        train: images of the model's size; 500 of them calibrate.
+        val: labelled images that say what is lost.
+
+    Raises:
+        UserError: more than 0.2 points of accuracy are lost, or the model is no classifier.
+    """
+    reference = as_onnx(proto)
+    if not isinstance(reference, ImageClassifier):
+        raise UserError("int8 is for classifiers, whose accuracy says what it costs.")
+    exact = accuracy(reference, val)
+    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    images = train.images[drawn[:CALIBRATED_ON]].float() / 255
+    lost = []
+    for part, kept in _parts(proto).items():
+        graph = quantised(proto, images, kept)
+        found = Quantised(graph, part, accuracy(_classifier(graph), val), exact)
+        if found.lost <= ALLOWED:
+            return found
+        lost.append(found.lost)
+    raise UserError(
+        f"int8 would lose {100 * min(lost):.1f} points of accuracy on {val.name} ({val.split}), "
+        f"more than {100 * ALLOWED:.1f}: not written. Export without int8."
+    )
+
+
+def quantised(proto: Any, images: Tensor, kept: Sequence[str] = ()) -> Any:
+    """Return a graph of 8-bit whole numbers, whatever it loses.
+
+    Args:
+        proto: an `onnx.ModelProto`, which stays as it is.
+        images: (N, C, H, W), floats in [0, 1], that calibrate.
+        kept: names of nodes that stay in floats.
+
+    Raises:
+        UserError: ONNX Runtime's tools are not installed.
+    """
+    try:
+        import onnx
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    except ImportError:
+        raise missing_extra("onnx and onnxruntime", "onnx") from None
+
+    class Calibration(CalibrationDataReader):
+        """Gives images in batches."""
+
+        def __init__(self) -> None:
+            self.batches = iter(images.split(50))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {IMAGES: batch.numpy()}
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)  # the tools write into what they are given
+    chatter = logging.getLogger()
+    level = chatter.level
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        chatter.setLevel(logging.ERROR)
+        try:
+            quantize_static(
+                copied,
+                str(path),
+                Calibration(),
+                op_types_to_quantize=list(OPERATORS),
+                nodes_to_exclude=list(kept),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        finally:
+            chatter.setLevel(level)
+        return onnx.load(path)
+
+
+def _parts(proto: Any) -> dict[str, list[str]]:
+    """Return what can be of 8 bits, and which nodes stay in floats for it."""
+    names = read_about(proto).names
+    if KEYPOINTS not in names:
+        return {"all": []}
+    finding = cut(proto, [IMAGES], [names[KEYPOINTS]])
+    return {"all": [], "classifier": [node.name for node in finding.graph.node]}
+
+
+def _classifier(graph: Any) -> ImageClassifier:
+    model = as_onnx(graph)
+    assert isinstance(model, ImageClassifier)
+    return model

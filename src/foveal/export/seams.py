@@ -1,0 +1,98 @@
+"""What a graph holds of a model: its look, and the seams where the runtime can cut it."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from foveal.explanation import Look
+from foveal.models.attention_model import AttentionModel, at_size
+from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel
+
+KEYPOINTS, SCALES = "seam.keypoints", "seam.scales"  # of a focus model, as it finds them
+LOCAL, WEIGHTS = "seam.local", "seam.weights"  # of an attention model, a number behind each
+
+Tensors = dict[str, Tensor]
+
+
+class Traced(nn.Module, ABC):
+    """A model as a graph sees it: images in [0, 1] -> named tensors.
+
+    These are the parts of its `Look`, patches and thumbnail in [0, 1], and the seams. A tensor
+    that is both has one name, the first.
+
+    Args:
+        model: in evaluation mode.
+    """
+
+    def __init__(self, model: ImageModel):
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
+        """Return the look at normalised images (B, C, H, W), and what flows through each seam."""
+
+    def named(self, images: Tensor) -> Tensors:
+        """Return all named tensors for images (B, C, H, W); of one that has two names, both."""
+        model = self.model
+        look, seams = self.seams((images - model.mean) / model.std)
+        if look.patches is not None:
+            look = look._replace(patches=look.patches * model.std[:, None] + model.mean[:, None])
+        if look.thumbnail is not None:
+            look = look._replace(thumbnail=look.thumbnail * model.std + model.mean)
+        parts = {name: part for name, part in look._asdict().items() if part is not None}
+        return {name: part for name, part in parts.items() if part.shape[1]} | seams
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of `named`, each once, in its order."""
+        return tuple({id(part): part for part in self.named(images).values()}.values())
+
+    def names(self, images: Tensor) -> dict[str, str]:
+        """Return for each name of `named` the name that its tensor has in the graph."""
+        first: dict[int, str] = {}
+        with torch.no_grad():
+            named = self.named(images)
+        return {name: first.setdefault(id(part), name) for name, part in named.items()}
+
+
+class TracedFocus(Traced):
+    """A focus model; what it finds flows through a seam, so that other keypoints can be held."""
+
+    model: FocusModel
+
+    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
+        """Return the look, and the keypoints (B, K, 2) and scales (B, K) that were found."""
+        keypoints, scales = self.model.find(seen)
+        found = {KEYPOINTS: keypoints} if scales is None else {KEYPOINTS: keypoints, SCALES: scales}
+        return self.model.decide(seen, keypoints, scales), found
+
+
+class TracedAttention(Traced):
+    """An attention model; its features and maps are seams, so that other maps can be put in."""
+
+    model: AttentionModel
+
+    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
+        """Return the look, and the features and maps that `attend` returns."""
+        local, maps = self.model.attend(seen)
+        shown = at_size(maps, (seen.shape[-2], seen.shape[-1]))
+        found = {f"{LOCAL}.{number}": part for number, part in enumerate(local)}
+        found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(maps)}
+        return Look(self.model.decide(local, maps), maps=shown), found
+
+
+class TracedWhole(Traced):
+    """A model without seams."""
+
+    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
+        """Return the look alone."""
+        return self.model.look(seen), {}
+
+
+def traced(model: ImageModel) -> Traced:
+    """Return a model as a graph sees it."""
+    if isinstance(model, FocusModel):
+        return TracedFocus(model)
+    return TracedAttention(model) if isinstance(model, AttentionModel) else TracedWhole(model)

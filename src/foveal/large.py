@@ -1,0 +1,133 @@
+"""Large images, of which a model reads a thumbnail and a few places: what can be read, and how."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.geometry import Size
+
+
+class LargeImages(Protocol):
+    """Images of one size that are read in part: coarsely as a whole, closely at a few places.
+
+    They may lie in memory, in files, or be drawn when they are asked for; reading one must cost no
+    more than what is returned of it, where its format allows that. Images that are smaller than
+    `size` have black below and to the right of them.
+    """
+
+    @property
+    def size(self) -> Size:
+        """Height and width of each image in pixels."""
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+
+    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
+        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink).
+
+        Args:
+            numbers: (B,) of the images.
+            shrink: side of a square in pixels, at least 1.
+
+        Returns:
+            Floats in [0, 1], as `F.avg_pool2d` makes them of the whole image.
+        """
+
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images (B, K, C, side // shrink, side // shrink).
+
+        Args:
+            numbers: (B,) of the images.
+            corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
+                outside of the image is black.
+            side: of the squares in pixels of the image, a multiple of `shrink`.
+            shrink: each pixel returned is the mean of a square of this side.
+
+        Returns:
+            Floats in [0, 1].
+        """
+
+
+class View(Protocol):
+    """A batch of images as a model reads them: normalised, and on its device."""
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+
+
+class PartView:
+    """Some of a number of large images, normalised.
+
+    Args:
+        images: what reads them.
+        numbers: (B,) of the images.
+        mean: (1, C, 1, 1), subtracted from what is read.
+        std: (1, C, 1, 1), divided by. Both say on which device it is wanted.
+    """
+
+    def __init__(self, images: LargeImages, numbers: Tensor, mean: Tensor, std: Tensor):
+        self.images, self.numbers, self.mean, self.std = images, numbers, mean, std
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+        return self.images.size
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        return (self.images.thumbnails(self.numbers, shrink).to(self.mean) - self.mean) / self.std
+
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        found = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
+        return (found.to(self.mean) - self.mean) / self.std
+
+
+class WholeView:
+    """Images that are there as one tensor, normalised already.
+
+    Args:
+        images: (B, C, H, W).
+        black: (1, C, 1, 1), what lies outside of them.
+    """
+
+    def __init__(self, images: Tensor, black: Tensor):
+        self.images, self.black = images, black
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images in pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def thumbnail(self, shrink: int) -> Tensor:
+        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        return F.avg_pool2d(self.images, shrink)
+
+    def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+        channels, height, width = self.images.shape[1:]
+        steps = torch.arange(side, device=self.images.device)
+        rows = (corners_px[..., 1, None] + steps)[..., :, None]  # (B, K, S, 1)
+        columns = (corners_px[..., 0, None] + steps)[..., None, :]  # (B, K, 1, S)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # (B, K, S, S)
+        flat = index.flatten(1)[:, None].expand(-1, channels, -1)
+        found = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
+        found = torch.where(inside[:, None], found, self.black[..., None])
+        return shrunk(found.transpose(1, 2), shrink)
+
+
+def shrunk(crops: Tensor, shrink: int) -> Tensor:
+    """Return the means of squares of crops (B, K, C, S, S): (B, K, C, S // shrink, S // shrink)."""
+    if shrink == 1:
+        return crops
+    return F.avg_pool2d(crops.flatten(0, 1), shrink).unflatten(0, crops.shape[:2])

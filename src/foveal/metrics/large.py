@@ -1,0 +1,118 @@
+"""The figures of a high-resolution model on large images, as `foveal evaluate` prints them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.data import LargeSet
+from foveal.errors import UserError
+from foveal.geometry import covered_share
+from foveal.metrics.efficiency import latency_ms, macs, parameters
+from foveal.metrics.looks import evaluating
+from foveal.models.high_res import Answer, HighResFocusNet
+
+
+def evaluate_large(
+    model: HighResFocusNet,
+    test: LargeSet,
+    *,
+    name: str | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return a model's figures on large images; all shares are fractions from 0 to 1.
+
+    Args:
+        model: its mode stays what it was.
+        test: labelled for all tasks of the model, which it was not trained on.
+        name: of the model; if not given, that of its kind.
+        batch_size: images in one forward pass; bounds the memory.
+        seed: of what is drawn at random.
+
+    Returns:
+        model, data, split, images, accuracy (of the main task; of a task of any number of classes
+        the share of images where all are right), with several tasks accuracy_TASK for each and
+        accuracy_mean, parameters, macs (of the thumbnail's convolutions and the patches'; the
+        means of squares are sums alone), evidence_fraction (thumbnail and patches),
+        latency_ms (median, one image in memory, one thread, the thumbnail made of it included),
+        random_focus_accuracy (each image read at another one's places), input_size and seed.
+
+    Raises:
+        UserError: no labels for a task of the model.
+    """
+    test = test.of(model.tasks)
+    if len(test.classes) != model.num_classes:
+        raise UserError(
+            f"The model knows {model.num_classes} classes, but {test.name} has {len(test.classes)}."
+        )
+    right, elsewhere, seen = [], [], []
+    with evaluating(model):
+        thumbnail = model.places(model.view(test.images, torch.arange(1))).thumbnail
+        places = torch.cat([_places(model, test, part) for part in _parts(test, batch_size)])
+        generator = torch.Generator().manual_seed(seed)
+        others = (torch.arange(len(test)) + _steps(len(test), generator)) % len(test)
+        for part in _parts(test, batch_size):
+            own = _answer(model, test, part, places[part])
+            right.append(_right(own, test, part))
+            elsewhere.append(_right(_answer(model, test, part, places[others[part]]), test, part))
+            seen.append(covered_share(own.keypoints, model.patch_size, test.images.size))
+    shares = torch.cat(right).float().mean(dim=0).tolist()  # (T,)
+    height, width = test.images.size
+    figures = {
+        "model": name or model.name,
+        "data": test.name,
+        "split": test.split,
+        "images": len(test),
+        "accuracy": shares[0],
+    }
+    if len(shares) > 1:
+        figures |= {f"accuracy_{task}": s for task, s in zip(model.tasks, shares, strict=True)}
+        figures["accuracy_mean"] = sum(shares) / len(shares)
+    return figures | {
+        "random_focus_accuracy": float(torch.cat(elsewhere)[:, 0].float().mean()),
+        "parameters": parameters(model),
+        "macs": macs(model, test.images.size),
+        "evidence_fraction": float(torch.cat(seen).mean())
+        + thumbnail[0, 0].numel() / (height * width),
+        "latency_ms": latency_ms(model, test.images.size),
+        "input_size": [height, width],
+        "seed": seed,
+    }
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (B,) whether answers (B, classes) are right.
+
+    Args:
+        logits: of one task.
+        labels: (B,) class numbers, or (B, classes) booleans, which must all be met.
+    """
+    if labels.dtype == torch.bool:
+        return ((logits > 0) == labels).all(dim=1)
+    return logits.argmax(dim=1) == labels
+
+
+def _parts(test: LargeSet, batch_size: int) -> tuple[Tensor, ...]:
+    return torch.arange(len(test)).split(batch_size)
+
+
+def _steps(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(1, max(count, 2), (count,), generator=generator)
+
+
+def _places(model: HighResFocusNet, test: LargeSet, part: Tensor) -> Tensor:
+    return model.places(model.view(test.images, part)).keypoints.cpu()
+
+
+def _answer(model: HighResFocusNet, test: LargeSet, part: Tensor, places: Tensor) -> Answer:
+    return model.answer(model.view(test.images, part), places.to(model.mean))
+
+
+def _right(found: Answer, test: LargeSet, part: Tensor) -> Tensor:
+    """Return whether each task's answer is right (B, T)."""
+    logits = found.logits.float().cpu()
+    answers = [
+        correct(logits[:, task], labels[part]) for task, labels in enumerate(test.labels.values())
+    ]
+    return torch.stack(answers, dim=1)

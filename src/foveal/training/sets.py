@@ -1,0 +1,102 @@
+"""The sets that a recipe trains on, and what a model is told of them."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from foveal.backbones import BACKBONES
+from foveal.data import ImageSet, LargeSet, load_images, load_large, with_masks
+from foveal.data.large import sample_px
+from foveal.detectors import DETECTORS
+from foveal.errors import UserError
+from foveal.models import MODELS, HighResFocusNet, PatchReconstructor
+from foveal.models.decoders import DECODERS
+from foveal.training.recipe import Recipe
+
+Sets = dict[str, ImageSet] | dict[str, LargeSet]
+
+
+def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
+    """Return the images to train and validate on, by `train` and `val`; large ones by `first` too.
+
+    Raises:
+        UserError: the data cannot be read, or the recipe asks of large images what they lack.
+    """
+    if recipe.model.get("name") == HighResFocusNet.name:
+        return _large_sets(recipe, source, data_dir)
+    data = recipe.data
+    sets = {
+        split: load_images(source, split, size=data.size, channels=data.channels, data_dir=data_dir)
+        for split in ("train", "val")
+    }
+    # Masks that a dataset brings along are a truth to measure by, not to train with.
+    sets = {split: replace(images, masks=None) for split, images in sets.items()}
+    if data.limit:
+        sets["train"] = sets["train"].few(data.limit, data.draw)
+    if data.masks:
+        sets["train"] = with_masks(sets["train"], source, data.masks)
+    return sets
+
+
+def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> dict[str, LargeSet]:
+    data, first = recipe.data, recipe.large.first
+    if data.size or data.channels or data.masks or recipe.training.recalibrate:
+        raise UserError(
+            "Large images are read as they are, and in part: leave out data.size, data.channels, "
+            "data.masks and training.recalibrate."
+        )
+    limit = data.limit
+    sets = {
+        "train": load_large(source, "train", limit=limit, data_dir=data_dir),
+        "val": load_large(source, "val", data_dir=data_dir),
+    }
+    if first:
+        sets["first"] = load_large(first, "train", limit=limit, data_dir=data_dir)
+    return sets
+
+
+def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any]:
+    """Return the recipe's model settings, completed by what the images are."""
+    if isinstance(images, LargeSet):
+        pixels, size = sample_px(images.images), None  # (M, C); any size will do
+    else:
+        sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
+        pixels, size = sample.movedim(1, -1).flatten(0, -2), list(images.images.shape[-2:])
+    channels = pixels.shape[1]
+    rebuilds = recipe.model.get("name") == PatchReconstructor.name
+    settings = {
+        **({} if rebuilds else {"num_classes": len(images.classes)}),
+        "inputs": {
+            "size": size,
+            "mean": _rounded(pixels.mean(dim=0)),
+            "std": _rounded(pixels.std(dim=0).clamp_min(1e-3)),
+            "classes": [] if rebuilds else list(images.classes),
+        },
+        **recipe.model,
+    }
+    # What sees the image is told its channels, where the recipe has not.
+    parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
+    given: dict[str, Any] = {"in_channels": channels, "size": size}
+    for part, known in parts.items():
+        if isinstance(settings.get(part), Mapping):
+            settings[part] = _completed(settings[part], known, given)
+    if isinstance(settings.get("decoder"), Mapping) and isinstance(settings["detector"], Mapping):
+        given |= {k: v for k, v in settings["detector"].items() if k == "keypoints"}
+        given |= {k: v for k, v in settings.items() if k == "patch_size"}
+        settings["decoder"] = _completed(settings["decoder"], DECODERS, given)
+    return _completed(settings, MODELS, {"in_channels": channels})
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def _completed(settings: dict[str, Any], known: Mapping[str, Any], given: dict[str, Any]) -> Any:
+    """Return settings with those given values that their kind takes and that they lack."""
+    kind = known.get(settings.get("name", ""))
+    takes = {} if kind is None else inspect.signature(kind).parameters
+    return {**{key: value for key, value in given.items() if key in takes}, **settings}
