@@ -11,7 +11,7 @@ from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
-    from foveal.models import HighResFocusNet, ImageClassifier
+    from foveal.models import HighResFocusNet, ImageClassifier, ImageModel
 
 Say = Callable[[str], None]
 
@@ -128,39 +128,61 @@ def explain_files(
     Raises:
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
-    from foveal.attribution import EXPLAINERS, OWN, explain_by
-    from foveal.data import read_image
+    from foveal.attribution import EXPLAINERS, OWN
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
         raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
-    size = network.inputs.size
     answers: list[dict[str, Any]] = []
     failed = 0
     names = _stems(paths)
     for path, stem in zip(paths, names, strict=True):
         try:
-            image = read_image(path, channels=network.in_channels)
-            if size and tuple(image.shape[-2:]) != size:
-                height, width = image.shape[-2:]
-                say(
-                    f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, "
-                    f"as {model} expects"
-                )
-                image = read_image(path, size=size, channels=network.in_channels)
+            explanation = _explained(network, path, method, model, say)
         except UserError as error:
             failed += 1
             say(f"{path}: {error}")
             answers.append({"path": str(path), "error": str(error)})
             continue
-        explanation = explain_by(network, image[None].float() / 255, method)
         answer = {"path": str(path), **explanation.to_dicts()[0]}
         if out is not None:
             answer["picture"] = str(_save(explanation, out, stem))
         answers.append(answer)
     return answers, failed
+
+
+def _explained(network: "ImageModel", path: Path, method: str, model: str, say: Say) -> Any:
+    """Return the explanation of one file; a high-resolution model reads it in part."""
+    from foveal.attribution import OWN, explain_by
+    from foveal.data import read_image
+    from foveal.models import HighResFocusNet
+
+    if isinstance(network, HighResFocusNet) and method == OWN:
+        return _explained_in_part(network, path, say)
+    size = network.inputs.size
+    image = read_image(path, channels=network.in_channels)
+    if size and tuple(image.shape[-2:]) != size:
+        height, width = image.shape[-2:]
+        say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
+        image = read_image(path, size=size, channels=network.in_channels)
+    return explain_by(network, image[None].float() / 255, method)
+
+
+def _explained_in_part(network: "HighResFocusNet", path: Path, say: Say) -> Any:
+    from foveal.data.lazy import LargeFiles
+
+    try:
+        files = LargeFiles([path], network.in_channels)
+        note = files.image(0).note
+        if note:
+            say(f"{path} {note}")
+        return network.explain_large(files)
+    except UserError as error:  # which names the file already
+        raise UserError(str(error).removeprefix(f"{path}: ")) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
