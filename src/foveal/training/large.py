@@ -16,8 +16,8 @@ from foveal.training.recipe import Recipe
 
 FACTORS = (2, 4, 8)  # by which the coarse detector's thumbnails are coarser in training
 
-# Of the coarse detector's loss. Nothing else trains that detector, and Adam's steps are as large for
-# it as for others; but its gradient is large too, and must not use up what clipping leaves.
+# Weight of the coarse detector's loss. Nothing else trains that detector, and Adam makes up for the
+# weight; but its gradient is large, and must not use up what clipping leaves for the others.
 COARSE = 0.01
 
 
