@@ -78,6 +78,13 @@ def decode(
     source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
 ) -> Tensor:
     """Do as `read_image` does, for threads: arguments unchecked, warnings not held back."""
+    return decode_sized(source, size, channels)[0]
+
+
+def decode_sized(
+    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Return what `decode` does, and the height and width in pixels that the image had before."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
         with Image.open(file) as image:
@@ -110,7 +117,9 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> Tensor:
+def _decode(
+    image: Image.Image, size: tuple[int, int] | None, channels: int | None
+) -> tuple[Tensor, tuple[int, int]]:
     image.seek(0)
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -118,10 +127,12 @@ def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | No
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
-    if size is not None and (image.height, image.width) != size:
+    before = image.height, image.width
+    if size is not None and before != size:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    grey = pixels.ndim == 2
+    return pixels[None] if grey else pixels.permute(2, 0, 1).contiguous(), before
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
