@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,26 +23,26 @@ from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
 from foveal.models import ImageClassifier, build_model
 
-# Actors that take every CPU leave none to the readers, and nothing ever moves: on the smallest
-# cluster of two CPUs, two actors and four readers fit.
-_READER_CPUS, _ACTOR_CPUS = 0.25, 0.5
+# Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
+# small cluster, and with half ones when nodes die and their actors start again on those left. So
+# readers ask for none, and their number is bounded.
+_READER_CPUS, _ACTOR_CPUS = 0, 0.5
 _READER_THREADS = 4  # that wait for a disk or an object store
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new way, of which it would warn
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 _SECONDS = 10  # until a cluster is taken for not there
 
 
-def predict_on_ray(
-    network: ImageClassifier, job: Job, shards: Iterable[int], address: str | None = None
-) -> Iterator[Batch]:
-    """Yield the predicted batches of shards, in the order in which they are done.
-
-    Ray runs readers and actors again that die, on whatever node is left, and computes again what
-    a dead node held; what has reached this process is safe.
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Be connected to a Ray cluster while the block runs.
 
     Args:
-        network: in evaluation mode, on the CPU; each actor gets a copy of it.
-        job: what to predict.
-        shards: numbers.
-        address: of the cluster, `auto` or `HOST:PORT`; None starts Ray on this machine alone.
+        address: of the cluster, `auto` or `HOST:PORT`; None starts Ray on this machine alone, where
+            RAY_ADDRESS names no other.
 
     Raises:
         UserError: Ray is not installed, there is no such cluster, or it gives up.
@@ -55,7 +56,7 @@ def predict_on_ray(
     if own:
         _connect(address)
     try:
-        yield from _stream(network, job, shards)
+        yield
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -69,8 +70,8 @@ def predict_on_ray(
 def _connect(address: str | None) -> None:
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     if address and ":" in address and "://" not in address:
         _check_reachable(address)
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
@@ -93,7 +94,20 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def _stream(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+def predict_on_ray(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+    """Yield the predicted batches of shards, in the order in which they are done.
+
+    Ray runs readers and actors again that die, on whatever node is left, and computes again what
+    a dead node held; what has reached this process is safe.
+
+    Args:
+        network: in evaluation mode, on the CPU; each actor gets a copy of it.
+        job: what to predict.
+        shards: numbers.
+
+    Raises:
+        UserError: the cluster has no GPU, and one is asked for.
+    """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -102,8 +116,11 @@ def _stream(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterat
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     weights = {name: value.numpy() for name, value in network.cpu().state_dict().items()}
-    gpus = 1 if job.device == "cuda" else 0
-    count = job.workers or _workers(gpus)
+    cpus, gpus = (int(ray.cluster_resources().get(what, 0)) for what in ("CPU", "GPU"))
+    if job.device == "cuda" and not gpus:
+        raise UserError("The Ray cluster has no GPU: give --device cpu.")
+    device = "cuda" if gpus and job.device != "cpu" else "cpu"
+    count = job.workers or max(1, cpus if device == "cpu" else gpus)
     batches = (
         ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
         .map_batches(
@@ -111,31 +128,21 @@ def _stream(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterat
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=_READER_CPUS,
+            concurrency=max(1, cpus),
         )
         .map_batches(
             _Predictor,
             fn_constructor_args=(network.settings(), ray.put(weights)),
-            fn_constructor_kwargs={"model": job.model, "device": job.device, "draws": job.explain},
+            fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
             num_cpus=_ACTOR_CPUS,
-            num_gpus=gpus,
+            num_gpus=int(device == "cuda"),
         )
     )
     for row in batches.iter_rows():
         yield _unpacked(row)
-
-
-def _workers(gpus: int) -> int:
-    """Return how many models a cluster can hold, one a CPU or one a GPU."""
-    import ray
-
-    found = ray.cluster_resources()
-    count = int(found.get("GPU" if gpus else "CPU", 0))
-    if gpus and not count:
-        raise UserError("The Ray cluster has no GPU: give --device cpu.")
-    return max(1, count)
 
 
 def _shard_row(job: Job, shard: int) -> pa.Table:

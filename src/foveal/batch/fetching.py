@@ -33,27 +33,28 @@ def _read(path: str) -> bytes:
 
 def _cells(path: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
     """Yield what returns the bytes of each of the rows, which are in ascending order."""
-    left = iter(rows)
+    given = 0
     try:
-        yield from _stored(path, left)
+        for read in _stored(path, rows):
+            yield read
+            given += 1
         reason = "there is no such row any more"
     except Exception as error:  # Arrow's, the file system's or the store's
         reason = f"the Parquet file cannot be read: {' '.join(str(error).split())[:120]}"
-    yield from (partial(_refuse, reason) for _ in left)
+    yield from (partial(_refuse, reason) for _ in rows[given:])
 
 
-def _stored(path: str, rows: Iterator[int]) -> Iterator[Callable[[], bytes]]:
-    """Yield as `_cells` does as long as the file goes, taking from `rows` what is yielded."""
+def _stored(path: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
+    """Yield as `_cells` does as far as the file goes."""
     import pyarrow.parquet as pq
 
-    wanted = next(rows, None)
+    wanted = set(rows)
     with open_file(path) as file, pq.ParquetFile(file) as shard:
         column = next(name for name in IMAGE_COLUMNS if name in shard.schema_arrow.names)
-        for number, cell in _from(shard, column, wanted or 0):
-            if number == wanted:
+        for number, cell in _from(shard, column, rows[0]):
+            if number in wanted:
                 yield partial(_bytes_of, cell)
-                wanted = next(rows, None)
-            if wanted is None:
+            if number >= rows[-1]:
                 return
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from foveal.batch.decoding import Shape
 from foveal.batch.listing import Listing
+from foveal.models import ImageClassifier
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Job:
         listing: of the images.
         batch_size: images in one forward pass.
         explain: draw a picture of each image.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `auto`, which takes GPUs where there are any.
         workers: models at work at a time; None for as many as there are CPUs or GPUs.
     """
 
@@ -28,7 +29,7 @@ class Job:
     listing: Listing
     batch_size: int
     explain: bool = False
-    device: str = "cpu"
+    device: str = "auto"
     workers: int | None = None
 
 
@@ -42,7 +43,9 @@ class Batch:
     pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
-Engine = Callable[[Job, Iterable[int]], Iterator[Batch]]  # yields the batches of the shards
+Engine = Callable[
+    [ImageClassifier, Job, Iterable[int]], Iterator[Batch]
+]  # yields the batches of the shards
 
 
 def batches_of(job: Job, shard: int) -> int:

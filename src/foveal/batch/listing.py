@@ -60,19 +60,18 @@ class Listing:
 
 
 def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
-    """Write a listing, whole or not at all, one shard in memory at a time.
+    """Write a listing, with one shard in memory at a time.
 
     Returns:
         The SHA-256 of all names in their order.
     """
-    partial, digest = path.with_name(path.name + ".partial"), hashlib.sha256()
-    with pq.ParquetWriter(partial, _SCHEMA, compression="zstd") as writer:
+    digest = hashlib.sha256()
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for part in _cut(items, shard_size):
             for item in part:
                 digest.update(os.fsencode(item.name) + b"\n")
             columns = [[item.path for item in part], [item.row for item in part]]
             writer.write_table(pa.table(columns, schema=_SCHEMA), row_group_size=len(part))
-    os.replace(partial, path)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from foveal.batch.decoding import Decoding, decode_ahead
 from foveal.batch.job import Batch, Job
 from foveal.batch.rows import draw, predict_batch
 from foveal.data.reading import without_warnings
+from foveal.errors import UserError
 from foveal.models import ImageClassifier
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted
@@ -30,10 +31,13 @@ def predict_here(network: ImageClassifier, job: Job, shards: Iterable[int]) -> I
         network: in evaluation mode, on the CPU.
         job: what to predict.
         shards: numbers.
+
+    Raises:
+        UserError: a GPU is asked for, and there is none.
     """
-    cpus = cpu_count()
-    workers = job.workers or (cpus if job.device == "cpu" else _GPU_WORKERS)
-    network = network.to(job.device)
+    cpus, device = cpu_count(), _device(job.device)
+    workers = job.workers or (cpus if device == "cpu" else _GPU_WORKERS)
+    network = network.to(device)
     ahead = 2 * workers
     waiting: deque[Future[Batch]] = deque()
     remote = any("://" in item.path for item in job.listing.items(0)[:1])
@@ -68,6 +72,13 @@ def _decodings(
 def _run(network: ImageClassifier, job: Job, shard: int, index: int, decoding: Decoding) -> Batch:
     chosen = draw if job.explain else None
     return Batch(shard, index, *predict_batch(network, job.model, decoding.result(), chosen))
+
+
+def _device(device: str) -> str:
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise UserError("There is no GPU that torch can use here: give --device cpu.")
+    return device if device != "auto" else "cuda" if cuda else "cpu"
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Output:
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Write what the run is; from now on the folder can be resumed."""
         path = self.folder / _MANIFEST
-        with self._writing(path) as partial:
+        with self.writing(path) as partial:
             partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
     def part(self, shard: int, shards: int) -> Path:
@@ -173,7 +173,7 @@ class Output:
         resized = rows.column("resized").to_pylist().count(True)
         tally = Tally(len(rows), errors, resized)
         path = self.part(shard, shards)
-        with self._writing(path) as partial:
+        with self.writing(path) as partial:
             pq.write_table(_marked(rows, manifest, tally), partial, compression="zstd")
         return tally
 
@@ -182,7 +182,7 @@ class Output:
         names: list[str | None] = [None] * len(rows)
         for index, picture in pictures.items():
             path = folder / f"{index:05d}.png"
-            with self._writing(path) as partial:
+            with self.writing(path) as partial:
                 partial.write_bytes(picture)
             names[index] = str(path.relative_to(self.out.parent if self.one_file else self.out))
         place = SCHEMA.get_field_index("picture")
@@ -199,7 +199,7 @@ class Output:
         merged = self.folder / "whole.parquet"
         schema = _marked(SCHEMA.empty_table(), manifest, tally).schema
         with (
-            self._writing(merged) as partial,
+            self.writing(merged) as partial,
             pq.ParquetWriter(partial, schema, compression="zstd") as writer,
         ):
             for shard in range(len(counts)):
@@ -211,7 +211,7 @@ class Output:
         shutil.rmtree(self.folder)
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[Path]:
+    def writing(self, path: Path) -> Iterator[Path]:
         """Yield the path to write to, which takes the place of `path` once it is on the disk."""
         partial = path.with_name(path.name + ".partial")
         try:

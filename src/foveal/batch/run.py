@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from foveal import __version__, zoo
 from foveal.batch.decoding import Shape
-from foveal.batch.job import Batch, Job, whole_shards
+from foveal.batch.job import Batch, Engine, Job, whole_shards
 from foveal.batch.listing import Listing, write_listing
 from foveal.batch.output import Output, Tally
 from foveal.batch.source import list_items
@@ -96,7 +94,7 @@ def predict(
         "shard_size": shard_size,
         "explain": explain,
     }
-    with output.locked():
+    with _session(engine, address), output.locked():
         manifest = output.manifest()
         if manifest is None:
             manifest = _begin(output, str(source), settings, network)
@@ -110,10 +108,10 @@ def predict(
             Listing.open(output.listing),
             settings["batch_size"],
             explain,
-            _device(device),
+            device,
             workers,
         )
-        run = partial(_engine(engine, address), network, job)
+        run = partial(_engine(engine), network, job)
         tally, new = _run(run, job, output, manifest, bar)
     return _predicted(output, tally, new, size, started)
 
@@ -163,7 +161,8 @@ def _begin(
     output: Output, source: str, settings: dict[str, Any], network: ImageClassifier
 ) -> dict[str, Any]:
     """List the source and write the manifest of a new run."""
-    digest = write_listing(list_items(source), output.listing, settings["shard_size"])
+    with output.writing(output.listing) as partial_listing:
+        digest = write_listing(list_items(source), partial_listing, settings["shard_size"])
     images = len(Listing.open(output.listing))
     if not images:
         raise UserError(f"{source} holds no images: nothing to predict.")
@@ -191,21 +190,23 @@ def _check_same(
             )
 
 
-def _device(device: str) -> str:
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise UserError("There is no GPU that torch can use here: give --device cpu.")
-    return device if device != "auto" else "cuda" if cuda else "cpu"
+def _session(engine: str, address: str | None) -> AbstractContextManager[None]:
+    """Return what holds while a run goes on; a cluster that is not there is known before it."""
+    if engine == "local":
+        return nullcontext()
+    from foveal.batch.cluster import connected
+
+    return connected(address)
 
 
-def _engine(engine: str, address: str | None) -> Callable[..., Iterator[Batch]]:
+def _engine(engine: str) -> Engine:
     if engine == "local":
         from foveal.batch.local import predict_here
 
         return predict_here
     from foveal.batch.cluster import predict_on_ray
 
-    return partial(predict_on_ray, address=address)
+    return predict_on_ray
 
 
 def _run(
@@ -223,7 +224,6 @@ def _run(
     before = tally.images
     shown = bar("images", len(job.listing), before) if bar else nullcontext(lambda _: None)
     with shown as advance:
-        # Nothing is started where nothing is left: not a cluster either.
         for shard, rows, pictures in whole_shards(
             job, _told(engine(left), advance) if left else ()
         ):
