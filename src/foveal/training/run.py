@@ -7,15 +7,16 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foveal.backbones import BACKBONES, WhiteningConv
+from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, load_images, with_masks
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError, unknown_name
@@ -29,7 +30,19 @@ from foveal.models import (
 )
 from foveal.models.decoders import DECODERS
 from foveal.training.batches import Batches
+from foveal.training.distributed import (
+    Devices,
+    check_batch,
+    forget_shared_images,
+    is_first_process,
+    shared_images,
+    synchronise,
+)
+from foveal.training.first_weights import take_first_weights, whiten
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
+
+if TYPE_CHECKING:
+    from lightning import Callback
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
@@ -42,8 +55,12 @@ def train(
     data_dir: str | Path | None = None,
     resume: bool = False,
     devices: str | int = "auto",
+    nodes: int = 1,
+    strategy: str = "auto",
+    sync_norm: bool = False,
     precision: str = "32-true",
     progress: bool = True,
+    callbacks: "Sequence[Callback]" = (),
 ) -> Path:
     """Train a recipe and write the model, its curves and its card into a run folder.
 
@@ -54,22 +71,37 @@ def train(
         data: a dataset or folder in place of the recipe's.
         data_dir: where named datasets lie.
         resume: go on from the last checkpoint of the folder, if it has one.
-        devices: how many, as Lightning takes it.
+        devices: how many of each machine, as Lightning takes it.
+        nodes: machines.
+        strategy: `auto`, `ddp` or `fsdp`.
+        sync_norm: batch normalisation takes the statistics of all processes' images.
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
+        callbacks: Lightning's, beside those of every run.
 
     Returns:
         The run folder.
 
     Raises:
         UserError: the folder holds a run already and `resume` is not given, the data cannot be
-            read, the precision is unknown, or the loss is no longer a number.
+            read, the precision or strategy is unknown, the batch cannot be shared evenly by the
+            processes, or the loss is no longer a number.
     """
+    machines = Devices(devices, nodes, strategy, sync_norm)
+    check_batch(recipe.training.batch_size, machines.processes)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     keep_freed_memory()
     out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
-    source = data or recipe.data.name
+    load = partial(_load, recipe, data or recipe.data.name, data_dir)
+    sets = shared_images(load, out, machines.processes)
+    try:
+        return _train(recipe, out, sets, resume, machines, precision, progress, callbacks)
+    finally:
+        forget_shared_images(out)
+
+
+def _load(recipe: Recipe, source: str, data_dir: str | Path | None) -> dict[str, ImageSet]:
     sets = {
         split: load_images(
             source, split, size=recipe.data.size, channels=recipe.data.channels, data_dir=data_dir
@@ -82,19 +114,36 @@ def train(
         sets["train"] = sets["train"].few(recipe.data.limit, recipe.data.draw)
     if recipe.data.masks:
         sets["train"] = with_masks(sets["train"], source, recipe.data.masks)
+    return sets
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    sets: dict[str, ImageSet],
+    resume: bool,
+    machines: Devices,
+    precision: str,
+    progress: bool,
+    callbacks: "Sequence[Callback]",
+) -> Path:
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
     if recipe.data.masks and not isinstance(model, AttentionModel):
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
-    _whiten(model, sets["train"])
-    _start(model, recipe)
+    whiten(model, sets["train"])
+    take_first_weights(model, recipe)
+    if machines.sync_norm:
+        synchronise(model)
     started = time.perf_counter()
-    best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
+    best = _fit(model, recipe, sets, out, resume, machines, precision, progress, callbacks)
     seconds = time.perf_counter() - started
     if not is_first_process():
         return out
+    # A model of its own: a strategy may have cut up the one that was trained.
+    model = build_model(model.settings())
     state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
     model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
@@ -113,11 +162,6 @@ def train(
     }
     write_json(card, out / "card.json")
     return out
-
-
-def is_first_process() -> bool:
-    """Return whether this process writes the run; Lightning starts the same command for others."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def model_settings(recipe: Recipe, images: ImageSet) -> dict[str, Any]:
@@ -153,43 +197,6 @@ def _completed(settings: dict[str, Any], known: Mapping[str, Any], given: dict[s
     kind = known.get(settings.get("name", ""))
     takes = {} if kind is None else inspect.signature(kind).parameters
     return {**{key: value for key, value in given.items() if key in takes}, **settings}
-
-
-def _start(model: ImageModel, recipe: Recipe) -> None:
-    """Take over the recipe's first weights, and freeze what it does not train."""
-    from foveal import zoo
-
-    if recipe.training.start:
-        theirs = zoo.load(recipe.training.start).state_dict()
-        ours = model.state_dict()
-        parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
-        shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
-        expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
-        if not shared or {key: value.shape for key, value in shared.items()} != expected:
-            raise UserError(
-                f"{recipe.training.start} has no weights that fit this model: its parts named alike"
-                f" ({', '.join(sorted(parts)) or 'none'}) must be built alike."
-            )
-        model.load_state_dict(shared, strict=False)
-    if recipe.training.freeze:
-        if recipe.training.recalibrate:
-            raise UserError(
-                "training.recalibrate would measure the frozen part anew: set it to 0, or freeze "
-                "nothing."
-            )
-        part = getattr(model, recipe.training.freeze, None)
-        if not isinstance(part, torch.nn.Module):
-            names = [name for name, _ in model.named_children()]
-            raise unknown_name("part to freeze", recipe.training.freeze, names)
-        part.requires_grad_(False).eval()
-
-
-def _whiten(model: ImageModel, images: ImageSet) -> None:
-    """Set the filters of a whitening first layer, if the model has one."""
-    for layer in model.modules():
-        if isinstance(layer, WhiteningConv):
-            some = images.images[:: max(1, len(images) // 5_000)].float() / 255
-            layer.fit((some - model.mean) / model.std)
 
 
 def versions() -> dict[str, Any]:
@@ -243,9 +250,10 @@ def _fit(
     sets: dict[str, ImageSet],
     out: Path,
     resume: bool,
-    devices: str | int,
+    machines: Devices,
     precision: str,
     progress: bool,
+    beside: "Sequence[Callback]",
 ) -> dict[str, Any]:
     """Run Lightning; return path, epoch and validation figures of the weights to keep."""
     import lightning as L
@@ -278,10 +286,12 @@ def _fit(
         callbacks, best, curve = run_callbacks(out, module, progress, average)
         trainer = L.Trainer(
             max_epochs=training.epochs,
-            devices=devices,
+            devices=machines.count,
+            num_nodes=machines.nodes,
+            strategy=machines.strategy,
             precision=precision,  # type: ignore[arg-type]
             logger=loggers(out),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *beside],
             # What steps by hand clips by hand.
             gradient_clip_val=(training.clip or None) if module.automatic_optimization else None,
             enable_model_summary=False,
