@@ -33,15 +33,16 @@ from foveal.training import load_recipe, train
 class First(Callback):
     def on_after_backward(self, trainer, module):
         if trainer.global_step == 0 and trainer.is_global_zero:
-            found = {n: p.grad.contiguous() for n, p in module.model.named_parameters() if p.grad is not None}
+            weights = [(n, p) for n, p in module.model.named_parameters() if p.grad is not None]
+            found = {name: weight.grad.contiguous() for name, weight in weights}
             save_file(found, sys.argv[1] + ".gradients")
 
-recipe = load_recipe("mnist-5k-focus", sys.argv[3:])
-train(recipe, sys.argv[1], devices=int(sys.argv[2]), sync_norm=True, progress=False,
+recipe = load_recipe("mnist-cnn", sys.argv[3:])
+train(recipe, sys.argv[1], data="mnist-5k", devices=int(sys.argv[2]), sync_norm=True, progress=False,
       callbacks=[First()])
 """
 # Augmentation and jitter are drawn by each process for itself; without them the two are alike.
-_OVERRIDES = ["augment.shift=0", "augment.rotate=0", "augment.scale=0", "epochs=5"]
+_OVERRIDES = ["augment.shift=0", "augment.rotate=0", "augment.scale=0", "epochs=2"]
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         # Around the mean, in a second round: less is lost than by the mean of squares.
         variance = collective.all_reduce(centred.square().sum(dim=(0, 2, 3))) / total[-1]
-        self._remember(mean.detach(), variance.detach(), float(total[-1]))
+        self._remember(mean.detach(), variance.detach(), float(total[-1].detach()))
         scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
