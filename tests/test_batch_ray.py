@@ -66,7 +66,7 @@ def model(tmp_path_factory) -> Path:
         "name": "cnn",
         "widths": [24, 32],
         "num_classes": 10,
-        "inputs": {"size": [192, 192]},
+        "inputs": {"size": [96, 96]},
     }
     build_model(settings).eval().save_weights(folder)
     return folder

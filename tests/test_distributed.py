@@ -38,8 +38,8 @@ class First(Callback):
             save_file(found, sys.argv[1] + ".gradients")
 
 recipe = load_recipe("mnist-cnn", sys.argv[3:])
-train(recipe, sys.argv[1], data="mnist-5k", devices=int(sys.argv[2]), sync_norm=True, progress=False,
-      callbacks=[First()])
+train(recipe, sys.argv[1], data="mnist-5k", devices=int(sys.argv[2]), sync_norm=True,
+      progress=False, callbacks=[First()])
 """
 # Augmentation and jitter are drawn by each process for itself; without them the two are alike.
 _OVERRIDES = ["augment.shift=0", "augment.rotate=0", "augment.scale=0", "epochs=2"]
