@@ -210,8 +210,16 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
         with pytest.raises(UserError, match=message):
             predict("mnist-focus", source, out, **options)
         assert not out.exists()
+    (tmp_path / "model").mkdir()
+    rebuilds = {
+        "name": "reconstructor",
+        "detector": {"name": "heatmap", "keypoints": 3},
+        "decoder": {"name": "conv", "in_channels": 1},
+        "patch_size": 5,
+    }
+    build_model(rebuilds).eval().save_weights(tmp_path / "model")
     with pytest.raises(UserError, match="names no classes"):
-        predict("mnist-saliency", digits, out)
+        predict(tmp_path / "model", digits, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to"):
         predict("mnist-focus", digits, tmp_path / "file" / "out")

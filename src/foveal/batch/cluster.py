@@ -72,11 +72,15 @@ def _connect(address: str | None) -> None:
 
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    # Ray would also join whatever cluster was last started on this machine.
+    address = address or os.environ.get("RAY_ADDRESS")
     if address and ":" in address and "://" not in address:
         _check_reachable(address)
     options: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"Cannot reach the Ray cluster {address or ''}: {reason}") from None
