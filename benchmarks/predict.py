@@ -151,6 +151,7 @@ def main() -> None:
             "images_per_cpu_second": per_cpu,
             "local_share_of_slower": rates["local"] / slower,
         }
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
         if options.ray:
             took = measure_ray(folder, few, Path(scratch))
             more = took["all"][0] - took["few"][0]

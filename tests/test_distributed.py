@@ -23,45 +23,66 @@ from foveal.training.distributed import (
     synchronise,
 )
 
-# Trains and keeps what the first step's gradients were, once they are averaged.
+# Keeps the first step's gradients, once they are averaged. With `double`, in double precision: in
+# single, torch's own batch normalisation is some per cent off on digits' flat background.
 _TRAIN = """
 import sys
 from lightning import Callback
 from safetensors.torch import save_file
 from foveal.training import load_recipe, train
+from foveal.training.module import RecipeModule
 
 class First(Callback):
+    def setup(self, trainer, module, stage):
+        module.double()
+
     def on_after_backward(self, trainer, module):
         if trainer.global_step == 0 and trainer.is_global_zero:
             weights = [(n, p) for n, p in module.model.named_parameters() if p.grad is not None]
             found = {name: weight.grad.contiguous() for name, weight in weights}
             save_file(found, sys.argv[1] + ".gradients")
 
-recipe = load_recipe("mnist-cnn", sys.argv[3:])
-train(recipe, sys.argv[1], data="mnist-5k", devices=int(sys.argv[2]), sync_norm=True,
-      progress=False, callbacks=[First()])
+out, devices, precision, *overrides = sys.argv[1:]
+if precision == "double":
+    RecipeModule.floats = staticmethod(lambda images: images.double() / 255)
+train(load_recipe("mnist-cnn", overrides), out, data="mnist-5k", devices=int(devices),
+      sync_norm=True, progress=False, callbacks=[First()] if precision == "double" else [])
 """
-# Augmentation and jitter are drawn by each process for itself; without them the two are alike.
-_OVERRIDES = ["augment.shift=0", "augment.rotate=0", "augment.scale=0", "epochs=2"]
+# Augmentation is drawn by each process for itself; without it the two are alike.
+_ALIKE = ["augment.shift=0", "augment.rotate=0", "augment.scale=0"]
+
+
+def by_one_and_by_two(folder: Path, precision: str, *overrides: str) -> list[Path]:
+    """Train by one process and by two; return the run folders."""
+    script, runs = folder / "train.py", [folder / "1", folder / "2"]
+    script.write_text(_TRAIN)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    for run in runs:
+        command = [sys.executable, str(script), str(run), run.name, precision]
+        ended = subprocess.run(
+            [*command, *_ALIKE, *overrides], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+    return runs
+
+
+@pytest.mark.slow
+def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
+    small = ["model.widths=[4, 8, 8]", "epochs=1", "data.limit=400"]
+    runs = by_one_and_by_two(tmp_path, "double", *small)
+    one, two = (load_file(f"{run}.gradients") for run in runs)
+    assert set(one) == set(two)
+    assert max(float(gradient.abs().max()) for gradient in one.values()) > 0.01
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, atol=1e-8, rtol=0)
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(_TRAIN)
-    for devices in ("1", "2"):
-        command = [sys.executable, str(script), str(tmp_path / devices), devices, *_OVERRIDES]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr[-2000:]
-    one, two = (load_file(tmp_path / f"{devices}.gradients") for devices in "12")
-    assert set(one) == set(two)
-    assert max(float(gradient.abs().max()) for gradient in one.values()) > 0.01
-    for name, gradient in one.items():
-        torch.testing.assert_close(two[name], gradient, atol=1e-5, rtol=0, msg=name)
-    reached = [json.loads((tmp_path / d / "card.json").read_text())["val_accuracy"] for d in "12"]
-    assert reached[0] > 0.8
-    assert abs(reached[0] - reached[1]) <= 0.005
+    runs = by_one_and_by_two(tmp_path, "single", "epochs=2")
+    one, two = (json.loads((run / "card.json").read_text())["val_accuracy"] for run in runs)
+    assert one > 0.8
+    assert abs(one - two) <= 0.005
     assert not (tmp_path / "2" / "images.safetensors").exists()
 
 

@@ -151,7 +151,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """Normalise this process' part (B, C, H, W) of a batch."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(images)
-        values = images.float()
+        values = images.double() if images.dtype == torch.float64 else images.float()
         count = torch.full_like(values[:1, 0, :1, 0].flatten(), values[:, 0].numel())
         total = collective.all_reduce(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean = total[:-1] / total[-1]  # (C,)
