@@ -22,6 +22,7 @@ _LAZY = {
     "load": "foveal.zoo",
     "load_images": "foveal.data",
     "load_recipe": "foveal.training",
+    "predict": "foveal.batch",
     "train": "foveal.training",
 }
 _MODULES = ("attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo")
@@ -29,6 +30,7 @@ _MODULES = ("attribution", "data", "detectors", "geometry", "metrics", "models",
 if TYPE_CHECKING:
     from foveal import attribution, data, detectors, geometry, metrics, models, plotting, zoo
     from foveal.attribution import attribute
+    from foveal.batch import predict
     from foveal.data import load_images
     from foveal.errors import UserError
     from foveal.explanation import Explanation
@@ -67,6 +69,7 @@ __all__ = [
     "metrics",
     "models",
     "plotting",
+    "predict",
     "train",
     "zoo",
 ]

@@ -144,6 +144,32 @@ class Explanation:
             )
         return coverage(self.keypoints, self.patch_size, self.size, self.scales)
 
+    @property
+    def peaks(self) -> Tensor:
+        """(B, M, 3): x and y in grid units where each map is greatest, and how great it is there.
+
+        How great is in times the even share. A cell of a coarse map covers many pixels: the middle
+        of those is the place. Of several places that are equally great it is the first, row by row.
+
+        Raises:
+            ValueError: there are no maps.
+        """
+        if self.maps is None:
+            raise ValueError("This explanation has no maps, so they have no peaks.")
+        height, width = self.size
+        maps = self.maps.float()
+        top = maps.amax(dim=(-2, -1))  # (B, M)
+        greatest = maps == top[..., None, None]
+        first = (greatest.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
+        row, column = first // width, first % width
+        across = greatest.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
+        down = greatest.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
+        x_px = column + (_run(across, column) - 1) / 2
+        y_px = row + (_run(down, row) - 1) / 2
+        places = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
+        times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
+        return torch.cat([places, times[..., None]], dim=-1)
+
     def top_evidence(self, share: float) -> Tensor:
         """Return the evidence (B, H, W), of maps the top `share` of the pixels by their heat.
 
@@ -170,7 +196,7 @@ class Explanation:
             places = self._keypoint_dicts(self.keypoints, self.patch_size)
             parts.append([{"patch_size_px": self.patch_size, "keypoints": one} for one in places])
         if self.maps is not None:
-            parts.append([{"attention": self._peak_dicts(maps)} for maps in self.maps])
+            parts.append([{"attention": self._peak_dicts(peaks)} for peaks in self.peaks])
         return [
             {key: value for part in one for key, value in part.items()}
             for one in zip(*parts, strict=True)
@@ -205,24 +231,19 @@ class Explanation:
                 answer["rebuilding_mse"] = error
         return answers
 
-    def _peak_dicts(self, maps: Tensor) -> list[dict[str, float]]:
-        """Return where each of one image's maps (M, H, W) is greatest, and how great it is.
-
-        A cell of a coarse map covers many pixels: the middle of those is the place. Of several
-        places that are equally great it is the first, row by row.
-        """
-        peaks = []
-        for heat in maps:
-            greatest = heat == heat.max()
-            row, column = (int(i) for i in greatest.nonzero()[0])
-            width = int(greatest[row, column:].int().cumprod(dim=0).sum())
-            height = int(greatest[row:, column].int().cumprod(dim=0).sum())
-            place_px = torch.tensor([column + (width - 1) / 2, row + (height - 1) / 2])
-            x, y = from_px(place_px, self.size).tolist()
-            times = float(heat.max() / heat.mean().clamp_min(1e-12))
-            x_px, y_px = (round(float(v), 3) for v in place_px)
-            peaks.append({"x": x, "y": y, "x_px": x_px, "y_px": y_px, "times_even_share": times})
-        return peaks
+    def _peak_dicts(self, peaks: Tensor) -> list[dict[str, float]]:
+        """Return one image's peaks (M, 3) as plain values."""
+        places_px = to_px(peaks[:, :2], self.size)
+        return [
+            {
+                "x": float(x),
+                "y": float(y),
+                "x_px": round(float(px[0]), 3),
+                "y_px": round(float(px[1]), 3),
+                "times_even_share": float(times),
+            }
+            for (x, y, times), px in zip(peaks, places_px, strict=True)
+        ]
 
     def _keypoint_dicts(self, keypoints: Tensor, patch_size: int) -> list[list[dict[str, Any]]]:
         """Return for each image where its keypoints (B, K, 2) and patches lie."""
@@ -292,6 +313,12 @@ class Explanation:
             if isinstance(getattr(parts[0], f.name), Tensor)
         }
         return replace(parts[0], **joined)
+
+
+def _run(marks: Tensor, first: Tensor) -> Tensor:
+    """Return how many marks (B, M, L) in a row are set from the place `first` (B, M) on."""
+    before = torch.arange(marks.shape[-1]) < first[..., None]
+    return (marks | before).int().cumprod(dim=-1).sum(dim=-1) - first
 
 
 def ranks(heat: Tensor) -> Tensor:

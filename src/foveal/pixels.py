@@ -47,7 +47,15 @@ def read_pixels(
     with _opened(source, max_pixels, formats) as image:
         if coarser > 1:
             image.draft(None, (image.width // coarser, image.height // coarser))
-        return _decode(image, size, channels, crop)
+        return _decode(image, size, channels, crop)[0]
+
+
+def read_sized(
+    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return what `read_pixels` does, and the height and width that the image had before."""
+    with _opened(source, MAX_PIXELS, None) as image:
+        return _decode(image, size, channels, crop=False)
 
 
 class Header(NamedTuple):
@@ -116,7 +124,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 def _decode(
     image: Image.Image, size: tuple[int, int] | None, channels: int | None, crop: bool
-) -> np.ndarray:
+) -> tuple[np.ndarray, tuple[int, int]]:
     image.seek(0)
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -124,13 +132,14 @@ def _decode(
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
-    if size is not None and (image.height, image.width) != size:
+    before = image.height, image.width
+    if size is not None and before != size:
         wanted = (size[1], size[0])
         if crop:
             image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
         else:
             image = image.resize(wanted, Image.Resampling.BILINEAR)
-    return np.array(image, dtype=np.uint8)
+    return np.array(image, dtype=np.uint8), before
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -17,3 +17,34 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, steps: bar.update(
             task, description=what, completed=done, total=steps
         )
+
+
+@contextmanager
+def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left while the block runs; call what it yields with steps done.
+
+    Args:
+        what: is counted, such as `images`.
+        total: steps.
+        done: steps that were done before.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s")
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda steps: bar.advance(task, steps)

@@ -6,9 +6,11 @@ from foveal.cli.app import app, main
 from foveal.cli import (  # isort: skip
     demo,
     train,
+    sweep,
     evaluate,
     explain,
     compare,
+    predict,
     export,
     serve,
     models,
@@ -23,6 +25,8 @@ __all__ = [
     "export",
     "main",
     "models",
+    "predict",
     "serve",
+    "sweep",
     "train",
 ]

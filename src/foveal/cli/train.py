@@ -19,7 +19,12 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
     data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
-    devices: Annotated[str, typer.Option(help="How many devices, or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many of each machine, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+    sync_norm: Annotated[
+        bool, typer.Option("--sync-norm", help="Normalise over all processes' images.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -40,6 +45,9 @@ def train(
         data_dir=data_dir,
         resume=resume,
         devices=devices if devices == "auto" else int(devices),
+        nodes=nodes,
+        strategy=strategy,
+        sync_norm=sync_norm,
         precision=precision,
         progress=not quiet,
     )

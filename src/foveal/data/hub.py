@@ -15,13 +15,23 @@ def load_hub(name: str, split: str, size: tuple[int, int] | None, channels: int 
     Raises:
         UserError: the name has another form, the Hub cannot be reached, or it has no shards.
     """
+    folder = hub_folder(name)
+    # The folder is named after a commit, which tells nobody anything.
+    return replace(load_parquet_folder(folder, split, size, channels), name=f"hf:{name}")
+
+
+def hub_folder(name: str) -> Path:
+    """Return the folder that holds the Parquet shards of the Hub's dataset `OWNER/NAME`.
+
+    Raises:
+        UserError: as `load_hub`.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"Expected hf:OWNER/NAME, but got hf:{name}.")
     folder = _download(name)
     if next(folder.rglob("*.parquet"), None) is None:
         raise UserError(f"The Hub's dataset {name} has no Parquet shards: Foveal reads no others.")
-    # The folder is named after a commit, which tells nobody anything.
-    return replace(load_parquet_folder(folder, split, size, channels), name=f"hf:{name}")
+    return folder
 
 
 def _download(name: str) -> Path:

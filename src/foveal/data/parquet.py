@@ -15,7 +15,7 @@ from foveal.data.images import ImageSet
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 
-_IMAGE_COLUMNS = ("image", "img")
+IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _SPLITS = {"train": {"train"}, "val": {"val", "valid", "validation"}, "test": {"test"}}
 MAX_CLASSES = 100_000  # more is taken for something else than a label
@@ -119,7 +119,7 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
         schema = pq.read_schema(shard)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard, error) from None
-    image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
     if image is None or label is None:
         raise UserError(

@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveal.errors import UserError
-from foveal.pixels import MAX_PIXELS, read_pixels
+from foveal.pixels import MAX_PIXELS, read_pixels, read_sized
 
 __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
     "check_shape",
     "decode",
+    "decode_sized",
     "read_image",
     "without_warnings",
 ]
@@ -92,5 +94,17 @@ def decode(
         channels: 1, 3 or None.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
     """
-    pixels = torch.from_numpy(read_pixels(source, size, channels, coarser=coarser))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    return _channels_first(read_pixels(source, size, channels, coarser=coarser))
+
+
+def decode_sized(
+    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Return what `decode` does, and the height and width in pixels that the image had before."""
+    pixels, before = read_sized(source, size, channels)
+    return _channels_first(pixels), before
+
+
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    found = torch.from_numpy(pixels)
+    return found[None] if found.ndim == 2 else found.permute(2, 0, 1).contiguous()

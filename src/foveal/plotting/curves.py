@@ -31,6 +31,7 @@ def frontier(
     points: Sequence[tuple[str, float, float]],
     label: str = "share of the image that was looked at, %",
     logarithmic: bool = False,
+    split: str = "test",
 ) -> "Figure":
     """Draw accuracy against what it takes, each point with its name.
 
@@ -39,6 +40,7 @@ def frontier(
             is a share from 0 to 1.
         label: of what it takes.
         logarithmic: draw what it takes, any positive number, on a logarithmic scale.
+        split: of the images that the accuracy is of.
     """
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
@@ -56,7 +58,7 @@ def frontier(
             color=INK,
         )
     axes.set_xlabel(label, fontsize=9)
-    axes.set_ylabel("test accuracy, %", fontsize=9)
+    axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     most = max((point[1] for point in points), default=0)
     if logarithmic:
         least = min((point[1] for point in points), default=1)

@@ -6,14 +6,14 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foveal.backbones import WhiteningConv
 from foveal.data import ImageSet, LargeSet
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
@@ -25,8 +25,20 @@ from foveal.models import (
     build_model,
 )
 from foveal.training.batches import Batches
+from foveal.training.distributed import (
+    Devices,
+    check_batch,
+    forget_shared_images,
+    is_first_process,
+    shared_images,
+    synchronise,
+)
+from foveal.training.first_weights import take_first_weights, whiten
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
 from foveal.training.sets import Sets, load_sets, model_settings
+
+if TYPE_CHECKING:
+    from lightning import Callback
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
@@ -39,8 +51,12 @@ def train(
     data_dir: str | Path | None = None,
     resume: bool = False,
     devices: str | int = "auto",
+    nodes: int = 1,
+    strategy: str = "auto",
+    sync_norm: bool = False,
     precision: str = "32-true",
     progress: bool = True,
+    callbacks: "Sequence[Callback]" = (),
 ) -> Path:
     """Train a recipe and write the model, its curves and its card into a run folder.
 
@@ -51,22 +67,46 @@ def train(
         data: a dataset or folder in place of the recipe's.
         data_dir: where named datasets lie.
         resume: go on from the last checkpoint of the folder, if it has one.
-        devices: how many, as Lightning takes it.
+        devices: how many of each machine, as Lightning takes it.
+        nodes: machines.
+        strategy: `auto`, `ddp` or `fsdp`.
+        sync_norm: batch normalisation takes the statistics of all processes' images.
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
+        callbacks: Lightning's, beside those of every run.
 
     Returns:
         The run folder.
 
     Raises:
         UserError: the folder holds a run already and `resume` is not given, the data cannot be
-            read, the precision is unknown, or the loss is no longer a number.
+            read, the precision or strategy is unknown, the batch cannot be shared evenly by the
+            processes, or the loss is no longer a number.
     """
+    machines = Devices(devices, nodes, strategy, sync_norm)
+    check_batch(recipe.training.batch_size, machines.processes)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     keep_freed_memory()
     out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
-    sets = load_sets(recipe, data or recipe.data.name, data_dir)
+    load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
+    sets = shared_images(load, out, machines.processes)
+    try:
+        return _train(recipe, out, sets, resume, machines, precision, progress, callbacks)
+    finally:
+        forget_shared_images(out)
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    sets: Sets,
+    resume: bool,
+    machines: Devices,
+    precision: str,
+    progress: bool,
+    callbacks: "Sequence[Callback]",
+) -> Path:
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
 
     torch.manual_seed(recipe.training.seed)
@@ -74,13 +114,17 @@ def train(
     if recipe.data.masks and not isinstance(model, AttentionModel):
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
     if isinstance(sets["train"], ImageSet):
-        _whiten(model, sets["train"])
-    _start(model, recipe)
+        whiten(model, sets["train"])
+    take_first_weights(model, recipe)
+    if machines.sync_norm:
+        synchronise(model)
     started = time.perf_counter()
-    best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
+    best = _fit(model, recipe, sets, out, resume, machines, precision, progress, callbacks)
     seconds = time.perf_counter() - started
     if not is_first_process():
         return out
+    # A model of its own: a strategy may have cut up the one that was trained.
+    model = build_model(model.settings())
     state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
     model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
@@ -99,52 +143,6 @@ def train(
     }
     write_json(card, out / "card.json")
     return out
-
-
-def is_first_process() -> bool:
-    """Return whether this process writes the run; Lightning starts the same command for others."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
-
-
-def _start(model: ImageModel, recipe: Recipe) -> None:
-    """Take over the recipe's first weights, and freeze what it does not train."""
-    from foveal import zoo
-
-    if recipe.training.start:
-        theirs = zoo.load(recipe.training.start).state_dict()
-        ours = model.state_dict()
-        parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
-        if recipe.training.start_part:
-            if recipe.training.start_part not in parts:
-                raise unknown_name("part to start from", recipe.training.start_part, parts)
-            parts = {recipe.training.start_part}
-        shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
-        expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
-        if not shared or {key: value.shape for key, value in shared.items()} != expected:
-            raise UserError(
-                f"{recipe.training.start} has no weights that fit this model: its parts named alike"
-                f" ({', '.join(sorted(parts)) or 'none'}) must be built alike."
-            )
-        model.load_state_dict(shared, strict=False)
-    if recipe.training.freeze:
-        if recipe.training.recalibrate:
-            raise UserError(
-                "training.recalibrate would measure the frozen part anew: set it to 0, or freeze "
-                "nothing."
-            )
-        part = getattr(model, recipe.training.freeze, None)
-        if not isinstance(part, torch.nn.Module):
-            names = [name for name, _ in model.named_children()]
-            raise unknown_name("part to freeze", recipe.training.freeze, names)
-        part.requires_grad_(False).eval()
-
-
-def _whiten(model: ImageModel, images: ImageSet) -> None:
-    """Set the filters of a whitening first layer, if the model has one."""
-    for layer in model.modules():
-        if isinstance(layer, WhiteningConv):
-            some = images.images[:: max(1, len(images) // 5_000)].float() / 255
-            layer.fit((some - model.mean) / model.std)
 
 
 def versions() -> dict[str, Any]:
@@ -198,9 +196,10 @@ def _fit(
     sets: Sets,
     out: Path,
     resume: bool,
-    devices: str | int,
+    machines: Devices,
     precision: str,
     progress: bool,
+    beside: "Sequence[Callback]",
 ) -> dict[str, Any]:
     """Run Lightning; return path, epoch and validation figures of the weights to keep."""
     import lightning as L
@@ -230,10 +229,12 @@ def _fit(
         callbacks, best, curve = run_callbacks(out, module, progress, average)
         trainer = L.Trainer(
             max_epochs=training.epochs,
-            devices=devices,
+            devices=machines.count,
+            num_nodes=machines.nodes,
+            strategy=machines.strategy,
             precision=precision,  # type: ignore[arg-type]
             logger=loggers(out),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *beside],
             # What steps by hand clips by hand.
             gradient_clip_val=(training.clip or None) if module.automatic_optimization else None,
             enable_model_summary=False,

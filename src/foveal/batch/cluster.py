@@ -1,0 +1,255 @@
+"""The Ray engine: Ray Data brings the shards to readers, and their pixels to models in actors."""
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from foveal.batch.decoding import Decoded, Shape, decode_ahead
+from foveal.batch.job import Batch, Job
+from foveal.batch.local import one_thread_each
+from foveal.batch.rows import draw, predict_batch
+from foveal.batch.source import Item
+from foveal.data.reading import without_warnings
+from foveal.errors import UserError, missing_extra
+from foveal.models import ImageClassifier, build_model
+
+# Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
+# small cluster, and with half ones when nodes die and their actors start again on those left. So
+# readers ask for none, and their number is bounded.
+_READER_CPUS, _ACTOR_CPUS = 0, 0.5
+_READER_THREADS = 4  # that wait for a disk or an object store
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new way, of which it would warn
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+_SECONDS = 10  # until a cluster is taken for not there
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Be connected to a Ray cluster while the block runs.
+
+    Args:
+        address: of the cluster, `auto` or `HOST:PORT`; None starts Ray on this machine alone, where
+            RAY_ADDRESS names no other.
+
+    Raises:
+        UserError: Ray is not installed, there is no such cluster, or it gives up.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise missing_extra("ray", "ray") from None
+    own = not ray.is_initialized()
+    if own:
+        _connect(address)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The Ray cluster gave up: {reason} Finished shards are kept; give --resume."
+        ) from error
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    import ray
+
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Ray would also join whatever cluster was last started on this machine.
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and ":" in address and "://" not in address:
+        _check_reachable(address)
+    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"Cannot reach the Ray cluster {address or ''}: {reason}") from None
+
+
+def _check_reachable(address: str) -> None:
+    """Raise a UserError where nothing answers at HOST:PORT; Ray itself would wait for a minute."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster answers at {address} ({error}): start one with `ray start --head`, or "
+            "leave --address out to use this machine alone."
+        ) from None
+
+
+def predict_on_ray(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+    """Yield the predicted batches of shards, in the order in which they are done.
+
+    Ray runs readers and actors again that die, on whatever node is left, and computes again what
+    a dead node held; what has reached this process is safe.
+
+    Args:
+        network: in evaluation mode, on the CPU; each actor gets a copy of it.
+        job: what to predict.
+        shards: numbers.
+
+    Raises:
+        UserError: the cluster has no GPU, and one is asked for.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # there is one of our own
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    weights = {name: value.numpy() for name, value in network.cpu().state_dict().items()}
+    cpus, gpus = (int(ray.cluster_resources().get(what, 0)) for what in ("CPU", "GPU"))
+    if job.device == "cuda" and not gpus:
+        raise UserError("The Ray cluster has no GPU: give --device cpu.")
+    device = "cuda" if gpus and job.device != "cpu" else "cpu"
+    count = job.workers or max(1, cpus if device == "cpu" else gpus)
+    batches = (
+        ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
+        .map_batches(
+            partial(_read, shape=job.shape, batch_size=job.batch_size),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=_READER_CPUS,
+            concurrency=max(1, cpus),
+        )
+        .map_batches(
+            _Predictor,
+            fn_constructor_args=(network.settings(), ray.put(weights)),
+            fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
+            num_cpus=_ACTOR_CPUS,
+            num_gpus=int(device == "cuda"),
+        )
+    )
+    for row in batches.iter_rows():
+        yield _unpacked(row)
+
+
+def _shard_row(job: Job, shard: int) -> pa.Table:
+    """Return a table of one row, so that no shard is ever split."""
+    items = job.listing.items(shard)
+    return pa.table(
+        {
+            "shard": [shard],
+            "paths": pa.array([[item.path for item in items]], pa.list_(pa.string())),
+            "rows": pa.array([[item.row for item in items]], pa.list_(pa.int64())),
+        }
+    )
+
+
+def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[pa.Table]:
+    """Read and decode shards; yield a table of one row for each batch, so that none is split."""
+    for row in table.to_pylist():
+        items = [Item(*item) for item in zip(row["paths"], row["rows"], strict=True)]
+        with without_warnings(), ThreadPoolExecutor(_READER_THREADS) as pool:
+            for index, decoding in enumerate(decode_ahead(items, batch_size, shape, pool)):
+                yield _packed(row["shard"], index, decoding.result())
+
+
+def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
+    pixels = [image.numpy().reshape(-1) for image in decoded.images if image is not None]
+    shapes = [() if image is None else tuple(image.shape) for image in decoded.images]
+    data = pa.py_buffer(np.concatenate(pixels) if pixels else b"")
+    offsets = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    return pa.table(
+        {
+            "shard": [shard],
+            "index": [index],
+            "paths": pa.array([decoded.paths], pa.list_(pa.string())),
+            "errors": pa.array([decoded.errors], pa.list_(pa.string())),
+            "resized": pa.array([decoded.resized], pa.list_(pa.bool_())),
+            "shapes": pa.array([shapes], pa.list_(pa.list_(pa.int64()))),
+            # Lies in the object store as it is: actors read it there without a copy.
+            "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data]),
+        }
+    )
+
+
+def _decoded(table: pa.Table) -> Decoded:
+    """Return the batch that a row of `_packed` holds; its images are views of the row."""
+    (row,) = table.drop_columns("pixels").to_pylist()
+    flat = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
+    images: list[torch.Tensor | None] = []
+    first = 0
+    for shape in row["shapes"]:
+        count = int(np.prod(shape)) if shape else 0
+        pixels = flat[first : first + count].reshape(shape) if shape else None
+        images.append(None if pixels is None else torch.from_numpy(pixels))
+        first += count
+    return Decoded(tuple(row["paths"]), tuple(images), tuple(row["errors"]), tuple(row["resized"]))
+
+
+class _Predictor:
+    """A model in an actor, built once.
+
+    Args:
+        settings: of the model, as `build_model` takes them.
+        weights: of each name, or a reference to them.
+        model: its name.
+        device: `cpu` or `cuda`.
+        draws: whether to draw pictures.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], weights: Any, model: str, device: str, draws: bool
+    ):
+        import ray
+
+        found = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
+        network = build_model(settings)
+        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
+        assert isinstance(network, ImageClassifier)
+        self.network = network.eval().to(device)
+        self.model = model
+        self.draw = draw if draws else None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        with one_thread_each(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nor are they written
+            rows, pictures = predict_batch(self.network, self.model, _decoded(table), self.draw)
+        return pa.table(
+            {
+                "shard": table.column("shard"),
+                "index": table.column("index"),
+                "rows": pa.array([_as_bytes(rows)], pa.large_binary()),
+                "places": pa.array([list(pictures)], pa.list_(pa.int64())),
+                "pictures": pa.array([list(pictures.values())], pa.list_(pa.large_binary())),
+            }
+        )
+
+
+def _as_bytes(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+def _unpacked(row: dict[str, Any]) -> Batch:
+    rows = pa.ipc.open_stream(row["rows"]).read_all()
+    pictures = dict(zip(row["places"], row["pictures"], strict=True))
+    return Batch(int(row["shard"]), int(row["index"]), rows, pictures)
