@@ -17,7 +17,7 @@ from foveal.data.generated import megapixel
 from foveal.data.lazy import LargeFiles
 from foveal.detectors.score_map import ScoreMap, best_places, refined
 from foveal.errors import UserError
-from foveal.evaluation import evaluate_on
+from foveal.evaluation import evaluate_on, explain_files
 from foveal.geometry import covered_share, from_px, patch_mask, to_px
 from foveal.large import PartView, WholeView
 from foveal.metrics.large import evaluate_large
@@ -251,7 +251,7 @@ def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights(
     scores = torch.tensor([[1.0, 2.0, 0.5]], requires_grad=True)
     pairs = [(0, 1, 0.6), (0, 2, 0.5), (2, 1, 0.1)]
     expected = sum(
-        gap * float(torch.log1p(torch.exp(scores[0, low] - scores[0, high])))
+        gap * float(F.softplus(scores.detach()[0, low] - scores.detach()[0, high]))
         for high, low, gap in pairs
     )
     loss = misranked(scores, weights)
@@ -394,6 +394,28 @@ def test_what_cannot_be_done_is_an_error_that_says_so(data_dir: Path, few: None)
         model(torch.zeros(1, 1, 1, 100_000))
     with pytest.raises(ValueError, match="at least 36x36"):
         model(torch.zeros(1, 1, 20, 400))
+
+
+def test_files_are_explained_in_part_and_the_unfit_are_named(tmp_path: Path) -> None:
+    model = model_of(in_channels=1)
+    model.save_weights(tmp_path)
+    pixels = torch.zeros(150, 200, dtype=torch.uint8)
+    pixels[60:80, 100:120] = 255
+    paths = [tmp_path / f"{name}.png" for name in ("good", "small", "broken")]
+    Image.fromarray(pixels.numpy()).save(paths[0])
+    Image.fromarray(pixels[:20].numpy()).save(paths[1])
+    paths[2].write_bytes(b"no image")
+    told: list[str] = []
+    answers, failed = explain_files(str(tmp_path), paths, tmp_path / "out", told.append)
+    assert failed == 2
+    assert len(told) == 2
+    assert Path(answers[0]["picture"]).is_file()
+    places = [(place["x_px"], place["y_px"]) for place in answers[0]["keypoints"]]
+    assert min(abs(x - 109.5) + abs(y - 69.5) for x, y in places) < 12
+    assert "at least 36x36" in answers[1]["error"]
+    assert "not an image" in answers[2]["error"]
+    whole = model.explain(pixels[None, None].float() / 255)
+    assert answers[0]["prediction"] == str(int(whole.predictions[0]))
 
 
 def test_the_thumbnail_of_a_part_is_normalised_as_the_pixels_are(data_dir: Path) -> None:

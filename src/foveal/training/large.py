@@ -16,6 +16,10 @@ from foveal.training.recipe import Recipe
 
 FACTORS = (2, 4, 8)  # by which the coarse detector's thumbnails are coarser in training
 
+# Weight of the coarse detector's loss. Nothing else trains that detector, and Adam makes up for the
+# weight; but its gradient is large, and must not use up what clipping leaves for the others.
+COARSE = 0.01
+
 
 class LargeModule(RecipeModule):
     """Answers all tasks of numbered images; the images themselves stay where they are.
@@ -79,7 +83,7 @@ class LargeModule(RecipeModule):
         if not self.early and self.recipe.large.distil:
             loss = loss + self.recipe.large.distil * misranked(places.scores, found.weights)
         if self.model.coarse is not None:
-            loss = loss + self._coarse_loss(places, index)
+            loss = loss + COARSE * self._coarse_loss(places, index)
         self.check_loss(loss, index)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         accuracy = right.mean()
