@@ -117,12 +117,3 @@ def test_a_broken_large_image_is_named_once_and_others_go_on(model, tmp_path):
     assert said == [f"{broken}: {answers[0]['error']}"]
     assert "cut off" in said[0]
     assert len(answers[1]["keypoints"]) == 20
-
-
-def test_a_post_hoc_method_does_not_read_a_large_image_whole(model, tmp_path):
-    write_large(tmp_path / "good.tif", 1_024, 1)
-    answers, failed = explain_files(
-        str(model), [tmp_path / "good.tif"], None, lambda _: None, "grad-cam"
-    )
-    assert failed == 1
-    assert "would read all of the image" in answers[0]["error"]

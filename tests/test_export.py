@@ -162,6 +162,11 @@ def test_a_model_of_any_size_needs_one_to_be_exported_for():
         found(torch.rand(1, 1, 28, 28))
 
 
+def test_a_model_that_reads_its_image_in_part_is_not_exported_as_if_it_did_not():
+    with pytest.raises(UserError, match="no single graph"):
+        onnx_graph(built({"name": "high-res"}), size=(256, 256))
+
+
 def test_exporting_leaves_the_model_as_it_was():
     model = built(PUBLISHED).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

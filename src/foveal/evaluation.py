@@ -11,8 +11,7 @@ from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
-    from foveal.explanation import Explanation
-    from foveal.models import HighResFocusNet, ImageClassifier
+    from foveal.models import HighResFocusNet, ImageClassifier, ImageModel
 
 Say = Callable[[str], None]
 
@@ -130,21 +129,17 @@ def explain_files(
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
     from foveal.attribution import EXPLAINERS, OWN
-    from foveal.models import HighResFocusNet
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
         raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
-    explain = _explain_large if isinstance(network, HighResFocusNet) else _explain_file
     answers: list[dict[str, Any]] = []
     failed = 0
     for path, stem in zip(paths, _stems(paths), strict=True):
         try:
-            explanation, note = explain(network, path, method)
-            if note:
-                say(f"{path}: {note}")
+            explanation = _explained(network, path, method, model, say)
         except UserError as error:
             failed += 1
             say(f"{path}: {error}")
@@ -157,34 +152,36 @@ def explain_files(
     return answers, failed
 
 
-def _explain_file(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
-    """Explain an image that is read whole, and say what was done to make it fit the model."""
-    from foveal.attribution import explain_by
+def _explained(network: "ImageModel", path: Path, method: str, model: str, say: Say) -> Any:
+    """Return the explanation of one file; a high-resolution model reads it in part."""
+    from foveal.attribution import OWN, explain_by
     from foveal.data import read_image
+    from foveal.models import HighResFocusNet
 
-    size, note = network.inputs.size, ""
+    if isinstance(network, HighResFocusNet) and method == OWN:
+        return _explained_in_part(network, path, say)
+    size = network.inputs.size
     image = read_image(path, channels=network.in_channels)
     if size and tuple(image.shape[-2:]) != size:
         height, width = image.shape[-2:]
-        note = f"resized from {height}x{width} to {size[0]}x{size[1]}, as the model expects"
+        say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
         image = read_image(path, size=size, channels=network.in_channels)
-    return explain_by(network, image[None].float() / 255, method), note
+    return explain_by(network, image[None].float() / 255, method)
 
 
-def _explain_large(network: Any, path: Path, method: str) -> tuple["Explanation", str]:
-    """Explain an image of which a thumbnail and patches are read, and say what that takes."""
-    from foveal.attribution import OWN
+def _explained_in_part(network: "HighResFocusNet", path: Path, say: Say) -> Any:
     from foveal.data.lazy import LargeFiles
 
-    if method != OWN:
-        raise UserError(f"the method {method} would read all of the image: take {OWN}")
     try:
-        images = LargeFiles([path], network.in_channels)
-        return network.explain_large(images), images.image(0).note
-    except UserError as error:
+        files = LargeFiles([path], network.in_channels)
+        note = files.image(0).note
+        if note:
+            say(f"{path} {note}")
+        return network.explain_large(files)
+    except UserError as error:  # which names the file already
         raise UserError(str(error).removeprefix(f"{path}: ")) from None
-    except ValueError as error:  # the image is smaller than a patch, or than the thumbnail's cells
-        raise UserError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:

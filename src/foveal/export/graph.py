@@ -13,6 +13,7 @@ from foveal.export.seams import Traced, traced
 from foveal.metrics.efficiency import macs, parameters
 from foveal.metrics.looks import evaluating
 from foveal.models.classifier import ImageClassifier
+from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel
 
 IMAGES = "images"  # name of the graph's input
@@ -32,6 +33,8 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     Raises:
         UserError: onnx is not installed, no size is known, or the model cannot be a graph.
     """
+    if isinstance(model, HighResFocusNet):
+        raise UserError("A high-res model reads its image in part, which no single graph can do.")
     size = size or model.inputs.size
     if size is None:
         raise UserError("This model expects no size of images: give one to export for.")
