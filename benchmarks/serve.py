@@ -42,19 +42,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runtime", default="torch", help="torch or onnx")
     parser.add_argument("--no-browser", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     network = zoo.load(MODEL)
     before = bare(network)
-    with server() as (port, pid):
+    with server(options.runtime) as (port, pid):
         load = asyncio.run(press(network, port, pid, options.clients, options.seconds))
         overload = asyncio.run(press(network, port, pid, 400, min(5, options.seconds)))
         page = None if options.no_browser else stroke_to_picture(port)
     after = bare(network)
     figures = {
         "model": MODEL,
+        "runtime": options.runtime,
         "load": {**load, "bare_model_per_s": compared(load, before, after)},
         "overload": {key: overload[key] for key in ("clients", "statuses", "wrong_answers")},
         "page": page,
@@ -92,9 +94,9 @@ def bare(network: torch.nn.Module) -> dict[str, float]:
 
 
 @contextmanager
-def server():
+def server(runtime: str):
     """Yield the port and the process id of a server of this machine."""
-    command = [sys.executable, "-m", "foveal", "serve", MODEL, "--port", "0"]
+    command = [sys.executable, "-m", "foveal", "serve", MODEL, "--port", "0", "--runtime", runtime]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         port = int(re.search(r":(\d+) \(", process.stderr.readline())[1])

@@ -16,6 +16,7 @@ from foveal.app.question import Asked
 from foveal.app.served import Models
 from foveal.attribution import EXPLAINERS, METHODS
 from foveal.cli import main
+from foveal.errors import UserError
 from foveal.models import FocusModel, ZoomNet
 from studio_server import digits, encoded, running
 
@@ -145,6 +146,25 @@ def test_evidence_alone_is_the_picture_with_all_else_grey():
     grey = torch.where(seen, images, served.network.mean)
     expected = served.network.explain(grey).to_dicts()[0]["probabilities"]
     assert close(told["evidence"]["only"]["probabilities"], expected)
+
+
+@pytest.mark.parametrize("name", ["mnist-focus", "mnist-attention"])
+def test_onnx_runtime_answers_as_pytorch_does(name):
+    image, told = digits(1)[0], []
+    for runtime in ("torch", "onnx"):
+        served = Models([name], runtime)[name].ready()
+        asked = Asked(model=name, show=["evidence"])
+        told.append(answer([Task(served, image, asked)])[0])
+    for one, other in ((t["probabilities"], o["probabilities"]) for t, o in (told,)):
+        assert close(one, other)
+    for part in ("only", "without"):
+        one, other = (answered["evidence"][part]["probabilities"] for answered in told)
+        assert close(one, other)
+
+
+def test_an_unknown_runtime_is_a_user_error():
+    with pytest.raises(UserError, match="Did you mean 'onnx'"):
+        Models(["mnist-focus"], "onx")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -57,9 +57,7 @@ def answer(tasks: list[Task]) -> list[Answer | Refused]:
     served = tasks[0].served.ready()
     if tasks[0].plain:
         try:
-            told = served.runner.explain(_floats(tasks)).to_dicts(
-                max(task.asked.top for task in tasks)
-            )
+            told = served.explain(_floats(tasks)).to_dicts(max(task.asked.top for task in tasks))
         except (UserError, ValueError) as error:
             return [Refused(422, str(error)) for _ in tasks]
         return [_first(one, task.asked.top) for one, task in zip(told, tasks, strict=True)]
@@ -103,7 +101,7 @@ def _explanation(task: Task) -> Explanation:
         return _held(task)
     if task.slow:
         return explain_by(served.slow_network, task.images, asked.method)
-    return served.runner.explain(task.images)
+    return served.explain(task.images)
 
 
 def _held(task: Task) -> Explanation:
@@ -134,7 +132,7 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
     if explanation.maps is None and explanation.keypoints is None:
         return None
     evidence = explanation.top_evidence(task.asked.share)[:, None]  # (1, 1, H, W)
-    grey = task.served.network.mean
+    grey = task.served.grey
     masked = {
         "only": torch.where(evidence, explanation.images, grey),
         "without": torch.where(evidence, grey, explanation.images),
@@ -144,7 +142,7 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
 
 
 def _answer_to(task: Task, images: Tensor) -> Answer:
-    told = task.served.runner.explain(images).to_dicts(task.asked.top)[0]
+    told = task.served.explain(images).to_dicts(task.asked.top)[0]
     kept = ("prediction", "probabilities", "rebuilding_mse")
     answer: Answer = {key: told[key] for key in kept if key in told}
     judge = task.served.judge

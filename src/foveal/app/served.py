@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foveal import zoo
+import torch
+from torch import Tensor
+
+from foveal import export, zoo
 from foveal.app.refusal import Refused
-from foveal.app.runner import Runner, TorchRunner
 from foveal.attribution import METHODS, OWN
 from foveal.errors import UserError, unknown_name
+from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
     AttentionModel,
@@ -30,14 +33,18 @@ class Served:
     Args:
         name: by which clients ask for it.
         source: as `zoo.load` takes it; never a client's.
+        runtime: what answers, `torch` or `onnx`.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model or runtime.
     """
 
-    def __init__(self, name: str, source: str):
+    def __init__(self, name: str, source: str, runtime: str = "torch"):
+        if runtime not in export.RUNTIMES:
+            raise unknown_name("runtime", runtime, export.RUNTIMES)
         self.name = name
         self.source = source
+        self.runtime = runtime
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
         settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
@@ -50,8 +57,8 @@ class Served:
 
     @cached_property
     def network(self) -> ImageModel:
-        """The model, in evaluation mode."""
-        return zoo.load(self.source)
+        """The model, in evaluation mode; what is no graph yet is made one, which takes seconds."""
+        return export.load(self.source, self.runtime)
 
     @cached_property
     def slow_network(self) -> ImageModel:
@@ -61,15 +68,20 @@ class Served:
         """
         return zoo.load(self.source)
 
-    @cached_property
-    def runner(self) -> Runner:
-        """What answers plain questions."""
-        return TorchRunner(self.network)
+    def explain(self, images: Tensor) -> Explanation:
+        """Return the model's own explanation of images (B, C, H, W), floats in [0, 1]."""
+        with torch.inference_mode():
+            return self.network.explain(images)
+
+    @property
+    def grey(self) -> Tensor:
+        """(1, C, 1, 1): the mean of the images that the model was trained on."""
+        return torch.tensor(self.inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
 
     def ready(self) -> "Served":
         """Load the model, once; for use in threads."""
         with self._loading:
-            _ = self.runner
+            _ = self.network
         self.is_ready = True
         return self
 
@@ -107,12 +119,13 @@ class Models:
 
     Args:
         sources: as `zoo.load` takes them; the whole zoo if there are none.
+        runtime: what answers, `torch` or `onnx`.
 
     Raises:
-        UserError: there is no such model, or two have the same name.
+        UserError: there is no such model or runtime, or two models have the same name.
     """
 
-    def __init__(self, sources: Sequence[str] = ()):
+    def __init__(self, sources: Sequence[str] = (), runtime: str = "torch"):
         self.by_name: dict[str, Served] = {}
         for source in sources or zoo.names():
             name = Path(source).resolve().name if Path(source).is_dir() else source
@@ -120,7 +133,7 @@ class Models:
                 name = source
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
-            self.by_name[name] = Served(name, source)
+            self.by_name[name] = Served(name, source, runtime)
         for served in self.by_name.values():
             judge = zoo.judge_of(served.trained_on) if served.trained_on else None
             if judge not in (None, served.name):

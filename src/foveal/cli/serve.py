@@ -16,6 +16,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for any that is free.", min=0, max=65535)] = 7860,
+    runtime: Annotated[str, typer.Option(help="torch, or onnx, which answers faster.")] = "torch",
     auth: Annotated[
         Path | None,
         typer.Option(
@@ -37,4 +38,4 @@ def serve(
     if token:
         credentials = (credentials or Credentials({}, [token])).with_token(token)
     limits = Limits(body_bytes=upload_mb * MEGABYTE, waiting=queue)
-    serve(Models(models or ()), host, port, limits, credentials, say)
+    serve(Models(models or (), runtime), host, port, limits, credentials, say)
