@@ -147,7 +147,7 @@ def _answer_to(task: Task, images: Tensor) -> Answer:
     answer: Answer = {key: told[key] for key in kept if key in told}
     judge = task.served.judge
     if judge is not None and "prediction" in answer:
-        said = judge.ready().runner.explain(images).to_dicts(1)[0]
+        said = judge.ready().explain(images).to_dicts(1)[0]
         answer["judge"] = {"model": judge.name, **said["probabilities"][0]}
     if "pictures" in task.asked.show:
         answer["picture"] = data_url(images[0])
