@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: demo test check format install montage figures report speed clean
+.PHONY: demo test check format install montage figures report speed docs dist clean
 
 install: .venv/installed
 
@@ -41,5 +41,14 @@ report: .venv/installed          ## measure the shipped models again, for docs/r
 speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
 	$(BIN)/python benchmarks/speed.py
 
+docs: .venv/installed            ## the documentation site, into report/site; a warning fails it
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+dist: .venv/installed            ## wheel and sdist, into dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build --installer uv
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python benchmarks/dist.py
+
 clean:
-	rm -rf .venv report runs
+	rm -rf .venv report runs dist
