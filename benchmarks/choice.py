@@ -45,14 +45,16 @@ def trust(card: dict[str, Any]) -> str:
         if places >= FOLLOWS:
             return f"no: {places:.0%} of its answers follow the places, whatever the patches show"
         if pixels > FOLLOWS:
-            return f"yes: {pixels:.0%} of its answers follow the patches' pixels, {places:.0%} places"
+            return (
+                f"yes: {pixels:.0%} of its answers follow the patches' pixels, {places:.0%} places"
+            )
         return f"in part: {pixels:.0%} of its answers follow the pixels, {places:.0%} the places"
     if "uniform_attention_accuracy" in card:
         worth = card["accuracy"] - card["uniform_attention_accuracy"]
         drop = card["accuracy"] - card["shuffled_attention_accuracy"]
         word = "in part" if worth >= MATTERS else "little"
         return (
-            f"{word}: it loses {100 * worth:.1f} points if all places count alike, {100 * drop:.1f} "
-            "with another image's map"
+            f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
+            f"{100 * drop:.1f} with another image's map"
         )
     return "has none of its own: ask a post-hoc method"

@@ -81,7 +81,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "attention": (
-        "Local features of several depths are weighed by maps; only the weighted sums are classified",
+        "Local features of several depths are weighed by maps; their sums are classified",
         {
             "image": Box(0, 0.5, "image|C × H × W", "data"),
             "backbone": Box(1, 0.5, "backbone|VGG or timm"),
