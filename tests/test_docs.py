@@ -190,6 +190,8 @@ def test_the_site_has_a_page_for_each_text(site):
 def test_every_link_within_the_site_resolves(site):
     dead = []
     for path, page in site.items():
+        if path.name == "404.html":  # shown at any address, so its links begin at the root
+            continue
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:

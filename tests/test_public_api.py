@@ -8,16 +8,31 @@ import foveal
 
 # A class stands for its constructor. Defaults are left out: they are settings, not promises.
 SIGNATURES = {
-    "AttentionNet": "backbone [depths] [compatibility] [normalise] [join] [standardise] [num_classes] [dropout] [logit_scale] [inputs]",
-    "Explanation": "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] [classes] [method] [cost]",
-    "FocusNet": "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] [dropout] [jitter_px] [inputs]",
-    "GlimpseNet": "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] [encoder] [dropout] [inputs]",
+    "AttentionNet": (
+        "backbone [depths] [compatibility] [normalise] [join] [standardise] [num_classes] "
+        "[dropout] [logit_scale] [inputs]"
+    ),
+    "Explanation": (
+        "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
+        "[classes] [method] [cost]"
+    ),
+    "FocusNet": (
+        "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] "
+        "[dropout] [jitter_px] [inputs]"
+    ),
+    "GlimpseNet": (
+        "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] "
+        "[encoder] [dropout] [inputs]"
+    ),
     "Inputs": "[size] [mean] [std] [classes]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
-    "SANet": "[kind] [blocks] [widths] [sides] [pool_first] [in_channels] [num_classes] [inputs]",
+    "SANet": ("[kind] [blocks] [widths] [sides] [pool_first] [in_channels] [num_classes] [inputs]"),
     "SmallCNN": "[in_channels] [num_classes] [widths] [dropout] [inputs]",
     "UserError": "*args",
-    "ZoomNet": "[keypoints] [patch_size] [in_channels] [num_classes] [min_scale] [max_scale] [widths] [width] [mix] [encoder] [dropout] [inputs]",
+    "ZoomNet": (
+        "[keypoints] [patch_size] [in_channels] [num_classes] [min_scale] [max_scale] "
+        "[widths] [width] [mix] [encoder] [dropout] [inputs]"
+    ),
     "attribute": "model images method * [targets] [batch_size] [classes] [layer] [seed]",
     "evaluate": "model test [train] * [judge] [name] [batch_size] [seed] [progress]",
     "load": "model",
