@@ -50,14 +50,18 @@ def draw(boxes: dict[str, Box], arrows: list[tuple[str, str]], title: str) -> st
 def _arrow(source: Box, target: Box) -> str:
     """Draw from the edge of one box to the edge of the other that faces it."""
     (x1, y1), (x2, y2) = source.centre, target.centre
-    if abs(source.row - target.row) < 0.01 or (source.column != target.column and x2 > x1 + WIDTH):
+    right, down = target.column - source.column, target.row - source.row
+    if down == 0 or 0 < abs(down) <= 1 <= right:
         side = WIDTH / 2 if x2 > x1 else -WIDTH / 2
-        x1, x2 = x1 + side, x2 - side
+        # Down first where other boxes stand between, as beside the first of a row.
+        bend = source.column == 0 and right >= 2
+        start = f"{x1:g} {y1 + HEIGHT / 2:g}V{y2:g}" if bend else f"{x1 + side:g} {y1:g}"
+        end = f"{x2 - side:g} {y2:g}"
     else:
         side = HEIGHT / 2 if y2 > y1 else -HEIGHT / 2
-        y1, y2 = y1 + side, y2 - side
+        start, end = f"{x1:g} {y1 + side:g}", f"{x2:g} {y2 - side:g}"
     return (
-        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{LINE}" '
+        f'<path d="M{start}L{end}" fill="none" stroke="{LINE}" '
         'stroke-width="1.5" marker-end="url(#tip)"/>'
     )
 
