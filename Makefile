@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: demo test check format install montage figures report speed clean
+.PHONY: demo test check format install montage figures report speed docs dist clean
 
 install: .venv/installed
 
@@ -32,8 +32,10 @@ format: .venv/installed
 montage: .venv/installed         ## fixed images under every zoo model, for people to look at
 	$(BIN)/python benchmarks/montage.py --out report/montage.png
 
-figures: .venv/installed         ## write the README's tables and pictures from the cards
+figures: .venv/installed         ## write tables and pictures from the cards and the code
 	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/families.py
+	$(BIN)/python benchmarks/architecture.py
 
 report: .venv/installed          ## measure the shipped models again, for docs/report.md
 	$(BIN)/python benchmarks/report.py
@@ -41,5 +43,14 @@ report: .venv/installed          ## measure the shipped models again, for docs/r
 speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
 	$(BIN)/python benchmarks/speed.py
 
+docs: .venv/installed            ## the documentation site, into report/site; a warning fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+dist: .venv/installed            ## wheel and sdist, into dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build --installer uv
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python benchmarks/dist.py
+
 clean:
-	rm -rf .venv report runs
+	rm -rf .venv report runs dist

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import choice
 import report_tables
 
 from foveal import zoo
@@ -252,6 +253,7 @@ TABLES = {
     "unlabelled": unlabelled_table,
     "few-labels": few_labels_table,
     "speed": speed_table,
+    "choice": choice.choice_table,
     **report_tables.TABLES,
 }
 

@@ -1,0 +1,60 @@
+"""The table of docs/which-model.md: accuracy, cost and trust of the zoo, from the cards."""
+
+from typing import Any
+
+from foveal import zoo
+from foveal.report.original import DATASETS
+
+LEFT_OUT = ("published", "judge", "saliency")  # for comparison, or they answer no class
+FOLLOWS = 0.5  # share of answers from which a model is said to follow pixels, or places
+MATTERS = 0.02  # of accuracy that the maps must be worth
+
+
+def choice_table() -> str:
+    """Return the zoo's models by dataset, the most accurate first."""
+    lines = [
+        "| model | accuracy | sees | MACs | can its explanation be trusted? |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for data, title in DATASETS.items():
+        cards = [zoo.card(name).get("figures", {}) for name in zoo.names() if _is_of(name, data)]
+        rows = sorted(cards, key=lambda card: -card.get("accuracy", 0))
+        lines += [f"| **{title}** | | | | |", *(_row(card) for card in rows if "accuracy" in card)]
+    return "\n".join(lines)
+
+
+def _is_of(name: str, data: str) -> bool:
+    return name.startswith(f"{data}-") and not any(part in name for part in LEFT_OUT)
+
+
+def _row(card: dict[str, Any]) -> str:
+    cells = [
+        f"`{card['model']}`",
+        f"{card['accuracy']:.2%}",
+        f"{card['evidence_fraction']:.0%}",
+        f"{card['macs'] / 1e6:.1f} M",
+        trust(card),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def trust(card: dict[str, Any]) -> str:
+    """Return in words what a card's figures say of the model's explanation."""
+    if "content_following" in card:
+        pixels, places = card["content_following"], card["position_following"]
+        if places >= FOLLOWS:
+            return f"no: {places:.0%} of its answers follow the places, whatever the patches show"
+        if pixels > FOLLOWS:
+            return (
+                f"yes: {pixels:.0%} of its answers follow the patches' pixels, {places:.0%} places"
+            )
+        return f"in part: {pixels:.0%} of its answers follow the pixels, {places:.0%} the places"
+    if "uniform_attention_accuracy" in card:
+        worth = card["accuracy"] - card["uniform_attention_accuracy"]
+        drop = card["accuracy"] - card["shuffled_attention_accuracy"]
+        word = "in part" if worth >= MATTERS else "little"
+        return (
+            f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
+            f"{100 * drop:.1f} with another image's map"
+        )
+    return "has none of its own: ask a post-hoc method"
