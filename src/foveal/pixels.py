@@ -74,13 +74,11 @@ def read_header(path: Path) -> Header:
     """
     with _opened(path, MAX_PIXELS, None) as image:
         grey = image.mode in ("1", "L", "LA", *_DEEP)
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        turned = orientation in (5, 6, 7, 8)
-        size = (image.width, image.height) if turned else (image.height, image.width)
+        orientation = _orientation(image)
         # Turned or mirrored, a square that is not whole comes to lie first.
         whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
         jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
-        return Header(size, 1 if grey else 3, jpeg)
+        return Header(_upright(image), 1 if grey else 3, jpeg)
 
 
 @contextmanager
@@ -126,20 +124,32 @@ def _decode(
     image: Image.Image, size: tuple[int, int] | None, channels: int | None, crop: bool
 ) -> tuple[np.ndarray, tuple[int, int]]:
     image.seek(0)
+    before = _upright(image)
+    if size is not None:  # a JPEG is decoded to no more than it takes: 20 megapixels are 60 MB
+        image.draft(None, (2 * max(size), 2 * max(size)))
     image.load()
     image = ImageOps.exif_transpose(image)
     image = _eight_bits(image)
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
-    before = image.height, image.width
-    if size is not None and before != size:
+    if size is not None and (image.height, image.width) != size:
         wanted = (size[1], size[0])
         if crop:
             image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
         else:
             image = image.resize(wanted, Image.Resampling.BILINEAR)
     return np.array(image, dtype=np.uint8), before
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """Return height and width in pixels, once the image is turned as its EXIF data say."""
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -221,6 +221,8 @@ def _fit(
             module = ReconstructionModule(model, recipe, steps)
         else:
             module = ClassifierModule(model, recipe, steps)
+        if isinstance(module, ClassifierModule) and training.balance:
+            module.weigh(batches.labels)
         module = module.to(memory_format=torch.channels_last)
         average = None
         if training.average:
