@@ -4,6 +4,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,5 +135,7 @@ def _everywhere(out: Path) -> dict[str, Any]:
 
 
 def loggers(out: Path) -> list[Logger]:
-    """Return the TensorBoard logger; the CSV is the curve's."""
+    """Return the TensorBoard logger, or none where it is not installed; the CSV is the curve's."""
+    if find_spec("tensorboard") is None:
+        return []
     return [TensorBoardLogger(out, name="", version="tensorboard")]
