@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: demo test check format install montage figures report speed clean
+.PHONY: demo test check format install montage figures report speed dist clean
 
 install: .venv/installed
 
@@ -41,5 +41,10 @@ report: .venv/installed          ## measure the shipped models again, for docs/r
 speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
 	$(BIN)/python benchmarks/speed.py
 
+dist: .venv/installed            ## wheel and sdist, checked
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv report runs
+	rm -rf .venv report runs dist

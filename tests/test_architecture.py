@@ -20,7 +20,7 @@ LAYERS = (
     {"models"},
     {"metrics", "attribution", "zoo", "data", "progress"},
     {"app", "report", "batch", "export", "training", "evaluation", "comparison"},
-    {"demo"},
+    {"demo", "first_hour"},
     {"cli"},
     {"", "__main__"},  # "" is the package itself: `import foveal`
 )

@@ -54,3 +54,34 @@ class TimmBackbone(Backbone):
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this backbone again, without any download."""
         return {"model": self.model, "in_channels": self.in_channels, "pretrained": False}
+
+
+def pretrained_reachable(model: str, timeout: float = 5.0) -> bool:
+    """Return whether timm's weights of a model are here or can be downloaded now.
+
+    One request, without retries: where there is no network, this takes seconds at most, while a
+    download gives up after a minute.
+
+    Args:
+        model: timm's name of the model.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        UserError: timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise missing_extra("timm", "timm") from None
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    known = timm.get_pretrained_cfg(model)
+    if known is None or not known.hf_hub_id:
+        return False
+    if isinstance(try_to_load_from_cache(known.hf_hub_id, "model.safetensors"), str):
+        return True
+    try:
+        HfApi().model_info(known.hf_hub_id, timeout=timeout)
+    except Exception:  # whatever is wrong with the network, the weights are out of reach
+        return False
+    return True

@@ -1,17 +1,23 @@
 """`foveal train` and `foveal recipes`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveal.cli.app import DataDir, app, say
 from foveal.errors import UserError
 
+if TYPE_CHECKING:
+    from foveal.training import Recipe
+
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe's name or file; focus, attention, baseline or none: chosen."),
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     data: Annotated[
         str | None, typer.Option(help="A dataset or folder in place of the recipe's.")
@@ -23,30 +29,48 @@ def train(
     precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a recipe and write a run folder.
+    """Train a recipe, or what suits your photos, and write a run folder.
 
-    Example: foveal train mnist-focus --data photos/ --out runs/photos epochs=20
+    Without a recipe, settings are chosen by what lies in --data, a folder with one folder of
+    images a class; focus, attention or baseline says which kind of model.
+
+    Example: foveal train --data photos/
     """
-    from foveal.training import is_first_process, load_recipe
-    from foveal.training import train as run
+    from foveal.training import load_recipe
+    from foveal.training.choosing import FAMILIES
 
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
         raise UserError(f"Expected --devices a number above 0, or auto, but got {devices!r}.")
-    chosen = load_recipe(recipe, overrides)
-    folder = run(
-        chosen,
-        out or Path("runs") / chosen.name,
-        data=data,
-        data_dir=data_dir,
-        resume=resume,
-        devices=devices if devices == "auto" else int(devices),
-        precision=precision,
-        progress=not quiet,
-    )
-    if not is_first_process():
+    changes = list(overrides or [])
+    if recipe is not None and "=" in recipe:
+        changes.insert(0, recipe)
+        recipe = None
+    options: dict[str, Any] = {
+        "resume": resume,
+        "devices": devices if devices == "auto" else int(devices),
+        "precision": precision,
+        "progress": not quiet,
+    }
+    if recipe is not None and recipe not in FAMILIES:
+        chosen = load_recipe(recipe, changes)
+        _train_recipe(chosen, out, data=data, data_dir=data_dir, **options)
         return
+    if data is None:
+        raise UserError("Give --data, a folder with one folder of images a class, or a recipe.")
+    from foveal.first_hour import plan, train_photos
+
+    chosen = plan(data, recipe or "focus", changes, say)
+    print(train_photos(chosen, out or Path("runs") / chosen.name, data, say, **options))
+
+
+def _train_recipe(chosen: "Recipe", out: Path | None, **options: Any) -> None:
+    from foveal.training import is_first_process
+    from foveal.training import train as run
     from foveal.zoo import card
 
+    folder = run(chosen, out or Path("runs") / chosen.name, **options)
+    if not is_first_process():
+        return
     figures = card(folder)
     reached = (
         f"accuracy {figures['val_accuracy']:.2%}"

@@ -4,7 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from foveal.data.copies import copies
 from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet, Problem
 from foveal.data.reading import EXTENSIONS
@@ -23,7 +25,9 @@ def load_folder(
     Where there is no `val` folder, a tenth of the training images validates; where there is no
     `test` either, a tenth of all tests. Both are drawn by a fixed seed, the same share of each
     class. Images in folders within a class folder belong to that class; a file that is no image
-    by its name is passed over, and an image that cannot be read is a problem of the set.
+    by its name is passed over, and an image that cannot be read is a problem of the set. Of images
+    that are split here, copies of the same file all train, and a file that lies in two classes is
+    a problem of the set.
 
     Raises:
         UserError: fewer than two classes, no images, or too few to split.
@@ -39,6 +43,8 @@ def load_folder(
     labels = torch.tensor([label for _, label in files])
     if part == base:
         chosen = share_of(labels, split, own_val=bool(own["val"]), own_test=bool(own["test"]))
+        chosen, more = _without_copies(chosen, files, labels, split)
+        problems += more
         labels, files = labels[chosen], [files[int(index)] for index in chosen]
     if not files:
         raise UserError(
@@ -58,6 +64,48 @@ def load_folder(
         paths=tuple(sources[index][0] for index in kept),
         problems=(*problems, *broken),
     )
+
+
+def _without_copies(
+    chosen: Tensor, files: list[tuple[Path, int]], labels: Tensor, split: str
+) -> tuple[Tensor, list[Problem]]:
+    """Keep copies of a file out of validation and test, and a file in two classes out of all.
+
+    What exists more than once trains: a model could know a copy that tests it by heart.
+    """
+    keep = set(chosen.tolist())
+    problems = []
+    for group in copies([path for path, _ in files]):
+        if len(set(labels[group].tolist())) > 1:
+            others = {files[i][0].parent.name for i in group}
+            reason = f"the same image is in {' and '.join(sorted(others))}: left out"
+            problems += [Problem(str(files[i][0]), reason) for i in group if i in keep]
+            keep -= set(group)
+        elif split == "train":
+            keep |= set(group)
+        else:
+            keep -= set(group)
+    return torch.tensor(sorted(keep), dtype=torch.long), problems
+
+
+def class_files(folder: Path) -> dict[str, list[tuple[Path, str]]]:
+    """Return the image files of each split that has a folder of its own, each with its class.
+
+    A folder without such folders is all `train`.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+    own = {name: _subfolder(folder, names) for name, names in _SPLITS.items()}
+    base = own["train"] or folder
+    by_class, _ = _images_by_class(base)
+    found = {"train": [(path, name) for name, files in by_class.items() for path in files]}
+    for split in ("val", "test"):
+        part = own[split]
+        if part is not None:
+            others, _ = _same_classes(part, tuple(by_class))
+            found[split] = [(path, name) for name, files in others.items() for path in files]
+    return found
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -112,6 +112,8 @@ def _check_size(image: Image.Image) -> None:
 
 def _decode(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> Tensor:
     image.seek(0)
+    if size is not None:  # a JPEG is decoded to no more than it takes: 20 megapixels are 60 MB
+        image.draft(None, (2 * max(size), 2 * max(size)))
     image.load()
     image = ImageOps.exif_transpose(image)
     image = _eight_bits(image)

@@ -8,15 +8,50 @@ from foveal.geometry import Size, to_px
 from foveal.training.recipe import Training
 
 
-def classification_loss(logits: Tensor, labels: Tensor, training: Training) -> Tensor:
-    """Return the recipe's loss of logits (B, classes): cross-entropy, smoothed or focal."""
+def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
+    """Return a weight (classes,) for each class, so that rare ones count.
+
+    Args:
+        labels: (N,) of the training images.
+        classes: how many there are.
+        balance: a class weighs as its count to the power of minus this.
+
+    Returns:
+        Weights whose mean over the images is 1.
+    """
+    counts = torch.bincount(labels, minlength=classes).clamp_min(1).float()
+    weights = counts**-balance
+    return weights / weights[labels].mean()
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, training: Training, weights: Tensor | None = None
+) -> Tensor:
+    """Return the recipe's loss of logits (B, classes): cross-entropy, smoothed or focal.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,).
+        training: says which loss.
+        weights: (classes,) of each class, as `class_weights` returns them; None for all alike.
+    """
     smoothing = training.label_smoothing
+    if weights is not None:
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * weights[labels] * _focus(logits, labels, training.focal)).mean()
     if not training.focal:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return (_focus(logits, labels, training.focal) * losses).mean()
+
+
+def _focus(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
+    """Return the focal loss' weight (B,) of each image."""
+    if not exponent:
+        return 1.0
     chances = logits.softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
     # The gradient of a root has no bound at 0, where an image is answered with certainty.
-    return ((1 - chances).clamp_min(1e-6) ** training.focal * losses).mean()
+    return (1 - chances).clamp_min(1e-6) ** exponent
 
 
 def mask_loss(maps: Tensor, masks: Tensor) -> Tensor:

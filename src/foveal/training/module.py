@@ -13,7 +13,7 @@ from foveal.models.classifier import ImageClassifier
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
 from foveal.training.honesty import HonestPlaces
-from foveal.training.losses import classification_loss, mask_loss
+from foveal.training.losses import class_weights, classification_loss, mask_loss
 from foveal.training.recipe import Honesty, Recipe, Training
 
 
@@ -87,6 +87,7 @@ class RecipeModule(L.LightningModule):
 class ClassifierModule(RecipeModule):
     """Cross-entropy on augmented batches of bytes; validation on the images as they are."""
 
+    class_weights: Tensor
     columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     monitor, mode = "val_accuracy", "max"
 
@@ -95,7 +96,16 @@ class ClassifierModule(RecipeModule):
         assert isinstance(model, ImageClassifier)
         self.honest = _honest(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        # With weighted classes, each counts alike in what is validated too.
+        self.balanced = recipe.training.balance > 0
+        average: Any = "macro" if self.balanced else "micro"
+        self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
+        self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
+
+    def weigh(self, labels: Tensor) -> None:
+        """Take the weights of the classes from the labels (N,) of the training images."""
+        classes = len(self.class_weights)
+        self.class_weights = class_weights(labels, classes, self.recipe.training.balance)
 
     def beside(self) -> nn.Module:
         """Return the probe of honest training."""
@@ -111,7 +121,8 @@ class ClassifierModule(RecipeModule):
         seen = (images - self.model.mean) / self.model.std
         look = self.model.look(seen)
         logits, weight = look.logits, self.recipe.training.mask_weight
-        loss = classification_loss(logits, labels, self.recipe.training)
+        balance = self.class_weights if self.balanced else None
+        loss = classification_loss(logits, labels, self.recipe.training, balance)
         if look.maps is not None and masks.shape[1]:
             loss = loss + weight * mask_loss(look.maps, masks)
         if self.honest is not None:

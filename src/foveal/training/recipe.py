@@ -1,5 +1,6 @@
 """A recipe: one YAML file, one frozen dataclass, one trained model."""
 
+import copy
 import dataclasses
 import os
 from dataclasses import dataclass, field
@@ -53,6 +54,9 @@ class Training:
         label_smoothing: share of the target spread over all classes.
         focal: exponent of the focal loss (Lin et al. 2017), which weighs easy images less; 0 for
             plain cross-entropy.
+        balance: how far rare classes weigh more in the loss: each by its count to the power of
+            minus this, the mean over the training images 1; 0 for all alike, 1 for full balance.
+            Above 0, the best weights are those of the greatest mean accuracy of a class.
         mask_weight: of the masks' loss beside that of the classes (Yan et al. 2019).
         clip: greatest norm of the gradient; 0 for none.
         average: decay of the weights' moving average, which is what is validated and kept
@@ -79,6 +83,7 @@ class Training:
     warmup: float = 0.2
     label_smoothing: float = 0.0
     focal: float = 0.0
+    balance: float = 0.0
     mask_weight: float = 0.1
     clip: float = 5.0
     average: float = 0.0
@@ -191,6 +196,18 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
         raise UserError("The recipe's 'model' must be a mapping, such as {name: focus, ...}.")
     sections = {key: _section(key, values.get(key) or {}) for key in _SECTIONS}
     return Recipe(name=str(values["name"]), model=values["model"], **sections)
+
+
+def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
+    """Return a recipe with overrides like `epochs=3` applied.
+
+    Raises:
+        UserError: a key that does not exist, or a value out of range.
+    """
+    values = copy.deepcopy(recipe.to_dict())
+    for override in overrides:
+        _override(values, override)
+    return parse_recipe(values)
 
 
 def _folder() -> Path:

@@ -273,6 +273,8 @@ def _fit(
         rebuilds = isinstance(model, PatchReconstructor)
         kind: type[RecipeModule] = ReconstructionModule if rebuilds else ClassifierModule
         module = kind(model, recipe, training.epochs * len(batches))
+        if isinstance(module, ClassifierModule) and training.balance:
+            module.weigh(sets["train"].labels)
         module = module.to(memory_format=torch.channels_last)
         average = None
         if training.average:
