@@ -22,12 +22,12 @@ def load_folder(
 ) -> ImageSet:
     """Return one split of a folder of class folders.
 
-    Where there is no `val` folder, a tenth of the training images validates; where there is no
-    `test` either, a tenth of all tests. Both are drawn by a fixed seed, the same share of each
-    class. Images in folders within a class folder belong to that class; a file that is no image
-    by its name is passed over, and an image that cannot be read is a problem of the set. Of images
-    that are split here, copies of the same file all train, and a file that lies in two classes is
-    a problem of the set.
+    Where there is no `val` folder, a tenth of each class validates, rounded up; where there is no
+    `test` either, as many test. Both are drawn by a fixed seed; a class of fewer than three images
+    only trains. Images in folders within a class folder belong to that class; a file that is no
+    image by its name is passed over, and an image that cannot be read is a problem of the set. Of
+    images that are split here, copies of the same file all train, and a file that lies in two
+    classes is a problem of the set.
 
     Raises:
         UserError: fewer than two classes, no images, or too few to split.

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from foveal.training.batches import Batches
 from foveal.training.recipe import Recipe, parse_recipe, write_recipe
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+SAID = 5  # files that were left out and are named
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     devices: str | int = "auto",
     precision: str = "32-true",
     progress: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a recipe and write the model, its curves and its card into a run folder.
 
@@ -57,6 +59,7 @@ def train(
         devices: how many, as Lightning takes it.
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
+        say: told which images were left out, and after the first epoch the time left.
 
     Returns:
         The run folder.
@@ -76,6 +79,8 @@ def train(
         )
         for split in ("train", "val")
     }
+    if say is not None and is_first_process():
+        _say_problems(sets.values(), say)
     # Masks that a dataset brings along are a truth to measure by, not to train with.
     sets = {split: replace(images, masks=None) for split, images in sets.items()}
     if recipe.data.limit:
@@ -91,7 +96,7 @@ def train(
     _whiten(model, sets["train"])
     _start(model, recipe)
     started = time.perf_counter()
-    best = _fit(model, recipe, sets, out, resume, devices, precision, progress)
+    best = _fit(model, recipe, sets, out, resume, devices, precision, progress, say)
     seconds = time.perf_counter() - started
     if not is_first_process():
         return out
@@ -113,6 +118,15 @@ def train(
     }
     write_json(card, out / "card.json")
     return out
+
+
+def _say_problems(sets: Iterable[ImageSet], say: Callable[[str], None]) -> None:
+    """Name the first files that were left out, each once, and count the others."""
+    problems = {problem.path: problem.reason for images in sets for problem in images.problems}
+    for path, reason in list(problems.items())[:SAID]:
+        say(f"  warning: left out {path}: {reason}")
+    if len(problems) > SAID:
+        say(f"  warning: and {len(problems) - SAID} others")
 
 
 def is_first_process() -> bool:
@@ -250,6 +264,7 @@ def _fit(
     devices: str | int,
     precision: str,
     progress: bool,
+    say: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     """Run Lightning; return path, epoch and validation figures of the weights to keep."""
     import lightning as L
@@ -281,7 +296,7 @@ def _fit(
             order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
             few = sets["train"].images[order[: training.recalibrate]]
             average = AveragedWeights(training.average, few, training.batch_size)
-        callbacks, best, curve = run_callbacks(out, module, progress, average)
+        callbacks, best, curve = run_callbacks(out, module, progress, average, say)
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=devices,
