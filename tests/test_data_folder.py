@@ -127,8 +127,10 @@ def test_one_class_no_class_and_too_few_images_are_errors(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="only 'a'"):
         load_images(tmp_path, "train")
     fill(tmp_path / "b", 1)
-    with pytest.raises(UserError, match="too few images"):
-        load_images(tmp_path, "train")
+    assert len(load_images(tmp_path, "train")) == 2  # nothing of them can be kept back
+    for split in ("val", "test"):
+        with pytest.raises(UserError, match="too few images"):
+            load_images(tmp_path, split)
 
 
 def test_a_folder_of_bad_images_alone_is_an_error_that_names_one(tmp_path: Path) -> None:

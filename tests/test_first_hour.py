@@ -1,19 +1,25 @@
 """The first hour: from a folder of photos to a trained model, with no recipe."""
 
+import io
 import json
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from foveal.cli import main
-from foveal.data import load_images
+from foveal.data import ImageSet, load_images, read_image
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
+from foveal.evaluation import explain_files
 from foveal.metrics.interval import wilson_interval
+from foveal.models import build_model
+from foveal.training.callbacks import duration
 from foveal.training.choosing import FAMILIES, choose
 from foveal.training.losses import class_weights
+from foveal.training.run import model_settings
 
 
 def photos(folder, counts, side=20):
@@ -24,6 +30,11 @@ def photos(folder, counts, side=20):
             pixels = (rng.random((side, side, 3)) * 99 + 140 * (level % 2)).astype("uint8")
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
     return folder
+
+
+def grey_images():
+    labels = torch.tensor([0, 1])
+    return ImageSet("grey", "train", torch.randint(255, (2, 1, 28, 28)).byte(), labels, ("a", "b"))
 
 
 def of(**counts):
@@ -52,10 +63,19 @@ def test_rare_classes_weigh_more_only_where_the_counts_are_far_apart():
 
 
 def test_attention_says_whether_it_starts_from_pretrained_weights():
-    for pretrained, said in ((True, "pretrained weights"), (False, "from scratch")):
-        choice = choose(of(a=500, b=500), "attention", pretrained=pretrained)
-        assert choice.recipe.model["backbone"]["pretrained"] is pretrained
+    for weights, said in (("pretrained", "pretrained weights"), ("scratch", "from scratch")):
+        choice = choose(of(a=500, b=500), "attention", weights=weights)
+        assert choice.recipe.model["backbone"]["pretrained"] is (weights == "pretrained")
         assert any(said in reason for reason in choice.reasons)
+
+
+@pytest.mark.parametrize("weights", ["scratch", "none"])
+def test_attention_on_images_too_small_for_timm_or_without_it_takes_a_small_vgg(weights):
+    survey = Survey("digits", {"a": 500, "b": 500}, 28, 28, 28, 28, grey=1.0)
+    choice = choose(survey, "attention", weights=weights)
+    assert choice.recipe.model["backbone"]["name"] == "vgg"
+    assert choice.recipe.data.channels == 1
+    build_model(model_settings(choice.recipe, grey_images()))
 
 
 def test_an_unknown_family_is_named():
@@ -109,7 +129,7 @@ def test_a_folder_becomes_a_measured_model_with_a_gallery(tmp_path, capsys, fami
     assert "95 % sure" in said
     assert "Next: foveal explain" in said
     assert (out / "gallery.png").stat().st_size > 1000
-    assert json.loads((out / "card.json").read_text())["figures"]["images"] == 2
+    assert json.loads((out / "card.json").read_text())["figures"]["images"] == 4
 
 
 @pytest.mark.parametrize("arguments", [[], ["--data", "nowhere"], ["focus"]])
@@ -117,6 +137,140 @@ def test_what_cannot_be_trained_is_one_clear_line(arguments, capsys):
     with pytest.raises(SystemExit):
         main_or_exit(arguments)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("side", [12, 20, 28, 64, 300])
+@pytest.mark.parametrize("count", [12, 500])
+def test_patches_never_cover_more_than_a_quarter(side, count):
+    recipe = choose(Survey("photos", {"a": count, "b": count}, side, side, side, side)).recipe
+    height, width = recipe.data.size
+    model = recipe.model
+    assert model["detector"]["keypoints"] * model["patch_size"] ** 2 <= height * width / 4
+
+
+def trained(folder, tmp_path, capsys, *words):
+    """Train with no recipe for an epoch; return what was said and the card.
+
+    The baseline if no word is given: its places need no probe, which takes longer than the rest.
+    """
+    words = words or ("baseline",)
+    out = tmp_path / "run"
+    main_or_exit([*words, "--data", str(folder), "--out", str(out), "--quiet", "epochs=1"])
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    answers, failed = explain_files(str(out), [next(folder.rglob("1.png"))], None)
+    assert failed == 0
+    assert answers[0]["probabilities"]
+    return said.err, json.loads((out / "card.json").read_text())
+
+
+def test_a_hundred_to_one_ends_in_a_model_that_the_rare_class_is_tested_with(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"common": 300, "rare": 3}, side=12)
+    said, card = trained(folder, tmp_path, capsys)
+    assert "few images of rare (3)" in said
+    assert "100 times as many" in said
+    assert card["figures"]["images"] == 31
+    for split in ("train", "val", "test"):
+        assert set(load_images(folder, split).labels.tolist()) == {0, 1}
+
+
+def test_grey_and_colour_are_trained_together_and_a_grey_class_is_warned_of(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+    for path in (folder / "dark").iterdir():
+        Image.open(path).convert("L").save(path)
+    said, card = trained(folder, tmp_path, capsys)
+    assert "50% are grey" in said
+    assert "only dark is all grey" in said
+    assert card["recipe"]["data"]["channels"] == 3
+
+
+def test_a_turned_photo_of_20_megapixels_among_thumbnails_is_one_image_more(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (5000, 4000), "white").save(folder / "light" / "large.jpg", exif=exif)
+    said, _ = trained(folder, tmp_path, capsys)
+    assert "25 images" in said
+    assert "20 to 5000 pixels a side" in said
+
+
+def test_a_large_jpeg_is_never_decoded_whole_and_turned_as_it_says(monkeypatch):
+    pixels = np.zeros((400, 800, 3), np.uint8)
+    pixels[:, 400:] = 255  # white on the right; turned by a quarter, at the bottom
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    decoded, turn = [], ImageOps.exif_transpose
+    monkeypatch.setattr(
+        ImageOps, "exif_transpose", lambda image: decoded.append(image.size) or turn(image)
+    )
+    found = read_image(file.getvalue(), size=(32, 16)).float()
+    assert decoded == [(200, 100)]
+    assert found[:, :12].mean() < 10
+    assert found[:, 20:].mean() > 245
+
+
+def test_a_file_in_two_classes_and_a_broken_one_are_named_and_left_out(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+    whole = (folder / "dark" / "0.png").read_bytes()
+    (folder / "light" / "both.png").write_bytes(whole)
+    (folder / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is whole
+    said, _ = trained(folder, tmp_path, capsys)
+    assert "1 images exist more than once" in said
+    assert said.count("cut.png: broken image") == 1
+    assert said.count("both.png: the same image is in dark and light: left out") == 1
+
+
+def test_a_class_with_one_image_is_trained_with_and_said_not_to_be_tested(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12, "single": 1})
+    said, card = trained(folder, tmp_path, capsys)
+    assert "single cannot be tested" in said
+    assert card["train_images"] == 8 + 8 + 1
+    assert 2 not in load_images(folder, "test").labels
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [({"alone": 12}, "only 'alone'"), ({"a": 1, "b": 1}, "too few images for the split 'val'")],
+)
+def test_a_folder_that_cannot_be_learned_from_is_one_clear_sentence(
+    tmp_path, capsys, counts, expected
+):
+    folder = photos(tmp_path / "photos", counts)
+    with pytest.raises(SystemExit):
+        main_or_exit(["--data", str(folder), "--out", str(tmp_path / "run"), "--quiet"])
+    mistakes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("foveal:")]
+    assert len(mistakes) == 1
+    assert expected in mistakes[0]
+
+
+def test_attention_without_a_network_starts_from_scratch_and_says_so(tmp_path, capsys, monkeypatch):
+    def unreachable(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12}, side=48)
+    said, card = trained(folder, tmp_path, capsys, "attention")
+    assert "from scratch: no weights can be reached" in said
+    assert card["recipe"]["model"]["backbone"]["model"] == "resnet10t"
+
+
+def test_the_time_left_is_said_once_and_what_was_asked_for_is_repeated(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+    out = str(tmp_path / "run")
+    main_or_exit(["baseline", "--data", str(folder), "--out", out, "--quiet", "epochs=3"])
+    said = capsys.readouterr().err
+    assert said.count("One epoch took") == said.count(" left.") == 1
+    assert "as you asked, whatever is said above: epochs=3" in said
+    assert "  3 epochs, " in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.42, "0.4 s"), (12, "12 s"), (420, "7 min"), (11_520, "3.2 h")]
+)
+def test_a_duration_is_said_as_people_do(seconds, said):
+    assert duration(seconds) == said
 
 
 def main_or_exit(arguments):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveal import plotting, zoo
 from foveal.attribution import explain_by
-from foveal.backbones.timm import pretrained_reachable
+from foveal.backbones.timm import backbone_weights
 from foveal.data import ImageSet, load_images
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
@@ -18,7 +18,7 @@ from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import wilson_interval
 from foveal.models import SmallCNN
 from foveal.training import Recipe, is_first_process, train
-from foveal.training.choosing import Choice, choose
+from foveal.training.choosing import BACKBONE, Choice, choose
 from foveal.training.recipe import change_recipe
 from foveal.training.run import write_json
 
@@ -50,11 +50,16 @@ def plan(data: str, family: str, overrides: Sequence[str], say: Say) -> Recipe:
         raise UserError(f"{data} holds readable images of fewer than two classes.")
     for line in found(survey):
         say(line)
-    pretrained = family == "attention" and pretrained_reachable("resnet18")
-    choice: Choice = choose(survey, family, data=data, pretrained=pretrained)
+    weights = backbone_weights(BACKBONE) if family == "attention" else "none"
+    choice: Choice = choose(survey, family, data=data, weights=weights)
+    recipe = change_recipe(choice.recipe, list(overrides))
     for line in choice.reasons:
         say(f"  {line}")
-    return change_recipe(choice.recipe, list(overrides))
+    if overrides:
+        say(f"  as you asked, whatever is said above: {', '.join(overrides)}")
+    training = recipe.training
+    say(f"  {training.epochs} epochs, {training.batch_size} images in a step")
+    return recipe
 
 
 def found(survey: Survey) -> list[str]:
@@ -78,10 +83,11 @@ def found(survey: Survey) -> list[str]:
         lines.append(
             f"  warning: {len(survey.copies)} images exist more than once, such as {shown}"
         )
-    for problem in survey.problems[:3]:
-        lines.append(f"  warning: left out {problem.path}: {problem.reason}")
-    if len(survey.problems) > 3:
-        lines.append(f"  warning: and {len(survey.problems) - 3} other unreadable files")
+    alone = [name for name in names if survey.counts[name] < 3]
+    if alone and "test" not in survey.splits:
+        lines.append(f"  warning: {_some(alone)} cannot be tested: that takes 3 images of a class")
+    if survey.problems:
+        lines.append(f"  warning: {len(survey.problems)} files are no images, and are left out")
     return lines
 
 
@@ -102,7 +108,7 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     Raises:
         UserError: as `train`.
     """
-    folder = train(recipe, out, data=data, **options)
+    folder = train(recipe, out, data=data, say=say, **options)
     if not is_first_process():
         return folder
     model: Any = zoo.load(folder)

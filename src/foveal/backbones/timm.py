@@ -1,7 +1,7 @@
 """Any timm model with feature maps as a backbone."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -56,32 +56,34 @@ class TimmBackbone(Backbone):
         return {"model": self.model, "in_channels": self.in_channels, "pretrained": False}
 
 
-def pretrained_reachable(model: str, timeout: float = 5.0) -> bool:
-    """Return whether timm's weights of a model are here or can be downloaded now.
+def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", "scratch", "none"]:
+    """Return with which weights timm can build a model now, and fetch those of a pretrained one.
 
-    One request, without retries: where there is no network, this takes seconds at most, while a
-    download gives up after a minute.
+    One request goes ahead of the download, without retries: where there is no network, this takes
+    seconds at most, while a download gives up after a minute.
 
     Args:
         model: timm's name of the model.
         timeout: seconds to wait for an answer.
 
-    Raises:
-        UserError: timm is not installed.
+    Returns:
+        `pretrained`, `scratch` where the weights are out of reach, `none` where timm is not there.
     """
     try:
         import timm
     except ImportError:
-        raise missing_extra("timm", "timm") from None
-    from huggingface_hub import HfApi, try_to_load_from_cache
+        return "none"
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     known = timm.get_pretrained_cfg(model)
     if known is None or not known.hf_hub_id:
-        return False
-    if isinstance(try_to_load_from_cache(known.hf_hub_id, "model.safetensors"), str):
-        return True
+        return "scratch"
+    file = "model.safetensors"
+    if isinstance(try_to_load_from_cache(known.hf_hub_id, file), str):
+        return "pretrained"
     try:
         HfApi().model_info(known.hf_hub_id, timeout=timeout)
+        hf_hub_download(known.hf_hub_id, file)
     except Exception:  # whatever is wrong with the network, the weights are out of reach
-        return False
-    return True
+        return "scratch"
+    return "pretrained"

@@ -41,11 +41,11 @@ class Listing:
 def list_folder(folder: Path, split: str, kinds: Container[str] = EXTENSIONS) -> Listing:
     """Return the image files of one split of a folder of class folders.
 
-    Where there is no `val` folder, a tenth of the training images validates; where there is no
-    `test` either, a tenth of all tests. Both are drawn by a fixed seed, the same share of each
-    class. Images in folders within a class folder belong to that class; a file that is no image
-    by its name is passed over. Of images that are split here, copies of the same file all train,
-    and a file that lies in two classes is a problem of the set.
+    Where there is no `val` folder, a tenth of each class validates, rounded up; where there is no
+    `test` either, as many test. Both are drawn by a fixed seed; a class of fewer than three images
+    only trains. Images in folders within a class folder belong to that class; a file that is no
+    image by its name is passed over. Of images that are split here, copies of the same file all
+    train, and a file that lies in two classes is a problem of the set.
 
     Args:
         folder: of class folders, or of the folders of splits.

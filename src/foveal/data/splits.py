@@ -30,13 +30,18 @@ def rest(total: int, taken: Tensor) -> Tensor:
 def share_of(labels: Tensor, split: str, *, own_val: bool, own_test: bool) -> Tensor:
     """Return the indices of a split of images that come as one, sorted.
 
-    A tenth of each class tests and a tenth validates, as far as these splits have no images of
-    their own; the rest trains.
+    A tenth of each class, rounded up, tests and as many validate, as far as these splits have no
+    images of their own; the rest trains. A class of fewer than three images only trains, so that
+    no class is asked for that was never learned.
     """
-    tenth = max(1, len(labels) // 10)
-    none = torch.empty(0, dtype=torch.long)
-    test = none if own_test else stratified(labels, min(tenth, len(labels)), seed=0)
-    free = rest(len(labels), test)
-    val = none if own_val else free[stratified(labels[free], min(tenth, len(free)), seed=1)]
-    held = {"test": test, "val": val}
-    return held[split] if split in held else rest(len(labels), torch.cat([test, val]))
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(labels), generator=generator)
+    held: dict[str, list[Tensor]] = {"test": [], "val": [], "train": []}
+    for label in labels.unique():
+        own = order[labels[order] == label]
+        tenth = -(-len(own) // 10) if len(own) >= 3 else 0
+        test = 0 if own_test else tenth
+        val = 0 if own_val else tenth
+        for name, part in zip(held, own.tensor_split([test, test + val]), strict=True):
+            held[name].append(part)
+    return torch.cat([torch.empty(0, dtype=torch.long), *held[split]]).sort().values

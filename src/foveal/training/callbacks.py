@@ -3,7 +3,7 @@
 import csv
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,40 @@ class Progress(RichProgressBar):
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 
+class TimeLeft(L.Callback):
+    """Says once, after the first epoch of this process, how long the others will take.
+
+    Args:
+        say: told so.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.started: float | None = None
+        self.said = False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the first epoch's clock."""
+        if self.started is None:
+            self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how long it will take, unless all is done."""
+        left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        if self.said or self.started is None or left < 1 or not trainer.is_global_zero:
+            return
+        self.said = True
+        epoch = time.perf_counter() - self.started
+        self.say(f"One epoch took {duration(epoch)}: about {duration(epoch * left)} left.")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `0.4 s`, `12 s`, `7 min` or `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 class AveragedWeights(WeightAveraging):
     """A moving average of the weights, which is what is validated and kept.
 
@@ -105,7 +139,11 @@ class AveragedWeights(WeightAveraging):
 
 
 def run_callbacks(
-    out: Path, module: RecipeModule, progress: bool, average: AveragedWeights | None = None
+    out: Path,
+    module: RecipeModule,
+    progress: bool,
+    average: AveragedWeights | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
     """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
     curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
@@ -121,6 +159,8 @@ def run_callbacks(
     callbacks: list[L.Callback] = [curve, best, last]
     if average is not None:
         callbacks.append(average)
+    if say is not None:
+        callbacks.append(TimeLeft(say))
     if progress:
         callbacks.append(Progress())
     return callbacks, best, curve

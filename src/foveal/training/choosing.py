@@ -1,7 +1,7 @@
 """Settings for images that nobody has written a recipe for, and why these."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from foveal.data.survey import Survey
 from foveal.errors import unknown_name
@@ -9,6 +9,10 @@ from foveal.training.augment import Augment
 from foveal.training.recipe import Data, Recipe, Training
 
 FAMILIES = ("focus", "attention", "baseline")
+Weights = Literal["pretrained", "scratch", "none"]
+BACKBONE = "resnet18"  # of timm, where its weights can be had
+SMALLER = "resnet10t"  # of timm, where they cannot
+LEAST = 48  # pixels of a side that a timm backbone is given
 FEW = 200  # images; below, a learned detector has too little to learn places from
 STRONG = 4.0  # times as many images of one class as of another are made up for
 _SEEN = 40_000  # images that a training on two cores sees, all epochs together
@@ -24,7 +28,7 @@ class Choice:
 
 
 def choose(
-    survey: Survey, family: str = "focus", *, data: str = "", pretrained: bool = False
+    survey: Survey, family: str = "focus", *, data: str = "", weights: Weights = "none"
 ) -> Choice:
     """Return settings that suit the images.
 
@@ -32,18 +36,23 @@ def choose(
         survey: what is known of the images.
         family: one of `FAMILIES`.
         data: where the images are, as `--data` names it.
-        pretrained: whether weights for a timm backbone can be had.
+        weights: of the timm backbone `BACKBONE`: `pretrained` where they can be had, `scratch`
+            where timm alone is there, `none` where it is not.
 
     Raises:
         UserError: an unknown family.
     """
     if family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
-    size, why_size = _size(survey, family == "attention" and pretrained)
-    channels, why_channels = _channels(survey, family == "attention")
+    pretrained = family == "attention" and weights == "pretrained"
+    size, why_size = _size(survey, pretrained)
+    # Its first layer halves twice: of small images nothing would be left to attend to.
+    timm = family == "attention" and weights != "none" and min(size) >= LEAST
+    pretrained = pretrained and timm
+    channels, why_channels = _channels(survey, timm)
     few = survey.images < FEW
-    model, why_model = _model(family, min(size), few, pretrained)
-    training, why_training = _training(survey, family == "attention" and pretrained)
+    model, why_model = _model(family, min(size), few, weights if timm else "none")
+    training, why_training = _training(survey, pretrained)
     augment, why_augment = _augment(survey, min(size), few)
     recipe = Recipe(
         name=f"{survey.name}-{family}",
@@ -86,26 +95,38 @@ def _channels(survey: Survey, needs_colour: bool) -> tuple[int, str]:
     return 3, f"read in colour: {survey.grey:.0%} are grey, the others are not"
 
 
-def _model(family: str, side: int, few: bool, pretrained: bool) -> tuple[dict[str, Any], str]:
+def _model(family: str, side: int, few: bool, weights: Weights) -> tuple[dict[str, Any], str]:
     if family == "baseline":
         widths = [16, 24, 32, 32] if few else [24, 32, 32, 48, 64, 64]
         return {"name": "cnn", "widths": widths}, "baseline: a small net that sees the whole image"
     if family == "attention":
-        kind = "resnet18" if pretrained else "resnet10t"
-        net: dict[str, Any] = {
-            "name": "attention",
-            "backbone": {"name": "timm", "model": kind, "pretrained": pretrained},
-            "depths": [3, 4, 5] if pretrained else [2, 3, 4],
-            "compatibility": "dp",
-        }
-        start = "pretrained weights" if pretrained else "from scratch: no weights can be reached"
-        return net, f"attention on timm's {kind}, {start}"
+        return _attention(weights)
+    return _focus(side, few)
+
+
+def _attention(weights: Weights) -> tuple[dict[str, Any], str]:
+    net: dict[str, Any] = {"name": "attention", "depths": [2, 3, 4], "compatibility": "dp"}
+    if weights == "none":
+        stages = [[16, 32], [48, 48], [64, 64], [64]]
+        net |= {"backbone": {"name": "vgg", "stages": stages}, "standardise": True}
+        why = "attention on a small VGG, from scratch: timm is not there, or the images are small"
+        return net, why
+    pretrained = weights == "pretrained"
+    kind = BACKBONE if pretrained else SMALLER
+    net["backbone"] = {"name": "timm", "model": kind, "pretrained": pretrained}
+    net["depths"] = [3, 4, 5] if pretrained else [2, 3, 4]
+    start = "pretrained weights" if pretrained else "from scratch: no weights can be reached"
+    return net, f"attention on timm's {kind}, {start}"
+
+
+def _focus(side: int, few: bool) -> tuple[dict[str, Any], str]:
     patch = max(5, side // 7 // 2 * 2 + 1)
-    detector: dict[str, Any] = {"name": "heatmap", "keypoints": 10, "widths": [16, 32, 32, 32]}
-    why = f"focus: 10 learned places, patches of {patch}x{patch} pixels"
+    places = max(1, min(10, side * side // (4 * patch * patch)))  # a quarter of the pixels
+    detector: dict[str, Any] = {"name": "heatmap", "keypoints": places, "widths": [16, 32, 32, 32]}
+    why = f"focus: {places} learned places, patches of {patch}x{patch} pixels"
     if few:
-        detector = {"name": "harris", "keypoints": 10}
-        why = f"focus at 10 corners (too few images to learn places), patches {patch}x{patch}"
+        detector = {"name": "harris", "keypoints": places}
+        why = f"focus at {places} corners (too few images to learn places), patches {patch}x{patch}"
     model: dict[str, Any] = {
         "name": "focus",
         "detector": detector,
@@ -137,7 +158,7 @@ def _training(survey: Survey, pretrained: bool) -> tuple[Training, tuple[str, ..
         # A handful of validation images says too little to choose an epoch by.
         keep="last" if small else "best",
     )
-    why = [f"{epochs} epochs of {survey.images:,} images, {batch} in a step"]
+    why = []
     if uneven:
         why.append(f"rare classes weigh more: the largest has {survey.imbalance:.0f} times as many")
     return training, tuple(why)

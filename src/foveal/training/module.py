@@ -69,11 +69,15 @@ class RecipeModule(L.LightningModule):
         training = self.recipe.training
         if training.schedule == "constant":
             return {"optimizer": optimizer}
+        total = self.steps + 1
+        warmup = training.warmup
+        if round(warmup * total, 6) == 1:  # a phase of no length, by which torch would divide
+            warmup = 1.5 / total
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             [group["lr"] for group in optimizer.param_groups],
-            total_steps=self.steps + 1,
-            pct_start=training.warmup,
+            total_steps=total,
+            pct_start=warmup,
             cycle_momentum=training.optimizer == "adamw",
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lightning import Callback
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+SAID = 5  # files that were left out and are named
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     precision: str = "32-true",
     progress: bool = True,
     callbacks: "Sequence[Callback]" = (),
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a recipe and write the model, its curves and its card into a run folder.
 
@@ -74,6 +76,7 @@ def train(
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
         callbacks: Lightning's, beside those of every run.
+        say: told which images were left out, and after the first epoch the time left.
 
     Returns:
         The run folder.
@@ -91,8 +94,10 @@ def train(
     out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
     load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
     sets = shared_images(load, out, machines.processes)
+    if say is not None and is_first_process():
+        _say_problems((part for part in sets.values() if isinstance(part, ImageSet)), say)
     try:
-        return _train(recipe, out, sets, resume, machines, precision, progress, callbacks)
+        return _train(recipe, out, sets, resume, machines, precision, progress, callbacks, say)
     finally:
         forget_shared_images(out)
 
@@ -106,6 +111,7 @@ def _train(
     precision: str,
     progress: bool,
     callbacks: "Sequence[Callback]",
+    say: Callable[[str], None] | None,
 ) -> Path:
     import lightning  # noqa: F401  (takes seconds, which are not the training's)
 
@@ -119,7 +125,7 @@ def _train(
     if machines.sync_norm:
         synchronise(model)
     started = time.perf_counter()
-    best = _fit(model, recipe, sets, out, resume, machines, precision, progress, callbacks)
+    best = _fit(model, recipe, sets, out, resume, machines, precision, progress, callbacks, say)
     seconds = time.perf_counter() - started
     if not is_first_process():
         return out
@@ -143,6 +149,15 @@ def _train(
     }
     write_json(card, out / "card.json")
     return out
+
+
+def _say_problems(sets: Iterable[ImageSet], say: Callable[[str], None]) -> None:
+    """Name the first files that were left out, each once, and count the others."""
+    problems = {problem.path: problem.reason for images in sets for problem in images.problems}
+    for path, reason in list(problems.items())[:SAID]:
+        say(f"  warning: left out {path}: {reason}")
+    if len(problems) > SAID:
+        say(f"  warning: and {len(problems) - SAID} others")
 
 
 def versions() -> dict[str, Any]:
@@ -200,6 +215,7 @@ def _fit(
     precision: str,
     progress: bool,
     beside: "Sequence[Callback]",
+    say: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     """Run Lightning; return path, epoch and validation figures of the weights to keep."""
     import lightning as L
@@ -228,7 +244,7 @@ def _fit(
         if training.average:
             few = _few(sets["train"], training.recalibrate)
             average = AveragedWeights(training.average, few, training.batch_size)
-        callbacks, best, curve = run_callbacks(out, module, progress, average)
+        callbacks, best, curve = run_callbacks(out, module, progress, average, say)
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=machines.count,
