@@ -34,6 +34,8 @@ GIVEN = {
 }
 # Pages whose commands are run, not only read.
 RUN = ("docs/tutorials/own-photos.md",)
+# Pages whose snippets are run against a server and a proxy, by the test named here.
+RUN_ELSEWHERE = {"docs/serving.md": "tests/test_app_deployed.py"}
 # Snippets that no test can run, by the page and the reason in their title.
 NOT_RUN = {"docs/tutorials/own-photos.md": ["for real photos", "for real photos"]}
 
@@ -76,7 +78,7 @@ def parse(words):
     command.make_context(name, rest, parent=context)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN_ELSEWHERE])
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page", **GIVEN.get(page, dict)()}
@@ -106,7 +108,8 @@ def test_the_snippets_that_no_test_runs_are_listed():
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_are_of_a_kind_that_is_tested(page):
     kinds = {kind for kind, _, _, _ in snippets(PAGES[page])}
-    assert kinds <= {"python", "pycon", "sh", "yaml", "json", "text", "toml"}
+    elsewhere = {"nginx"} if page in RUN_ELSEWHERE else set()
+    assert kinds <= {"python", "pycon", "sh", "yaml", "json", "text", "toml"} | elsewhere
 
 
 @pytest.mark.parametrize("page", PAGES)
