@@ -24,6 +24,7 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 }
 FENCE = re.compile(r"^```(?P<kind>[\w-]+)(?P<more>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
+CONTINUED = re.compile(r"\\\n\s*")
 INDENTED = re.compile(r"^    (foveal [^\n]*)$", re.M)
 # What a page may use without making it.
 GIVEN = {
@@ -55,7 +56,8 @@ def snippets(path):
 
 def commands(code):
     """Return the `foveal` commands of a shell snippet as lists of words."""
-    lines = [shlex.split(line, comments=True) for line in code.splitlines()]
+    whole = CONTINUED.sub(" ", code)
+    lines = [shlex.split(line, comments=True) for line in whole.splitlines()]
     return [words[1:] for words in lines if words[:1] == ["foveal"]]
 
 
@@ -114,9 +116,9 @@ def test_snippets_are_of_a_kind_that_is_tested(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_exist_and_know_their_options(page):
-    text = PAGES[page].read_text(encoding="utf-8")
+    text = CONTINUED.sub(" ", PAGES[page].read_text(encoding="utf-8"))
     shown = INDENTED.findall(text)
-    shown += [code for kind, _, code, _ in snippets(PAGES[page]) if kind == "sh"]
+    shown += [CONTINUED.sub(" ", c) for kind, _, c, _ in snippets(PAGES[page]) if kind == "sh"]
     for words in (words for code in shown for words in commands(_without_remark(code))):
         try:
             parse(words)

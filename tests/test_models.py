@@ -140,13 +140,12 @@ TRAINED = [
     "san-patchwise-grey",
     "published-focus",
 ]
+# Not high-res, which reads its image in part: no single graph can, and the export says so.
 EXPORTED = [
     "focus-heatmap",
     "focus-as-a-set",
     "zoom",
     "glimpse",
-    "high-res",
-    "high-res-colour-by-regions",
     "cnn",
     "attention",
     "reconstructor-conv",
