@@ -339,10 +339,10 @@ def test_what_must_be_decoded_at_once_and_is_too_large_is_refused(pixels, tmp_pa
 
 
 def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatch):
-    from foveal.data import reading
+    from foveal import pixels
 
     Image.new("RGB", (640, 480)).save(tmp_path / "photo.jpg")
-    monkeypatch.setattr(reading, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 100_000)
     with pytest.raises(UserError, match="640x480 is more than 100,000 pixels"):
         open_large(tmp_path / "photo.jpg")
 

@@ -70,7 +70,8 @@ class Decoders:
         height, width = inputs.size or (0, 0)
         limits = self.limits
         wanted = (height, width, channels, limits.pixels, limits.side, crop)
-        process = await self._free.get()
+        while (process := await self._free.get()).returncode is not None:
+            self._give_up(process)  # it died while nobody asked it
         try:
             async with asyncio.timeout(limits.decode_seconds):
                 decoded, body = await _ask(process, REQUEST.pack(len(data), *wanted) + data)
@@ -107,7 +108,10 @@ async def _start() -> Process:
 async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(request)
+    try:
+        process.stdin.write(request)
+    except RuntimeError:  # what uvloop says of a pipe that is closed
+        raise BrokenPipeError from None
     await process.stdin.drain()
     decoded, length = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
     return decoded, await process.stdout.readexactly(length)
