@@ -232,10 +232,10 @@ def test_a_bad_row_is_a_problem_of_its_own_split_alone(tmp_path: Path) -> None:
 
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     write_shard(tmp_path / "shards" / "train-0.parquet", [0, 1] * 10, [png(1)] * 20)
-    for name in ("a", "b"):
+    for first, name in ((0, "a"), (10, "b")):
         (tmp_path / "folder" / name).mkdir(parents=True)
         for index in range(10):
-            (tmp_path / "folder" / name / f"{index}.png").write_bytes(png(index))
+            (tmp_path / "folder" / name / f"{index}.png").write_bytes(png(first + index))
     before = everything_below(tmp_path)
     for source in (tmp_path / "shards", tmp_path / "folder", "mnist-5k"):
         for split in ("train", "val", "test"):
