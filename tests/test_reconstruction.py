@@ -31,6 +31,7 @@ SMALL = [
     "lr=0.02",
     "augment.rotate=0",
     "augment.scale=0",
+    "rebuild.movement=0",
 ]
 
 
