@@ -133,7 +133,7 @@ def test_latex_is_escaped_and_what_is_missing_is_a_dash():
     assert r"a\_b \& 5\% & 50\% \\" in table
     assert r"c & -- \\" in table
     assert markdown_table(["name"], columns, [{"name": "a", "share": 0.5}, {"name": "c"}]) == (
-        "| name | share |\n| --- | ---: |\n| `a` | 50% |\n| `c` | – |\n"
+        "| name | hits |\n| --- | ---: |\n| `a` | 50% |\n| `c` | – |\n"
     )
 
 

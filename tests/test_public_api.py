@@ -14,7 +14,7 @@ SIGNATURES = {
     ),
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
-        "[classes] [method] [cost]"
+        "[weights] [extent] [classes] [method] [cost]"
     ),
     "FocusNet": (
         "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] "
@@ -38,7 +38,14 @@ SIGNATURES = {
     "load": "model",
     "load_images": "source split * [size] [channels] [data_dir]",
     "load_recipe": "name [overrides]",
-    "train": "recipe out * [data] [data_dir] [resume] [devices] [precision] [progress]",
+    "predict": (
+        "model source out * [engine] [address] [resume] [explain] [batch_size] [shard_size] "
+        "[workers] [device] [bar]"
+    ),
+    "train": (
+        "recipe out * [data] [data_dir] [resume] [devices] [nodes] "
+        "[strategy] [sync_norm] [precision] [progress] [callbacks] [say]"
+    ),
 }
 MODULES = {"attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo"}
 
