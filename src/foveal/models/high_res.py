@@ -117,9 +117,13 @@ class HighResFocusNet(FocusModel):
         return self.places(self._whole(images)).keypoints, None
 
     def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
-        """Classify from whole-pixel patches at the places nearest to the keypoints."""
-        found = self.answer(self._whole(images), keypoints)
-        return Look(found.logits[:, 0], found.keypoints, found.patches, weights=found.weights[:, 0])
+        """Classify from whole-pixel patches at the places nearest to the keypoints.
+
+        The thumbnail that comes with them says where; it changes no answer.
+        """
+        view = self._whole(images)
+        thumbnail = view.thumbnail(self.shrink * self.factor(view.size))
+        return _seen(self.answer(view, keypoints), thumbnail)
 
     def look(self, images: Tensor) -> Look:
         """Find places in normalised images (B, C, H, W), then decide from the patches there."""
@@ -128,14 +132,7 @@ class HighResFocusNet(FocusModel):
     def look_into(self, view: View) -> Look:
         """Find places in a batch of images, however large, then decide from the patches there."""
         places = self.places(view)
-        found = self.answer(view, places.keypoints, places.scores)
-        return Look(
-            found.logits[:, 0],
-            found.keypoints,
-            found.patches,
-            thumbnail=places.thumbnail,
-            weights=found.weights[:, 0],
-        )
+        return _seen(self.answer(view, places.keypoints, places.scores), places.thumbnail)
 
     @torch.no_grad()
     def explain_large(
@@ -237,6 +234,17 @@ class HighResFocusNet(FocusModel):
 
     def _whole(self, images: Tensor) -> View:
         return WholeView(images, -self.mean / self.std)
+
+
+def _seen(found: Answer, thumbnail: Tensor) -> Look:
+    """Return the main task's answer as a look."""
+    return Look(
+        found.logits[:, 0],
+        found.keypoints,
+        found.patches,
+        thumbnail=thumbnail,
+        weights=found.weights[:, 0],
+    )
 
 
 def _check_size(size: Size, least: int) -> None:
