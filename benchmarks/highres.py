@@ -1,10 +1,10 @@
 """What an answer costs as the image grows: focus, and nets with its patch encoder that see all.
 
-Each rival at each side is measured in a process of its own: the median latency of one image on one
-thread, multiply-adds, and the memory above what the process held before there was an image. Focus
-is measured twice, on an image in memory (the thumbnail is made from all of its pixels) and on one
-that is read in part (megapixel MNIST, of which the thumbnail and the patches are drawn, as a
-pyramid on disk gives them).
+Latencies are those of one image on one thread, medians of passes in turns, so that all meet the
+same machine; what takes long is passed once. The memory is what a process of its own holds at most
+above what it held before there was an image. Focus is measured on an image in memory (the
+thumbnail is made from all of its pixels) and on one that is read in part (megapixel MNIST, of
+which the thumbnail and the patches are drawn, as a pyramid on disk gives them).
 
     python benchmarks/highres.py [--model megapixel-mnist-focus] [--out docs/highres.json]
 """
@@ -33,7 +33,7 @@ from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 SIDES = (1500, 3000, 6000, 12_000)
-SECONDS, MOST = 2.0, 15  # a latency's measurement ends after so long, or so many passes
+ROUNDS, LONG = 9, 1.5  # passes of each, but one of what takes more seconds
 DENSE = 3000  # side up to which what sees all is timed; beyond, its multiply-adds are counted
 AT_ONCE = 500  # patches
 SMALL = 187  # side in pixels of the downsampled image
@@ -136,46 +136,58 @@ def forget_most() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def measured(name: str, model: str, side: int) -> dict[str, Any]:
-    """Return latency and memory of one rival at one side."""
+def passes(focus: HighResFocusNet, name: str, side: int) -> Callable[[], object]:
+    """Return what answers for one image of a side; it holds the image."""
+    if name == FOCUS:
+        images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
+        view = focus.view(images, torch.zeros(1, dtype=torch.long))
+        return lambda: focus.look_into(view)
+    rival = RIVALS[name](focus).eval()
+    pixels = torch.zeros(1, focus.in_channels, side, side)
+    return lambda: rival(pixels)
+
+
+def timed(name: str, side: int) -> bool:
+    """Return whether a rival is timed at a side, or its multiply-adds are counted alone."""
+    return side <= DENSE or name not in ("all patches", "full resolution")
+
+
+@torch.inference_mode()
+def latencies(model: str, sides: list[int]) -> dict[tuple[str, int], list[float]]:
+    """Return the seconds of each pass of all that is timed."""
     torch.set_num_threads(1)
     focus = load(model)
-    images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
-    forget_most()
-    before = held_mb()
-    run: Callable[[], object]
-    if name == FOCUS:
-        view = focus.view(images, torch.zeros(1, dtype=torch.long))
-
-        def run() -> object:
-            return focus.look_into(view)
-
-    else:
-        rival = RIVALS[name](focus).eval()
-        pixels = torch.zeros(1, focus.in_channels, side, side)
-
-        def run() -> object:
-            return rival(pixels)
-
-    seconds: list[float] = []
-    with torch.inference_mode():
-        while not seconds or (sum(seconds) < SECONDS and len(seconds) < MOST):
+    found: dict[tuple[str, int], list[float]] = {
+        (name, side): [] for side in sides for name in NAMES if timed(name, side)
+    }
+    runs = {key: passes(focus, *key) for key in found}
+    for _ in range(ROUNDS):
+        for key, run in runs.items():
+            if found[key] and found[key][-1] > LONG:
+                continue
             started = time.perf_counter()
             run()
-            seconds.append(time.perf_counter() - started)
-    seconds = seconds[1:] or seconds  # the first pass warms up, where there is time for another
-    return {
-        "latency_ms": round(1000 * statistics.median(seconds), 2),
-        "passes": len(seconds),
-        "memory_mb": round(held_mb(most=True) - before, 1),
-    }
+            found[key].append(time.perf_counter() - started)
+    return found
 
 
-def in_own_process(name: str, model: str, side: int) -> dict[str, Any]:
-    """Return `measured`, by a fresh process."""
+@torch.inference_mode()
+def memory_mb(name: str, model: str, side: int) -> float:
+    """Return the most memory that this process holds for one answer."""
+    torch.set_num_threads(1)
+    focus = load(model)
+    load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST once, which is no cost
+    forget_most()
+    before = held_mb()
+    passes(focus, name, side)()
+    return round(held_mb(most=True) - before, 1)
+
+
+def in_own_process(name: str, model: str, side: int) -> float:
+    """Return `memory_mb`, by a fresh process."""
     command = [sys.executable, __file__, "--model", model, "--one", name, "--side", str(side)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout))
+    return float(json.loads(done.stdout))
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -209,15 +221,18 @@ def main() -> None:
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measured(options.one, options.model, options.side)))
+        print(json.dumps(memory_mb(options.one, options.model, options.side)))
         return
+    seconds = latencies(options.model, options.sides)
     rows = []
     for side in options.sides:
         for name in NAMES:
             row = {"rival": name, "side": side}
             row["macs"] = multiply_adds(name, load(options.model), side)
-            if side <= DENSE or name.startswith("focus") or name == "downsampled image":
-                row |= in_own_process(name, options.model, side)
+            if (name, side) in seconds:
+                warm = seconds[name, side][1:] or seconds[name, side]  # the first one warms up
+                row["latency_ms"] = round(1000 * statistics.median(warm), 2)
+                row["memory_mb"] = in_own_process(name, options.model, side)
             rows.append(row)
             print(row, flush=True)
     focus = load(options.model)

@@ -84,17 +84,15 @@ class SparseImages:
         """
         owner, rows, columns, values = self._pixels(numbers)
         squares, cells = corners_px.shape[1], side // shrink
+        left, top = corners_px[owner].int().unbind(-1)  # (P, K)
+        down = rows.int()[:, None] - top
+        across = columns.int()[:, None] - left
+        inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
+        pixel, square = inside.nonzero().unbind(-1)
+        row, column = down[inside] // shrink, across[inside] // shrink
+        place = ((owner[pixel] * squares + square) * cells + row) * cells + column
         found = torch.zeros(len(numbers) * squares * cells * cells)
-        for square in range(squares):
-            left, top = corners_px[:, square].unbind(-1)  # (B,)
-            y = rows - top[owner]
-            near = ((y >= 0) & (y < side)).nonzero()[:, 0]
-            x, whose = columns[near] - left[owner[near]], owner[near]
-            inside = ((x >= 0) & (x < side)).nonzero()[:, 0]
-            near = near[inside]
-            place = (whose[inside] * squares + square) * cells + y[near] // shrink
-            place = place * cells + x[inside] // shrink
-            found.index_add_(0, place, values[near] / (255 * shrink**2))
+        found.index_add_(0, place, values[pixel] / (255 * shrink**2))
         return found.reshape(len(numbers), squares, 1, cells, cells)
 
     def whole(self, number: int) -> Tensor:
