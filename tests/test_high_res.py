@@ -274,13 +274,16 @@ def test_a_recipe_trains_on_large_images_and_its_run_is_evaluated(
     data_dir: Path, tmp_path: Path, few: None
 ) -> None:
     first = ["large.first=megapixel-mnist-120", "large.first_epochs=8", "large.first_keypoints=5"]
-    recipe = load_recipe("megapixel-mnist-focus", [*RECIPE, *first, "epochs=10", "average=0.8"])
+    recipe = load_recipe(
+        "megapixel-mnist-focus", [*RECIPE, *first, "epochs=10", "average=0.8", "lr=0.003"]
+    )
     source = "megapixel-mnist-160"
     run = train(recipe, tmp_path / "run", data=source, data_dir=data_dir, progress=False)
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert len(rows) == 10
     losses = [float(row["train_loss"]) for row in rows]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[7] < 0.92 * losses[0]  # the last on small images
+    assert losses[-1] < 0.95 * losses[0]
     tasks = ("majority", "max", "topmost", "multi-label")
     mean = sum(float(rows[-1][f"val_{task}"]) for task in tasks) / 4
     assert float(rows[-1]["val_accuracy"]) == pytest.approx(mean, abs=1e-4)
