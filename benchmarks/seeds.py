@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of each training")
     parser.add_argument("--set", nargs="*", default=HALF, help="changes of both recipes")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
+    parser.add_argument("--precision", default="32-true", help="as Lightning takes it")
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
     parser.add_argument("--out", type=Path, default=Path("docs/seeds.json"))
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
             recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}", *options.set])
             run = options.runs / f"{name}-{options.epochs}-{seed}"
             if not (run / "card.json").is_file():
-                train(recipe, run, resume=True, progress=False)
+                train(recipe, run, resume=True, progress=False, precision=options.precision)
             found[name].append(accuracy(load(str(run)), test))
             print(f"{name}, seed {seed}: {found[name][-1]:.2%}", flush=True)
     models = {
@@ -51,6 +52,7 @@ def main() -> None:
         "epochs": options.epochs,
         "seeds": options.seeds,
         "changes": options.set,
+        "precision": options.precision,
         "models": models,
     }
     options.out.parent.mkdir(exist_ok=True)
