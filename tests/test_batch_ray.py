@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +114,15 @@ def at_batch(monkeypatch):
     came = []
 
     def arrange(number, action):
-        unpacked = engine._unpacked
+        answered = engine._answered
 
         def counted(row):
             came.append(row["shard"])
             if len(came) == number:
                 action()
-            return unpacked(row)
+            return answered(row)
 
-        monkeypatch.setattr(engine, "_unpacked", counted)
+        monkeypatch.setattr(engine, "_answered", counted)
         return came
 
     return arrange
@@ -132,6 +133,13 @@ def test_a_cluster_of_two_cpus_does_not_hang_and_gives_the_same_bits(
 ):
     found = run(cluster, images, model, tmp_path / "out")
     assert (found.images, found.errors, found.resized) == (IMAGES, 2, IMAGES - 2)
+    assert pq.read_table(tmp_path / "out") == expected
+
+
+def test_readers_apart_give_the_same_bits(cluster, images, model, expected, tmp_path, monkeypatch):
+    apart = partial(engine.predict_on_ray, apart=True)
+    monkeypatch.setattr(engine, "predict_on_ray", apart)
+    run(cluster, images, model, tmp_path / "out")
     assert pq.read_table(tmp_path / "out") == expected
 
 

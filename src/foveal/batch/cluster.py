@@ -1,13 +1,19 @@
-"""The Ray engine: Ray Data brings the shards to readers, and their pixels to models in actors."""
+"""The Ray engine: Ray Data brings the shards to actors that hold the model.
+
+On CPUs an actor also reads and decodes its shard, so that pixels never leave its process; for GPUs
+readers of their own decode, on all the CPUs that there are, and pixels go through the object store.
+"""
 
 import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +34,7 @@ from foveal.models import ImageClassifier, build_model
 # readers ask for none, and their number is bounded.
 _READER_CPUS, _ACTOR_CPUS = 0, 0.5
 _READER_THREADS = 4  # that wait for a disk or an object store
+_AHEAD = 2  # batches that are decoded while one is predicted
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new way, of which it would warn
@@ -98,7 +105,9 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def predict_on_ray(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+def predict_on_ray(
+    network: ImageClassifier, job: Job, shards: Iterable[int], *, apart: bool | None = None
+) -> Iterator[Batch]:
     """Yield the predicted batches of shards, in the order in which they are done.
 
     Ray runs readers and actors again that die, on whatever node is left, and computes again what
@@ -108,6 +117,7 @@ def predict_on_ray(network: ImageClassifier, job: Job, shards: Iterable[int]) ->
         network: in evaluation mode, on the CPU; each actor gets a copy of it.
         job: what to predict.
         shards: numbers.
+        apart: whether readers of their own decode; None: where the models are on GPUs.
 
     Raises:
         UserError: the cluster has no GPU, and one is asked for.
@@ -124,29 +134,30 @@ def predict_on_ray(network: ImageClassifier, job: Job, shards: Iterable[int]) ->
     if job.device == "cuda" and not gpus:
         raise UserError("The Ray cluster has no GPU: give --device cpu.")
     device = "cuda" if gpus and job.device != "cpu" else "cpu"
-    count = job.workers or max(1, cpus if device == "cpu" else gpus)
-    batches = (
-        ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
-        .map_batches(
-            partial(_read, shape=job.shape, batch_size=job.batch_size),
+    actors = job.workers or max(1, cpus if device == "cpu" else gpus)
+    data: ray.data.Dataset = ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
+    read = partial(_read, shape=job.shape, batch_size=job.batch_size)
+    apart = device == "cuda" if apart is None else apart
+    if apart:
+        data = data.map_batches(
+            _Packing(read),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=_READER_CPUS,
             concurrency=max(1, cpus),
         )
-        .map_batches(
-            _Predictor,
-            fn_constructor_args=(network.settings(), ray.put(weights)),
-            fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
-            num_cpus=_ACTOR_CPUS,
-            num_gpus=int(device == "cuda"),
-        )
+    batches = data.map_batches(
+        _Predictor,
+        fn_constructor_args=(network.settings(), ray.put(weights), _unpacked if apart else read),
+        fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        num_cpus=_ACTOR_CPUS,
+        num_gpus=int(device == "cuda"),
     )
     for row in batches.iter_rows():
-        yield _unpacked(row)
+        yield _answered(row)
 
 
 def _shard_row(job: Job, shard: int) -> pa.Table:
@@ -161,13 +172,32 @@ def _shard_row(job: Job, shard: int) -> pa.Table:
     )
 
 
-def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[pa.Table]:
-    """Read and decode shards; yield a table of one row for each batch, so that none is split."""
+_Numbered = tuple[int, int, Decoded]  # shard, place of the batch in it, and the batch
+
+
+def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]:
+    """Read and decode shards, a few batches ahead."""
     for row in table.to_pylist():
         items = [Item(*item) for item in zip(row["paths"], row["rows"], strict=True)]
         with without_warnings(), ThreadPoolExecutor(_READER_THREADS) as pool:
-            for index, decoding in enumerate(decode_ahead(items, batch_size, shape, pool)):
-                yield _packed(row["shard"], index, decoding.result())
+            decodings = decode_ahead(items, batch_size, shape, pool)
+            waiting = deque(islice(decodings, _AHEAD))
+            for index in count():
+                waiting.extend(islice(decodings, 1))
+                if not waiting:
+                    break
+                yield row["shard"], index, waiting.popleft().result()
+
+
+class _Packing:
+    """Reads shards into tables of one row for each batch, so that none is split."""
+
+    def __init__(self, read: Callable[[pa.Table], Iterator[_Numbered]]):
+        self.read = read
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        for numbered in self.read(table):
+            yield _packed(*numbered)
 
 
 def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
@@ -189,18 +219,19 @@ def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
     )
 
 
-def _decoded(table: pa.Table) -> Decoded:
-    """Return the batch that a row of `_packed` holds; its images are views of the row."""
+def _unpacked(table: pa.Table) -> Iterator[_Numbered]:
+    """Yield the batch that a row of `_packed` holds; its images are views of the row."""
     (row,) = table.drop_columns("pixels").to_pylist()
     flat = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
     images: list[torch.Tensor | None] = []
     first = 0
     for shape in row["shapes"]:
-        count = int(np.prod(shape)) if shape else 0
-        pixels = flat[first : first + count].reshape(shape) if shape else None
+        size = int(np.prod(shape)) if shape else 0
+        pixels = flat[first : first + size].reshape(shape) if shape else None
         images.append(None if pixels is None else torch.from_numpy(pixels))
-        first += count
-    return Decoded(tuple(row["paths"]), tuple(images), tuple(row["errors"]), tuple(row["resized"]))
+        first += size
+    found = tuple(row["paths"]), tuple(images), tuple(row["errors"]), tuple(row["resized"])
+    yield row["shard"], row["index"], Decoded(*found)
 
 
 class _Predictor:
@@ -209,13 +240,21 @@ class _Predictor:
     Args:
         settings: of the model, as `build_model` takes them.
         weights: of each name, or a reference to them.
+        decoded: gives the batches of what the actor is handed.
         model: its name.
         device: `cpu` or `cuda`.
         draws: whether to draw pictures.
     """
 
     def __init__(
-        self, settings: dict[str, Any], weights: Any, model: str, device: str, draws: bool
+        self,
+        settings: dict[str, Any],
+        weights: Any,
+        decoded: Callable[[pa.Table], Iterator[_Numbered]],
+        *,
+        model: str,
+        device: str,
+        draws: bool,
     ):
         import ray
 
@@ -224,22 +263,26 @@ class _Predictor:
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
         assert isinstance(network, ImageClassifier)
         self.network = network.eval().to(device)
+        self.decoded = decoded
         self.model = model
         self.draw = draw if draws else None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         with one_thread_each(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")  # nor are they written
-            rows, pictures = predict_batch(self.network, self.model, _decoded(table), self.draw)
-        return pa.table(
-            {
-                "shard": table.column("shard"),
-                "index": table.column("index"),
-                "rows": pa.array([_as_bytes(rows)], pa.large_binary()),
-                "places": pa.array([list(pictures)], pa.list_(pa.int64())),
-                "pictures": pa.array([list(pictures.values())], pa.list_(pa.large_binary())),
-            }
-        )
+            for shard, index, batch in self.decoded(table):
+                rows, pictures = predict_batch(self.network, self.model, batch, self.draw)
+                yield pa.table(
+                    {
+                        "shard": [shard],
+                        "index": [index],
+                        "rows": pa.array([_as_bytes(rows)], pa.large_binary()),
+                        "places": pa.array([list(pictures)], pa.list_(pa.int64())),
+                        "pictures": pa.array(
+                            [list(pictures.values())], pa.list_(pa.large_binary())
+                        ),
+                    }
+                )
 
 
 def _as_bytes(rows: pa.Table) -> bytes:
@@ -249,7 +292,7 @@ def _as_bytes(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _unpacked(row: dict[str, Any]) -> Batch:
+def _answered(row: dict[str, Any]) -> Batch:
     rows = pa.ipc.open_stream(row["rows"]).read_all()
     pictures = dict(zip(row["places"], row["pictures"], strict=True))
     return Batch(int(row["shard"]), int(row["index"]), rows, pictures)
