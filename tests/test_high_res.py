@@ -282,8 +282,7 @@ def test_a_recipe_trains_on_large_images_and_its_run_is_evaluated(
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert len(rows) == 10
     losses = [float(row["train_loss"]) for row in rows]
-    assert losses[7] < 0.92 * losses[0]  # the last on small images
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     tasks = ("majority", "max", "topmost", "multi-label")
     mean = sum(float(rows[-1][f"val_{task}"]) for task in tasks) / 4
     assert float(rows[-1]["val_accuracy"]) == pytest.approx(mean, abs=1e-4)
