@@ -140,7 +140,7 @@ def predict_on_ray(
     apart = device == "cuda" if apart is None else apart
     if apart:
         data = data.map_batches(
-            _Packing(read),
+            partial(_read_packed, read=read),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=_READER_CPUS,
@@ -189,15 +189,12 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]
                 yield row["shard"], index, waiting.popleft().result()
 
 
-class _Packing:
-    """Reads shards into tables of one row for each batch, so that none is split."""
-
-    def __init__(self, read: Callable[[pa.Table], Iterator[_Numbered]]):
-        self.read = read
-
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        for numbered in self.read(table):
-            yield _packed(*numbered)
+def _read_packed(
+    table: pa.Table, read: Callable[[pa.Table], Iterator[_Numbered]]
+) -> Iterator[pa.Table]:
+    """Read shards into tables of one row for each batch, so that none is split."""
+    for numbered in read(table):
+        yield _packed(*numbered)
 
 
 def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
