@@ -260,7 +260,7 @@ def test_a_full_disk_is_said_and_what_was_finished_is_kept(digits, tmp_path, mon
 
     def full(rows, where, **options):
         if not left[0]:
-            Path(where).write_bytes(b"half")
+            where.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         left[0] -= 1
         write(rows, where, **options)
@@ -297,7 +297,7 @@ def test_a_disk_that_is_really_full_is_said(digits, tmp_path):
         assert (found.images, found.new) == (70, 70 - 2 * done)
         assert len(set(table(out).column("path").to_pylist())) == 70
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_torch_is_left_with_the_threads_it_had(digits, tmp_path):

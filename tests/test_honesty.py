@@ -9,7 +9,7 @@ from foveal.errors import UserError
 from foveal.metrics import content_following, position_leakage
 from foveal.models import build_model
 from foveal.training import load_recipe, parse_recipe
-from foveal.training.honesty import dependence, reversed_gradient
+from foveal.training.honesty import HonestPlaces, dependence, reversed_gradient
 from foveal.training.module import ClassifierModule
 
 SIDE = 16
@@ -94,7 +94,12 @@ def trained(honesty, steps=400):
 
 
 @pytest.mark.parametrize(
-    "honesty", [{"adversary": 1.0, "swap": 1.0}, {"dependence": 2.0, "swap": 1.0}]
+    "honesty",
+    [
+        {"adversary": 1.0, "swap": 1.0},
+        {"dependence": 2.0, "swap": 1.0},
+        {"adversary": 1.0, "swap": 1.0, "still": True},
+    ],
 )
 def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
     test = tempting(600, 1, "test")
@@ -118,6 +123,50 @@ def test_the_probe_is_trained_along_and_not_kept():
     }
     assert held == {id(p) for p in module.parameters()}
     assert not any("probe" in name for name in model.state_dict())
+
+
+def _loss_of_places(honesty, done, move):
+    """Return the honest loss of places that tell all, `done` into training, and its gradient."""
+    train = tempting(200, 0, "train")
+    torch.manual_seed(0)
+    model = build_model(
+        {
+            "name": "focus",
+            "detector": {"name": "heatmap", "keypoints": 1},
+            "patch_size": 4,
+            "num_classes": 4,
+        }
+    )
+    honest = HonestPlaces(model, 1, parse_recipe({"name": "toy", "model": {}, "honesty": honesty}))
+    images = train.images.float() / 255
+    moved = images.roll(move, dims=-1)
+    loss = honest(model, moved, model.look(moved), train.labels, images, done)
+    loss.backward()
+    steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
+    return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
+
+
+def test_the_terms_grow_over_the_ramp():
+    honesty = {"dependence": 1.0, "adversary": 1.0}
+    whole = _loss_of_places(honesty, 0.0, 0)
+    honesty["ramp"] = 0.5
+    start, half, end = (_loss_of_places(honesty, done, 0) for done in (0.0, 0.25, 0.5))
+    assert start[1] == 0
+    assert half[1] == pytest.approx(end[1] / 2, rel=1e-3)
+    assert end == pytest.approx(whole)
+
+
+def test_still_places_are_those_of_the_images_as_they_are():
+    there, moved = (_loss_of_places({"dependence": 1.0}, 0.0, move) for move in (0, 5))
+    still = _loss_of_places({"dependence": 1.0, "still": True}, 0.0, 5)
+    assert moved != pytest.approx(there)
+    assert still == pytest.approx(there)
+
+
+def test_honest_training_does_not_take_mixed_images():
+    recipe = load_recipe("mnist-5k-focus", ["honesty.swap=1", "augment.mix=0.5"])
+    with pytest.raises(UserError, match="mixed images"):
+        ClassifierModule(build_model({**recipe.model, "num_classes": 10}), recipe, 10)
 
 
 def test_honest_training_is_for_focus_models():

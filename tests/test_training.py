@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from foveal import zoo
 from foveal.data import load_images
@@ -208,6 +209,30 @@ def test_erasing_hides_one_square():
     erased = (Augment(erase=5)(images) != images).flatten(1).sum(1)
     assert int(erased.max()) == 25
     assert int(erased.min()) >= 9
+
+
+def test_mixing_gives_each_answer_the_share_of_its_pixels():
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 20, 20)
+    torch.manual_seed(0)
+    drawn = [Augment(mix=0.5).mix_in(images, torch.arange(4), 4) for _ in range(50)]
+    mixed = [pair for pair in drawn if pair[1].ndim > 1]
+    assert 10 < len(mixed) < 40
+    for pixels, shares in mixed:
+        counted = (pixels.flatten(2) == torch.arange(4.0)[:, None]).float().mean(dim=-1)
+        assert torch.allclose(shares, counted, atol=1e-6)
+    for pixels, labels in (pair for pair in drawn if pair[1].ndim == 1):
+        assert torch.equal(pixels, images)
+        assert torch.equal(labels, torch.arange(4))
+
+
+def test_the_loss_of_mixed_images_is_the_mean_of_their_classes_losses():
+    logits, labels, others = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2] * 5)
+    shares = 0.7 * F.one_hot(labels, 3) + 0.3 * F.one_hot(others, 3)
+    training = Training(label_smoothing=0.1)
+    parts = [classification_loss(logits, part, training) for part in (labels, others)]
+    assert torch.allclose(
+        classification_loss(logits, shares, training), 0.7 * parts[0] + 0.3 * parts[1]
+    )
 
 
 def test_no_augmentation_changes_nothing():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import v2
 
 from foveal.geometry import patch_mask
 
@@ -28,6 +29,8 @@ class Augment:
         erase: side in pixels of a square put to the batch's mean (Cutout, DeVries 2017).
         hide: grey out random regions of each image, of any share of it: what a judge of evidence
             is trained with (EVAL-X, Jethani et al. 2021).
+        mix: chance that a rectangle of each image of a batch is another image's, and of its answer
+            as large a share (CutMix, Yun et al. 2019); below 1.
     """
 
     shift: int = 0
@@ -37,6 +40,7 @@ class Augment:
     alternate: bool = False
     erase: int = 0
     hide: bool = False
+    mix: float = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return moved images (B, C, H, W) with a square erased; draws from torch's generator."""
@@ -82,6 +86,18 @@ class Augment:
         rows = (torch.arange(height, device=images.device) - y).abs() * 2 < self.erase
         hidden = (rows[:, :, None] & columns[:, None, :])[:, None]
         return torch.where(hidden, images.mean(dim=(0, 2, 3), keepdim=True), images)
+
+    def mix_in(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Return images (B, C, H, W) with rectangles of one another, by chance, and the answers.
+
+        Returns:
+            The images, and their labels: (B,) as they came where nothing was mixed, else shares
+            (B, classes).
+        """
+        if not self.mix or torch.rand(()) >= self.mix:
+            return images, labels
+        mixed, shares = v2.CutMix(num_classes=classes)(images, labels)
+        return mixed, shares
 
     def hide_regions(self, images: Tensor, grey: Tensor) -> Tensor:
         """Return images (B, C, H, W), of each a random part greyed out, if `hide`.

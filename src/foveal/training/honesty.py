@@ -38,7 +38,15 @@ class HonestPlaces(nn.Module):
                 nn.Linear(128, model.num_classes),
             )
 
-    def forward(self, model: FocusModel, images: Tensor, look: Look, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        model: FocusModel,
+        images: Tensor,
+        look: Look,
+        labels: Tensor,
+        still: Tensor,
+        done: float,
+    ) -> Tensor:
         """Return the sum of the terms for a batch.
 
         Args:
@@ -46,15 +54,20 @@ class HonestPlaces(nn.Module):
             images: (B, C, H, W), normalised.
             look: what the model saw in them.
             labels: (B,) classes.
+            still: (B, C, H, W), the images before augmentation, normalised.
+            done: share of the training that is over.
         """
-        assert look.keypoints is not None
         weights, loss = self.recipe.honesty, images.new_zeros(())
-        places = look.keypoints.flatten(1)
+        strength = min(1.0, done / weights.ramp) if weights.ramp else 1.0
+        judged = model.look(still).keypoints if weights.still else look.keypoints
+        assert look.keypoints is not None
+        assert judged is not None
+        places = judged.flatten(1)
         if self.probe is not None:
-            guess = self.probe(reversed_gradient(places, weights.adversary))
+            guess = self.probe(reversed_gradient(places, strength * weights.adversary))
             loss = loss + F.cross_entropy(guess, labels)
         if weights.dependence:
-            loss = loss + weights.dependence * dependence(places, labels)
+            loss = loss + strength * weights.dependence * dependence(places, labels)
         if weights.swap:
             others = torch.randperm(len(labels), device=labels.device)
             seen = model.decide(images[others], look.keypoints.detach(), look.scales)

@@ -31,11 +31,14 @@ def classification_loss(
 
     Args:
         logits: (B, classes).
-        labels: (B,).
+        labels: (B,), or the share of each class (B, classes) in mixed images, which are neither
+            weighed nor focal.
         training: says which loss.
         weights: (classes,) of each class, as `class_weights` returns them; None for all alike.
     """
     smoothing = training.label_smoothing
+    if labels.ndim > 1:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     if weights is not None:
         losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         return (losses * weights[labels] * _focus(logits, labels, training.focal)).mean()

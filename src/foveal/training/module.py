@@ -98,6 +98,7 @@ class ClassifierModule(RecipeModule):
     def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         assert isinstance(model, ImageClassifier)
+        self.classes = model.num_classes
         self.honest = _honest(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         # With weighted classes, each counts alike in what is validated too.
@@ -118,19 +119,23 @@ class ClassifierModule(RecipeModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch of bytes and labels."""
         # A mask, where there is one, moves with its image as a channel of it.
-        pixels, labels = self.recipe.augment.move(self.floats(batch[0])), batch[1]
+        raw, labels = self.floats(batch[0]), batch[1]
+        pixels = self.recipe.augment.move(raw)
         images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
+        images, answers = self.recipe.augment.mix_in(images, labels, self.classes)
         images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
         seen = (images - self.model.mean) / self.model.std
         look = self.model.look(seen)
         logits, weight = look.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
-        loss = classification_loss(logits, labels, self.recipe.training, balance)
+        loss = classification_loss(logits, answers, self.recipe.training, balance)
         if look.maps is not None and masks.shape[1]:
             loss = loss + weight * mask_loss(look.maps, masks)
         if self.honest is not None:
-            loss = loss + self.honest(self.model, seen, look, labels)
+            still = (raw[:, : self.model.in_channels] - self.model.mean) / self.model.std
+            done = self.global_step / self.steps
+            loss = loss + self.honest(self.model, seen, look, labels, still, done)
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
@@ -153,6 +158,8 @@ def _honest(model: ImageClassifier, recipe: Recipe) -> HonestPlaces | None:
         return None
     if not isinstance(model, FocusNet):
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
+    if recipe.augment.mix:
+        raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
     return HonestPlaces(model, model.detector.keypoints, recipe)
 
 

@@ -127,11 +127,17 @@ class Honesty:
         dependence: of the kernel dependence between the keypoints and the classes of a batch
             (centred kernel alignment, Cortes et al. 2012).
         swap: of the classes of other images, whose pixels are cut at these keypoints.
+        still: the places are judged in the images as they are, not moved as in training: what
+            moved images blur is not hidden then.
+        ramp: share of the steps in which `adversary` and `dependence` grow from nothing to their
+            weights, so that the model learns to look before it learns to keep quiet.
     """
 
     adversary: float = 0.0
     dependence: float = 0.0
     swap: float = 0.0
+    still: bool = False
+    ramp: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,10 @@ _CHOICES = {
     "schedule": ("one-cycle", "constant"),
     "keep": ("best", "last"),
 }
-_SHARES = ("training.average", "training.momentum", "training.label_smoothing", "training.warmup")
+_SHARES = (
+    *("training.average", "training.momentum", "training.label_smoothing", "training.warmup"),
+    *("augment.mix", "honesty.ramp"),
+)
 _SECTIONS: dict[str, type] = {
     "data": Data,
     "augment": Augment,
