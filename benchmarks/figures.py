@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import choice
+import measured_tables
 import report_tables
 
 from foveal import zoo
@@ -254,6 +255,7 @@ TABLES = {
     "few-labels": few_labels_table,
     "speed": speed_table,
     "choice": choice.choice_table,
+    **measured_tables.TABLES,
     **report_tables.TABLES,
 }
 

@@ -19,7 +19,9 @@ from PIL import Image
 from foveal import zoo
 from foveal.batch import output as outputs
 from foveal.batch import predict
+from foveal.batch.decoding import reader_count
 from foveal.batch.run import _batch_size
+from foveal.batch.source import Item
 from foveal.data import read_image
 from foveal.errors import UserError
 from foveal.models import build_model
@@ -228,6 +230,7 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
 _RUN = """
 import sys
 from foveal.batch import predict
+from foveal.batch.decoding import reader_count
 predict("mnist-focus", sys.argv[1], sys.argv[2], resume=True, shard_size=20, batch_size=8)
 """
 
@@ -243,6 +246,17 @@ def test_a_run_killed_anywhere_ends_with_each_image_once(digits, tmp_path):
     assert process.wait() == -signal.SIGKILL
     predict("mnist-focus", digits, out, resume=True, **SMALL)
     assert table(out) == table(tmp_path / "whole")
+
+
+def test_small_files_are_decoded_by_one_thread(tmp_path):
+    for name, size in (("small", 900), ("large", 9_000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    small, large = (Item(str(tmp_path / name), None) for name in ("small", "large"))
+    assert reader_count([small] * 20 + [large] * 10, 8) == 1
+    assert reader_count([small] * 10 + [large] * 20, 8) == 8
+    assert reader_count([Item(str(tmp_path / "gone"), None), Item("s3://b/0.jpg", None)], 8) == 8
+    assert reader_count([Item(str(tmp_path / "small"), 3)], 8) == 8
+    assert reader_count([], 8) == 8
 
 
 def test_two_runs_do_not_write_into_one_output(digits, tmp_path):
@@ -312,7 +326,7 @@ def test_torch_is_left_with_the_threads_it_had(digits, tmp_path):
 
 def test_batches_get_smaller_where_images_are_large():
     sizes = (None, (28, 28), (224, 224), (1500, 1500))
-    assert [_batch_size(size) for size in sizes] == [256, 256, 20, 16]
+    assert [_batch_size(size) for size in sizes] == [1024, 1024, 20, 16]
 
 
 def test_the_manifest_names_model_source_and_images(digits, tmp_path):

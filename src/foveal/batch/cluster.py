@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from foveal.batch.decoding import Decoded, Shape, decode_ahead
+from foveal.batch.decoding import Decoded, Shape, decode_ahead, reader_count
 from foveal.batch.job import Batch, Job
 from foveal.batch.local import one_thread_each
 from foveal.batch.rows import draw, predict_batch
@@ -179,7 +179,8 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]
     """Read and decode shards, a few batches ahead."""
     for row in table.to_pylist():
         items = [Item(*item) for item in zip(row["paths"], row["rows"], strict=True)]
-        with without_warnings(), ThreadPoolExecutor(_READER_THREADS) as pool:
+        threads = reader_count(items, _READER_THREADS)
+        with without_warnings(), ThreadPoolExecutor(threads) as pool:
             decodings = decode_ahead(items, batch_size, shape, pool)
             waiting = deque(islice(decodings, _AHEAD))
             for index in count():

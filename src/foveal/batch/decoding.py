@@ -1,9 +1,12 @@
 """Images decoded for a model, a batch at a time; a bad one keeps its place."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -15,6 +18,8 @@ from foveal.data.reading import decode_sized
 from foveal.errors import UserError
 
 _BLOCK = 16  # images that a thread decodes in one go
+_SMALL = 4_096  # bytes of a file below which one thread decodes faster than two
+_SAMPLE = 32  # files that tell how large the others are
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,24 @@ class Decoding:
                 for name in ("paths", "images", "errors", "resized")
             )
         )
+
+
+def reader_count(items: Sequence[Item], most: int) -> int:
+    """Return how many threads should read and decode images, at most `most`.
+
+    Of a small file, most of the time goes by under Python's lock, which threads then only pass to
+    and fro: JPEGs of 32x32 pixels were decoded a quarter faster by one thread than by two, those
+    of 128x128 a fifth slower. What does not lie here as files may wait for a network, or in rows.
+
+    Args:
+        items: of one source, in their order.
+        most: such as the number of CPUs.
+    """
+    sizes = []
+    for item in items[:_SAMPLE]:
+        with suppress(OSError):  # gone, or not here
+            sizes.append(os.path.getsize(item.path) if item.row is None else _SMALL)
+    return 1 if sizes and median(sizes) < _SMALL else most
 
 
 def decode_ahead(

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from foveal.batch.decoding import Decoding, decode_ahead
+from foveal.batch.decoding import Decoding, decode_ahead, reader_count
 from foveal.batch.job import Batch, Job
 from foveal.batch.rows import draw, predict_batch
 from foveal.data.reading import without_warnings
@@ -40,11 +40,13 @@ def predict_here(network: ImageClassifier, job: Job, shards: Iterable[int]) -> I
     network = network.to(device)
     ahead = 2 * workers
     waiting: deque[Future[Batch]] = deque()
-    remote = any("://" in item.path for item in job.listing.items(0)[:1])
+    items = job.listing.items(0)
+    remote = any("://" in item.path for item in items[:1])
+    readers_most = _STORE_THREADS if remote else cpus
     with (
         without_warnings(),
         one_thread_each(),
-        ThreadPoolExecutor(_STORE_THREADS if remote else cpus) as readers,
+        ThreadPoolExecutor(reader_count(items, readers_most)) as readers,
         ThreadPoolExecutor(workers) as models,
     ):
         try:

@@ -144,9 +144,9 @@ def _classifier(model: str | Path) -> ImageClassifier:
 
 
 def _batch_size(size: tuple[int, int] | None) -> int:
-    """Return how many images are 1 million pixels, from 16 to 256."""
+    """Return how many images are 1 million pixels, from 16 to 1,024."""
     height, width = size or (1, 1)
-    return max(16, min(256, 2**20 // (height * width)))
+    return max(16, min(1_024, 2**20 // (height * width)))
 
 
 def _digest(folder: Path) -> str:

@@ -1,0 +1,102 @@
+"""The tables of what benchmarks/scale.py, predict.py and rebuild_losses.py measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Return what docs/NAME.json holds, or nothing where it is not measured yet."""
+    path = DOCS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def losses_table() -> str:
+    """Return what each term of the loss does to keypoints learned by rebuilding."""
+    found = measured("rebuild_losses")
+    if not found:
+        return ""
+    lines = [
+        f"| `{found['data']}`, {found['epochs']} epochs, validation images | MSE | SSIM "
+        "| pixels seen | leakage |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for way, row in found["ways"].items():
+        weights = ", ".join(f"{weight:g}" for weight in row["weights"].values())
+        lines.append(
+            f"| {way} ({weights}) | {row['rebuilding_mse']:.4f} | {row['rebuilding_ssim']:.3f} "
+            f"| {row['evidence_fraction']:.1%} | {row['position_leakage']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def predict_table() -> str:
+    """Return how fast `foveal predict` is beside its parts, bare."""
+    found = measured("predict")
+    if not found:
+        return ""
+    rates, steady = found["images_per_second"], found.get("steady_images_per_second", {})
+    rows = [
+        ("decoding, bare", rates["decoding"]),
+        ("the model on decoded images, bare", rates["inference"]),
+        ("`--engine local`, whole runs", rates["local"]),
+        *(
+            (f"`--engine {name}`, without its start-up", median(all_))
+            for name, all_ in steady.items()
+        ),
+    ]
+    lines = [
+        f"| {found['images']:,} JPEGs of 28x28 pixels, {found['cores']} cores | images a second |",
+        "|---|---:|",
+        *(f"| {what} | {rate:,.0f} |" for what, rate in rows),
+        f"\nThe local engine reaches {found['local_share_of_slower']:.0%} of its slower part.",
+    ]
+    spoilt = found["spoilt"]
+    lines.append(
+        f"With {spoilt['spoilt']} of the files cut short, {spoilt['rows_with_an_error']} rows have "
+        f"an error and the other {spoilt['rows_as_before']:,} are as before."
+    )
+    return "\n".join(lines)
+
+
+def scale_table() -> str:
+    """Return what one machine can show of what the plan reckons with."""
+    found = measured("scale")
+    if not found:
+        return ""
+    decoding, listing, adding = found["decoding"], found["listing"], found["adding_up"]
+    rows = [
+        (
+            f"decoding and shrinking a photo of {found['photo_bytes'] / 1e3:.0f} KB",
+            f"{decoding['ms_of_a_core']:.1f} ms of a core; {decoding['cores']} cores do "
+            f"{decoding['share_of_so_many_single_cores']:.0%} of {decoding['cores']} times as much",
+        ),
+        (
+            "listing files on a disk",
+            f"{listing['names_per_second_of_many_folders']:,.0f} names a second, "
+            f"{listing['bytes_of_the_listing_per_name']:.1f} bytes each in the listing",
+        ),
+        ("an image in the plan of a run", f"{found['plan']['bytes_per_image']:.0f} bytes"),
+        (
+            "writing and syncing a shard of 2,048 rows",
+            f"{found['writing']['ms_of_a_shard']:.1f} ms, "
+            f"{found['writing']['bytes_of_a_row']:.0f} bytes a row",
+        ),
+        (
+            "adding up the gradients of `cifar10-focus` (gloo, all on these cores)",
+            ", ".join(f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in adding.items()),
+        ),
+    ]
+    lines = [f"| `python benchmarks/scale.py`, {found['cores']} cores | measured |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "losses": losses_table,
+    "predict": predict_table,
+    "scale": scale_table,
+}
