@@ -125,7 +125,7 @@ def test_the_probe_is_trained_along_and_not_kept():
     assert not any("probe" in name for name in model.state_dict())
 
 
-def _loss_of_places(honesty, done, move):
+def _loss_of_places(honesty, done, moves=None):
     """Return the honest loss of places that tell all, `done` into training, and its gradient."""
     train = tempting(200, 0, "train")
     torch.manual_seed(0)
@@ -139,8 +139,7 @@ def _loss_of_places(honesty, done, move):
     )
     honest = HonestPlaces(model, 1, parse_recipe({"name": "toy", "model": {}, "honesty": honesty}))
     images = train.images.float() / 255
-    moved = images.roll(move, dims=-1)
-    loss = honest(model, moved, model.look(moved), train.labels, images, done)
+    loss = honest(model, images, model.look(images), train.labels, moves, done)
     loss.backward()
     steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
@@ -148,19 +147,23 @@ def _loss_of_places(honesty, done, move):
 
 def test_the_terms_grow_over_the_ramp():
     honesty = {"dependence": 1.0, "adversary": 1.0}
-    whole = _loss_of_places(honesty, 0.0, 0)
+    whole = _loss_of_places(honesty, 0.0)
     honesty["ramp"] = 0.5
-    start, half, end = (_loss_of_places(honesty, done, 0) for done in (0.0, 0.25, 0.5))
+    start, half, end = (_loss_of_places(honesty, done) for done in (0.0, 0.25, 0.5))
     assert start[1] == 0
     assert half[1] == pytest.approx(end[1] / 2, rel=1e-3)
     assert end == pytest.approx(whole)
 
 
-def test_still_places_are_those_of_the_images_as_they_are():
-    there, moved = (_loss_of_places({"dependence": 1.0}, 0.0, move) for move in (0, 5))
-    still = _loss_of_places({"dependence": 1.0, "still": True}, 0.0, 5)
-    assert moved != pytest.approx(there)
-    assert still == pytest.approx(there)
+def test_still_places_are_judged_where_they_lie_in_the_image_before_it_was_moved():
+    labels = tempting(200, 0, "train").labels
+    moves = torch.eye(2, 3).repeat(200, 1, 1)
+    moves[:, 0, 2] = labels.float()  # as if each class had been moved by a way of its own
+    plain, told = (
+        _loss_of_places({"dependence": 1.0, "still": still}, 0.0, moves)[0]
+        for still in (False, True)
+    )
+    assert told > plain + 0.2
 
 
 def test_honest_training_does_not_take_mixed_images():

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from foveal import zoo
 from foveal.data import load_images
 from foveal.errors import UserError
+from foveal.geometry import from_px, to_px
 from foveal.models import build_model
 from foveal.training import load_recipe, train
-from foveal.training.augment import Augment
+from foveal.training.augment import Augment, moved, places_before
 from foveal.training.batches import Batches
 from foveal.training.losses import classification_loss
 from foveal.training.module import make_optimizer
@@ -209,6 +210,21 @@ def test_erasing_hides_one_square():
     erased = (Augment(erase=5)(images) != images).flatten(1).sum(1)
     assert int(erased.max()) == 25
     assert int(erased.min()) >= 9
+
+
+@pytest.mark.parametrize("moving", [{"shift": 3}, {"rotate": 25, "scale": 0.1, "flip": True}])
+def test_places_of_moved_images_are_found_in_the_images_before(moving):
+    torch.manual_seed(0)
+    images = torch.zeros(40, 1, 61, 51)
+    images[:, :, 24:27, 29:32] = 1  # its centre is at (30, 25)
+    moves = Augment(**moving).draw_moves(images)
+    after = moved(images, moves)[:, 0]
+    after = after / after.sum((1, 2), keepdim=True)
+    rows, columns = torch.arange(61.0), torch.arange(51.0)
+    centre = torch.stack([(after.sum(1) * columns).sum(1), (after.sum(2) * rows).sum(1)], dim=1)
+    before = to_px(places_before(from_px(centre, (61, 51))[:, None], moves), (61, 51))
+    assert float((before - torch.tensor([30.0, 25.0])).abs().max()) < 0.3
+    assert float((centre - torch.tensor([30.0, 25.0])).abs().max()) > 2
 
 
 def test_mixing_gives_each_answer_the_share_of_its_pixels():

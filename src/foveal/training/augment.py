@@ -51,8 +51,17 @@ class Augment:
 
     def move(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W), each shifted, rotated, scaled and mirrored by chance."""
+        return moved(images, self.draw_moves(images))
+
+    def draw_moves(self, images: Tensor) -> Tensor | None:
+        """Return how each of images (B, C, H, W) is to be moved, by chance.
+
+        Returns:
+            (B, 2, 3), from places in the moved image to those in the image, in grid units; None
+            where nothing moves.
+        """
         if not (self.shift or self.rotate or self.scale or self.flip):
-            return images
+            return None
         batch, _, height, width = images.shape
         angle = self._uniform(images, batch) * math.radians(self.rotate)
         size = 1 + self._uniform(images, batch) * self.scale
@@ -72,8 +81,7 @@ class Augment:
         theta[:, 1, 1] = size * angle.cos()
         theta[:, 0, 2] = shift[:, 0] * 2 / width
         theta[:, 1, 2] = shift[:, 1] * 2 / height
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return theta
 
     def erase_square(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W), each with a square of it hidden."""
@@ -115,6 +123,21 @@ class Augment:
         numbers = torch.arange(len(images))
         back = torch.cat([numbers[::2], numbers[1::2]]).argsort()
         return torch.where(shown[back][:, None].to(images.device), images, grey)
+
+
+def moved(images: Tensor, moves: Tensor | None) -> Tensor:
+    """Return images (B, C, H, W) moved as `Augment.draw_moves` says, mirrored at the border."""
+    if moves is None:
+        return images
+    grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def places_before(keypoints: Tensor, moves: Tensor | None) -> Tensor:
+    """Return where places (B, K, 2) of moved images lie in the images before, in grid units."""
+    if moves is None:
+        return keypoints
+    return keypoints @ moves[:, :, :2].transpose(1, 2) + moves[:, None, :, 2]
 
 
 def _squares(images: Tensor) -> Tensor:

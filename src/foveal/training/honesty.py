@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from foveal.explanation import Look
 from foveal.models.focus_model import FocusModel
+from foveal.training.augment import places_before
 from foveal.training.losses import classification_loss
 from foveal.training.recipe import Recipe
 
@@ -44,7 +45,7 @@ class HonestPlaces(nn.Module):
         images: Tensor,
         look: Look,
         labels: Tensor,
-        still: Tensor,
+        moves: Tensor | None,
         done: float,
     ) -> Tensor:
         """Return the sum of the terms for a batch.
@@ -54,15 +55,13 @@ class HonestPlaces(nn.Module):
             images: (B, C, H, W), normalised.
             look: what the model saw in them.
             labels: (B,) classes.
-            still: (B, C, H, W), the images before augmentation, normalised.
+            moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`).
             done: share of the training that is over.
         """
         weights, loss = self.recipe.honesty, images.new_zeros(())
         strength = min(1.0, done / weights.ramp) if weights.ramp else 1.0
-        judged = model.look(still).keypoints if weights.still else look.keypoints
         assert look.keypoints is not None
-        assert judged is not None
-        places = judged.flatten(1)
+        places = places_before(look.keypoints, moves if weights.still else None).flatten(1)
         if self.probe is not None:
             guess = self.probe(reversed_gradient(places, strength * weights.adversary))
             loss = loss + F.cross_entropy(guess, labels)

@@ -12,6 +12,7 @@ from foveal.errors import UserError
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
+from foveal.training.augment import moved
 from foveal.training.honesty import HonestPlaces
 from foveal.training.losses import class_weights, classification_loss, mask_loss
 from foveal.training.recipe import Honesty, Recipe, Training
@@ -119,8 +120,9 @@ class ClassifierModule(RecipeModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of one batch of bytes and labels."""
         # A mask, where there is one, moves with its image as a channel of it.
-        raw, labels = self.floats(batch[0]), batch[1]
-        pixels = self.recipe.augment.move(raw)
+        pixels, labels = self.floats(batch[0]), batch[1]
+        moves = self.recipe.augment.draw_moves(pixels)
+        pixels = moved(pixels, moves)
         images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
         images, answers = self.recipe.augment.mix_in(images, labels, self.classes)
         images = self.recipe.augment.hide_regions(images, self.model.mean)
@@ -133,9 +135,8 @@ class ClassifierModule(RecipeModule):
         if look.maps is not None and masks.shape[1]:
             loss = loss + weight * mask_loss(look.maps, masks)
         if self.honest is not None:
-            still = (raw[:, : self.model.in_channels] - self.model.mean) / self.model.std
             done = self.global_step / self.steps
-            loss = loss + self.honest(self.model, seen, look, labels, still, done)
+            loss = loss + self.honest(self.model, seen, look, labels, moves, done)
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
