@@ -57,4 +57,6 @@ def trust(card: dict[str, Any]) -> str:
             f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
             f"{100 * drop:.1f} with another image's map"
         )
+    if card["model"].endswith("-san"):
+        return "its maps sum what many windows weigh: judge them as a post-hoc method's"
     return "has none of its own: ask a post-hoc method"
