@@ -30,9 +30,10 @@ class HonestPlaces(nn.Module):
         self.recipe = recipe
         self.probe: nn.Module | None = None
         if recipe.honesty.adversary:
+            numbers = keypoints * (4 if recipe.honesty.still else 2)
             self.probe = nn.Sequential(
-                nn.BatchNorm1d(2 * keypoints, affine=False),  # small differences of place tell much
-                nn.Linear(2 * keypoints, 128),
+                nn.BatchNorm1d(numbers, affine=False),  # small differences of place tell much
+                nn.Linear(numbers, 128),
                 nn.ReLU(),
                 nn.Linear(128, 128),
                 nn.ReLU(),
@@ -61,7 +62,10 @@ class HonestPlaces(nn.Module):
         weights, loss = self.recipe.honesty, images.new_zeros(())
         strength = min(1.0, done / weights.ramp) if weights.ramp else 1.0
         assert look.keypoints is not None
-        places = places_before(look.keypoints, moves if weights.still else None).flatten(1)
+        places = look.keypoints.flatten(1)
+        if weights.still:
+            before = places_before(look.keypoints, moves).flatten(1)
+            places = torch.cat([places, before], dim=1)
         if self.probe is not None:
             guess = self.probe(reversed_gradient(places, strength * weights.adversary))
             loss = loss + F.cross_entropy(guess, labels)

@@ -127,8 +127,8 @@ class Honesty:
         dependence: of the kernel dependence between the keypoints and the classes of a batch
             (centred kernel alignment, Cortes et al. 2012).
         swap: of the classes of other images, whose pixels are cut at these keypoints.
-        still: the places are judged where they lie in the image before it was moved; moves blur
-            what places tell, and a model that is not moved in use tells more than was seen.
+        still: the places are judged also where they lie in the image before it was moved: moves
+            blur what places tell, and in use nothing is moved.
         ramp: share of the steps in which `adversary` and `dependence` grow from nothing to their
             weights, so that the model learns to look before it learns to keep quiet.
     """
