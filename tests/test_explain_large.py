@@ -13,6 +13,7 @@ from PIL import Image
 from foveal import zoo
 from foveal.data.lazy import LargeFiles
 from foveal.evaluation import explain_files
+from foveal.export import exported, write_onnx
 from foveal.models import HighResFocusNet
 
 PEAK_MB = 600  # above the idle process
@@ -77,8 +78,12 @@ print(json.dumps({"above_idle": peak_mb() - idle, "failed": failed, "answer": an
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-@pytest.mark.parametrize("levels", [3, 1])
-def test_explaining_400_megapixels_takes_little_memory(levels, model, tmp_path):
+@pytest.mark.parametrize(("levels", "runtime"), [(3, "torch"), (1, "torch"), (3, "onnx")])
+def test_explaining_400_megapixels_takes_little_memory(levels, runtime, model, tmp_path):
+    if runtime == "onnx":
+        graph, beside = exported(zoo.load(model))
+        model = tmp_path / "model.onnx"
+        write_onnx(graph, model, beside)
     write_large(tmp_path / "large.tif", 20_000, levels)
     write_large(tmp_path / "small.tif", 1_000, 1)
     command = [sys.executable, "-W", "ignore", "-c", MEASURED]
