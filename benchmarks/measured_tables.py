@@ -1,4 +1,4 @@
-"""The tables of what benchmarks/scale.py, predict.py and rebuild_losses.py measured."""
+"""The tables of what other benchmarks measured: scale, predict, rebuild_losses, onnx_latency."""
 
 import json
 from collections.abc import Callable
@@ -95,7 +95,44 @@ def scale_table() -> str:
     return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)])
 
 
+def onnx_table() -> str:
+    """Return what benchmarks/onnx_latency.py measured."""
+    found = measured("onnx")
+    if not found:
+        return ""
+    lines = [
+        "One image, one thread, logits alone: microseconds (median), by "
+        "`benchmarks/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it is left out "
+        "where more than 0.2 points of accuracy on the validation images would be lost. Accuracies "
+        f"are of the test images. {found['machine']}, PyTorch {found['torch']}, ONNX Runtime "
+        f"{found['onnxruntime']}.",
+        "",
+        "![Times faster than eager PyTorch](images/onnx.png)",
+        "",
+        "| model | parameters | eager | ONNX | times faster | int8 | int8 µs | accuracy | int8 "
+        "accuracy | kB | int8 kB |",
+        "|---|" + "---:|" * 4 + "---|" + "---:|" * 5,
+    ]
+    for row in found["models"]:
+        cells = [
+            f"`{row['model']}`",
+            f"{row['parameters']:,}",
+            f"{row['eager_us']:.0f}",
+            f"{row['onnx_us']:.0f}",
+            f"**{row['eager_us'] / row['onnx_us']:.1f}**",
+            row.get("int8_part", "–"),
+            f"{row['int8_us']:.0f}" if "int8_us" in row else "–",
+            f"{row['accuracy']:.2%}",
+            f"{row['int8_accuracy']:.2%}" if "int8_us" in row else "–",
+            f"{row['bytes'] / 1000:.0f}",
+            f"{row['int8_bytes'] / 1000:.0f}" if "int8_us" in row else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "onnx": onnx_table,
     "losses": losses_table,
     "predict": predict_table,
     "scale": scale_table,

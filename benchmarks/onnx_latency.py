@@ -1,7 +1,8 @@
 """Latency of one image on one thread: eager PyTorch against ONNX Runtime, in floats and int8.
 
 Every model of the zoo, in turns in one process, so that all see the same machine; what int8 costs
-in accuracy is measured on the test images. Writes docs/onnx.json, docs/onnx.md and a plot.
+in accuracy is measured on the test images. Writes docs/onnx.json and a plot; `make figures` writes
+the table into docs/onnx.md.
 
     FOVEAL_DATA=... python benchmarks/onnx_latency.py [--models NAME...] [--rounds 30]
 """
@@ -24,10 +25,16 @@ from foveal.export import as_onnx, onnx_graph
 from foveal.export.int8 import as_int8
 from foveal.export.session import cut, session
 from foveal.metrics import accuracy
+from foveal.models import LargeFocusModel
 from foveal.plotting.canvas import new_figure
 
 DOCS = Path(__file__).parents[1] / "docs"
 SMALL = 500_000  # parameters of what the table calls a small model
+
+
+def small_images() -> list[str]:
+    """Return the zoo's models that read whole images, as one graph does."""
+    return [name for name in zoo.names() if not isinstance(zoo.load(name), LargeFocusModel)]
 
 
 def raced(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -81,40 +88,6 @@ def _logits(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
     return lambda: ready.run(["logits"], given)
 
 
-def table(found: dict[str, Any]) -> str:
-    lines = [
-        "# ONNX Runtime",
-        "",
-        "One image, one thread, logits alone: microseconds (median), by "
-        "`benchmarks/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it is left out "
-        "where more than 0.2 points of accuracy on the validation images would be lost. Accuracies "
-        f"are of the test images. {found['machine']}, PyTorch {found['torch']}, ONNX Runtime "
-        f"{found['onnxruntime']}.",
-        "",
-        "![Times faster than eager PyTorch](images/onnx.png)",
-        "",
-        "| model | parameters | eager | ONNX | times faster | int8 | int8 µs | accuracy | int8 "
-        "accuracy | kB | int8 kB |",
-        "|---|" + "---:|" * 4 + "---|" + "---:|" * 5,
-    ]
-    for row in found["models"]:
-        cells = [
-            f"`{row['model']}`",
-            f"{row['parameters']:,}",
-            f"{row['eager_us']:.0f}",
-            f"{row['onnx_us']:.0f}",
-            f"**{row['eager_us'] / row['onnx_us']:.1f}**",
-            row.get("int8_part", "–"),
-            f"{row['int8_us']:.0f}" if "int8_us" in row else "–",
-            f"{row['accuracy']:.2%}",
-            f"{row['int8_accuracy']:.2%}" if "int8_us" in row else "–",
-            f"{row['bytes'] / 1000:.0f}",
-            f"{row['int8_bytes'] / 1000:.0f}" if "int8_us" in row else "–",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def plot(found: dict[str, Any], path: Path) -> None:
     rows = found["models"]
     figure = new_figure(7.0, 0.26 * len(rows) + 0.8)
@@ -132,7 +105,7 @@ def main() -> None:
     import onnxruntime
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=zoo.names())
+    parser.add_argument("--models", nargs="*", default=small_images())
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", type=Path, default=DOCS)
     options = parser.parse_args()
@@ -148,7 +121,6 @@ def main() -> None:
         print(json.dumps(found["models"][-1]), flush=True)
     (options.out / "images").mkdir(parents=True, exist_ok=True)
     (options.out / "onnx.json").write_text(json.dumps(found, indent=2) + "\n")
-    (options.out / "onnx.md").write_text(table(found))
     plot(found, options.out / "images" / "onnx.png")
 
 

@@ -33,7 +33,7 @@ from foveal.detectors.score_map import CELL, best_places
 from foveal.geometry import corners_px, from_px, snap, to_px
 from foveal.metrics.large import correct
 from foveal.models import HighResFocusNet
-from foveal.models.high_res import Answer
+from foveal.models.large_model import Answer
 from foveal.training.large import answered, misranked
 from foveal.training.run import write_json
 

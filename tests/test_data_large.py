@@ -457,3 +457,15 @@ def test_a_set_opens_few_files_at_once_and_names_the_one_that_is_broken(tmp_path
         files.crops(torch.tensor([3]), torch.zeros(1, 1, 2, dtype=torch.long), 8)
     with pytest.raises(UserError, match="at least one image"):
         LargeFiles([], channels=1)
+
+
+def test_a_file_that_grows_while_others_are_read_is_an_error(tmp_path):
+    paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
+    for path in paths:
+        tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
+    files = LargeFiles(paths, channels=1)  # the first ones are closed by now
+    tifffile.imwrite(paths[0], np.full((80, 80), 250, np.uint8))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"00\.tif: the file changed while it was read"):
+            files.thumbnails(torch.tensor([0]), 8)
+    assert files.thumbnails(torch.tensor([1]), 8).shape == (1, 1, 5, 5)

@@ -10,7 +10,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from foveal import zoo
+from foveal.data.lazy import LargeFiles
 from foveal.evaluation import explain_files
+from foveal.export import exported, write_onnx
 from foveal.models import HighResFocusNet
 
 PEAK_MB = 600  # above the idle process
@@ -57,6 +60,8 @@ def write_large(path, side, levels):
 MEASURED = """
 import json, sys
 from pathlib import Path
+from foveal import zoo
+from foveal.data.lazy import LargeFiles
 from foveal.evaluation import explain_files
 
 def peak_mb():
@@ -73,8 +78,12 @@ print(json.dumps({"above_idle": peak_mb() - idle, "failed": failed, "answer": an
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-@pytest.mark.parametrize("levels", [3, 1])
-def test_explaining_400_megapixels_takes_little_memory(levels, model, tmp_path):
+@pytest.mark.parametrize(("levels", "runtime"), [(3, "torch"), (1, "torch"), (3, "onnx")])
+def test_explaining_400_megapixels_takes_little_memory(levels, runtime, model, tmp_path):
+    if runtime == "onnx":
+        graph, beside = exported(zoo.load(model))
+        model = tmp_path / "model.onnx"
+        write_onnx(graph, model, beside)
     write_large(tmp_path / "large.tif", 20_000, levels)
     write_large(tmp_path / "small.tif", 1_000, 1)
     command = [sys.executable, "-W", "ignore", "-c", MEASURED]
@@ -117,3 +126,47 @@ def test_a_broken_large_image_is_named_once_and_others_go_on(model, tmp_path):
     assert said == [f"{broken}: {answers[0]['error']}"]
     assert "cut off" in said[0]
     assert len(answers[1]["keypoints"]) == 20
+
+
+def test_a_missing_tile_is_an_error_and_no_answer(model, tmp_path):
+    path = tmp_path / "hole.tif"
+    write_large(path, 1_024, 1)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        counts = list(file.pages[0].databytecounts)
+        counts[3] = 0
+        file.pages[0].tags["TileByteCounts"].overwrite(counts)
+    answers, failed = explain_files(str(model), [path], None, lambda _: None)
+    assert failed == 1
+    assert answers == [{"path": str(path), "error": "the tile at (512, 512) is missing"}]
+
+
+@pytest.mark.parametrize("name", ["grows.tif", "grows.png"])
+def test_a_file_that_grows_between_thumbnail_and_patches_is_no_answer(
+    name, model, tmp_path, monkeypatch
+):
+    path = tmp_path / name
+    Image.fromarray(np.arange(300 * 300, dtype=np.uint32).astype(np.uint8).reshape(300, 300)).save(
+        path
+    )
+    crops = LargeFiles.crops
+
+    def written_to(*arguments, **more):
+        with path.open("ab") as file:
+            file.write(b"\0" * 100)
+        return crops(*arguments, **more)
+
+    assert explain_files(str(model), [path], None, lambda _: None)[1] == 0
+    monkeypatch.setattr(LargeFiles, "crops", written_to)
+    answers, failed = explain_files(str(model), [path], None, lambda _: None)
+    assert failed == 1
+    assert answers[0]["error"].startswith("the file changed while it was read")
+
+
+def test_an_image_smaller_than_the_largest_of_its_folder_has_black_around_it(model, tmp_path):
+    for name, side in (("large", 400), ("small", 30)):
+        Image.new("RGB", (side, side), (250, 250, 250)).save(tmp_path / f"{name}.png")
+    files = LargeFiles([tmp_path / "large.png", tmp_path / "small.png"], 3)
+    seen = zoo.load(model).explain_large(files)
+    assert seen.size == (400, 400)
+    assert float(seen.thumbnail[1, :, 4:].max()) == 0
+    assert float(seen.patches[1].sum(dim=(1, 2, 3)).max()) > 0

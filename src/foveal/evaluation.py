@@ -11,7 +11,7 @@ from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from foveal.data import ImageSet
-    from foveal.models import HighResFocusNet, ImageClassifier, ImageModel
+    from foveal.models import ImageClassifier, ImageModel, LargeFocusModel
 
 Say = Callable[[str], None]
 
@@ -45,11 +45,11 @@ def evaluate_on(
     """
     from foveal.data import load_images
     from foveal.metrics import evaluate
-    from foveal.models import FocusModel, HighResFocusNet, ImageClassifier, PatchReconstructor
+    from foveal.models import FocusModel, ImageClassifier, LargeFocusModel, PatchReconstructor
 
     keep_freed_memory()
     network = export.load(model, runtime)
-    if isinstance(network, HighResFocusNet):
+    if isinstance(network, LargeFocusModel):
         return _evaluate_large(network, model, data, split, data_dir, seed, say)
     size = network.inputs.size
     options: dict[str, Any] = {
@@ -66,15 +66,17 @@ def evaluate_on(
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
     figures = evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
-    about = export.about(network)
-    if about is None:
-        return figures
-    # The graph's operators are not PyTorch's to count: they were counted before the export.
-    return {**figures, "parameters": about.parameters, "macs": about.macs, "runtime": "onnx"}
+    return figures | _by_onnx(network)
+
+
+def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the figures that a model run by ONNX Runtime cannot be measured for; else nothing."""
+    found = export.cost(network, size)
+    return {**found, "runtime": "onnx"} if found else {}
 
 
 def _evaluate_large(
-    network: "HighResFocusNet",
+    network: "LargeFocusModel",
     model: str,
     data: str,
     split: str,
@@ -88,7 +90,8 @@ def _evaluate_large(
     images = load_large(data, split, data_dir=data_dir)
     for problem in images.problems:
         say(f"left out {problem.path}: {problem.reason}")
-    return evaluate_large(network, images, name=model, seed=seed)
+    figures = evaluate_large(network, images, name=model, seed=seed)
+    return figures | _by_onnx(network, images.images.size)
 
 
 def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
@@ -156,9 +159,9 @@ def _explained(network: "ImageModel", path: Path, method: str, model: str, say: 
     """Return the explanation of one file; a high-resolution model reads it in part."""
     from foveal.attribution import OWN, explain_by
     from foveal.data import read_image
-    from foveal.models import HighResFocusNet
+    from foveal.models import LargeFocusModel
 
-    if isinstance(network, HighResFocusNet) and method == OWN:
+    if isinstance(network, LargeFocusModel) and method == OWN:
         return _explained_in_part(network, path, say)
     size = network.inputs.size
     image = read_image(path, channels=network.in_channels)
@@ -169,7 +172,7 @@ def _explained(network: "ImageModel", path: Path, method: str, model: str, say: 
     return explain_by(network, image[None].float() / 255, method)
 
 
-def _explained_in_part(network: "HighResFocusNet", path: Path, say: Say) -> Any:
+def _explained_in_part(network: "LargeFocusModel", path: Path, say: Say) -> Any:
     from foveal.data.lazy import LargeFiles
 
     try:

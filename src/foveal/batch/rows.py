@@ -4,6 +4,7 @@ import io
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,14 @@ def predict_batch(
             tables.append(_table(model, decoded, indices, {}))
             continue
         images = torch.stack([image for i in indices if (image := decoded.images[i]) is not None])
-        found = network.explain(images.float() / 255, batch_size=len(images))
+        try:
+            found = network.explain(images.float() / 255, batch_size=len(images))
+        except ValueError as error:  # a size that this model cannot read, as all of the group have
+            refused = tuple(
+                e or str(error) if i in indices else e for i, e in enumerate(decoded.errors)
+            )
+            tables.append(_table(model, replace(decoded, errors=refused), indices, {}))
+            continue
         names = np.array([found.class_name(i) for i in range(found.logits.shape[1])])
         tables.append(_table(model, decoded, indices, _answers(found, names)))
         for place, index in enumerate(indices):

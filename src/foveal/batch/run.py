@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foveal import __version__, zoo
+from foveal import __version__, export, zoo
 from foveal.batch.decoding import Shape
 from foveal.batch.job import Batch, Engine, Job, whole_shards
 from foveal.batch.listing import Listing, write_listing
@@ -60,12 +60,13 @@ def predict(
     shard_size: int = SHARD_SIZE,
     workers: int | None = None,
     device: str = "auto",
+    runtime: str = "torch",
     bar: Bar | None = None,
 ) -> Predicted:
     """Predict the images of a source and write a row for each; an unreadable one has an `error`.
 
     Args:
-        model: a zoo name, a run folder, or OWNER/NAME.
+        model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
         source: a folder, file, glob, `hf:OWNER/NAME` or URL, see `list_items`.
         out: a folder of Parquet shards, or one file if it ends in `.parquet`.
         engine: `local` or `ray`; both write the same rows.
@@ -76,6 +77,7 @@ def predict(
         shard_size: images in a shard.
         workers: models at work at a time; None for one a CPU, or by the GPUs.
         device: `auto`, `cpu` or `cuda`.
+        runtime: `torch`, or `onnx`, which runs on CPUs by the local engine.
         bar: shows progress; called with what is counted, the total and what is done already.
 
     Raises:
@@ -84,11 +86,15 @@ def predict(
     """
     started = time.perf_counter()
     _check(engine, device, address, batch_size, shard_size, workers)
-    network = _classifier(model)
+    network = _classifier(model, runtime)
+    by_onnx = export.about(network) is not None
+    if by_onnx:
+        device = _device_of_onnx(engine, device)
     size, output = network.inputs.size, Output(Path(out))
     settings: dict[str, Any] = {
         "model": str(model),
-        "weights_sha256": _digest(zoo.folder(model)),
+        "runtime": "onnx" if by_onnx else "torch",
+        "weights_sha256": _digest(Path(model)),
         "source": str(source),
         "batch_size": batch_size or _batch_size(size),
         "shard_size": shard_size,
@@ -136,8 +142,17 @@ def _check(
             raise UserError(f"Expected a {what} of 1 or more, but got {number}.")
 
 
-def _classifier(model: str | Path) -> ImageClassifier:
-    network = zoo.load(model)
+def _device_of_onnx(engine: str, device: str) -> str:
+    """Return the device of a model that ONNX Runtime runs."""
+    if engine != "local":
+        raise UserError("Workers of a cluster run PyTorch: take --engine local for ONNX Runtime.")
+    if device == "cuda":
+        raise UserError("ONNX Runtime runs on CPUs here: take --runtime torch for --device cuda.")
+    return "cpu"
+
+
+def _classifier(model: str | Path, runtime: str) -> ImageClassifier:
+    network = export.load(model, runtime)
     if not isinstance(network, ImageClassifier):
         raise UserError(f"{model} names no classes: see what it rebuilds with foveal explain.")
     return network
@@ -149,11 +164,15 @@ def _batch_size(size: tuple[int, int] | None) -> int:
     return max(16, min(1_024, 2**20 // (height * width)))
 
 
-def _digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's config and weights."""
+def _digest(model: Path) -> str:
+    """Return the SHA-256 of a model's config and weights, or of a .onnx file, which sums others."""
+    files = [model]
+    if model.suffix.lower() != ".onnx":
+        folder = zoo.folder(str(model))
+        files = [folder / name for name in ("config.json", "model.safetensors")]
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        digest.update((folder / name).read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -182,10 +201,11 @@ def _check_same(
 ) -> None:
     if not resume:
         raise UserError(f"{out} holds a run already: give --resume, or another --out.")
+    began = {"runtime": "torch", **manifest}  # runs of before there was a choice
     for name, value in settings.items():
-        if manifest.get(name) != value:
+        if began.get(name) != value:
             raise UserError(
-                f"{out} was started with {name}={manifest.get(name)!r}, not {value!r}: resume "
+                f"{out} was started with {name}={began.get(name)!r}, not {value!r}: resume "
                 "with that, or give another --out."
             )
 

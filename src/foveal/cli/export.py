@@ -24,34 +24,50 @@ def export(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a model as one ONNX file, which runs, explains and is measured without its weights.
+    """Write a model as ONNX, which runs, explains and is measured without its weights.
+
+    One file; of a high-resolution model NAME-patches.onnx beside it, and NAME-regions.onnx
+    where it has regions.
 
     Example: foveal export mnist-focus --out mnist-focus.onnx
     """
     from foveal import zoo
-    from foveal.export import onnx_graph, write_onnx
+    from foveal.export import exported, write_onnx
 
     network = zoo.load(model)
-    graph = onnx_graph(network, _size(size))
+    found = exported(network, _size(size))
     if int8:
-        from foveal.data import load_images
-        from foveal.export.int8 import as_int8
-
         source = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
         if not source:
             raise UserError("Give --data: images to calibrate --int8 on.")
+        found = _int8(network, found, source, data_dir)
+    write_onnx(found.graph, out, found.beside)
+    print(out)
+
+
+def _int8(network: Any, found: Any, source: str, data_dir: Path | None) -> Any:
+    """Return an export as one of 8-bit numbers, and say what it costs."""
+    from foveal.data import load_images, load_large
+    from foveal.export import Exported
+    from foveal.export.int8 import as_int8
+    from foveal.export.large_int8 import CALIBRATED_ON, as_int8_large
+    from foveal.models import LargeFocusModel
+
+    if isinstance(network, LargeFocusModel):
+        train = load_large(source, "train", limit=CALIBRATED_ON, data_dir=data_dir)
+        val = load_large(source, "val", data_dir=data_dir)
+        small = as_int8_large(found, train, val)
+    else:
         shape: dict[str, Any] = {"size": network.inputs.size, "channels": network.in_channels}
         images = [
             load_images(source, part, data_dir=data_dir, **shape) for part in ("train", "val")
         ]
-        found = as_int8(graph, *images)
-        graph = found.graph
-        say(
-            f"int8 ({found.part}): {found.accuracy:.2%} on the validation images of {source}, "
-            f"{found.float_accuracy:.2%} in floats"
-        )
-    write_onnx(graph, out)
-    print(out)
+        small = as_int8(found.graph, *images)
+    say(
+        f"int8 ({small.part}): {small.accuracy:.2%} on the validation images of {source}, "
+        f"{small.float_accuracy:.2%} in floats"
+    )
+    return Exported(small.graph, small.beside)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import app, say
+from foveal.cli.app import Runtime, app, say
 
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
+    ],
     source: Annotated[
         str, typer.Argument(help="A folder, file, glob, Parquet, hf:OWNER/NAME, or a URL.")
     ],
@@ -29,6 +31,7 @@ def predict(
         int | None, typer.Option(help="Models at work; one a CPU if not given.", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    runtime: Runtime = "torch",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Predict any number of images into Parquet, one row an image.
@@ -50,6 +53,7 @@ def predict(
         shard_size=shard_size,
         workers=workers,
         device=device,
+        runtime=runtime,
         bar=None if quiet else rate_bar,
     )
     rate = f", {found.new / found.seconds:,.0f} a second" if found.new else ""

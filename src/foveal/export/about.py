@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from foveal.errors import UserError, check_arguments
@@ -22,7 +22,8 @@ class About:
         config: the model's settings, as config.json keeps them.
         names: for each part of a `Look`, and each seam, the name of its tensor in the graph.
         parameters: numbers that were learned.
-        macs: multiply-adds for one image of the graph's size.
+        macs: multiply-adds for one image of the graph's size; 0 where that is any.
+        beside: of each other graph of the export, by its part, the SHA-256 of its file.
     """
 
     in_channels: int
@@ -32,10 +33,12 @@ class About:
     names: Mapping[str, str]
     parameters: int
     macs: int
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_about(proto: Any, about: About) -> None:
-    """Put it into a graph's metadata."""
+    """Put it into a graph's metadata, in the place of what the graph said before."""
+    del proto.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(asdict(about))
 
@@ -64,10 +67,12 @@ def read_about(proto: Any) -> About:
 
 
 def _check(about: About) -> None:
-    for field in fields(about):
-        value = getattr(about, field.name)
-        if field.type is int and (not isinstance(value, int) or value < 0):
-            raise ValueError(f"{field.name} is {value!r}")
-    names = about.names.items()
-    if not all(isinstance(name, str) and isinstance(tensor, str) for name, tensor in names):
-        raise ValueError("names are not text")
+    for kept in fields(about):
+        value = getattr(about, kept.name)
+        if kept.type is int and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{kept.name} is {value!r}")
+    if not isinstance(about.config, Mapping):
+        raise ValueError("settings are no pairs")
+    for named in (about.names, about.beside):
+        if not all(isinstance(name, str) and isinstance(text, str) for name, text in named.items()):
+            raise ValueError("names are not text")

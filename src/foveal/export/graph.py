@@ -1,20 +1,21 @@
 """Write a model as one ONNX graph, with all that is needed to run and to explain by it."""
 
-import os
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from foveal.errors import UserError, missing_extra
 from foveal.export.about import About, write_about
-from foveal.export.seams import Traced, traced
+from foveal.export.seams import traced
 from foveal.metrics.efficiency import macs, parameters
 from foveal.metrics.looks import evaluating
 from foveal.models.classifier import ImageClassifier
-from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel
+from foveal.models.large_model import LargeFocusModel
 
 IMAGES = "images"  # name of the graph's input
 
@@ -33,8 +34,11 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     Raises:
         UserError: onnx is not installed, no size is known, or the model cannot be a graph.
     """
-    if isinstance(model, HighResFocusNet):
-        raise UserError("A high-res model reads its image in part, which no single graph can do.")
+    if isinstance(model, LargeFocusModel):
+        raise UserError(
+            "A high-res model reads its image in part, which no single graph can do: "
+            "see foveal.export.large_graphs."
+        )
     size = size or model.inputs.size
     if size is None:
         raise UserError("This model expects no size of images: give one to export for.")
@@ -43,7 +47,9 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
         images = torch.rand(3, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
         images = images.to(model.mean)
         names = graph.names(images)
-        proto = _translated(graph, images, names)
+        outputs = list(dict.fromkeys(names.values()))
+        batch = {0: torch.export.Dim("batch")}
+        proto = translated(graph, {IMAGES: images}, outputs, [batch])
     _declare(proto, names)
     about = About(
         in_channels=model.in_channels,
@@ -58,44 +64,48 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     return proto
 
 
-def write_onnx(proto: Any, path: Path) -> None:
-    """Write a graph into one file, whole or not at all.
+def translated(
+    module: nn.Module,
+    given: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    free: Sequence[Mapping[int, Any]],
+) -> Any:
+    """Return a module as an `onnx.ModelProto`.
+
+    Args:
+        module: in evaluation mode.
+        given: examples of what it takes, by the names that they have in the graph.
+        outputs: names of what it returns.
+        free: for each of `given`, a `torch.export.Dim` of each dimension that has any length.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: onnx is not installed.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(proto.SerializeToString())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
-
-
-def _translated(graph: Traced, images: torch.Tensor, names: dict[str, str]) -> Any:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing_extra("onnx and onnxscript", "onnx") from None
     # Inference mode would put its mark on the tensors that the exporter makes.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*shares the same shape constraints")
         program = torch.onnx.export(
-            graph.eval(),
-            (images.clone(),),
+            module.eval(),
+            tuple(example.clone() for example in given.values()),
             dynamo=True,
-            input_names=[IMAGES],
-            output_names=list(dict.fromkeys(names.values())),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=list(given),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dict(one) for one in free),
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    _strip(proto)
+    return proto
 
 
-def _declare(proto: Any, names: dict[str, str]) -> None:
-    """Keep what an explanation is made of as outputs, the seams inside; no trace of this machine.
+def _declare(proto: Any, names: Mapping[str, str]) -> None:
+    """Keep what an explanation is made of as outputs, the seams inside.
 
     A runtime that computes all outputs would compute the seams for nobody.
     """
@@ -105,6 +115,11 @@ def _declare(proto: Any, names: dict[str, str]) -> None:
     for value in inside:
         graph.output.remove(value)
     graph.value_info.extend(inside)
+
+
+def _strip(proto: Any) -> None:
+    """Remove from a graph what tells of this machine: source files and weights, at length."""
+    graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]  # they name source files and weights, at length
+        del part.metadata_props[:]
         part.doc_string = ""

@@ -2,8 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class Quantised:
         part: what of it is of 8 bits: `all`, or `classifier`, where places are found in floats.
         accuracy: of this graph.
         float_accuracy: of the graph that it was made of.
+        beside: the other graphs of a high-resolution model.
     """
 
     graph: Any
     part: str
     accuracy: float
     float_accuracy: float
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def lost(self) -> float:
@@ -68,25 +70,31 @@ def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
     exact = accuracy(reference, val)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = train.images[drawn[:CALIBRATED_ON]].float() / 255
+    batches = [{IMAGES: batch} for batch in images.split(50)]
     lost = []
     for part, kept in _parts(proto).items():
-        graph = quantised(proto, images, kept)
+        graph = quantised(proto, batches, kept)
         found = Quantised(graph, part, accuracy(_classifier(graph), val), exact)
         if found.lost <= ALLOWED:
             return found
         lost.append(found.lost)
-    raise UserError(
-        f"int8 would lose {100 * min(lost):.1f} points of accuracy on {val.name} ({val.split}), "
+    raise refused(lost, f"{val.name} ({val.split})")
+
+
+def refused(lost: Sequence[float], on: str) -> UserError:
+    """Return the error for graphs that lose too much of the accuracy, each of them so much."""
+    return UserError(
+        f"int8 would lose {100 * min(lost):.1f} points of accuracy on {on}, "
         f"more than {100 * ALLOWED:.1f}: not written. Export without int8."
     )
 
 
-def quantised(proto: Any, images: Tensor, kept: Sequence[str] = ()) -> Any:
+def quantised(proto: Any, batches: Sequence[Mapping[str, Tensor]], kept: Sequence[str] = ()) -> Any:
     """Return a graph of 8-bit whole numbers, whatever it loses.
 
     Args:
         proto: an `onnx.ModelProto`, which stays as it is.
-        images: (N, C, H, W), floats in [0, 1], that calibrate.
+        batches: what the graph takes, by name, of images that calibrate.
         kept: names of nodes that stay in floats.
 
     Raises:
@@ -102,11 +110,11 @@ def quantised(proto: Any, images: Tensor, kept: Sequence[str] = ()) -> Any:
         """Gives images in batches."""
 
         def __init__(self) -> None:
-            self.batches = iter(images.split(50))
+            self.batches = iter(batches)
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {IMAGES: batch.numpy()}
+            return None if batch is None else {name: t.numpy() for name, t in batch.items()}
 
     copied = onnx.ModelProto()
     copied.CopyFrom(proto)  # the tools write into what they are given

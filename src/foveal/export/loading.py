@@ -1,12 +1,16 @@
 """Load a model to be run by PyTorch or by ONNX Runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foveal import zoo
-from foveal.errors import UserError, missing_extra, unknown_name
+from foveal.errors import UserError, unknown_name
 from foveal.export.about import About, read_about
+from foveal.export.files import Exported, read_onnx
 from foveal.export.graph import onnx_graph
+from foveal.export.large_graphs import large_graphs
+from foveal.export.large_runtime import OnnxLargeFocus, as_large, planned
 from foveal.export.runtime import (
     OnnxAttention,
     OnnxClassifier,
@@ -17,7 +21,10 @@ from foveal.export.runtime import (
 )
 from foveal.export.seams import KEYPOINTS, LOCAL
 from foveal.export.session import Graph
+from foveal.metrics.efficiency import macs
+from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel
+from foveal.models.large_model import LargeFocusModel
 
 RUNTIMES = ("torch", "onnx")
 
@@ -38,48 +45,62 @@ def load(model: str | Path, runtime: str = "torch") -> ImageModel:
     if Path(model).suffix.lower() == ".onnx":
         return load_onnx(Path(model))
     network = zoo.load(model)
-    return as_onnx(onnx_graph(network)) if runtime == "onnx" else network
+    if runtime == "torch":
+        return network
+    graph, beside = exported(network)
+    return as_onnx(graph, beside=beside)
+
+
+def exported(model: ImageModel, size: tuple[int, int] | None = None) -> Exported:
+    """Return what a model is exported to: one graph, or several of a high-resolution model.
+
+    Args:
+        model: stays as it is; exported in evaluation mode.
+        size: height and width of the images in pixels; those the model expects if not given.
+
+    Raises:
+        UserError: onnx is not installed, no size is known, or one is given to a model that reads
+            images of any.
+    """
+    if not isinstance(model, LargeFocusModel):
+        return Exported(onnx_graph(model, size))
+    if size is not None:
+        raise UserError("A high-resolution model reads images of any size: leave the size out.")
+    return large_graphs(model)
 
 
 def load_onnx(path: Path, threads: int = 1) -> OnnxModel:
     """Return the model in a file that `foveal export` wrote.
 
     Args:
-        path: of the file; all of the model is in it.
+        path: of the file; all of the model is in it, but for a high-resolution model, whose
+            other files lie beside it.
         threads: of the processor that one call may use.
 
     Raises:
         UserError: the file is not there, not one of Foveal's, or damaged.
     """
+    graph, beside = read_onnx(path)
     try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise missing_extra("onnx", "onnx") from None
-    try:
-        # What lies outside of the file is not read: a name in it may be any path.
-        proto = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except DecodeError:
-        raise UserError(f"{path} is not an ONNX file, or damaged.") from None
-    try:
-        return as_onnx(proto, threads)
+        return as_onnx(graph, threads, beside)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def as_onnx(proto: Any, threads: int = 1) -> OnnxModel:
+def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> OnnxModel:
     """Return the model that a graph of `onnx_graph` was made of, run by ONNX Runtime.
 
     Args:
         proto: an `onnx.ModelProto`.
         threads: of the processor that one call may use.
+        beside: the other graphs of `large_graphs`, if it is one of those.
 
     Raises:
         UserError: ONNX Runtime is not installed, or the graph is not one of Foveal's.
     """
     said = read_about(proto)
+    if said.config.get("name") == HighResFocusNet.name:
+        return as_large(said, proto, beside, threads).eval()
     parts = Parts(Graph(proto, threads), said.names)
     return _kind(said)(said, parts).eval()
 
@@ -89,7 +110,25 @@ def about(model: ImageModel) -> About | None:
     return model.about if isinstance(model, OnnxModel) else None
 
 
-def _kind(said: About) -> type[OnnxModel]:
+def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, int]:
+    """Return `parameters` and `macs` of a model that ONNX Runtime runs; nothing of another.
+
+    The graph's operators are not PyTorch's to count: they are counted of the model it was.
+
+    Args:
+        model: any.
+        size: height and width in pixels of an image, for a high-resolution model.
+    """
+    said = about(model)
+    if said is None:
+        return {}
+    counted = said.macs
+    if isinstance(model, OnnxLargeFocus) and size is not None:
+        counted = macs(planned(said), size)
+    return {"parameters": said.parameters, "macs": counted}
+
+
+def _kind(said: About) -> type[OnnxClassifier | OnnxFocus | OnnxAttention | OnnxRebuilder]:
     if KEYPOINTS in said.names:
         return OnnxFocus
     if f"{LOCAL}.0" in said.names:

@@ -7,6 +7,7 @@ from torch import Tensor
 from foveal.explanation import Look
 from foveal.export.about import About
 from foveal.export.graph import IMAGES
+from foveal.export.large_runtime import OnnxLargeFocus
 from foveal.export.seams import KEYPOINTS, LOCAL, SCALES, WEIGHTS
 from foveal.export.session import Graph
 from foveal.models.attention_model import AttentionModel
@@ -161,4 +162,4 @@ class OnnxRebuilder(ImageModel):
         return self.parts.look(images=images)
 
 
-OnnxModel = OnnxClassifier | OnnxFocus | OnnxAttention | OnnxRebuilder
+OnnxModel = OnnxClassifier | OnnxFocus | OnnxAttention | OnnxRebuilder | OnnxLargeFocus

@@ -10,11 +10,11 @@ from foveal.errors import UserError
 from foveal.geometry import covered_share
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.looks import evaluating
-from foveal.models.high_res import Answer, HighResFocusNet
+from foveal.models.large_model import Answer, LargeFocusModel
 
 
 def evaluate_large(
-    model: HighResFocusNet,
+    model: LargeFocusModel,
     test: LargeSet,
     *,
     name: str | None = None,
@@ -81,6 +81,26 @@ def evaluate_large(
     }
 
 
+def accuracies(model: LargeFocusModel, test: LargeSet, batch_size: int = 16) -> dict[str, float]:
+    """Return for each task of a model the share of images that it answers rightly.
+
+    Args:
+        model: its mode stays what it was.
+        test: labelled for all tasks of the model.
+        batch_size: images in one forward pass; bounds the memory.
+
+    Raises:
+        UserError: no labels for a task of the model.
+    """
+    test = test.of(model.tasks)
+    with evaluating(model):
+        right = [
+            _right(_answer(model, test, part, _places(model, test, part)), test, part)
+            for part in _parts(test, batch_size)
+        ]
+    return dict(zip(model.tasks, torch.cat(right).float().mean(dim=0).tolist(), strict=True))
+
+
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (B,) whether answers (B, classes) are right.
 
@@ -101,11 +121,11 @@ def _steps(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(1, max(count, 2), (count,), generator=generator)
 
 
-def _places(model: HighResFocusNet, test: LargeSet, part: Tensor) -> Tensor:
+def _places(model: LargeFocusModel, test: LargeSet, part: Tensor) -> Tensor:
     return model.places(model.view(test.images, part)).keypoints.cpu()
 
 
-def _answer(model: HighResFocusNet, test: LargeSet, part: Tensor, places: Tensor) -> Answer:
+def _answer(model: LargeFocusModel, test: LargeSet, part: Tensor, places: Tensor) -> Answer:
     return model.answer(model.view(test.images, part), places.to(model.mean))
 
 

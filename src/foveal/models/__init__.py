@@ -16,6 +16,7 @@ from foveal.models.focus_model import FocusModel
 from foveal.models.glimpse import GlimpseNet
 from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel, Inputs
+from foveal.models.large_model import LargeFocusModel
 from foveal.models.plain import PlainNet
 from foveal.models.published import PublishedFocus
 from foveal.models.published_attention import PublishedAttention
@@ -36,6 +37,7 @@ __all__ = [
     "ImageClassifier",
     "ImageModel",
     "Inputs",
+    "LargeFocusModel",
     "PatchReconstructor",
     "PlainNet",
     "PublishedAttention",

@@ -1,44 +1,17 @@
 """The high-resolution focus model: a thumbnail says where, patches at full resolution say what."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from foveal.detectors.score_map import CELL, ScoreMap, best_places, refined
-from foveal.errors import UserError
-from foveal.explanation import Explanation, Look
-from foveal.geometry import Size, corners_px, from_px, snap
-from foveal.large import LargeImages, PartView, View, WholeView
-from foveal.models.focus_model import FocusModel
+from foveal.detectors.score_map import CELL, ScoreMap
 from foveal.models.image_model import Inputs
+from foveal.models.large_model import LargeFocusModel
 from foveal.models.patch_attention import PatchAttention
 from foveal.models.patch_encoder import PatchEncoder
 
-MARGIN = 2  # cells around a region that are seen with it
 
-
-class Places(NamedTuple):
-    """Where to look in B images."""
-
-    keypoints: Tensor  # (B, K, 2)
-    scores: Tensor  # (B, K)
-    thumbnail: Tensor  # (B, C, h, w), normalised
-    map: Tensor  # (B, h // 2, w // 2), the scores of all of the thumbnail
-
-
-class Answer(NamedTuple):
-    """What patches of B images told."""
-
-    logits: Tensor  # (B, T, classes)
-    keypoints: Tensor  # (B, K, 2), at whole pixels
-    patches: Tensor  # (B, K, C, P, P), normalised
-    weights: Tensor  # (B, T, K), how much each task attends to each patch
-
-
-class HighResFocusNet(FocusModel):
+class HighResFocusNet(LargeFocusModel):
     """Scores the places of a thumbnail, cuts patches there at full resolution, attends to those.
 
     What it costs depends on the thumbnail and on K, not on the image: where a thumbnail would have
@@ -97,159 +70,47 @@ class HighResFocusNet(FocusModel):
         dropout: float = 0.0,
         inputs: Inputs = Inputs(),
     ):
-        super().__init__(in_channels, num_classes, inputs)
-        if min(shrink, keypoints, patch_size, len(tasks), thumbnail_side // CELL) < 1:
-            raise UserError(
-                "Expected shrink, keypoints, patch_size and a number of tasks from 1 and "
-                f"thumbnail_side from {CELL}."
-            )
-        self.shrink, self.keypoints, self.patch_size = shrink, keypoints, patch_size
-        self.tasks = tuple(tasks)
-        self.regions, self.thumbnail_side, self.explore = regions, thumbnail_side, explore
+        super().__init__(
+            in_channels,
+            num_classes,
+            inputs,
+            shrink=shrink,
+            keypoints=keypoints,
+            patch_size=patch_size,
+            tasks=tasks,
+            regions=regions,
+            thumbnail_side=thumbnail_side,
+            explore=explore,
+        )
         window = max(CELL, round(patch_size / shrink))
         self.detector = ScoreMap(in_channels, window, detector_widths)
         self.coarse = ScoreMap(in_channels, 2 * CELL, detector_widths) if regions else None
         self.encoder = PatchEncoder(in_channels, encoder_widths, width)
         self.attention = PatchAttention(width, len(tasks), heads, num_classes, dropout)
 
-    def find(self, images: Tensor) -> tuple[Tensor, None]:
-        """Return keypoints (B, K, 2) for normalised images; slices have no scale."""
-        return self.places(self._whole(images)).keypoints, None
+    def score(self, thumbnail: Tensor) -> Tensor:
+        """Return scores (B, h // 2, w // 2) of a normalised thumbnail (B, C, h, w)."""
+        return self.detector(thumbnail)
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
-        """Classify from whole-pixel patches at the places nearest to the keypoints.
-
-        The thumbnail that comes with them says where; it changes no answer.
-        """
-        view = self._whole(images)
-        thumbnail = view.thumbnail(self.shrink * self.factor(view.size))
-        return _seen(self.answer(view, keypoints), thumbnail)
-
-    def look(self, images: Tensor) -> Look:
-        """Find places in normalised images (B, C, H, W), then decide from the patches there."""
-        return self.look_into(self._whole(images))
-
-    def look_into(self, view: View) -> Look:
-        """Find places in a batch of images, however large, then decide from the patches there."""
-        places = self.places(view)
-        return _seen(self.answer(view, places.keypoints, places.scores), places.thumbnail)
-
-    @torch.no_grad()
-    def explain_large(
-        self, images: LargeImages, numbers: Tensor | None = None, batch_size: int = 16
-    ) -> Explanation:
-        """Return what the model looks at in large images, of which it reads no more than that.
-
-        Args:
-            images: what reads them.
-            numbers: (B,) of some of them; all if not given.
-            batch_size: images in one forward pass; bounds the memory.
-        """
-        numbers = torch.arange(len(images)) if numbers is None else numbers
-        training = self.training
-        self.eval()
-        try:
-            looks = [self.look_into(self.view(images, part)) for part in numbers.split(batch_size)]
-        finally:
-            self.train(training)
-        found = Explanation.concatenate([self.explained(look) for look in looks])
-        return replace(found, extent=images.size)
-
-    def view(self, images: LargeImages, numbers: Tensor) -> View:
-        """Return some of the large images, by their numbers (B,), as this model reads them."""
-        return PartView(images, numbers, self.mean, self.std)
-
-    def places(self, view: View) -> Places:
-        """Return where to look.
+    def score_coarsely(self, thumbnail: Tensor) -> Tensor:
+        """Return scores (B, h // 2, w // 2) of a coarser normalised thumbnail (B, C, h, w).
 
         Raises:
-            ValueError: the images are too small for the thumbnail or for K places.
-        """
-        factor = self.factor(view.size)
-        _check_size(view.size, self.shrink * factor * CELL)
-        thumbnail = view.thumbnail(self.shrink * factor)  # (B, C, h, w)
-        if self.coarse is None or factor == 1:
-            scores = self.detector(thumbnail)  # (B, h / 2, w / 2)
-            keypoints, chosen = self._chosen(scores[:, None], None, 0, view.size)
-            return Places(keypoints, chosen, thumbnail, scores)
-        scores = self.coarse(thumbnail)
-        ranked = scores.flatten(1)
-        best = ranked.topk(min(self.regions, ranked.shape[1]), dim=1)  # (B, R)
-        width = scores.shape[-1]
-        cells = torch.stack([best.indices % width, best.indices // width], dim=-1)
-        corners = (cells * factor - MARGIN) * (CELL * self.shrink)  # (B, R, 2) in pixels
-        side = (factor + 2 * MARGIN) * CELL * self.shrink
-        regions = view.crops(corners, side, self.shrink)  # (B, R, C, r, r)
-        fine = self.detector(regions.flatten(0, 1)).unflatten(0, regions.shape[:2])
-        fine = fine + (best.values - best.values.detach())[..., None, None]
-        keypoints, chosen = self._chosen(fine, corners, MARGIN, view.size)
-        return Places(keypoints, chosen, thumbnail, scores)
-
-    def factor(self, size: Size) -> int:
-        """Return how many times coarser than `shrink` the thumbnail of images of a size is.
-
-        Of the factors that make it small enough, one up to half as large again that leaves the
-        fewest pixels unseen at the right and lower edge.
+            ValueError: the model has no regions.
         """
         if self.coarse is None:
-            return 1
-        area = size[0] * size[1] / (self.shrink * self.thumbnail_side) ** 2
-        least = max(1, -int(-(area**0.5) // 1))
-        choices = range(least, least + least // 2 + 1)
-        return min(choices, key=lambda f: max(side % (f * CELL * self.shrink) for side in size))
+            raise ValueError("Expected a model with regions, but this one has none.")
+        return self.coarse(thumbnail)
 
-    def answer(self, view: View, keypoints: Tensor, scores: Tensor | None = None) -> Answer:
-        """Answer all tasks from the whole-pixel patches nearest to keypoints (B, K, 2).
+    def read(
+        self, patches: Tensor, keypoints: Tensor, scores: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode patches (B, K, C, P, P), each by itself, and attend to them.
 
         Args:
-            view: the images.
-            keypoints: in grid units.
-            scores: (B, K) of the detector; they change no answer, but get the gradient of the
-                patches' weights.
-
-        Raises:
-            ValueError: the images are smaller than a patch.
+            patches: normalised.
+            keypoints: (B, K, 2), at whole pixels.
+            scores: (B, K), zeros that take the gradient of the patches' weights, or None.
         """
-        whole = snap(keypoints, self.patch_size, view.size)
-        patches = view.crops(corners_px(whole, self.patch_size, view.size), self.patch_size)
         vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
-        nothing = None if scores is None else scores - scores.detach()
-        logits, weights = self.attention(vectors, whole, nothing)
-        return Answer(logits, whole, patches, weights)
-
-    def _chosen(
-        self, scores: Tensor, corners: Tensor | None, margin: int, size: Size
-    ) -> tuple[Tensor, Tensor]:
-        """Return keypoints (B, K, 2) and their scores (B, K) from maps (B, R, h, w) at corners."""
-        drawn = scores.detach()
-        if self.training and self.explore:
-            drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
-        numbers = best_places(drawn, self.keypoints, margin)
-        cells = refined(scores.detach(), numbers)
-        places_px = (cells + 0.5) * (CELL * self.shrink) - 0.5
-        if corners is not None:
-            whose = numbers // (scores.shape[-2] * scores.shape[-1])
-            places_px = places_px + corners.gather(1, whose[..., None].expand(-1, -1, 2))
-        return from_px(places_px, size), scores.flatten(1).gather(1, numbers)
-
-    def _whole(self, images: Tensor) -> View:
-        return WholeView(images, -self.mean / self.std)
-
-
-def _seen(found: Answer, thumbnail: Tensor) -> Look:
-    """Return the main task's answer as a look."""
-    return Look(
-        found.logits[:, 0],
-        found.keypoints,
-        found.patches,
-        thumbnail=thumbnail,
-        weights=found.weights[:, 0],
-    )
-
-
-def _check_size(size: Size, least: int) -> None:
-    if min(size) < least:
-        raise ValueError(
-            f"Expected images of at least {least}x{least} pixels, but got {size[0]}x{size[1]}. "
-            "Resize them or choose a smaller shrink."
-        )
+        return self.attention(vectors, keypoints, scores)

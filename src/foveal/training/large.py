@@ -10,7 +10,8 @@ from torch import Tensor
 from foveal.data import LargeSet
 from foveal.errors import UserError
 from foveal.metrics.large import correct
-from foveal.models.high_res import HighResFocusNet, Places
+from foveal.models.high_res import HighResFocusNet
+from foveal.models.large_model import Places
 from foveal.training.module import RecipeModule
 from foveal.training.recipe import Recipe
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveal.data.lazy.image import LargeImage
 from foveal.data.lazy.opening import open_large
+from foveal.data.lazy.source import Unchanged
 from foveal.errors import UserError
 from foveal.geometry import Size
 
@@ -34,6 +35,7 @@ class LargeFiles:
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()
+        self._as_found: dict[int, Unchanged] = {}  # also of files that are closed by now
         self.sizes = [self.image(number).size for number in range(len(paths))]
 
     @property
@@ -48,16 +50,19 @@ class LargeFiles:
         """Return one image, opened.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: the file cannot be read, or is another than it was at first.
         """
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
         try:
+            if number in self._as_found:
+                self._as_found[number].check()
             image = open_large(self.paths[number], self.channels)
         except UserError as error:
             raise UserError(f"{self.paths[number]}: {error}") from None
         self._opened[number] = image
+        self._as_found.setdefault(number, image.unchanged)
         if len(self._opened) > OPEN:
             self._opened.popitem(last=False)[1].close()
         return image

@@ -23,12 +23,15 @@ class LargeImage:
         source: the file, opened.
         path: of what changes when the file is written to.
         channels: 1 for grey, 3 for colour, None for what the image has.
+
+    Attributes:
+        unchanged: notices that the file is another than it was when it was opened.
     """
 
     def __init__(self, source: Source, path: Path, channels: int | None = None):
         self.source = source
         self.channels = channels or source.channels
-        self._unchanged = Unchanged(path)
+        self.unchanged = Unchanged(path)
 
     @property
     def size(self) -> Size:
@@ -79,7 +82,7 @@ class LargeImage:
                 found[down.start : down.stop, across.start : across.stop] = np.einsum(
                     "rwc,vw->rvc", seen, x_weights, optimize=True
                 )
-        self._unchanged.check()
+        self.unchanged.check()
         return torch.from_numpy(found).permute(2, 0, 1).contiguous()
 
     def close(self) -> None:
@@ -90,7 +93,7 @@ class LargeImage:
         try:
             pixels = self.source.read(level, y.start, x.start, len(y), len(x))
         except UserError:
-            self._unchanged.check()  # what is written to breaks in many ways
+            self.unchanged.check()  # what is written to breaks in many ways
             raise
         return self._with_channels(pixels)
 

@@ -1,0 +1,102 @@
+"""An export in files: a graph, and those that belong beside it."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foveal.errors import UserError, missing_extra
+from foveal.export.about import read_about
+
+
+class Exported(NamedTuple):
+    """What a model was exported to, as `onnx.ModelProto`."""
+
+    graph: Any  # which says what the model is
+    beside: Mapping[str, Any] = {}  # by its part, what else the model needs
+
+
+def write_onnx(proto: Any, path: Path, beside: Mapping[str, Any] = {}) -> None:
+    """Write a graph into one file, and each that belongs beside it into one of its own.
+
+    That of the part `patches` beside `model.onnx` is `model-patches.onnx`. Each file is written
+    whole or not at all; the first one, which knows the others by their sums, is the last.
+
+    Args:
+        proto: an `onnx.ModelProto`.
+        path: of the first file; its folder is made if it is not there.
+        beside: graphs by their parts, see `large_graphs`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    files = {beside_path(path, part): graph for part, graph in beside.items()} | {path: proto}
+    for target, graph in files.items():
+        partial = target.with_name(target.name + ".partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(graph.SerializeToString())
+            os.replace(partial, target)
+        except OSError as error:
+            raise UserError(f"Cannot write {target}: {error.strerror or error}.") from None
+
+
+def read_onnx(path: Path) -> Exported:
+    """Return the graphs of an export, of which `path` is the first file.
+
+    Raises:
+        UserError: a file is missing, not Foveal's, damaged, or of another export.
+    """
+    graph = _parsed(_content(path), path)
+    try:
+        said = read_about(graph)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    beside = {}
+    for part, digest in said.beside.items():
+        # The name comes from the user's, never from the file: a name in it may be any path.
+        other = beside_path(path, _checked(part, path))
+        content = _content(other)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(
+                f"{other} is not the one that {path.name} was exported with: do it again."
+            )
+        beside[part] = _parsed(content, other)
+    return Exported(graph, beside)
+
+
+def digest(proto: Any) -> str:
+    """Return the SHA-256 of the file that a graph is written to."""
+    return hashlib.sha256(proto.SerializeToString()).hexdigest()
+
+
+def beside_path(path: Path, part: str) -> Path:
+    """Return the file of a graph that belongs beside that of `path`."""
+    return path.with_name(f"{path.stem}-{part}{path.suffix}")
+
+
+def _checked(part: str, path: Path) -> str:
+    if not (part.isascii() and part.isalpha()):
+        raise UserError(f"{path}: The ONNX file's metadata are damaged: a part is {part[:40]!r}.")
+    return part
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def _parsed(content: bytes, path: Path) -> Any:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise missing_extra("onnx", "onnx") from None
+    try:
+        # What lies outside of the file is not read.
+        return onnx.load_model_from_string(content)
+    except DecodeError:
+        raise UserError(f"{path} is not an ONNX file, or damaged.") from None

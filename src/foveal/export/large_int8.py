@@ -1,0 +1,97 @@
+"""High-resolution models in 8-bit whole numbers, as far as they answer as well as in floats."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.data import LargeSet
+from foveal.errors import UserError
+from foveal.export.about import read_about, write_about
+from foveal.export.files import Exported
+from foveal.export.int8 import ALLOWED, Quantised, quantised, refused
+from foveal.export.large_graphs import PATCHES, SCORES, sums
+from foveal.export.large_runtime import OnnxLargeFocus, Runs, planned
+from foveal.export.loading import as_onnx
+from foveal.metrics.large import accuracies
+
+CALIBRATED_ON = 100  # training images, each of many places
+
+
+def as_int8_large(exported: Exported, train: LargeSet, val: LargeSet) -> Quantised:
+    """Return the graphs of a high-resolution model in 8-bit whole numbers, as `as_int8` does.
+
+    Where all of them lose too much, those that find places stay in floats. So does a graph that
+    no image of the training calls for: it has nothing to be calibrated on.
+
+    Args:
+        exported: of `large_graphs`; stays as it is.
+        train: images as the model reads them; 100 of them calibrate.
+        val: labelled images that say what is lost; the accuracy is the mean of all tasks.
+
+    Raises:
+        UserError: more than 0.2 points of accuracy are lost, or `val` lacks a task.
+    """
+    exact = _accuracy(exported, val)
+    seen = _seen(exported, train)
+    lost = []
+    for part, kept in {"all": (), "classifier": set(seen) - {PATCHES}}.items():
+        small = {
+            name: quantised(graph, seen[name]) if seen[name] and name not in kept else graph
+            for name, graph in _named(exported).items()
+        }
+        graphs = _joined(small)
+        found = Quantised(graphs.graph, part, _accuracy(graphs, val), exact, graphs.beside)
+        if found.lost <= ALLOWED:
+            return found
+        lost.append(found.lost)
+    raise refused(lost, f"{val.name} ({val.split})")
+
+
+class _Kept:
+    """A graph that keeps what it is given."""
+
+    def __init__(self, graph: Runs):
+        self.graph = graph
+        self.given: list[Mapping[str, Tensor]] = []
+
+    def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
+        self.given.append(given)
+        return self.graph.run(given, wanted)
+
+
+def _seen(exported: Exported, train: LargeSet) -> dict[str, list[Mapping[str, Tensor]]]:
+    """Return what each graph is given for some of the images."""
+    model = _model(exported)
+    kept = {part: _Kept(graph) for part, graph in model.graphs.items()}
+    watched = OnnxLargeFocus(model.about, planned(model.about), kept).eval()
+    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    watched.explain_large(train.images, drawn[:CALIBRATED_ON])
+    return {part: graph.given for part, graph in kept.items()}
+
+
+def _named(exported: Exported) -> dict[str, Any]:
+    return {SCORES: exported.graph, **exported.beside}
+
+
+def _joined(graphs: Mapping[str, Any]) -> Exported:
+    """Return graphs as one export: the first knows the others by their sums."""
+    beside = {part: graph for part, graph in graphs.items() if part != SCORES}
+    first = type(graphs[SCORES])()
+    first.CopyFrom(graphs[SCORES])
+    write_about(first, replace(read_about(first), beside=sums(beside)))
+    return Exported(first, beside)
+
+
+def _accuracy(exported: Exported, val: LargeSet) -> float:
+    shares = accuracies(_model(exported), val).values()
+    return sum(shares) / len(shares)
+
+
+def _model(exported: Exported) -> OnnxLargeFocus:
+    model = as_onnx(exported.graph, beside=exported.beside)
+    if not isinstance(model, OnnxLargeFocus):
+        raise UserError("Expected the graphs of a high-resolution model.")
+    return model
