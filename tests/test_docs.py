@@ -34,7 +34,7 @@ GIVEN = {
     }
 }
 # Pages whose commands are run, not only read.
-RUN = ("docs/tutorials/own-photos.md",)
+RUN = ("docs/tutorials/own-photos.md", "docs/tutorials/high-resolution.md")
 # Pages whose snippets are run against a server and a proxy, by the test named here.
 RUN_ELSEWHERE = {"docs/serving.md": "tests/test_app_deployed.py"}
 # Snippets that no test can run, by the page and the reason in their title.
