@@ -24,7 +24,7 @@ def export(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a model as one ONNX file, which runs, explains and is measured without its weights.
+    """Write a model as one ONNX file, which answers and explains.
 
     Example: foveal export mnist-focus --out mnist-focus.onnx
     """
