@@ -4,6 +4,7 @@ import doctest
 import re
 import shlex
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 import typer
+import yaml
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
@@ -167,6 +169,27 @@ def test_the_table_of_choice_is_current():
 
     text = (DOCS / "which-model.md").read_text(encoding="utf-8")
     assert text == figures.fill(text), "write it anew: make figures"
+
+
+def test_every_command_extra_and_part_is_described():
+    command_line = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    assert [
+        n for n in typer.main.get_command(cli.app).commands if f"foveal {n}`" not in command_line
+    ] == []
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"docs", "dist", "dev"}  # for its makers
+    assert [name for name in extras if f"`{name}`" not in index] == []
+    architecture = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    parts = [path.parent.name for path in (ROOT / "src" / "foveal").glob("*/__init__.py")]
+    assert parts
+    assert [name for name in parts if f"| `{name}` |" not in architecture] == []
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == foveal.__version__
+    assert citation["license"] == "MIT"
 
 
 class Page(HTMLParser):
