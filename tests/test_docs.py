@@ -1,8 +1,10 @@
 """The documentation: what it shows runs, what it links to is there, and nothing is fetched."""
 
 import doctest
+import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from html.parser import HTMLParser
@@ -258,6 +260,44 @@ def test_the_site_fetches_nothing_from_outside(site):
     for sheet in folder.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)\s]*", text) == [], sheet
+
+
+# What sticks out at the right and lies in nothing that scrolls by itself.
+STICKING_OUT = """() => { const width = document.documentElement.clientWidth;
+    const scrolls = (one) => ["auto", "scroll", "hidden"].includes(getComputedStyle(one).overflowX);
+    const held = (one) => one && (scrolls(one) || held(one.parentElement));
+    return [...document.querySelectorAll(".md-content *")]
+        .filter((one) => one.getBoundingClientRect().width > 0)
+        .filter((one) => one.getBoundingClientRect().right > width + 1)
+        .filter((one) => !held(one.parentElement)).map((one) => one.outerHTML.slice(0, 80)) }"""
+
+
+@pytest.fixture(scope="module")
+def phone():
+    """A page in Chromium that is as narrow as a phone."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("the width of pages is NOT tested: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=flags)
+        yield browser.new_page(viewport={"width": 400, "height": 900})
+        browser.close()
+
+
+def test_no_page_is_wider_than_a_phone(site, phone):
+    wide = {}
+    for path in site:
+        phone.goto(path.as_uri())
+        wide[path.name] = phone.evaluate(STICKING_OUT)
+    assert {name: found for name, found in wide.items() if found} == {}
+
+
+def test_what_is_wider_than_a_phone_is_seen(phone):
+    phone.set_content('<div class="md-content"><p style="width: 500px">wide</p></div>')
+    assert len(phone.evaluate(STICKING_OUT)) == 1
 
 
 def test_every_link_and_picture_of_the_readme_is_there():
