@@ -62,6 +62,27 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             *DECIDE,
         ],
     ),
+    "high-resolution": (
+        "A thumbnail is scored; patches of the best places are cut at full resolution and attended",
+        {
+            "image": Box(0, 0, "large image|stays in its file", "data"),
+            "thumbnail": Box(1, 0, "thumbnail|H/s × W/s", "data"),
+            "detector": Box(2, 0, "score map|of the thumbnail"),
+            "keypoints": Box(3, 0, "keypoints|K × (x, y)", "evidence"),
+            "patches": Box(3, 1, "patches|at full resolution", "evidence"),
+            "attention": Box(4, 1, "patch attention|for each task"),
+            "logits": Box(5, 1, "logits", "answer"),
+        },
+        [
+            ("image", "thumbnail"),
+            ("thumbnail", "detector"),
+            ("detector", "keypoints"),
+            ("image", "patches"),
+            ("keypoints", "patches"),
+            ("patches", "attention"),
+            ("attention", "logits"),
+        ],
+    ),
     "no-labels": (
         "A detector is trained to let a decoder rebuild the image from the patches alone",
         {

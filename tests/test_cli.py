@@ -77,13 +77,6 @@ def test_help_imports_nothing_heavy():
     assert "demo" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "explain", "models", "recipes"])
-def test_every_command_has_help_with_an_example(command, run):
-    done = run(command, "--help")
-    assert done.returncode == 0
-    assert "Example: foveal " + command in done.stdout
-
-
 def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_path, run):
     done = run("explain", model, picture, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,12 @@
 """The documentation: what it shows runs, what it links to is there, and nothing is fetched."""
 
 import doctest
+import os
 import re
 import shlex
+import shutil
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 import typer
+import yaml
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
@@ -34,11 +38,14 @@ GIVEN = {
     }
 }
 # Pages whose commands are run, not only read.
-RUN = ("docs/tutorials/own-photos.md",)
+RUN = ("docs/tutorials/own-photos.md", "docs/tutorials/high-resolution.md")
 # Pages whose snippets are run against a server and a proxy, by the test named here.
 RUN_ELSEWHERE = {"docs/serving.md": "tests/test_app_deployed.py"}
 # Snippets that no test can run, by the page and the reason in their title.
-NOT_RUN = {"docs/tutorials/own-photos.md": ["for real photos", "for real photos"]}
+NOT_RUN = {
+    "docs/tutorials/own-photos.md": ["the whole training, some minutes", "for real photos"],
+}
+VARIES = re.compile(r"'[^']*'|\d[\d.,]*( min\b| h\b| s\b)?")  # from one machine to another
 
 WRONG = typer.BadParameter.__base__  # of every wrong use of the command line
 
@@ -81,8 +88,9 @@ def parse(words):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN_ELSEWHERE])
-def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
+def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    said = ""
     names = {"__name__": "page", **GIVEN.get(page, dict)()}
     finder, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
     for kind, title, code, line in snippets(PAGES[page]):
@@ -93,11 +101,19 @@ def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
         elif kind == "pycon":
             test = finder.get_doctest(code, {}, f"{page}:{line}", str(PAGES[page]), line)
             test.globs = names
-            said = []
-            runner.run(test, out=said.append, clear_globs=False)
-            assert runner.failures == 0, "".join(said)
+            faults = []
+            runner.run(test, out=faults.append, clear_globs=False)
+            assert runner.failures == 0, "".join(faults)
         elif kind == "sh" and page in RUN:
             run_shell(code)
+            said += "".join(capsys.readouterr())
+        elif kind == "text" and page in RUN:
+            assert [line for line in code.splitlines() if same(line) not in same(said)] == []
+
+
+def same(text):
+    """Return a text with what varies from one machine to another all alike."""
+    return VARIES.sub("#", text)
 
 
 def test_the_snippets_that_no_test_runs_are_listed():
@@ -155,6 +171,27 @@ def test_the_table_of_choice_is_current():
 
     text = (DOCS / "which-model.md").read_text(encoding="utf-8")
     assert text == figures.fill(text), "write it anew: make figures"
+
+
+def test_every_command_extra_and_part_is_described():
+    command_line = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    assert [
+        n for n in typer.main.get_command(cli.app).commands if f"foveal {n}`" not in command_line
+    ] == []
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"docs", "dist", "dev"}  # for its makers
+    assert [name for name in extras if f"`{name}`" not in index] == []
+    architecture = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    parts = [path.parent.name for path in (ROOT / "src" / "foveal").glob("*/__init__.py")]
+    assert parts
+    assert [name for name in parts if f"| `{name}` |" not in architecture] == []
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == foveal.__version__
+    assert citation["license"] == "MIT"
 
 
 class Page(HTMLParser):
@@ -223,6 +260,44 @@ def test_the_site_fetches_nothing_from_outside(site):
     for sheet in folder.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)\s]*", text) == [], sheet
+
+
+# What sticks out at the right and lies in nothing that scrolls by itself.
+STICKING_OUT = """() => { const width = document.documentElement.clientWidth;
+    const scrolls = (one) => ["auto", "scroll", "hidden"].includes(getComputedStyle(one).overflowX);
+    const held = (one) => one && (scrolls(one) || held(one.parentElement));
+    return [...document.querySelectorAll(".md-content *")]
+        .filter((one) => one.getBoundingClientRect().width > 0)
+        .filter((one) => one.getBoundingClientRect().right > width + 1)
+        .filter((one) => !held(one.parentElement)).map((one) => one.outerHTML.slice(0, 80)) }"""
+
+
+@pytest.fixture(scope="module")
+def phone():
+    """A page in Chromium that is as narrow as a phone."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("the width of pages is NOT tested: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=flags)
+        yield browser.new_page(viewport={"width": 400, "height": 900})
+        browser.close()
+
+
+def test_no_page_is_wider_than_a_phone(site, phone):
+    wide = {}
+    for path in site:
+        phone.goto(path.as_uri())
+        wide[path.name] = phone.evaluate(STICKING_OUT)
+    assert {name: found for name, found in wide.items() if found} == {}
+
+
+def test_what_is_wider_than_a_phone_is_seen(phone):
+    phone.set_content('<div class="md-content"><p style="width: 500px">wide</p></div>')
+    assert len(phone.evaluate(STICKING_OUT)) == 1
 
 
 def test_every_link_and_picture_of_the_readme_is_there():

@@ -26,6 +26,10 @@ def test_overrides_reach_sections_with_and_without_a_dot():
     assert recipe.data.size == (32, 32)
 
 
+def test_a_text_is_emptied_by_giving_nothing():
+    assert load_recipe("megapixel-mnist-focus", ["large.first="]).large.first == ""
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

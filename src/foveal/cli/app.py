@@ -11,7 +11,8 @@ from foveal.errors import UserError
 
 app = typer.Typer(
     name="foveal",
-    help="Image classifiers that show what they looked at.\n\nStart with: foveal demo",
+    help="Image classifiers that show what they looked at.\n\n"
+    "\b\nStart with:   foveal demo\nYour photos:  foveal train --data photos/",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,

@@ -27,7 +27,7 @@ def compare(
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
 ) -> None:
-    """Measure models and explanations side by side, and write a report.
+    """Measure models and explanations side by side; write a report.
 
     What was finished is kept: give the same command to go on.
 

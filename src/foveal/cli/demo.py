@@ -12,7 +12,7 @@ from foveal.cli.app import app, say
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
 ) -> None:
-    """Train two models on real digits, offline, and write a report of where they look.
+    """Train two models on real digits, offline; show where they look.
 
     Example: foveal demo --out report
     """

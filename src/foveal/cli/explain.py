@@ -22,7 +22,7 @@ def explain(
     runtime: Runtime = "torch",
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model looks at in images: keypoints, patches and classes.
+    """Show what a model looks at: keypoints, patches and classes.
 
     Example: foveal explain mnist-focus digit.png --out pictures
     """

@@ -24,7 +24,7 @@ def export(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a model as ONNX, which runs, explains and is measured without its weights.
+    """Write a model as ONNX, which answers and explains.
 
     One file; of a high-resolution model NAME-patches.onnx beside it, and NAME-regions.onnx
     where it has regions.

@@ -29,7 +29,9 @@ def sweep(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe in many ways; run it again, or in several processes, to go on.
+    """Train a recipe in many ways, by any number of processes.
+
+    Run it again to go on.
 
     Example: foveal sweep mnist-5k-focus model.patch_size=3,5,7 lr=0.003,0.006
     """

@@ -34,7 +34,7 @@ def train(
     precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a recipe, or what suits your photos, and write a run folder.
+    """Train on your photos, or by a recipe; write a run folder.
 
     Without a recipe, settings are chosen by what lies in --data, a folder with one folder of
     images a class; focus, attention or baseline says which kind of model.

@@ -197,7 +197,9 @@ def _title(explanation: Any, patches: Tensor | None) -> str:
         return "looks everywhere, and weighs it"
     seen = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
     share = float(explanation.evidence_fraction[0])
-    return f"decided from {len(patches)} {seen}: {share:.0%} of the pixels"
+    said = f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
+    between = " " if explanation.thumbnail is None else "\n"  # one line would be cut off
+    return f"decided from {len(patches)} {seen}:{between}{said} of the pixels"
 
 
 def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":

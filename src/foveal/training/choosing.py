@@ -68,17 +68,23 @@ def choose(
 def _size(survey: Survey, pretrained: bool) -> tuple[tuple[int, int], str]:
     """Return height and width: those of small images, else about 64 pixels on the short side."""
     height, width = survey.height, survey.width
-    if survey.smallest == survey.largest <= _KEPT:
-        return (height, width), f"{height}x{width} pixels: as they all are"
-    short = min(min(height, width), 128 if pretrained else 64)
-    scale = short / min(height, width)
-    ratio = max(height, width) / min(height, width)
-    if ratio < 1.2 or ratio > 3:
-        found = short, short
-    else:
-        found = _eights(height * scale), _eights(width * scale)
+    alike = survey.smallest == survey.largest
+    kept = alike and height <= _KEPT
+    found = (height, width) if kept else _shrunk(height, width, 128 if pretrained else 64)
+    if alike and found == (height, width):
+        return found, f"{height}x{width} pixels: as they all are"
     sides = f"{survey.smallest} to {survey.largest} pixels a side, the median {height}x{width}"
     return found, f"resized to {found[0]}x{found[1]} pixels: they have {sides}"
+
+
+def _shrunk(height: int, width: int, most: int) -> tuple[int, int]:
+    """Return sides of which the short one has at most so many pixels, in proportion or square."""
+    short = min(height, width, most)
+    ratio = max(height, width) / min(height, width)
+    if ratio < 1.2 or ratio > 3:
+        return short, short
+    scale = short / min(height, width)
+    return _eights(height * scale), _eights(width * scale)
 
 
 def _eights(side: float) -> int:

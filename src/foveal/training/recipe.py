@@ -278,7 +278,8 @@ def _override(values: dict[str, Any], override: str) -> None:
         place = place.setdefault(step, {})
         if not isinstance(place, dict):
             raise UserError(f"The recipe has nothing below {step!r}, so {key!r} cannot be set.")
-    place[last] = value
+    nothing = not text and isinstance(place.get(last), str)
+    place[last] = "" if nothing else value
 
 
 def _home(key: str) -> list[str]:

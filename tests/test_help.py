@@ -1,0 +1,71 @@
+"""What the command line says of itself: help, completion, and where to start."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from foveal import cli
+
+GROUP = typer.main.get_command(cli.app)
+LINES, COLUMNS = 30, 80  # one screen
+
+
+@pytest.mark.parametrize("name", sorted(GROUP.commands))
+def test_the_help_of_a_command_fits_one_screen_and_has_an_example(name):
+    context = GROUP.context_class(
+        GROUP.commands[name], info_name=f"foveal {name}", terminal_width=COLUMNS
+    )
+    lines = GROUP.commands[name].get_help(context).splitlines()
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= COLUMNS
+    assert any(line.strip().startswith(f"Example: foveal {name}") for line in lines)
+
+
+def test_the_list_of_commands_cuts_no_sentence_off():
+    context = GROUP.context_class(GROUP, info_name="foveal", terminal_width=COLUMNS)
+    said = GROUP.get_help(context)
+    assert "..." not in said.split("Commands:")[1]
+    assert len(said.splitlines()) <= LINES
+
+
+def test_foveal_alone_says_where_to_start(capsys):
+    with pytest.raises(SystemExit):
+        cli.main([])
+    said = "".join(capsys.readouterr())
+    assert "foveal demo" in said
+    assert "foveal train --data photos/" in said
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run lines in a bash that finds `foveal` as an installed package puts it there."""
+    bash = shutil.which("bash")
+    assert bash, "completion is tested in bash"
+    command = tmp_path / "foveal"
+    command.write_text(f"#!{sys.executable}\nfrom foveal.cli import main\nmain()\n")
+    command.chmod(0o755)
+
+    def run(lines):
+        script = f'PATH="{tmp_path}:$PATH"\n{lines}'
+        done = subprocess.run([bash, "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("foveal ev", ["evaluate"]), ("foveal ex", ["explain", "export"]), ("foveal tr", ["train"])],
+)
+def test_bash_completes_commands(words, offered, shell):
+    lines = (
+        'eval "$(_FOVEAL_COMPLETE=source_bash foveal)"\n'
+        f"COMP_WORDS=({words}) COMP_CWORD=1\n"
+        "_foveal_completion foveal\n"
+        'echo "${COMPREPLY[@]}"'
+    )
+    assert shell(lines) == offered
