@@ -62,3 +62,11 @@ def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
     images = load_images(card["recipe"]["data"]["name"], "test", data_dir=full_data)
     # Another processor rounds differently, which may turn an answer or two.
     assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.001
+
+
+def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
+    with pytest.raises(UserError, match=r"There is no folder runs/gone\."):
+        zoo.load("runs/gone")

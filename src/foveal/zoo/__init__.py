@@ -84,6 +84,8 @@ def _find(model: str | Path) -> Path:
         return path
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in (".", ".."):
+        if Path(owner).is_dir():  # a folder such as runs/ is more likely meant than an owner
+            raise UserError(f"There is no folder {name}.")
         return _download(name)
     raise unknown_name("model", name, names())
 
