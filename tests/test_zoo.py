@@ -5,6 +5,7 @@ import torch
 
 from foveal import zoo
 from foveal.data import load_images
+from foveal.errors import UserError
 from foveal.metrics import accuracy
 from foveal.models import FocusModel, SmallCNN
 from foveal.training import load_recipe, parse_recipe
