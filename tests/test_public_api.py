@@ -40,7 +40,7 @@ SIGNATURES = {
     "load_recipe": "name [overrides]",
     "predict": (
         "model source out * [engine] [address] [resume] [explain] [batch_size] [shard_size] "
-        "[workers] [device] [bar]"
+        "[workers] [device] [runtime] [bar]"
     ),
     "train": (
         "recipe out * [data] [data_dir] [resume] [devices] [nodes] "

@@ -23,6 +23,7 @@ from foveal.models import (
     ImageClassifier,
     ImageModel,
     Inputs,
+    SANet,
 )
 from foveal.models.attention import CONTRIBUTIONS
 
@@ -111,7 +112,7 @@ class Served:
     def _looks(self) -> str:
         if issubclass(self.kind, FocusModel) or not issubclass(self.kind, ImageClassifier):
             return "patches"
-        return "maps" if issubclass(self.kind, AttentionModel) else "everywhere"
+        return "maps" if issubclass(self.kind, (AttentionModel, SANet)) else "everywhere"
 
 
 class Models:
