@@ -3,6 +3,7 @@
 from typing import Any
 
 from foveal import zoo
+from foveal.models import MODELS
 from foveal.report.original import DATASETS
 
 LEFT_OUT = ("published", "judge", "saliency")  # for comparison, or they answer no class
@@ -57,6 +58,11 @@ def trust(card: dict[str, Any]) -> str:
             f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
             f"{100 * drop:.1f} with another image's map"
         )
-    if card["model"].endswith("-san"):
+    if _shows(card["model"]) == "maps":
         return "its maps sum what many windows weigh: judge them as a post-hoc method's"
     return "has none of its own: ask a post-hoc method"
+
+
+def _shows(name: str) -> str:
+    """Return what the explanation of a model of the zoo shows."""
+    return MODELS[zoo.card(name)["recipe"]["model"]["name"]].looks

@@ -17,13 +17,11 @@ from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
-    AttentionModel,
     AttentionNet,
     FocusModel,
     ImageClassifier,
     ImageModel,
     Inputs,
-    SANet,
 )
 from foveal.models.attention import CONTRIBUTIONS
 
@@ -103,16 +101,11 @@ class Served:
             "trained_on": self.trained_on,
             "size_px": None if size is None else {"height": size[0], "width": size[1]},
             "classes": list(self.inputs.classes),
-            "looks": self._looks(),
+            "looks": self.kind.looks,
             "holds_keypoints": issubclass(self.kind, FocusModel),
             "methods": self.methods,
             "figures": self.card.get("figures", {}),
         }
-
-    def _looks(self) -> str:
-        if issubclass(self.kind, FocusModel) or not issubclass(self.kind, ImageClassifier):
-            return "patches"
-        return "maps" if issubclass(self.kind, (AttentionModel, SANet)) else "everywhere"
 
 
 class Models:

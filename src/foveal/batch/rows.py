@@ -62,10 +62,10 @@ def predict_batch(
         try:
             found = network.explain(images.float() / 255, batch_size=len(images))
         except ValueError as error:  # a size that this model cannot read, as all of the group have
-            refused = tuple(
-                e or str(error) if i in indices else e for i, e in enumerate(decoded.errors)
-            )
-            tables.append(_table(model, replace(decoded, errors=refused), indices, {}))
+            errors = list(decoded.errors)
+            for index in indices:
+                errors[index] = errors[index] or str(error)
+            tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
         names = np.array([found.class_name(i) for i in range(found.logits.shape[1])])
         tables.append(_table(model, decoded, indices, _answers(found, names)))

@@ -18,6 +18,8 @@ class AttentionModel(ImageClassifier):
     another image's maps, to measure what an image's own are worth.
     """
 
+    looks = "maps"
+
     @abstractmethod
     def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return what is seen in normalised images (B, C, H, W), and how it is weighed.

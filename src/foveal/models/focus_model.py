@@ -15,6 +15,8 @@ class FocusModel(ImageClassifier, ABC):
     A subclass is final and implements `find` (where) and `decide` (what).
     """
 
+    looks = "patches"
+
     @abstractmethod
     def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return where to look in normalised images (B, C, H, W).

@@ -59,6 +59,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
+    looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
     mean: Tensor
     std: Tensor
 

@@ -51,6 +51,7 @@ class PatchReconstructor(
     """
 
     name = "reconstructor"
+    looks = "patches"
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class SANet(ImageClassifier):
     """
 
     name = "san"
+    looks = "maps"
 
     def __init__(
         self,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 
 from foveal.geometry import patch_mask
 
@@ -104,6 +103,8 @@ class Augment:
         """
         if not self.mix or torch.rand(()) >= self.mix:
             return images, labels
+        from torchvision.transforms import v2  # seconds, that reading a recipe need not take
+
         mixed, shares = v2.CutMix(num_classes=classes)(images, labels)
         return mixed, shares
 

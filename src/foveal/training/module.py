@@ -99,7 +99,6 @@ class ClassifierModule(RecipeModule):
     def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         assert isinstance(model, ImageClassifier)
-        self.classes = model.num_classes
         self.honest = _honest(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         # With weighted classes, each counts alike in what is validated too.
@@ -124,7 +123,7 @@ class ClassifierModule(RecipeModule):
         moves = self.recipe.augment.draw_moves(pixels)
         pixels = moved(pixels, moves)
         images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
-        images, answers = self.recipe.augment.mix_in(images, labels, self.classes)
+        images, answers = self.recipe.augment.mix_in(images, labels, len(self.class_weights))
         images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
         seen = (images - self.model.mean) / self.model.std
