@@ -12,10 +12,11 @@ import json
 import statistics
 from pathlib import Path
 
+from trained import trained
+
 from foveal.data import load_images
 from foveal.metrics.accuracy import accuracy
-from foveal.training import load_recipe, train
-from foveal.zoo import load
+from foveal.training import load_recipe
 
 NAME = "mnist-focus-unlabelled"
 WAYS: dict[str, list[str]] = {
@@ -41,9 +42,7 @@ def main() -> None:
         for number, (way, changes) in enumerate(WAYS.items()):
             recipe = load_recipe(NAME, [*few, *changes, f"data.draw={draw}", f"seed={draw}"])
             run = options.runs / f"{options.labels}-{draw}-{number}"
-            if not (run / "card.json").is_file():
-                train(recipe, run, resume=True, progress=False)
-            found[way].append(accuracy(load(str(run)), test))
+            found[way].append(accuracy(trained(recipe, run), test))
             print(f"draw {draw}, {way}: {found[way][-1]:.2%}", flush=True)
     result = {
         "labels": options.labels,

@@ -10,10 +10,11 @@ import argparse
 import json
 from pathlib import Path
 
-from foveal import zoo
+from trained import trained
+
 from foveal.data import load_images
 from foveal.metrics import accuracy, content_following, position_leakage
-from foveal.training import load_recipe, train
+from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 WAYS: dict[str, list[str]] = {
@@ -48,10 +49,7 @@ def main() -> None:
         found = {}
         for number, (way, changes) in enumerate(WAYS.items()):
             run = options.runs / f"{data}-{number}"
-            if not (run / "card.json").is_file():
-                settings = load_recipe(recipe, [f"epochs={options.epochs}", *changes])
-                train(settings, run, resume=True, progress=False)
-            model = zoo.load(run)
+            model = trained(load_recipe(recipe, [f"epochs={options.epochs}", *changes]), run)
             followed = content_following(model, images)
             found[way] = {
                 "accuracy": round(accuracy(model, images), 4),

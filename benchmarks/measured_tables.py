@@ -1,25 +1,17 @@
 """The tables of what other benchmarks measured: scale, predict, rebuild_losses, onnx_latency."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from statistics import median
 from typing import Any
 
-DOCS = Path(__file__).parents[1] / "docs"
+from report_tables import DOCS, known
+
+Measured = dict[str, Any]  # what a benchmark wrote
 
 
-def measured(name: str) -> dict[str, Any]:
-    """Return what docs/NAME.json holds, or nothing where it is not measured yet."""
-    path = DOCS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def losses_table() -> str:
+def losses_table(found: Measured) -> str:
     """Return what each term of the loss does to keypoints learned by rebuilding."""
-    found = measured("rebuild_losses")
-    if not found:
-        return ""
     lines = [
         f"| `{found['data']}`, {found['epochs']} epochs, validation images | MSE | SSIM "
         "| pixels seen | leakage |",
@@ -34,11 +26,8 @@ def losses_table() -> str:
     return "\n".join(lines)
 
 
-def predict_table() -> str:
+def predict_table(found: Measured) -> str:
     """Return how fast `foveal predict` is beside its parts, bare."""
-    found = measured("predict")
-    if not found:
-        return ""
     rates, steady = found["images_per_second"], found.get("steady_images_per_second", {})
     rows = [
         ("decoding, bare", rates["decoding"]),
@@ -63,11 +52,8 @@ def predict_table() -> str:
     return "\n".join(lines)
 
 
-def scale_table() -> str:
+def scale_table(found: Measured) -> str:
     """Return what one machine can show of what the plan reckons with."""
-    found = measured("scale")
-    if not found:
-        return ""
     decoding, listing, adding = found["decoding"], found["listing"], found["adding_up"]
     rows = [
         (
@@ -95,11 +81,8 @@ def scale_table() -> str:
     return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)])
 
 
-def onnx_table() -> str:
+def onnx_table(found: Measured) -> str:
     """Return what benchmarks/onnx_latency.py measured."""
-    found = measured("onnx")
-    if not found:
-        return ""
     lines = [
         "One image, one thread, logits alone: microseconds (median), by "
         "`benchmarks/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it is left out "
@@ -131,9 +114,15 @@ def onnx_table() -> str:
     return "\n".join(lines)
 
 
+def written(name: str, table: Callable[[Measured], str]) -> str:
+    """Return the table of docs/NAME.json, or nothing where it is not measured yet."""
+    found = known(DOCS / f"{name}.json")
+    return table(found) if found else ""
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "onnx": onnx_table,
-    "losses": losses_table,
-    "predict": predict_table,
-    "scale": scale_table,
+    "onnx": partial(written, "onnx", onnx_table),
+    "losses": partial(written, "rebuild_losses", losses_table),
+    "predict": partial(written, "predict", predict_table),
+    "scale": partial(written, "scale", scale_table),
 }

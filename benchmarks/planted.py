@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trained import trained
 
-from foveal import zoo
 from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images, planted_marks
 from foveal.data.generated.planted import MARK, patterns
 from foveal.metrics.looks import look_over
-from foveal.models import FocusModel
-from foveal.training import load_recipe, train
+from foveal.models import FocusModel, ImageModel
+from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 DATA = "planted-mnist"
@@ -50,9 +50,8 @@ def shown(explanation: Any, masks: Tensor) -> Tensor:
     return evidence.sum(dim=(-2, -1)) * 2 > MARK**2
 
 
-def figures(run: Path, test: ImageSet, marks: Tensor, images: int) -> dict[str, Any]:
+def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> dict[str, Any]:
     """Return what a trained model decides by the mark, and how often it is shown."""
-    model = zoo.load(run)
     answers = look_over(model, test.images).logits.argmax(dim=1)
     after = look_over(model, with_other_marks(test, marks, 0)).logits.argmax(dim=1)
     decided = (answers != after).nonzero().flatten()
@@ -86,10 +85,8 @@ def main() -> None:
     result = {}
     for name in MODELS:
         run = options.runs / f"{DATA}-{name.removeprefix('mnist-')}"
-        if not (run / "card.json").is_file():
-            recipe = load_recipe(name, [f"epochs={EPOCHS}", f"data.name={DATA}"])
-            train(recipe, run, resume=True, progress=False)
-        result[name] = figures(run, test, marks, options.images)
+        model = trained(load_recipe(name, [f"epochs={EPOCHS}", f"data.name={DATA}"]), run)
+        result[name] = figures(model, test, marks, options.images)
         print(name, json.dumps(result[name]), flush=True)
     options.out.parent.mkdir(exist_ok=True)
     write_json(result, options.out)

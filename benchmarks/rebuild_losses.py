@@ -9,11 +9,12 @@ figures are those of the validation images. A run that is cut off goes on.
 import argparse
 from pathlib import Path
 
-from foveal import zoo
+from trained import trained
+
 from foveal.data import load_images
 from foveal.metrics import evidence_fraction, position_leakage
 from foveal.metrics.rebuilding import rebuilding
-from foveal.training import load_recipe, train
+from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 OFF = {"pixel": 0.0, "perceptual": 0.0, "diversity": 0.0, "movement": 0.0}
@@ -37,13 +38,11 @@ def main() -> None:
     found = {}
     for number, (way, terms) in enumerate(WAYS.items()):
         run = options.runs / f"{options.data}-{number}"
-        if not (run / "card.json").is_file():
-            changes = [f"rebuild.{key}={weight}" for key, weight in {**OFF, **terms}.items()]
-            recipe = load_recipe(
-                f"{options.data}-saliency", [f"epochs={options.epochs}", "keep=last", *changes]
-            )
-            train(recipe, run, resume=True, progress=False)
-        model = zoo.load(run)
+        changes = [f"rebuild.{key}={weight}" for key, weight in {**OFF, **terms}.items()]
+        recipe = load_recipe(
+            f"{options.data}-saliency", [f"epochs={options.epochs}", "keep=last", *changes]
+        )
+        model = trained(recipe, run)
         found[way] = {
             "weights": terms,
             **{key: round(value, 6) for key, value in rebuilding(model, images)._asdict().items()},

@@ -12,10 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trained import trained
+
 from foveal import zoo
 from foveal.data import load_images
 from foveal.metrics.rebuilding import rebuilding
-from foveal.training import load_recipe, train
+from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
@@ -30,9 +32,7 @@ def errors(data: str, runs: Path) -> dict[str, Any]:
     for detector in ("learned", *CONTROLS):
         change = [] if detector == "learned" else [f"model.detector.name={detector}"]
         run = runs / (name if detector == "learned" else f"{name}-{detector}")
-        if not (run / "card.json").is_file():
-            train(load_recipe(name, change), run, resume=True, progress=False)
-        values = rebuilding(zoo.load(run), test)
+        values = rebuilding(trained(load_recipe(name, change), run), test)
         found[detector] = {key: round(value, 6) for key, value in values._asdict().items()}
         print(f"{name}, {detector}: {values}", flush=True)
     best = min(CONTROLS, key=lambda control: found[control]["rebuilding_mse"])

@@ -27,6 +27,7 @@ from PIL import Image
 
 from foveal import zoo
 from foveal.batch.decoding import Shape, decode_ahead
+from foveal.batch.job import Job
 from foveal.batch.listing import Listing, write_listing
 from foveal.batch.local import cpu_count
 from foveal.batch.output import Output
@@ -107,11 +108,8 @@ def plan(count: int, scratch: Path) -> dict[str, float]:
     names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
     write_listing(names, scratch / "plan.parquet", SHARD)
     held = Listing.open(scratch / "plan.parquet")
-
-    class Job:
-        listing = held
-
-    rows = [_shard_row(Job, shard) for shard in range(len(held.counts))]  # type: ignore[arg-type]
+    job = Job("cifar10-focus", Shape((SIDE, SIDE), 3), held, batch_size=256)
+    rows = [_shard_row(job, shard) for shard in range(len(held.counts))]
     return {
         "bytes_per_image": sum(row.nbytes for row in rows) / count,
         "pickled_bytes_per_image": len(pickle.dumps(rows)) / count,

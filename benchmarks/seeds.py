@@ -12,10 +12,11 @@ import json
 import statistics
 from pathlib import Path
 
+from trained import trained
+
 from foveal.data import load_images
 from foveal.metrics.accuracy import accuracy
-from foveal.training import load_recipe, train
-from foveal.zoo import load
+from foveal.training import load_recipe
 
 NAMES = ("cifar10-vgg", "cifar10-attention")
 HALF = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
@@ -36,9 +37,8 @@ def main() -> None:
         for name in NAMES:  # in turns, so that a run cut short has as many of each
             recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}", *options.set])
             run = options.runs / f"{name}-{options.epochs}-{seed}"
-            if not (run / "card.json").is_file():
-                train(recipe, run, resume=True, progress=False, precision=options.precision)
-            found[name].append(accuracy(load(str(run)), test))
+            model = trained(recipe, run, options.precision)
+            found[name].append(accuracy(model, test))
             print(f"{name}, seed {seed}: {found[name][-1]:.2%}", flush=True)
     models = {
         name: {

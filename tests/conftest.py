@@ -2,8 +2,33 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from foveal.cli import main
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process, which has torch imported already."""
+
+    def call(*arguments: str | Path) -> Done:
+        capsys.readouterr()
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        return Done(status, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -4,42 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import foveal
-from foveal.cli import main
 from foveal.models import build_model
 
 
 def run_process(*arguments: str | Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "foveal", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process, which has torch imported already."""
-
-    def call(*arguments: str | Path) -> Done:
-        capsys.readouterr()
-        status = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return Done(status, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

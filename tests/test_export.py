@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from foveal import zoo
-from foveal.cli import main
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.explanation import Explanation
@@ -253,22 +252,6 @@ def test_without_the_extra_the_error_names_it(exported_model, monkeypatch):
         load_onnx(path)
     with pytest.raises(UserError, match=missing):
         onnx_graph(model)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process; return its status and both streams."""
-
-    def call(*arguments):
-        status = 0
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_commands_export_and_explain_by_onnx(tmp_path, run):

@@ -11,7 +11,6 @@ import tifffile
 import torch
 from PIL import Image
 
-from foveal.cli import main
 from foveal.data import LargeSet, load_large
 from foveal.data.lazy import LargeFiles
 from foveal.errors import UserError
@@ -217,22 +216,6 @@ def test_what_a_disk_does_not_take_is_not_half_an_export(graphs, tmp_path):
     with pytest.raises(UserError, match=r"Cannot write .*m-regions\.onnx"):
         write_onnx(graphs.graph, tmp_path / "m.onnx", graphs.beside)
     assert not (tmp_path / "m.onnx").exists()
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process; return its status and both streams."""
-
-    def call(*arguments):
-        status = 0
-        capsys.readouterr()
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

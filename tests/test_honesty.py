@@ -65,10 +65,10 @@ def tempting(count, seed, split):
     return ImageSet("tempting", split, images.to(torch.uint8), labels, tuple("abcd"))
 
 
-def trained(honesty, steps=400):
-    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+def new_model():
+    """Return a focus model of one keypoint, always the same."""
     torch.manual_seed(0)
-    model = build_model(
+    return build_model(
         {
             "name": "focus",
             "detector": {"name": "heatmap", "keypoints": 1},
@@ -77,6 +77,11 @@ def trained(honesty, steps=400):
             "width": 32,
         }
     )
+
+
+def trained(honesty, steps=400):
+    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+    model = new_model()
     module = ClassifierModule(model, recipe, steps)
     optimizer = module.configure_optimizers()["optimizer"]
     train = tempting(2000, 0, "train")
@@ -128,15 +133,7 @@ def test_the_probe_is_trained_along_and_not_kept():
 def _loss_of_places(honesty, done, moves=None):
     """Return the honest loss of places that tell all, `done` into training, and its gradient."""
     train = tempting(200, 0, "train")
-    torch.manual_seed(0)
-    model = build_model(
-        {
-            "name": "focus",
-            "detector": {"name": "heatmap", "keypoints": 1},
-            "patch_size": 4,
-            "num_classes": 4,
-        }
-    )
+    model = new_model()
     honest = HonestPlaces(model, 1, parse_recipe({"name": "toy", "model": {}, "honesty": honesty}))
     images = train.images.float() / 255
     loss = honest(model, images, model.look(images), train.labels, moves, done)
