@@ -173,8 +173,8 @@ class Output:
         resized = rows.column("resized").to_pylist().count(True)
         tally = Tally(len(rows), errors, resized)
         path = self.part(shard, shards)
-        with self.writing(path) as partial, pa.OSFile(str(partial), "wb") as file:
-            pq.write_table(_marked(rows, manifest, tally), file, compression="zstd")
+        with self.writing(path) as partial:
+            pq.write_table(_marked(rows, manifest, tally), partial, compression="zstd")
         return tally
 
     def _with_pictures(self, shard: int, rows: pa.Table, pictures: Mapping[int, bytes]) -> pa.Table:
@@ -200,8 +200,7 @@ class Output:
         schema = _marked(SCHEMA.empty_table(), manifest, tally).schema
         with (
             self.writing(merged) as partial,
-            pa.OSFile(str(partial), "wb") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            pq.ParquetWriter(partial, schema, compression="zstd") as writer,
         ):
             for shard in range(len(counts)):
                 part = pq.read_table(self.part(shard, len(counts)), partitioning=None)
