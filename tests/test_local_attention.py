@@ -158,6 +158,7 @@ def test_san10_has_the_papers_size(kind, millions):
         ({"blocks": [1, 0, 1]}, "at least 1 each"),
         ({"widths": [64, 100, 128]}, "multiples of 32, but got 100"),
         ({"sides": [3, 4, 5]}, "odd sides of windows, but got 4"),
+        ({"whiten": -1}, "whiten from 0, but got -1"),
     ],
 )
 def test_wrong_settings_are_user_errors(settings, message):

@@ -111,6 +111,7 @@ SETTINGS = {
     },
     "san-pairwise": {"name": "san", "kind": "pairwise", **SAN, **COLOUR},
     "san-patchwise-grey": {"name": "san", "kind": "patchwise", **SAN, **GREY},
+    "san-whitened": {"name": "san", "whiten": 2, **SAN, **COLOUR},
     "reconstructor-conv": reconstructor("conv"),
     "reconstructor-mlp": reconstructor("mlp"),
     "reconstructor-vae": reconstructor("vae"),

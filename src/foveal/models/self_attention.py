@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.backbones.vgg import halve
+from foveal.backbones.whitening import WhiteningConv
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Look
 from foveal.models.classifier import ImageClassifier
@@ -27,7 +28,7 @@ SAN10 = {"blocks": (2, 1, 2, 4, 1), "widths": (64, 256, 512, 1024, 2048), "sides
 
 
 class SANet(ImageClassifier):
-    """A residual net of local self-attention; no convolution sees a neighbour (Zhao et al. 2020).
+    """A residual net of local self-attention; no filter learns from neighbours (Zhao et al. 2020).
 
     The maps of an explanation say how much each place is attended to in the last block of each
     stage, as a sum over the windows that it lies in: the net's weights are relations between
@@ -40,6 +41,8 @@ class SANet(ImageClassifier):
         sides: of each stage's windows in places, odd; SAN10 has (3, 7, 7, 7, 7).
         pool_first: halve the resolution before the first stage, as the paper does at 224x224
             pixels; before every other stage it is halved in any case.
+        whiten: side in pixels of the patches that a first layer whitens (`WhiteningConv`); 0, as in
+            the paper, for a first layer that sees single pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
         inputs: what images the model expects.
@@ -63,14 +66,21 @@ class SANet(ImageClassifier):
         widths: Sequence[int] = (64, 192, 384),
         sides: Sequence[int] = (3, 5, 5),
         pool_first: bool = False,
+        whiten: int = 0,
         in_channels: int = 3,
         num_classes: int = 10,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
         _check(kind, blocks, widths, sides)
+        if whiten < 0:
+            raise UserError(f"Expected whiten from 0, but got {whiten}.")
         self.pool_first = pool_first
-        self.first = _linear(in_channels, widths[0])
+        self.first: nn.Module = _linear(in_channels, widths[0])
+        if whiten:
+            whitening = WhiteningConv(in_channels, whiten)
+            linear = _linear(whitening.out_channels, widths[0])
+            self.first = nn.Sequential(whitening, nn.ReLU(inplace=True), linear)
         stages = []
         channels = widths[0]
         for count, width, side in zip(blocks, widths, sides, strict=True):
