@@ -26,7 +26,10 @@ SIGNATURES = {
     ),
     "Inputs": "[size] [mean] [std] [classes]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
-    "SANet": ("[kind] [blocks] [widths] [sides] [pool_first] [in_channels] [num_classes] [inputs]"),
+    "SANet": (
+        "[kind] [blocks] [widths] [sides] [pool_first] [whiten] "
+        "[in_channels] [num_classes] [inputs]"
+    ),
     "SmallCNN": "[in_channels] [num_classes] [widths] [dropout] [inputs]",
     "UserError": "*args",
     "ZoomNet": (

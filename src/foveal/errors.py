@@ -43,6 +43,17 @@ def check_named(
     return {"name": name, **arguments}
 
 
+def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings: object) -> Built:
+    """Return what `settings`, `{"name": one of known, argument: value, ...}`, describe.
+
+    Raises:
+        UserError: the name or an argument is not known, missing or of no use.
+    """
+    arguments = check_named(what, known, settings)
+    name = arguments.pop("name")
+    return build_named(f"{what} {name!r}", known[name], arguments)
+
+
 def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Check that `build(**arguments)` names only what it takes and all that it needs.
 

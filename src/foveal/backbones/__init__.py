@@ -7,7 +7,7 @@ from foveal.backbones.backbone import Backbone
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
-from foveal.errors import build_named, check_named
+from foveal.errors import build_by_name
 
 __all__ = [
     "BACKBONES",
@@ -28,9 +28,7 @@ def build_backbone(settings: Mapping[str, Any]) -> Backbone:
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
-    arguments = check_named("backbone", BACKBONES, settings)
-    name = arguments.pop("name")
-    return build_named(f"backbone {name!r}", BACKBONES[name], arguments)
+    return build_by_name("backbone", BACKBONES, settings)
 
 
 def backbone_settings(backbone: Backbone) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from foveal.detectors.detector import Detector
 from foveal.detectors.heatmap import HeatmapDetector
 from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
-from foveal.errors import build_named, check_named
+from foveal.errors import build_by_name
 
 DETECTORS: dict[str, type[Detector]] = {
     "heatmap": HeatmapDetector,
@@ -29,9 +29,7 @@ def build_detector(settings: Mapping[str, Any]) -> Detector:
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
-    arguments = check_named("detector", DETECTORS, settings)
-    name = arguments.pop("name")
-    return build_named(f"detector {name!r}", DETECTORS[name], arguments)
+    return build_by_name("detector", DETECTORS, settings)
 
 
 def detector_settings(detector: Detector) -> dict[str, Any]:

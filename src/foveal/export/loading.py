@@ -128,7 +128,7 @@ def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, in
     return {"parameters": said.parameters, "macs": counted}
 
 
-def _kind(said: About) -> type[OnnxClassifier | OnnxFocus | OnnxAttention | OnnxRebuilder]:
+def _kind(said: About) -> type[OnnxClassifier | OnnxRebuilder]:
     if KEYPOINTS in said.names:
         return OnnxFocus
     if f"{LOCAL}.0" in said.names:

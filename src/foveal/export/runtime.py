@@ -49,7 +49,7 @@ class Parts:
 
 
 class OnnxClassifier(ImageClassifier):
-    """A classifier run by ONNX Runtime; its graph normalises the images by itself.
+    """A classifier run by ONNX Runtime, in one run; its graph normalises the images by itself.
 
     Args:
         about: what the graph says of the model.
@@ -67,7 +67,7 @@ class OnnxClassifier(ImageClassifier):
         return self.parts.look(images=images)
 
 
-class OnnxFocus(FocusModel):
+class OnnxFocus(OnnxClassifier, FocusModel):
     """A focus model run by ONNX Runtime: whole, or with the keypoints held where given.
 
     Args:
@@ -76,14 +76,6 @@ class OnnxFocus(FocusModel):
     """
 
     name = "onnx-focus"
-
-    def __init__(self, about: About, parts: Parts):
-        super().__init__(about.in_channels, about.num_classes, about.inputs)
-        self.about, self.parts = about, parts
-
-    def look(self, images: Tensor) -> Look:
-        """Find places in images (B, C, H, W) in [0, 1] and decide, in one run."""
-        return self.parts.look(images=images)
 
     def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return keypoints (B, K, 2) and scales (B, K), or None, for images in [0, 1]."""
@@ -106,7 +98,7 @@ class OnnxFocus(FocusModel):
         return self.parts.look(**given)
 
 
-class OnnxAttention(AttentionModel):
+class OnnxAttention(OnnxClassifier, AttentionModel):
     """An attention model run by ONNX Runtime: whole, or with other maps put in.
 
     Args:
@@ -117,13 +109,8 @@ class OnnxAttention(AttentionModel):
     name = "onnx-attention"
 
     def __init__(self, about: About, parts: Parts):
-        super().__init__(about.in_channels, about.num_classes, about.inputs)
-        self.about, self.parts = about, parts
+        super().__init__(about, parts)
         self.local, self.weights = parts.like(LOCAL), parts.like(WEIGHTS)
-
-    def look(self, images: Tensor) -> Look:
-        """Classify images (B, C, H, W) in [0, 1] and keep the maps at their size, in one run."""
-        return self.parts.look(images=images)
 
     def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return features and maps of images (B, C, H, W) in [0, 1]."""
@@ -162,4 +149,4 @@ class OnnxRebuilder(ImageModel):
         return self.parts.look(images=images)
 
 
-OnnxModel = OnnxClassifier | OnnxFocus | OnnxAttention | OnnxRebuilder | OnnxLargeFocus
+OnnxModel = OnnxClassifier | OnnxRebuilder | OnnxLargeFocus

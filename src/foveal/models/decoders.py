@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import build_named, check_named
+from foveal.errors import build_by_name
 
 
 class Seen(NamedTuple):
@@ -211,9 +211,7 @@ def build_decoder(settings: Mapping[str, Any]) -> Decoder:
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
-    arguments = check_named("decoder", DECODERS, settings)
-    name = arguments.pop("name")
-    return build_named(f"decoder {name!r}", DECODERS[name], arguments)
+    return build_by_name("decoder", DECODERS, settings)
 
 
 def decoder_settings(decoder: Decoder) -> dict[str, Any]:

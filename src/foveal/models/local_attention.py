@@ -1,5 +1,6 @@
 """Self-attention in a window around each place, pairwise and patchwise (Zhao et al. 2020)."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -107,7 +108,28 @@ class WindowSum(torch.autograd.Function):
         return to_padded, to_weights, None
 
 
-class PairwiseAttention(nn.Module):
+class LocalAttention(nn.Module, ABC):
+    """Weighs the places of a window around each place, and adds up what they hold.
+
+    Attributes:
+        side: of the window in places, odd.
+        beta: what of the features is added up.
+    """
+
+    side: int
+    beta: nn.Module
+
+    @abstractmethod
+    def weigh(self, features: Tensor) -> Tensor:
+        """Return weights (B, side * side, width / 8, H, W) for features (B, C, H, W)."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums (B, width, H, W) and the weights for features (B, C, H, W)."""
+        weights = self.weigh(features)
+        return aggregate(self.beta(features), weights, self.side), weights
+
+
+class PairwiseAttention(LocalAttention):
     """Each weight from the pair of a place and a neighbour, and from where the neighbour is.
 
     Equation 2 of Zhao et al. 2020 with the subtraction relation: softmax over the window of
@@ -150,13 +172,8 @@ class PairwiseAttention(nn.Module):
         scores = self.gamma(torch.cat(pairs)).unflatten(0, (self.side**2, batch))
         return scores.transpose(0, 1).softmax(dim=1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums (B, width, H, W) and the weights for features (B, C, H, W)."""
-        weights = self.weigh(features)
-        return aggregate(self.beta(features), weights, self.side), weights
 
-
-class PatchwiseAttention(nn.Module):
+class PatchwiseAttention(LocalAttention):
     """All weights of a window from everything in it.
 
     Equation 4 of Zhao et al. 2020 with the concatenation relation: gamma of phi(x_i) and of
@@ -190,11 +207,6 @@ class PatchwiseAttention(nn.Module):
         there = bordered(self.psi(features), self.side // 2)
         seen = self.here(self.phi(features)) + self.around(there)
         return self.gamma(seen).unflatten(1, (self.side**2, self.groups))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums (B, width, H, W) and the weights for features (B, C, H, W)."""
-        weights = self.weigh(features)
-        return aggregate(self.beta(features), weights, self.side), weights
 
 
 def _normalised(in_channels: int, width: int) -> nn.Module:

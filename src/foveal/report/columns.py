@@ -29,6 +29,22 @@ class Column:
         return "–" if value is None else self.form.format(value)
 
 
+JUDGED = (
+    Column(
+        "sufficiency_agreement",
+        "agrees",
+        "{:.1%}",
+        "… and how often the judge then answers as the model does",
+        "higher",
+    ),
+    Column(
+        "necessity",
+        "necessity",
+        "{:.1%}",
+        "how much of the judge's accuracy goes when the evidence is greyed",
+        "higher",
+    ),
+)
 MODELS: tuple[Column, ...] = (
     Column("accuracy", "accuracy", "{:.1%}", "share of test images whose class is found", "higher"),
     Column(
@@ -74,20 +90,7 @@ MODELS: tuple[Column, ...] = (
         "accuracy of an independent judge that sees the evidence alone, all else grey",
         "higher",
     ),
-    Column(
-        "sufficiency_agreement",
-        "agrees",
-        "{:.1%}",
-        "… and how often the judge then answers as the model does",
-        "higher",
-    ),
-    Column(
-        "necessity",
-        "necessity",
-        "{:.1%}",
-        "how much of the judge's accuracy goes when the evidence is greyed",
-        "higher",
-    ),
+    *JUDGED,
     Column(
         "shuffled_attention_accuracy",
         "shuffled maps",
@@ -149,20 +152,7 @@ EXPLANATIONS: tuple[Column, ...] = (
         "accuracy of an independent judge that sees this evidence alone",
         "higher",
     ),
-    Column(
-        "sufficiency_agreement",
-        "agrees",
-        "{:.1%}",
-        "… and how often the judge then answers as the model does",
-        "higher",
-    ),
-    Column(
-        "necessity",
-        "necessity",
-        "{:.1%}",
-        "how much of the judge's accuracy goes when the evidence is greyed",
-        "higher",
-    ),
+    *JUDGED,
     Column(
         "deletion",
         "deletion",
