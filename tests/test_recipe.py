@@ -45,6 +45,7 @@ def test_a_text_is_emptied_by_giving_nothing():
         ("optimizer=adam", "Did you mean 'adamw'"),
         ("data.size=[0, 5]", "Expected data.size"),
         ("data.channels=2", "Expected data.channels"),
+        ("about=[3]", "'about' must be a line of text"),
         ("name.x=1", "nothing below 'name'"),
         ("epochs=[", "Cannot read the value"),
     ],

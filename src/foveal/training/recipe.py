@@ -161,10 +161,17 @@ class Large:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Model, data and training of one zoo name."""
+    """Model, data and training of one zoo name.
+
+    Attributes:
+        name: of the recipe and of what it trains.
+        about: a line for the card: what whoever meets the model should know.
+        model: its name and arguments.
+    """
 
     name: str
     model: dict[str, Any]
+    about: str = ""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     training: Training = field(default_factory=Training)
@@ -224,8 +231,11 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
             raise UserError(f"The recipe has no {key!r}.")
     if not isinstance(values["model"], dict):
         raise UserError("The recipe's 'model' must be a mapping, such as {name: focus, ...}.")
+    about = values.get("about", "")
+    if not isinstance(about, str) or "\n" in about:
+        raise UserError(f"The recipe's 'about' must be a line of text, but is {about!r:.100}.")
     sections = {key: _section(key, values.get(key) or {}) for key in _SECTIONS}
-    return Recipe(name=str(values["name"]), model=values["model"], **sections)
+    return Recipe(str(values["name"]), values["model"], about, **sections)
 
 
 def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
@@ -284,7 +294,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _home(key: str) -> list[str]:
     """Return the section that a key without a dot belongs to."""
-    if key == "name":
+    if key in ("name", "about"):
         return []
     owners = {f.name: s for s, kind in _SECTIONS.items() for f in dataclasses.fields(kind)}
     if key not in owners:

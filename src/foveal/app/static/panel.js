@@ -64,6 +64,7 @@ export class Panel {
     // A model that looks everywhere has nothing to show of its own.
     if (this.model.looks === "everywhere") method.value = "grad-cam";
     this.find(".rivals").hidden = this.model.methods.length < 2;
+    text(this.find(".about"), this.model.about);
     fill(this.find(".card"), this.find(".honesty dl"), this.model);
     this.ask(this.image);
   }
