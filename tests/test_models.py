@@ -89,6 +89,7 @@ SETTINGS = {
         "backbone": VGG,
         "patch_size": 8,
         "depth": 1,
+        "grid": 2,
         "encoder": "conv",
         "inputs": COLOUR["inputs"],
     },
@@ -392,6 +393,8 @@ def test_a_glimpse_model_without_use_is_an_error():
         build_model({"name": "glimpse", "backbone": backbone, "depth": 4})
     with pytest.raises(UserError, match="shrink from 1"):
         build_model({"name": "glimpse", "backbone": backbone, "shrink": 0})
+    with pytest.raises(UserError, match="grid from 1"):
+        build_model({"name": "glimpse", "backbone": backbone, "grid": 0})
     model = build_model({"name": "glimpse", "backbone": backbone, "shrink": 32})
     with pytest.raises(ValueError, match="at least 32x32"):
         model(torch.rand(1, 3, 28, 40))

@@ -22,7 +22,7 @@ SIGNATURES = {
     ),
     "GlimpseNet": (
         "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] "
-        "[encoder] [dropout] [inputs]"
+        "[encoder] [dropout] [grid] [inputs]"
     ),
     "Inputs": "[size] [mean] [std] [classes]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",

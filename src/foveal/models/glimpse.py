@@ -35,10 +35,12 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         mix: how the tokens are joined, `concat` or `attention`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: share of features dropped in training.
+        grid: side of the grid in which the thumbnail's last local features are read for the
+            answer, the greatest in each cell; 1 reads the backbone's global vector.
         inputs: what images the model expects.
 
     Raises:
-        UserError: the backbone has no such depth, or shrink is less than 1.
+        UserError: the backbone has no such depth, or shrink or grid is less than 1.
 
     Example:
         >>> import torch
@@ -63,6 +65,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         mix: str = "concat",
         encoder: str = "mlp",
         dropout: float = 0.0,
+        grid: int = 1,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)
@@ -71,11 +74,13 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
             raise UserError(
                 f"Expected a depth from 1 to {depths}, which this backbone has, but got {depth}."
             )
-        if shrink < 1:
-            raise UserError(f"Expected shrink from 1, but got {shrink}.")
+        for name, value in (("shrink", shrink), ("grid", grid)):
+            if value < 1:
+                raise UserError(f"Expected {name} from 1, but got {value}.")
         self.backbone = backbone
         self.shrink = shrink
         self.depth = depth
+        self.grid = grid
         self.patch_size = patch_size
         self.heatmaps = nn.Conv2d(backbone.widths[depth - 1], keypoints, 1)
         self.classifier = PatchClassifier(
@@ -87,7 +92,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
             mix,
             encoder,
             dropout,
-            context=backbone.width,
+            context=backbone.width if grid == 1 else backbone.widths[-1] * grid**2,
         )
 
     def find(self, images: Tensor) -> tuple[Tensor, None]:
@@ -98,13 +103,13 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
     def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
         """Classify from the thumbnail and whole-pixel patches nearest to the keypoints."""
         thumbnail = self.thumbnail(images)
-        return self._decide(images, keypoints, thumbnail, self.backbone(thumbnail)[1])
+        return self._decide(images, keypoints, thumbnail, *self.backbone(thumbnail))
 
     def look(self, images: Tensor) -> Look:
         """Find places and decide, with one pass over the thumbnail."""
         thumbnail = self.thumbnail(images)
         local, whole = self.backbone(thumbnail)
-        return self._decide(images, self._places(local), thumbnail, whole)
+        return self._decide(images, self._places(local), thumbnail, local, whole)
 
     def thumbnail(self, images: Tensor) -> Tensor:
         """Return the means (B, C, H // shrink, W // shrink) of squares of images (B, C, H, W).
@@ -122,7 +127,16 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
     def _places(self, local: Sequence[Tensor]) -> Tensor:
         return mean_place(self.heatmaps(local[self.depth - 1]))
 
-    def _decide(self, images: Tensor, keypoints: Tensor, thumbnail: Tensor, whole: Tensor) -> Look:
+    def _decide(
+        self,
+        images: Tensor,
+        keypoints: Tensor,
+        thumbnail: Tensor,
+        local: Sequence[Tensor],
+        whole: Tensor,
+    ) -> Look:
+        if self.grid > 1:
+            whole = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
         patches, places = look_at(images, keypoints, self.patch_size)
         logits = self.classifier(patches, places, whole)
         return Look(logits, places, patches, thumbnail=thumbnail)
