@@ -299,7 +299,7 @@ def draw_pictures() -> None:
 
 
 def main() -> None:
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_pictures()
 

@@ -1,4 +1,4 @@
-"""The tables of what other benchmarks measured: scale, predict, rebuild_losses, onnx_latency."""
+"""The tables of what benchmarks measured, each from its JSON file in docs/."""
 
 from collections.abc import Callable
 from functools import partial
@@ -114,6 +114,18 @@ def onnx_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
+def first_hour_table(found: Measured) -> str:
+    """Return what a newcomer's three folders of photos came to."""
+    rows = [
+        f"| {name} | {row['train_images']:,} | {row['figures']['accuracy']:.1%} of "
+        f"{row['figures']['images']} | {row['figures']['evidence_fraction']:.0%} "
+        f"| {row['figures']['position_leakage']:.0%} | {row['seconds']:.0f} |"
+        for name, row in found.items()
+    ]
+    head = "| folder | trained on | test images right | pixels seen | its places alone | seconds |"
+    return "\n".join([head, "|---|---:|---:|---:|---:|---:|", *rows])
+
+
 def written(name: str, table: Callable[[Measured], str]) -> str:
     """Return the table of docs/NAME.json, or nothing where it is not measured yet."""
     found = known(DOCS / f"{name}.json")
@@ -122,6 +134,7 @@ def written(name: str, table: Callable[[Measured], str]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "onnx": partial(written, "onnx", onnx_table),
+    "first-hour": partial(written, "first_hour", first_hour_table),
     "losses": partial(written, "rebuild_losses", losses_table),
     "predict": partial(written, "predict", predict_table),
     "scale": partial(written, "scale", scale_table),
