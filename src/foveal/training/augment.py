@@ -5,7 +5,7 @@ its RandomAffine alone took 40 ms, as long as a training step, and this takes 7 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -82,10 +82,6 @@ class Augment:
         theta[:, 1, 2] = shift[:, 1] * 2 / height
         return theta
 
-    def in_two(self) -> tuple["Augment", "Augment"]:
-        """Return what moves whole pixels and hides some, and what resamples: rotation and scale."""
-        return replace(self, rotate=0.0, scale=0.0), Augment(rotate=self.rotate, scale=self.scale)
-
     def erase_square(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W), each with a square of it hidden."""
         if not self.erase:
@@ -143,14 +139,6 @@ def places_before(keypoints: Tensor, moves: Tensor | None) -> Tensor:
     if moves is None:
         return keypoints
     return keypoints @ moves[:, :, :2].transpose(1, 2) + moves[:, None, :, 2]
-
-
-def places_after(keypoints: Tensor, moves: Tensor | None) -> Tensor:
-    """Return where places (B, K, 2) of images lie once these are moved, in grid units."""
-    if moves is None:
-        return keypoints
-    back = torch.linalg.inv(moves[:, :, :2])
-    return (keypoints - moves[:, None, :, 2]) @ back.transpose(1, 2)
 
 
 def _squares(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from foveal.explanation import Look
 from foveal.models.focus_model import FocusModel
-from foveal.training.augment import Augment, moved, places_after, places_before
+from foveal.training.augment import places_before
 from foveal.training.losses import classification_loss
 from foveal.training.recipe import Recipe
 
@@ -77,18 +77,6 @@ class HonestPlaces(nn.Module):
             told = classification_loss(seen.logits, labels[others], self.recipe.training)
             loss = loss + weights.swap * told
         return loss
-
-
-def look_first(model: FocusModel, images: Tensor, turn: Augment) -> Look:
-    """Find places in images (B, C, H, W), then move both and decide there.
-
-    Returns:
-        What is seen of the moved images, but the keypoints where they were found.
-    """
-    keypoints, scales = model.find(images)
-    moves = turn.draw_moves(images)
-    seen = model.decide(moved(images, moves), places_after(keypoints, moves), scales)
-    return seen._replace(keypoints=keypoints)
 
 
 def reversed_gradient(values: Tensor, weight: float) -> Tensor:

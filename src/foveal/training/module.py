@@ -11,10 +11,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from foveal.errors import UserError
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus import FocusNet
-from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
 from foveal.training.augment import moved
-from foveal.training.honesty import HonestPlaces, look_first
+from foveal.training.honesty import HonestPlaces
 from foveal.training.losses import class_weights, classification_loss, mask_loss
 from foveal.training.recipe import Honesty, Recipe, Training
 
@@ -121,21 +120,14 @@ class ClassifierModule(RecipeModule):
         """Return the loss of one batch of bytes and labels."""
         # A mask, where there is one, moves with its image as a channel of it.
         pixels, labels = self.floats(batch[0]), batch[1]
-        augment, turn = self.recipe.augment, None
-        if self.recipe.honesty.look_first:
-            augment, turn = augment.in_two()
-        moves = augment.draw_moves(pixels)
+        moves = self.recipe.augment.draw_moves(pixels)
         pixels = moved(pixels, moves)
-        images = augment.erase_square(pixels[:, : self.model.in_channels])
-        images, answers = augment.mix_in(images, labels, len(self.class_weights))
-        images = augment.hide_regions(images, self.model.mean)
+        images = self.recipe.augment.erase_square(pixels[:, : self.model.in_channels])
+        images, answers = self.recipe.augment.mix_in(images, labels, len(self.class_weights))
+        images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
         seen = (images - self.model.mean) / self.model.std
-        if turn is None:
-            look = self.model.look(seen)
-        else:
-            assert isinstance(self.model, FocusModel)
-            look = look_first(self.model, seen, turn)
+        look = self.model.look(seen)
         logits, weight = look.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)

@@ -129,8 +129,6 @@ class Honesty:
         swap: of the classes of other images, whose pixels are cut at these keypoints.
         still: the places are judged also where they lie in the image before it was moved: moves
             blur what places tell, and in use nothing is moved.
-        look_first: places are found before the image is rotated and scaled, and moved with it: a
-            detector that sees resampled pixels may tell by their blur which images are judged.
         ramp: share of the steps in which `adversary` and `dependence` grow from nothing to their
             weights, so that the model learns to look before it learns to keep quiet.
     """
@@ -139,7 +137,6 @@ class Honesty:
     dependence: float = 0.0
     swap: float = 0.0
     still: bool = False
-    look_first: bool = False
     ramp: float = 0.0
 
 
