@@ -24,6 +24,10 @@ SIGNATURES = {
         "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] "
         "[encoder] [dropout] [grid] [inputs]"
     ),
+    "HighResFocusNet": (
+        "[shrink] [keypoints] [patch_size] [in_channels] [num_classes] [tasks] [width] [heads] "
+        "[detector_widths] [encoder_widths] [regions] [thumbnail_side] [explore] [dropout] [inputs]"
+    ),
     "Inputs": "[size] [mean] [std] [classes]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
     "SANet": (

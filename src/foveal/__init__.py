@@ -11,6 +11,7 @@ _LAZY = {
     "Explanation": "foveal.explanation",
     "FocusNet": "foveal.models.focus",
     "GlimpseNet": "foveal.models.glimpse",
+    "HighResFocusNet": "foveal.models.high_res",
     "Inputs": "foveal.models.image_model",
     "PatchReconstructor": "foveal.models.reconstructor",
     "SANet": "foveal.models.self_attention",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
     from foveal.models.glimpse import GlimpseNet
+    from foveal.models.high_res import HighResFocusNet
     from foveal.models.image_model import Inputs
     from foveal.models.reconstructor import PatchReconstructor
     from foveal.models.self_attention import SANet
@@ -51,6 +53,7 @@ __all__ = [
     "Explanation",
     "FocusNet",
     "GlimpseNet",
+    "HighResFocusNet",
     "Inputs",
     "PatchReconstructor",
     "SANet",
