@@ -20,6 +20,8 @@ from foveal.report.original import DATASETS, PUBLISHED
 ROOT = Path(__file__).parents[1]
 ROWS = {
     "focus": "`-focus`: 3 learned patches of 5×5",
+    "focus-plain": "`-focus-plain`: the same, for accuracy alone",
+    "glimpse": "`-glimpse`: sees a thumbnail and 3 patches, and nothing else",
     "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
     "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
     "corners-wide": "`-corners-wide`: corners, at most 25 %",
