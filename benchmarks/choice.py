@@ -41,6 +41,11 @@ def _row(card: dict[str, Any]) -> str:
 
 def trust(card: dict[str, Any]) -> str:
     """Return in words what a card's figures say of the model's explanation."""
+    if zoo.card(card["model"])["recipe"]["model"]["name"] == "glimpse":
+        return (
+            "yes: its places can tell no more than the thumbnail, which is shown; at another "
+            f"image's places it is right for {card['random_focus_accuracy']:.0%}"
+        )
     if "content_following" in card:
         pixels, places = card["content_following"], card["position_following"]
         if places >= FOLLOWS:

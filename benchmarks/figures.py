@@ -132,9 +132,10 @@ def cost_table() -> str:
                 for name, row in found.items()
                 if name in ATTENTION
             ),
-            f"\nAttention takes {found['latency_ratio'] - 1:+.1%} of the latency, the median of "
-            f"{found['rounds']} turns in one run ({found['machine']}, "
-            "`python benchmarks/attention.py`).",
+            f"\nTurn by turn, attention takes {found['latency_ratio'] - 1:.1%} more latency: the "
+            f"median of {found['rounds']} turns' ratios in one run ({found['machine']}, "
+            f"`python benchmarks/attention.py --rounds {found['rounds']}`). The cards' latencies "
+            "above are of another run: compare within a table.",
         ]
     if seeds.is_file():
         found = json.loads(seeds.read_text())
@@ -148,7 +149,8 @@ def cost_table() -> str:
             ),
             f"\nThe same recipe with {found['seeds']} seeds"
             f"{', at half the width' if found.get('changes') else ''}; spread is the standard "
-            "deviation (`python benchmarks/seeds.py`).",
+            f"deviation (`python benchmarks/seeds.py --epochs {found['epochs']} --precision "
+            f"{found['precision']}`).",
         ]
     return "\n".join(lines)
 
@@ -161,11 +163,12 @@ def speed_table() -> str:
     found = json.loads(path.read_text())
     ours, theirs = found["mnist-focus"], found["mnist-focus-published"]
     lines = [
-        "| to 98 % on MNIST | seconds | epochs | reached | trained images/s | answered images/s |",
+        "| to 98 % of the MNIST validation images | seconds | epochs | reached "
+        "| trained images/s | answered images/s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for label, row in (
-        ("`mnist-focus`", ours),
+        ("`mnist-focus`'s recipe, with a schedule of 6 epochs", ours),
         ("`mnist-focus-published`, the original's way", theirs),
     ):
         lines.append(

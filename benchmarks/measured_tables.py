@@ -34,7 +34,7 @@ def predict_table(found: Measured) -> str:
         ("the model on decoded images, bare", rates["inference"]),
         ("`--engine local`, whole runs", rates["local"]),
         *(
-            (f"`--engine {name}`, without its start-up", median(all_))
+            (f"`--engine {name}` beside Ray's processes, without its start-up", median(all_))
             for name, all_ in steady.items()
         ),
     ]

@@ -11,6 +11,7 @@ from foveal.report.tables import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")
+NOT_YET = "*Not measured yet: `make report` writes this table.*"
 TOP = "_at_10%"  # of a map's pixels, that the judge was shown
 
 
@@ -22,7 +23,7 @@ def known(path: Path) -> dict[str, Any]:
 def models_table(data: str) -> str:
     """Return the figures of a dataset's models."""
     rows = known(DOCS / "results" / f"{data}.json").get("models", [])
-    return markdown_table(["model"], present(MODELS, rows), rows) if rows else ""
+    return markdown_table(["model"], present(MODELS, rows), rows) if rows else NOT_YET
 
 
 def explanations_table(data: str, published: bool) -> str:
@@ -34,7 +35,7 @@ def explanations_table(data: str, published: bool) -> str:
         for column in present(EXPLANATIONS, rows)
         if column.key.startswith("published_") == published
     ]
-    return markdown_table(["model", "method"], columns, rows) if columns else ""
+    return markdown_table(["model", "method"], columns, rows) if columns else NOT_YET
 
 
 def _at_top(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,10 +44,14 @@ def _at_top(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def meanings() -> str:
-    """Return what every figure means."""
-    seen: dict[str, Column] = {column.name: column for column in (*MODELS, *EXPLANATIONS)}
-    lines = [f"- **{c.name}**: {c.means} ({_better(c)})." for c in seen.values()]
-    return "\n".join(lines) + "\n"
+    """Return what every figure means, of models and of explanations."""
+    said = {(column.name, column.means) for column in MODELS}
+    rest = [column for column in EXPLANATIONS if (column.name, column.means) not in said]
+    lines = []
+    for title, columns in (("Of models", MODELS), ("Of explanations", rest)):
+        lines += [f"{title}:", "", *(f"- **{c.name}**: {c.means} ({_better(c)})." for c in columns)]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _better(column: Column) -> str:
@@ -66,7 +71,7 @@ def grid_table() -> str:
         for name, found in known(DOCS / "grid.json").items()
         for method, row in found["methods"].items()
     ]
-    return markdown_table(["model", "method"], columns, rows) if rows else ""
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
 
 
 def costs_table() -> str:
@@ -80,7 +85,7 @@ def costs_table() -> str:
         for name, found in known(DOCS / "costs.json").get("models", {}).items()
         for method, row in found.items()
     ]
-    return markdown_table(["model", "method"], columns, rows) if rows else ""
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
 
 
 def planted_table() -> str:
@@ -98,7 +103,7 @@ def planted_table() -> str:
         for method in found
         if method not in figures
     ]
-    return markdown_table(["model", "method"], columns, rows) if rows else ""
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
 
 
 def honest_ways() -> str:
