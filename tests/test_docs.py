@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import torch
 import typer
 import yaml
 from mkdocs.commands.build import build
@@ -31,12 +30,6 @@ FENCE = re.compile(r"^```(?P<kind>[\w-]+)(?P<more>[^\n]*)\n(?P<code>.*?)^```$", 
 CONTINUED = re.compile(r"\\\n\s*")
 INDENTED = re.compile(r"^    (foveal [^\n]*)$", re.M)
 # What a page may use without making it.
-GIVEN = {
-    "README.md": lambda: {
-        "images": torch.rand(2, 1, 28, 28),
-        "any_classifier": foveal.load("mnist-cnn"),
-    }
-}
 # Pages whose commands are run, not only read.
 RUN = ("docs/tutorials/own-photos.md", "docs/tutorials/high-resolution.md")
 # Pages whose snippets are run against a server and a proxy, by the test named here.
@@ -91,7 +84,7 @@ def parse(words):
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     said = ""
-    names = {"__name__": "page", **GIVEN.get(page, dict)()}
+    names = {"__name__": "page"}
     finder, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
     for kind, title, code, line in snippets(PAGES[page]):
         if title:
