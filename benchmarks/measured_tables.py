@@ -7,6 +7,8 @@ from typing import Any
 
 from report_tables import DOCS, known
 
+from foveal import zoo
+
 Measured = dict[str, Any]  # what a benchmark wrote
 
 
@@ -126,6 +128,94 @@ def first_hour_table(found: Measured) -> str:
     return "\n".join([head, "|---|---:|---:|---:|---:|---:|", *rows])
 
 
+def highres_table(found: Measured) -> str:
+    """Return what benchmarks/highres.py measured: a row for each way, a column for each side."""
+    sides = sorted({row["side"] for row in found["rows"]})
+    by_place = {(row["rival"], row["side"]): row for row in found["rows"]}
+    lines = [
+        f"`{found['model']}`, {found['keypoints']} patches of {found['patch_size']} pixels; one "
+        f"image, one thread ({found['machine']}, PyTorch {found['torch']}). Milliseconds, with the "
+        "multiply-adds and the most memory above the idle process in brackets; where only "
+        "multiply-adds stand, it was not run.",
+        "",
+        "| | " + " | ".join(f"{side:,}²" for side in sides) + " |",
+        "|---|" + "---:|" * len(sides),
+    ]
+    for name in dict.fromkeys(row["rival"] for row in found["rows"]):
+        cells = [_cost(by_place[name, side]) for side in sides]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "![Latency and multiply-adds by side](../images/highres.png)"])
+
+
+def _cost(row: Measured) -> str:
+    macs = row["macs"] / 1e9
+    counted = f"{macs:,.0f} G" if macs >= 10 else f"{macs:.2f} G"
+    if "latency_ms" not in row:
+        return f"– ({counted})"
+    return f"{row['latency_ms']:,.0f} ({counted}, {row['memory_mb']:,.0f} MB)"
+
+
+def reached_table(found: Measured) -> str:
+    """Return what benchmarks/highres_accuracy.py measured."""
+    tasks = ("majority", "max", "topmost", "multi-label", "mean")
+    lines = [
+        f"{found['test']:,} test images; heads and the small CNN learned from {found['train']:,}:",
+        "",
+        "| | multiply-adds | majority | max | topmost | multi-label | mean |",
+        "|---|" + "---:|" * 6,
+    ]
+    for row in found["rows"]:
+        cells = " | ".join(f"{row[task]:.1%}" for task in tasks)
+        lines.append(f"| {row['way']} | {row['macs'] / 1e9:.2f} G | {cells} |")
+    return "\n".join([*lines, "", "![Accuracy by multiply-adds](../images/highres-accuracy.png)"])
+
+
+def selection_table(found: Measured) -> str:
+    """Return what benchmarks/selection.py measured of ways to teach the detector."""
+    tasks = ("digits_shown", "majority", "max", "topmost", "multi-label", "mean")
+    settings = found["settings"]
+    lines = [
+        f"{settings['steps']} steps each, {settings['val']} validation images:",
+        "",
+        "| way | digits shown whole | majority | max | topmost | multi-label | mean |",
+        "|---|" + "---:|" * len(tasks),
+    ]
+    for name, row in found.items():
+        if name != "settings":
+            cells = (f"{row[task]:.1%}" for task in tasks)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# As their authors give them; IPS' are of its published training logs.
+IPS = ("IPS (Bergner et al. 2023)", "100 of 50x50, out of 900 that are all encoded", 150)
+SAMPLING = ("attention sampling (Katharopoulos & Fleuret 2019)", "10 of 50x50", "–")
+PEERS = ((*IPS, 0.991, 0.937, 0.927, 0.819), (*SAMPLING, 0.8, None, None, None))
+MEGAPIXEL = "megapixel-mnist-focus"
+
+
+def megapixel_table() -> str:
+    """Return the accuracy on megapixel MNIST, the peers' beside it."""
+    if MEGAPIXEL not in zoo.names():
+        return ""
+    card = zoo.card(MEGAPIXEL)
+    figures, model = card["figures"], card["recipe"]["model"]
+    side = model["patch_size"]
+    own = [figures[f"accuracy_{task}"] for task in model["tasks"]]
+    patches = f"{model['keypoints']} of {side}x{side}, found on a thumbnail"
+    rows = [(f"`{MEGAPIXEL}`", patches, card["epoch"] + 1, *own), *PEERS]
+    lines = [
+        f"| 1,500 x 1,500 pixels, test | patches | epochs | {' | '.join(model['tasks'])} | mean |",
+        "|---|---|---:|" + "---:|" * 5,
+    ]
+    for name, seen, epochs, *shares in rows:
+        known = [share for share in shares if share is not None]
+        mean = sum(known) / 4 if len(known) == 4 else None
+        cells = ("–" if share is None else f"{share:.1%}" for share in (*shares, mean))
+        lines.append(f"| {name} | {seen} | {epochs} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def written(name: str, table: Callable[[Measured], str]) -> str:
     """Return the table of docs/NAME.json, or nothing where it is not measured yet."""
     found = known(DOCS / f"{name}.json")
@@ -135,6 +225,10 @@ def written(name: str, table: Callable[[Measured], str]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "onnx": partial(written, "onnx", onnx_table),
     "first-hour": partial(written, "first_hour", first_hour_table),
+    "highres": partial(written, "highres", highres_table),
+    "highres-accuracy": partial(written, "highres_accuracy", reached_table),
+    "megapixel": megapixel_table,
+    "selection": partial(written, "selection", selection_table),
     "losses": partial(written, "rebuild_losses", losses_table),
     "predict": partial(written, "predict", predict_table),
     "scale": partial(written, "scale", scale_table),

@@ -1,0 +1,187 @@
+"""Accuracy on megapixel MNIST against multiply-adds: focus, and the nets that see all of the image.
+
+The focus model answers with fewer and more patches than it was trained with, and from every patch
+of a grid without gaps. What sees all of the pixels has the same patch encoder, as the focus model's
+training left it: trained on whole images, it would take 16 billion multiply-adds an image and step,
+an hour an epoch on two cores. So its maximum over all places is taken once for each image, and a
+head learns from that. A small CNN on the downsampled image is trained whole. Test images; of what
+is trained here, the last epoch.
+
+    FOVEAL_DATA=... python benchmarks/highres_accuracy.py [--model megapixel-mnist-focus]
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from highres import SMALL, load, multiply_adds
+from torch import Tensor, nn
+
+from foveal.data import LargeSet, load_large
+from foveal.geometry import from_px
+from foveal.metrics.large import correct
+from foveal.models import HighResFocusNet, SmallCNN
+from foveal.plotting import colour, new_figure
+from foveal.training.large import answered
+from foveal.training.run import write_json
+
+SIDE = 1500
+PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
+HEAD_EPOCHS, LR, BATCH = 60, 2e-3, 50
+Answers = Callable[[Tensor], Tensor]  # numbers (B,) of images -> logits (B, T, classes)
+
+
+def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
+    return [labels[numbers] for labels in images.labels.values()]
+
+
+@torch.inference_mode()
+def shares(answer: Answers, images: LargeSet, batch: int) -> dict[str, float]:
+    """Return the share of right answers to each task, and their mean."""
+    right = []
+    for numbers in torch.arange(len(images)).split(batch):
+        pairs = zip(answer(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
+        right.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
+    found = torch.cat(right).float().mean(dim=0).tolist()
+    named = {task: round(share, 4) for task, share in zip(images.labels, found, strict=True)}
+    return named | {"mean": round(sum(found) / len(found), 4)}
+
+
+def by_places(focus: HighResFocusNet, images: LargeSet) -> Answers:
+    """Answer from the places that the detector finds."""
+
+    def answer(numbers: Tensor) -> Tensor:
+        view = focus.view(images.images, numbers)
+        places = focus.places(view)
+        return focus.answer(view, places.keypoints, places.scores).logits
+
+    return answer
+
+
+def by_every_patch(focus: HighResFocusNet, images: LargeSet) -> Answers:
+    """Answer from every patch of a grid, an image at a time."""
+    side = focus.patch_size
+    centres = torch.arange(SIDE // side) * side + (side - 1) / 2
+    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)
+    places = from_px(grid, (SIDE, SIDE))[None]
+
+    def answer(numbers: Tensor) -> Tensor:
+        view = focus.view(images.images, numbers)
+        return focus.answer(view, places.expand(len(numbers), -1, -1)).logits
+
+    return answer
+
+
+@torch.inference_mode()
+def greatest(focus: HighResFocusNet, images: LargeSet) -> Tensor:
+    """Return the encoder's maxima over all places (N, C) of whole images."""
+    found = []
+    for number in torch.arange(len(images)).split(1):
+        pixels = focus.view(images.images, number).thumbnail(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = focus.encoder.features(pixels.contiguous(memory_format=torch.channels_last))
+        found.append(features.amax(dim=(-2, -1)).float())
+    return torch.cat(found)
+
+
+def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: float) -> nn.Module:
+    """Return a net (B, ...) -> (B, T * classes), trained on inputs (N, ...)."""
+    torch.manual_seed(0)
+    steps = epochs * -(-len(images) // BATCH)
+    optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.2)
+    net.train()
+    for _ in range(epochs):
+        for numbers in torch.randperm(len(images)).split(BATCH):
+            logits = net(inputs[numbers]).unflatten(1, (len(images.labels), -1))
+            loss, _ = answered(logits, labels_of(images, numbers))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return net.eval()
+
+
+def answers(net: nn.Module, inputs: Tensor, images: LargeSet) -> Answers:
+    """Answer by a net as `trained` returns it."""
+    return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.labels), -1))
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against multiply-adds."""
+    figure = new_figure(6, 3.6)
+    axes = figure.subplots()
+    for number, row in enumerate(rows):
+        axes.plot(row["macs"], row["mean"], "o", color=colour(number), ms=7, label=row["way"])
+    axes.set(xscale="log", ylim=(0, 1))
+    axes.set_xlabel("multiply-adds for one image of 1,500 x 1,500 pixels", fontsize=9)
+    axes.set_ylabel("mean accuracy of four tasks", fontsize=9)
+    axes.grid(color="#E4E8EB", lw=0.8)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="megapixel-mnist-focus")
+    parser.add_argument("--train", type=int, default=2000, help="images that heads learn from")
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=8, help="of the downsampled images' CNN")
+    parser.add_argument("--out", type=Path, default=Path("docs/highres_accuracy.json"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/highres-accuracy.png"))
+    options = parser.parse_args()
+    focus = load(options.model).eval()
+    train, test = (
+        load_large("megapixel-mnist", split, limit=limit).of(focus.tasks)
+        for split, limit in (("train", options.train), ("test", options.test))
+    )
+    outputs = len(focus.tasks) * focus.num_classes
+    rows: list[dict[str, Any]] = []
+
+    def note(way: str, macs: int, found: dict[str, float]) -> None:
+        rows.append({"way": way, "macs": macs, **found})
+        print(rows[-1], flush=True)
+
+    own = focus.keypoints
+    for count in PATCHES:
+        focus.keypoints = count
+        macs = multiply_adds("focus, image in memory", load(options.model), SIDE)
+        patch = (
+            multiply_adds("all patches", load(options.model), SIDE)
+            // (SIDE // focus.patch_size) ** 2
+        )
+        found = shares(by_places(focus, test), test, BATCH)
+        note(f"focus, {count} patches", macs + (count - own) * patch, found)
+    focus.keypoints = own
+    note(
+        "every patch of a grid",
+        multiply_adds("all patches", load(options.model), SIDE),
+        shares(by_every_patch(focus, test), test, 1),
+    )
+    shrink = SIDE // SMALL
+    small, seen = (
+        (images.images.thumbnails(torch.arange(len(images)), shrink) - focus.mean) / focus.std
+        for images in (train, test)
+    )
+    net = trained(SmallCNN(focus.in_channels, outputs), small, train, options.epochs, 5 * LR)
+    macs = multiply_adds("downsampled image", load(options.model), SIDE)
+    note("small CNN, downsampled image", macs, shares(answers(net, seen, test), test, BATCH))
+    vectors, looked = greatest(focus, train), greatest(focus, test)
+    width = vectors.shape[1]
+    head = nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs)
+    )
+    head = trained(head, vectors, train, HEAD_EPOCHS, LR)
+    macs = multiply_adds("full resolution", load(options.model), SIDE)
+    note("full resolution", macs, shares(answers(head, looked, test), test, BATCH))
+    write_json(
+        {"model": options.model, "train": len(train), "test": len(test), "rows": rows}, options.out
+    )
+    plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
