@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from foveal import zoo
-from foveal.data import load_images
+from foveal.data import load_images, load_large
 from foveal.errors import UserError
 from foveal.metrics import accuracy
+from foveal.metrics.large import evaluate_large
 from foveal.models import FocusModel, SmallCNN
 from foveal.training import load_recipe, parse_recipe
 
 NAMES = zoo.names()
+LARGE = [name for name in NAMES if zoo.card(name)["recipe"]["model"]["name"] == "high-res"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -22,7 +24,7 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     assert megabytes <= (1 if isinstance(model, FocusModel | SmallCNN) else 8)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
-    assert card["figures"]["images"] == 10_000
+    assert card["figures"]["images"] == (1_000 if name in LARGE else 10_000)
     assert getattr(model, "num_classes", 10) == 10
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -57,7 +59,19 @@ def test_mnist_models_know_digits_that_none_was_trained_on(name):
 
 
 @pytest.mark.full_data
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-focus")])
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_model_knows_what_its_card_says(name, full_data):
+    card = zoo.card(name)
+    images = load_large(card["recipe"]["data"]["name"], "test", data_dir=full_data, limit=100)
+    figures = evaluate_large(zoo.load(name), images)
+    assert figures["accuracy"] > card["figures"]["accuracy"] - 0.04
+    assert figures["accuracy_mean"] > card["figures"]["accuracy_mean"] - 0.06
+
+
+@pytest.mark.full_data
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.endswith("-focus") and name not in LARGE]
+)
 def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
     card = zoo.card(name)
     images = load_images(card["recipe"]["data"]["name"], "test", data_dir=full_data)
