@@ -200,6 +200,19 @@ def test_the_models_are_listed_with_their_cards(server):
     assert told[0]["figures"] == zoo.card("mnist-focus")["figures"]
 
 
+@pytest.mark.parametrize(("side", "kept"), [(1500, 1500), (3000, 2048)])
+def test_a_large_image_is_answered_at_its_size_by_a_model_that_reads_it_in_part(
+    side, kept, tmp_path
+):
+    noise = np.random.default_rng(0).integers(0, 256, (side // 10, side // 10), dtype=np.uint8)
+    data = encoded(noise.repeat(10, 0).repeat(10, 1), tmp_path)
+    with running("megapixel-mnist-focus") as large:
+        told = large.explain(data, model="megapixel-mnist-focus", show="pictures").json
+    one = told["images"][0]
+    assert one["size_px"] == {"height": kept, "width": kept}
+    assert len(one["keypoints"]) == len(one["pictures"]["patches"]) == 12
+
+
 def test_a_photo_is_squeezed_or_cropped_as_asked(server, tmp_path):
     wide = np.zeros((40, 120, 3), dtype=np.uint8)
     wide[:, 40:80] = 255  # the middle square

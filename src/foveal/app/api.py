@@ -68,11 +68,12 @@ class Studio:
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
         channels = served.network.in_channels
+        side = self.limits.large_side if served.reads_in_part else self.limits.side
         tasks = []
         for name, data in question.files:
             try:
                 image = await self.decoders.decode(
-                    data, channels, served.inputs, asked.fit == "crop"
+                    data, channels, served.inputs, asked.fit == "crop", side
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None

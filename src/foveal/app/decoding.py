@@ -55,7 +55,9 @@ class Decoders:
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 
-    async def decode(self, data: bytes, channels: int, inputs: Inputs, crop: bool) -> np.ndarray:
+    async def decode(
+        self, data: bytes, channels: int, inputs: Inputs, crop: bool, side: int
+    ) -> np.ndarray:
         """Return an image as bytes (C, H, W), of a model's size.
 
         Args:
@@ -63,13 +65,14 @@ class Decoders:
             channels: C.
             inputs: of the model.
             crop: cut the middle out of an image of another shape.
+            side: pixels along the longer side at most, for a model of no size.
 
         Raises:
             Refused: not an image that is read, broken, too large, or too slow to decode.
         """
         height, width = inputs.size or (0, 0)
         limits = self.limits
-        wanted = (height, width, channels, limits.pixels, limits.side, crop)
+        wanted = (height, width, channels, limits.pixels, side, crop)
         while (process := await self._free.get()).returncode is not None:
             self._give_up(process)  # it died while nobody asked it
         try:

@@ -9,6 +9,7 @@ from foveal.app.answering import Answer, Task
 from foveal.app.refusal import Refused, busy
 
 AT_ONCE = 32  # images in one forward pass: more gain little and delay the first
+VALUES = 8_000_000  # of all these images, which are floats by then: 32 MB
 
 Answering = Callable[[list[Task]], list[Answer | Refused]]
 Waiting = tuple[Task, asyncio.Future[Answer]]
@@ -71,6 +72,8 @@ class Lane:
         first = batch[0][0]
         while first.plain and self._waiting and len(batch) < AT_ONCE:
             task = self._waiting[0][0]
+            if (len(batch) + 1) * first.image.size > VALUES:
+                break
             same = task.served is first.served and task.image.shape == first.image.shape
             if not (task.plain and same):
                 break

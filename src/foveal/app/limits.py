@@ -23,7 +23,9 @@ class Limits:
         body_seconds: that a client may take to send a body.
         decode_seconds: that decoding may take, before its process is ended.
         request_seconds: from a request's headers to the end of its answer.
-        side: pixels along the longer side of an image for a model that takes any size.
+        side: pixels along the longer side of an image for a model that takes any size; a larger
+            one is made smaller.
+        large_side: the same for a model that reads large images in part.
     """
 
     body_bytes: int = 10 * MEGABYTE
@@ -40,3 +42,4 @@ class Limits:
     decode_seconds: float = 15.0
     request_seconds: float = 60.0
     side: int = 512
+    large_side: int = 2048

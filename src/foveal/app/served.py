@@ -22,6 +22,7 @@ from foveal.models import (
     ImageClassifier,
     ImageModel,
     Inputs,
+    LargeFocusModel,
 )
 from foveal.models.attention import CONTRIBUTIONS
 
@@ -91,6 +92,11 @@ class Served:
             return [OWN]
         own = [CONTRIBUTIONS] if issubclass(self.kind, AttentionNet) else []
         return [OWN, *own, *METHODS]
+
+    @property
+    def reads_in_part(self) -> bool:
+        """Whether it looks at a thumbnail and at patches of a large image."""
+        return issubclass(self.kind, LargeFocusModel)
 
     def describe(self) -> dict[str, Any]:
         """Return what a client may know of it, as JSON has it."""
