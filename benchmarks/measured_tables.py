@@ -221,9 +221,9 @@ def _told(share: float | str | None) -> str:
 
 
 def written(name: str, table: Callable[[Measured], str]) -> str:
-    """Return the table of docs/NAME.json, or nothing where it is not measured yet."""
+    """Return the table of docs/NAME.json, or that it is not measured yet."""
     found = known(DOCS / f"{name}.json")
-    return table(found) if found else ""
+    return table(found) if found else "*Not measured yet.*"
 
 
 TABLES: dict[str, Callable[[], str]] = {
