@@ -41,7 +41,8 @@ def _row(card: dict[str, Any]) -> str:
 
 def trust(card: dict[str, Any]) -> str:
     """Return in words what a card's figures say of the model's explanation."""
-    if zoo.card(card["model"])["recipe"]["model"]["name"] == "glimpse":
+    kind = zoo.card(card["model"])["recipe"]["model"]["name"]
+    if kind == "glimpse":
         return (
             "yes: its places can tell no more than the thumbnail, which is shown; at another "
             f"image's places it is right for {card['random_focus_accuracy']:.0%}"
@@ -63,11 +64,6 @@ def trust(card: dict[str, Any]) -> str:
             f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
             f"{100 * drop:.1f} with another image's map"
         )
-    if _shows(card["model"]) == "maps":
+    if MODELS[kind].looks == "maps":
         return "its maps sum what many windows weigh: judge them as a post-hoc method's"
     return "has none of its own: ask a post-hoc method"
-
-
-def _shows(name: str) -> str:
-    """Return what the explanation of a model of the zoo shows."""
-    return MODELS[zoo.card(name)["recipe"]["model"]["name"]].looks

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from highres import SMALL, load, multiply_adds
+from selection import labels_of
 from torch import Tensor, nn
 
 from foveal.data import LargeSet, load_large
@@ -31,10 +32,6 @@ SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
 HEAD_EPOCHS, LR, BATCH = 60, 2e-3, 50
 Answers = Callable[[Tensor], Tensor]  # numbers (B,) of images -> logits (B, T, classes)
-
-
-def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
-    return [labels[numbers] for labels in images.labels.values()]
 
 
 @torch.inference_mode()
@@ -145,20 +142,24 @@ def main() -> None:
         rows.append({"way": way, "macs": macs, **found})
         print(rows[-1], flush=True)
 
-    own = focus.keypoints
+    macs = {
+        name: multiply_adds(name, load(options.model), SIDE)
+        for name in (
+            "focus, image in memory",
+            "all patches",
+            "downsampled image",
+            "full resolution",
+        )
+    }
+    own, patch = focus.keypoints, macs["all patches"] // (SIDE // focus.patch_size) ** 2
     for count in PATCHES:
         focus.keypoints = count
-        macs = multiply_adds("focus, image in memory", load(options.model), SIDE)
-        patch = (
-            multiply_adds("all patches", load(options.model), SIDE)
-            // (SIDE // focus.patch_size) ** 2
-        )
         found = shares(by_places(focus, test), test, BATCH)
-        note(f"focus, {count} patches", macs + (count - own) * patch, found)
-    focus.keypoints = own
+        cost = macs["focus, image in memory"] + (count - own) * patch
+        note(f"focus, {count} patches", cost, found)
     note(
-        "every patch of a grid",
-        multiply_adds("all patches", load(options.model), SIDE),
+        "every patch of a grid, which its attention never learned from",
+        macs["all patches"],
         shares(by_every_patch(focus, test), test, 1),
     )
     shrink = SIDE // SMALL
@@ -167,16 +168,17 @@ def main() -> None:
         for images in (train, test)
     )
     net = trained(SmallCNN(focus.in_channels, outputs), small, train, options.epochs, 5 * LR)
-    macs = multiply_adds("downsampled image", load(options.model), SIDE)
-    note("small CNN, downsampled image", macs, shares(answers(net, seen, test), test, BATCH))
+    cost = macs["downsampled image"]
+    note("small CNN, downsampled image", cost, shares(answers(net, seen, test), test, BATCH))
     vectors, looked = greatest(focus, train), greatest(focus, test)
     width = vectors.shape[1]
     head = nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs)
     )
     head = trained(head, vectors, train, HEAD_EPOCHS, LR)
-    macs = multiply_adds("full resolution", load(options.model), SIDE)
-    note("full resolution", macs, shares(answers(head, looked, test), test, BATCH))
+    note(
+        "full resolution", macs["full resolution"], shares(answers(head, looked, test), test, BATCH)
+    )
     write_json(
         {"model": options.model, "train": len(train), "test": len(test), "rows": rows}, options.out
     )

@@ -29,7 +29,6 @@ PAGES = {
 FENCE = re.compile(r"^```(?P<kind>[\w-]+)(?P<more>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 CONTINUED = re.compile(r"\\\n\s*")
 INDENTED = re.compile(r"^    (foveal [^\n]*)$", re.M)
-# What a page may use without making it.
 # Pages whose commands are run, not only read.
 RUN = ("docs/tutorials/own-photos.md", "docs/tutorials/high-resolution.md")
 # Pages whose snippets are run against a server and a proxy, by the test named here.

@@ -70,10 +70,9 @@ class Lane:
             return []
         batch = [self._waiting.popleft()]
         first = batch[0][0]
-        while first.plain and self._waiting and len(batch) < AT_ONCE:
+        most = min(AT_ONCE, VALUES // first.image.size)
+        while first.plain and self._waiting and len(batch) < most:
             task = self._waiting[0][0]
-            if (len(batch) + 1) * first.image.size > VALUES:
-                break
             same = task.served is first.served and task.image.shape == first.image.shape
             if not (task.plain and same):
                 break

@@ -104,7 +104,7 @@ class Served:
         return {
             "model": self.name,
             "kind": self.kind.name,
-            "about": self.card.get("about", ""),
+            "about": self.card.get("recipe", {}).get("about", ""),
             "trained_on": self.trained_on,
             "size_px": None if size is None else {"height": size[0], "width": size[1]},
             "classes": list(self.inputs.classes),

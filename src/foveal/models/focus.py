@@ -1,4 +1,4 @@
-"""The focus model: find keypoints, cut patches, classify from the patches alone."""
+"""The focus model: find keypoints, cut patches, classify from these and their places."""
 
 import torch
 from torch import Tensor

@@ -76,11 +76,13 @@ class SANet(ImageClassifier):
         if whiten < 0:
             raise UserError(f"Expected whiten from 0, but got {whiten}.")
         self.pool_first = pool_first
-        self.first: nn.Module = _linear(in_channels, widths[0])
+        self.whitening: nn.Module = nn.Identity()
+        channels = in_channels
         if whiten:
             whitening = WhiteningConv(in_channels, whiten)
-            linear = _linear(whitening.out_channels, widths[0])
-            self.first = nn.Sequential(whitening, nn.ReLU(inplace=True), linear)
+            self.whitening = nn.Sequential(whitening, nn.ReLU(inplace=True))
+            channels = whitening.out_channels
+        self.first = _linear(channels, widths[0])
         stages = []
         channels = widths[0]
         for count, width, side in zip(blocks, widths, sides, strict=True):
@@ -93,7 +95,7 @@ class SANet(ImageClassifier):
     def look(self, images: Tensor) -> Look:
         """Classify normalised images (B, C, H, W), with a map of each stage at their size."""
         size = (images.shape[-2], images.shape[-1])
-        features = self.first(images)  # (B, widths[0], H, W)
+        features = self.first(self.whitening(images))  # (B, widths[0], H, W)
         maps = []
         for number, stage in enumerate(self.stages):
             if number or self.pool_first:

@@ -137,7 +137,6 @@ def _train(
     model.cpu().eval().save_weights(out)
     card = {
         "model": recipe.name,
-        "about": recipe.about,
         "trained_on": sets["train"].name,
         "train_images": len(sets["train"]),
         "val_images": len(sets["val"]),
