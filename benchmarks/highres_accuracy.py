@@ -108,7 +108,7 @@ def answers(net: nn.Module, inputs: Tensor, images: LargeSet) -> Answers:
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy against multiply-adds."""
-    figure = new_figure(6, 3.6)
+    figure = new_figure(8.5, 3.6)
     axes = figure.subplots()
     for number, row in enumerate(rows):
         axes.plot(row["macs"], row["mean"], "o", color=colour(number), ms=7, label=row["way"])
@@ -116,7 +116,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("multiply-adds for one image of 1,500 x 1,500 pixels", fontsize=9)
     axes.set_ylabel("mean accuracy of four tasks", fontsize=9)
     axes.grid(color="#E4E8EB", lw=0.8)
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
