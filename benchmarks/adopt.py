@@ -35,7 +35,7 @@ def adopt(run: Path) -> None:
             shutil.copyfile(run / file, folder / file)
         weights = folder / "model.safetensors"
         card["weights"] = "float32"
-        if not small and weights.stat().st_size > MEGABYTE:
+        if weights.stat().st_size > MEGABYTE:
             card["weights"] = "float16"
             halve(weights)
         if weights.stat().st_size > limit:

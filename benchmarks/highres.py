@@ -52,6 +52,13 @@ class FullResolution(nn.Module):
         return self.head(self.encoder(images))
 
 
+def encode_all(encoder: nn.Module, images: Tensor, side: int) -> Tensor:
+    """Return the vectors (K, D) of every patch of a grid without gaps, row by row, of one image."""
+    rows = images.unfold(2, side, side).unfold(3, side, side)  # (1, C, h, w, P, P)
+    patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return torch.cat([encoder(part) for part in patches.split(AT_ONCE)])
+
+
 class EveryPatch(nn.Module):
     """Every patch of a grid without gaps goes through the encoder; attention joins them all."""
 
@@ -62,12 +69,9 @@ class EveryPatch(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes)."""
-        side = self.patch_size
-        rows = images.unfold(2, side, side).unfold(3, side, side)  # (B, C, h, w, P, P)
-        patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
-        parts = [self.encoder(part) for part in patches[0].split(AT_ONCE)]
-        places = torch.zeros(1, patches.shape[1], 2, device=images.device)
-        return self.attention(torch.cat(parts)[None], places)[0][:, 0]
+        vectors = encode_all(self.encoder, images, self.patch_size)[None]
+        places = torch.zeros(*vectors.shape[:2], 2, device=images.device)
+        return self.attention(vectors, places)[0][:, 0]
 
 
 class Downsampled(nn.Module):

@@ -37,13 +37,15 @@ WAYS: dict[str, list[str]] = {
 TOGETHER = ["honesty.adversary=0.3", "honesty.dependence=0.3", "honesty.swap=0.1"]
 SLOWLY = [*TOGETHER, "honesty.ramp=0.3", "keep=last"]
 UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]
-WEAK = ["honesty.adversary=0.03", "honesty.dependence=0.05"]
+WEAK = ["honesty.adversary=0.05", "honesty.dependence=0.05"]
+PROBES = ["honesty.adversary=0.06", "honesty.dependence=0.02", "honesty.probes=4"]
 WAYS |= {
     "probe 0.3, dependence 0.3, swapped content 0.1": TOGETHER,
     "… growing over 30 % of the steps": SLOWLY,
     "… judged also in the image before it was moved": [*SLOWLY, "honesty.still=true"],
     "… without rotation and scaling": [*SLOWLY, *UPRIGHT],
-    "… and a tenth as strong": [*SLOWLY, *UPRIGHT, *WEAK],
+    "… and 0.05, 0.05 as strong": [*SLOWLY, *UPRIGHT, *WEAK],
+    "… and by four probes, 0.06, 0.02": [*SLOWLY, *UPRIGHT, *PROBES],
 }
 
 

@@ -75,7 +75,7 @@ def scale_table(found: Measured) -> str:
             f"{found['writing']['bytes_of_a_row']:.0f} bytes a row",
         ),
         (
-            "adding up the gradients of `cifar10-focus` (gloo, all on these cores)",
+            "adding up the gradients of `cifar10-focus-plain` (gloo, all on these cores)",
             ", ".join(f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in adding.items()),
         ),
     ]
@@ -213,6 +213,12 @@ def megapixel_table() -> str:
         mean = sum(exact) / 4 if len(exact) == 4 else None
         cells = (_told(share) for share in (*shares, mean))
         lines.append(f"| {name} | {seen} | {epochs} | " + " | ".join(cells) + " |")
+    seeds = known(DOCS / "megapixel_seeds.json")
+    if seeds:
+        found = [seeds["tasks"][task] for task in (*model["tasks"], "mean")]
+        cells = (f"{task['mean']:.1%} ± {task['spread']:.1%}" for task in found)
+        said = f"… mean and spread of {seeds['seeds']} seeds"
+        lines.insert(3, f"| {said} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -28,7 +28,7 @@ from foveal.batch.local import cpu_count, one_thread_each
 from foveal.batch.rows import predict_batch
 from foveal.batch.source import list_items
 
-MODEL, BATCH, ROUNDS, FEW = "mnist-focus", 1_024, 3, 4_096
+MODEL, BATCH, ROUNDS, FEW = "mnist-focus-plain", 1_024, 3, 4_096
 
 
 def generate(folder: Path, count: int) -> None:

@@ -36,7 +36,7 @@ from foveal.batch.source import Item, list_items
 
 SIZE, SIDE, QUALITY = (500, 375), 224, 97  # of a photo, of what the model takes, of the JPEG
 SHARD, ROUNDS = 2_048, 5
-PARAMETERS = 109_885  # of cifar10-focus
+PARAMETERS = 109_885  # of cifar10-focus-plain
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -108,7 +108,7 @@ def plan(count: int, scratch: Path) -> dict[str, float]:
     names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
     write_listing(names, scratch / "plan.parquet", SHARD)
     held = Listing.open(scratch / "plan.parquet")
-    job = Job("cifar10-focus", Shape((SIDE, SIDE), 3), held, batch_size=256)
+    job = Job("cifar10-focus-plain", Shape((SIDE, SIDE), 3), held, batch_size=256)
     rows = [_shard_row(job, shard) for shard in range(len(held.counts))]
     return {
         "bytes_per_image": sum(row.nbytes for row in rows) / count,
@@ -118,14 +118,14 @@ def plan(count: int, scratch: Path) -> dict[str, float]:
 
 def writing(scratch: Path) -> dict[str, float]:
     """Return how long a shard of rows takes to be written and synced, and its size."""
-    network = zoo.load("mnist-focus")
+    network = zoo.load("mnist-focus-plain")
     digits = BytesIO()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(digits, "png")
     (scratch / "digit.png").write_bytes(digits.getvalue())
     items = [Item(str(scratch / "digit.png"), None)] * SHARD
     with ThreadPoolExecutor(1) as pool:
         (batch,) = (b.result() for b in decode_ahead(items, SHARD, Shape((28, 28), 1), pool))
-    rows, _ = predict_batch(network, "mnist-focus", batch)
+    rows, _ = predict_batch(network, "mnist-focus-plain", batch)
     names = [f"s3://bucket/photos/000012/{n:09d}.jpg" for n in range(SHARD)]
     rows = rows.set_column(0, rows.schema.field(0), pa.array(names))
     draw = np.random.default_rng(0)  # answers that differ, as those of photos do
@@ -158,7 +158,7 @@ def _add_up(rank: int, world: int, port: int, out: str) -> None:
 
 
 def adding_up(scratch: Path) -> dict[str, float]:
-    """Return the ms in which 2, 4 and 8 processes here add up cifar10-focus' gradients."""
+    """Return the ms in which 2, 4 and 8 processes here add up the gradients of one model."""
     found = {}
     for number, world in enumerate((2, 4, 8)):
         out = scratch / f"reduce-{world}"

@@ -31,7 +31,7 @@ from PIL import Image
 from foveal import zoo
 from foveal.data import load_images
 
-MODEL = "mnist-focus"
+MODEL = "mnist-focus-plain"
 BOUNDARY = b"foveal-benchmark"
 IMAGES = 15  # of each client's own
 BARE_SECONDS = 8

@@ -1,9 +1,9 @@
-"""Seconds of training to 98 % on MNIST: mnist-focus against the original's way, in one run.
+"""Seconds of training to 98 % on MNIST: mnist-focus-plain against the original's way, in one run.
 
 The original's way: the published architecture, batches of 64, Adadelta (learning rate 1, times
 0.7 an epoch), images turned to tensors and normalised one by one by torchvision's data set and
-a DataLoader. Foveal's way: the recipe `mnist-focus`, images as bytes in memory, whole batches.
-Accuracy is measured on the validation images after each epoch; its time does not count.
+a DataLoader. Foveal's way: the recipe `mnist-focus-plain`, images as bytes in memory, whole
+batches. Accuracy is measured on the validation images after each epoch; its time does not count.
 
     FOVEAL_DATA=... python benchmarks/speed.py [--epochs 20] [--out docs/speed.json]
 """
@@ -73,8 +73,8 @@ def train_original(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, flo
 
 
 def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float]:
-    """Train `mnist-focus` by its recipe, with the schedule of that many epochs."""
-    recipe = load_recipe("mnist-focus", [f"epochs={epochs}"])
+    """Train `mnist-focus-plain` by its recipe, with the schedule of that many epochs."""
+    recipe = load_recipe("mnist-focus-plain", [f"epochs={epochs}"])
     torch.manual_seed(0)
     model = build_model(model_settings(recipe, train)).to(memory_format=torch.channels_last)
     number = 0
@@ -156,10 +156,10 @@ def main() -> None:
     print("mnist-focus-published, the original's way")
     theirs = train_original(train, val, options.epochs)
     keep_freed_memory()  # as `foveal.train` does; it lasts, so the original's way goes first
-    print("mnist-focus")
+    print("mnist-focus-plain")
     ours = train_foveal(train, val, options.foveal_epochs)
     result |= {"torch": torch.__version__.split("+")[0], "target": TARGET}
-    result |= {"mnist-focus": ours, "mnist-focus-published": theirs}
+    result |= {"mnist-focus-plain": ours, "mnist-focus-published": theirs}
     result["ratio"] = round(theirs["seconds"] / ours["seconds"], 1)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -104,6 +104,7 @@ def trained(honesty, steps=400):
         {"adversary": 1.0, "swap": 1.0},
         {"dependence": 2.0, "swap": 1.0},
         {"adversary": 1.0, "swap": 1.0, "still": True},
+        {"adversary": 1.0, "swap": 1.0, "probes": 3},
     ],
 )
 def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
@@ -117,8 +118,8 @@ def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
     )
 
 
-def test_the_probe_is_trained_along_and_not_kept():
-    recipe = load_recipe("mnist-5k-focus", ["honesty.adversary=0.5"])
+def test_the_probes_are_trained_along_and_not_kept():
+    recipe = load_recipe("mnist-5k-focus", ["honesty.adversary=0.5", "honesty.probes=2"])
     model = build_model({**recipe.model, "num_classes": 10})
     module = ClassifierModule(model, recipe, 10)
     held = {
@@ -130,16 +131,25 @@ def test_the_probe_is_trained_along_and_not_kept():
     assert not any("probe" in name for name in model.state_dict())
 
 
-def _loss_of_places(honesty, done, moves=None):
+def _loss_of_places(honesty, done, moves=None, alike=False):
     """Return the honest loss of places that tell all, `done` into training, and its gradient."""
     train = tempting(200, 0, "train")
     model = new_model()
     honest = HonestPlaces(model, 1, parse_recipe({"name": "toy", "model": {}, "honesty": honesty}))
+    for probe in honest.probes[1:] if alike else ():
+        probe.load_state_dict(honest.probes[0].state_dict())
     images = train.images.float() / 255
     loss = honest(model, images, model.look(images), train.labels, moves, done)
     loss.backward()
     steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
+
+
+def test_more_probes_that_agree_pull_as_much_as_one():
+    one, pull = _loss_of_places({"adversary": 1.0}, 1.0, alike=True)
+    three, pulled = _loss_of_places({"adversary": 1.0, "probes": 3}, 1.0, alike=True)
+    assert three == pytest.approx(3 * one, rel=1e-4)
+    assert pulled == pytest.approx(pull, rel=1e-3)
 
 
 def test_the_terms_grow_over_the_ramp():

@@ -257,7 +257,7 @@ def test_no_augmentation_changes_nothing():
 
 
 def test_a_run_learns_and_leaves_a_model_that_loads(squares, tmp_path):
-    recipe = load_recipe("mnist-focus", [*SMALL, "epochs=8"])
+    recipe = load_recipe("mnist-focus-plain", [*SMALL, "epochs=8"])
     run = train(recipe, tmp_path / "run", data=str(squares), progress=False)
     model = zoo.load(run)
     card = zoo.card(run)

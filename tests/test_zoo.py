@@ -43,9 +43,20 @@ def test_a_wide_model_looks_at_a_quarter_of_the_image_at_most(name):
 
 
 def test_the_small_learned_model_stays_cheap():
-    figures = zoo.card("mnist-focus")["figures"]
+    figures = zoo.card("mnist-focus-plain")["figures"]
     assert figures["parameters"] <= 100_000
     assert figures["macs"] <= 1_500_000
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
+def test_the_honest_model_and_the_accurate_one_point_at_each_other(data):
+    honest, plain = f"{data}-focus", f"{data}-focus-plain"
+    assert f"{plain}, without that, is more accurate" in zoo.card(honest)["recipe"]["about"]
+    assert f"{honest} is trained against that" in zoo.card(plain)["recipe"]["about"]
+    figures = zoo.card(honest)["figures"], zoo.card(plain)["figures"]
+    assert figures[0]["accuracy"] < figures[1]["accuracy"]
+    assert figures[0]["position_leakage"] < figures[1]["position_leakage"]
+    assert figures[0]["content_following"] > figures[1]["content_following"]
 
 
 DIGITS = [name for name in NAMES if name.startswith("mnist-") and "-saliency" not in name]
@@ -70,7 +81,8 @@ def test_a_large_model_knows_what_its_card_says(name, full_data):
 
 @pytest.mark.full_data
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if name.endswith("-focus") and name not in LARGE]
+    "name",
+    [name for name in NAMES if name.endswith(("-focus", "-focus-plain")) and name not in LARGE],
 )
 def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
     card = zoo.card(name)

@@ -14,9 +14,9 @@ WIDTHS = (0.1, 0.3, 1.0)  # of the kernels, in grid units
 
 
 class HonestPlaces(nn.Module):
-    """The terms of the loss that keep the class out of the places, and the probe they need.
+    """The terms of the loss that keep the class out of the places, and the probes they need.
 
-    The probe is the one that `position_leakage` measures with, trained along; as one that was
+    A probe is the one that `position_leakage` measures with, trained along; as one that was
     trained along can be fooled, the metric always trains a fresh one.
 
     Args:
@@ -28,10 +28,9 @@ class HonestPlaces(nn.Module):
     def __init__(self, model: FocusModel, keypoints: int, recipe: Recipe):
         super().__init__()
         self.recipe = recipe
-        self.probe: nn.Module | None = None
-        if recipe.honesty.adversary:
-            numbers = keypoints * (4 if recipe.honesty.still else 2)
-            self.probe = nn.Sequential(
+        numbers = keypoints * (4 if recipe.honesty.still else 2)
+        self.probes = nn.ModuleList(
+            nn.Sequential(
                 nn.BatchNorm1d(numbers, affine=False),  # small differences of place tell much
                 nn.Linear(numbers, 128),
                 nn.ReLU(),
@@ -39,6 +38,8 @@ class HonestPlaces(nn.Module):
                 nn.ReLU(),
                 nn.Linear(128, model.num_classes),
             )
+            for _ in range(recipe.honesty.probes if recipe.honesty.adversary else 0)
+        )
 
     def forward(
         self,
@@ -66,9 +67,9 @@ class HonestPlaces(nn.Module):
         if weights.still:
             before = places_before(look.keypoints, moves).flatten(1)
             places = torch.cat([places, before], dim=1)
-        if self.probe is not None:
-            guess = self.probe(reversed_gradient(places, strength * weights.adversary))
-            loss = loss + F.cross_entropy(guess, labels)
+        for probe in self.probes:  # each learns for itself; together they pull by the weight
+            pull = strength * weights.adversary / len(self.probes)
+            loss = loss + F.cross_entropy(probe(reversed_gradient(places, pull)), labels)
         if weights.dependence:
             loss = loss + strength * weights.dependence * dependence(places, labels)
         if weights.swap:

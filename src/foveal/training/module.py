@@ -113,7 +113,7 @@ class ClassifierModule(RecipeModule):
         self.class_weights = class_weights(labels, classes, self.recipe.training.balance)
 
     def beside(self) -> nn.Module:
-        """Return the probe of honest training."""
+        """Return the probes of honest training."""
         return self.honest or nn.Module()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:

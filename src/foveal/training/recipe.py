@@ -124,6 +124,8 @@ class Honesty:
     Attributes:
         adversary: of a probe that reads the class off the keypoints, trained along, its gradient
             reversed into the detector (Ganin & Lempitsky 2015, arXiv:1409.7495).
+        probes: how many such probes there are, from weights of their own: what fools one of them
+            need not fool the others.
         dependence: of the kernel dependence between the keypoints and the classes of a batch
             (centred kernel alignment, Cortes et al. 2012).
         swap: of the classes of other images, whose pixels are cut at these keypoints.
@@ -138,6 +140,7 @@ class Honesty:
     swap: float = 0.0
     still: bool = False
     ramp: float = 0.0
+    probes: int = 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ _SHARES = (
     *("training.average", "training.momentum", "training.label_smoothing", "training.warmup"),
     *("augment.mix", "honesty.ramp"),
 )
+_AT_LEAST_ONE = ("training.epochs", "training.batch_size", "honesty.probes")
 _SECTIONS: dict[str, type] = {
     "data": Data,
     "augment": Augment,
@@ -341,7 +345,7 @@ def _value(key: str, default: Any, value: Any) -> Any:
         valid = isinstance(value, str)
     if key in _SHARES and valid and value >= 1:
         raise UserError(f"Expected {key} to be below 1, but got {value!r}.")
-    if not valid or (key in ("training.epochs", "training.batch_size") and value < 1):
+    if not valid or (key in _AT_LEAST_ONE and value < 1):
         raise UserError(f"Expected {key} to be like {default!r}, but got {value!r}.")
     return value
 

@@ -1,0 +1,51 @@
+"""How much does chance matter? `megapixel-mnist-focus` trained from several seeds, on test images.
+
+Each is measured after its last epoch, in a single pass. Seed 0 is the one that is shipped. A run
+that is cut off goes on where it stopped.
+
+    FOVEAL_DATA=... python benchmarks/megapixel_seeds.py [--seeds 3]
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from trained import trained
+
+from foveal.data import load_large
+from foveal.metrics.large import evaluate_large
+from foveal.models import HighResFocusNet
+from foveal.training import load_recipe
+from foveal.training.run import write_json
+
+NAME = "megapixel-mnist-focus"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="trainings")
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
+    parser.add_argument("--out", type=Path, default=Path("docs/megapixel_seeds.json"))
+    options = parser.parse_args()
+    test = load_large("megapixel-mnist", "test")
+    reached: dict[str, list[float]] = {}
+    for seed in range(options.seeds):
+        model = trained(load_recipe(NAME, [f"seed={seed}"]), options.runs / f"{NAME}-{seed}")
+        assert isinstance(model, HighResFocusNet)
+        figures = evaluate_large(model, test)
+        for task in (*model.tasks, "mean"):
+            reached.setdefault(task, []).append(figures[f"accuracy_{task}"])
+        print(seed, {task: values[-1] for task, values in reached.items()}, flush=True)
+    tasks = {
+        task: {
+            "mean": round(statistics.mean(values), 4),
+            "spread": round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
+            "accuracies": [round(value, 4) for value in values],
+        }
+        for task, values in reached.items()
+    }
+    write_json({"model": NAME, "seeds": options.seeds, "tasks": tasks}, options.out)
+
+
+if __name__ == "__main__":
+    main()
