@@ -77,6 +77,22 @@ def honesty_table() -> str:
     return "\n".join(lines)
 
 
+def price_table() -> str:
+    """Return what keeping the class out of the places costs: the honest models and the plain."""
+    lines = [
+        "| three patches of 5×5 | accuracy | leakage | follows content | follows position |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for data in DATASETS:
+        for kind in ("focus-plain", "focus"):
+            card = figures(f"{data}-{kind}")
+            if card:
+                shares = ("position_leakage", "content_following", "position_following")
+                cells = " | ".join(_share(card[key]) for key in shares)
+                lines.append(f"| `{card['model']}` | {_percent(card['accuracy'])} | {cells} |")
+    return "\n".join(lines)
+
+
 def _honesty_row(card: dict[str, Any]) -> str:
     cells = [
         f"`{card['model']}`",
@@ -253,6 +269,7 @@ def _share(value: float | None) -> str:
 TABLES = {
     "accuracy": accuracy_table,
     "honesty": honesty_table,
+    "price": price_table,
     "attention": attention_table,
     "cost": cost_table,
     "rebuilding": rebuilding_table,
