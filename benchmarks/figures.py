@@ -7,6 +7,7 @@ Tables stand between `<!-- figures:NAME -->` and `<!-- end -->`; pictures go to 
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from foveal.report.original import DATASETS, PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 ROWS = {
-    "focus": "`-focus`: 3 learned patches of 5×5, whose places are kept from telling the class",
+    "focus": "`-focus`: 3 learned patches of 5×5, trained to keep the class out of their places",
     "focus-plain": "`-focus-plain`: the same, for accuracy alone",
     "glimpse": "`-glimpse`: sees a thumbnail and 3 patches, and nothing else",
     "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
@@ -77,19 +78,24 @@ def honesty_table() -> str:
     return "\n".join(lines)
 
 
-def price_table() -> str:
-    """Return what keeping the class out of the places costs: the honest models and the plain."""
+def places_table(*kinds: str) -> str:
+    """Return how much of its answer each model of these kinds owes to its places."""
     lines = [
-        "| three patches of 5×5 | accuracy | leakage | follows content | follows position |",
-        "|---|---:|---:|---:|---:|",
+        "| model | accuracy | evidence | leakage | content following | position following |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for data in DATASETS:
-        for kind in ("focus-plain", "focus"):
+        for kind in kinds:
             card = figures(f"{data}-{kind}")
             if card:
                 shares = ("position_leakage", "content_following", "position_following")
-                cells = " | ".join(_share(card[key]) for key in shares)
-                lines.append(f"| `{card['model']}` | {_percent(card['accuracy'])} | {cells} |")
+                cells = [
+                    f"`{card['model']}`",
+                    _percent(card["accuracy"]),
+                    _percent(card["evidence_fraction"], 1),
+                    *(_share(card[key]) for key in shares),
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -217,29 +223,6 @@ def rebuilding_table() -> str:
     return "\n".join(lines)
 
 
-def unlabelled_table() -> str:
-    """Return what focus models make of keypoints found without labels, the labelled ones beside."""
-    lines = [
-        "| model | accuracy | evidence | leakage | content following | position following |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for data in DATASETS:
-        for kind in ("focus-unlabelled", "focus-plain"):
-            card = figures(f"{data}-{kind}")
-            if card:
-                cells = [
-                    f"`{card['model']}`",
-                    _percent(card["accuracy"]),
-                    _percent(card["evidence_fraction"], 1),
-                    *(
-                        _share(card[key])
-                        for key in ("position_leakage", "content_following", "position_following")
-                    ),
-                ]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def few_labels_table() -> str:
     """Return what benchmarks/few_labels.py measured."""
     path = ROOT / "docs" / "few_labels.json"
@@ -269,11 +252,11 @@ def _share(value: float | None) -> str:
 TABLES = {
     "accuracy": accuracy_table,
     "honesty": honesty_table,
-    "price": price_table,
+    "price": partial(places_table, "focus-plain", "focus"),
     "attention": attention_table,
     "cost": cost_table,
     "rebuilding": rebuilding_table,
-    "unlabelled": unlabelled_table,
+    "unlabelled": partial(places_table, "focus-unlabelled", "focus-plain"),
     "few-labels": few_labels_table,
     "speed": speed_table,
     "choice": choice.choice_table,

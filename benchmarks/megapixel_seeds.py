@@ -7,10 +7,9 @@ that is cut off goes on where it stopped.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 
-from trained import trained
+from trained import over_seeds, trained
 
 from foveal.data import load_large
 from foveal.metrics.large import evaluate_large
@@ -36,14 +35,7 @@ def main() -> None:
         for task in (*model.tasks, "mean"):
             reached.setdefault(task, []).append(figures[f"accuracy_{task}"])
         print(seed, {task: values[-1] for task, values in reached.items()}, flush=True)
-    tasks = {
-        task: {
-            "mean": round(statistics.mean(values), 4),
-            "spread": round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
-            "accuracies": [round(value, 4) for value in values],
-        }
-        for task, values in reached.items()
-    }
+    tasks = {task: over_seeds(values) for task, values in reached.items()}
     write_json({"model": NAME, "seeds": options.seeds, "tasks": tasks}, options.out)
 
 

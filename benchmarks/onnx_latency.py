@@ -115,12 +115,11 @@ def main() -> None:
         "machine": f"{platform.machine()}, one thread",
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
-        "models": [],
     }
     path = options.out / "onnx.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    alike = all(known.get(key) == found[key] for key in ("machine", "torch", "onnxruntime"))
-    rows = {row["model"]: row for row in known["models"]} if alike else {}
+    kept = known.pop("models", []) if found.items() <= known.items() else []
+    rows = {row["model"]: row for row in kept if row["model"] in zoo.names()}
     for name in options.models:
         rows[name] = measured(name, options.rounds)
         print(json.dumps(rows[name]), flush=True)

@@ -9,10 +9,9 @@ Six whole trainings take nine hours on two cores, so by default every layer is h
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 
-from trained import trained
+from trained import over_seeds, trained
 
 from foveal.data import load_images
 from foveal.metrics.accuracy import accuracy
@@ -40,20 +39,12 @@ def main() -> None:
             model = trained(recipe, run, options.precision)
             found[name].append(accuracy(model, test))
             print(f"{name}, seed {seed}: {found[name][-1]:.2%}", flush=True)
-    models = {
-        name: {
-            "mean": round(statistics.mean(values), 5),
-            "spread": round(statistics.stdev(values), 5) if len(values) > 1 else 0.0,
-            "accuracies": [round(value, 5) for value in values],
-        }
-        for name, values in found.items()
-    }
     result = {
         "epochs": options.epochs,
         "seeds": options.seeds,
         "changes": options.set,
         "precision": options.precision,
-        "models": models,
+        "models": {name: over_seeds(values) for name, values in found.items()},
     }
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
