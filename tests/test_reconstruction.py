@@ -58,6 +58,13 @@ def unlabelled(tmp_path_factory):
     return folder
 
 
+def test_the_mean_place_is_as_exact_in_half_precision():
+    heat = torch.randn(2, 3, 100, 120).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        places = mean_place(heat)
+    torch.testing.assert_close(places, mean_place(heat.float()))
+
+
 def test_the_mean_place_of_a_sharp_heatmap_is_its_peak():
     heat = torch.zeros(1, 2, 5, 7)
     heat[0, 0, 3, 1] = heat[0, 1, 0, 6] = 50

@@ -40,8 +40,12 @@ class HeatmapDetector(Detector):
 
 
 def mean_place(heat: Tensor) -> Tensor:
-    """Return the mean place (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax."""
+    """Return the mean place (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
+
+    In single precision at least: half of it cannot tell neighbouring pixels apart.
+    """
     height, width = heat.shape[-2:]
+    heat = heat.to(torch.promote_types(heat.dtype, torch.float32))
     weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
     x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
     y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)
