@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from lightning import Callback
 from torch import nn
 
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics import content_following, position_leakage
 from foveal.models import build_model
-from foveal.training import load_recipe, parse_recipe
+from foveal.training import load_recipe, parse_recipe, train
 from foveal.training.honesty import HonestPlaces, dependence, reversed_gradient
 from foveal.training.module import ClassifierModule
 
@@ -160,6 +162,46 @@ def test_the_terms_grow_over_the_ramp():
     assert start[1] == 0
     assert half[1] == pytest.approx(end[1] / 2, rel=1e-3)
     assert end == pytest.approx(whole)
+
+
+def test_settled_places_learn_no_more_while_what_decides_from_them_does():
+    digits = tempting(200, 0, "train")
+    images = digits.images.float() / 255
+    honesty = {"adversary": 1.0, "dependence": 1.0, "settle": 0.25}
+    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+    for done, settled in ((0.74, False), (0.75, True)):
+        model = new_model()
+        honest = HonestPlaces(model, 1, recipe)
+        look = honest.look(model, images, done)
+        told = honest(model, images, look, digits.labels, None, done)
+        (F.cross_entropy(look.logits, digits.labels) + told).backward()
+        learns = [
+            any(p.grad is not None for p in part.parameters())
+            for part in (model.detector, honest.probes, model.classifier)
+        ]
+        assert learns == [not settled, not settled, True]
+
+
+def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):
+    changes = ["epochs=2", "data.limit=400", "average=0", "keep=last", "honesty.adversary=0.1"]
+    recipe = load_recipe("mnist-5k-focus", [*changes, "honesty.settle=0.5"])
+    seen = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            parts = (module.model.detector, module.model.classifier)
+            seen.append([torch.cat([w.detach().flatten() for w in p.parameters()]) for p in parts])
+
+    train(recipe, tmp_path, progress=False, callbacks=[Watch()])
+    (detector, classifier), (later, decides) = seen
+    assert torch.equal(detector, later)
+    assert not torch.equal(classifier, decides)
+
+
+def test_settled_places_still_take_the_pixels_of_other_images():
+    honesty = {"adversary": 1.0, "swap": 1.0, "settle": 0.25}
+    before, after = (_loss_of_places(honesty, done)[0] for done in (0.74, 0.75))
+    assert 0 < after < before
 
 
 def test_still_places_are_judged_where_they_lie_in_the_image_before_it_was_moved():

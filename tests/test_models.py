@@ -75,7 +75,7 @@ SETTINGS = {
     **{f"focus-{detector}": focus(detector) for detector in DETECTORS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
-    "focus-as-a-set": focus("harris", mix="attention", encoder="conv"),
+    "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
     "zoom": {"name": "zoom", **GREY},
     "zoom-one-wide-colour": {"name": "zoom", "keypoints": 1, "patch_size": 8, **COLOUR},
     "glimpse": {

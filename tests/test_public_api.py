@@ -18,7 +18,7 @@ SIGNATURES = {
     ),
     "FocusNet": (
         "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] "
-        "[dropout] [jitter_px] [inputs]"
+        "[dropout] [jitter_px] [hidden] [inputs]"
     ),
     "GlimpseNet": (
         "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] "

@@ -40,6 +40,7 @@ def test_a_text_is_emptied_by_giving_nothing():
         ("epochs=0", "Expected training.epochs"),
         ("batch_size=-1", "Expected training.batch_size"),
         ("honesty.probes=0", "Expected honesty.probes"),
+        ("honesty.settle=1", "Expected honesty.settle to be below 1"),
         ("lr=.nan", "Expected training.lr"),
         ("lr=.inf", "Expected training.lr"),
         ("flip=3", "Expected augment.flip"),

@@ -1,5 +1,7 @@
 """The focus model: find keypoints, cut patches, classify from these and their places."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         dropout: share of features dropped in training.
         jitter_px: in training, standard deviation in pixels of noise on the keypoints; with it, a
             class can hardly be told by fine differences of place, so the patches must tell it.
+        hidden: widths of the layers between the patches' tokens and the logits.
         inputs: what images the model expects.
 
     Example:
@@ -51,6 +54,7 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         encoder: str = "mlp",
         dropout: float = 0.0,
         jitter_px: float = 0.0,
+        hidden: Sequence[int] = (128,),
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
@@ -58,7 +62,15 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         self.jitter_px = jitter_px
         self.detector = detector
         self.classifier = PatchClassifier(
-            detector.keypoints, patch_size, in_channels, num_classes, width, mix, encoder, dropout
+            detector.keypoints,
+            patch_size,
+            in_channels,
+            num_classes,
+            width,
+            mix,
+            encoder,
+            dropout,
+            hidden=hidden,
         )
 
     def find(self, images: Tensor) -> tuple[Tensor, None]:

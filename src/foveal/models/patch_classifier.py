@@ -1,5 +1,7 @@
 """The classifier of a focus model: patches and their places -> logits."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ class PatchClassifier(nn.Module):
         encoder: `mlp` for a few pixels, `conv` (two convolutions, the second of stride 2).
         dropout: share of features dropped in training.
         context: numbers in a vector that is read beside the tokens; 0 for none.
+        hidden: widths of the layers between the tokens and the logits.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class PatchClassifier(nn.Module):
         encoder: str = "mlp",
         dropout: float = 0.0,
         context: int = 0,
+        hidden: Sequence[int] = (128,),
     ):
         super().__init__()
         if mix not in MIXES:
@@ -60,7 +64,7 @@ class PatchClassifier(nn.Module):
             )
         self.ordered = mix == "concat"
         read = keypoints * width if self.ordered else width
-        self.head = _head(read + context, dropout, num_classes)
+        self.head = _head(read + context, hidden, dropout, num_classes)
 
     def forward(self, patches: Tensor, keypoints: Tensor, context: Tensor | None = None) -> Tensor:
         """Return logits (B, classes) for patches (B, K, C, P, P) at keypoints (B, K, 2).
@@ -99,11 +103,9 @@ def _conv(channels: int, patch_size: int, width: int) -> nn.Module:
     )
 
 
-def _head(width: int, dropout: float, num_classes: int) -> nn.Module:
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, 128),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(128, num_classes),
-    )
+def _head(width: int, hidden: Sequence[int], dropout: float, num_classes: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.LayerNorm(width)]
+    for out in hidden:
+        layers += [nn.Linear(width, out), nn.GELU(), nn.Dropout(dropout)]
+        width = out
+    return nn.Sequential(*layers, nn.Linear(width, num_classes))

@@ -41,6 +41,18 @@ class HonestPlaces(nn.Module):
             for _ in range(recipe.honesty.probes if recipe.honesty.adversary else 0)
         )
 
+    def settled(self, done: float) -> bool:
+        """Return whether the places stand still when a share `done` of the training is over."""
+        settle = self.recipe.honesty.settle
+        return settle > 0 and done >= 1 - settle
+
+    def look(self, model: FocusModel, images: Tensor, done: float) -> Look:
+        """Return what the model sees in normalised images, with no gradient for settled places."""
+        keypoints, scales = model.find(images)
+        if self.settled(done):
+            keypoints = keypoints.detach()
+        return model.decide(images, keypoints, scales)
+
     def forward(
         self,
         model: FocusModel,
@@ -63,20 +75,29 @@ class HonestPlaces(nn.Module):
         weights, loss = self.recipe.honesty, images.new_zeros(())
         strength = min(1.0, done / weights.ramp) if weights.ramp else 1.0
         assert look.keypoints is not None
-        places = look.keypoints.flatten(1)
+        if not self.settled(done):
+            loss = loss + self._told(look.keypoints, labels, moves, strength)
+        if weights.swap:
+            others = torch.randperm(len(labels), device=labels.device)
+            seen = model.decide(images[others], look.keypoints.detach(), look.scales)
+            told = classification_loss(seen.logits, labels[others], self.recipe.training)
+            loss = loss + weights.swap * told
+        return loss
+
+    def _told(
+        self, keypoints: Tensor, labels: Tensor, moves: Tensor | None, strength: float
+    ) -> Tensor:
+        """Return what is paid for what keypoints (B, K, 2) tell of the labels (B,)."""
+        weights, loss = self.recipe.honesty, keypoints.new_zeros(())
+        places = keypoints.flatten(1)
         if weights.still:
-            before = places_before(look.keypoints, moves).flatten(1)
+            before = places_before(keypoints, moves).flatten(1)
             places = torch.cat([places, before], dim=1)
         for probe in self.probes:  # each learns for itself; together they pull by the weight
             pull = strength * weights.adversary / len(self.probes)
             loss = loss + F.cross_entropy(probe(reversed_gradient(places, pull)), labels)
         if weights.dependence:
             loss = loss + strength * weights.dependence * dependence(places, labels)
-        if weights.swap:
-            others = torch.randperm(len(labels), device=labels.device)
-            seen = model.decide(images[others], look.keypoints.detach(), look.scales)
-            told = classification_loss(seen.logits, labels[others], self.recipe.training)
-            loss = loss + weights.swap * told
         return loss
 
 

@@ -127,14 +127,18 @@ class ClassifierModule(RecipeModule):
         images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
         seen = (images - self.model.mean) / self.model.std
-        look = self.model.look(seen)
+        done = self.global_step / self.steps
+        look = (
+            self.model.look(seen)
+            if self.honest is None
+            else self.honest.look(self.model, seen, done)
+        )
         logits, weight = look.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)
         if look.maps is not None and masks.shape[1]:
             loss = loss + weight * mask_loss(look.maps, masks)
         if self.honest is not None:
-            done = self.global_step / self.steps
             loss = loss + self.honest(self.model, seen, look, labels, moves, done)
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)

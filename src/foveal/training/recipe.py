@@ -133,6 +133,8 @@ class Honesty:
             blur what places tell, and in use nothing is moved.
         ramp: share of the steps in which `adversary` and `dependence` grow from nothing to their
             weights, so that the model learns to look before it learns to keep quiet.
+        settle: share of the steps, the last ones, in which the places stand still and are told
+            nothing any more: what decides from them catches up with places that moved until then.
     """
 
     adversary: float = 0.0
@@ -141,6 +143,7 @@ class Honesty:
     still: bool = False
     ramp: float = 0.0
     probes: int = 1
+    settle: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ _CHOICES = {
 }
 _SHARES = (
     *("training.average", "training.momentum", "training.label_smoothing", "training.warmup"),
-    *("augment.mix", "honesty.ramp"),
+    *("augment.mix", "honesty.ramp", "honesty.settle"),
 )
 _AT_LEAST_ONE = ("training.epochs", "training.batch_size", "honesty.probes")
 _SECTIONS: dict[str, type] = {

@@ -245,11 +245,14 @@ def _fit(
             few = _few(sets["train"], training.recalibrate)
             average = AveragedWeights(training.average, few, training.batch_size)
         callbacks, best, curve = run_callbacks(out, module, progress, average, say)
+        strategy = machines.strategy
+        if recipe.honesty.settle and machines.processes > 1 and strategy != "fsdp":
+            strategy = "ddp_find_unused_parameters_true"  # what has settled learns no more
         trainer = L.Trainer(
             max_epochs=training.epochs,
             devices=machines.count,
             num_nodes=machines.nodes,
-            strategy=machines.strategy,
+            strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
             logger=loggers(out),
             callbacks=[*callbacks, *beside],
