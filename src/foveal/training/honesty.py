@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from foveal.explanation import Look
 from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel
 from foveal.training.augment import places_before
 from foveal.training.losses import classification_loss
 from foveal.training.recipe import Recipe
@@ -46,8 +47,9 @@ class HonestPlaces(nn.Module):
         settle = self.recipe.honesty.settle
         return settle > 0 and done >= 1 - settle
 
-    def look(self, model: FocusModel, images: Tensor, done: float) -> Look:
-        """Return what the model sees in normalised images, with no gradient for settled places."""
+    def look(self, model: ImageModel, images: Tensor, done: float) -> Look:
+        """Return what a focus model sees in normalised images; settled places learn no more."""
+        assert isinstance(model, FocusModel)
         keypoints, scales = model.find(images)
         if self.settled(done):
             keypoints = keypoints.detach()

@@ -128,11 +128,10 @@ class ClassifierModule(RecipeModule):
         masks = pixels[:, self.model.in_channels :]
         seen = (images - self.model.mean) / self.model.std
         done = self.global_step / self.steps
-        look = (
-            self.model.look(seen)
-            if self.honest is None
-            else self.honest.look(self.model, seen, done)
-        )
+        if self.honest is None:
+            look = self.model.look(seen)
+        else:
+            look = self.honest.look(self.model, seen, done)
         logits, weight = look.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)
