@@ -93,6 +93,12 @@ SETTINGS = {
         "encoder": "conv",
         "inputs": COLOUR["inputs"],
     },
+    "glimpse-of-parts-of-pixels": {
+        "name": "glimpse",
+        "backbone": {**VGG, "in_channels": 1},
+        "shrink": 1.75,
+        "inputs": GREY["inputs"],
+    },
     "high-res": {**HIGH_RES, **GREY},
     "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
     "cnn": {"name": "cnn", **GREY},
@@ -364,12 +370,27 @@ def test_with_keypoints_held_pixels_outside_the_evidence_change_nothing(key, lea
 
 
 @pytest.mark.parametrize("key", GLIMPSES)
+def test_a_thumbnail_is_the_means_of_squares(key):
+    model = built(key)
+    images = pictures(model)
+    quarters = F.interpolate(images, scale_factor=4, mode="nearest")
+    means = F.avg_pool2d(quarters, round(4 * model.shrink))
+    torch.testing.assert_close(model.explain(images).thumbnail, means)
+
+
+@pytest.mark.parametrize("side, shrink, means", [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)])
+def test_a_thumbnail_has_as_many_pixels_as_whole_squares_fit(side, shrink, means):
+    model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
+    thumbnail = model.thumbnail(torch.ones(1, 3, side, side))
+    torch.testing.assert_close(thumbnail, torch.ones(1, 3, means, means))
+
+
+@pytest.mark.parametrize("key", [key for key in GLIMPSES if SETTINGS[key].get("shrink") != 1.75])
 def test_a_glimpse_sees_the_means_of_squares_and_its_patches_alone(key):
     model = built(key)
     images = pictures(model)
     seen = model.explain(images)
     means = F.avg_pool2d(images, model.shrink)
-    torch.testing.assert_close(seen.thumbnail, means)
     squares = F.interpolate(means, scale_factor=model.shrink, mode="nearest")
     hidden = F.max_pool2d(seen.evidence[:, None].float(), model.shrink)  # squares partly seen
     hidden = F.interpolate(hidden, scale_factor=model.shrink, mode="nearest") == 0

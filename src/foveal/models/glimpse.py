@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,8 +26,8 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
 
     Args:
         backbone: the thumbnail -> local features and a global vector.
-        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels; rows
-            and columns that no whole square covers are not seen.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, of
+            which a part of a pixel may be covered; what no whole square covers is not seen.
         depth: number, from 1, of the backbone's local features that say where to look.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
@@ -56,7 +57,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
     def __init__(
         self,
         backbone: Backbone,
-        shrink: int = 2,
+        shrink: float = 2,
         depth: int = 2,
         keypoints: int = 3,
         patch_size: int = 5,
@@ -112,7 +113,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         return self._decide(images, self._places(local), thumbnail, local, whole)
 
     def thumbnail(self, images: Tensor) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares of images (B, C, H, W).
+        """Return the means (B, C, h, w) of squares of images (B, C, H, W), h the whole of H / shrink.
 
         Raises:
             ValueError: the images are smaller than one square.
@@ -122,7 +123,10 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
                 f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them or choose a smaller shrink."
             )
-        return F.avg_pool2d(images, self.shrink)
+        if float(self.shrink).is_integer():
+            return F.avg_pool2d(images, int(self.shrink))
+        down, across = (_shares(side, self.shrink).to(images) for side in images.shape[-2:])
+        return down @ images @ across.T
 
     def _places(self, local: Sequence[Tensor]) -> Tensor:
         return mean_place(self.heatmaps(local[self.depth - 1]))
@@ -140,3 +144,12 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         patches, places = look_at(images, keypoints, self.patch_size)
         logits = self.classifier(patches, places, whole)
         return Look(logits, places, patches, thumbnail=thumbnail)
+
+
+def _shares(side: int, shrink: float) -> Tensor:
+    """Return how much each of `side` pixels adds to the mean of each whole stretch of `shrink`."""
+    stretches = int(side / shrink + 1e-6)  # 32 / 1.7777 are 18
+    begins = torch.arange(stretches)[:, None] * shrink
+    pixels = torch.arange(side)
+    covered = torch.minimum(begins + shrink, pixels + 1) - torch.maximum(begins, pixels)
+    return covered.clamp(min=0) / shrink
