@@ -378,7 +378,9 @@ def test_a_thumbnail_is_the_means_of_squares(key):
     torch.testing.assert_close(model.explain(images).thumbnail, means)
 
 
-@pytest.mark.parametrize("side, shrink, means", [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)])
+@pytest.mark.parametrize(
+    ("side", "shrink", "means"), [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)]
+)
 def test_a_thumbnail_has_as_many_pixels_as_whole_squares_fit(side, shrink, means):
     model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
     thumbnail = model.thumbnail(torch.ones(1, 3, side, side))

@@ -110,8 +110,16 @@ def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
 
 
 def test_the_frontier_names_every_point():
-    figure = plotting.frontier([("a", 0.1, 0.9), ("b", 1.0, 0.95)])
-    assert {text.get_text() for text in figure.axes[0].texts} == {"a", "b"}
+    few = [(f"model-{number}", 0.1, 0.9) for number in range(20)]
+    (legend,) = plotting.frontier(few).legends
+    assert [text.get_text() for text in legend.get_texts()] == [name for name, _, _ in few]
+    looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
+    assert len(looks) == len(few)
+    for points in (few + few, [*few, ("", 0.2, 0.8)]):
+        figure = plotting.frontier(points)
+        assert not figure.legends
+        named = [text.get_text() for text in figure.axes[0].texts]
+        assert sorted(named) == sorted(name for name, _, _ in points)
 
 
 def test_patches_of_a_control_are_where_the_grid_is():

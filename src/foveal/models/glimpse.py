@@ -113,7 +113,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         return self._decide(images, self._places(local), thumbnail, local, whole)
 
     def thumbnail(self, images: Tensor) -> Tensor:
-        """Return the means (B, C, h, w) of squares of images (B, C, H, W), h the whole of H / shrink.
+        """Return the means (B, C, h, w) of whole squares of images (B, C, H, W).
 
         Raises:
             ValueError: the images are smaller than one square.

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # After Okabe & Ito 2008, told apart by colour-blind eyes; their yellow is darker here, for the
 # white numbers on it. Numbers say the same as the colours.
+MARKERS = ("o", "s", "^")  # for points of the same colour
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#7F7F00")
 INK, PALE, RIGHT, WRONG = "#222222", "#B8C0C8", "#0072B2", "#D55E00"
 DPI = 144

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from foveal.plotting.canvas import COLOURS, INK, colour, new_figure, plain_axes, short
+from foveal.plotting.canvas import COLOURS, INK, MARKERS, colour, new_figure, plain_axes, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,10 @@ def frontier(
     logarithmic: bool = False,
     split: str = "test",
 ) -> "Figure":
-    """Draw accuracy against what it takes, each point with its name.
+    """Draw accuracy against what it takes.
+
+    The points are named in a legend; where they are too many for it or some have no name, beside
+    each.
 
     Args:
         points: name, what it takes, and accuracy from 0 to 1. Without `logarithmic` what it takes
@@ -45,32 +48,31 @@ def frontier(
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
     unit = 1 if logarithmic else 100
-    shades = [colour(number) for number in range(len(points))]  # as given: the same in every plot
-    ordered = sorted(zip(points, shades, strict=True), key=lambda one: (one[0][1], -one[0][2]))
-    for number, ((name, taken, accuracy), shade) in enumerate(ordered):
-        axes.plot([unit * taken], [100 * accuracy], "o", ms=7, color=shade)
-        axes.annotate(
-            short(name, 40),
-            (unit * taken, 100 * accuracy),
-            xytext=(7, -3 if number % 2 else 4),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
+    listed = len(points) <= len(COLOURS) * len(MARKERS) and all(name for name, _, _ in points)
+    for number, (name, taken, accuracy) in enumerate(points):  # a name looks alike in every plot
+        place, shade = (unit * taken, 100 * accuracy), colour(number)
+        marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+        axes.plot(*place, marker, ms=7, color=shade, label=short(name, 40))
+        if not listed:
+            axes.annotate(
+                short(name, 40), place, (7, -3), textcoords="offset points", fontsize=8, color=INK
+            )
+    if listed:
+        figure.legend(fontsize=8, frameon=False, loc="outside right upper")
     axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     most = max((point[1] for point in points), default=0)
     if logarithmic:
-        least = min((point[1] for point in points), default=1)
         axes.set_xscale("log")
-        axes.set_xlim(least / 1.5, most * max(4.0, most / least) ** 0.6)  # room for the names
+        axes.margins(x=0.1)
     else:
         widest = 100 * most
-        axes.set_xlim(0, max(1.3 * widest, 10))
+        axes.set_xlim(0, max((1.05 if listed else 1.3) * widest, 10))
         axes.set_xticks(
             [tick for tick in range(0, 101, 10 if widest > 40 else 5) if tick <= widest + 5]
         )
     axes.margins(y=0.15)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     plain_axes(axes)
     return figure
 
