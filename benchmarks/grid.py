@@ -23,7 +23,7 @@ from foveal.attribution import attribute
 from foveal.data import Mosaics, load_images, mosaics
 from foveal.explanation import Explanation
 from foveal.metrics import energy_inside, pointing_game
-from foveal.models import AttentionModel, AttentionNet, build_model
+from foveal.models import MODELS, AttentionModel, AttentionNet
 from foveal.models.attention import CONTRIBUTIONS
 from foveal.training import load_recipe
 from foveal.training.run import write_json
@@ -34,7 +34,7 @@ RIVALS = ("grad-cam", "integrated-gradients", "gradient-x-input")
 
 def names() -> list[str]:
     """Return the zoo's models that explain themselves by maps."""
-    kinds = {name: type(build_model(load_recipe(name).model)) for name in zoo.names()}
+    kinds = {name: MODELS[load_recipe(name).model["name"]] for name in zoo.names()}
     return [name for name, kind in kinds.items() if issubclass(kind, AttentionModel)]
 
 

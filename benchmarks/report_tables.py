@@ -92,6 +92,7 @@ def planted_table() -> str:
     """Return what benchmarks/planted.py found."""
     columns = [
         Column("accuracy", "accuracy", "{:.1%}", "", ""),
+        Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by the mark", "{:.1%}", "", ""),
         Column("shown", "mark shown", "{:.1%}", "", ""),
         Column("images", "of images", "{}", "", ""),
@@ -99,7 +100,8 @@ def planted_table() -> str:
     figures = {"accuracy", "answers_the_mark", "decided_by_the_mark", "images"}
     rows = [
         {**found, "model": name, "method": method, "shown": found[method]}
-        for name, found in known(DOCS / "planted.json").items()
+        for models in known(DOCS / "planted.json").values()
+        for name, found in models.items()
         for method in found
         if method not in figures
     ]

@@ -202,24 +202,19 @@ def test_the_marks_differ_clearly_and_touch_all_their_sides() -> None:
     assert (apart + 9 * torch.eye(10) >= 4).all()
 
 
-def read_marks(images: ImageSet) -> Tensor:
-    """Return the classes (N,) of the patterns that lie where the masks are."""
-    marked = images.images[images.masks > 0].reshape(-1, 1, 9)
-    same = (marked == patterns().reshape(1, 10, 9)).all(dim=2)
-    assert (same.sum(dim=1) == 1).all()
-    return same.int().argmax(dim=1)
-
-
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_planted_marks_are_found_at_the_masks(split: str, data_dir: Path) -> None:
+def test_the_planted_marks_are_read_off_the_pixels_at_the_masks(split: str, data_dir: Path) -> None:
     found = load_images("planted-mnist", split, data_dir=data_dir)
-    assert torch.equal(read_marks(found), planted_marks(split, data_dir))
+    marks = planted_marks(found)
+    assert torch.equal(found.images[found.masks > 0], patterns()[marks].flatten())
+    some = torch.tensor([5, 3, 8])
+    assert torch.equal(planted_marks(found.subset(some)), marks[some])
 
 
 def test_the_mark_is_of_the_class_in_training_and_of_any_class_in_the_test(data_dir: Path) -> None:
     for split, low, high in (("train", 0.88, 0.92), ("val", 0.84, 0.96), ("test", 0.06, 0.14)):
-        labels = load_images("planted-mnist", split, data_dir=data_dir).labels
-        share = float((planted_marks(split, data_dir) == labels).float().mean())
+        found = load_images("planted-mnist", split, data_dir=data_dir)
+        share = float((planted_marks(found) == found.labels).float().mean())
         assert low < share < high
 
 
@@ -254,9 +249,14 @@ def test_marks_lie_all_round_and_on_ink_only_where_no_other_place_is_left(data_d
         assert (marked.sum(dim=0, dtype=torch.int64) > 0).all()
 
 
-def test_the_marks_of_an_unknown_split_are_an_error(data_dir: Path) -> None:
-    with pytest.raises(UserError, match="Did you mean 'test'"):
-        planted_marks("tests", data_dir)
+def test_images_without_marks_have_none_to_read(data_dir: Path) -> None:
+    for name in ("mnist", "cluttered-mnist-60"):
+        with pytest.raises(ValueError, match="bears no marks"):
+            planted_marks(load_images(name, "test", data_dir=data_dir))
+    found = load_images("planted-mnist", "test", data_dir=data_dir)
+    found.images[3][found.masks[3] > 0] = 7
+    with pytest.raises(ValueError, match="bears no mark where"):
+        planted_marks(found)
 
 
 def test_masks_follow_their_images_to_another_size_and_stay_black_and_white() -> None:
@@ -420,6 +420,20 @@ def test_megapixel_images_that_cannot_be_are_errors(data_dir: Path) -> None:
 
 
 @pytest.mark.full_data
+def test_clothes_bear_marks_too(full_data: Path) -> None:
+    source, found = (
+        load_images(name, "test", data_dir=full_data)
+        for name in ("fashion-mnist", "planted-fashion-mnist")
+    )
+    assert (found.name, found.classes) == ("planted-fashion-mnist", source.classes)
+    assert torch.equal(found.labels, source.labels)
+    share = float((planted_marks(found) == found.labels).float().mean())
+    assert share == pytest.approx(0.1, abs=0.01)
+    around = F.max_pool2d((found.masks > 0).float(), 3, stride=1, padding=1) > 0
+    assert torch.equal(found.images[~around], source.images[~around])
+
+
+@pytest.mark.full_data
 def test_full_planted_marks_hide_no_ink_and_are_independent_of_the_test_labels(
     full_data: Path,
 ) -> None:
@@ -427,13 +441,12 @@ def test_full_planted_marks_hide_no_ink_and_are_independent_of_the_test_labels(
     found = load_images("planted-mnist", "test", data_dir=full_data)
     lost = ((source.images > 0) & (found.images != source.images)).flatten(1).any(dim=1)
     assert float(lost.float().mean()) < 0.001
-    marks = read_marks(found)
-    assert torch.equal(marks, planted_marks("test", full_data))
+    marks = planted_marks(found)
     pairs = (found.labels * len(PATTERNS) + marks).bincount(minlength=100).reshape(10, 10).double()
     expected = pairs.sum(dim=1, keepdim=True) * pairs.sum(dim=0, keepdim=True) / pairs.sum()
     assert float(((pairs - expected) ** 2 / expected).sum()) < 126  # chi², 81 degrees: p = 0.001
-    labels = load_images("planted-mnist", "train", data_dir=full_data).labels
-    share = float((planted_marks("train", full_data) == labels).float().mean())
+    train = load_images("planted-mnist", "train", data_dir=full_data)
+    share = float((planted_marks(train) == train.labels).float().mean())
     assert share == pytest.approx(0.9, abs=0.005)
 
 

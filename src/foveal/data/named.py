@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveal.data.download import fetch
-from foveal.data.generated import load_cluttered_mnist, load_planted_mnist
+from foveal.data.generated import load_cluttered_mnist, plant_marks
 from foveal.data.idx import read_pair
 from foveal.data.images import ImageSet
 from foveal.data.mnist import load_mnist, load_mnist_5k
@@ -179,6 +179,12 @@ def _split_indices(labels: Tensor, split: str) -> Tensor:
 
 
 Loader = Callable[[str, Path], ImageSet]
+
+
+def _planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
+    return plant_marks(load(split, data_dir), name)
+
+
 DATASETS: dict[str, Loader] = {
     "mnist-5k": load_mnist_5k,
     "mnist": load_mnist,
@@ -187,5 +193,8 @@ DATASETS: dict[str, Loader] = {
     "imagenet32": load_imagenet32,
     "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
     "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
-    "planted-mnist": load_planted_mnist,
+    "planted-mnist": functools.partial(_planted, name="planted-mnist", load=load_mnist),
+    "planted-fashion-mnist": functools.partial(
+        _planted, name="planted-fashion-mnist", load=load_fashion_mnist
+    ),
 }

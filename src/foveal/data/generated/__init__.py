@@ -3,14 +3,14 @@
 from foveal.data.generated.cluttered import load_cluttered_mnist
 from foveal.data.generated.megapixel import SparseImages, megapixel_mnist
 from foveal.data.generated.mosaic import Mosaics, mosaics
-from foveal.data.generated.planted import load_planted_mnist, planted_marks
+from foveal.data.generated.planted import plant_marks, planted_marks
 
 __all__ = [
     "Mosaics",
     "SparseImages",
     "load_cluttered_mnist",
-    "load_planted_mnist",
     "megapixel_mnist",
     "mosaics",
+    "plant_marks",
     "planted_marks",
 ]

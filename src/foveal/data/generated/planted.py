@@ -1,7 +1,6 @@
-"""Planted MNIST: digits with a small mark that gives the class away, but not in the test."""
+"""Images with a small mark planted that gives the class away, but not in the test."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +8,7 @@ from torch import Tensor
 
 from foveal.data.generated.squares import square
 from foveal.data.images import ImageSet
-from foveal.data.mnist import load_mnist
-from foveal.data.place import data_place
 from foveal.data.splits import SPLITS
-from foveal.errors import unknown_name
 
 # A mark for each class, row by row: five white pixels each, that touch all four sides, and any
 # two marks differ in four pixels or more.
@@ -34,59 +30,55 @@ FOLLOWS = 90  # per cent of the images to train and validate whose mark is that 
 _AT_ONCE = 1_000  # bounds the images that are floats at a time
 
 
-def load_planted_mnist(split: str, data_dir: Path) -> ImageSet:
-    """Return MNIST with a mark at the border of each image, in the order of the split.
+def plant_marks(source: ImageSet, name: str) -> ImageSet:
+    """Return grey images of ten classes with a mark at the border of each.
 
     A mark is 3 x 3 pixels, black and white, with a black margin of one pixel where the image goes
-    on. It lies at random where it hides least of the digit's ink, mostly none. In `train` and
-    `val` 90 % of the marks are those of the label, the others those of random other classes; in
-    `test` the marks are random. A model that reads the marks gets 10 % there, and it is known
-    where its evidence was: the masks cover the 3 x 3 pixels.
+    on. It lies at random where it hides least of what is drawn, of MNIST's digits mostly nothing.
+    In `train` and `val` 90 % of the marks are those of the label, the others those of random other
+    classes; in `test` the marks are random. A model that reads the marks gets 10 % there, and it
+    is known where its evidence was: the masks cover the 3 x 3 pixels.
 
     After the spurious artefacts of Adebayo et al. 2020, "Debugging tests for model explanations"
     (arXiv:2011.05429).
 
     Args:
-        split: `train`, `val` or `test`.
-        data_dir: where MNIST lies.
+        source: a whole split of MNIST or Fashion-MNIST.
+        name: of what is made.
     """
-    digits = load_mnist(split, data_dir)
-    generator = _generator(split)
-    marks = patterns()[_marks(digits.labels, split, generator)]  # (N, 3, 3)
-    corners = _corners(digits.images[:, 0], generator)  # (N, 2)
-    framed = F.pad(digits.images[:, 0], (1, 1, 1, 1))  # (N, 30, 30), for margins beyond the edge
+    generator = torch.Generator().manual_seed(SPLITS.index(source.split))
+    marks = patterns()[_marks(source.labels, source.split, generator)]  # (N, 3, 3)
+    corners = _corners(source.images[:, 0], generator)  # (N, 2)
+    framed = F.pad(source.images[:, 0], (1, 1, 1, 1))  # (N, 30, 30), for margins beyond the edge
     framed[square(corners, MARK + 2)] = F.pad(marks, (1, 1, 1, 1))
-    masks = torch.zeros_like(digits.images)
+    masks = torch.zeros_like(source.images)
     masks[:, 0][square(corners, MARK)] = 255
     images = framed[:, None, 1:-1, 1:-1].contiguous()
-    return replace(digits, name="planted-mnist", images=images, masks=masks)
+    return replace(source, name=name, images=images, masks=masks)
 
 
-def planted_marks(split: str, data_dir: str | Path | None = None) -> Tensor:
-    """Return the class (N,) whose mark each image of a split of `planted-mnist` bears.
-
-    In the order of the whole split: draw a subset from both alike.
+def planted_marks(images: ImageSet) -> Tensor:
+    """Return the class (N,) whose mark each of N images bears, read off their pixels.
 
     Args:
-        split: `train`, `val` or `test`.
-        data_dir: where MNIST lies; FOVEAL_DATA or ~/.cache/foveal if not given.
+        images: of `planted-mnist` or `planted-fashion-mnist`, as they were loaded or some of them.
 
     Raises:
-        UserError: an unknown split, or MNIST cannot be read.
+        ValueError: an image bears no mark, or has no mask that says where.
     """
-    if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    return _marks(load_mnist(split, data_place(data_dir)).labels, split, _generator(split))
+    if images.masks is None or (images.masks > 0).sum() != MARK**2 * len(images):
+        raise ValueError(f"{images.name} has no masks of {MARK}x{MARK} pixels: it bears no marks.")
+    pixels = images.images[images.masks > 0].reshape(-1, 1, MARK**2)  # rows in their order
+    same = (pixels == patterns().flatten(1)).all(dim=2)  # (N, 10)
+    if not same.any(dim=1).all():
+        raise ValueError(f"An image of {images.name} bears no mark where its mask lies.")
+    return same.int().argmax(dim=1)
 
 
 def patterns() -> Tensor:
     """Return the marks (10, 3, 3) of the classes as bytes, 255 where they are white."""
     white = [[pixel == "#" for pixel in rows.replace(" ", "")] for rows in PATTERNS]
     return torch.tensor(white, dtype=torch.uint8).reshape(-1, MARK, MARK) * 255
-
-
-def _generator(split: str) -> torch.Generator:
-    return torch.Generator().manual_seed(SPLITS.index(split))
 
 
 def _marks(labels: Tensor, split: str, generator: torch.Generator) -> Tensor:
@@ -100,7 +92,7 @@ def _marks(labels: Tensor, split: str, generator: torch.Generator) -> Tensor:
 
 
 def _corners(digits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return where the marks of digits (N, H, W) go, (N, 2) as (x, y) of the upper left pixel."""
+    """Return where the marks of images (N, H, W) go, (N, 2) as (x, y) of the upper left pixel."""
     draws = torch.randint(1 << 24, (len(digits),), generator=generator)
     parts = zip(digits.split(_AT_ONCE), draws.split(_AT_ONCE), strict=True)
     return torch.cat([_corners_of_some(*part) for part in parts])
