@@ -198,6 +198,22 @@ def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):
     assert not torch.equal(classifier, decides)
 
 
+def test_the_learning_rate_falls_before_the_places_settle_and_rises_once_more():
+    model = new_model()
+    changes = {"honesty": {"settle": 0.25, "swap": 0.1}, "training": {"lr": 0.01}}
+    module = ClassifierModule(model, parse_recipe({"name": "toy", "model": {}, **changes}), 100)
+    made = module.configure_optimizers()
+    optimizer, rates = made["optimizer"], []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert max(rates[:75]) == pytest.approx(0.01, rel=0.02)
+    assert rates[74] < 1e-5
+    assert max(rates[75:]) == pytest.approx(0.01, rel=0.02)
+    assert rates[-1] < 2e-4
+
+
 def test_settled_places_still_take_the_pixels_of_other_images():
     honesty = {"adversary": 1.0, "swap": 1.0, "settle": 0.25}
     before, after = (_loss_of_places(honesty, done)[0] for done in (0.74, 0.75))

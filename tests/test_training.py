@@ -287,7 +287,7 @@ train(load_recipe("mnist-focus", overrides), out, data=data, resume=True, progre
 
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(squares, tmp_path):
-    overrides = [*SMALL, "epochs=12", "average=0.9", "model.jitter_px=0.5"]
+    overrides = [*SMALL, "epochs=12", "average=0.9", "model.jitter_px=0.5", "honesty.settle=0.7"]
     recipe = load_recipe("mnist-focus", overrides)
     whole = train(recipe, tmp_path / "whole", data=str(squares), progress=False)
     killed = tmp_path / "killed"

@@ -1,5 +1,6 @@
 """The Lightning modules that train models by a recipe: what all share, and the classifiers'."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -66,22 +67,38 @@ class RecipeModule(L.LightningModule):
         return nn.Module()
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
-        """Return an optimizer with the recipe's schedule."""
-        training = self.recipe.training
+        """Return an optimizer with the recipe's schedule; when places settle, it begins again."""
+        training, settle = self.recipe.training, self.recipe.honesty.settle
         if training.schedule == "constant":
             return {"optimizer": optimizer}
-        total = self.steps + 1
-        warmup = training.warmup
-        if round(warmup * total, 6) == 1:  # a phase of no length, by which torch would divide
-            warmup = 1.5 / total
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
+        rates = [group["lr"] for group in optimizer.param_groups]  # a cycle changes them
+        first = math.ceil(self.steps * (1 - settle))
+        lengths = [first, self.steps - first + 1] if settle else [self.steps + 1]
+        cycles: list[torch.optim.lr_scheduler.LRScheduler] = [
+            self._cycle(optimizer, rates, length) for length in lengths
+        ]
+        scheduler = cycles[0]
+        if settle:
+            scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, cycles, [first])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _cycle(
+        self, optimizer: torch.optim.Optimizer, rates: list[float], steps: int
+    ) -> torch.optim.lr_scheduler.OneCycleLR:
+        """Return a rise to the rates and a fall from them over a number of steps."""
+        training, warmup = self.recipe.training, self.recipe.training.warmup
+        if round(warmup * steps, 6) == 1:  # a phase of no length, by which torch would divide
+            warmup = 1.5 / steps
+        return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            [group["lr"] for group in optimizer.param_groups],
-            total_steps=total,
+            rates,
+            total_steps=steps,
             pct_start=warmup,
             cycle_momentum=training.optimizer == "adamw",
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @staticmethod
     def floats(images: Tensor) -> Tensor:

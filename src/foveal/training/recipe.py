@@ -135,6 +135,7 @@ class Honesty:
             weights, so that the model learns to look before it learns to keep quiet.
         settle: share of the steps, the last ones, in which the places stand still and are told
             nothing any more: what decides from them catches up with places that moved until then.
+            The learning rate falls to nothing before, and rises and falls once more.
     """
 
     adversary: float = 0.0
