@@ -1,6 +1,8 @@
 """Evaluate finished runs on their test sets and put them into the zoo.
 
-FOVEAL_DATA=... python benchmarks/adopt.py runs/mnist-focus [runs/...]
+What is in the zoo already is evaluated anew: by a judge that came later, say.
+
+    FOVEAL_DATA=... python benchmarks/adopt.py runs/mnist-focus [src/foveal/zoo/weights/...]
 """
 
 import argparse
@@ -34,7 +36,7 @@ def adopt(run: Path) -> None:
         for file in ("config.json", "card.json", "metrics.csv", "model.safetensors"):
             shutil.copyfile(run / file, folder / file)
         weights = folder / "model.safetensors"
-        card["weights"] = "float32"
+        card.setdefault("weights", "float32")
         if weights.stat().st_size > MEGABYTE:
             card["weights"] = "float16"
             halve(weights)
@@ -58,7 +60,7 @@ def halve(weights: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="+", type=Path, help="or folders of the zoo")
     for run in parser.parse_args().runs:
         adopt(run)
 
