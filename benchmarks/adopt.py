@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
-from foveal.models import FocusModel, SmallCNN
+from foveal.models import FocusModel, GlimpseNet, SmallCNN
 from foveal.training.run import write_json
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
@@ -28,7 +28,9 @@ def adopt(run: Path) -> None:
     """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
-    small = isinstance(zoo.load(run), FocusModel | SmallCNN)
+    model = zoo.load(run)
+    backed = isinstance(model, GlimpseNet)  # has a backbone, as attention nets have
+    small = isinstance(model, FocusModel | SmallCNN) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
     target = WEIGHTS / name
     with tempfile.TemporaryDirectory() as made:

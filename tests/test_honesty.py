@@ -180,6 +180,8 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
             for part in (model.detector, honest.probes, model.classifier)
         ]
         assert learns == [not settled, not settled, True]
+        used = model.eval().look(images)
+        assert torch.allclose(look.keypoints, used.keypoints) == settled
 
 
 def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.explanation import Look
+from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
 from foveal.training.augment import places_before
@@ -48,11 +49,17 @@ class HonestPlaces(nn.Module):
         return settle > 0 and done >= 1 - settle
 
     def look(self, model: ImageModel, images: Tensor, done: float) -> Look:
-        """Return what a focus model sees in normalised images; settled places learn no more."""
-        assert isinstance(model, FocusModel)
-        keypoints, scales = model.find(images)
-        if self.settled(done):
-            keypoints = keypoints.detach()
+        """Return what a focus model sees in normalised images; settled places learn no more.
+
+        They are those of use: with the detector's own statistics, not the batch's, by which
+        places move a little.
+        """
+        assert isinstance(model, FocusNet)
+        if not self.settled(done):
+            return model.look(images)
+        model.detector.eval()
+        with torch.no_grad():
+            keypoints, scales = model.find(images)
         return model.decide(images, keypoints, scales)
 
     def forward(
