@@ -86,10 +86,11 @@ def main() -> None:
     for source in SOURCES:
         data = f"planted-{source}"
         test = load_images(data, "test")
+        marks = planted_marks(test)
         for kind in KINDS:
             recipe = load_recipe(f"{source}-{kind}", [f"epochs={EPOCHS}", f"data.name={data}"])
             model = trained(recipe, options.runs / f"{data}-{kind}")
-            found = figures(model, test, planted_marks(test), options.images)
+            found = figures(model, test, marks, options.images)
             result.setdefault(data, {})[f"{source}-{kind}"] = found
             print(data, kind, json.dumps(found), flush=True)
     options.out.parent.mkdir(exist_ok=True)

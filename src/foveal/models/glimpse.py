@@ -125,7 +125,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
             )
         if float(self.shrink).is_integer():
             return F.avg_pool2d(images, int(self.shrink))
-        down, across = (_shares(side, self.shrink).to(images) for side in images.shape[-2:])
+        down, across = (_shares(side, self.shrink, images) for side in images.shape[-2:])
         return down @ images @ across.T
 
     def _places(self, local: Sequence[Tensor]) -> Tensor:
@@ -146,10 +146,10 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         return Look(logits, places, patches, thumbnail=thumbnail)
 
 
-def _shares(side: int, shrink: float) -> Tensor:
+def _shares(side: int, shrink: float, like: Tensor) -> Tensor:
     """Return how much each of `side` pixels adds to the mean of each whole stretch of `shrink`."""
     stretches = int(side / shrink + 1e-6)  # 32 / 1.7777 are 18
-    begins = torch.arange(stretches)[:, None] * shrink
-    pixels = torch.arange(side)
+    begins = torch.arange(stretches, device=like.device)[:, None] * shrink
+    pixels = torch.arange(side, device=like.device)
     covered = torch.minimum(begins + shrink, pixels + 1) - torch.maximum(begins, pixels)
-    return covered.clamp(min=0) / shrink
+    return covered.clamp(min=0).to(like.dtype) / shrink
