@@ -29,7 +29,7 @@ from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 CHUNK = 100
-RIVALS = ("grad-cam", "integrated-gradients", "gradient-x-input")
+RIVALS = ("grad-cam", "gradient-x-input")
 
 
 def names() -> list[str]:

@@ -28,8 +28,7 @@ from foveal.training import load_recipe
 from foveal.training.run import write_json
 
 SOURCES = ("mnist", "fashion-mnist")
-KINDS = ("focus", "focus-plain", "attention", "cnn")
-EPOCHS = 10
+EPOCHS = {"focus": 10, "focus-plain": 10, "cnn": 10, "attention": 4}  # of each kind of model
 SHARE = 0.1  # of the pixels, that maps and rivals show
 CHUNK = 100
 
@@ -87,8 +86,8 @@ def main() -> None:
         data = f"planted-{source}"
         test = load_images(data, "test")
         marks = planted_marks(test)
-        for kind in KINDS:
-            recipe = load_recipe(f"{source}-{kind}", [f"epochs={EPOCHS}", f"data.name={data}"])
+        for kind, epochs in EPOCHS.items():
+            recipe = load_recipe(f"{source}-{kind}", [f"epochs={epochs}", f"data.name={data}"])
             model = trained(recipe, options.runs / f"{data}-{kind}")
             found = figures(model, test, marks, options.images)
             result.setdefault(data, {})[f"{source}-{kind}"] = found
