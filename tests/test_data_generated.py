@@ -26,7 +26,7 @@ from foveal.training import load_recipe, train
 SPLITS = ("train", "val", "test")
 NAMES = ("cluttered-mnist-60", "cluttered-mnist-100", "planted-mnist")
 REMAINDER = {"train": 1, "val": 2, "test": 0}  # of a split's ink, divided by three
-ALL_INK, NO_INK, ONE_CORNER = 0, 1, 2  # the first test images
+ALL_INK, NO_INK = 0, 1  # the first test images
 
 
 def write_idx(folder: Path, part: str, images: Tensor, labels: Tensor) -> None:
@@ -68,8 +68,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     both[val] = inked(images[val], "val")
     write_idx(raw, "train", both, labels)
     test = drawn_digits(400, 1)
-    test[ALL_INK], test[NO_INK], test[ONE_CORNER] = 50, 0, 60
-    test[ONE_CORNER, 23:, :5] = 0
+    test[ALL_INK], test[NO_INK] = 50, 0
     write_idx(raw, "t10k", inked(test, "test"), torch.arange(400) * 3 % 10)
     return folder
 
@@ -118,7 +117,7 @@ def test_two_calls_give_the_same_bytes_and_two_splits_other_places(
     [
         ("cluttered-mnist-60", "549bf3696f5818c1"),
         ("cluttered-mnist-100", "bbf3f11b9ea43f3b"),
-        ("planted-mnist", "0f3afa6594cb23af"),
+        ("planted-mnist", "095384410e1ec081"),
     ],
 )
 def test_every_machine_makes_the_same_bytes(name: str, expected: str, data_dir: Path) -> None:
@@ -224,29 +223,19 @@ def test_planting_changes_nothing_but_mark_and_margin(data_dir: Path) -> None:
     for digit, image, mask in zip(source, found.images[:, 0], found.masks[:, 0], strict=True):
         rows, columns = box_of(mask > 0)
         assert (mask[rows, columns].shape, int((mask > 0).sum())) == ((3, 3), 9)
-        assert min(rows.start, columns.start) <= 1 or max(rows.stop, columns.stop) >= 27
-        around = (
-            slice(max(rows.start - 1, 0), rows.stop + 1),
-            slice(max(columns.start - 1, 0), columns.stop + 1),
-        )
         expected = digit.clone()
-        expected[around] = 0
+        expected[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1] = 0
         expected[rows, columns] = image[rows, columns]
         assert torch.equal(image, expected)
 
 
-def test_marks_lie_all_round_and_on_ink_only_where_no_other_place_is_left(data_dir: Path) -> None:
-    source = load_images("mnist", "test", data_dir=data_dir).images
+def test_marks_lie_at_every_place_near_the_middle_and_at_no_other(data_dir: Path) -> None:
     found = load_images("planted-mnist", "test", data_dir=data_dir)
-    lost = ((source > 0) & (found.images != source)).sum(dim=(1, 2, 3))
-    assert lost[ALL_INK] > 0
-    assert lost.sum() == lost[ALL_INK]
-    corner = box_of(found.masks[ONE_CORNER, 0] > 0)
-    assert corner[0].start >= 24
-    assert corner[1].stop <= 4
-    rows, columns = found.masks[:, 0].amax(dim=2), found.masks[:, 0].amax(dim=1)
-    for marked in (rows, columns):
-        assert (marked.sum(dim=0, dtype=torch.int64) > 0).all()
+    assert found.masks is not None
+    first = found.masks.flatten(1).int().argmax(dim=1)  # of a mark's pixels, row by row
+    places = torch.stack([first // 28, first % 28], dim=1).unique(dim=0)
+    assert (places.amin(), places.amax()) == (8, 16)
+    assert len(places) > 75  # of 81, by 400 draws
 
 
 def test_images_without_marks_have_none_to_read(data_dir: Path) -> None:
@@ -434,13 +423,8 @@ def test_clothes_bear_marks_too(full_data: Path) -> None:
 
 
 @pytest.mark.full_data
-def test_full_planted_marks_hide_no_ink_and_are_independent_of_the_test_labels(
-    full_data: Path,
-) -> None:
-    source = load_images("mnist", "test", data_dir=full_data)
+def test_full_planted_marks_are_independent_of_the_test_labels(full_data: Path) -> None:
     found = load_images("planted-mnist", "test", data_dir=full_data)
-    lost = ((source.images > 0) & (found.images != source.images)).flatten(1).any(dim=1)
-    assert float(lost.float().mean()) < 0.001
     marks = planted_marks(found)
     pairs = (found.labels * len(PATTERNS) + marks).bincount(minlength=100).reshape(10, 10).double()
     expected = pairs.sum(dim=1, keepdim=True) * pairs.sum(dim=0, keepdim=True) / pairs.sum()
