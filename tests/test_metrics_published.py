@@ -203,6 +203,19 @@ def test_an_explanation_that_turns_even_keeps_nothing():
     assert found["efficient_mprt"] == pytest.approx(-1.0)
 
 
+def test_maps_that_are_all_but_even_are_measured_like_others():
+    def explain(model, images, targets):
+        return 1 + 2**-22 * (by_weights(model, images, targets) > 0.05)  # two steps of a float
+
+    found, same = of_itself(OnePixel(), explain), of_itself(OnePixel(), stretched(explain))
+    assert found == same
+    assert found["efficient_mprt_images"] > 0
+
+
+def stretched(explain):
+    return lambda *case: (explain(*case) - 1) * 2**22
+
+
 def test_the_sign_of_the_heat_counts():
     def explain(model, images, targets):
         trained = bool(model.linear.bias[0] == 5)

@@ -325,7 +325,8 @@ def _randomised(name: str, case: Case, **settings: bool) -> list[float]:
     """Return what an MPRT says of each image whose map is not even; nothing if it cannot be asked.
 
     Quantus refuses a batch of even maps, as a randomised model's may be: ahead of the images stands
-    one whose heat is a ramp.
+    one whose heat is a ramp. Heat is stretched from 0 to 1, as nearly even maps have less room
+    between their ends than a histogram's 100 bins need; neither ranks nor bins change by it.
     """
     case = case.part(case.heat.amax(dim=(1, 2)) > case.heat.amin(dim=(1, 2))).drawn()
     layers = any(hasattr(module, "reset_parameters") for module in case.model.modules())
@@ -340,10 +341,17 @@ def _randomised(name: str, case: Case, **settings: bool) -> list[float]:
             raise UserError(
                 f"Expected heat {tuple(shape)} from explain, but got {tuple(heat.shape)}."
             )
-        return torch.cat([ramp, heat.detach().cpu().float()])[:, None].numpy()
+        return torch.cat([ramp, _stretched(heat.detach().cpu())])[:, None].numpy()
 
-    heat = torch.cat([ramp, case.heat])[:, None]
+    heat = torch.cat([ramp, _stretched(case.heat)])[:, None]
     case = case.part(torch.tensor([0, *range(len(case))]))
     metric = getattr(_quantus(), name)(layer_order="bottom_up", seed=case.seed, **settings, **RAW)
     found = case.ask(metric, heat, explain_func=explained, batch_size=len(case))
     return [float(value) for value in found][1:]
+
+
+def _stretched(heat: Tensor) -> Tensor:
+    """Return heat (B, H, W) of which each map goes from 0 to 1, or is 0 where it is even."""
+    heat = heat.double()
+    low, high = heat.amin(dim=(1, 2), keepdim=True), heat.amax(dim=(1, 2), keepdim=True)
+    return ((heat - low) / (high - low).where(high > low, 1)).float()
