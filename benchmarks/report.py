@@ -26,7 +26,7 @@ COMPARED = {
     **dict.fromkeys(("mnist", "fashion-mnist", "cifar10"), KINDS),
     "cluttered-mnist-60": CONTROLS,
 }
-PLOTS = ("accuracy-evidence", "accuracy-macs", "judged-evidence")
+PLOTS = ("accuracy-evidence", "judged-evidence")
 
 
 def main() -> None:
