@@ -1,5 +1,6 @@
 """Pictures show the pixels that the numbers name."""
 
+import itertools
 import json
 
 import matplotlib.pyplot as plt
@@ -107,6 +108,20 @@ def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
     ends = {axes.images[1].get_clim() for axes in figure.axes[:3]}
     assert len(ends) == 1
     assert figure.axes[-1].get_ylabel() == "attention, times an even share"
+
+
+def test_the_numbers_of_a_logarithmic_frontier_do_not_lie_on_each_other():
+    points = [("small", 1.4e6, 0.9), ("large", 4.7e7, 0.93)]
+    figure = plotting.frontier(points, "multiply-adds", logarithmic=True)
+    figure.draw_without_rendering()
+    axis = figure.axes[0].xaxis
+    labels = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
+    boxes = sorted(
+        label.get_window_extent().extents.tolist() for label in labels if label.get_text()
+    )
+    assert "2 M" in [label.get_text() for label in labels]
+    for left, right in itertools.pairwise(boxes):
+        assert left[2] < right[0]
 
 
 def test_the_frontier_names_every_point():

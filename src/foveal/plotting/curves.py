@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from foveal.plotting.canvas import COLOURS, INK, MARKERS, colour, new_figure, plain_axes, short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -63,7 +64,7 @@ def frontier(
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     most = max((point[1] for point in points), default=0)
     if logarithmic:
-        axes.set_xscale("log")
+        _round_numbers(axes)
         axes.margins(x=0.1)
     else:
         widest = 100 * most
@@ -75,6 +76,16 @@ def frontier(
     axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     plain_axes(axes)
     return figure
+
+
+def _round_numbers(axes: "Axes") -> None:
+    """Make the x axis logarithmic and name 1, 2 and 5 of each power of ten: 500 k, 1 M, 2 M."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
