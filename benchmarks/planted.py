@@ -79,8 +79,7 @@ def shares(
 ) -> dict[str, float | None]:
     """Return how often a method shows the mark, in all of N images and in those followed."""
     parts = torch.arange(len(some)).split(CHUNK)
-    hits = [shown(model, some.subset(part), method) for part in parts]
-    hit = torch.cat(hits)
+    hit = torch.cat([shown(model, some.subset(part), method) for part in parts])
     return {"shown": share_of(hit), "shown_where_followed": share_of(hit[followed])}
 
 

@@ -95,9 +95,9 @@ def planted_table() -> str:
         Column("accuracy", "accuracy", "{:.1%}", "", ""),
         Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
-        Column("shown", "shown then", "{:.1%}", "", ""),
+        Column("shown", "shown where decided", "{:.1%}", "", ""),
         Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
-        Column("shown_where_followed", "shown then", "{:.1%}", "", ""),
+        Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
     ]
     rows = [
         {**found, **shown, "model": f"fashion-mnist-{kind}", "method": method}
