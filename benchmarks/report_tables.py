@@ -79,6 +79,8 @@ def costs_table() -> str:
     columns = [
         Column("passes", "forward passes", "{:.2f}", "", ""),
         Column("time_ratio", "times the answer's time", "{:.2f}", "", ""),
+        Column("time_ratio_of_1", "one image", "{:.2f}", "", ""),
+        Column("time_ratio_of_256", "256 images", "{:.2f}", "", ""),
     ]
     rows = [
         {"model": name, "method": method} | row

@@ -258,8 +258,27 @@ def test_explaining_leaves_the_model_as_it_was(key):
     model.explain(pictures(model))
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    parts = list(model.modules())
+    for number, module in enumerate(parts):  # some parts frozen, some not
+        module.training = number % 2 == 1
+    model.explain(pictures(model))
+    assert [module.training for module in parts] == [n % 2 == 1 for n in range(len(parts))]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     model.eval().explain(pictures(model))
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_what_is_explained_can_be_trained_on_and_the_model_after_it(key, batch_size):
+    model = built(key).train()
+    explanation = model.explain(pictures(model, 4), batch_size)
+    found = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
+    assert not any(value.requires_grad or value.is_inference() for value in found)
+    weight = torch.ones((), requires_grad=True)
+    sum((value.float() * weight).square().sum() for value in found).backward()
+    images = pictures(model, 4)
+    loss_of(model(images), images).backward()
 
 
 @pytest.mark.parametrize("key", SETTINGS)

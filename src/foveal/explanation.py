@@ -306,7 +306,9 @@ class Explanation:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":
-        """Join explanations of batches by the same model into one."""
+        """Join explanations of batches by the same model into one; one alone stays as it is."""
+        if len(parts) == 1:
+            return parts[0]
         joined: dict[str, Any] = {
             f.name: torch.cat([getattr(part, f.name) for part in parts])
             for f in fields(cls)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.models.image_model import ImageModel
+from foveal.models.modes import evaluating
 
 
 @contextmanager
@@ -18,20 +19,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Each part of the model gets its own mode back, and the caller's random numbers go on as if
     nothing had been drawn.
     """
-    modes = [(module, module.training) for module in model.modules()]
     device = like(model).device
     devices = [device] if device.type != "cpu" else []
-    model.eval()
-    try:
-        with (
-            torch.random.fork_rng(devices, device_type=device.type),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (
+        evaluating(model),
+        torch.random.fork_rng(devices, device_type=device.type),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
 
 
 def like(model: nn.Module) -> Tensor:

@@ -12,6 +12,7 @@ from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.models.attention_model import AttentionModel
 from foveal.models.image_model import Inputs
+from foveal.models.modes import evaluating
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
@@ -153,18 +154,13 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         self.check(images)
         if targets is not None and targets.shape != (len(images),):
             raise ValueError(f"Expected targets ({len(images)},), but got {tuple(targets.shape)}.")
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            numbers = torch.arange(len(images)).split(batch_size)
-            asked = [None if targets is None else targets[part] for part in numbers]
+        numbers = torch.arange(len(images)).split(batch_size)
+        asked = [None if targets is None else targets[part] for part in numbers]
+        with evaluating(self):
             parts = [
                 self._contribute(images[part], target)
                 for part, target in zip(numbers, asked, strict=True)
             ]
-        finally:
-            for module, training in modes:
-                module.training = training
         logits, maps = (torch.cat(found) for found in zip(*parts, strict=True))
         return Explanation(
             images=images.cpu(),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.errors import build_by_name
+from foveal.models.modes import evaluating
 
 
 class Seen(NamedTuple):
@@ -194,12 +195,8 @@ class VAEDecoder(Decoder):
         like = self.last.weight
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self.decode(latents).sigmoid()
-        finally:
-            self.train(training)
 
 
 DECODERS: dict[str, type[Decoder]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}

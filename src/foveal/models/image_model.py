@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.explanation import Explanation, Look
+from foveal.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     def look(self, images: Tensor) -> Look:
         """Answer for normalised images (B, C, H, W), and keep what was looked at."""
 
-    @torch.no_grad()
     def explain(self, images: Tensor, batch_size: int = 256) -> Explanation:
         """Return what the model looks at in images, and its answer.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1].
+            images: (B, C, H, W), B of any size, floats in [0, 1]; the explanation may keep this
+                very tensor.
             batch_size: images in one forward pass; bounds the memory.
 
         Raises:
@@ -97,16 +98,14 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """
         self.check(images)
         self._warn(images)
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             parts = [self._explain_batch(batch) for batch in images.split(batch_size)]
-        finally:
-            self.train(training)
         return Explanation.concatenate(parts)
 
     def _explain_batch(self, images: Tensor) -> Explanation:
-        return self.explained(self.look(self._normalised(images)), images)
+        with torch.inference_mode():
+            look = self.look(self._normalised(images))
+        return self.explained(look, images)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.to(self.mean.device) - self.mean) / self.std
@@ -118,13 +117,13 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             look: of this model.
             images: (B, C, H, W) in [0, 1], or None where the thumbnail stands for them.
         """
-        patches, thumbnail = look.patches, look.thumbnail
-        if patches is not None:
-            patches = patches * self.std[:, None] + self.mean[:, None]
-        if thumbnail is not None:
-            thumbnail = thumbnail * self.std + self.mean
-        found = look._replace(patches=patches, thumbnail=thumbnail)
-        on_cpu = {name: t.cpu() for name, t in found._asdict().items() if t is not None}
+        seen = {name: t for name, t in look._asdict().items() if t is not None}
+        if "patches" in seen:
+            seen["patches"] = seen["patches"] * self.std[:, None] + self.mean[:, None]
+        if "thumbnail" in seen:
+            seen["thumbnail"] = seen["thumbnail"] * self.std + self.mean
+        # A copy of what inference mode made is a plain tensor, which autograd takes.
+        on_cpu = {name: t.to("cpu", copy=t.is_inference()) for name, t in seen.items()}
         shown = on_cpu["thumbnail"] if images is None else images.cpu()
         return Explanation(images=shown, classes=tuple(self.inputs.classes), **on_cpu)
 
@@ -152,7 +151,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 stacklevel=3,
             )
         least, greatest = torch.aminmax(images)
-        if least < 0 or greatest > 1:
+        if least.item() < 0 or greatest.item() > 1:
             warnings.warn(
                 "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3
             )
