@@ -268,6 +268,41 @@ def test_explaining_leaves_the_model_as_it_was(key):
     assert not any(module.training for module in model.modules())
 
 
+def test_parts_with_a_train_of_their_own_are_told_of_every_explanation():
+    class Merging(
+        torch.nn.Linear
+    ):  # as low-rank adapters do: merged in evaluation, apart in training
+        merged = False
+
+        def train(self, mode=True):
+            self.merged = not mode
+            return super().train(mode)
+
+    model = built("focus-heatmap")
+    model.detector.adapter = Merging(2, 2)
+    for mode in (True, False):
+        model.train(mode)
+        model.detector.adapter.merged = False  # new weights, say, which evaluation mode would merge
+        seen = []
+        hook = model.detector.register_forward_pre_hook(
+            lambda module, _, seen=seen: seen.append(module.adapter.merged)
+        )
+        model.explain(pictures(model))
+        hook.remove()
+        assert seen == [True]
+        assert model.detector.adapter.merged is not mode
+
+
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_the_images_of_an_explanation_are_free_of_any_graph(batch_size):
+    model = built("focus-heatmap")
+    explanation = model.explain(pictures(model, 4).requires_grad_(), batch_size)
+    assert not explanation.images.requires_grad
+    with torch.inference_mode():
+        images = pictures(model, 4)
+    assert not model.explain(images, batch_size).images.is_inference()
+
+
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("batch_size", [2, 256])
 def test_what_is_explained_can_be_trained_on_and_the_model_after_it(key, batch_size):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.models.image_model import ImageModel
-from foveal.models.modes import evaluating
+from foveal.models.modes import evaluation_mode
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     device = like(model).device
     devices = [device] if device.type != "cpu" else []
     with (
-        evaluating(model),
+        evaluation_mode(model),
         torch.random.fork_rng(devices, device_type=device.type),
         torch.inference_mode(False),
         torch.enable_grad(),

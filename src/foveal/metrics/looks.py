@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.models.image_model import ImageModel
+from foveal.models.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,12 @@ def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
         model: any module.
         gradients: keep them all the same, even where the caller has switched them off.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (
+        evaluation_mode(model),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
+    ):
+        yield
 
 
 def as_floats(model: ImageModel, images: Tensor) -> Tensor:

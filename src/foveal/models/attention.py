@@ -12,7 +12,7 @@ from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.models.attention_model import AttentionModel
 from foveal.models.image_model import Inputs
-from foveal.models.modes import evaluating
+from foveal.models.modes import evaluation_mode
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
@@ -156,7 +156,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
             raise ValueError(f"Expected targets ({len(images)},), but got {tuple(targets.shape)}.")
         numbers = torch.arange(len(images)).split(batch_size)
         asked = [None if targets is None else targets[part] for part in numbers]
-        with evaluating(self):
+        with evaluation_mode(self):
             parts = [
                 self._contribute(images[part], target)
                 for part, target in zip(numbers, asked, strict=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.errors import build_by_name
-from foveal.models.modes import evaluating
+from foveal.models.modes import evaluation_mode
 
 
 class Seen(NamedTuple):
@@ -195,7 +195,7 @@ class VAEDecoder(Decoder):
         like = self.last.weight
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
-        with evaluating(self):
+        with evaluation_mode(self):
             return self.decode(latents).sigmoid()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.explanation import Explanation, Look
-from foveal.models.modes import evaluating
+from foveal.models.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     @abstractmethod
     def look(self, images: Tensor) -> Look:
-        """Answer for normalised images (B, C, H, W), and keep what was looked at."""
+        """Answer for normalised images (B, C, H, W), and keep what was looked at.
+
+        To explain, it is called in inference mode: what a model keeps of that for training must be
+        cloned.
+        """
 
     def explain(self, images: Tensor, batch_size: int = 256) -> Explanation:
         """Return what the model looks at in images, and its answer.
@@ -98,8 +102,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """
         self.check(images)
         self._warn(images)
-        with evaluating(self):
-            parts = [self._explain_batch(batch) for batch in images.split(batch_size)]
+        with evaluation_mode(self):
+            parts = [self._explain_batch(batch) for batch in images.detach().split(batch_size)]
         return Explanation.concatenate(parts)
 
     def _explain_batch(self, images: Tensor) -> Explanation:
@@ -122,10 +126,13 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             seen["patches"] = seen["patches"] * self.std[:, None] + self.mean[:, None]
         if "thumbnail" in seen:
             seen["thumbnail"] = seen["thumbnail"] * self.std + self.mean
+        if images is not None:
+            seen["images"] = images
         # A copy of what inference mode made is a plain tensor, which autograd takes.
-        on_cpu = {name: t.to("cpu", copy=t.is_inference()) for name, t in seen.items()}
-        shown = on_cpu["thumbnail"] if images is None else images.cpu()
-        return Explanation(images=shown, classes=tuple(self.inputs.classes), **on_cpu)
+        on_cpu = {name: t.detach().to("cpu", copy=t.is_inference()) for name, t in seen.items()}
+        if images is None:
+            on_cpu["images"] = on_cpu["thumbnail"]
+        return Explanation(classes=tuple(self.inputs.classes), **on_cpu)
 
     def check(self, images: Tensor) -> None:
         """Raise ValueError unless the images are (B, C, H, W), of floats and of this model's C."""

@@ -15,7 +15,7 @@ from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
-from foveal.models.modes import evaluating
+from foveal.models.modes import evaluation_mode
 
 MARGIN = 2  # cells around a region that are seen with it
 
@@ -150,7 +150,7 @@ class LargeFocusModel(FocusModel, ABC):
             batch_size: images in one forward pass; bounds the memory.
         """
         numbers = torch.arange(len(images)) if numbers is None else numbers
-        with evaluating(self):
+        with evaluation_mode(self):
             looks = [self.look_into(self.view(images, part)) for part in numbers.split(batch_size)]
         found = Explanation.concatenate([self.explained(look) for look in looks])
         return replace(found, extent=images.size)
