@@ -1,7 +1,7 @@
 """Make the figures of docs/report.md from the shipped weights: `make report`.
 
 The zoo's models of each dataset are compared on 1,000 test images, with every rival and the
-judges; the grid pointing game is played, costs are timed, and models are trained on planted marks.
+judges; the pointing games are played, costs are timed, and models are trained on planted marks.
 What was finished is kept: the same command goes on. Figures go to docs/results, pictures to
 docs/images, whole reports to report/.
 
@@ -56,7 +56,7 @@ def main() -> None:
             drawn = options.out / data / "plots" / f"{plot}.png"
             if drawn.is_file():
                 shutil.copy(drawn, pictures / f"{data}-{plot}.png")
-    for script in ("grid", "costs", "planted", "figures"):
+    for script in ("pointing", "grid", "costs", "planted", "figures"):
         subprocess.run([sys.executable, ROOT / "benchmarks" / f"{script}.py"], check=True, cwd=ROOT)
 
 

@@ -74,6 +74,17 @@ def grid_table() -> str:
     return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
 
 
+def pointing_table() -> str:
+    """Return what benchmarks/pointing.py found."""
+    columns = [Column("hits", "hits", "{:.2%}", "", "")]
+    rows = [
+        {"model": name, "method": method, "hits": hits}
+        for name, found in known(DOCS / "pointing.json").get("models", {}).items()
+        for method, hits in found.items()
+    ]
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+
+
 def costs_table() -> str:
     """Return what benchmarks/costs.py found."""
     columns = [
@@ -97,13 +108,15 @@ def planted_table() -> str:
         Column("accuracy", "accuracy", "{:.1%}", "", ""),
         Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
+        Column("evidence", "evidence", "{:.0%}", "", ""),
+        Column("touched", "touched where decided", "{:.1%}", "", ""),
         Column("shown", "shown where decided", "{:.1%}", "", ""),
         Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
         Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
     ]
     rows = [
-        {**found, **shown, "model": f"fashion-mnist-{kind}", "method": method}
-        for kind, found in known(DOCS / "planted.json").items()
+        {**found, **shown, "model": way, "method": method}
+        for way, found in known(DOCS / "planted.json").items()
         for method, shown in found["methods"].items()
     ]
     return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
@@ -131,6 +144,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"{data}-published": partial(explanations_table, data, True) for data in COMPARED},
     "meanings": meanings,
     "honest-ways": honest_ways,
+    "pointing": pointing_table,
     "grid": grid_table,
     "costs": costs_table,
     "planted": planted_table,
