@@ -41,8 +41,8 @@ WAYS: dict[str, dict[str, list[str]]] = {
     },
     "mnist-glimpse": {
         "": UPRIGHT,
-        "30 epochs, 7x7 patches": [*UPRIGHT, "model.patch_size=7", "epochs=30"],
         "7x7 patches": [*UPRIGHT, "model.patch_size=7"],
+        "7x7 patches, 30 epochs": [*UPRIGHT, "model.patch_size=7", "epochs=30"],
         "9x9 patches": [*UPRIGHT, "model.patch_size=9"],
     },
     "fashion-mnist-focus-plain": {"": []},

@@ -101,25 +101,34 @@ def costs_table() -> str:
     return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
 
 
-def planted_table() -> str:
-    """Return what benchmarks/planted.py found."""
+def planted_models() -> str:
+    """Return how far benchmarks/planted.py found models to go by the mark."""
     columns = [
         Column("epochs", "epochs", "{}", "", ""),
         Column("accuracy", "accuracy", "{:.1%}", "", ""),
         Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
+        Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
+    ]
+    rows = [{"model": way} | found for way, found in known(DOCS / "planted.json").items()]
+    return markdown_table(["model"], columns, rows).replace("`", "") if rows else NOT_YET
+
+
+def planted_table() -> str:
+    """Return how often benchmarks/planted.py found explanations to show the mark."""
+    columns = [
         Column("evidence", "evidence", "{:.0%}", "", ""),
         Column("touched", "touched where decided", "{:.1%}", "", ""),
         Column("shown", "shown where decided", "{:.1%}", "", ""),
-        Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
         Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
     ]
     rows = [
-        {**found, **shown, "model": way, "method": method}
+        {**shown, "model": way, "method": method}
         for way, found in known(DOCS / "planted.json").items()
         for method, shown in found["methods"].items()
     ]
-    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+    table = markdown_table(["model", "method"], columns, rows)
+    return table.replace("`", "") if rows else NOT_YET
 
 
 def honest_ways() -> str:
@@ -147,5 +156,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "pointing": pointing_table,
     "grid": grid_table,
     "costs": costs_table,
+    "planted-models": planted_models,
     "planted": planted_table,
 }
