@@ -15,12 +15,14 @@ from foveal.detectors import (
     Detector,
     Grid,
     Harris,
+    HeatmapDetector,
     RandomKeypoints,
     ShiTomasi,
     build_detector,
     detector_settings,
 )
 from foveal.detectors.corners import strongest
+from foveal.detectors.heatmap import mean_place
 from foveal.errors import UserError
 from foveal.geometry import to_px
 
@@ -79,6 +81,7 @@ def test_settings_build_the_same_detector_again(name):
         ({"name": "harris", "keypoint": 3}, "Did you mean 'keypoints'"),
         ({"name": "harris"}, "needs a setting for: keypoints"),
         ("harris", "Expected detector settings"),
+        ({"name": "heatmap", "keypoints": 1, "sharpness": 0}, "Expected a sharpness above 0"),
     ],
 )
 def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message):
@@ -93,6 +96,18 @@ def test_learned_detectors_pass_a_gradient_to_every_parameter(name):
     silent = [n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
     # A softmax does not change with what is added to all places of a heatmap.
     assert silent in ([], ["heatmaps.bias"])
+
+
+def test_sharper_heatmaps_are_as_heat_times_the_sharpness_and_leave_the_middle():
+    torch.manual_seed(0)
+    even, sharp = HeatmapDetector(4), HeatmapDetector(4, sharpness=6.0)
+    sharp.load_state_dict(even.state_dict())
+    images = torch.rand(8, 1, 24, 24)
+    heat = even.heatmaps(even.features(images))
+    assert torch.equal(even(images), mean_place(heat))
+    torch.testing.assert_close(sharp(images), mean_place(heat * 6))
+    assert (sharp(images).std(dim=(0, 1)) > 2 * even(images).std(dim=(0, 1))).all()
+    assert build_detector(detector_settings(sharp)).sharpness == 6
 
 
 @pytest.mark.parametrize("name", CORNERS)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector
 from foveal.detectors.features import convolutions
+from foveal.errors import UserError
 from foveal.geometry import from_px
 
 
@@ -22,30 +23,46 @@ class HeatmapDetector(Detector):
         in_channels: channels of the images.
         widths: output channels of the convolutions; every other one, from the first on, halves
             the resolution.
+        sharpness: multiplies the heat before the softmax. Untrained heatmaps are nearly even and
+            all places lie in the middle; a greater one lets them leave it from the first step.
+
+    Raises:
+        UserError: the sharpness is not above 0.
     """
 
     def __init__(
-        self, keypoints: int, in_channels: int = 1, widths: Sequence[int] = (12, 24, 32, 32)
+        self,
+        keypoints: int,
+        in_channels: int = 1,
+        widths: Sequence[int] = (12, 24, 32, 32),
+        sharpness: float = 1.0,
     ):
         super().__init__()
+        if sharpness <= 0:
+            raise UserError(f"Expected a sharpness above 0, but got {sharpness}.")
         self.keypoints = keypoints
         self.in_channels = in_channels
         self.widths = list(widths)
+        self.sharpness = sharpness
         self.features, channels = convolutions(in_channels, widths, strides=(2, 1))
         self.heatmaps = nn.Conv2d(channels, keypoints, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the mean place (B, K, 2) of each heatmap, for normalised images (B, C, H, W)."""
-        return mean_place(self.heatmaps(self.features(images)))
+        return mean_place(self.heatmaps(self.features(images)), self.sharpness)
 
 
-def mean_place(heat: Tensor) -> Tensor:
+def mean_place(heat: Tensor, sharpness: float = 1.0) -> Tensor:
     """Return the mean place (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
 
     In single precision at least: half of it cannot tell neighbouring pixels apart.
+
+    Args:
+        heat: of each place.
+        sharpness: multiplies it.
     """
     height, width = heat.shape[-2:]
-    heat = heat.to(torch.promote_types(heat.dtype, torch.float32))
+    heat = heat.to(torch.promote_types(heat.dtype, torch.float32)) * sharpness
     weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
     x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
     y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)
