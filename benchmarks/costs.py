@@ -5,7 +5,7 @@ stands beside the multiply-adds, both in forward passes. A model's own explanati
 image and on 256, the batch of `explain`, too: what it does beside the pass is work of a call more
 than of an image.
 
-    python benchmarks/costs.py [--out docs/costs.json]
+    python benchmarks/costs.py [--models mnist-focus ...] [--out docs/costs.json]
 """
 
 import argparse
@@ -96,6 +96,7 @@ def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=51, help="turns that each method takes")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="others keep their figures")
     parser.add_argument("--out", type=Path, default=Path("docs/costs.json"))
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -104,8 +105,10 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__.split("+")[0],
         "batch": BATCH,
-        "models": {name: costs(name, options.rounds) for name in MODELS if name in zoo.names()},
+        "models": json.loads(options.out.read_text())["models"] if options.out.is_file() else {},
     }
+    for name in options.models:
+        result["models"][name] = costs(name, options.rounds)
     options.out.parent.mkdir(exist_ok=True)
     write_json(result, options.out)
     print(json.dumps(result, indent=2))
