@@ -1,7 +1,7 @@
 """The tables of docs/report.md, from what benchmarks/report.py and its parts measured."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,16 @@ def _better(column: Column) -> str:
     return f"{column.better} is better" if is_side else column.better
 
 
+def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    """Return a table of what was measured for each method of each model."""
+    rows = [
+        {"model": name, "method": method} | row
+        for name, methods in models.items()
+        for method, row in methods.items()
+    ]
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+
+
 def grid_table() -> str:
     """Return what benchmarks/grid.py found."""
     columns = [
@@ -66,23 +76,20 @@ def grid_table() -> str:
         Column("hits", "hits", "{:.1%}", "", ""),
         Column("of", "mosaics", "{}", "", ""),
     ]
-    rows = [
-        {"model": name, "method": method, "of": f"{found['answered']} of {found['mosaics']}"} | row
-        for name, found in known(DOCS / "grid.json").items()
-        for method, row in found["methods"].items()
-    ]
-    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+    models = {}
+    for name, found in known(DOCS / "grid.json").items():
+        answered = {"of": f"{found['answered']} of {found['mosaics']}"}
+        models[name] = {method: answered | row for method, row in found["methods"].items()}
+    return by_method(models, columns)
 
 
 def pointing_table() -> str:
     """Return what benchmarks/pointing.py found."""
-    columns = [Column("hits", "hits", "{:.2%}", "", "")]
-    rows = [
-        {"model": name, "method": method, "hits": hits}
+    models = {
+        name: {method: {"hits": hits} for method, hits in found.items()}
         for name, found in known(DOCS / "pointing.json").get("models", {}).items()
-        for method, hits in found.items()
-    ]
-    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+    }
+    return by_method(models, [Column("hits", "hits", "{:.2%}", "", "")])
 
 
 def costs_table() -> str:
@@ -93,12 +100,7 @@ def costs_table() -> str:
         Column("time_ratio_of_1", "one image", "{:.2f}", "", ""),
         Column("time_ratio_of_256", "256 images", "{:.2f}", "", ""),
     ]
-    rows = [
-        {"model": name, "method": method} | row
-        for name, found in known(DOCS / "costs.json").get("models", {}).items()
-        for method, row in found.items()
-    ]
-    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+    return by_method(known(DOCS / "costs.json").get("models", {}), columns)
 
 
 def planted_models() -> str:
@@ -122,13 +124,8 @@ def planted_table() -> str:
         Column("shown", "shown where decided", "{:.1%}", "", ""),
         Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
     ]
-    rows = [
-        {**shown, "model": way, "method": method}
-        for way, found in known(DOCS / "planted.json").items()
-        for method, shown in found["methods"].items()
-    ]
-    table = markdown_table(["model", "method"], columns, rows)
-    return table.replace("`", "") if rows else NOT_YET
+    models = {way: found["methods"] for way, found in known(DOCS / "planted.json").items()}
+    return by_method(models, columns).replace("`", "")  # ways are no names
 
 
 def honest_ways() -> str:

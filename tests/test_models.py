@@ -269,10 +269,8 @@ def test_explaining_leaves_the_model_as_it_was(key):
 
 
 def test_parts_with_a_train_of_their_own_are_told_of_every_explanation():
-    class Merging(
-        torch.nn.Linear
-    ):  # as low-rank adapters do: merged in evaluation, apart in training
-        merged = False
+    class Merging(torch.nn.Linear):
+        merged = False  # as low-rank adapters are in evaluation, but not in training
 
         def train(self, mode=True):
             self.merged = not mode
