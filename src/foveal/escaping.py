@@ -1,0 +1,63 @@
+"""Text from files, folders and models, escaped for the terminal, spreadsheets and TeX."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+# Controls, half of a surrogate pair (a byte that is not UTF-8), line and paragraph separators;
+# of format characters (Cf) those that turn the direction of text.
+_HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+_DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def printable(text: str | bytes | Path, keep: str = "") -> str:
+    r"""Return text that is safe to show: control characters are written out, such as `\x1b`.
+
+    A byte of a file name that is not UTF-8 is shown as `\xe9`, and nothing is lost or raised.
+
+    Args:
+        text: such as a path, or the name of a class.
+        keep: characters that stay as they are, such as a newline.
+
+    Returns:
+        One line of valid Unicode, unless `keep` allows more.
+    """
+    name = os.fsdecode(text) if isinstance(text, bytes | Path) else text
+    if name.isprintable():
+        return name
+    return "".join(c if c in keep else _shown(c) for c in name)
+
+
+def _shown(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    if unicodedata.category(character) in _HIDDEN or character in _DIRECTIONS:
+        if number < 0x100:
+            return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{number:02x}")
+        return f"\\u{number:04x}"
+    return character
+
+
+def csv_cell(text: str) -> str:
+    """Return text for a cell of CSV that no spreadsheet takes for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(_FORMULA) else shown
+
+
+def tex(text: str) -> str:
+    """Return text that TeX prints as it is."""
+    return "".join(_TEX.get(character, character) for character in printable(text))

@@ -1,0 +1,219 @@
+"""Bounded reads of regular files, strict JSON and YAML, and files written whole or not at all."""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from foveal.errors import UserError
+
+MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
+MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
+MAX_DEPTH = 50  # of values within values
+MAX_VALUES = 1_000_000  # of a JSON or YAML document, keys included
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; a FIFO, socket, device or folder is refused, never opened.
+
+    Raises:
+        UserError: not a regular file.
+        OSError: the file cannot be opened.
+    """
+    # Not to block on a FIFO that nobody writes to; without an effect on regular files.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError("not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
+    """Return the bytes of a regular file.
+
+    Args:
+        path: of the file.
+        limit: the maximum number of bytes.
+
+    Raises:
+        UserError: not a regular file, or larger than `limit`.
+        OSError: the file cannot be read.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserError(f"larger than {limit:,} bytes")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """Return the values of a JSON file of at most `MAX_SETTINGS` bytes.
+
+    Raises:
+        UserError: the file cannot be read or is not JSON; the message names it.
+    """
+    return _parsed_file(path, parse_json)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the values of a YAML file of at most `MAX_SETTINGS` bytes, without aliases.
+
+    Raises:
+        UserError: the file cannot be read or is not plain YAML; the message names it.
+    """
+    return _parsed_file(path, parse_yaml)
+
+
+def _parsed_file(path: Path, parse: Any) -> Any:
+    try:
+        return parse(read_bytes(path, MAX_SETTINGS).decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"Cannot read {path}: it is not UTF-8 text.") from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except UserError as error:
+        raise UserError(f"Cannot read {path}: {error}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the values of a JSON document; NaN and infinity, which JSON lacks, are refused.
+
+    Raises:
+        UserError: not JSON, too deep, or a number of too many digits.
+    """
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not JSON: {_reason(error)}") from None
+    _check_extent(values)
+    return values
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the values of a YAML document of plain types.
+
+    Aliases are refused: nested, a few lines of them expand without bound.
+
+    Raises:
+        UserError: not YAML, with aliases, too deep, or a number of too many digits.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise UserError("aliases (*name) are not allowed")
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise UserError(f"more than {MAX_DEPTH} levels of values within values")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+    try:
+        values = yaml.load(text, Loader)  # a SafeLoader
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise UserError(f"not YAML: {_reason(error)}") from None
+    _check_extent(values)
+    return values
+
+
+def _check_extent(values: Any) -> None:
+    """Raise UserError where values lie too deep within each other, or are too many."""
+    level, count = [values], 0
+    for _ in range(MAX_DEPTH + 1):
+        count += len(level)
+        if count > MAX_VALUES:
+            raise UserError(f"more than {MAX_VALUES:,} values")
+        level = [inner for value in level for inner in _inner(value)]
+        if not level:
+            return
+    raise UserError(f"more than {MAX_DEPTH} levels of values within values")
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return list(value) if isinstance(value, list | tuple | set) else []
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"more than {MAX_DEPTH} levels of values within values"
+    return " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; the file takes its final name when the block ends without error.
+
+    The file replaces what has that name, and a reader meets either the old one or the new one,
+    complete. On an error nothing of it stays. Its permissions are those of any new file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name[-100:]}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file, suppress(OSError):
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as indented JSON, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: a number is NaN or infinite, which JSON cannot hold.
+    """
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether an error means that there is no space left, on the disk or in the quota."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
