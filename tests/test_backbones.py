@@ -1,11 +1,13 @@
 """Backbones: feature maps of the sizes they promise, and a first layer that whitens."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
 from foveal.backbones import (
     BACKBONES,
+    EfficientNetLite,
     TimmBackbone,
     VGGBackbone,
     WhiteningConv,
@@ -15,6 +17,9 @@ from foveal.backbones import (
 from foveal.errors import UserError
 
 SETTINGS = {
+    "lite": {"name": "efficientnet-lite0"},
+    "lite-fine": {"name": "efficientnet-lite0", "in_channels": 1, "stride": 16},
+    "lite-imagenet": {"name": "efficientnet-lite0", "weights": "imagenet"},
     "vgg": {"name": "vgg", "stages": [[8], [8, 12], [12]]},
     "vgg-after": {"name": "vgg", "stages": [[8], [8, 12], [12]], "tap": "after", "hidden": 5},
     "vgg-white": {"name": "vgg", "stages": [[8], [12]], "whiten": 2, "activation": "gelu"},
@@ -101,6 +106,10 @@ def test_the_whitening_filters_are_not_trained():
         ({"name": "vgg", "in_channels": "three"}, "'vgg' cannot be built with in_channels='three'"),
         ({"name": "timm", "model": "resnet81"}, "Unknown timm model 'resnet81'. Did you mean"),
         ({"name": "resnet"}, "Unknown backbone 'resnet'"),
+        ({"name": "efficientnet-lite0", "weights": "imagnet"}, "Did you mean 'imagenet'"),
+        ({"name": "efficientnet-lite0", "weights": "/etc/x.safetensors"}, "Unknown weights"),
+        ({"name": "efficientnet-lite0", "weights": "imagenet", "in_channels": 1}, "3 channels"),
+        ({"name": "efficientnet-lite0", "stride": 8}, "stride of 32 or 16 pixels, but got 8"),
     ],
 )
 def test_wrong_settings_are_user_errors(settings, message):
@@ -117,3 +126,49 @@ def test_timm_is_named_where_it_is_not_installed(monkeypatch):
 def test_an_image_smaller_than_a_whitened_patch_is_said():
     with pytest.raises(ValueError, match="at least 2x2 pixels, but got 1x5"):
         VGGBackbone(1, [[4]], whiten=2)(torch.rand(1, 1, 1, 5))
+
+
+def test_every_weight_of_the_pretrained_trunk_is_shipped():
+    trunk = EfficientNetLite(weights="imagenet")
+    shipped = trunk.shipped()
+    state = trunk.state_dict()
+    assert set(state) - set(shipped) == {key for key in state if key.endswith("batches_tracked")}
+    assert all(torch.equal(state[key], value.float()) for key, value in shipped.items())
+    assert EfficientNetLite().shipped() == {}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 224), (160, 192), (256, 320)])
+def test_the_trunk_equals_timms_with_tensorflows_padding(size):
+    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    ours = EfficientNetLite(weights="imagenet").eval()
+    state = [value for key, value in ours.state_dict().items()]
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state, strict=True)))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        local, whole = ours(images)
+        torch.testing.assert_close(local[-1], theirs.forward_features(images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(whole, theirs(images), atol=1e-5, rtol=0)
+
+
+def test_the_trunk_pads_other_sizes_to_multiples_of_32():
+    trunk = EfficientNetLite(weights="imagenet").eval()
+    images = torch.randn(1, 3, 45, 70, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        local, whole = trunk(images)
+        padded, same = trunk(F.pad(images, (0, 26, 0, 19)))
+    assert torch.equal(whole, same)
+    assert all(torch.equal(ours, others) for ours, others in zip(local, padded, strict=True))
+    assert [tuple(f.shape[2:]) for f in local] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_a_finer_stride_keeps_the_weights_and_the_meaning():
+    coarse, fine = (EfficientNetLite(weights="imagenet", stride=s).eval() for s in (32, 16))
+    ramp = torch.linspace(-1, 1, 160)
+    images = (ramp[:, None] * ramp).expand(1, 3, 160, 160).contiguous()
+    with torch.inference_mode():
+        (*shallow, deep), mean = coarse(images)
+        (*others, deeper), other = fine(images)
+    assert all(torch.equal(a, b) for a, b in zip(shallow, others, strict=True))
+    assert deep.shape[-2:] == (5, 5)
+    assert deeper.shape[-2:] == (10, 10)
+    assert torch.cosine_similarity(mean, other).item() > 0.8

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foveal.backbones.backbone import Backbone
+from foveal.backbones.efficientnet_lite import EfficientNetLite
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
@@ -12,6 +13,7 @@ from foveal.errors import build_by_name
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "EfficientNetLite",
     "TimmBackbone",
     "VGGBackbone",
     "WhiteningConv",
@@ -19,7 +21,11 @@ __all__ = [
     "build_backbone",
 ]
 
-BACKBONES: dict[str, type[Backbone]] = {"vgg": VGGBackbone, "timm": TimmBackbone}
+BACKBONES: dict[str, type[Backbone]] = {
+    "efficientnet-lite0": EfficientNetLite,
+    "vgg": VGGBackbone,
+    "timm": TimmBackbone,
+}
 
 
 def build_backbone(settings: Mapping[str, Any]) -> Backbone:

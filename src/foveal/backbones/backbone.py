@@ -29,6 +29,13 @@ class Backbone(nn.Module, ABC):
             Local features (B, widths[d], h, w) for each depth d, and the global vector (B, width).
         """
 
+    def shipped(self) -> dict[str, Tensor]:
+        """Return the weights that come with Foveal, by their names in the state dict.
+
+        A model file leaves out those that training has not changed.
+        """
+        return {}
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this backbone again."""

