@@ -1,32 +1,10 @@
 """Foveal: image classifiers that show what they looked at, and pay only for what they look at."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foveal.lazy import lazy_names
 
 __version__ = "0.1.0"
-
-# Each name is imported when it is first used: torch alone takes seconds.
-_LAZY = {
-    "AttentionNet": "foveal.models.attention",
-    "Explanation": "foveal.explanation",
-    "FocusNet": "foveal.models.focus",
-    "GlimpseNet": "foveal.models.glimpse",
-    "HighResFocusNet": "foveal.models.high_res",
-    "Inputs": "foveal.models.image_model",
-    "PatchReconstructor": "foveal.models.reconstructor",
-    "SANet": "foveal.models.self_attention",
-    "SmallCNN": "foveal.models.cnn",
-    "UserError": "foveal.errors",
-    "ZoomNet": "foveal.models.zoom",
-    "attribute": "foveal.attribution",
-    "evaluate": "foveal.metrics",
-    "load": "foveal.zoo",
-    "load_images": "foveal.data",
-    "load_recipe": "foveal.training",
-    "predict": "foveal.batch",
-    "train": "foveal.training",
-}
-_MODULES = ("attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo")
 
 if TYPE_CHECKING:
     from foveal import attribution, data, detectors, geometry, metrics, models, plotting, zoo
@@ -47,6 +25,38 @@ if TYPE_CHECKING:
     from foveal.models.zoom import ZoomNet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
+else:  # torch alone takes seconds
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "AttentionNet": "foveal.models.attention",
+            "Explanation": "foveal.explanation",
+            "FocusNet": "foveal.models.focus",
+            "GlimpseNet": "foveal.models.glimpse",
+            "HighResFocusNet": "foveal.models.high_res",
+            "Inputs": "foveal.models.image_model",
+            "PatchReconstructor": "foveal.models.reconstructor",
+            "SANet": "foveal.models.self_attention",
+            "SmallCNN": "foveal.models.cnn",
+            "UserError": "foveal.errors",
+            "ZoomNet": "foveal.models.zoom",
+            "attribute": "foveal.attribution",
+            "attribution": "foveal.attribution",
+            "data": "foveal.data",
+            "detectors": "foveal.detectors",
+            "evaluate": "foveal.metrics",
+            "geometry": "foveal.geometry",
+            "load": "foveal.zoo",
+            "load_images": "foveal.data",
+            "load_recipe": "foveal.training",
+            "metrics": "foveal.metrics",
+            "models": "foveal.models",
+            "plotting": "foveal.plotting",
+            "predict": "foveal.batch",
+            "train": "foveal.training",
+            "zoo": "foveal.zoo",
+        },
+    )
 
 __all__ = [
     "AttentionNet",
@@ -76,14 +86,6 @@ __all__ = [
     "train",
     "zoo",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"foveal.{name}")
-    raise AttributeError(f"module 'foveal' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal import export, zoo
+from foveal import zoo
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 
@@ -43,6 +43,7 @@ def evaluate_on(
     Raises:
         UserError: unknown model, runtime, dataset or split, or images that the model cannot read.
     """
+    from foveal import export
     from foveal.data import load_images
     from foveal.metrics import evaluate
     from foveal.models import FocusModel, ImageClassifier, LargeFocusModel, PatchReconstructor
@@ -71,6 +72,8 @@ def evaluate_on(
 
 def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Return the figures that a model run by ONNX Runtime cannot be measured for; else nothing."""
+    from foveal import export
+
     found = export.cost(network, size)
     return {**found, "runtime": "onnx"} if found else {}
 
@@ -131,6 +134,7 @@ def explain_files(
     Raises:
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
+    from foveal import export
     from foveal.attribution import EXPLAINERS, OWN
 
     if method not in EXPLAINERS:

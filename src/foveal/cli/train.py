@@ -98,6 +98,6 @@ def recipes() -> None:
 
     Example: foveal recipes
     """
-    from foveal.training.recipe import recipe_names
+    from foveal.training import recipe_names
 
     print("\n".join(recipe_names()))

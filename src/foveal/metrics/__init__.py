@@ -1,22 +1,37 @@
 """Metrics: accuracy, efficiency, and whether the explanation can be trusted."""
 
+from typing import TYPE_CHECKING
+
+from foveal.lazy import lazy_names
 from foveal.metrics.accuracy import accuracy, predict_logits
 from foveal.metrics.adversarial import adversarial_accuracy
 from foveal.metrics.attention import MapsWorth, maps_worth
 from foveal.metrics.content_following import Following, content_following
-from foveal.metrics.deletion import Deletion, Insertion, deletion, insertion
+from foveal.metrics.deletion import deletion, insertion
 from foveal.metrics.efficiency import latency_ms, macs, parameters
-from foveal.metrics.energy_inside import EnergyInside, energy_inside
+from foveal.metrics.energy_inside import energy_inside
 from foveal.metrics.evidence import evidence_fraction
-from foveal.metrics.evidence_iou import EvidenceIoU, evidence_iou
+from foveal.metrics.evidence_iou import evidence_iou
 from foveal.metrics.figures import evaluate
 from foveal.metrics.judged import Judged, judged
 from foveal.metrics.looks import Looks, look_over
-from foveal.metrics.pointing_game import PointingGame, pointing_game
+from foveal.metrics.pointing_game import pointing_game
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
 from foveal.metrics.rebuilding import Rebuilding, rebuilding
 from foveal.metrics.stability import Stability, stability
+
+if TYPE_CHECKING:
+    from foveal.metrics.averages import (
+        Deletion,
+        EnergyInside,
+        EvidenceIoU,
+        Insertion,
+        PointingGame,
+    )
+else:  # torchmetrics takes seconds
+    _AVERAGES = ("Deletion", "EnergyInside", "EvidenceIoU", "Insertion", "PointingGame")
+    __getattr__ = lazy_names(__name__, dict.fromkeys(_AVERAGES, "foveal.metrics.averages"))
 
 __all__ = [
     "Deletion",

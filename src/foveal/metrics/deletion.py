@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from foveal.explanation import Explanation, ranks
 from foveal.metrics.looks import evaluating
-from foveal.metrics.mean import MeanOverImages
 
 STEPS = 20
 
@@ -65,23 +64,3 @@ def _area(
                 chances = model(torch.where(touched, there, gone)).float().softmax(dim=-1)
                 curve[step, part] = chances.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
-
-
-class Deletion(MeanOverImages):
-    """The mean area under the answer's probability while pixels are deleted; see `deletion`."""
-
-    higher_is_better = False
-
-    def values(self, model: nn.Module, explanation: Explanation) -> Tensor:
-        """Return an area (B,) for each image."""
-        return deletion(model, explanation)
-
-
-class Insertion(MeanOverImages):
-    """The mean area under the answer's probability while pixels are shown; see `insertion`."""
-
-    higher_is_better = True
-
-    def values(self, model: nn.Module, explanation: Explanation) -> Tensor:
-        """Return an area (B,) for each image."""
-        return insertion(model, explanation)

@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from foveal.explanation import Explanation
-from foveal.metrics.mean import MeanOverImages
 from foveal.metrics.truth import check_truth
 
 
@@ -25,13 +24,3 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     heat = explanation.heat.double().clamp(min=0)
     share = (heat * inside).sum(dim=(-2, -1)) / heat.sum(dim=(-2, -1))
     return share.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
-
-
-class EnergyInside(MeanOverImages):
-    """The mean share of positive heat inside the truth; see `energy_inside`."""
-
-    higher_is_better = True
-
-    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
-        """Return a share (B,) for each image."""
-        return energy_inside(explanation, truth)

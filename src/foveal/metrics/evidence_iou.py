@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from foveal.explanation import Explanation, ranks
-from foveal.metrics.mean import MeanOverImages
 from foveal.metrics.truth import check_truth
 
 
@@ -30,13 +29,3 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     both = (evidence & inside).sum(dim=(-2, -1))
     either = (evidence | inside).sum(dim=(-2, -1))
     return torch.where(size > 0, both / either, float("nan"))
-
-
-class EvidenceIoU(MeanOverImages):
-    """The mean intersection over union of evidence and truth; see `evidence_iou`."""
-
-    higher_is_better = True
-
-    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
-        """Return a value (B,) for each image."""
-        return evidence_iou(explanation, truth)

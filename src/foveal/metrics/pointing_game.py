@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from foveal.explanation import Explanation
-from foveal.metrics.mean import MeanOverImages
 from foveal.metrics.truth import check_truth
 
 
@@ -28,13 +27,3 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     greatest = heat == heat.amax(dim=(-2, -1), keepdim=True)
     hits = (greatest & inside).sum(dim=(-2, -1)) / greatest.sum(dim=(-2, -1))
     return hits.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
-
-
-class PointingGame(MeanOverImages):
-    """The share of images whose greatest heat lies inside the truth; see `pointing_game`."""
-
-    higher_is_better = True
-
-    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
-        """Return a hit (B,) for each image."""
-        return pointing_game(explanation, truth)

@@ -1,7 +1,25 @@
 """Training: recipes and the Lightning module. Lightning itself is imported when a run starts."""
 
-from foveal.training.distributed import is_first_process
-from foveal.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
-from foveal.training.run import train
+from typing import TYPE_CHECKING
+
+from foveal.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from foveal.training.distributed import is_first_process
+    from foveal.training.recipe import Recipe, load_recipe, parse_recipe
+    from foveal.training.recipe_files import recipe_names
+    from foveal.training.run import train
+else:  # to name the recipes takes no torch
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "Recipe": "foveal.training.recipe",
+            "is_first_process": "foveal.training.distributed",
+            "load_recipe": "foveal.training.recipe",
+            "parse_recipe": "foveal.training.recipe",
+            "recipe_names": "foveal.training.recipe_files",
+            "train": "foveal.training.run",
+        },
+    )
 
 __all__ = ["Recipe", "is_first_process", "load_recipe", "parse_recipe", "recipe_names", "train"]

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 
 from foveal.errors import UserError, unknown_name
 from foveal.training.augment import Augment
+from foveal.training.recipe_files import recipe_file, recipe_names
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,6 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with Foveal."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
-
-
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe by name or path and apply overrides like `epochs=3` or `model.patch_size=7`.
 
@@ -258,17 +253,12 @@ def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
     return parse_recipe(values)
 
 
-def _folder() -> Path:
-    installed = Path(str(resources.files("foveal"))) / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
-
-
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in recipe_names():
             raise unknown_name("recipe", name, recipe_names())
-        path = _folder() / f"{name}.yaml"
+        path = recipe_file(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -4,11 +4,12 @@ import csv
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foveal.errors import UserError, unknown_name
-from foveal.models import build_model
-from foveal.models.image_model import ImageModel
+
+if TYPE_CHECKING:
+    from foveal.models import ImageModel
 
 _FILES = ("config.json", "model.safetensors")
 
@@ -28,7 +29,7 @@ def judge_of(data: str) -> str | None:
     return name if name in names() else None
 
 
-def load(model: str | Path) -> ImageModel:
+def load(model: str | Path) -> "ImageModel":
     """Return a trained model, in evaluation mode, on the CPU.
 
     Args:
@@ -37,6 +38,8 @@ def load(model: str | Path) -> ImageModel:
     Raises:
         UserError: no such model, or weights that are corrupt or another model's.
     """
+    from foveal.models import build_model
+
     folder = _find(model)
     settings = _read_json(folder / "config.json")
     network = build_model(settings)
@@ -111,7 +114,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _fill(network: ImageModel, path: Path) -> None:
+def _fill(network: "ImageModel", path: Path) -> None:
     """Copy weights into a model, and say so where they are corrupt or another model's."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,0 +1,97 @@
+"""Metrics of explanations averaged over a dataset, as torchmetrics accumulates them."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from foveal.explanation import Explanation
+from foveal.metrics.deletion import deletion, insertion
+from foveal.metrics.energy_inside import energy_inside
+from foveal.metrics.evidence_iou import evidence_iou
+from foveal.metrics.pointing_game import pointing_game
+
+
+class MeanOverImages(Metric, ABC):
+    """The mean over images of a value each; images of which there is none (NaN) do not count.
+
+    A subclass is final and implements `values`, whose arguments `update` takes. It accumulates
+    over batches and processes as every torchmetrics metric does; without any value it is NaN.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def values(self, *arguments: Any) -> Tensor:
+        """Return a value (B,) for each image."""
+
+    def update(self, *arguments: Any) -> None:
+        """Add the images of one batch."""
+        values = self.values(*arguments)
+        known = values[~values.isnan()].to(self.total)
+        self.total = self.total + known.sum()
+        self.count = self.count + len(known)
+
+    def compute(self) -> Tensor:
+        """Return the mean over all images so far."""
+        return self.total / self.count
+
+
+class Deletion(MeanOverImages):
+    """The mean area under the answer's probability while pixels are deleted; see `deletion`."""
+
+    higher_is_better = False
+
+    def values(self, model: nn.Module, explanation: Explanation) -> Tensor:
+        """Return an area (B,) for each image."""
+        return deletion(model, explanation)
+
+
+class Insertion(MeanOverImages):
+    """The mean area under the answer's probability while pixels are shown; see `insertion`."""
+
+    higher_is_better = True
+
+    def values(self, model: nn.Module, explanation: Explanation) -> Tensor:
+        """Return an area (B,) for each image."""
+        return insertion(model, explanation)
+
+
+class EnergyInside(MeanOverImages):
+    """The mean share of positive heat inside the truth; see `energy_inside`."""
+
+    higher_is_better = True
+
+    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
+        """Return a share (B,) for each image."""
+        return energy_inside(explanation, truth)
+
+
+class EvidenceIoU(MeanOverImages):
+    """The mean intersection over union of evidence and truth; see `evidence_iou`."""
+
+    higher_is_better = True
+
+    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
+        """Return a value (B,) for each image."""
+        return evidence_iou(explanation, truth)
+
+
+class PointingGame(MeanOverImages):
+    """The share of images whose greatest heat lies inside the truth; see `pointing_game`."""
+
+    higher_is_better = True
+
+    def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
+        """Return a hit (B,) for each image."""
+        return pointing_game(explanation, truth)

@@ -1,0 +1,106 @@
+"""Start-up: a command imports what it needs, and no more."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Each takes tenths of seconds or more, or much memory; torch alone takes seconds.
+HEAVY = {
+    "captum",
+    "fastapi",
+    "huggingface_hub",
+    "jinja2",
+    "kornia",
+    "lightning",
+    "matplotlib",
+    "mlxtend",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "pyarrow",
+    "quantus",
+    "ray",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "sympy",
+    "timm",
+    "torch",
+    "torch._dynamo",
+    "torch._inductor",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
+}
+
+
+_RUN = """
+import sys
+from foveal.cli import main
+try:
+    main(sys.argv[2:])
+finally:
+    with open(sys.argv[1], "w") as file:
+        print(*sys.modules, file=file)
+"""
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Run a command in a process of its own; return the modules that it imported."""
+
+    def run(*arguments):
+        modules = tmp_path / "modules"
+        command = [sys.executable, "-c", _RUN, modules, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return set(modules.read_text().split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "digit.png"
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["models"],
+        ["models", "--json"],
+        ["recipes"],
+        *([name, "--help"] for name in ("train", "evaluate", "explain", "predict", "serve")),
+    ],
+    ids=" ".join,
+)
+def test_what_only_prints_imports_nothing_heavy(arguments, imported):
+    found = imported(*arguments)
+    assert "foveal.cli" in found
+    assert found & HEAVY == set()
+
+
+def test_explain_imports_torch_and_no_more(digit, imported):
+    found = imported("explain", "mnist-focus", digit)
+    assert "foveal.zoo" in found
+    assert found & HEAVY == {"torch", "huggingface_hub"}
+
+
+def test_explain_draws_without_pyplot(digit, imported, tmp_path):
+    found = imported("explain", "mnist-focus", digit, "--out", tmp_path)
+    assert (tmp_path / "digit.png").is_file()
+    assert found & HEAVY == {"torch", "huggingface_hub", "matplotlib"}
+    assert "matplotlib.pyplot" not in found
+
+
+def test_predict_imports_torch_and_arrow_and_no_more(digit, imported, tmp_path):
+    found = imported("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
+    # Arrow imports pandas, where it is installed, to know whether a list is a series.
+    assert found & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
