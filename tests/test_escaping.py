@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from foveal.escaping import csv_cell, printable, tex
+from foveal.escaping import as_unicode, csv_cell, printable, tex
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_kept_characters_stay():
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
 def test_a_spreadsheet_meets_no_formula(text):
     assert csv_cell(text)[0] == "'"
 
@@ -41,3 +41,31 @@ def test_tex_prints_every_special_character():
     assert tex("50%_\\input{x}$&#~^") == (
         r"50\%\_\textbackslash{}input\{x\}\$\&\#\textasciitilde{}\textasciicircum{}"
     )
+
+
+ALIKE = [
+    os.fsdecode(b"caf\xe9"),
+    r"caf\xe9",
+    r"caf\x5cxe9",
+    os.fsdecode(b"caf\\\xe9"),
+    r"caf\\xe9",
+    "\ud800",
+    r"\ud800",
+    r"\x5cud800",
+    "café",
+    r"a\b",
+    "line\nbreak",
+    r"line\nbreak",
+]
+
+
+def test_names_as_unicode_stay_apart():
+    texts = [as_unicode(name) for name in ALIKE]
+    assert len(set(texts)) == len(ALIKE)
+    for text in texts:
+        text.encode("utf-8")
+
+
+def test_unicode_is_left_as_it_is():
+    assert as_unicode("C:\\new\\x\x1b 猫") == "C:\\new\\x\x1b 猫"
+    assert as_unicode(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"

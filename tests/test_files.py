@@ -117,3 +117,16 @@ def test_a_reader_never_meets_half_a_file(tmp_path):
         seen.add(path.read_bytes())
     writer.join()
     assert seen <= contents
+
+
+def test_json_text_is_read_by_every_parser():
+    values = {"\ud800": [os.fsdecode(b"caf\xe9"), "\x1b\u202e", 1.5, None, True], "a": {"b": (1,)}}
+    text = files.json_text({**values, "nan": float("nan"), "inf": [-float("inf")]})
+    assert text.isascii()
+    assert text.isprintable()
+    assert files.parse_json(text) == {
+        r"\ud800": [r"caf\xe9", "\x1b\u202e", 1.5, None, True],
+        "a": {"b": [1]},
+        "nan": None,
+        "inf": [None],
+    }

@@ -1,6 +1,7 @@
-"""Text from files, folders and models, escaped for the terminal, spreadsheets and TeX."""
+"""Text from files, folders and models, escaped for the terminal, tables and TeX."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -8,7 +9,10 @@ from pathlib import Path
 # of format characters (Cf) those that turn the direction of text.
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# A backslash that begins what reads as an escaped surrogate, or as an escaped backslash.
+_AMBIGUOUS = re.compile(r"\\(?=x[89a-f][0-9a-f]|x5c|ud[89a-f][0-9a-f]{2})")
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -50,6 +54,16 @@ def _shown(character: str) -> str:
             return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{number:02x}")
         return f"\\u{number:04x}"
     return character
+
+
+def as_unicode(text: str | bytes | Path) -> str:
+    r"""Return a path or name as valid Unicode, of which no two are the same: for JSON and Parquet.
+
+    Valid Unicode stays as it is. A byte that is not UTF-8 becomes `\xe9`, and half of a surrogate
+    pair `\ud800`; where a name has such characters of its own, their backslash becomes `\x5c`.
+    """
+    name = os.fsdecode(text) if isinstance(text, bytes | Path) else text
+    return _SURROGATE.sub(lambda found: _shown(found[0]), _AMBIGUOUS.sub(r"\\x5c", name))
 
 
 def csv_cell(text: str) -> str:

@@ -1,12 +1,13 @@
 """What the commands `evaluate`, `explain` and `models` do, for any caller."""
 
-import warnings
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal import zoo
 from foveal.errors import UserError, unknown_name
+from foveal.file_names import unique_stems
 from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def explain_files(
         raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
     answers: list[dict[str, Any]] = []
     failed = 0
-    for path, stem in zip(paths, _stems(paths), strict=True):
+    for path, stem in zip(paths, _picture_stems(paths, out), strict=True):
         try:
             explanation = _explained(network, path, method, model, say)
         except UserError as error:
@@ -191,77 +192,33 @@ def _explained_in_part(network: "LargeFocusModel", path: Path, say: Say) -> Any:
         raise UserError(str(error)) from None
 
 
-def _stems(paths: Sequence[Path]) -> list[str]:
-    """Return a different file name stem for each path."""
-    seen: dict[str, int] = {}
-    stems = []
-    for path in paths:
-        number = seen.get(path.stem, 0)
-        seen[path.stem] = number + 1
-        stems.append(f"{path.stem}-{number}" if number else path.stem)
-    return stems
+def _picture_stems(paths: Sequence[Path], out: Path | None) -> list[str]:
+    """Return a file name stem for each picture, so that it replaces no other and no image."""
+    folder = None if out is None else os.path.realpath(out)
+    images = [
+        path.stem
+        for path in paths
+        if path.suffix.lower() == ".png" and os.path.realpath(path.parent) == folder
+    ]
+    return unique_stems([path.stem for path in paths], images)
 
 
 def _save(explanation: Any, out: Path, stem: str) -> Path:
+    from foveal.plotting import save_figure
+
     try:
         out.mkdir(parents=True, exist_ok=True)
         picture = out / f"{stem}.png"
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
-            explanation.figure(0, title=stem).savefig(picture)
+        save_figure(explanation.figure(0, title=stem), picture)
     except OSError as error:
         raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
     return picture
 
 
 def zoo_cards() -> list[dict[str, Any]]:
-    """Return name and figures of every model in the zoo."""
-    return [{"model": name, **zoo.card(name).get("figures", {})} for name in zoo.names()]
-
-
-_COLUMNS = (
-    ("accuracy", "accuracy", "{:.2%}"),
-    ("accuracy_mean", "all tasks", "{:.2%}"),
-    ("rebuilding_mse", "MSE", "{:.4f}"),
-    ("rebuilding_ssim", "SSIM", "{:.3f}"),
-    ("evidence_fraction", "evidence", "{:.1%}"),
-    ("position_leakage", "leakage", "{:.2f}"),
-    ("content_following", "content", "{:.2f}"),
-    ("position_following", "position", "{:.2f}"),
-    ("random_focus_accuracy", "random focus", "{:.2%}"),
-    ("sufficiency", "sufficiency", "{:.2%}"),
-    ("sufficiency_agreement", "agreement", "{:.2%}"),
-    ("necessity", "necessity", "{:.2%}"),
-    ("shuffled_attention_accuracy", "shuffled maps", "{:.2%}"),
-    ("uniform_attention_accuracy", "uniform maps", "{:.2%}"),
-    ("parameters", "parameters", "{:,}"),
-    ("macs", "MACs", "{:,}"),
-    ("latency_ms", "ms/image", "{:.2f}"),
-)
-
-
-def format_figures(figures: dict[str, Any]) -> str:
-    """Return the figures of one model as lines for people."""
-    lines = [f"{figures['model']} on {figures['data']} ({figures['images']:,} images)"]
-    for key, label, form in _COLUMNS:
-        if figures.get(key) is not None:
-            lines.append(f"  {label:<14}{form.format(figures[key]):>12}")
-    return "\n".join(lines)
-
-
-def format_zoo(cards: list[dict[str, Any]]) -> str:
-    """Return the zoo as a table for people."""
-    head = ["model", *(label for _, label, _ in _COLUMNS)]
-    rows = [
-        [c["model"], *(f.format(c[k]) if c.get(k) is not None else "–" for k, _, f in _COLUMNS)]
-        for c in cards
+    """Return name, kind (as `config.json` names it) and figures of every model in the zoo."""
+    cards = ((name, zoo.card(name)) for name in zoo.names())
+    return [
+        {"model": name, "kind": card["recipe"]["model"]["name"], **card.get("figures", {})}
+        for name, card in cards
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    table = [head, *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    )

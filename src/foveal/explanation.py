@@ -1,6 +1,5 @@
 """The one result type: what a model answered, and what it looked at."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -289,20 +288,20 @@ class Explanation:
         plt.show()
 
     def save(self, folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
-        """Write one PNG an image and `explanations.json` into a folder; return the pictures.
+        """Write one PNG per image and `explanations.json` into a folder; return the pictures.
+
+        Pictures of an earlier save into that folder are replaced or removed.
 
         Args:
             folder: made if it is not there.
-            names: a file name stem for each image; its number if not given.
+            names: a different file name, without an ending, for each image; its number if None.
+
+        Raises:
+            UserError: not one name per image, or names that are the same or not of files.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        stems = list(names) if names is not None else [f"{i:04d}" for i in range(len(self))]
-        pictures = [folder / f"{stem}.png" for stem in stems]
-        for index, picture in enumerate(pictures):
-            self.figure(index, title=stems[index]).savefig(picture)
-        (folder / "explanations.json").write_text(json.dumps(self.to_dicts(), indent=2))
-        return pictures
+        from foveal import plotting
+
+        return plotting.save_explanation(self, Path(folder), names)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Explanation"]) -> "Explanation":

@@ -2,14 +2,16 @@
 
 import errno
 import json
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from foveal.errors import UserError
+from foveal.escaping import as_unicode
 
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
@@ -105,6 +107,29 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
+def json_text(values: Any, indent: int | None = None) -> str:
+    """Return plain values as JSON that every parser reads.
+
+    Names are valid Unicode (see `as_unicode`), and a number that is NaN or infinite, which JSON
+    lacks, is null.
+
+    Args:
+        values: of mappings, sequences, texts, paths, numbers, booleans and None.
+        indent: spaces for each level; None for one line.
+    """
+    return json.dumps(_json_values(values), indent=indent, allow_nan=False)
+
+
+def _json_values(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {as_unicode(str(key)): _json_values(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_json_values(value) for value in values]
+    if isinstance(values, str | Path):
+        return as_unicode(values)
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
 def parse_yaml(text: str) -> Any:
     """Return the values of a YAML document of plain types.
 
@@ -173,7 +198,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name[-100:]}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb") as file, suppress(OSError):

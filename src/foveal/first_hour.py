@@ -171,5 +171,5 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     method = "grad-cam" if isinstance(model, SmallCNN) else "model"
     explanation = explain_by(model, shown.images.float() / 255, method)
     explanation = replace(explanation, classes=test.classes)
-    plotting.gallery(explanation, shown.labels).savefig(path)
+    plotting.save_figure(plotting.gallery(explanation, shown.labels), path)
     return path

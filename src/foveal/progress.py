@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from foveal.escaping import printable
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar while the block runs; call what it yields with a text, steps done and steps."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (_text(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, steps: bar.update(
-            task, description=what, completed=done, total=steps
+            task, description=printable(what), completed=done, total=steps
         )
 
 
@@ -35,7 +37,6 @@ def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
         Progress,
         ProgressColumn,
         Task,
-        TextColumn,
         TimeRemainingColumn,
     )
     from rich.text import Text
@@ -44,7 +45,14 @@ def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s")
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (_text(), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:
-        task = bar.add_task(what, total=total, completed=done)
+        task = bar.add_task(printable(what), total=total, completed=done)
         yield lambda steps: bar.advance(task, steps)
+
+
+def _text() -> Any:
+    """Return the column that says what is done; names in it are no markup."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task.description}", markup=False)

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from foveal.app.refusal import Refused, refuse
 from foveal.app.samples import samples
 from foveal.app.served import Models
 from foveal.app.upload import Bodies, read_form
+from foveal.files import json_text
 
 TYPES = {
     ".html": "text/html",
@@ -164,7 +164,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value), media_type="application/json")
+    return Response(json_text(value), media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from foveal import export, zoo
 from foveal.app.refusal import Refused
 from foveal.attribution import METHODS, OWN
 from foveal.errors import UserError, unknown_name
+from foveal.escaping import as_unicode
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
@@ -132,6 +133,7 @@ class Models:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source
+            name = as_unicode(name)  # as JSON has it, in which it comes back
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
             self.by_name[name] = Served(name, source, runtime)

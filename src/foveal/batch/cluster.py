@@ -166,7 +166,7 @@ def _shard_row(job: Job, shard: int) -> pa.Table:
     return pa.table(
         {
             "shard": [shard],
-            "paths": pa.array([[item.path for item in items]], pa.list_(pa.string())),
+            "paths": pa.array([[os.fsencode(item.path) for item in items]], pa.list_(pa.binary())),
             "rows": pa.array([[item.row for item in items]], pa.list_(pa.int64())),
         }
     )
@@ -178,7 +178,9 @@ _Numbered = tuple[int, int, Decoded]  # shard, place of the batch in it, and the
 def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]:
     """Read and decode shards, a few batches ahead."""
     for row in table.to_pylist():
-        items = [Item(*item) for item in zip(row["paths"], row["rows"], strict=True)]
+        items = [
+            Item(os.fsdecode(path), at) for path, at in zip(row["paths"], row["rows"], strict=True)
+        ]
         threads = reader_count(items, _READER_THREADS)
         with without_warnings(), ThreadPoolExecutor(threads) as pool:
             decodings = decode_ahead(items, batch_size, shape, pool)
@@ -207,7 +209,7 @@ def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
         {
             "shard": [shard],
             "index": [index],
-            "paths": pa.array([decoded.paths], pa.list_(pa.string())),
+            "paths": pa.array([[*map(os.fsencode, decoded.paths)]], pa.list_(pa.binary())),
             "errors": pa.array([decoded.errors], pa.list_(pa.string())),
             "resized": pa.array([decoded.resized], pa.list_(pa.bool_())),
             "shapes": pa.array([shapes], pa.list_(pa.list_(pa.int64()))),
@@ -228,7 +230,12 @@ def _unpacked(table: pa.Table) -> Iterator[_Numbered]:
         pixels = flat[first : first + size].reshape(shape) if shape else None
         images.append(None if pixels is None else torch.from_numpy(pixels))
         first += size
-    found = tuple(row["paths"]), tuple(images), tuple(row["errors"]), tuple(row["resized"])
+    found = (
+        tuple(map(os.fsdecode, row["paths"])),
+        tuple(images),
+        tuple(row["errors"]),
+        tuple(row["resized"]),
+    )
     yield row["shard"], row["index"], Decoded(*found)
 
 

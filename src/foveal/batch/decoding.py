@@ -16,6 +16,7 @@ from foveal.batch.source import Item
 from foveal.data.decoding import Source
 from foveal.data.reading import decode_sized
 from foveal.errors import UserError
+from foveal.escaping import printable
 
 _BLOCK = 16  # images that a thread decodes in one go
 _SMALL = 4_096  # bytes of a file below which one thread decodes faster than two
@@ -121,4 +122,4 @@ def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool]:
     blank = None
     if shape.size is not None:
         blank = torch.zeros(shape.channels, *shape.size, dtype=torch.uint8)
-    return blank, reason, False
+    return blank, printable(reason), False

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from foveal.batch.source import Item
 from foveal.errors import UserError
 
-_SCHEMA = pa.schema([("path", pa.string()), ("row", pa.int64())])
+# Paths as bytes: not all of them are UTF-8.
+_SCHEMA = pa.schema([("path", pa.binary()), ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Listing:
         with pq.ParquetFile(self.path, metadata=self.metadata) as file:
             table = file.read_row_group(shard)
         columns = (table.column(name).to_pylist() for name in _SCHEMA.names)
-        return [Item(path, row) for path, row in zip(*columns, strict=True)]
+        return [Item(os.fsdecode(path), row) for path, row in zip(*columns, strict=True)]
 
 
 def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
@@ -70,7 +71,7 @@ def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
         for part in _cut(items, shard_size):
             for item in part:
                 digest.update(os.fsencode(item.name) + b"\n")
-            columns = [[item.path for item in part], [item.row for item in part]]
+            columns = [[os.fsencode(item.path) for item in part], [item.row for item in part]]
             writer.write_table(pa.table(columns, schema=_SCHEMA), row_group_size=len(part))
     return digest.hexdigest()
 

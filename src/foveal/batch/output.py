@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from foveal.batch.rows import SCHEMA
 from foveal.errors import UserError
+from foveal.files import json_text
 
 # Readers of folders of Parquet pass over what begins with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
@@ -126,7 +127,7 @@ class Output:
         """Write what the run is; from now on the folder can be resumed."""
         path = self.folder / _MANIFEST
         with self.writing(path) as partial:
-            partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
 
     def part(self, shard: int, shards: int) -> Path:
         """Return the path of a shard."""
@@ -231,7 +232,7 @@ class Output:
 
 
 def _marked(rows: pa.Table, manifest: Mapping[str, Any], tally: Tally) -> pa.Table:
-    said = json.dumps({"manifest": dict(manifest), "tally": vars(tally)})
+    said = json_text({"manifest": manifest, "tally": vars(tally)})
     return rows.replace_schema_metadata({_KEY: said.encode()})
 
 

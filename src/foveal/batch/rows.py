@@ -2,7 +2,6 @@
 
 import io
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,16 @@ from torch import Tensor
 
 from foveal import __version__
 from foveal.batch.decoding import Decoded
+from foveal.escaping import as_unicode
 from foveal.explanation import Explanation
 from foveal.models import ImageClassifier
+from foveal.plotting import save_figure
 
 _PLACE = pa.struct([("x", pa.float32()), ("y", pa.float32())])
 _PEAK = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("times_even_share", pa.float32())])
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),
+        ("path", pa.string()),  # a byte of it that is not UTF-8 as \\xe9, see `as_unicode`
         ("prediction", pa.string()),  # the class' name
         ("probability", pa.float32()),  # of that class
         ("probabilities", pa.list_(pa.float32())),  # of all, in the order of the classes
@@ -67,7 +68,9 @@ def predict_batch(
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        names = np.array([found.class_name(i) for i in range(found.logits.shape[1])])
+        names = np.array(
+            [as_unicode(found.class_name(i)) for i in range(found.logits.shape[1])], dtype=object
+        )
         tables.append(_table(model, decoded, indices, _answers(found, names)))
         for place, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:
@@ -80,9 +83,8 @@ def predict_batch(
 def draw(explanation: Explanation, index: int, title: str) -> bytes:
     """Return a PNG of what the model looked at in one image."""
     file = io.BytesIO()
-    with _drawing, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        explanation.figure(index, title=title.rpartition("/")[2]).savefig(file, format="png")
+    with _drawing:
+        save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
     return file.getvalue()
 
 
@@ -116,9 +118,9 @@ def _table(
     count = len(indices)
     bad = np.array([bool(decoded.errors[index]) for index in indices])
     columns: dict[str, Any] = {
-        "path": [decoded.paths[index] for index in indices],
+        "path": [as_unicode(decoded.paths[index]) for index in indices],
         "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
-        "model": [model] * count,
+        "model": [as_unicode(model)] * count,
         "version": [__version__] * count,
         "error": [decoded.errors[index] or None for index in indices],
     }

@@ -16,6 +16,7 @@ from foveal.batch.listing import Listing, write_listing
 from foveal.batch.output import Output, Tally
 from foveal.batch.source import list_items
 from foveal.errors import UserError, unknown_name
+from foveal.escaping import as_unicode
 from foveal.models import ImageClassifier
 
 ENGINES = ("local", "ray")
@@ -92,10 +93,10 @@ def predict(
         device = _device_of_onnx(engine, device)
     size, output = network.inputs.size, Output(Path(out))
     settings: dict[str, Any] = {
-        "model": str(model),
+        "model": as_unicode(str(model)),
         "runtime": "onnx" if by_onnx else "torch",
         "weights_sha256": _digest(Path(model)),
-        "source": str(source),
+        "source": as_unicode(str(source)),
         "batch_size": batch_size or _batch_size(size),
         "shard_size": shard_size,
         "explain": explain,

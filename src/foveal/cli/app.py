@@ -1,5 +1,6 @@
 """The application that commands register with, and what they share."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from foveal.errors import UserError
+from foveal.escaping import printable
+from foveal.files import json_text
 
 app = typer.Typer(
     name="foveal",
@@ -31,12 +34,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 
 def say(text: str) -> None:
-    """Print for people: on stderr, so that stdout holds results alone."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for people: on stderr, so that stdout holds results alone."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def show(line: str | Path) -> None:
+    """Print a line of results on stdout."""
+    print(printable(line))
+
+
+def show_json(values: Any) -> None:
+    """Print results on stdout as one line of JSON."""
+    print(json_text(values))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's error is one line and exit status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all encodings have all
     try:
         app(args=arguments, standalone_mode=True)
     except UserError as error:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, DataOption, app
+from foveal.cli.app import DataDir, DataOption, app, show
 
 
 @app.command()
@@ -51,4 +51,5 @@ def compare(
             seed=seed,
             progress=progress,
         )
-        print(write_comparison(found, out))
+        page = write_comparison(found, out)
+    show(page)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import app, say
+from foveal.cli.app import app, say, show
 
 
 @app.command()
@@ -18,4 +18,4 @@ def demo(
     """
     from foveal.demo import run_demo
 
-    print(run_demo(out, say))
+    show(run_demo(out, say))

@@ -1,11 +1,10 @@
 """`foveal evaluate`."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, DataOption, Runtime, app, say
+from foveal.cli.app import AsJson, DataDir, DataOption, Runtime, app, say, show, show_json
 from foveal.errors import UserError
 
 
@@ -30,7 +29,8 @@ def evaluate(
     Example: foveal evaluate mnist-focus --data mnist --json
     """
     from foveal import zoo
-    from foveal.evaluation import evaluate_on, format_figures
+    from foveal.cli.tables import figure_lines
+    from foveal.evaluation import evaluate_on
 
     if card and (runtime != "torch" or model.endswith(".onnx")):
         raise UserError(
@@ -51,4 +51,8 @@ def evaluate(
 
         folder = zoo.folder(model)
         write_json({**zoo.card(model), "figures": figures}, folder / "card.json")
-    print(json.dumps(figures) if as_json else format_figures(figures))
+    if as_json:
+        show_json(figures)
+        return
+    for line in figure_lines(figures):
+        show(line)

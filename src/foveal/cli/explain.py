@@ -1,12 +1,11 @@
 """`foveal explain`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from foveal.cli.app import AsJson, Runtime, app, say
+from foveal.cli.app import AsJson, Runtime, app, say, show, show_json
 
 
 @app.command()
@@ -30,12 +29,12 @@ def explain(
 
     answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:
-        print(json.dumps({"model": model, "images": answers}))
+        show_json({"model": model, "images": answers})
     else:
         for answer in answers:
             if "error" not in answer:
                 picture = f"  {answer['picture']}" if "picture" in answer else ""
-                print(f"{answer['path']}: {_said(answer)}{picture}")
+                show(f"{answer['path']}: {_said(answer)}{picture}")
     if failed:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foveal.cli.app import DataDir, app, say
+from foveal.cli.app import DataDir, app, say, show
 from foveal.errors import UserError
 
 
@@ -42,7 +42,7 @@ def export(
             raise UserError("Give --data: images to calibrate --int8 on.")
         found = _int8(network, found, source, data_dir)
     write_onnx(found.graph, out, found.beside)
-    print(out)
+    show(out)
 
 
 def _int8(network: Any, found: Any, source: str, data_dir: Path | None) -> Any:

@@ -1,17 +1,33 @@
 """`foveal models`."""
 
-import json
+import shutil
+from typing import Annotated
 
-from foveal.cli.app import AsJson, app
+import typer
+
+from foveal.cli.app import AsJson, app, say, show, show_json
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(
+    everything: Annotated[
+        bool, typer.Option("--all", help="All figures, in as wide a table as they need.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the zoo, with each card's figures.
 
     Example: foveal models
     """
-    from foveal.evaluation import format_zoo, zoo_cards
+    from foveal.cli.tables import WIDTH, zoo_lines
+    from foveal.evaluation import zoo_cards
 
     cards = zoo_cards()
-    print(json.dumps(cards) if as_json else format_zoo(cards))
+    if as_json:
+        show_json(cards)
+        return
+    screen = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    for line in zoo_lines(cards, None if everything else screen):
+        show(line)
+    if not everything:
+        say("All figures: foveal models --all, or --json.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import Runtime, app, say
+from foveal.cli.app import Runtime, app, say, show
 
 
 @app.command()
@@ -63,6 +63,6 @@ def predict(
         say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
     if found.errors:
         say(f"{found.errors:,} could not be read: see the column error.")
-    print(found.out)
+    show(found.out)
     if found.errors == found.images:
         raise typer.Exit(1)

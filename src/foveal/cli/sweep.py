@@ -1,13 +1,12 @@
 """`foveal sweep`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, app, say
+from foveal.cli.app import AsJson, DataDir, app, say, show, show_json
 
 
 @app.command()
@@ -51,9 +50,9 @@ def sweep(
         say=say,
     )
     if as_json:
-        print(json.dumps({"out": str(out), "trials": [asdict(trial) for trial in found]}))
+        show_json({"out": str(out), "trials": [asdict(trial) for trial in found]})
         return
     for trial in best_for_their_evidence(found):
         settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
-        print(f"{trial.val_accuracy:.2%} from {trial.evidence_fraction:.1%}: {settings}")
-    print(out / "frontier.png")
+        show(f"{trial.val_accuracy:.2%} from {trial.evidence_fraction:.1%}: {settings}")
+    show(out / "frontier.png")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveal.cli.app import DataDir, app, say
+from foveal.cli.app import DataDir, app, say, show
 from foveal.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def train(
     from foveal.first_hour import plan, train_photos
 
     chosen = plan(data, recipe or "focus", changes, say)
-    print(train_photos(chosen, out or Path("runs") / chosen.name, data, say, **options))
+    show(train_photos(chosen, out or Path("runs") / chosen.name, data, say, **options))
 
 
 def _train_recipe(chosen: "Recipe", out: Path | None, **options: Any) -> None:
@@ -89,7 +89,7 @@ def _train_recipe(chosen: "Recipe", out: Path | None, **options: Any) -> None:
         f"Validation {reached} after epoch {figures['epoch'] + 1}, "
         f"{figures['training_seconds']:.0f} s. Next: foveal evaluate {folder} --data …"
     )
-    print(folder)
+    show(folder)
 
 
 @app.command()
@@ -100,4 +100,5 @@ def recipes() -> None:
     """
     from foveal.training import recipe_names
 
-    print("\n".join(recipe_names()))
+    for name in recipe_names():
+        show(name)

@@ -11,6 +11,7 @@ from foveal.plotting.figures import draw_classes, draw_image, explanation_figure
 from foveal.plotting.maps import attention_grid, combined, draw_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
 from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
+from foveal.plotting.saving import save_explanation, save_figure
 from foveal.plotting.side_by_side import side_by_side
 
 __all__ = [
@@ -39,5 +40,7 @@ __all__ = [
     "rebuilding_grid",
     "relative",
     "sample_grid",
+    "save_explanation",
+    "save_figure",
     "side_by_side",
 ]

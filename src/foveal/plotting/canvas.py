@@ -1,8 +1,11 @@
 """What all figures share: colours, an empty figure, pixels and names as matplotlib takes them."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from foveal.escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +38,22 @@ def pixels(image: Tensor) -> Any:
 
 
 def short(name: str, length: int = 18) -> str:
-    """Return a name as matplotlib shows it as it is, cut to a length."""
-    plain = name.replace("$", r"\$")
+    """Return a name in one line, cut to a length, none of it taken for mathematics."""
+    return _literal(_cut(name, length))
+
+
+def wrapped(name: str, width: int, length: int = 60) -> str:
+    """Return a name in lines of at most `width` characters, and otherwise as `short` does."""
+    return _literal(fill(_cut(name, length), width))
+
+
+def _cut(name: str, length: int) -> str:
+    plain = printable(name[: length + 1])
     return plain if len(plain) <= length else plain[: length - 1] + "…"
+
+
+def _literal(text: str) -> str:
+    return text.replace("$", r"\$")  # two of them would begin and end mathematics
 
 
 def plain_axes(axes: "Axes") -> None:

@@ -14,17 +14,17 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Fig
     """Draw validation accuracy and loss over the epochs, a line a model."""
     figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
-    for number, (name, curve) in enumerate(curves.items()):
+    for number, curve in enumerate(curves.values()):
         epochs = [epoch + 1 for epoch in curve["epoch"]]
         line = ("-", "--", ":")[number // len(COLOURS) % 3]
         style = {"color": colour(number), "lw": 1.8, "ls": line, "marker": "o", "ms": 2.5}
-        left.plot(epochs, [100 * a for a in curve["val_accuracy"]], label=short(name, 40), **style)
-        right.plot(epochs, curve["val_loss"], label=name, **style)
+        left.plot(epochs, [100 * a for a in curve["val_accuracy"]], **style)
+        right.plot(epochs, curve["val_loss"], **style)
     for axes, label in ((left, "validation accuracy, %"), (right, "validation loss")):
         axes.set_xlabel("epoch", fontsize=9)
         axes.set_ylabel(label, fontsize=9)
         plain_axes(axes)
-    left.legend(fontsize=7, frameon=False)
+    left.legend(left.lines, [short(name, 40) for name in curves], fontsize=7, frameon=False)
     return figure
 
 
@@ -53,13 +53,13 @@ def frontier(
     for number, (name, taken, accuracy) in enumerate(points):  # a name looks alike in every plot
         place, shade = (unit * taken, 100 * accuracy), colour(number)
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
-        axes.plot(*place, marker, ms=7, color=shade, label=short(name, 40))
+        axes.plot(*place, marker, ms=7, color=shade)
         if not listed:
             axes.annotate(
                 short(name, 40), place, (7, -3), textcoords="offset points", fontsize=8, color=INK
             )
     if listed:
-        figure.legend(fontsize=8, frameon=False, loc="outside right upper")
+        _legend(figure, axes, [name for name, _, _ in points], 8)
     axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     most = max((point[1] for point in points), default=0)
@@ -76,6 +76,17 @@ def frontier(
     axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     plain_axes(axes)
     return figure
+
+
+def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], size: float) -> None:
+    """Name the lines in their order; as labels of lines, names with a leading _ would be hidden."""
+    figure.legend(
+        axes.lines,
+        [short(name, 40) for name in names],
+        fontsize=size,
+        frameon=False,
+        loc="outside right upper",
+    )
 
 
 def _round_numbers(axes: "Axes") -> None:
@@ -97,18 +108,15 @@ def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figur
     """
     figure = new_figure(7, 3.8)
     axes = figure.subplots()
-    for number, (name, path) in enumerate(points.items()):
+    for number, path in enumerate(points.values()):
         line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(path) > 1 else "none"
         marker = "o" if len(path) > 1 else "D"
         shares = [100 * share for share, _ in path]
         values = [100 * value for _, value in path]
-        label = short(name, 40)
-        axes.plot(
-            shares, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number), label=label
-        )
+        axes.plot(shares, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number))
     axes.set_xlabel("share of the image that is shown, %", fontsize=9)
     axes.set_ylabel("the judge's accuracy, %", fontsize=9)
     axes.set_xlim(left=0)
     plain_axes(axes)
-    figure.legend(fontsize=7, frameon=False, loc="outside right upper")
+    _legend(figure, axes, list(points), 7)
     return figure

@@ -156,7 +156,7 @@ def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
 def _draw_attribution(figure: Any, explanation: Any) -> None:
     place = figure.subplots()
     drawn = draw_image(place, explanation)
-    place.set_title(explanation.method, fontsize=9, color=INK)
+    place.set_title(short(explanation.method), fontsize=9, color=INK)
     label = TERMS if explanation.method == "contributions" else ATTRIBUTION
     _colour_bar(figure, drawn, place, label)
 
@@ -231,7 +231,7 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
             wanted = short(one.class_name(truth), 10)
             grid[index].set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
     if drawn is not None and _is_attribution(explanation):
-        label = f"{ATTRIBUTION} ({explanation.method}), each image on its own scale"
+        label = f"{ATTRIBUTION} ({short(explanation.method)}), each image on its own scale"
         _colour_bar(figure, drawn, grid, label).set_ticks([])
     elif drawn is not None:
         _colour_bar(figure, drawn, grid, LABEL)

@@ -1,12 +1,11 @@
 """The same images under several models and methods."""
 
 from collections.abc import Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, pixels, short
+from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, pixels, short, wrapped
 from foveal.plotting.figures import draw_image
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, (heading, _) in zip(grid[0, 1:], explanations, strict=True):
         place.annotate(
-            fill(heading, 14),
+            wrapped(heading, 14),
             (0.5, 1.22),
             xycoords="axes fraction",
             ha="center",

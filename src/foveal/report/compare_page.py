@@ -1,7 +1,6 @@
 """Write a comparison: one self-contained page, its tables as CSV, JSON and LaTeX, its plots."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from foveal.attribution import OWN, explain_by
 from foveal.comparison import Comparison, Contestant
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
+from foveal.files import json_text
 from foveal.metrics.looks import look_over
 from foveal.report import original
 from foveal.report.columns import EXPLANATIONS, MODELS, present
@@ -42,7 +42,7 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     write_text(out / "models.tex", latex_table(["model"], columns, models))
     write_text(out / "explanations.tex", latex_table(["model", "method"], measures, explanations))
     results = {"models": models, "explanations": list(comparison.explanations)}
-    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(out / "results.json", json_text(results, indent=2) + "\n")
     logits = {
         one.name: look_over(one.network, comparison.test.images).logits
         for one in comparison.contestants
@@ -190,5 +190,5 @@ def _original() -> dict[str, Any]:
 
 def _save(figure: "Figure", path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:])
+    plotting.save_figure(figure, buffer, path.suffix[1:])
     write_text(path, buffer.getvalue())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foveal import plotting
 from foveal.errors import UserError
+from foveal.escaping import printable
 from foveal.explanation import Explanation
 from foveal.report.columns import MODELS, Column, present
 
@@ -72,12 +73,19 @@ def write_report(
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this package filled with values, all of them escaped."""
+    """Return a template of this package filled with values, all of them escaped and printable."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("foveal", "report")
-    pages = Environment(loader=loader, autoescape=select_autoescape(default=True))
+    pages = Environment(
+        loader=loader, autoescape=select_autoescape(default=True), finalize=_shown_value
+    )
     return pages.get_template(template).render(**values)
+
+
+def _shown_value(value: Any) -> Any:
+    """Return what a template prints, names without control characters; Markup stays as it is."""
+    return printable(value, keep="\n") if type(value) is str else value
 
 
 def write_text(path: Path, content: str | bytes) -> None:
@@ -101,7 +109,7 @@ def write_text(path: Path, content: str | bytes) -> None:
 def inline(figure: Any) -> str:
     """Return a figure as a PNG in a data address."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    plotting.save_figure(figure, buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

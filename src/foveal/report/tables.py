@@ -5,31 +5,22 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foveal.escaping import csv_cell, tex
 from foveal.report.columns import Column
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-}
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV with all their figures, unrounded; what a row lacks is empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, names))
+    writer.writerows([_csv_value(row.get(name)) for name in names] for row in rows)
     return text.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def latex_table(
@@ -79,4 +70,4 @@ def markdown_table(
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+    return tex(text).replace("–", "--")

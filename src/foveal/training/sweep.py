@@ -164,7 +164,7 @@ def best_for_their_evidence(trials: Sequence[Trial]) -> list[Trial]:
 
 def _draw(trials: Sequence[Trial], path: Path) -> None:
     """Draw accuracy against evidence of all trials; those on the frontier are named and joined."""
-    from foveal.plotting import INK, frontier
+    from foveal.plotting import INK, frontier, save_figure
 
     best = best_for_their_evidence(trials)
     points: list[tuple[str, float, float]] = []
@@ -175,4 +175,4 @@ def _draw(trials: Sequence[Trial], path: Path) -> None:
     figure: Any = frontier(points, split="validation")
     line = [(100 * (t.evidence_fraction or 0), 100 * (t.val_accuracy or 0)) for t in best]
     figure.axes[0].step(*zip(*line, strict=True), where="post", color=INK, lw=1, zorder=0)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -1,0 +1,107 @@
+"""Figures as files: one figure, and the explanations of many images with their pictures."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from foveal.errors import UserError
+from foveal.file_names import file_key, safe_stem
+from foveal.files import json_text, read_json, whole_file, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ANSWERS = "explanations.json"  # beside the pictures
+
+
+def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> None:
+    """Write a figure; a file is written whole or not at all.
+
+    Args:
+        figure: to write.
+        file: a path or an open file.
+        kind: `png` or `svg`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if isinstance(file, Path):
+        with whole_file(file) as partial, partial.open("wb") as opened:
+            save_figure(figure, opened, kind)
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
+        figure.savefig(file, format=kind)
+
+
+def save_explanation(
+    explanation: Any, folder: Path, names: Sequence[str] | None = None
+) -> list[Path]:
+    """Write one PNG per image and `explanations.json`, which names them; return the pictures.
+
+    All pictures are drawn before any takes the place of another. Those that an earlier
+    `explanations.json` names are replaced or removed.
+
+    Args:
+        explanation: an `Explanation`.
+        folder: made if it is not there.
+        names: a file name without an ending for each image; its number if None.
+
+    Raises:
+        UserError: not one name per image, or names that are not file names or are the same.
+        OSError: the folder cannot be written.
+    """
+    numbers = (f"{number:04d}" for number in range(len(explanation)))
+    stems = list(numbers if names is None else names)
+    _check_names(stems, len(explanation))
+    pictures = [f"{stem}.png" for stem in stems]
+    answers = explanation.to_dicts()
+    told = [{"picture": name, **one} for name, one in zip(pictures, answers, strict=True)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
+        for index, name in enumerate(pictures):
+            save_figure(explanation.figure(index, title=stems[index]), Path(drawn) / name)
+        stale = _earlier(folder) - {file_key(name) for name in pictures}
+        # Without the file that names them, the pictures belong to no save.
+        (folder / ANSWERS).unlink(missing_ok=True)
+        for name in pictures:
+            os.replace(Path(drawn) / name, folder / name)
+    for path in folder.glob("*.png"):
+        if file_key(path.name) in stale:
+            path.unlink(missing_ok=True)
+    write_text(folder / ANSWERS, json_text(told, indent=2) + "\n")
+    return [folder / name for name in pictures]
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise UserError(f"Expected {count} names, one per image, but got {len(names)}.")
+    seen: dict[str, str] = {}
+    for name in names:
+        safe = safe_stem(str(name))
+        if safe != name:
+            raise UserError(
+                f"Expected names that every system takes for a file without a folder, such as "
+                f"{safe!r}, but got {name!r}."
+            )
+        if file_key(name) in seen:
+            raise UserError(
+                f"Expected a name of its own for each image, but {seen[file_key(name)]!r} and "
+                f"{name!r} would be one file."
+            )
+        seen[file_key(name)] = name
+
+
+def _earlier(folder: Path) -> set[str]:
+    """Return the keys of the pictures that an earlier save into this folder has named."""
+    try:
+        answers = read_json(folder / ANSWERS)
+    except UserError:  # there was none, or none of ours
+        return set()
+    found = answers if isinstance(answers, list) else []
+    return {
+        file_key(str(one["picture"])) for one in found if isinstance(one, dict) and "picture" in one
+    }
