@@ -27,7 +27,7 @@ from foveal import zoo
 from foveal.attribution import METHODS, OWN, explain_by
 from foveal.memory import keep_freed_memory
 from foveal.models import AttentionNet, FocusModel, ImageModel
-from foveal.models.attention import CONTRIBUTIONS
+from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training.run import write_json
 
 MODELS = ("mnist-focus", "mnist-attention", "cifar10-focus", "cifar10-attention", "cifar10-cnn")

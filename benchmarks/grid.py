@@ -24,7 +24,7 @@ from foveal.data import Mosaics, load_images, mosaics
 from foveal.explanation import Explanation
 from foveal.metrics import energy_inside, pointing_game
 from foveal.models import MODELS, AttentionModel, AttentionNet
-from foveal.models.attention import CONTRIBUTIONS
+from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import load_recipe
 from foveal.training.run import write_json
 

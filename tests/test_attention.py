@@ -8,7 +8,8 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.models.attention import Attention, AttentionNet, spread, weigh
+from foveal.models.attention import Attention, AttentionNet, weigh
+from foveal.models.contributions import spread
 
 CASES = [(c, n) for c in ("pc", "dp") for n in ("softmax", "sigmoid")]
 

@@ -266,7 +266,7 @@ def test_one_door_leads_to_every_explanation() -> None:
     assert torch.allclose(
         explain_by(model, images, "grad-cam").maps, attribute(model, images, "grad-cam").maps
     )
-    with pytest.raises(UserError, match="attention nets"):
+    with pytest.raises(UserError, match="sums over locations"):
         explain_by(FAMILIES["cnn"], images, "contributions")
     with pytest.raises(UserError, match="Did you mean 'contributions'"):
         explain_by(model, images, "contribution")

@@ -35,7 +35,7 @@ from foveal.metrics import (
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
 from foveal.models import AttentionModel, AttentionNet, FocusModel, ImageClassifier
-from foveal.models.attention import CONTRIBUTIONS
+from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training.run import write_json
 
 CHUNK = 100  # images explained at a time; bounds the memory

@@ -18,14 +18,13 @@ from foveal.escaping import as_unicode
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
-    AttentionNet,
     FocusModel,
     ImageClassifier,
     ImageModel,
     Inputs,
     LargeFocusModel,
 )
-from foveal.models.attention import CONTRIBUTIONS
+from foveal.models.contributions import CONTRIBUTIONS, Additive
 
 
 class Served:
@@ -91,7 +90,7 @@ class Served:
         """The explanations that it can be asked for, its own first."""
         if not issubclass(self.kind, ImageClassifier):
             return [OWN]
-        own = [CONTRIBUTIONS] if issubclass(self.kind, AttentionNet) else []
+        own = [CONTRIBUTIONS] if issubclass(self.kind, Additive) else []
         return [OWN, *own, *METHODS]
 
     @property

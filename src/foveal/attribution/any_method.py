@@ -6,7 +6,7 @@ from foveal.attribution.methods import METHODS
 from foveal.attribution.post_hoc import attribute
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
-from foveal.models.attention import CONTRIBUTIONS, AttentionNet
+from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.models.image_model import ImageModel
 
 OWN = "model"  # the method of an explanation that is the model's own
@@ -21,7 +21,7 @@ def explain_by(
     Args:
         model: of Foveal.
         images: (B, C, H, W), floats in [0, 1].
-        method: `model` for its own, `contributions` of an attention net, or a name of `METHODS`.
+        method: `model` for its own, `contributions` where it can give them, or a name of `METHODS`.
         targets: (B,) classes that are asked about, by all but `model`; the answers if not given.
 
     Raises:
@@ -31,10 +31,10 @@ def explain_by(
     if method == OWN:
         return model.explain(images)
     if method == CONTRIBUTIONS:
-        if not isinstance(model, AttentionNet):
+        if not isinstance(model, Additive):
             raise UserError(
-                f"{CONTRIBUTIONS} are for attention nets ('attention'), whose answer is a sum over "
-                f"places; this model is of another kind, {model.name!r}."
+                f"{CONTRIBUTIONS} are for models whose logits are sums over locations ('attention' "
+                f"and 'plain'); this model is of another kind, {model.name!r}."
             )
         return model.contributions(images, targets)
     if method not in METHODS:

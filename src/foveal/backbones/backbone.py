@@ -1,6 +1,7 @@
-"""What every backbone is: images -> feature maps and one vector for all of the image."""
+"""The interface of backbones: images -> feature maps and a global vector."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,12 +15,17 @@ class Backbone(nn.Module, ABC):
     Attributes:
         in_channels: channels C of the images.
         widths: channels of the local features, one number a depth, from shallow to deep.
-        width: numbers in the global vector.
+        width: dimension of the global vector.
+        strides: pixels of the image per location of each depth's features, where the image is
+            padded to a multiple of them; None where the features lie evenly over the image.
+        averages: whether the global vector is the mean of the deepest features.
     """
 
     in_channels: int
     widths: list[int]
     width: int
+    strides: Sequence[int | None]
+    averages: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -47,6 +47,8 @@ class EfficientNetLite(Backbone):
         UserError: another stride, unknown weights, or weights that do not fit the channels.
     """
 
+    averages = True
+
     def __init__(self, in_channels: int = 3, weights: str = "", stride: int = STRIDE):
         super().__init__()
         if weights and weights not in WEIGHTS:
@@ -71,6 +73,7 @@ class EfficientNetLite(Backbone):
         self.top = ConvNorm(channels, TOP, 1)
         self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP]
         self.width = TOP
+        self.strides = (2, 4, 8, 16, stride)
         self.load_state_dict(self.shipped(), strict=False)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

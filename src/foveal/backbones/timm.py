@@ -23,6 +23,8 @@ class TimmBackbone(Backbone):
             its weights.
     """
 
+    averages = True
+
     def __init__(self, model: str = "resnet18", in_channels: int = 3, pretrained: bool = False):
         super().__init__()
         try:
@@ -43,6 +45,7 @@ class TimmBackbone(Backbone):
         self.in_channels = in_channels
         self.widths = list(features.feature_info.channels())
         self.width = self.widths[-1]
+        self.strides = [None] * len(self.widths)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the model's feature maps and the mean (B, width) of the last."""

@@ -57,6 +57,7 @@ class VGGBackbone(Backbone):
         self.tap, self.hidden, self.whiten, self.activation = tap, hidden, whiten, activation
         self.widths = [stage[-1] for stage in stages]
         self.width = hidden or self.widths[-1]
+        self.strides = [None] * len(self.widths)
         if whiten < 0 or hidden < 0:
             raise UserError(f"Expected whiten and hidden from 0, but got {whiten} and {hidden}.")
         channels = in_channels

@@ -4,20 +4,18 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.models.attention_model import AttentionModel
+from foveal.models.contributions import Terms, contribute
 from foveal.models.image_model import Inputs
-from foveal.models.modes import evaluation_mode
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
 JOINS = ("concat", "independent")
-CONTRIBUTIONS = "contributions"  # method of the explanation that says what places add to a logit
 
 
 class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_backbone)}):
@@ -151,56 +149,13 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         Raises:
             ValueError: the images are not of the model's shape or type, or not one target each.
         """
-        self.check(images)
-        if targets is not None and targets.shape != (len(images),):
-            raise ValueError(f"Expected targets ({len(images)},), but got {tuple(targets.shape)}.")
-        numbers = torch.arange(len(images)).split(batch_size)
-        asked = [None if targets is None else targets[part] for part in numbers]
-        with evaluation_mode(self):
-            parts = [
-                self._contribute(images[part], target)
-                for part, target in zip(numbers, asked, strict=True)
-            ]
-        logits, maps = (torch.cat(found) for found in zip(*parts, strict=True))
-        return Explanation(
-            images=images.cpu(),
-            logits=logits,
-            maps=maps,
-            classes=tuple(self.inputs.classes),
-            method=CONTRIBUTIONS,
-        )
+        return contribute(self, images, targets, batch_size)
 
-    def _contribute(self, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
-        with torch.no_grad():
-            local, maps = self.attend((images.to(self.mean.device) - self.mean) / self.std)
-        with torch.enable_grad():
-            local = [seen.detach().requires_grad_() for seen in local]
-            logits = self.decide(local, maps)
-            chosen = logits.argmax(dim=1) if targets is None else targets.to(logits.device)
-            gradients = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), local)
-        size = (images.shape[-2], images.shape[-1])
-        terms = [
-            spread((gradient * seen.detach()).sum(dim=1, keepdim=True), size)
-            for gradient, seen in zip(gradients, local, strict=True)
-        ]
-        return logits.detach().cpu(), torch.stack(terms).sum(dim=0).cpu()
-
-
-def spread(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return values of places (B, 1, h, w) divided over their pixels (B, 1, H, W), sums kept.
-
-    Args:
-        values: of places, none finer than a pixel.
-        size: height and width in pixels.
-    """
-    shares = []
-    for places_along, pixels_along in zip(values.shape[-2:], size, strict=True):
-        line = torch.arange(places_along, dtype=values.dtype, device=values.device)
-        owner = F.interpolate(line[None, None], pixels_along, mode="nearest-exact")[0, 0].long()
-        shares.append(owner.bincount(minlength=places_along).clamp_min(1))
-    even = values / (shares[0][:, None] * shares[1])
-    return F.interpolate(even, size, mode="nearest-exact")
+    def terms(self, images: Tensor) -> Terms:
+        """Return local features of normalised images, and what sums them up to logits."""
+        local, maps = self.attend(images)
+        strides = [self.backbone.strides[depth - 1] for depth in self.depths]
+        return Terms(local, strides, lambda seen: self.decide(seen, maps))
 
 
 class Attention(nn.Module):

@@ -1,10 +1,14 @@
 """The baseline: a backbone and a linear layer."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone, backbone_settings, build_backbone
-from foveal.explanation import Look
+from foveal.errors import UserError
+from foveal.explanation import Explanation, Look
 from foveal.models.classifier import ImageClassifier
+from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import Inputs
 
 
@@ -39,3 +43,38 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         """Classify normalised images (B, C, H, W) from all of their pixels."""
         _, whole = self.backbone(images)  # (B, width)
         return Look(self.head(whole) * self.logit_scale)
+
+    def contributions(
+        self, images: Tensor, targets: Tensor | None = None, batch_size: int = 256
+    ) -> Explanation:
+        """Return what each location adds to a logit: class activation maps, without their scale.
+
+        The logit is the mean over locations of a linear function of their features, so these are
+        its terms (Zhou et al. 2016, arXiv:1512.04150); they sum to it, less the bias. For such a
+        net Grad-CAM at the last layer is the same map, but for its positive part alone and a
+        constant factor.
+
+        Args:
+            images: (B, C, H, W), B of any size, floats in [0, 1].
+            targets: (B,) indices of the classes explained; the predictions if not given.
+            batch_size: images in one forward pass; bounds the memory.
+
+        Raises:
+            UserError: the backbone's global vector is not the mean of its deepest features.
+            ValueError: the images are not of the model's shape or type, or not one target each.
+        """
+        if not self.backbone.averages:
+            raise UserError(
+                f"{CONTRIBUTIONS} need a backbone that averages its features, such as "
+                "efficientnet-lite0 or timm's; this one takes their maxima."
+            )
+        return contribute(self, images, targets, batch_size)
+
+    def terms(self, images: Tensor) -> Terms:
+        """Return the deepest features of normalised images, and what sums them up to logits."""
+        local, _ = self.backbone(images)
+
+        def decide(seen: Sequence[Tensor]) -> Tensor:
+            return self.head(seen[0].mean(dim=(-2, -1))) * self.logit_scale
+
+        return Terms(local[-1:], self.backbone.strides[-1:], decide)

@@ -1,0 +1,129 @@
+"""Exact contributions: the terms of a logit that is a sum over locations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.explanation import Explanation
+from foveal.models.classifier import ImageClassifier
+from foveal.models.modes import evaluation_mode
+
+CONTRIBUTIONS = "contributions"  # method of such an explanation
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Features of one or more depths, and the sum over their locations.
+
+    Attributes:
+        local: features (B, C_d, h_d, w_d) of each depth.
+        strides: pixels of the image per location of each depth, or None where the features lie
+            evenly over the image.
+        decide: local features -> logits (B, classes); linear in them but for a constant.
+    """
+
+    local: list[Tensor]
+    strides: Sequence[int | None]
+    decide: Callable[[Sequence[Tensor]], Tensor]
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A classifier whose logits are sums over locations, which it can give one by one."""
+
+    def contributions(
+        self, images: Tensor, targets: Tensor | None = None, batch_size: int = 256
+    ) -> Explanation:
+        """Return what each location adds to a logit, as `contribute` does."""
+
+    def terms(self, images: Tensor) -> Terms:
+        """Return features of normalised images (B, C, H, W), and what sums them up."""
+
+
+def contribute(
+    model: ImageClassifier, images: Tensor, targets: Tensor | None, batch_size: int
+) -> Explanation:
+    """Return what each location adds to a logit, divided evenly over the pixels of the location.
+
+    Args:
+        model: an `Additive` one.
+        images: (B, C, H, W), B of any size, floats in [0, 1].
+        targets: (B,) indices of the classes explained; the predictions if not given.
+        batch_size: images in one forward pass; bounds the memory.
+
+    Returns:
+        An explanation with signed maps (B, 1, H, W), in one forward pass.
+
+    Raises:
+        ValueError: the images are not of the model's shape or type, or not one target each.
+    """
+    model.check(images)
+    if targets is not None and targets.shape != (len(images),):
+        raise ValueError(f"Expected targets ({len(images)},), but got {tuple(targets.shape)}.")
+    indices = torch.arange(len(images)).split(batch_size)
+    with evaluation_mode(model):
+        parts = [
+            _contribute(model, images[part], None if targets is None else targets[part])
+            for part in indices
+        ]
+    logits, maps = (torch.cat(found) for found in zip(*parts, strict=True))
+    return Explanation(
+        images=images.cpu(),
+        logits=logits,
+        maps=maps,
+        classes=tuple(model.inputs.classes),
+        method=CONTRIBUTIONS,
+    )
+
+
+def _contribute(
+    model: ImageClassifier, images: Tensor, targets: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
+    assert isinstance(model, Additive)
+    with torch.no_grad():
+        terms = model.terms((images.to(model.mean.device) - model.mean) / model.std)
+    with torch.enable_grad():
+        local = [seen.detach().requires_grad_() for seen in terms.local]
+        logits = terms.decide(local)
+        chosen = logits.argmax(dim=1) if targets is None else targets.to(logits.device)
+        gradients = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), local)
+    size = (images.shape[-2], images.shape[-1])
+    maps = [
+        spread((gradient * seen.detach()).sum(dim=1, keepdim=True), size, stride)
+        for gradient, seen, stride in zip(gradients, local, terms.strides, strict=True)
+    ]
+    return logits.detach().cpu(), torch.stack(maps).sum(dim=0).cpu()
+
+
+def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:
+    """Return values of locations (B, 1, h, w) divided over their pixels (B, 1, H, W), sums kept.
+
+    Args:
+        values: of locations, none finer than a pixel.
+        size: height and width in pixels.
+        stride: pixels per location, of which the last may lie partly outside of the image; None
+            where they lie evenly over it.
+    """
+    rows, columns = (
+        owners(pixels, locations, stride).to(values.device)
+        for pixels, locations in zip(size, values.shape[-2:], strict=True)
+    )
+    height, width = (
+        owner.bincount(minlength=locations).clamp_min(1)
+        for owner, locations in zip((rows, columns), values.shape[-2:], strict=True)
+    )
+    each = values / (height[:, None] * width)
+    return each[..., rows[:, None], columns]
+
+
+def owners(pixels: int, locations: int, stride: int | None) -> Tensor:
+    """Return for each pixel along a side (pixels,) the index of the location that it belongs to."""
+    if stride is not None:
+        return (torch.arange(pixels) // stride).clamp_max(locations - 1)
+    line = torch.arange(locations, dtype=torch.float64)
+    return F.interpolate(line[None, None], pixels, mode="nearest-exact")[0, 0].long()
