@@ -8,6 +8,7 @@ after, on a machine that does nothing else.
 
     python benchmarks/serve.py --out docs/serve.json
     python benchmarks/serve.py --seconds 5 --no-browser
+    python benchmarks/serve.py --hostile    # response time and memory under attack instead
 """
 
 import argparse
@@ -44,8 +45,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runtime", default="torch", help="torch or onnx")
     parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--hostile", action="store_true", help="attack with JSON of 10 MB")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    figures = under_attack(options.runtime) if options.hostile else under_load(options)
+    print(json.dumps(figures, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def under_attack(runtime: str) -> dict:
+    """Return what an attack does to a server that has answered once."""
+    from serve_hostile import attack
+
+    with server(runtime) as (port, pid):
+        asyncio.run(press(zoo.load(MODEL), port, pid, 1, 1))
+        return attack(port, lambda: resident_mb(pid))
+
+
+def under_load(options: argparse.Namespace) -> dict:
+    """Return what clients get, and what they get above what the server takes."""
     torch.set_num_threads(1)
     network = zoo.load(MODEL)
     before = bare(network)
@@ -54,7 +73,7 @@ def main() -> None:
         overload = asyncio.run(press(network, port, pid, 400, min(5, options.seconds)))
         page = None if options.no_browser else stroke_to_picture(port)
     after = bare(network)
-    figures = {
+    return {
         "model": MODEL,
         "runtime": options.runtime,
         "load": {**load, "bare_model_per_s": compared(load, before, after)},
@@ -63,9 +82,6 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
         "torch": torch.__version__,
     }
-    print(json.dumps(figures, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def compared(load: dict, before: dict, after: dict) -> dict:
@@ -228,12 +244,17 @@ async def press(network, port: int, pid: int, clients: int, seconds: float) -> d
 
 
 async def watch(pid: int, memory: list[float], every: float = 5.0) -> None:
-    """Note the resident memory of the server and its decoders, in MB."""
+    """Note the resident memory of the server and its decoders every few seconds, in MB."""
     while True:
         await asyncio.sleep(every)
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in [pid, *children])
-        memory.append(round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
+        memory.append(resident_mb(pid))
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a server and its decoders."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in [pid, *children])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def stroke_to_picture(port: int) -> dict:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -21,7 +22,7 @@ from foveal.app.question import Question, from_form, from_json
 from foveal.app.refusal import Refused, refuse
 from foveal.app.samples import samples
 from foveal.app.served import Models
-from foveal.app.upload import Bodies, read_form
+from foveal.app.upload import Budget, Room, read_form, receive_body
 from foveal.files import json_text
 
 TYPES = {
@@ -30,12 +31,13 @@ TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+INLINE_BYTES = 65_536  # a body as small as that is read faster than a thread is woken
 # Nothing is measured or reported, whatever the environment asks for.
 SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 
 class Studio:
-    """What answers: the models, the decoders before them, and a lane for quick and for slow.
+    """What answers: the models, a reader and decoders before them, a lane for quick and for slow.
 
     Args:
         models: that are served.
@@ -45,8 +47,10 @@ class Studio:
     def __init__(self, models: Models, limits: Limits):
         self.models = models
         self.limits = limits
-        self.bodies = Bodies(limits)
+        self.uploads = Budget(limits.held_bytes, "uploads")
+        self.decoded = Budget(limits.decoded_bytes, "images")
         self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
+        self.reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-read")
         self.quick = Lane(answer, limits.waiting)
         self.slow = Lane(answer, limits.slow_waiting)
 
@@ -56,14 +60,22 @@ class Studio:
         Raises:
             Refused: the request cannot be answered.
         """
-        with self.bodies.room() as room:
-            question = _question(request, await room.receive(request), self.limits)
-            answers = await self._answers(question)
+        with self.uploads.room() as uploaded, self.decoded.room() as decoded:
+            question = await self._read(request, await receive_body(request, self.limits, uploaded))
+            answers = await self._answers(question, decoded)
         names = [name for name, _ in question.files]
         told = [{"path": name, **one} for name, one in zip(names, answers, strict=True)]
         return {"model": question.asked.model, "images": told}
 
-    async def _answers(self, question: Question) -> list[Answer]:
+    async def _read(self, request: Request, body: bytes) -> Question:
+        """Return the question of a body; a large one is read by a thread, as others wait here."""
+        content_type = request.headers.get("content-type", "")
+        if len(body) <= INLINE_BYTES:
+            return _question(content_type, body, self.limits)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.reader, _question, content_type, body, self.limits)
+
+    async def _answers(self, question: Question, room: Room) -> list[Answer]:
         served, asked = self.models[question.asked.model], question.asked
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
@@ -77,6 +89,7 @@ class Studio:
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
+            room.take(image.nbytes)
             tasks.append(Task(served, image, asked))
         lane = self.slow if tasks[0].slow else self.quick
         return await lane.ask(tasks)
@@ -87,12 +100,12 @@ class Studio:
         await self.decoders.start()
         yield
         await self.decoders.stop()
+        self.reader.shutdown(wait=False, cancel_futures=True)
         self.quick.stop()
         self.slow.stop()
 
 
-def _question(request: Request, body: bytes, limits: Limits) -> Question:
-    content_type = request.headers.get("content-type", "")
+def _question(content_type: str, body: bytes, limits: Limits) -> Question:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return from_form(read_form(body, content_type), limits)

@@ -12,6 +12,7 @@ class Limits:
     Attributes:
         body_bytes: of one request's body.
         held_bytes: of all bodies that are being received or worked on.
+        decoded_bytes: of all decoded images that wait for a model.
         pixels: of one image, told by its header before it is decoded.
         images: in one request.
         waiting: requests that wait for a model; more are refused with 429.
@@ -29,7 +30,8 @@ class Limits:
     """
 
     body_bytes: int = 10 * MEGABYTE
-    held_bytes: int = 256 * MEGABYTE
+    held_bytes: int = 128 * MEGABYTE
+    decoded_bytes: int = 256 * MEGABYTE
     pixels: int = 25_000_000
     images: int = 16
     waiting: int = 128

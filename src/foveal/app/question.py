@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from foveal.app.limits import Limits
 from foveal.app.refusal import Refused
 from foveal.app.upload import Form
+from foveal.errors import UserError
+from foveal.files import parse_json
+
+MAX_VALUES = 10_000  # of a JSON text, keys included
+_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these stands before each value but the first
 
 Show = Literal["maps", "pictures", "evidence"]
 Place = tuple[float, float]
@@ -90,7 +94,9 @@ def from_form(form: Form, limits: Limits) -> Question:
     for name in ("keypoints", "scales"):
         if name in values:
             values[name] = _json(values[name].encode(), name)
-    return _question(_checked(Asked, values), form.files, limits)
+    asked = _checked(Asked, values)
+    _check_count(len(form.files), limits)
+    return Question(asked, form.files)
 
 
 def from_json(body: bytes, limits: Limits) -> Question:
@@ -101,24 +107,28 @@ def from_json(body: bytes, limits: Limits) -> Question:
     """
     asked = _checked(AskedInJson, _json(body, "the body"))
     given = [*([asked.image] if asked.image is not None else []), *(asked.images or [])]
+    _check_count(len(given), limits)
     names = [f"image {number}" for number in range(1, len(given) + 1)]
     files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
-    return _question(asked, files, limits)
+    # Not kept as text too, for as long as the request waits.
+    return Question(asked.model_copy(update={"image": None, "images": None}), files)
 
 
-def _question(asked: Asked, files: list[tuple[str, bytes]], limits: Limits) -> Question:
-    if not files:
+def _check_count(images: int, limits: Limits) -> None:
+    if not images:
         raise Refused(422, "There is no image: send it as a file named `image`.")
-    if len(files) > limits.images:
-        raise Refused(413, f"Expected at most {limits.images} images, but got {len(files)}.")
-    return Question(asked, files)
+    if images > limits.images:
+        raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
 
 
 def _json(text: bytes, what: str) -> Any:
+    # Counted before they are parsed: millions of them take gigabytes and many seconds.
+    if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
+        raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {what}.")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused(422, f"Expected {what} as JSON, but it is none.") from None
+        return parse_json(text)
+    except UserError as error:
+        raise Refused(422, f"Expected {what} as JSON, but it is {error}.") from None
 
 
 def _bytes(text: str, name: str) -> bytes:
@@ -135,5 +145,5 @@ def _checked(kind: type[Checked], values: Any) -> Checked:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the body"
-        raise Refused(422, f"{place}: {first['msg']}.") from None
+        field = ".".join(str(part)[:40] for part in first["loc"]) or "the body"
+        raise Refused(422, f"{field}: {first['msg']}.") from None

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Receive, Send
 
+from foveal.escaping import printable
+
+DETAIL_LENGTH = 1000  # names of clients and keys of their JSON may be megabytes long
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64_000_000
 
@@ -15,14 +18,15 @@ class Refused(Exception):
 
     Args:
         status: of HTTP, from 400.
-        detail: one sentence for whoever asked.
+        detail: one sentence for whoever asked; made one line, and cut where it is too long.
         headers: that go with it.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None):
-        super().__init__(detail)
+        shown = printable(detail[:DETAIL_LENGTH]) + "…" * (len(detail) > DETAIL_LENGTH)
+        super().__init__(shown)
         self.status = status
-        self.detail = detail
+        self.detail = shown
         self.headers = dict(headers or {})
 
 

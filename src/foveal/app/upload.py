@@ -14,6 +14,7 @@ from foveal.app.refusal import Refused, busy
 
 PARTS = 64  # of a form
 VALUE_BYTES = 65_536  # of one that is no file
+LENGTH_DIGITS = 18  # of a Content-Length
 NAME_LENGTH = 200  # of a file's name that is given back
 
 
@@ -30,70 +31,82 @@ class Form:
     files: list[tuple[str, bytes]] = field(default_factory=list)
 
 
-class Bodies:
-    """Receives bodies, and knows how many bytes all that are held have together.
+class Budget:
+    """Bytes that all requests together may hold.
 
     Args:
-        limits: on one body and on all.
+        limit: the maximum.
+        what: that is held, for the refusal of a request that finds no room.
     """
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    def __init__(self, limit: int, what: str):
+        self.limit = limit
+        self.what = what
         self.held = 0
 
     @contextmanager
-    def room(self) -> Iterator["_Room"]:
-        """Give room for one body, until the request is answered."""
-        room = _Room(self)
+    def room(self) -> Iterator["Room"]:
+        """Give room to one request, until it is answered."""
+        room = Room(self)
         try:
             yield room
         finally:
-            room.leave()
+            self.held -= room.taken
 
 
-class _Room:
-    def __init__(self, bodies: Bodies):
-        self.bodies = bodies
+class Room:
+    """What one request holds of a budget.
+
+    Args:
+        budget: of all requests.
+    """
+
+    def __init__(self, budget: Budget):
+        self.budget = budget
         self.taken = 0
 
-    def leave(self) -> None:
-        self.bodies.held -= self.taken
-        self.taken = 0
-
-    async def receive(self, request: Request) -> bytes:
-        """Return the body of a request.
+    def take(self, count: int) -> None:
+        """Take room for more bytes.
 
         Raises:
-            Refused: too large, too slow, cut off, or no room is left.
+            Refused: no room is left.
         """
-        limits = self.bodies.limits
-        told = request.headers.get("content-length", "0")
-        if not told.isdecimal() or int(told) > limits.body_bytes:
-            raise _too_large(limits)
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                return await self._chunks(request)
-        except TimeoutError:
-            seconds = f"{limits.body_seconds:g}"
-            raise Refused(408, f"The body did not arrive within {seconds} s.") from None
+        self.taken += count
+        self.budget.held += count
+        if self.budget.held > self.budget.limit:
+            raise busy(f"The server holds as many {self.budget.what} as it takes.")
 
-    async def _chunks(self, request: Request) -> bytes:
-        limits = self.bodies.limits
-        parts = []
-        while True:
-            message = await request.receive()
-            if message["type"] != "http.request":
-                raise Refused(400, "The client left before its body was whole.")
-            chunk = message.get("body", b"")
-            self.taken += len(chunk)
-            self.bodies.held += len(chunk)
-            if self.taken > limits.body_bytes:
-                raise _too_large(limits)
-            if self.bodies.held > limits.held_bytes:
-                raise busy("The server holds as many uploads as it takes.")
-            parts.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+
+async def receive_body(request: Request, limits: Limits, room: Room) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        Refused: too large, too slow, cut off, or no room is left.
+    """
+    length = request.headers.get("content-length", "0")
+    if len(length) > LENGTH_DIGITS or not length.isdecimal() or int(length) > limits.body_bytes:
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            return await _chunks(request, limits, room)
+    except TimeoutError:
+        seconds = f"{limits.body_seconds:g}"
+        raise Refused(408, f"The body did not arrive within {seconds} s.") from None
+
+
+async def _chunks(request: Request, limits: Limits, room: Room) -> bytes:
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "The client left before its body was whole.")
+        chunk = message.get("body", b"")
+        room.take(len(chunk))
+        if room.taken > limits.body_bytes:
+            raise _too_large(limits)
+        parts.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def _too_large(limits: Limits) -> Refused:
