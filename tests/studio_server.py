@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import re
+import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +45,7 @@ class Address(NamedTuple):
         self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
     ) -> Reply:
         """Send one request as it is; the path is not cleaned up."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
@@ -53,6 +55,24 @@ class Address(NamedTuple):
 
     def get(self, path: str, headers: dict | None = None) -> Reply:
         return self.ask("GET", path, headers=headers)
+
+    def raw(self, data: str | bytes, wait: float = 300) -> list[int]:
+        """Send bytes, and return the statuses of all answers until the connection is closed.
+
+        Args:
+            data: one request or several, the last with `connection: close`, unless the server
+                closes by itself.
+            wait: seconds without a byte from the server, after which it hangs.
+        """
+        whole = data.encode("latin-1") if isinstance(data, str) else data
+        received = bytearray()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as stream:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                stream.sendall(whole)
+            with suppress(ConnectionResetError):
+                while part := stream.recv(65_536):
+                    received += part
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
     def explain(
         self, *files: bytes, name: str = "digit.png", headers: dict | None = None, **fields: Any
@@ -74,6 +94,14 @@ def form(fields: dict[str, Any], files: Sequence[tuple[str, bytes]]) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until a condition holds; the bound is for a server that hangs, not for a slow one."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds:g} s"
+        time.sleep(0.02)
+
+
 @contextmanager
 def running(
     *models: str, limits: Limits = Limits(), credentials: Credentials | None = None
@@ -84,15 +112,13 @@ def running(
     server = uvicorn.Server(configured(app, limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: server.started or not thread.is_alive())
     assert server.started
     try:
         yield Address(listening.getsockname()[1])
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()
 
 

@@ -242,6 +242,14 @@ def test_the_api_describes_itself_without_anything_from_elsewhere(server):
     assert len(server.get("/v1/samples").json["samples"]) == 20
 
 
+def test_head_is_answered_as_get_is_without_a_body(server):
+    for path in ("/", "/healthz", "/v1/models", "/static/main.js", "/nowhere", "/v1/explain"):
+        got, head = server.get(path), server.ask("HEAD", path)
+        assert head.body == b""
+        assert (head.status, head.headers.keys()) == (got.status, got.headers.keys())
+        assert head.headers["content-length"] == str(len(got.body))
+
+
 def test_every_answer_keeps_the_browser_from_harm(server):
     for path in ("/", "/v1/models", "/nowhere"):
         headers = server.get(path).headers

@@ -7,19 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 
 import pytest
 from PIL import Image
 
-from foveal.app import answering
+from foveal.app import answering, api
 from foveal.app.auth import Credentials
 from foveal.app.limits import Limits
 from foveal.app.served import Models
 from foveal.cli import main
 from foveal.errors import UserError
-from studio_server import digits, encoded, running
+from studio_server import digits, encoded, eventually, running
 
 
 @pytest.fixture(scope="module")
@@ -27,72 +27,88 @@ def good(tmp_path_factory):
     return encoded(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
 
 
+class Gate:
+    """A gate in front of a function: who calls it waits until the gate is opened."""
+
+    def __init__(self, function):
+        self.function = function
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments):
+        self.reached.set()
+        assert self.opened.wait(300)
+        return self.function(*arguments)
+
+    def wait_until_reached(self):
+        assert self.reached.wait(300)
+
+
 @pytest.fixture
-def held(monkeypatch):
-    """Hold the model's answers until the event is set."""
-    event, real = threading.Event(), answering.answer
-
-    def wait(tasks):
-        event.wait(30)
-        return real(tasks)
-
-    monkeypatch.setattr("foveal.app.api.answer", wait)
-    yield event
-    event.set()
+def model(monkeypatch):
+    """Hold the model's answers until the gate is opened."""
+    gate = Gate(answering.answer)
+    monkeypatch.setattr("foveal.app.api.answer", gate)
+    yield gate
+    gate.opened.set()
 
 
-def test_overload_is_refused_with_429_at_once_and_who_waits_is_answered(good, held):
-    limits = Limits(waiting=4)
-    with running(limits=limits) as server, ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(server.explain, good) for _ in range(20)]
-        deadline = time.monotonic() + 30
-        while sum(one.done() for one in asked) < 15 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        refused = [one for one in asked if one.done()]  # while the model is held
-        held.set()
-        replies = [one.result(60) for one in asked]
-        statuses = [reply.status for reply in replies]
-        assert statuses.count(429) == len(refused)
-        assert set(statuses) == {200, 429}
-        assert 4 <= statuses.count(200) <= 5  # one was being answered
-        busy = next(reply for reply in replies if reply.status == 429)
-        assert busy.headers["retry-after"] == "1"
-        assert "wait already" in busy.json["detail"]
+def test_overload_is_refused_with_429_at_once_and_who_waits_is_answered(good, model):
+    with running(limits=Limits(waiting=4)) as server, ThreadPoolExecutor(20) as pool:
+        first = pool.submit(server.explain, good)
+        model.wait_until_reached()
+        others = [pool.submit(server.explain, good) for _ in range(19)]
+        refused = [one.result() for one in islice(as_completed(others, timeout=300), 15)]
+        assert [reply.status for reply in refused] == [429] * 15  # while the model is held
+        assert refused[0].headers["retry-after"] == "1"
+        assert "wait already" in refused[0].json["detail"]
+        model.opened.set()
+        statuses = [one.result().status for one in others]
+        assert first.result().status == 200
+        assert statuses.count(200) == 4
+        assert statuses.count(429) == 15
 
 
-def test_requests_above_the_number_are_refused_and_health_is_told(good, held):
-    with running(limits=Limits(requests=2)) as server, ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(server.explain, good) for _ in range(2)]
-        deadline = time.monotonic() + 20
-        while (reply := server.get("/healthz")).status == 200 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert reply.status == 429
-        held.set()
-        assert [one.result(60).status for one in asked] == [200, 200]
-        assert server.get("/healthz").status == 200
+def test_requests_above_the_number_are_refused_and_health_is_told(good, model):
+    with running(limits=Limits(requests=1)) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.explain, good)
+        model.wait_until_reached()
+        assert server.get("/healthz").status == 429
+        model.opened.set()
+        assert first.result().status == 200
+        eventually(lambda: server.get("/healthz").status == 200)
 
 
-def test_a_request_that_takes_too_long_is_given_up(good, held):
+def test_a_request_that_takes_too_long_is_given_up(good, model):
     with running(limits=Limits(request_seconds=0.5)) as server:
         reply = server.explain(good)
         assert reply.status == 429
         assert "longer than 0.5 s" in reply.json["detail"]
-        held.set()
-        deadline = time.monotonic() + 20
-        while (reply := server.explain(good)).status != 200 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert reply.status == 200
+        model.opened.set()
+        eventually(lambda: server.explain(good).status == 200)
+
+
+def test_a_large_body_is_read_while_others_are_answered(good, monkeypatch):
+    reader = Gate(api._question)
+    monkeypatch.setattr(api, "_question", reader)
+    with running() as server, ThreadPoolExecutor(1) as pool:
+        large = pool.submit(server.explain, good + bytes(api.INLINE_BYTES))
+        reader.wait_until_reached()
+        assert server.get("/healthz").status == 200
+        assert not large.done()
+        reader.opened.set()
+        assert large.result().status == 200
 
 
 def test_a_slow_method_does_not_hold_up_quick_answers(good, monkeypatch):
-    event = threading.Event()
-    monkeypatch.setattr(answering, "explain_by", lambda *_: event.wait(30) and 1 / 0)
+    method = Gate(lambda *_: 1 / 0)
+    monkeypatch.setattr(answering, "explain_by", method)
     with running("mnist-cnn") as server, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(server.explain, good, model="mnist-cnn", method="rise")
+        method.wait_until_reached()
         assert server.explain(good, model="mnist-cnn").status == 200
         assert not slow.done()
-        event.set()
-        assert slow.result(30).status == 500  # our own fault, and told as such
+        method.opened.set()
+        assert slow.result().status == 500  # our own fault, and told as such
         assert server.explain(good, model="mnist-cnn").status == 200
 
 
@@ -105,15 +121,24 @@ def test_uploads_that_are_held_have_a_bound_together(good):
         assert server.explain(good).status == 200
 
 
+def test_decoded_images_that_wait_have_a_bound_together(good):
+    with running(limits=Limits(decoded_bytes=2 * 28 * 28)) as server:
+        for _ in range(3):  # what was held is given back
+            assert server.explain(good, good).status == 200
+        reply = server.explain(good, good, good)
+        assert reply.status == 429
+        assert "images" in reply.json["detail"]
+        assert server.explain(good).status == 200
+
+
 def test_connections_have_a_bound(good):
     with running(limits=Limits(connections=3)) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
-        time.sleep(0.2)
-        assert server.get("/healthz").status == 429
+        assert server.get("/healthz").status == 429  # accepted in the order in which they came
         for one in held:
             one.close()
-        time.sleep(0.2)
-        assert server.explain(good).status == 200
+        eventually(lambda: server.get("/healthz").status == 200)
+        eventually(lambda: server.explain(good).status == 200)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
@@ -139,6 +164,15 @@ def test_who_does_not_know_the_password_sees_nothing(good):
         for right in RIGHT:
             assert server.get("/v1/models", {"authorization": right}).status == 200, right
             assert server.explain(good, headers={"authorization": right}).status == 200
+
+
+def test_a_token_is_given_once_and_before_the_body(good):
+    with running(credentials=Credentials({}, ["a-token"])) as server:
+        right, wrong = (f"authorization: Bearer {token}\r\n" for token in ("a-token", "guess"))
+        for headers in (right + right, right + wrong, wrong + right, right + wrong.title()):
+            assert server.raw(f"GET /v1/models HTTP/1.1\r\nhost: a\r\n{headers}\r\n") == [400]
+        chunked = "POST /v1/explain HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+        assert server.raw(f"{chunked}\r\n2\r\n{{}}\r\n0\r\n{right}\r\n") == [401]
 
 
 RIGHT = (
@@ -182,7 +216,17 @@ def test_a_page_of_another_site_may_not_ask(good):
     with running() as server:
         assert server.explain(good, headers={"sec-fetch-site": "cross-site"}).status == 403
         assert server.explain(good, headers={"sec-fetch-site": "same-origin"}).status == 200
-        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]", ""):
+        for host in (
+            "evil.example",
+            "evil.example:80",
+            "127.0.0.1.evil.example",
+            "[::1].evil.example",
+            "[::1]evil.example:80",
+            "localhost:80.evil.example",
+            "localhost@evil.example",
+            "[::2]",
+            "",
+        ):
             assert server.get("/v1/models", {"host": host}).status == 400, host
         for host in ("localhost", "LOCALHOST:1", "127.0.0.1:7860", "[::1]:7860"):
             assert server.get("/v1/models", {"host": host}).status == 200, host

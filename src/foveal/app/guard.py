@@ -1,6 +1,8 @@
 """What stands before every answer: who asks, how many at a time, for how long."""
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,18 @@ SECURITY = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+# Headers that are decided by: of two, another program on the way may have checked the other one.
+SINGLE = (
+    b"host",
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"sec-fetch-site",
+    b"transfer-encoding",
+)
+_HOST = re.compile(
+    r"(\[[0-9a-f:.]+\]|[^][:@/?#\s]+)(:[0-9]*)?"
+)  # RFC 3986: a name or address, a port
 _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 
 
@@ -56,6 +70,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         answer, body = _Answer(send), Received(receive)
+        if scope["method"] == "HEAD":  # answered as GET is; the server sends no body
+            scope = {**scope, "method": "GET"}
         scope["foveal.body"] = body
         try:
             self._check(scope)
@@ -75,7 +91,9 @@ class Guard:
             await refuse(late, body, answer)
 
     def _check(self, scope: Scope) -> None:
-        headers = dict(scope["headers"])
+        headers = _by_name(scope["headers"])
+        if scope["http_version"] == "1.1" and b"host" not in headers:
+            raise Refused(400, "Expected a Host header, but got none.")
         if self.hosts is not None and _host(headers.get(b"host", b"")) not in self.hosts:
             raise Refused(400, "The request is meant for another host.")
         if self.credentials is not None and scope["path"] != OPEN:
@@ -104,9 +122,22 @@ class _Answer:
         await self.send(message)
 
 
+def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return headers by name.
+
+    Raises:
+        Refused: one that decides something is given twice.
+    """
+    headers = list(headers)
+    counts = Counter(name for name, _ in headers)
+    for name in SINGLE:
+        if counts[name] > 1:
+            shown = name.decode().title()
+            raise Refused(400, f"Expected one {shown} header, but got {counts[name]}.")
+    return dict(headers)
+
+
 def _host(header: bytes) -> str:
-    """Return the host of a Host header in small letters, without its port."""
-    text = header.decode("latin-1").lower()
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0]
+    """Return the host of a Host header in small letters, without its port; "" if it is none."""
+    found = _HOST.fullmatch(header.decode("latin-1").lower())
+    return found[1] if found else ""

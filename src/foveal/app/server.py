@@ -88,7 +88,7 @@ def configured(app: Guard, limits: Limits) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        log_level="warning",
+        log_level="error",  # a warning for each broken request would fill the log
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=5,
         backlog=limits.connections,
