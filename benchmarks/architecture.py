@@ -31,7 +31,7 @@ def implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
 def picture() -> str:
     """Return the import picture of the package as it stands, as SVG."""
     graph = by_part(edges(ROOT / "src" / "foveal"))
-    hidden = {"", "__main__", "errors"}  # the faces import all, and all import the errors
+    hidden = {"", "__main__", "errors", "lazy"}  # the faces import all, and all import the errors
     boxes = {}
     layers = [[p for p in sorted(layer) if p in graph and p not in hidden] for layer in LAYERS]
     layers = [layer for layer in reversed(layers) if layer]

@@ -104,3 +104,44 @@ def test_predict_imports_torch_and_arrow_and_no_more(digit, imported, tmp_path):
     found = imported("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
     # Arrow imports pandas, where it is installed, to know whether a list is a series.
     assert found & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
+
+
+_ENDING = """
+import atexit, sys, threading
+from foveal.cli.ending import ends_at_once
+
+@ends_at_once
+def main(arguments):
+    atexit.register(print, "Python cleaned up")
+    threading.Thread(target=lambda: print("a thread was joined")).start()
+    {how}
+
+atexit.register(print, "the process went on")
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("pass", 0),
+        ("sys.exit()", 0),
+        ("sys.exit(130)", 130),
+        ("sys.exit('a reason')", 1),
+        ("raise ValueError", 1),
+    ],
+)
+def test_a_process_cleans_up_and_ends_at_once_with_its_status(how, status):
+    command = [sys.executable, "-c", _ENDING.format(how=how)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert done.stdout.splitlines() == ["a thread was joined", "Python cleaned up"]
+    assert bool(done.stderr) == (how in ("sys.exit('a reason')", "raise ValueError"))
+
+
+def test_a_full_disk_is_not_passed_over_at_the_end():
+    command = [sys.executable, "-m", "foveal", "recipes"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr

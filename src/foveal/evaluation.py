@@ -140,6 +140,7 @@ def explain_files(
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
+    keep_freed_memory()
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
         raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")

@@ -23,6 +23,7 @@ from foveal.app.connection import protocol
 from foveal.app.guard import Guard
 from foveal.app.limits import Limits
 from foveal.app.served import Models
+from foveal.memory import keep_freed_memory
 
 KEEP_ALIVE_SECONDS = 15
 # How long the thread of answers may keep the interpreter from that of requests, which takes it ten
@@ -70,6 +71,7 @@ def serve(
             "user:password or a token in it, or the variable FOVEAL_TOKEN."
         )
     listening = listen(host, port)
+    keep_freed_memory()
     torch.set_num_threads(1)  # one for answers beside the one for requests: small models gain none
     sys.setswitchinterval(SWITCH_SECONDS)
     shown = f"[{host}]" if ":" in host else host

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch.backends import mha
-from torch.utils.flop_counter import FlopCounterMode
 
 from foveal.attribution.asking import answer, noise, undisturbed
 from foveal.attribution.methods import METHODS
@@ -59,6 +58,8 @@ def measured(task: Task, method: str, attribute: Attributor) -> float:
 
 
 def _flops(run: Callable[[], object]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     # The fused attention of evaluation is one operation that the counter knows nothing of.
     fused = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)

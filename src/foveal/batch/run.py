@@ -17,6 +17,7 @@ from foveal.batch.output import Output, Tally
 from foveal.batch.source import list_items
 from foveal.errors import UserError, unknown_name
 from foveal.escaping import as_unicode
+from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier
 
 ENGINES = ("local", "ray")
@@ -87,6 +88,7 @@ def predict(
     """
     started = time.perf_counter()
     _check(engine, device, address, batch_size, shard_size, workers)
+    keep_freed_memory()
     network = _classifier(model, runtime)
     by_onnx = export.about(network) is not None
     if by_onnx:

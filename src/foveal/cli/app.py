@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from foveal.cli.ending import ends_at_once
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import json_text
@@ -48,6 +49,7 @@ def show_json(values: Any) -> None:
     print(json_text(values))
 
 
+@ends_at_once
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's error is one line and exit status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):

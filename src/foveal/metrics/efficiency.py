@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.backends import mha
-from torch.utils.flop_counter import FlopCounterMode
 
 from foveal.metrics.looks import evaluating
 from foveal.models.image_model import ImageModel
@@ -48,6 +47,8 @@ def macs(model: ImageModel, size: tuple[int, int]) -> int:
     each number on its own (activation, normalisation, the corner response, softmax) or only moves
     numbers (pooling, sorting, slices of whole pixels) does not count.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
     # The fused attention of evaluation is one operation that the counter knows nothing of.
     fused = mha.get_fastpath_enabled()
