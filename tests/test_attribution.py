@@ -1,13 +1,18 @@
 """Post-hoc methods: on models whose attributions are known by heart, and on every model."""
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import foveal
 from foveal.attribution import METHODS, attribute, cost_of, explain_by
+from foveal.attribution.asking import undisturbed
+from foveal.attribution.layer import feature_layer
 from foveal.attribution.occlusion import window_px
 from foveal.attribution.rise import MASKS, SHOWN, Masks
+from foveal.attribution.task import Task
 from foveal.detectors import HeatmapDetector
 from foveal.errors import UserError
 from foveal.models import FocusNet, SANet, SmallCNN, ZoomNet, build_model
@@ -227,6 +232,280 @@ def test_grad_cam_wants_a_convolution_that_sees_the_image() -> None:
         attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="head")
     with pytest.raises(UserError, match="Only grad-cam reads a layer"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "rise", layer="features")
+
+
+class OneLogit(nn.Module):
+    """The log-odds of class 1 against class 0, by convolutions or by a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 20 * self.head(self.features(images).relu().mean(dim=(2, 3)))
+
+
+class TwoLogits(nn.Module):
+    """The same answer by a softmax of two logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        half = self.model(images) / 2
+        return torch.cat([-half, half], dim=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("targets", [None, [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+def test_a_single_logit_is_explained_as_the_two_classes_that_it_tells_apart(
+    method: str, targets: list[int] | None
+) -> None:
+    model, images = OneLogit(), images_of(3, 1, 12, 12)
+    one = attribute(model, images, method, targets=targets)
+    two = attribute(TwoLogits(model), images, method, targets=targets)
+    scale = 1 if method == "rise" else 2  # a class's logit is the log-odds, not half of them
+    torch.testing.assert_close(one.maps, scale * two.maps, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one.probabilities, two.probabilities)
+    assert torch.equal(one.predictions, two.predictions)
+    assert torch.equal(one.logits, model(images).detach())
+
+
+def test_rise_of_a_single_logit_depends_on_the_net() -> None:
+    images = lit(1)
+
+    def brightness(sign: float) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(144, 1, bias=False)).apply(
+            lambda part: nn.init.constant_(part.weight, sign / 20) if hasattr(part, "weight") else 0
+        )
+
+    bright, dark = (attribute(brightness(s), images, "rise", targets=[1]).maps for s in (1, -1))
+    assert (bright - dark).abs().max() > 0.1
+
+
+def test_a_single_logit_is_answered_and_drawn_as_two_classes() -> None:
+    model, images = OneLogit(), images_of(2, 1, 12, 12)
+    names = {(): {"0", "1"}, ("flaw",): {"flaw", "not flaw"}, ("good", "bad"): {"good", "bad"}}
+    for classes, expected in names.items():
+        explanation = attribute(model, images, "grad-cam", classes=classes)
+        answer = explanation.to_dicts()[0]
+        found = {one["class"]: one["probability"] for one in answer["probabilities"]}
+        assert set(found) == expected
+        assert sum(found.values()) == pytest.approx(1)
+        assert answer["prediction"] == max(found, key=lambda name: found[name])
+        explanation_figure(explanation[0])
+    with pytest.raises(UserError, match="from 0 to 1"):
+        attribute(model, images, "grad-cam", targets=[0, 2])
+
+
+def test_a_models_own_explanation_of_a_single_logit_is_by_the_sigmoid() -> None:
+    torch.manual_seed(0)
+    vgg = {"name": "vgg", "in_channels": 1, "stages": [[8], [8, 8]]}
+    model = build_model(
+        {"name": "attention", "backbone": vgg, "depths": [1, 2], "num_classes": 1}
+    ).eval()
+    explanation = model.explain(images_of(3, 1, 28, 28))
+    positive = explanation.logits[:, 0].sigmoid()
+    torch.testing.assert_close(explanation.probabilities[:, 1], positive)
+    assert torch.equal(explanation.predictions, (positive > 0.5).long())
+    against, for_it = (
+        model.contributions(images_of(3, 1, 28, 28), torch.full((3,), target)).maps
+        for target in (0, 1)
+    )
+    torch.testing.assert_close(against, -for_it)
+
+
+class ChannelsLast(nn.Module):
+    """`Pooled` with its features turned to (B, h, w, channels), or to tokens, and normalised."""
+
+    def __init__(self, tokens: bool, extra: int = 0) -> None:
+        super().__init__()
+        self.pooled = Pooled()
+        self.norm = nn.LayerNorm(4, elementwise_affine=True)
+        self.tokens, self.extra = tokens, extra
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.pooled.features(images).permute(0, 2, 3, 1)  # (B, h, w, channels)
+        if self.tokens:
+            features = features.flatten(1, 2)
+            features = torch.cat([features[:, : self.extra], features], dim=1)
+            return self.pooled.head(self.norm(features)[:, self.extra :].mean(dim=1))
+        return self.pooled.head(self.norm(features).mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("size", [(9, 9), (9, 12), (7, 20), (24, 8)])
+@pytest.mark.parametrize(
+    ("tokens", "extra"), [(False, 0), (True, 0), (True, 1), (True, 2), (True, 5)]
+)
+@pytest.mark.parametrize("layer", ["norm", None])
+def test_grad_cam_reads_channels_last_and_tokens(
+    size: tuple[int, int], tokens: bool, extra: int, layer: str | None
+) -> None:
+    model, images = ChannelsLast(tokens, extra), images_of(2, 1, *size)
+    found = attribute(model, images, "grad-cam", targets=[2, 0], layer=layer)
+    pooled = model.pooled
+    features = model.norm(pooled.features(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    weights = pooled.head.weight[[2, 0]][:, :, None, None] / (size[0] * size[1])
+    expected = (features * weights).sum(dim=1, keepdim=True).relu()
+    assert torch.allclose(found.maps, expected, atol=1e-6)
+
+
+def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
+    model, images = ChannelsLast(tokens=False), images_of(2, 1, 4, 4)  # as many channels as rows
+    for layer in ("norm", None):
+        with pytest.raises(UserError, match=r"'norm' returns.*in more than one way.*reshape="):
+            attribute(model, images, "grad-cam", layer=layer)
+    first, last = (
+        attribute(
+            model, images, "grad-cam", layer="norm", reshape=lambda x, axes=axes: x.permute(*axes)
+        ).maps
+        for axes in ((0, 1, 2, 3), (0, 3, 1, 2))
+    )
+    assert not torch.allclose(first, last)
+    wide = attribute(ChannelsLast(tokens=False), images_of(2, 1, 4, 5), "grad-cam")
+    assert wide.maps.shape == (2, 1, 4, 5)
+    with pytest.raises(UserError, match="'norm' is none"):
+        attribute(model, images, "grad-cam", layer="norm", reshape=lambda x: x.flatten(1))
+    with pytest.raises(UserError, match="Expected a layer with reshape"):
+        attribute(model, images, "grad-cam", reshape=lambda x: x)
+
+
+def vision_transformer() -> nn.Module:
+    torch.manual_seed(0)
+    model = torchvision.models.VisionTransformer(32, 4, 3, 4, 16, 32, num_classes=5)
+    nn.init.normal_(model.heads.head.weight)  # torchvision begins with zeros
+    return model
+
+
+def swin_transformer() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [1, 2], [4, 4], num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "expected"),
+    [
+        (vision_transformer, (32, 32), "encoder.layers.encoder_layer_2.ln_1"),
+        (lambda: timm.create_model("test_vit", img_size=(64, 96)), (64, 96), "blocks.5.norm1"),
+        (swin_transformer, (64, 64), "norm"),
+        (swin_transformer, (64, 96), "norm"),
+        (torchvision.models.resnet18, (64, 64), "layer3.1.conv2"),
+        (lambda: timm.create_model("test_convnext"), (128, 128), "stages.3.blocks.1.norm"),
+    ],
+    ids=["vit", "vit-oblong", "swin", "swin-oblong", "resnet", "convnext"],
+)
+def test_grad_cam_reads_a_late_layer_of_known_architectures(build, size, expected) -> None:
+    model = build().eval()
+    with undisturbed(model):
+        layer, _ = feature_layer(Task(model, (3, *size)))
+    assert next(name for name, part in model.named_modules() if part is layer) == expected
+
+
+def test_grad_cam_of_a_swin_transformer_is_that_of_its_features_turned() -> None:
+    model, images = swin_transformer().eval(), images_of(2, 3, 64, 64)
+    found = attribute(model, images, "grad-cam", layer="features.1.0.norm2", targets=[0, 1])
+    kept = []
+    hook = model.features[1][0].norm2.register_forward_hook(lambda *a: kept.append(a[2]))
+    score = model(images).gather(1, torch.tensor([[0], [1]])).sum()
+    hook.remove()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    coarse = (kept[0] * gradient.mean(dim=(1, 2), keepdim=True)).sum(dim=3).relu()[:, None]
+    assert coarse.shape == (2, 1, 16, 16)
+    expected = nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
+    torch.testing.assert_close(found.maps, expected.detach())
+
+
+def test_grad_cam_does_not_settle_for_a_patch_embedding() -> None:
+    class Norm(nn.Module):  # of a kind of its own, which nobody knows
+        def __init__(self, width: int, **_: object) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(width))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens * self.weight
+
+    model = timm.create_model("test_vit", img_size=64, norm_layer=Norm).eval()
+    images = images_of(1, 3, 64, 64)
+    with pytest.raises(UserError, match=r"would read 'patch_embed.proj'.*layer='blocks.5"):
+        attribute(model, images, "grad-cam")
+    assert attribute(model, images, "grad-cam", layer="blocks.5.norm1").maps.max() > 0
+
+
+class Awkward(nn.Module):
+    """A net with what breaks hooks, or the same without it: in-place parts, tuples, parts twice."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.twice = nn.Conv2d(4, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=in_place)
+        self.head = nn.Linear(4, 3)
+        self.pair = Pair()
+        self.in_place = in_place
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.sub_(0.4).div_(0.3) if self.in_place else (images - 0.4) / 0.3
+        features = self.relu(self.first(images))
+        for _ in range(2):
+            features = self.relu(self.twice(features))
+        features, _ = self.pair(features)
+        return self.head(features.mean(dim=(2, 3)))
+
+
+class Pair(nn.Module):
+    """A part that returns a tuple."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, None]:
+        return features * 2, None
+
+
+@pytest.mark.parametrize(
+    ("method", "layer"),
+    [
+        *((method, None) for method in METHODS),
+        *(("grad-cam", layer) for layer in ("twice", "relu", "first", "pair")),
+    ],
+)
+def test_parts_that_work_in_place_or_twice_or_return_tuples_change_nothing(
+    method: str, layer: str | None
+) -> None:
+    images = images_of(3, 1, 8, 10)
+    kept = images.clone()
+    tidy, awkward = (
+        attribute(Awkward(in_place), images, method, layer=layer) for in_place in (False, True)
+    )
+    assert torch.equal(images, kept)
+    torch.testing.assert_close(awkward.maps, tidy.maps)
+    assert torch.equal(awkward.logits, tidy.logits)
+    assert tidy.maps.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_and_logits_that_are_not_finite_are_refused(method: str) -> None:
+    images = images_of(3, 1, 12, 12)
+    images[1, 0, 5, 5] = torch.nan
+    with pytest.raises(UserError, match="NaN or infinity for 1 of 3 images, first for image 1"):
+        attribute(Pooled(), images, method)
+    model = Pooled()
+    with torch.no_grad():
+        model.head.weight.fill_(torch.inf)
+    with pytest.raises(UserError, match="logits of the model hold NaN or infinity"):
+        attribute(model, images_of(3, 1, 12, 12), method)
+
+
+def test_maps_of_gradients_that_are_not_finite_are_refused() -> None:
+    class Root(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.sqrt())  # infinitely steep at 0
+
+    images = images_of(2, 3, 6, 6)
+    images[0, 0, 0, 0] = 0
+    with pytest.raises(UserError, match="maps of gradient-x-input hold NaN or infinity for 1 of 2"):
+        attribute(Root(), images, "gradient-x-input")
 
 
 def test_wrong_requests_say_what_is_wrong() -> None:

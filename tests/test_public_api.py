@@ -40,7 +40,7 @@ SIGNATURES = {
         "[keypoints] [patch_size] [in_channels] [num_classes] [min_scale] [max_scale] "
         "[widths] [width] [mix] [encoder] [dropout] [inputs]"
     ),
-    "attribute": "model images method * [targets] [batch_size] [classes] [layer] [seed]",
+    "attribute": "model images method * [targets] [batch_size] [classes] [layer] [reshape] [seed]",
     "evaluate": "model test [train] * [judge] [name] [batch_size] [seed] [progress]",
     "load": "model",
     "load_images": "source split * [size] [channels] [data_dir]",

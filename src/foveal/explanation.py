@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.geometry import corners_px, coverage, covered_share, from_px, patch_mask, to_px
+from foveal.logits import predictions, probabilities
 
 
 class Look(NamedTuple):
@@ -33,8 +34,8 @@ class Explanation:
     Attributes:
         images: (B, C, H, W) in [0, 1], as given to the model; of large images that are read in
             part, their thumbnails.
-        logits: (B, classes), those of the very path that saw the evidence; (B, 0) of a model
-            that names no classes.
+        logits: (B, classes), those of the very path that saw the evidence; (B, 1) of a model
+            that tells class 1 from class 0 by one; (B, 0) of a model that names no classes.
         keypoints: (B, K, 2) in grid units, or None.
         patches: (B, K, C, P, P) in [0, 1], or None.
         scales: (B, K) pixels from one patch sample to the next, or None for 1.
@@ -87,13 +88,13 @@ class Explanation:
 
     @property
     def probabilities(self) -> Tensor:
-        """(B, classes)."""
-        return self.logits.softmax(dim=-1)
+        """(B, classes); of a single logit (B, 2), by the sigmoid."""
+        return probabilities(self.logits)
 
     @property
     def predictions(self) -> Tensor:
-        """(B,) class numbers."""
-        return self.logits.argmax(dim=-1)
+        """(B,) class numbers; of a single logit 1 where it is above 0."""
+        return predictions(self.logits)
 
     @property
     def evidence(self) -> Tensor:
@@ -185,7 +186,12 @@ class Explanation:
         return ranks(self.heat) < count
 
     def class_name(self, index: int) -> str:
-        """Return the name of a class, or its number where it has none."""
+        """Return the name of a class, or its number where it has none.
+
+        A single logit with a single name is for that class (1) or against it (0).
+        """
+        if self.logits.shape[-1] == len(self.classes) == 1:
+            return self.classes[0] if index else f"not {self.classes[0]}"
         return self.classes[index] if index < len(self.classes) else str(index)
 
     def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:

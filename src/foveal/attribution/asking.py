@@ -75,8 +75,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless the images are (B, C, H, W), of floats and, if known, of its C."""
     if isinstance(model, ImageModel):
         model.check(images)
-        return
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+    elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(
             "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "
             f"{tuple(images.shape)} of {images.dtype}."

@@ -1,9 +1,10 @@
 """Grad-CAM: the features of a layer, weighed by what they do to a logit."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.layer import feature_layer
+from foveal.attribution.layer import feature_layer, outputs_of
 from foveal.attribution.task import Attributor, Task
 
 
@@ -14,14 +15,18 @@ def grad_cam(task: Task) -> Attributor:
     and 2).
 
     Raises:
-        UserError: the model has no convolution that sees the image, or the layer named is none.
+        UserError: the model has no layer whose features show locations, or the one named has none.
     """
-    from captum.attr import LayerGradCam
-
-    method = LayerGradCam(task.model, feature_layer(task))
+    layer, as_features = feature_layer(task)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        coarse = method.attribute(images, target=targets, relu_attributions=True).detach()
+        with outputs_of([layer]) as outputs:
+            scores = task.scores(images.detach().requires_grad_())
+        output = outputs[layer]
+        score = scores.gather(1, targets[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, output)
+        weights = as_features(gradient).mean(dim=(-2, -1), keepdim=True)
+        coarse = (weights * as_features(output.detach())).sum(dim=1, keepdim=True).relu()
         return F.interpolate(coarse, task.size, mode="bilinear")
 
     return attribute

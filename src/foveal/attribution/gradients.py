@@ -15,7 +15,7 @@ def gradient_x_input(task: Task) -> Attributor:
     """
     from captum.attr import InputXGradient
 
-    method = InputXGradient(task.answer)
+    method = InputXGradient(task.scores)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
         followed = images.clone().requires_grad_()
@@ -33,7 +33,7 @@ def integrated_gradients(task: Task) -> Attributor:
     """
     from captum.attr import IntegratedGradients
 
-    method = IntegratedGradients(task.answer)
+    method = IntegratedGradients(task.scores)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
         found = method.attribute(

@@ -21,7 +21,7 @@ def occlusion(task: Task) -> Attributor:
     """
     from captum.attr import Occlusion
 
-    method = Occlusion(task.answer)
+    method = Occlusion(task.scores)
     side = window_px(task.size)
     stride = max(1, side // 2)
 

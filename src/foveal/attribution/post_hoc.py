@@ -1,6 +1,6 @@
 """A post-hoc method's answer to what a classifier looked at, as an Explanation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from foveal.attribution.methods import METHODS
 from foveal.attribution.task import Task
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
+from foveal.logits import class_logits, predictions
 from foveal.models.image_model import ImageModel
+from foveal.precision import at_least_single
 
 
 def attribute(
@@ -23,6 +25,7 @@ def attribute(
     batch_size: int = 64,
     classes: Sequence[str] = (),
     layer: str | None = None,
+    reshape: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> Explanation:
     """Return how much each pixel speaks for a class, by a method that asks after the decision.
@@ -31,15 +34,20 @@ def attribute(
     numbers, and the same call gives the same maps.
 
     Args:
-        model: any classifier that maps images in [0, 1] to logits (B, classes), of Foveal or not.
+        model: any classifier that maps images in [0, 1] to logits, of Foveal or not: (B, classes)
+            for a softmax, or (B, 1) for the sigmoid of class 1 against class 0.
         images: (B, C, H, W), B of any size, floats in [0, 1].
         method: a name of `METHODS`.
         targets: (B,) numbers of the classes asked about; the model's answers if not given.
         batch_size: images in one forward pass, also where a method makes hundreds of one image;
             bounds the memory.
-        classes: a name for each class; those that the model knows if not given.
-        layer: for grad-cam, the name of a module to read features (B, channels, h, w) from; it
-            finds one by itself if not given.
+        classes: a name for each class; those that the model knows if not given. One alone is
+            class 1 of a single logit.
+        layer: for grad-cam, the name of a module to read features from; it finds one by itself
+            if not given. Its output may be (B, channels, h, w), (B, h, w, channels) or
+            (B, tokens, channels), a grid of tokens behind a class token; of a tuple the first.
+        reshape: makes (B, channels, h, w) of that output, and of its gradient, where its shape
+            does not show which axis is which.
         seed: of the masks of rise.
 
     Returns:
@@ -49,7 +57,7 @@ def attribute(
     Raises:
         ValueError: the images are not of the model's shape or type.
         UserError: no such method, target or layer; the model does not return logits, or has none
-            of the layers that the method needs.
+            of the layers that the method needs; or its logits or the maps are not finite.
 
     Example:
         >>> import torch
@@ -58,47 +66,67 @@ def attribute(
         >>> tuple(explanation.maps.shape), explanation.cost
         ((2, 1, 28, 28), 3.0)
     """
-    _check(method, layer, batch_size)
+    _check(method, layer, reshape, batch_size)
     check_images(model, images)
     with undisturbed(model):
         batches = images.split(batch_size)
-        logits = torch.cat([answer(model, given(model, batch)).cpu() for batch in batches])
+        answers = [answer(model, given(model, batch)).cpu() for batch in batches]
+        logits = at_least_single(torch.cat(answers))
+        _check_finite("The logits of the model", logits)
         chosen = _targets(targets, logits)
         channels, height, width = images.shape[1:]
-        task = Task(model, (channels, height, width), batch_size, seed, layer)
+        task = Task(model, (channels, height, width), batch_size, seed, layer, reshape)
         asked = METHODS[method](task)
         cost = measured(task, method, asked)
         maps = []
         for batch, numbers in zip(batches, chosen.split(batch_size), strict=True):
             moved = given(model, batch)
-            maps.append(asked(moved, numbers.to(moved.device)).cpu())
+            maps.append(at_least_single(asked(moved, numbers.to(moved.device))).cpu())
+    found = torch.cat(maps)
+    _check_finite(f"The maps of {method}", found)
     if isinstance(model, ImageModel):
         classes = classes or model.inputs.classes
     return Explanation(
         images=images.detach().cpu(),
         logits=logits,
-        maps=torch.cat(maps),
+        maps=found,
         classes=tuple(classes),
         method=method,
         cost=cost,
     )
 
 
-def _check(method: str, layer: str | None, batch_size: int) -> None:
+def _check(
+    method: str,
+    layer: str | None,
+    reshape: Callable[[Tensor], Tensor] | None,
+    batch_size: int,
+) -> None:
     if method not in METHODS:
         raise unknown_name("attribution method", method, METHODS)
     if layer is not None and method != "grad-cam":
         raise UserError(f"Only grad-cam reads a layer; {method} takes none.")
+    if reshape is not None and layer is None:
+        raise UserError("Expected a layer with reshape, the name of the module that it is for.")
     if batch_size < 1:
         raise UserError(f"Expected a batch_size of at least 1, but got {batch_size}.")
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    bad = (~values.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise UserError(
+            f"{what} hold NaN or infinity for {len(bad)} of {len(values)} images, first for image "
+            f"{bad[0]}: there is no explanation to draw. Check the model's weights and the images."
+        )
 
 
 def _targets(targets: Tensor | Sequence[int] | None, logits: Tensor) -> Tensor:
     """Return the classes to ask about (B,), the answers where none are given."""
     if targets is None:
-        return logits.argmax(dim=-1)
+        return predictions(logits)
     chosen = torch.as_tensor(targets).detach().cpu()
-    images, known = logits.shape
+    images, known = class_logits(logits).shape
     if chosen.shape != (images,) or chosen.is_floating_point() or chosen.dtype == torch.bool:
         raise UserError(
             f"Expected targets ({images},), a class number for each image, but got "

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.attribution.task import Attributor, Task
+from foveal.precision import at_least_single
 
 MASKS = 500
 CELLS = 7  # a side of a mask's grid
@@ -52,12 +53,12 @@ def rise(task: Task) -> Attributor:
     masks = Masks(task.size, task.seed)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        total = images.new_zeros(len(images), *task.size)
+        total = at_least_single(images.new_zeros(len(images), *task.size))
         step = task.repeats(images)
         for start in range(0, MASKS, step):
             drawn = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
             chances = _chances(task, images, targets, drawn)  # (B, M)
-            total += torch.einsum("bm,mhw->bhw", chances, drawn)
+            total += torch.einsum("bm,mhw->bhw", chances, drawn.to(total))
         return (total / (MASKS * SHOWN))[:, None]
 
     return attribute
@@ -67,5 +68,6 @@ def rise(task: Task) -> Attributor:
 def _chances(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
     """Return the targets' probabilities (B, M) for images (B, C, H, W) behind masks (M, H, W)."""
     masked = images[:, None] * masks[:, None]  # (B, M, C, H, W)
-    chances = task.answer(masked.flatten(0, 1)).softmax(dim=-1).unflatten(0, masked.shape[:2])
-    return chances.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
+    chances = task.probabilities(masked.flatten(0, 1)).unflatten(0, masked.shape[:2])
+    found = chances.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
+    return at_least_single(found)

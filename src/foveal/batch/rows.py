@@ -68,9 +68,8 @@ def predict_batch(
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        names = np.array(
-            [as_unicode(found.class_name(i)) for i in range(found.logits.shape[1])], dtype=object
-        )
+        known = range(found.probabilities.shape[1])
+        names = np.array([as_unicode(found.class_name(i)) for i in known], dtype=object)
         tables.append(_table(model, decoded, indices, _answers(found, names)))
         for place, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:

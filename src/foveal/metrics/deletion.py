@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.explanation import Explanation, ranks
+from foveal.logits import probabilities
 from foveal.metrics.looks import evaluating
 
 STEPS = 20
@@ -61,6 +62,6 @@ def _area(
             for step in range(steps + 1):
                 touched = (places < round(pixels * step / steps))[:, None]
                 there, gone = (grey, whole) if delete else (whole, grey)
-                chances = model(torch.where(touched, there, gone)).float().softmax(dim=-1)
+                chances = probabilities(model(torch.where(touched, there, gone)).float())
                 curve[step, part] = chances.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps

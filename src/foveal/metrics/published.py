@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError, missing_extra, unknown_name
 from foveal.explanation import Explanation
+from foveal.logits import probabilities
 from foveal.metrics.looks import evaluating
 from foveal.metrics.truth import check_truth
 
@@ -58,8 +59,10 @@ class Probabilities(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return float32 probabilities, `batch_size` images at a time."""
         like = next(self.model.parameters(), images)
-        parts = [self.model(batch.to(like)).float() for batch in images.split(self.batch_size)]
-        return self.last(torch.cat(parts).softmax(dim=-1))
+        parts = [
+            self.model(batch.to(like, copy=True)).float() for batch in images.split(self.batch_size)
+        ]
+        return self.last(probabilities(torch.cat(parts)))
 
 
 @dataclass(frozen=True)

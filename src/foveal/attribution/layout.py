@@ -1,0 +1,81 @@
+"""The layout of a layer's output: which of its axes are channels, rows and columns."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+EXTRA_TOKENS = 5  # at most, before those of the image: a class token and four registers
+CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d)  # whatever the shape of their output
+
+AsFeatures = Callable[[Tensor], Tensor]  # an output, or its gradient -> (B, channels, h, w)
+
+
+def layouts(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> list[AsFeatures]:
+    """Return every way in which a layer's output can be read as features (B, channels, h, w).
+
+    Rows and columns are in the proportions of the image. So of four axes the last two can be
+    they (channels first), or the two in the middle (channels last); of three, the tokens in the
+    middle are those of a grid, row by row, behind a class token and the like.
+
+    Args:
+        layer: that returned the output.
+        output: of any shape.
+        size: height and width of the images in pixels.
+    """
+    if output.ndim == 3:
+        return [_tokens(*grid) for grid in _grids(output.shape[1], size)]
+    ways: list[AsFeatures] = []
+    if can_be_channels_first(layer, output, size):
+        ways.append(_channels_first)
+    if _can_be_channels_last(layer, output, size):
+        ways.append(_channels_last)
+    return ways
+
+
+def can_be_channels_first(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
+    """Return whether an output can be (B, channels, h, w); arguments as of `layouts`."""
+    if output.ndim != 4:
+        return False
+    return isinstance(layer, CHANNELS_FIRST) or _in_proportion(
+        output.shape[2], output.shape[3], size
+    )
+
+
+def _can_be_channels_last(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
+    if output.ndim != 4 or isinstance(layer, CHANNELS_FIRST):
+        return False
+    return _in_proportion(output.shape[1], output.shape[2], size)
+
+
+def _in_proportion(rows: int, columns: int, size: tuple[int, int]) -> bool:
+    """Return whether a grid has the proportions of an image, to less than one row or column.
+
+    They are exact where the image is square; elsewhere strides round.
+    """
+    height, width = size
+    smaller = rows <= height and columns <= width
+    return smaller and abs(rows * width - columns * height) < max(height, width)
+
+
+def _grids(tokens: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the grids (h, w) of square patches that leave the fewest of the tokens over."""
+    height, width = size
+    grids = {(height // side, width // side) for side in range(1, min(size) + 1)}
+    fitting = [(h, w) for h, w in grids if 0 <= tokens - h * w <= EXTRA_TOKENS]
+    most = max((h * w for h, w in fitting), default=0)
+    return [(h, w) for h, w in fitting if h * w == most]
+
+
+def _channels_first(output: Tensor) -> Tensor:
+    return output
+
+
+def _channels_last(output: Tensor) -> Tensor:
+    return output.permute(0, 3, 1, 2)
+
+
+def _tokens(rows: int, columns: int) -> AsFeatures:
+    def as_features(output: Tensor) -> Tensor:
+        return output[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))
+
+    return as_features
