@@ -346,6 +346,50 @@ def test_float64_works_and_agrees(key):
 
 
 @pytest.mark.parametrize("key", SETTINGS)
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_of_weights_answers_and_explains_images_of_any(key, precision):
+    model = built(key)
+    images = pictures(model, 2)
+    exact = model.explain(images)
+    model = model.to(precision)
+    for given in (torch.float32, torch.float64, precision):
+        explanation = model.explain(images.to(given))
+        answer = model(images.to(given)).detach()
+        assert answer.dtype == precision
+        if key not in FUSED:
+            assert torch.equal(answer_of(explanation), answer.to(answer_of(explanation).dtype))
+        tensors = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
+        assert {value.dtype for value in tensors} <= {torch.float32, torch.float64}
+    json.dumps(explanation.to_dicts(), allow_nan=False)
+    if key in FOCUS:  # a response that rounds elsewhere may choose another keypoint
+        answer = model.classify_at(images, exact.keypoints, exact.scales).detach()
+    torch.testing.assert_close(answer.float(), answer_of(exact), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision_can_be_drawn_and_trained(key, precision):
+    model = built(key).to(precision)
+    images = pictures(model, 2).to(precision)
+    model.explain(images).figure()
+    loss_of(model.train()(images), images).backward()
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision_shows_the_very_pixels_that_were_read(precision):
+    model = built("focus-heatmap").to(precision)
+    images = pictures(model, 2, (301, 517)).to(precision)  # halves cannot count so far
+    explanation = model.explain(images)
+    expected = slice_patches(explanation.images, explanation.keypoints, explanation.patch_size)
+    torch.testing.assert_close(explanation.patches, expected, atol=0.01, rtol=0.01)
+    assert torch.equal(explanation.evidence.sum((1, 2)) <= 75, torch.tensor([True, True]))
+    corners = [(k["left_px"], k["top_px"]) for k in explanation.to_dicts()[0]["keypoints"]]
+    for (left, top), patch in zip(corners, explanation.patches[0], strict=True):
+        cut = explanation.images[0, :, top : top + 5, left : left + 5]
+        torch.testing.assert_close(cut, patch, atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
 def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
     model = built(key)
     images = pictures(model)

@@ -2,12 +2,15 @@
 
 A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
 the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
-count pixels, with (0, 0) the centre of the top left pixel.
+count pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in single
+precision at least, whatever the images': half of it cannot count beyond 256 pixels.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from foveal.precision import at_least_single
 
 Size = tuple[int, int]  # (height, width) in pixels
 
@@ -19,11 +22,13 @@ def _extent(size: Size, like: Tensor) -> Tensor:
 
 def to_px(keypoints: Tensor, size: Size) -> Tensor:
     """Convert keypoints (..., 2) from grid units to pixels in an image of `size` (H, W)."""
+    keypoints = at_least_single(keypoints)
     return ((keypoints + 1) * _extent(size, keypoints) - 1) / 2
 
 
 def from_px(keypoints_px: Tensor, size: Size) -> Tensor:
     """Convert keypoints (..., 2) from pixels to grid units in an image of `size` (H, W)."""
+    keypoints_px = at_least_single(keypoints_px)
     return (2 * keypoints_px + 1) / _extent(size, keypoints_px) - 1
 
 
@@ -32,6 +37,7 @@ def from_aligned(keypoints: Tensor, size: Size) -> Tensor:
 
     That is torch's `align_corners=True`; Foveal's grid units are those of `False`.
     """
+    keypoints = at_least_single(keypoints)
     return keypoints * (1 - 1 / _extent(size, keypoints))
 
 
@@ -71,7 +77,7 @@ def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
         )
     first = corners_px(keypoints, patch_size, size)
     last = _extent(size, first) - patch_size
-    first = torch.minimum(first.clamp(min=0), last).to(keypoints.dtype)
+    first = torch.minimum(first.clamp(min=0), last).to(at_least_single(keypoints).dtype)
     return from_px(first + (patch_size - 1) / 2, size)
 
 
@@ -91,7 +97,8 @@ def extract_patches(
     """
     batch, channels, height, width = images.shape
     count = keypoints.shape[1]
-    steps = torch.arange(patch_size, dtype=images.dtype, device=images.device)
+    sampled = at_least_single(images)
+    steps = torch.arange(patch_size, dtype=sampled.dtype, device=images.device)
     steps = steps - (patch_size - 1) / 2
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (P, P, 2)
     offsets = offsets * 2 / _extent((height, width), offsets)
@@ -99,11 +106,11 @@ def extract_patches(
         around = offsets.expand(batch, count, patch_size, patch_size, 2)
     else:
         around = offsets * scales[:, :, None, None, None]
-    grid = keypoints.to(images.dtype)[:, :, None, None, :] + around  # (B, K, P, P, 2)
+    grid = keypoints.to(sampled.dtype)[:, :, None, None, :] + around  # (B, K, P, P, 2)
     grid = grid.reshape(batch, count * patch_size, patch_size, 2)
-    patches = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    patches = F.grid_sample(sampled, grid, mode="bilinear", align_corners=False)
     patches = patches.reshape(batch, channels, count, patch_size, patch_size)
-    return patches.transpose(1, 2)
+    return patches.transpose(1, 2).to(images.dtype)
 
 
 def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from foveal.detectors.detector import Detector
 from foveal.geometry import from_px
+from foveal.precision import at_least_single
 
 QUALITY = 0.01  # as OpenCV's goodFeaturesToTrack is mostly called
 
@@ -45,7 +46,7 @@ def _is_maximum(values: Tensor, radius: int) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    return images.mean(dim=1, keepdim=True)
+    return at_least_single(images).mean(dim=1, keepdim=True)  # half ranks too few responses
 
 
 class Harris(Detector):

@@ -9,6 +9,7 @@ from foveal.detectors.detector import Detector
 from foveal.detectors.features import convolutions
 from foveal.errors import UserError
 from foveal.geometry import from_px
+from foveal.precision import at_least_single
 
 
 class HeatmapDetector(Detector):
@@ -62,7 +63,7 @@ def mean_place(heat: Tensor, sharpness: float = 1.0) -> Tensor:
         sharpness: multiplies it.
     """
     height, width = heat.shape[-2:]
-    heat = heat.to(torch.promote_types(heat.dtype, torch.float32)) * sharpness
+    heat = at_least_single(heat) * sharpness
     weights = heat.flatten(2).softmax(dim=-1).unflatten(-1, (height, width))
     x_px = torch.arange(width, dtype=heat.dtype, device=heat.device)
     y_px = torch.arange(height, dtype=heat.dtype, device=heat.device)

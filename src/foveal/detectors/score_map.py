@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.precision import at_least_single
+
 CELL = 2  # side in thumbnail pixels of what has one score
 
 
@@ -98,6 +100,7 @@ def refined(scores: Tensor, places: Tensor) -> Tensor:
         places: as `best_places` returns them.
     """
     height, width = scores.shape[-2:]
+    scores = at_least_single(scores)
     padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
     whose, cell = places // (height * width), places % (height * width)
     row, column = cell // width, cell % width

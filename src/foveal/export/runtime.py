@@ -142,7 +142,7 @@ class OnnxRebuilder(ImageModel):
     def forward(self, images: Tensor) -> Tensor:
         """Return rebuilt images (B, C, H, W) in [0, 1] for images (B, C, H, W) in [0, 1]."""
         self.check(images)
-        return self.parts.run({IMAGES: images}, ["rebuilt"])["rebuilt"]
+        return self.parts.run({IMAGES: self.normalised(images)}, ["rebuilt"])["rebuilt"]
 
     def look(self, images: Tensor) -> Look:
         """Find places in images (B, C, H, W) in [0, 1] and rebuild from the patches there."""

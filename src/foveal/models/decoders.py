@@ -23,6 +23,12 @@ class Seen(NamedTuple):
     shown: Tensor  # (B, C, H, W), normalised; 0 where no patch is
     mask: Tensor  # (B, 1, H, W), 1 where a patch is
 
+    @property
+    def vector(self) -> Tensor:
+        """Each image's patches and keypoints in one row (B, K (C P P + 2))."""
+        keypoints = self.keypoints.to(self.patches.dtype)
+        return torch.cat([self.patches.flatten(1), keypoints.flatten(1)], dim=1)
+
 
 class Rebuilt(NamedTuple):
     """What a decoder makes of it."""
@@ -82,8 +88,7 @@ class MLPDecoder(Decoder):
 
     def forward(self, seen: Seen) -> Rebuilt:
         """Return the rebuilt images."""
-        numbers = torch.cat([seen.patches.flatten(1), seen.keypoints.flatten(1)], dim=1)
-        images = self.layers(numbers).unflatten(1, (self.in_channels, *self.size))
+        images = self.layers(seen.vector).unflatten(1, (self.in_channels, *self.size))
         return Rebuilt(resized(images, seen.shown).sigmoid())
 
 
@@ -173,8 +178,7 @@ class VAEDecoder(Decoder):
 
     def forward(self, seen: Seen) -> Rebuilt:
         """Return the rebuilt images, and the distribution of their latent vectors."""
-        numbers = torch.cat([seen.patches.flatten(1), seen.keypoints.flatten(1)], dim=1)
-        mean, log_variance = self.encode(numbers).chunk(2, dim=1)
+        mean, log_variance = self.encode(seen.vector).chunk(2, dim=1)
         latents = mean
         if self.training:
             latents = mean + torch.randn_like(mean) * (log_variance / 2).exp()

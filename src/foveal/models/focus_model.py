@@ -54,7 +54,7 @@ class FocusModel(ImageClassifier, ABC):
             ValueError: the images are not of the model's shape or type.
         """
         self.check(images)
-        return self.decide((images - self.mean) / self.std, keypoints, scales).logits
+        return self.decide(self.normalised(images), keypoints, scales).logits
 
     @torch.no_grad()
     def explain_at(
@@ -71,4 +71,4 @@ class FocusModel(ImageClassifier, ABC):
             ValueError: the images are not of the model's shape or type.
         """
         self.check(images)
-        return self.explained(self.decide(self._normalised(images), keypoints, scales), images)
+        return self.explained(self.decide(self.normalised(images), keypoints, scales), images)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foveal.errors import UserError
 from foveal.explanation import Explanation, Look
 from foveal.models.modes import evaluation_mode
+from foveal.precision import at_least_single
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def _explain_batch(self, images: Tensor) -> Explanation:
         with torch.inference_mode():
-            look = self.look(self._normalised(images))
+            look = self.look(self.normalised(images))
         return self.explained(look, images)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images.to(self.mean.device) - self.mean) / self.std
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) as `look` takes them, in the precision of the weights."""
+        return (images.to(self.mean) - self.mean) / self.std
 
     def explained(self, look: Look, images: Tensor | None = None) -> Explanation:
         """Return what a look at normalised images saw, in the images' own values and on the CPU.
@@ -129,7 +131,10 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         if images is not None:
             seen["images"] = images
         # A copy of what inference mode made is a plain tensor, which autograd takes.
-        on_cpu = {name: t.detach().to("cpu", copy=t.is_inference()) for name, t in seen.items()}
+        on_cpu: dict[str, Any] = {
+            name: at_least_single(t.detach().to("cpu", copy=t.is_inference()))
+            for name, t in seen.items()
+        }
         if images is None:
             on_cpu["images"] = on_cpu["thumbnail"]
         return Explanation(classes=tuple(self.inputs.classes), **on_cpu)

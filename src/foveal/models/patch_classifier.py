@@ -75,7 +75,7 @@ class PatchClassifier(nn.Module):
             context: (B, `context`), where the classifier was made for it.
         """
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
-        tokens = self.mix(self.drop(tokens + self.place(keypoints)))
+        tokens = self.mix(self.drop(tokens + self.place(keypoints.to(patches.dtype))))
         read = tokens.flatten(1) if self.ordered else tokens.mean(dim=1)
         return self.head(read if context is None else torch.cat([read, context], dim=1))
 

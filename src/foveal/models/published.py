@@ -9,6 +9,7 @@ from foveal.explanation import Look
 from foveal.geometry import extract_patches, from_aligned
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
+from foveal.precision import at_least_single
 
 KINDS = ("focus", "corners", "zoom")
 HARRIS_K = 0.04
@@ -131,10 +132,11 @@ def _harris(grey: Tensor) -> Tensor:
 def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
     """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
     height, width = images.shape[-2:]
-    response = _harris(images.mean(dim=1, keepdim=True))[:, 0]  # (B, H, W)
+    grey = at_least_single(images).mean(dim=1, keepdim=True)
+    response = _harris(grey)[:, 0]  # (B, H, W)
     inside = torch.zeros_like(response)
     inside[:, border : height - border, border : width - border] = 1
     index = (response * inside).flatten(1).topk(count, dim=1).indices  # (B, K)
     row = torch.div(index, width, rounding_mode="floor") / height
     column = index % width / width
-    return (torch.stack([row, column], dim=-1) * 2 - 1).to(images.dtype)
+    return (torch.stack([row, column], dim=-1) * 2 - 1).to(grey.dtype)

@@ -73,7 +73,7 @@ class PatchReconstructor(
     def forward(self, images: Tensor) -> Tensor:
         """Return rebuilt images (B, C, H, W) in [0, 1] for images (B, C, H, W) in [0, 1]."""
         self.check(images)
-        return self.rebuild((images - self.mean) / self.std)[1].images
+        return self.rebuild(self.normalised(images))[1].images
 
     def look(self, images: Tensor) -> Look:
         """Find places in normalised images (B, C, H, W), then rebuild from the patches there."""
@@ -89,6 +89,6 @@ class PatchReconstructor(
         mask = patch_mask(whole.detach(), self.patch_size, size)[:, None].to(images.dtype)
         if keypoints.requires_grad:
             soft = soft_mask(keypoints, self.patch_size, size, self.softness_px)
-            mask = mask + (soft - soft.detach())
+            mask = mask + (soft - soft.detach()).to(mask.dtype)
         seen = Seen(patches, whole, images * mask, mask)
         return seen, self.decoder(seen)

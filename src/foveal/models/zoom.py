@@ -11,6 +11,7 @@ from foveal.geometry import extract_patches
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
 from foveal.models.patch_classifier import PatchClassifier
+from foveal.precision import at_least_single
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
 
@@ -104,9 +105,10 @@ class ZoomNet(FocusModel):
         features = self.features(images)
         features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
         windows = self.windows(features.flatten(1)).unflatten(1, (self.keypoints, 3))
+        windows = at_least_single(windows)
         span = min(self.max_scale, fitting) - self.min_scale
         scales = self.min_scale + span * windows[..., 2].sigmoid()  # (B, K)
-        extent = torch.tensor([width, height], dtype=images.dtype, device=images.device)
+        extent = torch.tensor([width, height], dtype=windows.dtype, device=images.device)
         room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), none below 0
         return windows[..., :2].tanh() * room, scales
 
