@@ -2,10 +2,15 @@
 
 import itertools
 import json
+import sys
+import warnings
+from types import ModuleType
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -90,6 +95,62 @@ def test_nothing_stays_behind_in_pyplot(tmp_path):
     explanation.save(tmp_path)
     plotting.gallery(explanation, torch.arange(4)).savefig(tmp_path / "gallery.png")
     assert plt.get_fignums() == []
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """A backend with windows; what is open is noted each time that pyplot is called to show."""
+    shown = []
+
+    class Manager(FigureManagerBase):
+        @classmethod
+        def pyplot_show(cls, *, block=None):
+            shown.append([plt.figure(number) for number in plt.get_fignums()])
+
+    class Canvas(FigureCanvasAgg):
+        manager_class = Manager
+
+    backend = ModuleType("windows_for_tests")
+    backend.FigureCanvas, backend.FigureManager = Canvas, Manager
+    monkeypatch.setitem(sys.modules, backend.__name__, backend)
+    before = plt.get_backend()
+    plt.switch_backend(f"module://{backend.__name__}")
+    yield shown
+    plt.close("all")
+    plt.switch_backend(before)
+
+
+def test_show_opens_a_window_for_each_image_and_closes_it(windows):
+    explanation = focus().explain(torch.rand(23, 1, 28, 28))  # more than pyplot warns of
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explanation.show()
+    (figures,) = windows
+    assert len(figures) == 23
+    for index, figure in enumerate(figures):
+        answer = explanation.class_name(int(explanation.predictions[index]))
+        titles = [axes.get_title() for axes in figure.axes]
+        assert f"answer: {answer}" in titles
+    assert plt.get_fignums() == []
+
+
+def test_windows_that_do_not_block_stay_open(windows):
+    with plt.ion():
+        focus().explain(torch.rand(2, 1, 28, 28)).show()
+    assert len(windows[0]) == len(plt.get_fignums()) == 2
+
+
+def test_show_leaves_the_callers_own_figures_open(windows):
+    own = plt.figure()
+    focus().explain(torch.rand(1, 1, 28, 28)).show()
+    assert plt.get_fignums() == [own.number]
+
+
+def test_show_says_where_no_window_can_be_opened(windows):
+    plt.switch_backend("agg")
+    with pytest.warns(UserWarning, match=r"Nothing is shown.*explanation\.save"):
+        focus().explain(torch.rand(2, 1, 28, 28)).show()
+    assert windows == plt.get_fignums() == []
 
 
 def test_the_gallery_marks_right_and_wrong():

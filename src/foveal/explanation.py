@@ -286,12 +286,13 @@ class Explanation:
         return plotting.explanation_figure(self[index], title=title)
 
     def show(self) -> None:
-        """Show one figure an image, in a notebook or a window."""
-        import matplotlib.pyplot as plt
+        """Show one figure per image, in the output of a notebook or in windows.
 
-        for index in range(len(self)):
-            self.figure(index)
-        plt.show()
+        Where no window can be opened, as on a machine without a display, a warning says so.
+        """
+        from foveal import plotting
+
+        plotting.show(self.figure(index) for index in range(len(self)))
 
     def save(self, folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
         """Write one PNG per image and `explanations.json` into a folder; return the pictures.

@@ -12,6 +12,7 @@ from foveal.plotting.maps import attention_grid, combined, draw_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
 from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
 from foveal.plotting.saving import save_explanation, save_figure
+from foveal.plotting.showing import show
 from foveal.plotting.side_by_side import side_by_side
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "sample_grid",
     "save_explanation",
     "save_figure",
+    "show",
     "side_by_side",
 ]

@@ -1,0 +1,75 @@
+"""Figures shown where the caller works: in the output of a notebook, or in windows."""
+
+import io
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def show(figures: Iterable["Figure"]) -> None:
+    """Show figures in a notebook or in windows, as they are needed; none stays behind in pyplot.
+
+    In a notebook each is a picture in the output of the cell, whatever matplotlib's backend. From
+    a script each has a window, and the call returns when all are closed, or at once in
+    matplotlib's interactive mode, whose windows close by themselves. Where the backend opens no
+    windows, as on a machine without a display, a warning says so and nothing is drawn.
+    """
+    if _in_notebook():
+        _display(figures)
+    elif _opens_windows():
+        _open_windows(figures)
+    else:
+        warnings.warn(
+            "Nothing is shown: matplotlib's backend opens no windows here. Write the pictures "
+            "instead: explanation.save(folder).",
+            stacklevel=3,
+        )
+
+
+def _in_notebook() -> bool:
+    """Return whether this runs in a Jupyter kernel, which has imported IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _display(figures: Iterable["Figure"]) -> None:
+    from IPython.display import Image, display
+
+    for figure in figures:
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+        display(Image(data=file.getvalue(), format="png"))
+
+
+def _opens_windows() -> bool:
+    import matplotlib.pyplot as plt
+    from matplotlib.backends.registry import BackendFilter, backend_registry
+
+    without = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+    return plt.get_backend().lower() not in without
+
+
+def _open_windows(figures: Iterable["Figure"]) -> None:
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"figure.max_open_warning": 0}):
+        opened = [_registered(figure) for figure in figures]
+    plt.show()
+    if not plt.isinteractive():
+        for figure in opened:
+            plt.close(figure)
+
+
+def _registered(figure: "Figure") -> "Figure":
+    """Hand a figure to pyplot in the stead of the one that it would make, so it gets a window."""
+    import matplotlib.pyplot as plt
+
+    def ours(*_: object, **__: object) -> "Figure":
+        return figure
+
+    return plt.figure(FigureClass=cast("type[Figure]", ours))
