@@ -12,7 +12,17 @@ ROOT = Path(foveal.__file__).parent
 
 # From the bottom up; a part may import those of lower layers, and its neighbours in its own.
 LAYERS = (
-    {"errors", "escaping", "file_names", "files", "lazy", "logits", "memory", "precision"},
+    {
+        "errors",
+        "escaping",
+        "file_names",
+        "files",
+        "indexing",
+        "lazy",
+        "logits",
+        "memory",
+        "precision",
+    },
     {"geometry", "pixels"},
     {"large"},
     {"plotting"},

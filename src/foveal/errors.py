@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 Built = TypeVar("Built")
@@ -18,6 +19,17 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"Unknown {what} {str(name)!r}.{hint} Known: {', '.join(names)}.")
+
+
+def at_least_one(name: str, value: object) -> int:
+    """Return the value of a named argument, an integer from 1 of any kind, as an int.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise UserError(f"Expected a {name} of at least 1, but got {value!r}.")
+    return int(value)
 
 
 def missing_extra(package: str, extra: str) -> UserError:

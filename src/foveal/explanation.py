@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.geometry import corners_px, coverage, covered_share, from_px, patch_mask, to_px
+from foveal.indexing import Index, selection
 from foveal.logits import predictions, probabilities
 
 
@@ -66,9 +67,18 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def __getitem__(self, index: int | slice) -> "Explanation":
-        """Return the explanation of one image, or of a slice of them; B stays a dimension."""
-        part = slice(index, index + 1 or None) if isinstance(index, int) else index
+    def __getitem__(self, index: Index) -> "Explanation":
+        """Return the explanation of one image or of some of them; B stays a dimension.
+
+        Args:
+            index: of a sequence of B images: an integer of any kind, a slice, a list or array of
+                integers, or a mask of B booleans; negative ones count from the end.
+
+        Raises:
+            IndexError: there is no such image.
+            TypeError: the index is something else.
+        """
+        part = selection(index, len(self))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **parts)

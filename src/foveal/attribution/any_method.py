@@ -1,26 +1,26 @@
 """One door to every explanation: the model's own, or a post-hoc method's."""
 
-from torch import Tensor
-
 from foveal.attribution.methods import METHODS
 from foveal.attribution.post_hoc import attribute
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
+from foveal.logits import Targets
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.models.image_model import ImageModel
+from foveal.models.images import Images
 
 OWN = "model"  # the method of an explanation that is the model's own
 EXPLAINERS = (OWN, CONTRIBUTIONS, *METHODS)
 
 
 def explain_by(
-    model: ImageModel, images: Tensor, method: str = OWN, targets: Tensor | None = None
+    model: ImageModel, images: Images, method: str = OWN, targets: Targets | None = None
 ) -> Explanation:
     """Return the explanation of images by a method of any kind.
 
     Args:
         model: of Foveal.
-        images: (B, C, H, W), floats in [0, 1].
+        images: (B, C, H, W), floats in [0, 1], as `ImageModel.explain` takes them.
         method: `model` for its own, `contributions` where it can give them, or a name of `METHODS`.
         targets: (B,) classes that are asked about, by all but `model`; the answers if not given.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foveal.errors import UserError
 from foveal.models.image_model import ImageModel
 from foveal.models.modes import evaluation_mode
+from foveal.precision import check_finite
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def _no_logits(found: str) -> UserError:
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError unless the images are (B, C, H, W), of floats and, if known, of its C."""
+    """Raise ValueError unless images are (B, C, H, W), finite floats and, if known, of its C."""
     if isinstance(model, ImageModel):
         model.check(images)
     elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
@@ -80,3 +81,4 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "
             f"{tuple(images.shape)} of {images.dtype}."
         )
+    check_finite("The images", images)

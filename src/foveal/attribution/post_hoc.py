@@ -9,19 +9,20 @@ from foveal.attribution.asking import answer, check_images, given, undisturbed
 from foveal.attribution.cost import measured
 from foveal.attribution.methods import METHODS
 from foveal.attribution.task import Task
-from foveal.errors import UserError, unknown_name
+from foveal.errors import UserError, at_least_one, unknown_name
 from foveal.explanation import Explanation
-from foveal.logits import class_logits, predictions
+from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.image_model import ImageModel
-from foveal.precision import at_least_single
+from foveal.models.images import Images, as_images
+from foveal.precision import at_least_single, check_finite
 
 
 def attribute(
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     method: str,
     *,
-    targets: Tensor | Sequence[int] | None = None,
+    targets: Targets | None = None,
     batch_size: int = 64,
     classes: Sequence[str] = (),
     layer: str | None = None,
@@ -36,7 +37,8 @@ def attribute(
     Args:
         model: any classifier that maps images in [0, 1] to logits, of Foveal or not: (B, classes)
             for a softmax, or (B, 1) for the sigmoid of class 1 against class 0.
-        images: (B, C, H, W), B of any size, floats in [0, 1].
+        images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a list
+            of either (C, H, W).
         method: a name of `METHODS`.
         targets: (B,) numbers of the classes asked about; the model's answers if not given.
         batch_size: images in one forward pass, also where a method makes hundreds of one image;
@@ -66,14 +68,19 @@ def attribute(
         >>> tuple(explanation.maps.shape), explanation.cost
         ((2, 1, 28, 28), 3.0)
     """
-    _check(method, layer, reshape, batch_size)
+    _check(method, layer, reshape)
+    batch_size = at_least_one("batch_size", batch_size)
+    images = as_images(images)
     check_images(model, images)
     with undisturbed(model):
         batches = images.split(batch_size)
         answers = [answer(model, given(model, batch)).cpu() for batch in batches]
         logits = at_least_single(torch.cat(answers))
-        _check_finite("The logits of the model", logits)
-        chosen = _targets(targets, logits)
+        check_finite("The logits of the model", logits)
+        known = class_logits(logits).shape[1]
+        chosen = (
+            predictions(logits) if targets is None else class_numbers(targets, len(images), known)
+        )
         channels, height, width = images.shape[1:]
         task = Task(model, (channels, height, width), batch_size, seed, layer, reshape)
         asked = METHODS[method](task)
@@ -83,7 +90,7 @@ def attribute(
             moved = given(model, batch)
             maps.append(at_least_single(asked(moved, numbers.to(moved.device))).cpu())
     found = torch.cat(maps)
-    _check_finite(f"The maps of {method}", found)
+    check_finite(f"The maps of {method}", found)
     if isinstance(model, ImageModel):
         classes = classes or model.inputs.classes
     return Explanation(
@@ -100,7 +107,6 @@ def _check(
     method: str,
     layer: str | None,
     reshape: Callable[[Tensor], Tensor] | None,
-    batch_size: int,
 ) -> None:
     if method not in METHODS:
         raise unknown_name("attribution method", method, METHODS)
@@ -108,33 +114,3 @@ def _check(
         raise UserError(f"Only grad-cam reads a layer; {method} takes none.")
     if reshape is not None and layer is None:
         raise UserError("Expected a layer with reshape, the name of the module that it is for.")
-    if batch_size < 1:
-        raise UserError(f"Expected a batch_size of at least 1, but got {batch_size}.")
-
-
-def _check_finite(what: str, values: Tensor) -> None:
-    bad = (~values.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-    if bad:
-        raise UserError(
-            f"{what} hold NaN or infinity for {len(bad)} of {len(values)} images, first for image "
-            f"{bad[0]}: there is no explanation to draw. Check the model's weights and the images."
-        )
-
-
-def _targets(targets: Tensor | Sequence[int] | None, logits: Tensor) -> Tensor:
-    """Return the classes to ask about (B,), the answers where none are given."""
-    if targets is None:
-        return predictions(logits)
-    chosen = torch.as_tensor(targets).detach().cpu()
-    images, known = class_logits(logits).shape
-    if chosen.shape != (images,) or chosen.is_floating_point() or chosen.dtype == torch.bool:
-        raise UserError(
-            f"Expected targets ({images},), a class number for each image, but got "
-            f"{tuple(chosen.shape)} of {chosen.dtype}."
-        )
-    if chosen.min() < 0 or chosen.max() >= known:
-        raise UserError(
-            f"Expected targets from 0 to {known - 1}, as the model has {known} classes, but got "
-            f"{int(chosen.min())} to {int(chosen.max())}."
-        )
-    return chosen.long()

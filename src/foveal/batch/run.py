@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def predict(
             already, or the disk is full.
     """
     started = time.perf_counter()
+    _check_paths(model=model, source=source, out=out)
     _check(engine, device, address, batch_size, shard_size, workers)
     keep_freed_memory()
     network = _classifier(model, runtime)
@@ -125,6 +127,15 @@ def predict(
     return _predicted(output, tally, new, size, started)
 
 
+def _check_paths(**arguments: str | Path) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, str | Path):
+            raise UserError(
+                f"Expected {name} as a name or path, but got {type(value).__name__}. Images in "
+                "memory are answered by model.explain(images)."
+            )
+
+
 def _check(
     engine: str,
     device: str,
@@ -141,7 +152,7 @@ def _check(
         raise UserError("An address is of a Ray cluster: give --engine ray with it.")
     sizes = {"batch size": batch_size, "shard size": shard_size, "number of workers": workers}
     for what, number in sizes.items():
-        if number is not None and number < 1:
+        if number is not None and (not isinstance(number, Integral) or number < 1):
             raise UserError(f"Expected a {what} of 1 or more, but got {number}.")
 
 

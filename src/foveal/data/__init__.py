@@ -15,7 +15,7 @@ from foveal.data.large import LargeSet, is_generated, load_large, seen_small
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.place import data_place
-from foveal.data.reading import check_shape, read_image
+from foveal.data.reading import Size, check_shape, read_image
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
 
@@ -40,7 +40,7 @@ def load_images(
     source: str | Path,
     split: str,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     channels: int | None = None,
     data_dir: str | Path | None = None,
 ) -> ImageSet:
@@ -50,7 +50,7 @@ def load_images(
         source: a name of `DATASETS`, a folder of class folders or of Parquet shards, or
             `hf:OWNER/NAME`. A name goes before a folder of that name: write `./mnist` for it.
         split: `train`, `val` or `test`.
-        size: height and width to resize to; None keeps theirs.
+        size: height and width to resize to, one number for a square; None keeps theirs.
         channels: 1 for grey, 3 for colour; None keeps theirs.
         data_dir: where named datasets lie; FOVEAL_DATA or ~/.cache/foveal if not given.
 
@@ -59,22 +59,24 @@ def load_images(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    size = check_shape(size, channels)
+    shape = check_shape(size, channels)
     name = str(source)
     if name in DATASETS:
-        return fitted(DATASETS[name](split, data_place(data_dir)), size, channels)
+        return fitted(DATASETS[name](split, data_place(data_dir)), shape, channels)
     if is_generated(name):
-        if size is None:
+        if shape is None:
             raise UserError(
                 f"The images of {name} are too large to be read whole: give data.size, or train a "
                 "'high-res' model."
             )
-        return fitted(seen_small(load_large(name, split, data_dir=data_dir), size), size, channels)
+        return fitted(
+            seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
+        )
     if name.startswith("hf:"):
         from foveal.data.hub import load_hub
 
-        return load_hub(name.removeprefix("hf:"), split, size, channels)
-    return _load_folder(Path(name).expanduser(), split, size, channels)
+        return load_hub(name.removeprefix("hf:"), split, shape, channels)
+    return _load_folder(Path(name).expanduser(), split, shape, channels)
 
 
 def _load_folder(

@@ -1,8 +1,9 @@
 """Read one image, whatever it is, as bytes of a known shape; or say why not."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,13 @@ EXTENSIONS = frozenset(
 )
 
 
+Size = int | tuple[int, int]  # the side of a square, or height and width, in pixels
+
+
 def read_image(
     source: str | Path | bytes,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     channels: int | None = None,
 ) -> Tensor:
     """Return an image as bytes (C, H, W).
@@ -42,15 +46,15 @@ def read_image(
 
     Args:
         source: a path, or the bytes of a file.
-        size: height and width to resize to, antialiased.
+        size: height and width to resize to, antialiased; one number for a square.
         channels: 1 for grey, 3 for colour, None for what the image has.
 
     Raises:
         UserError: not an image, truncated, or of more than `MAX_PIXELS`; or a wrong `size`.
     """
-    size = check_shape(size, channels)
+    shape = check_shape(size, channels)
     with without_warnings():
-        return decode(source, size, channels)
+        return decode(source, shape, channels)
 
 
 @contextmanager
@@ -64,20 +68,24 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def check_shape(size: tuple[int, int] | None, channels: int | None) -> tuple[int, int] | None:
-    """Return `size` as a tuple once it and `channels` are checked.
+def check_shape(size: Size | None, channels: int | None) -> tuple[int, int] | None:
+    """Return `size` as (height, width) once it and `channels` are checked.
 
     Raises:
-        UserError: not two positive whole numbers, or neither 1 nor 3 channels.
+        UserError: not one or two positive integers, or neither 1 nor 3 channels.
     """
     if channels not in (None, 1, 3):
         raise UserError(f"Expected 1 channel (grey) or 3 (colour), but got {channels!r}.")
     if size is None:
         return None
-    sides = tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UserError(f"Expected a size of (height, width) in pixels, but got {size!r}.")
-    return sides[0], sides[1]
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or min(sides) < 1:
+        raise UserError(
+            "Expected a size in pixels, (height, width) or one number for a square, but got "
+            f"{size!r}."
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def decode(

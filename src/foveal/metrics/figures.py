@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.errors import UserError, at_least_one
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.attention import maps_worth
 from foveal.metrics.content_following import content_following
@@ -167,8 +167,10 @@ def evaluate(
         pixels) and seed. Plain numbers and strings, as JSON takes them.
 
     Raises:
-        UserError: no images, or labels that the model has no class for.
+        UserError: no images, labels that the model has no class for, or arguments of another kind.
     """
+    _check_kinds(model, test, train)
+    batch_size = at_least_one("batch_size", batch_size)
     for data in (test, train):
         if data is not None:
             _check(model, data)
@@ -196,6 +198,20 @@ def evaluate(
         elif value is not None:
             figures[label] = value
     return {**figures, "input_size": list(subject.looks.size), "seed": seed}
+
+
+def _check_kinds(model: ImageModel, test: ImageSet, train: ImageSet | None) -> None:
+    if not isinstance(model, ImageModel):
+        raise UserError(
+            f"Expected a model of Foveal, as foveal.load returns, but got {type(model).__name__}."
+        )
+    for name, data in (("test", test), ("train", train)):
+        if data is not None and not isinstance(data, ImageSet):
+            raise UserError(
+                f"Expected an ImageSet for {name}, as foveal.load_images returns, but got "
+                f"{type(data).__name__}. A tensor of bytes makes one: "
+                "ImageSet(name, split, images, labels, classes)."
+            )
 
 
 def _check(model: ImageModel, data: ImageSet) -> None:

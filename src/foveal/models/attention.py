@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
+from foveal.logits import Targets
 from foveal.models.attention_model import AttentionModel
 from foveal.models.contributions import Terms, contribute
 from foveal.models.image_model import Inputs
+from foveal.models.images import Images
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
@@ -127,7 +129,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         return chances.logsumexp(dim=0) - torch.tensor(float(len(answers))).log()
 
     def contributions(
-        self, images: Tensor, targets: Tensor | None = None, batch_size: int = 256
+        self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
         """Return what each place adds to a logit: where the attention's weight goes, and for whom.
 
@@ -139,7 +141,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         the features.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1].
+            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
             targets: (B,) numbers of the classes asked about; the answers if not given.
             batch_size: images in one forward pass; bounds the memory.
 
@@ -147,7 +149,8 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
             An explanation with signed maps (B, 1, H, W), in one forward pass.
 
         Raises:
-            ValueError: the images are not of the model's shape or type, or not one target each.
+            ValueError: the images are not of the model's shape or type, or the targets are not
+                one of its classes each.
         """
         return contribute(self, images, targets, batch_size)
 

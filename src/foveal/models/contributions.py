@@ -8,9 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.errors import at_least_one
 from foveal.explanation import Explanation
+from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.classifier import ImageClassifier
+from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
+from foveal.precision import at_least_single, check_finite
 
 CONTRIBUTIONS = "contributions"  # method of such an explanation
 
@@ -36,7 +40,7 @@ class Additive(Protocol):
     """A classifier whose logits are sums over locations, which it can give one by one."""
 
     def contributions(
-        self, images: Tensor, targets: Tensor | None = None, batch_size: int = 256
+        self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
         """Return what each location adds to a logit, as `contribute` does."""
 
@@ -45,13 +49,13 @@ class Additive(Protocol):
 
 
 def contribute(
-    model: ImageClassifier, images: Tensor, targets: Tensor | None, batch_size: int
+    model: ImageClassifier, images: Images, targets: Targets | None, batch_size: int
 ) -> Explanation:
     """Return what each location adds to a logit, divided evenly over the pixels of the location.
 
     Args:
         model: an `Additive` one.
-        images: (B, C, H, W), B of any size, floats in [0, 1].
+        images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
         targets: (B,) indices of the classes explained; the predictions if not given.
         batch_size: images in one forward pass; bounds the memory.
 
@@ -59,15 +63,20 @@ def contribute(
         An explanation with signed maps (B, 1, H, W), in one forward pass.
 
     Raises:
-        ValueError: the images are not of the model's shape or type, or not one target each.
+        ValueError: the images are not of the model's shape or type, or the targets are not one
+            of its classes each.
     """
+    batch_size = at_least_one("batch_size", batch_size)
+    images = as_images(images)
     model.check(images)
-    if targets is not None and targets.shape != (len(images),):
-        raise ValueError(f"Expected targets ({len(images)},), but got {tuple(targets.shape)}.")
+    check_finite("The images", images)
+    chosen = None
+    if targets is not None:
+        chosen = class_numbers(targets, len(images), max(model.num_classes, 2))
     indices = torch.arange(len(images)).split(batch_size)
     with evaluation_mode(model):
         parts = [
-            _contribute(model, images[part], None if targets is None else targets[part])
+            _contribute(model, images[part], None if chosen is None else chosen[part])
             for part in indices
         ]
     logits, maps = (torch.cat(found) for found in zip(*parts, strict=True))
@@ -86,18 +95,20 @@ def _contribute(
     """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
     assert isinstance(model, Additive)
     with torch.no_grad():
-        terms = model.terms((images.to(model.mean.device) - model.mean) / model.std)
+        terms = model.terms(model.normalised(images))
     with torch.enable_grad():
         local = [seen.detach().requires_grad_() for seen in terms.local]
         logits = terms.decide(local)
-        chosen = logits.argmax(dim=1) if targets is None else targets.to(logits.device)
-        gradients = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), local)
+        chosen = predictions(logits) if targets is None else targets.to(logits.device)
+        score = class_logits(logits).gather(1, chosen[:, None]).sum()
+        gradients = torch.autograd.grad(score, local)
     size = (images.shape[-2], images.shape[-1])
     maps = [
         spread((gradient * seen.detach()).sum(dim=1, keepdim=True), size, stride)
         for gradient, seen, stride in zip(gradients, local, terms.strides, strict=True)
     ]
-    return logits.detach().cpu(), torch.stack(maps).sum(dim=0).cpu()
+    total = torch.stack(maps).sum(dim=0)
+    return at_least_single(logits.detach().cpu()), at_least_single(total.cpu())
 
 
 def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:

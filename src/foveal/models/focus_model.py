@@ -7,6 +7,7 @@ from torch import Tensor
 
 from foveal.explanation import Explanation, Look
 from foveal.models.classifier import ImageClassifier
+from foveal.models.images import Images, as_images
 
 
 class FocusModel(ImageClassifier, ABC):
@@ -58,17 +59,18 @@ class FocusModel(ImageClassifier, ABC):
 
     @torch.no_grad()
     def explain_at(
-        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+        self, images: Images, keypoints: Tensor, scales: Tensor | None = None
     ) -> Explanation:
         """Return the explanation of an answer with the keypoints held where given.
 
         Args:
-            images: (B, C, H, W), floats in [0, 1].
+            images: (B, C, H, W), floats in [0, 1], as `explain` takes them.
             keypoints: (B, K, 2) in grid units, as many as the model finds.
             scales: (B, K) as `find` returns them, or None for the model's own.
 
         Raises:
             ValueError: the images are not of the model's shape or type.
         """
+        images = as_images(images)
         self.check(images)
         return self.explained(self.decide(self.normalised(images), keypoints, scales), images)

@@ -12,10 +12,11 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from foveal.errors import UserError
+from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation, Look
+from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
-from foveal.precision import at_least_single
+from foveal.precision import at_least_single, check_finite
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,21 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         cloned.
         """
 
-    def explain(self, images: Tensor, batch_size: int = 256) -> Explanation:
+    def explain(self, images: Images, batch_size: int = 256) -> Explanation:
         """Return what the model looks at in images, and its answer.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1]; the explanation may keep this
-                very tensor.
+            images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a
+                list of either (C, H, W); the explanation may keep this very tensor.
             batch_size: images in one forward pass; bounds the memory.
 
         Raises:
-            ValueError: the images are not of the model's shape or type.
+            ValueError: the images are not of the model's shape or type, or not finite.
         """
+        batch_size = at_least_one("batch_size", batch_size)
+        images = as_images(images)
         self.check(images)
-        self._warn(images)
+        self._check_values(images)
         with evaluation_mode(self):
             parts = [self._explain_batch(batch) for batch in images.detach().split(batch_size)]
         return Explanation.concatenate(parts)
@@ -144,17 +147,17 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
                 f"Expected images (B, {self.in_channels}, H, W), but got {tuple(images.shape)}. "
-                f"This model reads {self.in_channels} channel(s)."
+                f"This model reads {self.in_channels} channel(s), on the second axis."
             )
         if not images.is_floating_point():
             raise ValueError(
                 f"Expected images of floats in [0, 1], but got {images.dtype}. "
-                "Divide bytes by 255: images.float() / 255."
+                "Divide bytes by 255: images / 255."
             )
         if images.shape[0] == 0:  # len() would fix the batch size of an export
             raise ValueError("Expected at least one image, but got none.")
 
-    def _warn(self, images: Tensor) -> None:
+    def _check_values(self, images: Tensor) -> None:
         size = self.inputs.size
         if size is not None and tuple(images.shape[-2:]) != tuple(size):
             warnings.warn(
@@ -163,6 +166,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 stacklevel=3,
             )
         least, greatest = torch.aminmax(images)
+        if not (least.isfinite() and greatest.isfinite()):
+            check_finite("The images", images)
         if least.item() < 0 or greatest.item() > 1:
             warnings.warn(
                 "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.detectors.score_map import CELL, best_places, refined
-from foveal.errors import UserError
+from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation, Look
 from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
@@ -149,6 +149,7 @@ class LargeFocusModel(FocusModel, ABC):
             numbers: (B,) of some of them; all if not given.
             batch_size: images in one forward pass; bounds the memory.
         """
+        batch_size = at_least_one("batch_size", batch_size)
         numbers = torch.arange(len(images)) if numbers is None else numbers
         with evaluation_mode(self):
             looks = [self.look_into(self.view(images, part)) for part in numbers.split(batch_size)]

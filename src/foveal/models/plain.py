@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation, Look
+from foveal.logits import Targets
 from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import Inputs
+from foveal.models.images import Images
 
 
 class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):
@@ -45,7 +47,7 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         return Look(self.head(whole) * self.logit_scale)
 
     def contributions(
-        self, images: Tensor, targets: Tensor | None = None, batch_size: int = 256
+        self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
         """Return what each location adds to a logit: class activation maps, without their scale.
 
@@ -55,13 +57,14 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         constant factor.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1].
+            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
             targets: (B,) indices of the classes explained; the predictions if not given.
             batch_size: images in one forward pass; bounds the memory.
 
         Raises:
             UserError: the backbone's global vector is not the mean of its deepest features.
-            ValueError: the images are not of the model's shape or type, or not one target each.
+            ValueError: the images are not of the model's shape or type, or the targets are not
+                one of its classes each.
         """
         if not self.backbone.averages:
             raise UserError(
