@@ -1,11 +1,19 @@
 """Start-up: a command imports what it needs, and no more."""
 
+import inspect
+import pkgutil
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import foveal
+from foveal import training
 
 # Each takes tenths of seconds or more, or much memory; torch alone takes seconds.
 HEAVY = {
@@ -50,11 +58,16 @@ finally:
 
 
 @pytest.fixture
-def imported(tmp_path):
+def modules(tmp_path):
+    """The file that `_RUN` writes the names of imported modules to."""
+    return tmp_path / "modules"
+
+
+@pytest.fixture
+def imported(modules):
     """Run a command in a process of its own; return the modules that it imported."""
 
     def run(*arguments):
-        modules = tmp_path / "modules"
         command = [sys.executable, "-c", _RUN, modules, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -104,6 +117,47 @@ def test_predict_imports_torch_and_arrow_and_no_more(digit, imported, tmp_path):
     found = imported("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
     # Arrow imports pandas, where it is installed, to know whether a list is a series.
     assert found & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
+
+
+def test_serve_is_healthy_with_torch_and_no_more(modules):
+    models = ["mnist-focus", "mnist-cnn", "mnist-attention"]
+    command = [sys.executable, "-c", _RUN, modules, "serve", *models, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = re.search(r"http://\S+", server.stderr.readline()).group()
+            with urllib.request.urlopen(f"{address}/healthz", timeout=300) as answer:
+                assert answer.status == 200
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=60)
+        finally:
+            server.kill()
+    found = set(modules.read_text().split())
+    assert found & HEAVY == {"torch", "huggingface_hub", "fastapi"}
+
+
+def test_a_lazy_name_is_imported_when_it_is_first_used(tmp_path, monkeypatch):
+    (tmp_path / "parcel").mkdir()
+    (tmp_path / "parcel" / "__init__.py").write_text(
+        "from foveal.lazy import lazy_names\n"
+        "__getattr__ = lazy_names(__name__, {'Thing': 'parcel.inner', 'inner': 'parcel.inner'})\n"
+    )
+    (tmp_path / "parcel" / "inner.py").write_text("class Thing: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import parcel
+
+    assert "parcel.inner" not in sys.modules
+    thing = parcel.Thing
+    assert vars(parcel)["Thing"] is thing
+    assert parcel.inner.Thing is thing
+    with pytest.raises(AttributeError, match="module 'parcel' has no attribute 'other'"):
+        _ = parcel.other
+
+
+@pytest.mark.parametrize("package", [foveal, training], ids=lambda package: package.__name__)
+def test_no_module_takes_the_place_of_a_lazy_name(package):
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for name in package.__all__:
+        assert inspect.ismodule(getattr(package, name)) == (name in modules)
 
 
 _ENDING = """
