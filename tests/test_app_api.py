@@ -194,6 +194,12 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     assert (described["looks"] == "maps") == ("maps" in told)
 
 
+def test_the_whole_zoo_is_listed_with_a_focus_model_of_digits_first():
+    names = list(Models().by_name)
+    assert names[:2] == ["mnist-focus", "mnist-attention"]
+    assert sorted(names) == zoo.names()
+
+
 def test_the_models_are_listed_with_their_cards(server):
     told = server.get("/v1/models").json["models"]
     assert [one["model"] for one in told] == list(MODELS)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from foveal import zoo
+from foveal.app.served import Models
 from studio_server import running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,7 +34,7 @@ if CHROMIUM is None and not os.environ.get("CI"):
 
 @pytest.fixture(scope="module")
 def server():
-    names = [name for name in zoo.names() if name.startswith(("mnist", "cifar10-focus"))]
+    names = [name for name in Models().by_name if name.startswith(("mnist", "cifar10-focus"))]
     with running(*names) as address:
         yield address
 
@@ -262,6 +263,19 @@ def test_a_keypoint_is_dragged_the_answer_follows_and_it_is_put_back(opened):
     acted(page, lambda: page.click(".release"))
     settled(page)
     assert places(page) == before
+
+
+def test_the_page_opens_with_the_model_named_first(chromium):
+    with running("mnist-cnn", "cifar10-focus", "mnist-focus") as server:
+        page = chromium.new_page(**DESKTOP)
+        page.goto(server.url)
+        page.wait_for_selector("[data-ready]")
+        page.click("#compare")
+        chosen = page.locator(".panel select.model").evaluate_all(
+            "(all) => all.map((one) => one.value)"
+        )
+        page.close()
+    assert chosen == ["mnist-cnn", "cifar10-focus"]
 
 
 def test_two_models_are_side_by_side(opened):

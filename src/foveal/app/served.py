@@ -115,11 +115,15 @@ class Served:
         }
 
 
+FIRST = ("mnist-focus", "mnist-attention")  # where the whole zoo is served
+
+
 class Models:
-    """All that are served, by name.
+    """All that are served, by name, in the order in which the page offers them.
 
     Args:
-        sources: as `zoo.load` takes them; the whole zoo if there are none.
+        sources: as `zoo.load` takes them, the page's default first; the whole zoo if there are
+            none.
         runtime: what answers, `torch` or `onnx`.
 
     Raises:
@@ -128,7 +132,7 @@ class Models:
 
     def __init__(self, sources: Sequence[str] = (), runtime: str = "torch"):
         self.by_name: dict[str, Served] = {}
-        for source in sources or zoo.names():
+        for source in sources or [*FIRST, *(name for name in zoo.names() if name not in FIRST)]:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source

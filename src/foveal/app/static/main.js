@@ -7,8 +7,6 @@ import { Panel } from "./panel.js";
 import * as sources from "./sources.js";
 import { text } from "./words.js";
 
-const FIRST = ["mnist-focus", "mnist-focus-wide"];
-const SECOND = ["mnist-attention", "mnist-cnn", "mnist-focus-wide"];
 const MOST = 2; // side by side
 
 const find = (id) => document.getElementById(id);
@@ -39,10 +37,10 @@ function panelCount() {
   watch(panels[0]);
 }
 
-function add(wanted) {
+// The server lists the models in the order in which they are to be shown.
+function add() {
   const taken = panels.map((panel) => panel.model.model);
-  const free = known.map((one) => one.model).filter((name) => !taken.includes(name));
-  const name = wanted.find((one) => free.includes(one)) ?? free[0];
+  const name = known.map((one) => one.model).find((name) => !taken.includes(name));
   const panel = new Panel(known, name, remove);
   panels.push(panel);
   find("panels").append(panel.root);
@@ -97,7 +95,7 @@ async function start() {
   } catch (error) {
     return say(error.message);
   }
-  add(FIRST);
+  add();
   draw();
   for (const radio of document.querySelectorAll("input[name=source]")) {
     radio.addEventListener("change", chosen);
@@ -107,7 +105,7 @@ async function start() {
     if (image.name !== "camera.png" && source() !== "photo") choose("photo");
   };
   sources.listen(photo, say);
-  find("compare").addEventListener("click", () => add(SECOND).find(".model").focus());
+  find("compare").addEventListener("click", () => add().find(".model").focus());
   document.documentElement.dataset.ready = "true";
 }
 
