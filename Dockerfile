@@ -1,5 +1,5 @@
 # Foveal Studio: docker build --tag foveal . (see docs/serving.md)
-FROM python:3.12-slim-bookworm
+FROM python:3.12.11-slim-bookworm@sha256:519591d6871b7bc437060736b9f7456b8731f1499a57e22e6c285135ae657bf7
 
 # PyTorch's own index has builds without CUDA, a tenth of the size: --build-arg TORCH_INDEX=URL
 ARG TORCH_INDEX=
@@ -7,8 +7,9 @@ ARG TORCH_INDEX=
 COPY pyproject.toml README.md constraints.txt /src/
 COPY src /src/src
 COPY recipes /src/recipes
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
-    && pip install --no-cache-dir '/src[app]' \
+RUN pip install --no-cache-dir --constraint /src/constraints.txt \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
+    && pip install --no-cache-dir --constraint /src/constraints.txt '/src[app]' \
     && useradd --create-home --uid 1000 foveal \
     && rm -rf /src
 

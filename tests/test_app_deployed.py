@@ -4,16 +4,16 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from studio_server import BOUNDARY, digits, encoded, form, running
+from studio_server import BOUNDARY, digits, encoded, eventually, form, running
 
 ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -66,11 +66,11 @@ def proxied(server, tmp_path):
         if os.environ.get("CI"):
             pytest.fail("CI needs nginx: apt-get install nginx-light")
         pytest.skip("the docs' nginx is NOT tested: apt-get install nginx-light")
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
     site = example("nginx").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
+    # A rate that no machine stays below, however slow; what may come at once is as in the docs.
+    site = site.replace("rate=30r/s", "rate=1r/m")
     site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
     site = re.sub(r"\n *(ssl_certificate\w*|auth_basic\w*) [^;]*;", "", site)
     folders = "\n".join(
@@ -83,24 +83,21 @@ def proxied(server, tmp_path):
         f"events {{ worker_connections 256; }}\n"
         f"http {{ access_log off;\n{folders}\n{site}\n}}\n"
     )
-    process = subprocess.Popen([NGINX, "-c", config], stderr=subprocess.DEVNULL)
-    address = server._replace(port=port)
+    # nginx takes over the socket by its number, so that nobody else can take the port meanwhile.
+    process = subprocess.Popen(
+        [NGINX, "-c", config],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "NGINX": f"{listening.fileno()};"},
+        pass_fds=[listening.fileno()],
+    )
+    listening.close()
     try:
-        deadline = time.monotonic() + 20
-        while not answers(address) and time.monotonic() < deadline:
-            assert process.poll() is None, (tmp_path / "error.log").read_text()
-            time.sleep(0.1)
-        yield address
+        eventually(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "error.log").read_text()
+        yield server._replace(port=port)
     finally:
         process.terminate()
-        process.wait(20)
-
-
-def answers(address):
-    try:
-        return address.get("/healthz").status == 200
-    except OSError:
-        return False
+        process.wait(300)
 
 
 def test_nginx_passes_on_pages_and_answers(proxied, server, good):
@@ -116,8 +113,8 @@ def test_nginx_passes_on_pages_and_answers(proxied, server, good):
 
 def test_nginx_refuses_what_is_too_large_and_too_much(proxied, server, good):
     assert proxied.explain(bytes(12_000_000)).status == 413
-    with ThreadPoolExecutor(100) as pool:  # at once: a slow machine must not stay below the rate
-        statuses = list(pool.map(lambda _: proxied.explain(good).status, range(300)))
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda _: proxied.explain(good).status, range(100)))
     assert set(statuses) == {200, 429}
     assert server.explain(good).status == 200
 
@@ -133,13 +130,26 @@ def test_other_hosts_names_are_not_passed_on_as_such(proxied, good):
 
 def test_the_container_runs_as_nobody_in_particular_and_copies_what_it_needs():
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("FROM")] == ["FROM python:3.12-slim-bookworm"]
     assert "USER 1000" in lines
     for line in lines:
         if line.startswith("COPY"):
             assert all((ROOT / source).exists() for source in line.split()[1:-1])
     allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8")
     assert allowed.startswith("*\n")
+
+
+def test_images_actions_and_packages_are_pinned():
+    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^FROM (.*)$", recipe, re.MULTILINE)
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
+    assert recipe.count("pip install") == recipe.count("--constraint /src/constraints.txt") > 0
+    jobs = (ROOT / ".gitlab-ci.yml").read_text(encoding="utf-8")
+    assert re.findall(r"image: (.*)", jobs) == re.findall(
+        r"image: (python:\d+\.\d+\.\d+-\w+)", jobs
+    )
+    for workflow in (ROOT / ".github" / "workflows").iterdir():
+        for action in re.findall(r"uses: (.*)", workflow.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
 
 
 def test_the_wheel_has_the_page(tmp_path):
