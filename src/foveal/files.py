@@ -117,6 +117,10 @@ def json_text(values: Any, indent: int | None = None) -> str:
         values: of mappings, sequences, texts, paths, numbers, booleans and None.
         indent: spaces for each level; None for one line.
     """
+    with suppress(TypeError, ValueError):  # a path, NaN: the exception, and far slower
+        text = json.dumps(values, indent=indent, allow_nan=False)
+        if "\\ud" not in text:  # which may be half of a surrogate pair
+            return text
     return json.dumps(_json_values(values), indent=indent, allow_nan=False)
 
 

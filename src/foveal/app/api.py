@@ -37,7 +37,7 @@ SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "log
 
 
 class Studio:
-    """What answers: the models, a reader and decoders before them, a lane for quick and for slow.
+    """What answers: the models, a thread for JSON, decoders, a lane for quick and for slow.
 
     Args:
         models: that are served.
@@ -50,11 +50,11 @@ class Studio:
         self.uploads = Budget(limits.held_bytes, "uploads")
         self.decoded = Budget(limits.decoded_bytes, "images")
         self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
-        self.reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-read")
+        self.json_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-json")
         self.quick = Lane(answer, limits.waiting)
         self.slow = Lane(answer, limits.slow_waiting)
 
-    async def explain(self, request: Request) -> dict[str, Any]:
+    async def explain(self, request: Request) -> str:
         """Return what `foveal explain --json` prints, for the images of a request.
 
         Raises:
@@ -63,9 +63,10 @@ class Studio:
         with self.uploads.room() as uploaded, self.decoded.room() as decoded:
             question = await self._read(request, await receive_body(request, self.limits, uploaded))
             answers = await self._answers(question, decoded)
-        names = [name for name, _ in question.files]
-        told = [{"path": name, **one} for name, one in zip(names, answers, strict=True)]
-        return {"model": question.asked.model, "images": told}
+        if "maps" not in question.asked.show:
+            return _text(question, answers)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.json_thread, _text, question, answers)
 
     async def _read(self, request: Request, body: bytes) -> Question:
         """Return the question of a body; a large one is read by a thread, as others wait here."""
@@ -73,7 +74,9 @@ class Studio:
         if len(body) <= INLINE_BYTES:
             return _question(content_type, body, self.limits)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.reader, _question, content_type, body, self.limits)
+        return await loop.run_in_executor(
+            self.json_thread, _question, content_type, body, self.limits
+        )
 
     async def _answers(self, question: Question, room: Room) -> list[Answer]:
         served, asked = self.models[question.asked.model], question.asked
@@ -100,7 +103,7 @@ class Studio:
         await self.decoders.start()
         yield
         await self.decoders.stop()
-        self.reader.shutdown(wait=False, cancel_futures=True)
+        self.json_thread.shutdown(wait=False, cancel_futures=True)
         self.quick.stop()
         self.slow.stop()
 
@@ -112,6 +115,18 @@ def _question(content_type: str, body: bytes, limits: Limits) -> Question:
     if kind == "application/json":
         return from_json(body, limits)
     raise Refused(415, "Expected multipart/form-data or application/json.")
+
+
+def _text(question: Question, answers: list[Answer]) -> str:
+    """Return answers as JSON, made an image at a time: maps are a million numbers each.
+
+    No other thread runs while a text is made.
+    """
+    images = [
+        json_text({"path": name, **answer})
+        for (name, _), answer in zip(question.files, answers, strict=True)
+    ]
+    return f'{{"model": {json_text(question.asked.model)}, "images": [{", ".join(images)}]}}'
 
 
 def build_api(studio: Studio) -> FastAPI:
@@ -134,7 +149,7 @@ def build_api(studio: Studio) -> FastAPI:
 def _add_answers(app: FastAPI, studio: Studio) -> None:
     @app.post("/v1/explain", summary="Explain images", **documented.EXPLAIN)
     async def explain(request: Request) -> Response:
-        return _json(await studio.explain(request))
+        return Response(await studio.explain(request), media_type="application/json")
 
     @app.get("/v1/models", summary="List the models, with each card's figures")
     async def models() -> Response:
