@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import stat
 from dataclasses import fields
 
 import pytest
@@ -343,6 +345,17 @@ def test_float64_works_and_agrees(key):
     logits = model.double()(images.double())
     assert logits.dtype == torch.float64
     torch.testing.assert_close(logits.float(), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
+def test_who_may_read_a_model_is_what_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        built("zoom").save_weights(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"config.json": 0o640, "model.safetensors": 0o640}
 
 
 @pytest.mark.parametrize("key", SETTINGS)

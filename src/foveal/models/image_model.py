@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation, Look
+from foveal.files import write_bytes
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
 from foveal.precision import at_least_single, check_finite
@@ -179,12 +180,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def save_weights(self, folder: Path) -> None:
         """Write config.json and model.safetensors into a folder, each whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        partial = folder / "model.safetensors.partial"
-        save_file(state, partial)
-        os.replace(partial, folder / "model.safetensors")
+        # save_file would write a file that its owner alone may read.
+        write_bytes(folder / "model.safetensors", save(state))
         partial = folder / "config.json.partial"
         partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
         os.replace(partial, folder / "config.json")
