@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal.data import decoding, load_images
+from foveal.data import ImageSet, decoding, load_images
 from foveal.errors import UserError
 
 
@@ -161,3 +161,66 @@ def test_images_that_do_not_fit_in_memory_are_an_error(
     monkeypatch.setattr(decoding, "available_memory", lambda: 1_000)
     with pytest.raises(UserError, match=r"32 images of 6x6 need .* smaller"):
         load_images(animals, "train")
+
+
+def same(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+
+
+def reasons(images: ImageSet) -> dict[str, str]:
+    return {Path(problem.path).name: problem.reason for problem in images.problems}
+
+
+def test_copies_of_training_images_neither_test_nor_validate(tmp_path: Path) -> None:
+    for split, count in (("Train", 20), ("dev", 4), ("Test", 5)):
+        for name in ("a", "b"):
+            fill(tmp_path / split / name, count)
+    for split in ("dev", "Test"):
+        same(tmp_path / "Train/a/007.png", tmp_path / split / "a/seven.png")
+    same(tmp_path / "Test/b/000.png", tmp_path / "dev/b/zero.png")
+    same(tmp_path / "Test/b/001.png", tmp_path / "Test/b/one.png")
+    train, val, test = (load_images(tmp_path, split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (40, 8, 11)
+    assert reasons(train) == {}
+    assert set(reasons(val)) == {"seven.png", "zero.png"}
+    assert reasons(test).keys() == {"seven.png"}
+    assert "Train/a/007.png (train): left out" in reasons(test)["seven.png"]
+    assert "Test/b/000.png (test): left out" in reasons(val)["zero.png"]
+
+
+def test_a_copy_of_a_test_image_among_those_that_are_drawn_from_trains(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, 20)
+        fill(tmp_path / "test" / name, 4)
+    drawn = load_images(tmp_path, "val").paths[0]
+    same(Path(drawn), tmp_path / "test/a/copy.png")
+    train, val, test = (load_images(tmp_path, split) for split in ("train", "val", "test"))
+    assert drawn in train.paths
+    assert drawn not in val.paths
+    assert (len(train), len(val), len(test)) == (37, 3, 8)
+
+
+def test_an_image_in_two_classes_is_left_out_of_all_splits_and_both_are_named(
+    tmp_path: Path,
+) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            fill(tmp_path / split / name, 20)
+    same(tmp_path / "train/cat/003.png", tmp_path / "test/dog/2020/both.png")
+    same(tmp_path / "train/cat/004.png", tmp_path / "train/dog/cat/two.png")
+    parts = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
+    named = {name: reason for part in parts.values() for name, reason in reasons(part).items()}
+    assert set(named) == {"003.png", "both.png", "004.png", "two.png"}
+    assert set(named.values()) == {"the same image is in cat and dog: left out"}
+    assert sum(map(len, parts.values())) == 80 - 2
+
+
+def test_a_folder_of_test_images_alone_can_be_read_and_says_what_it_is(tmp_path: Path) -> None:
+    fill(tmp_path / "Test" / "a", 3)
+    found = load_images(tmp_path, "test")
+    assert (len(found), found.classes) == (3, ("a",))
+    assert found.notes == ("classes: a; splits: test in Test",)
+    for split in ("train", "val"):
+        with pytest.raises(UserError, match=r"found none \(Test is the split test\)"):
+            load_images(tmp_path, split)

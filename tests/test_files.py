@@ -6,6 +6,7 @@ import pytest
 
 from foveal import files
 from foveal.errors import UserError
+from foveal.files import OUTPUT_MARK, make_output_folder
 
 
 def test_a_fifo_is_refused_at_once(tmp_path):
@@ -130,3 +131,11 @@ def test_json_text_is_read_by_every_parser():
         "nan": None,
         "inf": [None],
     }
+
+
+def test_a_new_folder_of_pictures_is_marked_and_one_that_holds_something_is_not(tmp_path):
+    make_output_folder(tmp_path / "new" / "pictures")
+    make_output_folder(tmp_path / "new" / "pictures")
+    assert os.listdir(tmp_path / "new" / "pictures") == [OUTPUT_MARK]
+    make_output_folder(tmp_path / "new")
+    assert os.listdir(tmp_path / "new") == ["pictures"]

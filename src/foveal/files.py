@@ -17,6 +17,7 @@ MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
 MAX_DEPTH = 50  # of values within values
 MAX_VALUES = 1_000_000  # of a JSON or YAML document, keys included
+OUTPUT_MARK = ".foveal-output"  # an empty file in a folder of pictures, which are no class
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -241,6 +242,19 @@ def write_json(path: Path, values: Any) -> None:
         ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder for pictures, marked so that it is never read as a class of images.
+
+    A folder that holds something already is left as it is, unmarked.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if next(folder.iterdir(), None) is None:
+        (folder / OUTPUT_MARK).touch()
 
 
 def is_full_disk(error: OSError) -> bool:

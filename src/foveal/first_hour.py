@@ -81,7 +81,8 @@ def found(survey: Survey) -> list[str]:
     if survey.copies:
         shown = " = ".join(survey.copies[0][:2])
         lines.append(
-            f"  warning: {len(survey.copies)} images exist more than once, such as {shown}"
+            f"  warning: {len(survey.copies)} images exist more than once, such as {shown}: "
+            "copies of training images do not test"
         )
     alone = [name for name in names if survey.counts[name] < 3]
     if alone and "test" not in survey.splits:

@@ -50,6 +50,34 @@ class LargeImages(Protocol):
         """
 
 
+class SomeImages:
+    """Some of a number of large images (`LargeImages`); nothing is read before it is needed.
+
+    Args:
+        images: all of them.
+        chosen: (M,) indices of those to take, in this order.
+    """
+
+    def __init__(self, images: LargeImages, chosen: Tensor):
+        self.images, self.chosen = images, chosen
+
+    @property
+    def size(self) -> Size:
+        """Height and width of each image in pixels."""
+        return self.images.size
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
+        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink)."""
+        return self.images.thumbnails(self.chosen[numbers], shrink)
+
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images (B, K, C, side // shrink, side // shrink)."""
+        return self.images.crops(self.chosen[numbers], corners_px, side, shrink)
+
+
 class View(Protocol):
     """A batch of images as a model reads them: normalised, and on its device."""
 

@@ -83,12 +83,12 @@ def _load_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
     from foveal.data.folder import load_folder
-    from foveal.data.parquet import load_parquet_folder
+    from foveal.data.parquet import is_parquet_folder, load_parquet_folder
 
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder that holds it.")
     if not folder.is_dir():
         raise unknown_name("dataset or folder", folder, [*DATASETS, "megapixel-mnist"])
-    if next(folder.rglob("*.parquet"), None) is not None:
+    if is_parquet_folder(folder):
         return load_parquet_folder(folder, split, size, channels)
     return load_folder(folder, split, size, channels)

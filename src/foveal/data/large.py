@@ -1,7 +1,7 @@
 """One split of a dataset of large images, which stay where they are until a part is read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from torch import Tensor
 from foveal.data.folder import list_folder
 from foveal.data.generated import SparseImages, megapixel_mnist
 from foveal.data.generated.megapixel import IMAGES, SIDE, STROKES
-from foveal.data.images import ImageSet, Problem
+from foveal.data.images import ImageSet, Problem, new_labels
 from foveal.data.mnist import DIGITS
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
-from foveal.large import LargeImages
+from foveal.large import LargeImages, SomeImages
 
 __all__ = ["LargeImages", "LargeSet", "load_large"]
 
@@ -36,6 +36,7 @@ class LargeSet:
         classes: a name for each class.
         paths: where each image comes from, or empty.
         problems: images that were left out.
+        notes: what in a folder was taken for classes and splits, a line each.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LargeSet:
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,6 +61,44 @@ class LargeSet:
             if task not in self.labels:
                 raise unknown_name(f"task of {self.name}", task, self.labels)
         return replace(self, labels={task: self.labels[task] for task in tasks})
+
+    def relabelled(self, indices: Sequence[int | None], classes: tuple[str, ...]) -> "LargeSet":
+        """Return the images with labels among other classes.
+
+        Args:
+            indices: for each class its index among `classes`, or None to leave its images out.
+            classes: the names of these classes.
+        """
+        labels = {}
+        known = torch.ones(len(self), dtype=torch.bool)
+        for task, old in self.labels.items():
+            if old.dtype == torch.bool:
+                labels[task], task_known = _new_columns(old, indices, len(classes))
+            else:
+                labels[task] = new_labels(old, indices)
+                task_known = labels[task] >= 0
+            known &= task_known
+        found = replace(self, labels=labels, classes=classes)
+        return found if known.all() else found._some(known.nonzero().flatten())
+
+    def _some(self, numbers: Tensor) -> "LargeSet":
+        paths = tuple(self.paths[number] for number in numbers.tolist()) if self.paths else ()
+        labels = {task: labels[numbers] for task, labels in self.labels.items()}
+        return replace(self, images=SomeImages(self.images, numbers), labels=labels, paths=paths)
+
+
+def _new_columns(
+    labels: Tensor, indices: Sequence[int | None], classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return booleans (N, classes) for others, and (N,) whether all that is true has a column."""
+    found = torch.zeros(len(labels), classes, dtype=torch.bool)
+    known = torch.ones(len(labels), dtype=torch.bool)
+    for column, index in zip(labels.T, indices, strict=True):
+        if index is None:
+            known &= ~column
+        else:
+            found[:, index] = column
+    return found, known
 
 
 def load_large(
@@ -133,6 +173,7 @@ def _photos(folder: Path, split: str, limit: int) -> LargeSet:
         classes=found.classes,
         paths=tuple(str(path) for path in paths),
         problems=(*found.problems, *broken),
+        notes=found.notes,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from foveal.data.decoding import Source, decode_all
 from foveal.data.images import ImageSet
-from foveal.data.splits import share_of
+from foveal.data.layout import read_layout, split_named
+from foveal.data.names import some_names
+from foveal.data.splits import SPLITS, share_of
 from foveal.errors import UserError
+from foveal.escaping import printable
 
 IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
-_SPLITS = {"train": {"train"}, "val": {"val", "valid", "validation"}, "test": {"test"}}
 MAX_CLASSES = 100_000  # more is taken for something else than a label
 
 
@@ -29,20 +32,28 @@ def load_parquet_folder(
     Raises:
         UserError: no shard to train from or too few images to split, or as `load_parquet`.
     """
-    shards = {name: shards_of(folder, name) for name in _SPLITS}
+    shards = {name: shards_of(folder, name) for name in SPLITS}
     everything = sorted({shard for part in shards.values() for shard in part})
     base = shards["train"]
-    classes = _class_names(everything)
+    classes, named = _class_names(everything)
     name = folder.resolve().name
     if split != "train" and shards[split]:
-        return load_parquet(shards[split], name, split, classes, size, channels)
+        found = load_parquet(shards[split], name, split, classes, size, channels)
+        return replace(found, named=named)
     if not base:
-        found = ", ".join(shard.name for shard in everything[:4])
-        raise UserError(f"{folder} has no shard to take {split!r} from, only: {found}.")
+        others = some_names([shard.name for shard in everything], 4)
+        raise UserError(f"{folder} has no shard to take {split!r} from, only: {others}.")
     choose = partial(
         share_of, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
     )
-    return load_parquet(base, name, split, classes, size, channels, choose)
+    found = load_parquet(base, name, split, classes, size, channels, choose)
+    return replace(found, named=named)
+
+
+def is_parquet_folder(folder: Path) -> bool:
+    """Return whether a folder is one of shards; tables beside class folders of images are none."""
+    files = shards_in(folder)
+    return bool(files) and (any(map(_holds_images, files)) or not read_layout(folder).parts)
 
 
 def shards_of(folder: Path, split: str) -> list[Path]:
@@ -50,13 +61,34 @@ def shards_of(folder: Path, split: str) -> list[Path]:
 
     Shards that name no split are training shards.
     """
-    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    files = shards_in(folder)
     return [path for path in files if _split_of(path.relative_to(folder)) == split]
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """Return the Parquet files below a folder that hold images, or all where none does.
+
+    Others, such as a table of predictions, may lie beside the shards, or in a folder of images.
+    """
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    return [path for path in files if _holds_images(path)] or files
+
+
+def _holds_images(shard: Path) -> bool:
+    """Return whether a file has a column of images; one that is damaged may have had one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return not set(IMAGE_COLUMNS).isdisjoint(pq.read_schema(shard).names)
+    except (pa.ArrowException, OSError):
+        return True
 
 
 def _split_of(path: Path) -> str:
     words = [*path.parts[:-1], re.split(r"[-_.]", path.name)[0]]
-    return next((name for name, words_of in _SPLITS.items() if words_of & set(words)), "train")
+    named = {split_named(word) for word in words}
+    return next((split for split in SPLITS if split in named), "train")
 
 
 def load_parquet(
@@ -153,25 +185,39 @@ def _unreadable(shard: Path, error: Exception) -> UserError:
     return UserError(f"Cannot read the shard {shard}: {reason}")
 
 
-def _class_names(shards: Sequence[Path]) -> tuple[str, ...]:
-    """Return the names that `datasets` writes into the schema, or a number for each label.
+def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
+    """Return a name for each label, and whether the shards name them; else they are numbers.
 
-    All splits count, so that each has the same classes.
+    Names are those that `datasets` writes into the schema. All splits count, so that each has the
+    same classes.
+
+    Raises:
+        UserError: two shards name their labels differently, or a label is far too large.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     top = -1
+    by_names: dict[tuple[str, ...], Path] = {}
     for shard in shards:
         schema, _, label = _columns(shard)
         names = _names_in(schema, label)
         if names:
-            return names
+            by_names.setdefault(names, shard)
+            continue
         highest = pc.max(pq.read_table(shard, columns=[label], partitioning=None)[label]).as_py()
         top = max(top, -1 if highest is None else highest)
+    if len(by_names) > 1:
+        (names, shard), (others, other) = list(by_names.items())[:2]
+        raise UserError(
+            f"{printable(shard)} names its classes {some_names(names)}, but {printable(other)} "
+            f"{some_names(others)}: the shards of one dataset must name them alike."
+        )
+    if by_names:
+        return next(iter(by_names)), True
     if top >= MAX_CLASSES:
         raise UserError(f"{shards[0].parent}: label {top} is no class number (0 to {MAX_CLASSES}).")
-    return tuple(str(number) for number in range(top + 1))
+    return tuple(str(number) for number in range(top + 1)), False
 
 
 def _names_in(schema: Any, label: str) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from statistics import median
 from PIL import Image
 
 from foveal.data.copies import copies
-from foveal.data.folder import class_files
 from foveal.data.images import Problem
+from foveal.data.layout import read_layout
 from foveal.data.reading import without_warnings
 
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -30,6 +30,7 @@ class Survey:
         grey: share of the images that are grey, from 0 to 1.
         grey_classes: classes all of whose images are grey, where others are in colour.
         splits: names of the splits that have folders of their own.
+        notes: what was taken for classes and splits, a line each.
         copies: paths of files with the same bytes, group by group.
         problems: files that are no images.
     """
@@ -43,6 +44,7 @@ class Survey:
     grey: float = 0.0
     grey_classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     copies: tuple[tuple[str, ...], ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -61,10 +63,16 @@ def survey_folder(folder: Path) -> Survey:
     """Return what lies in a folder of class folders; reads headers only.
 
     Raises:
-        UserError: fewer than two classes, or no image.
+        UserError: fewer than two classes, or as `read_layout`.
     """
-    by_split = class_files(folder)
-    found = [(path, name) for files in by_split.values() for path, name in files]
+    layout = read_layout(folder)
+    layout.part("train")
+    found = [
+        (path, name)
+        for part in layout.parts.values()
+        for name, files in part.classes.items()
+        for path in files
+    ]
     shapes: list[tuple[int, int]] = []
     grey: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -91,7 +99,8 @@ def survey_folder(folder: Path) -> Survey:
         largest=max(max(shape) for shape in shapes),
         grey=grey.total() / max(1, counts.total()),
         grey_classes=colourless if len(colourless) < len(counts) else (),
-        splits=tuple(by_split),
+        splits=tuple(layout.own),
+        notes=(layout.summary(),),
         copies=tuple(tuple(str(paths[i]) for i in group) for group in copies(paths)),
         problems=tuple(problems),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from foveal.errors import UserError
 from foveal.file_names import file_key, safe_stem
-from foveal.files import json_text, read_json, whole_file, write_text
+from foveal.files import json_text, make_output_folder, read_json, whole_file, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def save_explanation(
     pictures = [f"{stem}.png" for stem in stems]
     answers = explanation.to_dicts()
     told = [{"picture": name, **one} for name, one in zip(pictures, answers, strict=True)]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(folder)
     with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
         for index, name in enumerate(pictures):
             save_figure(explanation.figure(index, title=stems[index]), Path(drawn) / name)

@@ -95,7 +95,7 @@ def train(
     load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
     sets = shared_images(load, out, machines.processes)
     if say is not None and is_first_process():
-        _say_problems((part for part in sets.values() if isinstance(part, ImageSet)), say)
+        _say_what_was_read(sets.values(), say)
     try:
         return _train(recipe, out, sets, resume, machines, precision, progress, callbacks, say)
     finally:
@@ -151,8 +151,11 @@ def _train(
     return out
 
 
-def _say_problems(sets: Iterable[ImageSet], say: Callable[[str], None]) -> None:
-    """Name the first files that were left out, each once, and count the others."""
+def _say_what_was_read(sets: Iterable[ImageSet | LargeSet], say: Callable[[str], None]) -> None:
+    """Say what a folder was taken for; name the first files left out, and count the others."""
+    sets = list(sets)
+    for note in dict.fromkeys(note for images in sets for note in images.notes):
+        say(f"  {note}")
     problems = {problem.path: problem.reason for images in sets for problem in images.problems}
     for path, reason in list(problems.items())[:SAID]:
         say(f"  warning: left out {path}: {reason}")
