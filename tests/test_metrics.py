@@ -238,10 +238,17 @@ def focus():
     return FocusNet(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
 
 
+def test_images_of_one_class_are_measured_without_pairs_of_two(quick_probe):
+    one = ImageSet(**{**vars(noise()), "labels": torch.zeros(60, dtype=torch.long)})
+    figures = evaluate(focus(), one)
+    assert {"accuracy", "random_focus_accuracy"} <= set(figures)
+    assert "content_following" not in figures
+
+
 def test_evaluate_asks_a_judge_where_there_is_one(quick_probe):
     figures = evaluate(focus(), noise(), judge=SmallCNN())
     assert {"sufficiency", "sufficiency_agreement", "necessity"} <= set(figures)
-    with pytest.raises(UserError, match="labels"):
+    with pytest.raises(UserError, match="has 2 classes without names"):
         evaluate(focus(), noise(), judge=SmallCNN(num_classes=2))
 
 
@@ -336,7 +343,6 @@ def test_the_seed_decides_what_is_drawn():
     [
         ({"labels": torch.full((60,), 10)}, "Expected labels from 0 to 9"),
         ({"labels": torch.full((60,), -1)}, "Expected labels from 0 to 9"),
-        ({"labels": torch.zeros(60, dtype=torch.long)}, "at least two classes"),
         ({"images": torch.zeros(60, 1, SIDE, SIDE)}, "uint8"),
         ({"images": torch.zeros(0, 1, SIDE, SIDE), "labels": torch.zeros(0)}, "there are none"),
     ],

@@ -19,7 +19,9 @@ from torch import Tensor
 from foveal import zoo
 from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images
+from foveal.data.names import some_names
 from foveal.errors import UserError, unknown_name
+from foveal.evaluation import judge_of, reading_notes
 from foveal.explanation import Explanation
 from foveal.memory import keep_freed_memory
 from foveal.metrics import (
@@ -32,6 +34,7 @@ from foveal.metrics import (
     judged,
     pointing_game,
 )
+from foveal.metrics.classes import as_known, classes_of, match_classes
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
 from foveal.models import AttentionModel, AttentionNet, FocusModel, ImageClassifier
@@ -79,7 +82,7 @@ class Comparison:
 
     Attributes:
         contestants: the models.
-        test: the images that were compared on.
+        test: the images that were compared on, of classes that all models know.
         judge: of the evidence, or None.
         models: figures of each, as `foveal evaluate` has them.
         explanations: figures of each model's explanations, with `model` and `method`.
@@ -90,6 +93,10 @@ class Comparison:
     judge: str | None
     models: tuple[dict[str, Any], ...]
     explanations: tuple[dict[str, Any], ...]
+
+    def test_of(self, one: Contestant) -> ImageSet:
+        """Return the images as one of the models counts their classes."""
+        return as_known(self.test, one.network, one.name)[0]
 
 
 def compare(
@@ -105,11 +112,13 @@ def compare(
     published: int = 0,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Measure models and their explanations on the same images; keep the figures below `out`.
 
     Args:
-        models: zoo names, run folders or OWNER/NAME, of classifiers of the same images.
+        models: zoo names, run folders or OWNER/NAME, of classifiers of the same images. They may
+            know different classes: images of classes that one does not know are left out.
         data: a dataset, a folder, or hf:OWNER/NAME.
         out: folder; figures that it holds already, of the same weights, images and seed, are
             taken over.
@@ -121,21 +130,25 @@ def compare(
         published: images, some of those that are compared on, for the field's published metrics
             through Quantus (an extra); 0 for none. They take seconds an image.
         seed: of the choice of images, of probes, pairs and noise.
-        progress: told of every step.
+        progress: called with every step.
+        say: called with what the data was taken for and what was left out.
 
     Raises:
-        UserError: unknown names, models of different images or classes, a folder that cannot be
-            written, or published metrics without Quantus.
+        UserError: unknown names, models of different images or without a class in common, a
+            folder that cannot be written, or published metrics without Quantus.
     """
     rivals = _rivals(methods)
     keep_freed_memory()
     contestants = tuple(_contestant(name) for name in models)
     shape = _shape(contestants)
-    test = load_images(data, split, **shape, data_dir=data_dir)
+    test = _of_common_classes(
+        load_images(data, split, **shape, data_dir=data_dir), contestants, say
+    )
     few = test.few(min(images, len(test)), seed)
     train = load_images(data, "train", **shape, data_dir=data_dir)
-    judge = judge or zoo.judge_of(few.name)
-    jury = None if judge is None else _judge(judge)
+    jury = judge_of(judge, few)
+    judge = (judge or zoo.judge_of(few.name)) if jury is not None else None
+    tests = {one.name: as_known(few, one.network, one.name)[0] for one in contestants}
     ledger = Ledger(Path(out) / "figures", _key(few, seed, judge))
     jobs = [(one, method) for one in contestants for method in one.methods if method in rivals]
     steps = len(contestants) + len(jobs)
@@ -143,14 +156,18 @@ def compare(
     explanations: list[dict[str, Any]] = []
     for one in contestants:
         progress(f"{one.name}: figures", len(figures), steps)
-        found = ledger.get(one, "figures", partial(_figures, one, few, train, jury, seed))
+        found = ledger.get(
+            one, "figures", partial(_figures, one, tests[one.name], train, jury, seed)
+        )
         figures.append(found)
     for one, method in jobs:
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
-        found = ledger.get(one, method, partial(_explained, one, method, few, jury, seed))
+        found = ledger.get(
+            one, method, partial(_explained, one, method, tests[one.name], jury, seed)
+        )
         if published:
-            some = few.few(min(published, len(few)), seed)
+            some = tests[one.name].few(min(published, len(few)), seed)
             measure = partial(_published, one, method, some, seed)
             found = found | ledger.get(one, f"{method}, published, {len(some)}", measure)
         explanations.append({"model": one.name, "method": method, **found})
@@ -210,11 +227,32 @@ def _contestant(name: str) -> Contestant:
     return Contestant(name, network, hashlib.sha256(weights).hexdigest())
 
 
-def _judge(name: str) -> ImageClassifier:
-    network = zoo.load(name)
-    if not isinstance(network, ImageClassifier):
-        raise UserError(f"{name} names no classes, so it cannot judge.")
-    return network
+def _of_common_classes(
+    test: ImageSet, contestants: Sequence[Contestant], say: Callable[[str], None]
+) -> ImageSet:
+    """Return the images of classes that all models know; say what was left out."""
+    for line in reading_notes(test):
+        say(line)
+    known = [
+        match_classes(classes_of(one.network, one.name), test.name, test.classes, named=test.named)
+        for one in contestants
+    ]
+    shared = [
+        None if None in indices else label for label, indices in enumerate(zip(*known, strict=True))
+    ]
+    found = test.relabelled(shared, test.classes)
+    if not len(found):
+        raise UserError(
+            f"No image of {test.name} is of a class that all models know: "
+            f"{', '.join(one.name for one in contestants)}."
+        )
+    if len(found) < len(test):
+        unknown = [name for name, label in zip(test.classes, shared, strict=True) if label is None]
+        say(
+            f"left out {len(test) - len(found):,} images of classes that not all models know: "
+            f"{some_names(unknown)}"
+        )
+    return found
 
 
 def _shape(contestants: Sequence[Contestant]) -> dict[str, Any]:
@@ -240,10 +278,12 @@ def _shape(contestants: Sequence[Contestant]) -> dict[str, Any]:
 def _key(test: ImageSet, seed: int, judge: str | None) -> dict[str, Any]:
     pixels = hashlib.sha256(test.images.numpy().tobytes()).hexdigest()
     return {
-        "version": 1,
+        "version": 2,
         "data": test.name,
         "split": test.split,
         "images": pixels,
+        "labels": test.labels.tolist(),
+        "classes": list(test.classes),
         "seed": seed,
         "judge": judge,
     }

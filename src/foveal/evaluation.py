@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from foveal import zoo
 from foveal.errors import UserError, unknown_name
+from foveal.escaping import printable
 from foveal.file_names import unique_stems
+from foveal.files import make_output_folder
 from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from foveal.data import ImageSet
+    from foveal.data import ImageSet, LargeSet
+    from foveal.metrics.classes import Images
     from foveal.models import ImageClassifier, ImageModel, LargeFocusModel
 
 Say = Callable[[str], None]
@@ -47,7 +50,8 @@ def evaluate_on(
     from foveal import export
     from foveal.data import load_images
     from foveal.metrics import evaluate
-    from foveal.models import FocusModel, ImageClassifier, LargeFocusModel, PatchReconstructor
+    from foveal.metrics.classes import as_known
+    from foveal.models import FocusModel, LargeFocusModel, PatchReconstructor
 
     keep_freed_memory()
     network = export.load(model, runtime)
@@ -59,16 +63,36 @@ def evaluate_on(
         "channels": network.in_channels,
         "data_dir": data_dir,
     }
-    images = load_images(data, split, **options)
-    probed = isinstance(network, FocusModel | PatchReconstructor)
-    train = load_images(data, "train", **options) if probed else None
-    known = network.num_classes if isinstance(network, ImageClassifier) else None
-    if known is not None and network.inputs.classes and len(images.classes) != known:
-        raise UserError(f"{model} knows {known} classes, but {data} has {len(images.classes)}.")
-    for problem in images.problems:
-        say(f"left out {problem.path}: {problem.reason}")
-    figures = evaluate(network, images, train, judge=_judge(judge, images), name=model, seed=seed)
+    images = _described(load_images(data, split, **options), network, model, say)
+    train = None
+    if isinstance(network, FocusModel | PatchReconstructor):
+        try:
+            train, _ = as_known(load_images(data, "train", **options), network, model)
+        except UserError as error:
+            say(f"position_leakage is left out, its probe has no images to train on: {error}")
+    found = judge_of(judge, images)
+    figures = evaluate(network, images, train, judge=found, name=model, seed=seed)
     return figures | _by_onnx(network)
+
+
+def _described(images: "Images", network: "ImageModel", model: str, say: Say) -> "Images":
+    """Return images labelled by a model's classes; say what differs and what was left out."""
+    from foveal.data.names import some_names
+    from foveal.metrics.classes import absent_classes, as_known
+
+    found, notes = as_known(images, network, model)
+    absent = absent_classes(found)
+    if absent:
+        notes.append(f"no images of {some_names(absent)}")
+    for line in reading_notes(images) + notes:
+        say(line)
+    return found
+
+
+def reading_notes(images: "ImageSet | LargeSet") -> list[str]:
+    """Return what a folder was taken for, and what was left out of it, a line each."""
+    taken = [f"{printable(images.name)}: {note}" for note in images.notes]
+    return taken + [f"left out {printable(p.path)}: {p.reason}" for p in images.problems]
 
 
 def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -91,23 +115,34 @@ def _evaluate_large(
     from foveal.data import load_large
     from foveal.metrics.large import evaluate_large
 
-    images = load_large(data, split, data_dir=data_dir)
-    for problem in images.problems:
-        say(f"left out {problem.path}: {problem.reason}")
+    images = _described(load_large(data, split, data_dir=data_dir), network, model, say)
     figures = evaluate_large(network, images, name=model, seed=seed)
     return figures | _by_onnx(network, images.images.size)
 
 
-def _judge(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
-    """Return the judge of that name, or the zoo's for that dataset, if it has one."""
+def judge_of(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
+    """Return the judge of that name, or the zoo's for that dataset if there is one that fits.
+
+    Raises:
+        UserError: a judge that was named is unknown, is no classifier, or reads other images.
+    """
     from foveal.models import ImageClassifier
 
-    name = name or zoo.judge_of(images.name)
-    if name is None:
+    chosen = name or zoo.judge_of(images.name)
+    if chosen is None:
         return None
-    judge = zoo.load(name)
+    judge = zoo.load(chosen)
     if not isinstance(judge, ImageClassifier):
-        raise UserError(f"{name} names no classes, so it cannot judge.")
+        raise UserError(f"{chosen} names no classes, so it cannot judge.")
+    channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
+    fits = judge.in_channels == channels and judge.inputs.size in (None, size)
+    if name is None:  # a folder may have the name of a dataset
+        return judge if fits and set(images.classes) <= set(judge.inputs.classes) else None
+    if not fits:
+        raise UserError(
+            f"The judge {chosen} reads images of {judge.inputs.size} pixels and "
+            f"{judge.in_channels} channel(s), but these have {size} and {channels}."
+        )
     return judge
 
 
@@ -208,7 +243,7 @@ def _save(explanation: Any, out: Path, stem: str) -> Path:
     from foveal.plotting import save_figure
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_output_folder(out)
         picture = out / f"{stem}.png"
         save_figure(explanation.figure(0, title=stem), picture)
     except OSError as error:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, DataOption, app, show
+from foveal.cli.app import DataDir, DataOption, app, say, show
 
 
 @app.command()
@@ -50,6 +50,7 @@ def compare(
             published=published,
             seed=seed,
             progress=progress,
+            say=say,
         )
         page = write_comparison(found, out)
     show(page)

@@ -18,6 +18,7 @@ from foveal.export.loading import as_onnx
 from foveal.export.seams import KEYPOINTS
 from foveal.export.session import cut
 from foveal.metrics.accuracy import accuracy
+from foveal.metrics.classes import as_known
 from foveal.models.classifier import ImageClassifier
 
 CALIBRATED_ON = 500  # training images
@@ -67,6 +68,7 @@ def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
     reference = as_onnx(proto)
     if not isinstance(reference, ImageClassifier):
         raise UserError("int8 is for classifiers, whose accuracy says what it costs.")
+    val, _ = as_known(val, reference)
     exact = accuracy(reference, val)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = train.images[drawn[:CALIBRATED_ON]].float() / 255

@@ -12,12 +12,13 @@ from foveal.data import ImageSet
 from foveal.errors import UserError, at_least_one
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.attention import maps_worth
+from foveal.metrics.classes import as_known
 from foveal.metrics.content_following import content_following
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.evidence import evidence_fraction, evidence_masks
 from foveal.metrics.judged import Judged, judged
 from foveal.metrics.looks import Looks, as_floats, look_over
-from foveal.metrics.position_leakage import position_leakage
+from foveal.metrics.position_leakage import LEAST_IMAGES, position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
 from foveal.metrics.rebuilding import rebuilding
 from foveal.models.attention_model import AttentionModel
@@ -72,12 +73,14 @@ METRICS: dict[str, Metric] = {
 
 
 def _leakage(s: Subject) -> float | None:
-    if s.train is None:
+    if s.train is None or len(s.train) < LEAST_IMAGES:
         return None
     return position_leakage(s.model, s.train, s.test, s.seed, **s.shared)
 
 
-def _following(s: Subject) -> dict[str, float]:
+def _following(s: Subject) -> dict[str, float] | None:
+    if len(s.test.labels.unique()) < 2:  # no pairs of different classes
+        return None
     return content_following(s.model, s.test, seed=s.seed, **s.shared)._asdict()
 
 
@@ -146,11 +149,12 @@ def evaluate(
 
     Args:
         model: its mode, the random numbers and the number of threads stay what they were.
-        test: labelled images that the model was not trained on.
+        test: labelled images that the model was not trained on. Their classes are matched with
+            the model's by name; images of others are left out (`metrics.classes.as_known`).
         train: labelled images to train the probe of `position_leakage` on, which is left out
             without them.
-        judge: a classifier of the same images and classes that is used to greyed images
-            (`augment.hide`); without one sufficiency and necessity are left out.
+        judge: a classifier of the same images that knows the test images' classes and is used to
+            greyed images (`augment.hide`); without one sufficiency and necessity are left out.
         name: of the model; if not given, that of its kind.
         batch_size: images in one forward pass; bounds the memory.
         seed: of the probe and of what is drawn at random.
@@ -171,11 +175,8 @@ def evaluate(
     """
     _check_kinds(model, test, train)
     batch_size = at_least_one("batch_size", batch_size)
-    for data in (test, train):
-        if data is not None:
-            _check(model, data)
-    if judge is not None:
-        _check(judge, test)
+    test = _labelled_for(model, test, name)
+    train = None if train is None else _labelled_for(model, train, name)
     subject = Subject(model, test, train, judge, batch_size, seed)
     figures: dict[str, Any] = {
         "model": name or model.name,
@@ -212,6 +213,12 @@ def _check_kinds(model: ImageModel, test: ImageSet, train: ImageSet | None) -> N
                 f"{type(data).__name__}. A tensor of bytes makes one: "
                 "ImageSet(name, split, images, labels, classes)."
             )
+
+
+def _labelled_for(model: ImageModel, images: ImageSet, name: str | None) -> ImageSet:
+    found, _ = as_known(images, model, name)
+    _check(model, found)
+    return found
 
 
 def _check(model: ImageModel, data: ImageSet) -> None:

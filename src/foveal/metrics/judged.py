@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
+from foveal.data.images import new_labels
+from foveal.data.names import some_names
+from foveal.errors import UserError
 from foveal.metrics.accuracy import share_equal
+from foveal.metrics.classes import classes_of, match_classes
 from foveal.metrics.looks import as_floats, evaluating
 from foveal.models.classifier import ImageClassifier
 
@@ -36,20 +40,39 @@ def judged(
 
     Args:
         judge: a classifier trained with `augment.hide`; grey is its mean of the images.
-        test: N labelled images.
+        test: N labelled images; the judge's classes are matched with theirs by name.
         evidence: (N, H, W) booleans.
-        answers: (N,) the model's classes.
+        answers: (N,) the model's classes, as indices into those of `test`.
         batch_size: images in one forward pass.
+
+    Raises:
+        UserError: images of a class that the judge does not know.
     """
+    labels, answers = _in_terms_of(judge, test, answers)
     nothing = torch.zeros_like(evidence)
     shown = _predict(judge, test.images, ~evidence, batch_size)
     hidden = _predict(judge, test.images, evidence, batch_size)
     whole = _predict(judge, test.images, nothing, batch_size)
     return Judged(
-        share_equal(shown, test.labels),
+        share_equal(shown, labels),
         share_equal(shown, answers),
-        share_equal(whole, test.labels) - share_equal(hidden, test.labels),
+        share_equal(whole, labels) - share_equal(hidden, labels),
     )
+
+
+def _in_terms_of(judge: ImageClassifier, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return labels and answers as indices of the judge's classes, answers of others as -1."""
+    if not test.classes:
+        return test.labels, answers
+    known = classes_of(judge, f"the judge ({judge.name})")
+    indices = match_classes(known, test.name, test.classes)
+    labels = new_labels(test.labels, indices)
+    if int(labels.min()) < 0:
+        unknown = [test.classes[int(label)] for label in test.labels[labels < 0].unique()]
+        raise UserError(
+            f"{known.model} does not know the classes {some_names(unknown)} of {test.name}."
+        )
+    return labels, new_labels(answers, indices)
 
 
 def _predict(judge: ImageClassifier, images: Tensor, greyed: Tensor, batch_size: int) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from foveal.data import LargeSet
-from foveal.errors import UserError
 from foveal.geometry import covered_share
+from foveal.metrics.classes import as_known
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.looks import evaluating
 from foveal.models.large_model import Answer, LargeFocusModel
@@ -25,7 +25,8 @@ def evaluate_large(
 
     Args:
         model: its mode stays what it was.
-        test: labelled for all tasks of the model, which it was not trained on.
+        test: labelled for all tasks of the model, which it was not trained on. Its classes are
+            matched with the model's by name; images of others are left out.
         name: of the model; if not given, that of its kind.
         batch_size: images in one forward pass; bounds the memory.
         seed: of what is drawn at random.
@@ -41,11 +42,7 @@ def evaluate_large(
     Raises:
         UserError: no labels for a task of the model.
     """
-    test = test.of(model.tasks)
-    if len(test.classes) != model.num_classes:
-        raise UserError(
-            f"The model knows {model.num_classes} classes, but {test.name} has {len(test.classes)}."
-        )
+    test, _ = as_known(test.of(model.tasks), model, name)
     right, elsewhere, seen = [], [], []
     with evaluating(model):
         thumbnail = model.places(model.view(test.images, torch.arange(1))).thumbnail
@@ -92,7 +89,7 @@ def accuracies(model: LargeFocusModel, test: LargeSet, batch_size: int = 16) -> 
     Raises:
         UserError: no labels for a task of the model.
     """
-    test = test.of(model.tasks)
+    test, _ = as_known(test.of(model.tasks), model)
     with evaluating(model):
         right = [
             _right(_answer(model, test, part, _places(model, test, part)), test, part)

@@ -13,6 +13,7 @@ from foveal.metrics.looks import Looks, look_over
 from foveal.models.focus_model import FocusModel
 from foveal.models.reconstructor import PatchReconstructor
 
+LEAST_IMAGES = 10  # to train the probe on
 STEPS = 2000
 BATCH = 512
 CHECKS = 40  # times in a training that the held-out images choose the best probe
@@ -48,8 +49,10 @@ def position_leakage(
     Raises:
         UserError: fewer than 10 training images.
     """
-    if len(train) < 10:
-        raise UserError(f"Expected at least 10 images to train the probe on, but got {len(train)}.")
+    if len(train) < LEAST_IMAGES:
+        raise UserError(
+            f"Expected at least {LEAST_IMAGES} images to train the probe on, but got {len(train)}."
+        )
     looks = looks or look_over(model, test.images, batch_size)
     seen = look_over(model, train.images, batch_size)
     # The caller may measure without gradients; the probe needs its own.

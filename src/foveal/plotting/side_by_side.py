@@ -17,7 +17,8 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
 
     Args:
         explanations: heading and `Explanation` of the same images, one for each column.
-        labels: (B,) true classes; a right answer's name is blue, a wrong one's orange.
+        labels: (B,) true classes, among those of the first explanation; an answer of that name
+            is blue, any other orange.
     """
     rows, columns = len(labels), len(explanations) + 1
     figure = new_figure(1.15 * columns, 1.3 * rows + 0.7)
@@ -35,12 +36,13 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
     for row in range(rows):
         first = explanations[0][1]
         grid[row, 0].imshow(pixels(first.images[row]), interpolation="nearest")
-        grid[row, 0].set_title(short(first.class_name(int(labels[row])), 12), fontsize=7)
+        truth = first.class_name(int(labels[row]))
+        grid[row, 0].set_title(short(truth, 12), fontsize=7)
         grid[row, 0].set_axis_off()
         for place, (_, explanation) in zip(grid[row, 1:], explanations, strict=True):
             one = explanation[row]
             draw_image(place, one, numbers=False)
-            answer = int(one.predictions[0])
-            shade = RIGHT if answer == int(labels[row]) else WRONG
-            place.set_title(short(one.class_name(answer), 12), fontsize=7, color=shade)
+            answer = one.class_name(int(one.predictions[0]))
+            shade = RIGHT if answer == truth else WRONG
+            place.set_title(short(answer, 12), fontsize=7, color=shade)
     return figure

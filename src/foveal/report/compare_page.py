@@ -1,7 +1,8 @@
 """Write a comparison: one self-contained page, its tables as CSV, JSON and LaTeX, its plots."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,11 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
         plots={name: inline(figure) for name, figure in plots.items()},
         galleries=_galleries(comparison, logits),
         confusions=[
-            {"name": name, "picture": inline(_confusion(comparison.test, found))}
-            for name, found in logits.items()
+            {
+                "name": one.name,
+                "picture": inline(_confusion(comparison.test_of(one), logits[one.name])),
+            }
+            for one in comparison.contestants
         ],
         original=_original(),
         datasets=original.DATASETS,
@@ -129,7 +133,8 @@ def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]
 
 def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
     """Return the same images under every explanation: sure and right, unsure, sure and wrong."""
-    test, first = comparison.test, comparison.contestants[0]
+    first = comparison.contestants[0]
+    test = comparison.test_of(first)
     chances, answers = logits[first.name].softmax(dim=-1).max(dim=1)
     right = answers == test.labels
     order = chances.argsort(descending=True)
@@ -143,20 +148,21 @@ def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dic
         if not len(chosen):
             continue
         few = test.subset(chosen)
-        shown = [
-            (_heading(row), _explain(comparison.contestants, row, few))
-            for row in comparison.explanations
-        ]
-        picture = inline(plotting.side_by_side(shown, few.labels))
+        shown = [(_heading(row), _explain(comparison, row, few)) for row in comparison.explanations]
+        labels = comparison.test_of(_explained_one(comparison, comparison.explanations[0])).labels
+        picture = inline(plotting.side_by_side(shown, labels[chosen]))
         made.append({"name": f"{name} ({first.name})", "picture": picture})
     return made
 
 
-def _explain(
-    contestants: Sequence[Contestant], row: Mapping[str, Any], few: ImageSet
-) -> Explanation:
-    one = next(one for one in contestants if one.name == row["model"])
-    return explain_by(one.network, few.images.float() / 255, row["method"])
+def _explain(comparison: Comparison, row: Mapping[str, Any], few: ImageSet) -> Explanation:
+    one = _explained_one(comparison, row)
+    explanation = explain_by(one.network, few.images.float() / 255, row["method"])
+    return replace(explanation, classes=comparison.test_of(one).classes)
+
+
+def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Contestant:
+    return next(one for one in comparison.contestants if one.name == row["model"])
 
 
 def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
