@@ -23,6 +23,8 @@ LAYERS = (
         "memory",
         "precision",
     },
+    {"arguments", "model_files"},
+    {"ranges"},
     {"geometry", "pixels"},
     {"large"},
     {"plotting"},

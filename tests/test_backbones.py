@@ -100,10 +100,13 @@ def test_the_whitening_filters_are_not_trained():
     [
         ({"name": "vgg", "tap": "befor"}, "Did you mean 'before'"),
         ({"name": "vgg", "activation": "tanh"}, "Unknown activation 'tanh'"),
-        ({"name": "vgg", "stages": [[8], []]}, "Expected stages like"),
-        ({"name": "vgg", "stages": [64, 128]}, r"Expected stages like .* but got \[64, 128\]"),
-        ({"name": "vgg", "whiten": -1}, "Expected whiten and hidden from 0, but got -1 and 0"),
-        ({"name": "vgg", "in_channels": "three"}, "'vgg' cannot be built with in_channels='three'"),
+        ({"name": "vgg", "stages": [[8], []]}, r"from 1 to 64 values in stages\[1\], but got 0"),
+        ({"name": "vgg", "stages": [64, 128]}, r"Expected stages\[0\] to be a list, but got 64"),
+        ({"name": "vgg", "whiten": -1}, "Expected whiten from 0 to 16, but got -1"),
+        (
+            {"name": "vgg", "in_channels": "three"},
+            "'vgg': Expected in_channels to be an int",
+        ),
         ({"name": "timm", "model": "resnet81"}, "Unknown timm model 'resnet81'. Did you mean"),
         ({"name": "resnet"}, "Unknown backbone 'resnet'"),
         ({"name": "efficientnet-lite0", "weights": "imagnet"}, "Did you mean 'imagenet'"),

@@ -81,7 +81,7 @@ def test_settings_build_the_same_detector_again(name):
         ({"name": "harris", "keypoint": 3}, "Did you mean 'keypoints'"),
         ({"name": "harris"}, "needs a setting for: keypoints"),
         ("harris", "Expected detector settings"),
-        ({"name": "heatmap", "keypoints": 1, "sharpness": 0}, "Expected a sharpness above 0"),
+        ({"name": "heatmap", "keypoints": 1, "sharpness": 0}, "Expected sharpness above 0"),
     ],
 )
 def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message):

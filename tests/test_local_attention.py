@@ -155,10 +155,10 @@ def test_san10_has_the_papers_size(kind, millions):
     [
         ({"kind": "pairwize"}, "Did you mean 'pairwise'"),
         ({"blocks": [1, 2]}, "as many blocks"),
-        ({"blocks": [1, 0, 1]}, "at least 1 each"),
+        ({"blocks": [1, 0, 1]}, r"Expected blocks\[1\] from 1"),
         ({"widths": [64, 100, 128]}, "multiples of 32, but got 100"),
         ({"sides": [3, 4, 5]}, "odd sides of windows, but got 4"),
-        ({"whiten": -1}, "whiten from 0, but got -1"),
+        ({"whiten": -1}, "Expected whiten from 0 to 16, but got -1"),
     ],
 )
 def test_wrong_settings_are_user_errors(settings, message):

@@ -98,6 +98,6 @@ def test_answer_does_not_depend_on_where_the_patches_come_from():
 def test_unknown_kind_and_single_point_patches_are_refused():
     with pytest.raises(UserError, match="Did you mean 'corners'"):
         PublishedFocus("corner")
-    with pytest.raises(ValueError, match="patch_size of at least 2"):
+    with pytest.raises(ValueError, match="Expected patch_size from 2"):
         PublishedFocus(patch_size=1)
     assert KINDS == ("focus", "corners", "zoom")

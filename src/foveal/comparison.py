@@ -23,6 +23,7 @@ from foveal.data.names import some_names
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import judge_of, reading_notes
 from foveal.explanation import Explanation
+from foveal.files import read_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics import (
     adversarial_accuracy,
@@ -199,10 +200,10 @@ class Ledger:
         name = hashlib.sha256(json.dumps([one.name, what]).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_json(path)
             if kept["key"] == key:
                 return dict(kept["figures"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, ValueError, KeyError, TypeError):
             pass  # not there, or not ours
         found = measure()
         try:

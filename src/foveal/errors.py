@@ -16,9 +16,10 @@ class UserError(ValueError):
 def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for a `name` that is not among the `known` ones, with the nearest match."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    given = str(name)[:200]
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"Unknown {what} {str(name)!r}.{hint} Known: {', '.join(names)}.")
+    return UserError(f"Unknown {what} {given!r}.{hint} Known: {', '.join(names)}.")
 
 
 def at_least_one(name: str, value: object) -> int:
@@ -37,22 +38,22 @@ def missing_extra(package: str, extra: str) -> UserError:
     return UserError(f"This needs {package}: pip install 'foveal[{extra}]'.")
 
 
-def check_named(
-    what: str, known: Mapping[str, Callable[..., Any]], settings: object
-) -> dict[str, Any]:
-    """Return a copy of `settings`, `{"name": one of known, argument: value, ...}`, once checked.
+def split_name(
+    what: str, known: Mapping[str, object], settings: object
+) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments of `{"name": one of known, argument: value, ...}`.
 
     Raises:
-        UserError: `settings` are no mapping, or their name or an argument is not known or missing.
+        UserError: `settings` are no mapping, or their name is not known.
     """
     if not isinstance(settings, Mapping):
-        raise UserError(f"Expected {what} settings as 'key: value' pairs, but got {settings!r}.")
+        raise UserError(
+            f"Expected {what} settings as 'key: value' pairs, but got {settings!r:.100}."
+        )
     name = settings.get("name")
     if not isinstance(name, str) or name not in known:
         raise unknown_name(what, name, known)
-    arguments = {key: value for key, value in settings.items() if key != "name"}
-    check_arguments(f"{what} {name!r}", known[name], arguments)
-    return {"name": name, **arguments}
+    return name, {key: value for key, value in settings.items() if key != "name"}
 
 
 def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings: object) -> Built:
@@ -61,9 +62,23 @@ def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
-    arguments = check_named(what, known, settings)
-    name = arguments.pop("name")
+    name, arguments = split_name(what, known, settings)
     return build_named(f"{what} {name!r}", known[name], arguments)
+
+
+def check_known(
+    what: str, build: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of `build`, which all that `arguments` name are among.
+
+    Raises:
+        UserError: an argument is not known; the nearest one is named.
+    """
+    takes = inspect.signature(build).parameters
+    for name in arguments:
+        if name not in takes:
+            raise unknown_name(f"setting of {what}", name, takes)
+    return takes
 
 
 def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -72,10 +87,7 @@ def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str
     Raises:
         UserError: an argument is not known (the nearest one is named) or missing.
     """
-    takes = dict(inspect.signature(build).parameters)
-    for name in arguments:
-        if name not in takes:
-            raise unknown_name(f"setting of {what}", name, takes)
+    takes = check_known(what, build, arguments)
     needed = {name for name, taken in takes.items() if taken.default is taken.empty}
     missing = sorted(needed - set(arguments))
     if missing:
@@ -86,13 +98,15 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     """Return `build(**arguments)`.
 
     Raises:
-        UserError: an argument is of a kind or size with which it cannot be built.
+        UserError: an argument is not known, missing, or of a kind or size with which nothing can
+            be built.
     """
+    check_arguments(what, build, arguments)
     try:
         return build(**arguments)
-    except UserError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         plain = (str, int, float, list, tuple, dict)  # what is built already says little in a line
         given = ", ".join(
             f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)

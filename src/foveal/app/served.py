@@ -1,6 +1,5 @@
 """The models that are served: known by name from the start, loaded when first asked."""
 
-import json
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ from torch import Tensor
 from foveal import export, zoo
 from foveal.app.refusal import Refused
 from foveal.attribution import METHODS, OWN
-from foveal.errors import UserError, unknown_name
+from foveal.errors import UserError, split_name, unknown_name
 from foveal.escaping import as_unicode
 from foveal.explanation import Explanation
 from foveal.models import (
@@ -47,9 +46,9 @@ class Served:
         self.runtime = runtime
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
-        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        self.kind = MODELS[settings["name"]]
-        self.inputs = Inputs(**settings.get("inputs", {}))
+        settings = zoo.settings(source)
+        self.kind = MODELS[split_name("model", MODELS, settings)[0]]
+        self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.trained_on: str | None = self.card.get("trained_on")
         self.judge: Served | None = None  # says what this one's evidence shows to others
         self.is_ready = False

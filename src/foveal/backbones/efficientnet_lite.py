@@ -7,8 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.backbones.backbone import Backbone
 from foveal.errors import UserError, unknown_name
+from foveal.ranges import Channels
 
 # Tan & Le 2019 (arXiv:1905.11946), table 1, as the Lite variant has it: no squeeze-and-excitation,
 # ReLU6 for swish. Expansion, kernel side, stride, output channels, blocks.
@@ -49,7 +51,8 @@ class EfficientNetLite(Backbone):
 
     averages = True
 
-    def __init__(self, in_channels: int = 3, weights: str = "", stride: int = STRIDE):
+    @checked
+    def __init__(self, in_channels: Channels = 3, weights: str = "", stride: int = STRIDE):
         super().__init__()
         if weights and weights not in WEIGHTS:
             raise unknown_name("weights of EfficientNet-Lite", weights, WEIGHTS)

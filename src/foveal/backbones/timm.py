@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from foveal.arguments import checked
 from foveal.backbones.backbone import Backbone
 from foveal.errors import UserError, missing_extra, unknown_name
+from foveal.ranges import Channels
 
 
 class TimmBackbone(Backbone):
@@ -25,7 +27,10 @@ class TimmBackbone(Backbone):
 
     averages = True
 
-    def __init__(self, model: str = "resnet18", in_channels: int = 3, pretrained: bool = False):
+    @checked
+    def __init__(
+        self, model: str = "resnet18", in_channels: Channels = 3, pretrained: bool = False
+    ):
         super().__init__()
         try:
             import timm
@@ -37,7 +42,9 @@ class TimmBackbone(Backbone):
             features: Any = timm.create_model(
                 model, features_only=True, in_chans=in_channels, pretrained=pretrained
             )
-        except (RuntimeError, AttributeError, NotImplementedError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # timm raises almost anything
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"timm cannot give feature maps of {model!r}: {reason}") from error
         self.features: Callable[[Tensor], list[Tensor]] = features

@@ -1,14 +1,15 @@
 """VGG for small images: 3x3 convolutions in stages, each ended by a pooling."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import Length, OneOf, Range, checked
 from foveal.backbones.backbone import Backbone
-from foveal.backbones.whitening import WhiteningConv
-from foveal.errors import UserError, unknown_name
+from foveal.backbones.whitening import Whiten, WhiteningConv
+from foveal.ranges import Channels, Widths
 
 # Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved behind the layers
 # that follow them, so that attention finds features of high resolution.
@@ -36,30 +37,23 @@ class VGGBackbone(Backbone):
         UserError: an argument is not what is listed here.
     """
 
+    @checked
     def __init__(
         self,
-        in_channels: int = 3,
-        stages: Sequence[Sequence[int]] = PAPER,
-        tap: str = "before",
-        hidden: int = 0,
-        whiten: int = 0,
-        activation: str = "relu",
+        in_channels: Channels = 3,
+        stages: Annotated[Sequence[Widths], Length(1, 16)] = PAPER,
+        tap: Annotated[str, OneOf(TAPS)] = "before",
+        hidden: Annotated[int, Range(0, 16_384)] = 0,
+        whiten: Whiten = 0,
+        activation: Annotated[str, OneOf(tuple(ACTIVATIONS))] = "relu",
     ):
         super().__init__()
-        if tap not in TAPS:
-            raise unknown_name("tap", tap, TAPS)
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
-        if not stages or not all(isinstance(s, Sequence) and s and min(s) > 0 for s in stages):
-            raise UserError(f"Expected stages like [[64, 64], [128]], but got {stages!r}.")
         self.in_channels = in_channels
         self.stages = [list(stage) for stage in stages]
         self.tap, self.hidden, self.whiten, self.activation = tap, hidden, whiten, activation
         self.widths = [stage[-1] for stage in stages]
         self.width = hidden or self.widths[-1]
         self.strides = [None] * len(self.widths)
-        if whiten < 0 or hidden < 0:
-            raise UserError(f"Expected whiten and hidden from 0, but got {whiten} and {hidden}.")
         channels = in_channels
         self.first: nn.Module = nn.Identity()
         if whiten:

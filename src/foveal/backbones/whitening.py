@@ -1,8 +1,16 @@
 """A first layer that whitens: computed from training images, not learned."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from foveal.arguments import Range
+from foveal.errors import UserError
+
+Whiten = Annotated[int, Range(0, 16)]  # side of the patches in pixels, 0 for none
+MAX_VALUES = 1024  # of a patch: the filters are as many, squared
 
 
 class WhiteningConv(nn.Module):
@@ -17,12 +25,20 @@ class WhiteningConv(nn.Module):
         in_channels: channels C of the images.
         size: side k of a patch in pixels; there is no padding.
         eps: added to the eigenvalues.
+
+    Raises:
+        UserError: a patch has more than 1,024 values.
     """
 
     weight: Tensor
 
     def __init__(self, in_channels: int, size: int = 2, eps: float = 5e-4):
         super().__init__()
+        if in_channels * size**2 > MAX_VALUES:
+            raise UserError(
+                f"Expected whitened patches of at most {MAX_VALUES:,} values, but got "
+                f"{size}x{size} pixels of {in_channels} channels."
+            )
         self.size = size
         self.eps = eps
         self.out_channels = 2 * in_channels * size**2

@@ -1,7 +1,6 @@
 """Where a run writes: shards, each whole or not at all, and what a resumed run must know."""
 
 import errno
-import json
 import os
 import shutil
 import socket
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from foveal.batch.rows import SCHEMA
 from foveal.errors import UserError
-from foveal.files import json_text
+from foveal.files import json_text, parse_json, read_json
 
 # Readers of folders of Parquet pass over what begins with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
@@ -102,10 +101,10 @@ class Output:
             return self._of_file()
         path = self.folder / _MANIFEST
         if path.exists():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError) as error:
-                raise UserError(f"Cannot read {path}: {error}.") from None
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise UserError(f"Cannot read {path}: expected a JSON object.")
+            return found
         own = (_LOCK, _LISTING, _LISTING + ".partial")
         other = sorted(p.name for p in self.folder.iterdir() if p.name not in own)
         if other:
@@ -114,7 +113,7 @@ class Output:
 
     def _of_file(self) -> dict[str, Any]:
         try:
-            found = json.loads((pq.read_schema(self.out).metadata or {})[_KEY])
+            found = parse_json((pq.read_schema(self.out).metadata or {})[_KEY])
             return dict(found["manifest"])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             raise UserError(f"{self.out} holds something else: give another --out.") from None
@@ -239,6 +238,6 @@ def _marked(rows: pa.Table, manifest: Mapping[str, Any], tally: Tally) -> pa.Tab
 def _tally(path: Path) -> Tally | None:
     """Return the tally that a file carries, or None where there is no whole one."""
     try:
-        return Tally(**json.loads((pq.read_schema(path).metadata or {})[_KEY])["tally"])
+        return Tally(**parse_json((pq.read_schema(path).metadata or {})[_KEY])["tally"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None

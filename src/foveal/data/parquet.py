@@ -1,6 +1,5 @@
 """Parquet shards in the Hugging Face image layout."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from foveal.data.names import some_names
 from foveal.data.splits import SPLITS, share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.files import parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -223,7 +223,7 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
 def _names_in(schema: Any, label: str) -> tuple[str, ...]:
     raw = (schema.metadata or {}).get(b"huggingface", b"")
     try:
-        names = json.loads(raw)["info"]["features"][label]["names"]
+        names = parse_json(raw)["info"]["features"][label]["names"]
         return tuple(str(name) for name in names)
     except (TypeError, KeyError, ValueError):
         return ()

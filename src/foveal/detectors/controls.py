@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from foveal.arguments import checked
 from foveal.detectors.detector import Detector
+from foveal.ranges import Keypoints, Seed
 
 
 class RandomKeypoints(Detector):
@@ -18,7 +20,8 @@ class RandomKeypoints(Detector):
 
     places: Tensor
 
-    def __init__(self, keypoints: int, seed: int = 0):
+    @checked
+    def __init__(self, keypoints: Keypoints, seed: Seed = 0):
         super().__init__()
         self.keypoints = keypoints
         self.seed = seed
@@ -39,7 +42,8 @@ class Grid(Detector):
 
     places: Tensor
 
-    def __init__(self, keypoints: int):
+    @checked
+    def __init__(self, keypoints: Keypoints):
         super().__init__()
         self.keypoints = keypoints
         columns = math.ceil(math.sqrt(keypoints))
@@ -61,7 +65,8 @@ class Centre(Detector):
         keypoints: number K of keypoints.
     """
 
-    def __init__(self, keypoints: int = 1):
+    @checked
+    def __init__(self, keypoints: Keypoints = 1):
         super().__init__()
         self.keypoints = keypoints
 

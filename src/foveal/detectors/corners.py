@@ -1,13 +1,19 @@
 """Corners: keypoints without learning, from kornia's responses with non-maximum suppression."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.arguments import Range, checked
 from foveal.detectors.detector import Detector
 from foveal.geometry import from_px
 from foveal.precision import at_least_single
+from foveal.ranges import Keypoints
 
+Radius = Annotated[int, Range(0, 64)]
+Border = Annotated[int, Range(0, 4096)]
 QUALITY = 0.01  # as OpenCV's goodFeaturesToTrack is mostly called
 
 
@@ -27,8 +33,16 @@ def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
 
     Returns:
         Keypoints (B, K, 2) in grid units, each at a pixel centre.
+
+    Raises:
+        ValueError: the image has fewer pixels than keypoints.
     """
     height, width = response.shape[-2:]
+    if height * width < count:
+        raise ValueError(
+            f"Expected images of at least {count} pixels, one per keypoint, but got "
+            f"{height}x{width}. Choose fewer keypoints or larger images."
+        )
     inside = torch.zeros_like(response)
     inside[..., border : height - border, border : width - border] = 1
     size = response.abs()
@@ -59,7 +73,14 @@ class Harris(Detector):
         border: corners nearer to the edge than this many pixels do not count.
     """
 
-    def __init__(self, keypoints: int, k: float = 0.04, radius: int = 2, border: int = 2):
+    @checked
+    def __init__(
+        self,
+        keypoints: Keypoints,
+        k: Annotated[float, Range(0, 1)] = 0.04,
+        radius: Radius = 2,
+        border: Border = 2,
+    ):
         super().__init__()
         self.keypoints = keypoints
         self.k = k
@@ -84,7 +105,8 @@ class ShiTomasi(Detector):
         border: corners nearer to the edge than this many pixels do not count.
     """
 
-    def __init__(self, keypoints: int, radius: int = 2, border: int = 2):
+    @checked
+    def __init__(self, keypoints: Keypoints, radius: Radius = 2, border: Border = 2):
         super().__init__()
         self.keypoints = keypoints
         self.radius = radius

@@ -1,15 +1,14 @@
 """Learned keypoints: the place of each heatmap."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.detectors.detector import Detector
 from foveal.detectors.features import convolutions
-from foveal.errors import UserError
 from foveal.geometry import from_px
 from foveal.precision import at_least_single
+from foveal.ranges import Channels, Keypoints, Positive, Widths
 
 
 class HeatmapDetector(Detector):
@@ -26,21 +25,17 @@ class HeatmapDetector(Detector):
             the resolution.
         sharpness: multiplies the heat before the softmax. Untrained heatmaps are nearly even and
             all places lie in the middle; a greater one lets them leave it from the first step.
-
-    Raises:
-        UserError: the sharpness is not above 0.
     """
 
+    @checked
     def __init__(
         self,
-        keypoints: int,
-        in_channels: int = 1,
-        widths: Sequence[int] = (12, 24, 32, 32),
-        sharpness: float = 1.0,
+        keypoints: Keypoints,
+        in_channels: Channels = 1,
+        widths: Widths = (12, 24, 32, 32),
+        sharpness: Positive = 1.0,
     ):
         super().__init__()
-        if sharpness <= 0:
-            raise UserError(f"Expected a sharpness above 0, but got {sharpness}.")
         self.keypoints = keypoints
         self.in_channels = in_channels
         self.widths = list(widths)

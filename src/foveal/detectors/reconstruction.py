@@ -1,8 +1,8 @@
 """Keypoints learned without labels: those from which the image can be rebuilt."""
 
-from collections.abc import Sequence
-
+from foveal.arguments import checked
 from foveal.detectors.heatmap import HeatmapDetector
+from foveal.ranges import Channels, Keypoints, Widths
 
 
 class ReconstructionDetector(HeatmapDetector):
@@ -18,7 +18,8 @@ class ReconstructionDetector(HeatmapDetector):
             the resolution.
     """
 
+    @checked
     def __init__(
-        self, keypoints: int, in_channels: int = 1, widths: Sequence[int] = (16, 32, 48, 48)
+        self, keypoints: Keypoints, in_channels: Channels = 1, widths: Widths = (16, 32, 48, 48)
     ):
         super().__init__(keypoints, in_channels, widths)

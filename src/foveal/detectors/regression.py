@@ -1,13 +1,13 @@
 """Learned keypoints: regressed from features that keep their places."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.detectors.detector import Detector
 from foveal.detectors.features import convolutions
+from foveal.ranges import Channels, Keypoints, Widths
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
 
@@ -24,7 +24,8 @@ class RegressionDetector(Detector):
         widths: output channels of the convolutions, each of stride 2.
     """
 
-    def __init__(self, keypoints: int, in_channels: int = 1, widths: Sequence[int] = (16, 24)):
+    @checked
+    def __init__(self, keypoints: Keypoints, in_channels: Channels = 1, widths: Widths = (16, 24)):
         super().__init__()
         self.keypoints = keypoints
         self.in_channels = in_channels

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from foveal.errors import UserError, check_arguments
+from foveal.files import parse_json
 from foveal.models.image_model import Inputs
 
 KEY = "foveal"  # of the metadata; its value is JSON
@@ -53,11 +54,10 @@ def read_about(proto: Any) -> About:
     if values is None:
         raise UserError("This ONNX file was not written by `foveal export`.")
     try:
-        found = json.loads(values)
+        found = parse_json(values)
         check_arguments("metadata", About, found)
-        check_arguments("inputs", Inputs, found["inputs"])
         # The graph normalises, so the model around it must not.
-        inputs = replace(Inputs(**found["inputs"]), mean=(), std=())
+        inputs = replace(Inputs.from_settings(found["inputs"]), mean=(), std=())
         about = About(**{**found, "inputs": inputs})
         _check(about)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

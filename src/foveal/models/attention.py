@@ -2,18 +2,21 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from foveal.arguments import OneOf, checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
-from foveal.errors import UserError, unknown_name
+from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.logits import Targets
 from foveal.models.attention_model import AttentionModel
 from foveal.models.contributions import Terms, contribute
 from foveal.models.image_model import Inputs
 from foveal.models.images import Images
+from foveal.ranges import Classes, Fraction, Positive
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")
@@ -61,17 +64,18 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
 
     name = "attention"
 
+    @checked
     def __init__(
         self,
         backbone: Backbone,
         depths: Sequence[int] = (1, 2, 3),
-        compatibility: str = "dp",
-        normalise: str = "softmax",
-        join: str = "concat",
+        compatibility: Annotated[str, OneOf(COMPATIBILITIES)] = "dp",
+        normalise: Annotated[str, OneOf(NORMALISATIONS)] = "softmax",
+        join: Annotated[str, OneOf(JOINS)] = "concat",
         standardise: bool = False,
-        num_classes: int = 10,
-        dropout: float = 0.0,
-        logit_scale: float = 1.0,
+        num_classes: Classes = 10,
+        dropout: Fraction = 0.0,
+        logit_scale: Positive = 1.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)
@@ -81,8 +85,6 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
                 f"Expected different depths from 1 to {known[-1]}, which this backbone has, "
                 f"but got {list(depths)}."
             )
-        if join not in JOINS:
-            raise unknown_name("join", join, JOINS)
         if compatibility == "pc" and normalise == "softmax" and max(depths) < known[-1]:
             warnings.warn(
                 f"With pc and softmax, what is deeper than depth {max(depths)} has no part in the "
@@ -182,10 +184,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, global_width: int, compatibility: str, normalise: str):
         super().__init__()
-        if compatibility not in COMPATIBILITIES:
-            raise unknown_name("compatibility", compatibility, COMPATIBILITIES)
-        if normalise not in NORMALISATIONS:
-            raise unknown_name("normalise", normalise, NORMALISATIONS)
         self.softmax = normalise == "softmax"
         self.parametrised = compatibility == "pc"
         self.sought: nn.Module = nn.Identity()

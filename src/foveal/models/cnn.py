@@ -1,12 +1,12 @@
 """The baseline: a small convolutional net that sees the whole image."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.explanation import Look
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
+from foveal.ranges import Channels, Classes, Fraction, Widths
 
 
 class SmallCNN(ImageClassifier):
@@ -26,12 +26,13 @@ class SmallCNN(ImageClassifier):
 
     name = "cnn"
 
+    @checked
     def __init__(
         self,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        widths: Sequence[int] = (32, 48, 48, 64, 80, 96),
-        dropout: float = 0.0,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        widths: Widths = (32, 48, 48, 64, 80, 96),
+        dropout: Fraction = 0.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.errors import build_by_name
 from foveal.models.modes import evaluation_mode
+from foveal.ranges import Channels, Keypoints, PatchSize, Side, Width, Widths
 
 
 class Seen(NamedTuple):
@@ -68,13 +70,14 @@ class MLPDecoder(Decoder):
         widths: outputs of the hidden layers.
     """
 
+    @checked
     def __init__(
         self,
-        keypoints: int,
-        patch_size: int,
-        in_channels: int,
-        size: Sequence[int],
-        widths: Sequence[int] = (512, 512),
+        keypoints: Keypoints,
+        patch_size: PatchSize,
+        in_channels: Channels,
+        size: tuple[Side, Side],
+        widths: Widths = (512, 512),
     ):
         super().__init__()
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
@@ -103,7 +106,8 @@ class ConvDecoder(Decoder):
         widths: output channels at each resolution; each is half of the one before.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int] = (32, 64, 96)):
+    @checked
+    def __init__(self, in_channels: Channels, widths: Widths = (32, 64, 96)):
         super().__init__()
         self.in_channels, self.widths = in_channels, list(widths)
         down, up = [_convolutions(4 * (in_channels + 1), widths[0], 1)], []
@@ -146,14 +150,15 @@ class VAEDecoder(Decoder):
         width: numbers in a hidden layer; a quarter of it are the channels of the convolutions.
     """
 
+    @checked
     def __init__(
         self,
-        keypoints: int,
-        patch_size: int,
-        in_channels: int,
-        size: Sequence[int],
-        latent: int = 32,
-        width: int = 256,
+        keypoints: Keypoints,
+        patch_size: PatchSize,
+        in_channels: Channels,
+        size: tuple[Side, Side],
+        latent: Width = 32,
+        width: Width = 256,
     ):
         super().__init__()
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels

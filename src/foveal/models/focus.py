@@ -1,16 +1,18 @@
 """The focus model: find keypoints, cut patches, classify from these and their places."""
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from foveal.arguments import Range, check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Look
 from foveal.geometry import look_at
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
-from foveal.models.patch_classifier import PatchClassifier
+from foveal.models.patch_classifier import Encoder, Hidden, Mix, PatchClassifier
+from foveal.ranges import Channels, Classes, Fraction, PatchSize, Width
 
 
 class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)}):
@@ -43,21 +45,23 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
 
     name = "focus"
 
+    @checked
     def __init__(
         self,
         detector: Detector,
-        patch_size: int = 5,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        width: int = 128,
-        mix: str = "concat",
-        encoder: str = "mlp",
-        dropout: float = 0.0,
-        jitter_px: float = 0.0,
-        hidden: Sequence[int] = (128,),
+        patch_size: PatchSize = 5,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        width: Width = 128,
+        mix: Mix = "concat",
+        encoder: Encoder = "mlp",
+        dropout: Fraction = 0.0,
+        jitter_px: Annotated[float, Range(0, 10_000)] = 0.0,
+        hidden: Hidden = (128,),
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
+        check_agreement("detector", detector.settings(), in_channels=in_channels)
         self.patch_size = patch_size
         self.jitter_px = jitter_px
         self.detector = detector

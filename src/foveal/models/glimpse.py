@@ -1,11 +1,13 @@
 """The glimpse model: a thumbnail says where to look, thumbnail and patches decide."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import Range, checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.detectors.heatmap import mean_place
 from foveal.errors import UserError
@@ -13,7 +15,8 @@ from foveal.explanation import Look
 from foveal.geometry import look_at
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
-from foveal.models.patch_classifier import PatchClassifier
+from foveal.models.patch_classifier import Encoder, Mix, PatchClassifier
+from foveal.ranges import Classes, Fraction, Keypoints, PatchSize, Width
 
 
 class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbone)}):
@@ -41,7 +44,7 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         inputs: what images the model expects.
 
     Raises:
-        UserError: the backbone has no such depth, or shrink or grid is less than 1.
+        UserError: the backbone has no such depth, or an argument is not what is listed here.
 
     Example:
         >>> import torch
@@ -54,19 +57,20 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
 
     name = "glimpse"
 
+    @checked
     def __init__(
         self,
         backbone: Backbone,
-        shrink: float = 2,
+        shrink: Annotated[float, Range(1, 1024)] = 2,
         depth: int = 2,
-        keypoints: int = 3,
-        patch_size: int = 5,
-        num_classes: int = 10,
-        width: int = 128,
-        mix: str = "concat",
-        encoder: str = "mlp",
-        dropout: float = 0.0,
-        grid: int = 1,
+        keypoints: Keypoints = 3,
+        patch_size: PatchSize = 5,
+        num_classes: Classes = 10,
+        width: Width = 128,
+        mix: Mix = "concat",
+        encoder: Encoder = "mlp",
+        dropout: Fraction = 0.0,
+        grid: Annotated[int, Range(1, 64)] = 1,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)
@@ -75,9 +79,6 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
             raise UserError(
                 f"Expected a depth from 1 to {depths}, which this backbone has, but got {depth}."
             )
-        for name, value in (("shrink", shrink), ("grid", grid)):
-            if value < 1:
-                raise UserError(f"Expected {name} from 1, but got {value}.")
         self.backbone = backbone
         self.shrink = shrink
         self.depth = depth

@@ -1,14 +1,17 @@
 """The high-resolution focus model: a thumbnail says where, patches at full resolution say what."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor
 
+from foveal.arguments import Length, Range, checked
 from foveal.detectors.score_map import CELL, ScoreMap
 from foveal.models.image_model import Inputs
 from foveal.models.large_model import LargeFocusModel
 from foveal.models.patch_attention import PatchAttention
 from foveal.models.patch_encoder import PatchEncoder
+from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width, Widths
 
 
 class HighResFocusNet(LargeFocusModel):
@@ -40,7 +43,7 @@ class HighResFocusNet(LargeFocusModel):
         inputs: what images the model expects.
 
     Raises:
-        UserError: a setting is too small to be of use.
+        UserError: an argument is not what is listed here.
 
     Example:
         >>> import torch
@@ -52,22 +55,23 @@ class HighResFocusNet(LargeFocusModel):
 
     name = "high-res"
 
+    @checked
     def __init__(
         self,
-        shrink: int = 8,
-        keypoints: int = 20,
-        patch_size: int = 50,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        tasks: Sequence[str] = ("class",),
-        width: int = 128,
-        heads: int = 8,
-        detector_widths: Sequence[int] = (8, 16, 24),
-        encoder_widths: Sequence[int] = (16, 32, 64, 96),
-        regions: int = 0,
-        thumbnail_side: int = 192,
-        explore: float = 1.0,
-        dropout: float = 0.0,
+        shrink: Annotated[int, Range(1, 1024)] = 8,
+        keypoints: Keypoints = 20,
+        patch_size: PatchSize = 50,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        tasks: Annotated[Sequence[str], Length(1, 64)] = ("class",),
+        width: Width = 128,
+        heads: Annotated[int, Range(1, 64)] = 8,
+        detector_widths: Annotated[Widths, Length(2, 64)] = (8, 16, 24),
+        encoder_widths: Widths = (16, 32, 64, 96),
+        regions: Annotated[int, Range(0, 1024)] = 0,
+        thumbnail_side: Annotated[int, Range(CELL, 4096)] = 192,
+        explore: Annotated[float, Range(0, 1000)] = 1.0,
+        dropout: Fraction = 0.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(

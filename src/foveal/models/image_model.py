@@ -1,23 +1,27 @@
 """What every model is: it looks at images, and its answer and explanation are one path."""
 
-import json
-import os
+import inspect
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from foveal.errors import UserError, at_least_one
+from foveal.arguments import Length, Range, check_values
+from foveal.errors import UserError, at_least_one, build_named, check_arguments
 from foveal.explanation import Explanation, Look
-from foveal.files import write_bytes
+from foveal.files import write_json
+from foveal.model_files import CONFIG, WEIGHTS, read_settings
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
+from foveal.models.weights import load_weights, save_weights
 from foveal.precision import at_least_single, check_finite
+from foveal.ranges import Side
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,15 @@ class Inputs:
         mean: per channel, subtracted from images in [0, 1].
         std: per channel, divided by.
         classes: a name for each class, in the order of the logits.
+
+    Raises:
+        UserError: a value is not what is listed here.
     """
 
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    classes: tuple[str, ...] = ()
+    size: tuple[Side, Side] | None = None
+    mean: tuple[Annotated[float, Range(-1e6, 1e6)], ...] = ()
+    std: tuple[Annotated[float, Range(1e-6, 1e6)], ...] = ()
+    classes: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists.
@@ -42,6 +49,19 @@ class Inputs:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+        check_values(type(self), vars(self), of="inputs.")
+
+    @classmethod
+    def from_settings(cls, settings: object) -> Self:
+        """Return what `config.json` and recipes describe.
+
+        Raises:
+            UserError: not pairs of keys and values, a key that is not known, or a wrong value.
+        """
+        if not isinstance(settings, Mapping):
+            raise UserError(f"Expected inputs as 'key: value' pairs, but got {settings!r:.100}.")
+        check_arguments("inputs", cls, settings)
+        return cls(**settings)
 
 
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -178,39 +198,65 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """Return what `build_model` builds this model from again, as `config.json` keeps it."""
         return dict(cast(dict[str, Any], self._hub_mixin_config or {}))
 
-    def save_weights(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into a folder, each whole or not at all."""
-        from safetensors.torch import save
-
-        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        # save_file would write a file that its owner alone may read.
-        write_bytes(folder / "model.safetensors", save(state))
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(self.settings(), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "config.json")
-
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **kwargs: Any
-    ) -> "ImageModel":
-        """Load from a folder or the Hub; safetensors only, every weight present.
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Build a model of this kind, with new weights.
+
+        Args:
+            settings: arguments of the constructor as plain values; parts such as a detector, and
+                `inputs`, are settings of their own.
 
         Raises:
-            UserError: the weights are damaged or of another model.
+            UserError: a name or an argument is not known, is missing, or of no use.
+        """
+        arguments = dict(settings)
+        for name, taken in inspect.signature(cls).parameters.items():
+            if name in arguments and taken.annotation in cls._hub_mixin_coders:
+                arguments[name] = cls._hub_mixin_coders[taken.annotation][1](arguments[name])
+        if "inputs" in arguments and not isinstance(arguments["inputs"], Inputs):
+            arguments["inputs"] = Inputs.from_settings(arguments["inputs"])
+        return build_named(f"model {cls.name!r}", cls, arguments)
+
+    def save_weights(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder, each whole or not at all."""
+        save_weights(self, folder)
+        write_json(folder / CONFIG, self.settings())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_weights(self, save_directory)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **options: Any,
+    ) -> Self:
+        """Load a model in evaluation mode; safetensors only.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or OWNER/NAME on the Hugging Face Hub.
+            map_location: device of the model.
+            strict: whether the file must hold every weight and no other.
+            options: `revision`, `cache_dir`, `force_download`, `local_files_only` and `token` of
+                the Hub; others take the place of settings in config.json.
+
+        Raises:
+            UserError: a file is missing or damaged, or the model is of another kind.
         """
         from huggingface_hub import hf_hub_download
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
 
-        local = Path(model_id) / "model.safetensors"
-        options = {key: kwargs.pop(key) for key in _HUB_OPTIONS if key in kwargs}
-        weights = local if local.is_file() else hf_hub_download(model_id, local.name, **options)
-        model = cls(**kwargs)
-        try:
-            load_model(model, weights, strict=strict, device=map_location)
-        except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"The weights in {weights} are damaged or of another model: {reason[:200]}"
-            ) from error
-        return model.eval()
+        hub = {key: options.pop(key) for key in _HUB_OPTIONS if key in options}
+        source = Path(pretrained_model_name_or_path)
+        config, weights = (
+            source / file if source.is_dir() else Path(hf_hub_download(str(source), file, **hub))
+            for file in (CONFIG, WEIGHTS)
+        )
+        settings = read_settings(config)
+        if settings.pop("name") != cls.name:
+            raise UserError(f"{config} is not of a model {cls.name!r}: use foveal.load.")
+        return load_weights(lambda: cls.from_settings({**settings, **options}), weights, strict).to(
+            map_location
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.detectors.score_map import CELL, best_places, refined
-from foveal.errors import UserError, at_least_one
+from foveal.errors import at_least_one
 from foveal.explanation import Explanation, Look
 from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
@@ -56,9 +56,6 @@ class LargeFocusModel(FocusModel, ABC):
             thumbnail, whatever the size.
         thumbnail_side: greatest side in pixels of a square image's thumbnail.
         explore: in training, of the noise on the scores, as a multiple of Gumbel's.
-
-    Raises:
-        UserError: a setting is too small to be of use.
     """
 
     def __init__(
@@ -76,11 +73,6 @@ class LargeFocusModel(FocusModel, ABC):
         explore: float = 0.0,
     ):
         super().__init__(in_channels, num_classes, inputs)
-        if min(shrink, keypoints, patch_size, len(tasks), thumbnail_side // CELL) < 1:
-            raise UserError(
-                "Expected shrink, keypoints, patch_size and a number of tasks from 1 and "
-                f"thumbnail_side from {CELL}."
-            )
         self.shrink, self.keypoints, self.patch_size = shrink, keypoints, patch_size
         self.tasks = tuple(tasks)
         self.regions, self.thumbnail_side, self.explore = regions, thumbnail_side, explore

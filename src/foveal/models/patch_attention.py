@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from foveal.errors import UserError
+
 PLACE = 8.0  # what grid units are multiplied by: places that differ little must be told apart
 
 
@@ -19,10 +21,17 @@ class PatchAttention(nn.Module):
         heads: queries of each task.
         num_classes: of each answer.
         dropout: share of what was read dropped in training.
+
+    Raises:
+        UserError: the width is no multiple of the number of heads.
     """
 
     def __init__(self, width: int, tasks: int, heads: int, num_classes: int, dropout: float = 0.0):
         super().__init__()
+        if width % heads:
+            raise UserError(
+                f"Expected a width that is a multiple of {heads} heads, but got {width}."
+            )
         self.tasks, self.heads = tasks, heads
         self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
         self.norm = nn.LayerNorm(width)

@@ -1,14 +1,21 @@
 """The classifier of a focus model: patches and their places -> logits."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import unknown_name
+from foveal.arguments import Length, OneOf, checked
+from foveal.errors import UserError
+from foveal.ranges import Width
 
 MIXES = ("concat", "attention")
 ENCODERS = ("mlp", "conv")
+Mix = Annotated[str, OneOf(MIXES)]
+Encoder = Annotated[str, OneOf(ENCODERS)]
+Hidden = Annotated[Sequence[Width], Length(0, 64)]
+HEADS = 4  # of the attention between tokens
 
 
 class PatchClassifier(nn.Module):
@@ -28,8 +35,13 @@ class PatchClassifier(nn.Module):
         dropout: share of features dropped in training.
         context: numbers in a vector that is read beside the tokens; 0 for none.
         hidden: widths of the layers between the tokens and the logits.
+
+    Raises:
+        UserError: an argument is not what is listed here, or tokens for `attention` have a width
+            that is no multiple of 4.
     """
 
+    @checked
     def __init__(
         self,
         keypoints: int,
@@ -37,17 +49,17 @@ class PatchClassifier(nn.Module):
         in_channels: int,
         num_classes: int,
         width: int = 128,
-        mix: str = "concat",
-        encoder: str = "mlp",
+        mix: Mix = "concat",
+        encoder: Encoder = "mlp",
         dropout: float = 0.0,
         context: int = 0,
-        hidden: Sequence[int] = (128,),
+        hidden: Hidden = (128,),
     ):
         super().__init__()
-        if mix not in MIXES:
-            raise unknown_name("mix", mix, MIXES)
-        if encoder not in ENCODERS:
-            raise unknown_name("encoder", encoder, ENCODERS)
+        if mix == "attention" and width % HEADS:
+            raise UserError(
+                f"Expected a multiple of {HEADS} as width for mix: attention, but got {width}."
+            )
         encode = _mlp if encoder == "mlp" else _conv
         self.encode = encode(in_channels, patch_size, width)
         self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
@@ -57,7 +69,7 @@ class PatchClassifier(nn.Module):
             self.mix = nn.Sequential(
                 *(
                     nn.TransformerEncoderLayer(
-                        width, 4, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+                        width, HEADS, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
                     )
                     for _ in range(2)
                 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation, Look
@@ -12,6 +13,7 @@ from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import Inputs
 from foveal.models.images import Images
+from foveal.ranges import Classes, Fraction, Positive
 
 
 class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):
@@ -28,12 +30,13 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
 
     name = "plain"
 
+    @checked
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: int = 10,
-        dropout: float = 0.0,
-        logit_scale: float = 1.0,
+        num_classes: Classes = 10,
+        dropout: Fraction = 0.0,
+        logit_scale: Positive = 1.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)

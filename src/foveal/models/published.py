@@ -1,15 +1,18 @@
 """The original project's focus models as they were published, defects included."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import unknown_name
+from foveal.arguments import OneOf, Range, checked
 from foveal.explanation import Look
 from foveal.geometry import extract_patches, from_aligned
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
 from foveal.precision import at_least_single
+from foveal.ranges import Channels, Classes, Keypoints
 
 KINDS = ("focus", "corners", "zoom")
 HARRIS_K = 0.04
@@ -45,25 +48,22 @@ class PublishedFocus(FocusModel):
         inputs: what images the model expects.
 
     Raises:
-        ValueError: the kind is not known, or patch_size is less than 2.
+        UserError: an argument is not what is listed here.
     """
 
     name = "published"
 
+    @checked
     def __init__(
         self,
-        kind: str = "focus",
-        keypoints: int = 3,
-        patch_size: int = 5,
-        in_channels: int = 1,
-        num_classes: int = 10,
+        kind: Annotated[str, OneOf(KINDS)] = "focus",
+        keypoints: Keypoints = 3,
+        patch_size: Annotated[int, Range(2, 1024)] = 5,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
-        if kind not in KINDS:
-            raise unknown_name("kind of published model", kind, KINDS)
-        if patch_size < 2:
-            raise ValueError(f"Expected patch_size of at least 2, but got {patch_size}.")
         self.kind = kind
         self.keypoints = keypoints
         self.patch_size = patch_size

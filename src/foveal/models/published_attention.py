@@ -1,15 +1,17 @@
 """The original project's attention net as it was published, defects included."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import Range, checked
 from foveal.backbones.vgg import halve
-from foveal.errors import UserError
 from foveal.models.attention_model import AttentionModel
 from foveal.models.image_model import Inputs
+from foveal.ranges import Channels
 
 OUTPUTS = 1000
 PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels
@@ -40,10 +42,14 @@ class PublishedAttention(AttentionModel):
 
     name = "published-attention"
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 10, inputs: Inputs = Inputs()):
+    @checked
+    def __init__(
+        self,
+        in_channels: Channels = 3,
+        num_classes: Annotated[int, Range(1, OUTPUTS)] = 10,
+        inputs: Inputs = Inputs(),
+    ):
         super().__init__(in_channels, num_classes, inputs)
-        if num_classes > OUTPUTS:
-            raise UserError(f"Expected at most {OUTPUTS} classes, but got {num_classes}.")
         self.first, self.second, self.third = (
             nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
             for a, b in ((in_channels, 64), (64, 128), (128, 256))

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from foveal.arguments import check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
-from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.geometry import look_at, patch_mask, soft_mask
 from foveal.models.decoders import (
@@ -14,6 +14,7 @@ from foveal.models.decoders import (
     decoder_settings,
 )
 from foveal.models.image_model import ImageModel, Inputs
+from foveal.ranges import Channels, PatchSize, Positive
 
 
 class PatchReconstructor(
@@ -39,7 +40,7 @@ class PatchReconstructor(
         inputs: what images the model expects.
 
     Raises:
-        UserError: softness_px is not above 0.
+        UserError: an argument is not what is listed here.
 
     Example:
         >>> import torch
@@ -53,18 +54,25 @@ class PatchReconstructor(
     name = "reconstructor"
     looks = "patches"
 
+    @checked
     def __init__(
         self,
         detector: Detector,
         decoder: Decoder,
-        patch_size: int = 7,
-        in_channels: int = 1,
-        softness_px: float = 1.0,
+        patch_size: PatchSize = 7,
+        in_channels: Channels = 1,
+        softness_px: Positive = 1.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, inputs)
-        if not softness_px > 0:
-            raise UserError(f"Expected softness_px above 0, but got {softness_px!r}.")
+        check_agreement("detector", detector.settings(), in_channels=in_channels)
+        check_agreement(
+            "decoder",
+            decoder.settings(),
+            keypoints=detector.keypoints,
+            patch_size=patch_size,
+            in_channels=in_channels,
+        )
         self.detector = detector
         self.decoder = decoder
         self.patch_size = patch_size

@@ -1,14 +1,16 @@
 """The self-attention net: windows that weigh their places take the part of convolutions."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import Length, OneOf, Range, checked
 from foveal.backbones.vgg import halve
-from foveal.backbones.whitening import WhiteningConv
-from foveal.errors import UserError, unknown_name
+from foveal.backbones.whitening import Whiten, WhiteningConv
+from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
@@ -18,6 +20,7 @@ from foveal.models.local_attention import (
     PatchwiseAttention,
     received,
 )
+from foveal.ranges import Channels, Classes, Widths
 
 KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
     "pairwise": PairwiseAttention,
@@ -59,22 +62,21 @@ class SANet(ImageClassifier):
     name = "san"
     looks = "maps"
 
+    @checked
     def __init__(
         self,
-        kind: str = "patchwise",
-        blocks: Sequence[int] = (1, 2, 3),
-        widths: Sequence[int] = (64, 192, 384),
-        sides: Sequence[int] = (3, 5, 5),
+        kind: Annotated[str, OneOf(tuple(KINDS))] = "patchwise",
+        blocks: Annotated[Sequence[Annotated[int, Range(1, 64)]], Length(1, 16)] = (1, 2, 3),
+        widths: Widths = (64, 192, 384),
+        sides: Sequence[Annotated[int, Range(1, 31)]] = (3, 5, 5),
         pool_first: bool = False,
-        whiten: int = 0,
-        in_channels: int = 3,
-        num_classes: int = 10,
+        whiten: Whiten = 0,
+        in_channels: Channels = 3,
+        num_classes: Classes = 10,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
-        _check(kind, blocks, widths, sides)
-        if whiten < 0:
-            raise UserError(f"Expected whiten from 0, but got {whiten}.")
+        _check(blocks, widths, sides)
         self.pool_first = pool_first
         self.whitening: nn.Module = nn.Identity()
         channels = in_channels
@@ -150,17 +152,15 @@ def _linear(in_channels: int, width: int) -> nn.Module:
     )
 
 
-def _check(kind: str, blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:
-    if kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS)
-    if not blocks or not len(blocks) == len(widths) == len(sides) or min(blocks) < 1:
+def _check(blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -> None:
+    if not len(blocks) == len(widths) == len(sides):
         raise UserError(
-            "Expected as many blocks (at least 1 each) as widths and sides, but got "
+            "Expected as many blocks as widths and sides, but got "
             f"{list(blocks)}, {list(widths)} and {list(sides)}."
         )
     for width in widths:
-        if width < 1 or width % (4 * SHARE):
+        if width % (4 * SHARE):
             raise UserError(f"Expected widths that are multiples of {4 * SHARE}, but got {width}.")
     for side in sides:
-        if side < 1 or side % 2 == 0:
+        if side % 2 == 0:
             raise UserError(f"Expected odd sides of windows, but got {side}.")

@@ -2,9 +2,11 @@
 
 from torch import Tensor, nn
 
+from foveal.arguments import checked
 from foveal.explanation import Look
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
+from foveal.ranges import Channels, Classes, Fraction
 
 
 class VGG16(ImageClassifier):
@@ -23,11 +25,12 @@ class VGG16(ImageClassifier):
 
     name = "vgg16"
 
+    @checked
     def __init__(
         self,
-        in_channels: int = 3,
-        num_classes: int = 10,
-        dropout: float = 0.5,
+        in_channels: Channels = 3,
+        num_classes: Classes = 10,
+        dropout: Fraction = 0.5,
         inputs: Inputs = Inputs(),
     ):
         from torchvision.models.vgg import cfgs, make_layers

@@ -1,17 +1,27 @@
 """The zoom model: find a place and a scale for each patch, classify from the patches alone."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import checked
+from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.geometry import extract_patches
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
-from foveal.models.patch_classifier import PatchClassifier
+from foveal.models.patch_classifier import Encoder, Mix, PatchClassifier
 from foveal.precision import at_least_single
+from foveal.ranges import (
+    Channels,
+    Classes,
+    Fraction,
+    Keypoints,
+    PatchSize,
+    Positive,
+    Width,
+    Widths,
+)
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
 
@@ -42,30 +52,31 @@ class ZoomNet(FocusModel):
         inputs: what images the model expects.
 
     Raises:
-        ValueError: not 0 < min_scale <= max_scale.
+        UserError: min_scale > max_scale, or an argument is not what is listed here.
     """
 
     name = "zoom"
 
+    @checked
     def __init__(
         self,
-        keypoints: int = 3,
-        patch_size: int = 5,
-        in_channels: int = 1,
-        num_classes: int = 10,
-        min_scale: float = 1.0,
-        max_scale: float = 3.0,
-        widths: Sequence[int] = (16, 24),
-        width: int = 128,
-        mix: str = "concat",
-        encoder: str = "mlp",
-        dropout: float = 0.0,
+        keypoints: Keypoints = 3,
+        patch_size: PatchSize = 5,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        min_scale: Positive = 1.0,
+        max_scale: Positive = 3.0,
+        widths: Widths = (16, 24),
+        width: Width = 128,
+        mix: Mix = "concat",
+        encoder: Encoder = "mlp",
+        dropout: Fraction = 0.0,
         inputs: Inputs = Inputs(),
     ):
         super().__init__(in_channels, num_classes, inputs)
-        if not 0 < min_scale <= max_scale:
-            raise ValueError(
-                f"Expected 0 < min_scale <= max_scale, but got {min_scale} and {max_scale}."
+        if min_scale > max_scale:
+            raise UserError(
+                f"Expected min_scale <= max_scale, but got {min_scale} and {max_scale}."
             )
         self.keypoints = keypoints
         self.patch_size = patch_size

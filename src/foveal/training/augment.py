@@ -6,12 +6,15 @@ its RandomAffine alone took 40 ms, as long as a training step, and this takes 7 
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.arguments import Range
 from foveal.geometry import patch_mask
+from foveal.ranges import Fraction
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class Augment:
             as large a share (CutMix, Yun et al. 2019); below 1.
     """
 
-    shift: int = 0
-    rotate: float = 0.0
-    scale: float = 0.0
+    shift: Annotated[int, Range(0, 4096)] = 0
+    rotate: Annotated[float, Range(0, 180)] = 0.0
+    scale: Fraction = 0.0
     flip: bool = False
     alternate: bool = False
-    erase: int = 0
+    erase: Annotated[int, Range(0, 4096)] = 0
     hide: bool = False
-    mix: float = 0.0
+    mix: Fraction = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return moved images (B, C, H, W) with a square erased; draws from torch's generator."""

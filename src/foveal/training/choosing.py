@@ -6,7 +6,7 @@ from typing import Any, Literal
 from foveal.data.survey import Survey
 from foveal.errors import unknown_name
 from foveal.training.augment import Augment
-from foveal.training.recipe import Data, Recipe, Training
+from foveal.training.recipe import Data, Recipe, Training, plain_name
 
 FAMILIES = ("focus", "attention", "baseline")
 Weights = Literal["pretrained", "scratch", "none"]
@@ -55,7 +55,7 @@ def choose(
     training, why_training = _training(survey, pretrained)
     augment, why_augment = _augment(survey, min(size), few)
     recipe = Recipe(
-        name=f"{survey.name}-{family}",
+        name=plain_name(f"{survey.name}-{family}"),
         model=model,
         data=Data(name=data or survey.name, size=size, channels=channels),
         augment=augment,

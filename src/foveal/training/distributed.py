@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
+from foveal.files import parse_json
 from foveal.training.sets import Sets
 
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -129,7 +130,7 @@ def _mapped(path: Path) -> dict[str, ImageSet]:
     with safe_open(path, "pt") as file:
         names = set(file.keys())
         for split, said in file.metadata().items():
-            found = json.loads(said)
+            found = parse_json(said)
             masks = f"{split}.masks"
             sets[split] = ImageSet(
                 name=found["name"],

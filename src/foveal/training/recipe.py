@@ -2,16 +2,23 @@
 
 import copy
 import dataclasses
-import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
+from foveal.arguments import OneOf, Range, check_values, shown
 from foveal.errors import UserError, unknown_name
+from foveal.files import parse_yaml, read_yaml, write_text
+from foveal.models import check_settings
+from foveal.ranges import Fraction, Seed, Side
 from foveal.training.augment import Augment
 from foveal.training.recipe_files import recipe_file, recipe_names
+
+Amount = Annotated[float, Range(0, 1_000_000, below=True)]
+Images = Annotated[int, Range(0, 2**40)]  # a number of them; 0 for all or none
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,11 @@ class Data:
     """
 
     name: str = "mnist-5k"
-    size: tuple[int, int] | None = None
-    channels: int | None = None
+    size: tuple[Side, Side] | None = None
+    channels: Annotated[int, OneOf((1, 3))] | None = None
     masks: str = ""
-    limit: int = 0
-    draw: int = 0
+    limit: Images = 0
+    draw: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -72,27 +79,27 @@ class Training:
         seed: of the weights, the order of the images and the augmentation.
     """
 
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 3e-3
-    weight_decay: float = 1e-2
-    optimizer: str = "adamw"
-    momentum: float = 0.9
-    bias_lr: float = 1.0
-    schedule: str = "one-cycle"
-    warmup: float = 0.2
-    label_smoothing: float = 0.0
-    focal: float = 0.0
-    balance: float = 0.0
-    mask_weight: float = 0.1
-    clip: float = 5.0
-    average: float = 0.0
-    recalibrate: int = 0
-    keep: str = "best"
+    epochs: Annotated[int, Range(1, 1_000_000)] = 10
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 256
+    lr: Amount = 3e-3
+    weight_decay: Amount = 1e-2
+    optimizer: Annotated[str, OneOf(("adamw", "sgd", "adadelta"))] = "adamw"
+    momentum: Fraction = 0.9
+    bias_lr: Amount = 1.0
+    schedule: Annotated[str, OneOf(("one-cycle", "constant"))] = "one-cycle"
+    warmup: Fraction = 0.2
+    label_smoothing: Fraction = 0.0
+    focal: Amount = 0.0
+    balance: Amount = 0.0
+    mask_weight: Amount = 0.1
+    clip: Amount = 5.0
+    average: Fraction = 0.0
+    recalibrate: Images = 0
+    keep: Annotated[str, OneOf(("best", "last"))] = "best"
     start: str = ""
     start_part: str = ""
     freeze: str = ""
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -109,12 +116,12 @@ class Rebuild:
         adversarial: of a discriminator of small regions, trained beside it.
     """
 
-    pixel: float = 1.0
-    perceptual: float = 0.0
-    diversity: float = 0.0
-    movement: float = 0.0
-    kl: float = 0.0
-    adversarial: float = 0.0
+    pixel: Amount = 1.0
+    perceptual: Amount = 0.0
+    diversity: Amount = 0.0
+    movement: Amount = 0.0
+    kl: Amount = 0.0
+    adversarial: Amount = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,13 +145,13 @@ class Honesty:
             The learning rate falls to nothing before, and rises and falls once more.
     """
 
-    adversary: float = 0.0
-    dependence: float = 0.0
-    swap: float = 0.0
+    adversary: Amount = 0.0
+    dependence: Amount = 0.0
+    swap: Amount = 0.0
     still: bool = False
-    ramp: float = 0.0
-    probes: int = 1
-    settle: float = 0.0
+    ramp: Fraction = 0.0
+    probes: Annotated[int, Range(1, 64)] = 1
+    settle: Fraction = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,9 +168,9 @@ class Large:
     """
 
     first: str = ""
-    first_epochs: int = 0
-    first_keypoints: int = 0
-    distil: float = 1.0
+    first_epochs: Annotated[int, Range(0, 1_000_000)] = 0
+    first_keypoints: Annotated[int, Range(0, 4096)] = 0
+    distil: Amount = 1.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,7 @@ class Recipe:
     """Model, data and training of one zoo name.
 
     Attributes:
-        name: of the recipe and of what it trains.
+        name: of the recipe and of what it trains; a run folder is named by it, so it is no path.
         about: a line for the card: what whoever meets the model should know.
         model: its name and arguments.
     """
@@ -194,16 +201,9 @@ class Recipe:
         return plain
 
 
-_CHOICES = {
-    "optimizer": ("adamw", "sgd", "adadelta"),
-    "schedule": ("one-cycle", "constant"),
-    "keep": ("best", "last"),
-}
-_SHARES = (
-    *("training.average", "training.momentum", "training.label_smoothing", "training.warmup"),
-    *("augment.mix", "honesty.ramp", "honesty.settle"),
-)
-_AT_LEAST_ONE = ("training.epochs", "training.batch_size", "honesty.probes")
+_LEVELS = 8  # of keys within keys in an override
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 _SECTIONS: dict[str, type] = {
     "data": Data,
     "augment": Augment,
@@ -226,19 +226,45 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     return parse_recipe(values)
 
 
-def parse_recipe(values: dict[str, Any]) -> Recipe:
-    """Build a recipe from plain values and check each."""
+def parse_recipe(values: object) -> Recipe:
+    """Build a recipe from plain values and check each.
+
+    What the model lacks, training completes from the data.
+
+    Raises:
+        UserError: a key that does not exist, or a value out of range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"Expected a recipe as keys and values, but got {shown(values)}.")
     _check_keys("recipe key", values, {f.name for f in dataclasses.fields(Recipe)})
     for key in ("name", "model"):
         if key not in values:
             raise UserError(f"The recipe has no {key!r}.")
     if not isinstance(values["model"], dict):
         raise UserError("The recipe's 'model' must be a mapping, such as {name: focus, ...}.")
+    check_settings(values["model"])
     about = values.get("about", "")
     if not isinstance(about, str) or "\n" in about:
-        raise UserError(f"The recipe's 'about' must be a line of text, but is {about!r:.100}.")
-    sections = {key: _section(key, values.get(key) or {}) for key in _SECTIONS}
-    return Recipe(str(values["name"]), values["model"], about, **sections)
+        raise UserError(f"The recipe's 'about' must be a line of text, but is {shown(about)}.")
+    sections = {key: _section(key, values.get(key)) for key in _SECTIONS}
+    return Recipe(_checked_name(values["name"]), values["model"], about, **sections)
+
+
+def plain_name(text: str) -> str:
+    """Return text, such as the name of a folder, as a name that a recipe may have."""
+    name = _NOT_IN_NAMES.sub("-", text)[-100:].strip(" .-") or "images"
+    return f"images-{name[-90:]}" if _RESERVED.fullmatch(name) else name
+
+
+def _checked_name(value: object) -> str:
+    name = str(value) if isinstance(value, str | int | float) else ""
+    plain = 0 < len(name) <= 100 and not _NOT_IN_NAMES.search(name) and name[0] not in ".-"
+    if not plain or name.strip() != name or name[-1] == "." or _RESERVED.fullmatch(name):
+        raise UserError(
+            "Expected a plain name for the recipe, of letters, digits, '-' and '_' and not a path, "
+            f"but got {shown(value)}."
+        )
+    return name
 
 
 def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
@@ -259,12 +285,9 @@ def _read(name: str) -> dict[str, Any]:
         if name not in recipe_names():
             raise unknown_name("recipe", name, recipe_names())
         path = recipe_file(name)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"No recipe at {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"Cannot read the recipe {path}: {' '.join(str(error).split())}") from None
+    if not path.exists():
+        raise UserError(f"No recipe at {path}.")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"The recipe {path} is not a mapping of keys to values.")
     return values
@@ -273,12 +296,12 @@ def _read(name: str) -> dict[str, Any]:
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"Expected key=value, but got {override!r}.")
+        raise UserError(f"Expected key=value, but got {shown(override)}.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"Cannot read the value of {override!r}.") from None
-    *path, last = key.split(".")
+        value = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"Cannot read the value of {shown(override)}: {error}") from None
+    *path, last = key.split(".", _LEVELS)
     if not path:
         path = _home(last)
     place = values
@@ -307,56 +330,27 @@ def _check_keys(what: str, values: dict[str, Any], known: set[str]) -> None:
             raise unknown_name(what, key, known)
 
 
-def _section(name: str, values: Any) -> Any:
+def _section(name: str, values: object) -> Any:
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"The recipe's {name!r} must be a mapping of keys to values.")
-    fields = {f.name: f for f in dataclasses.fields(_SECTIONS[name])}
-    _check_keys(f"key of {name!r}", values, set(fields))
-    return _SECTIONS[name](
-        **{k: _value(f"{name}.{k}", fields[k].default, v) for k, v in values.items()}
-    )
+    kind = _SECTIONS[name]
+    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    _check_keys(f"key of {name!r}", values, set(defaults))
+    plain = {key: _converted(defaults[key], value) for key, value in values.items()}
+    if name == "data" and isinstance(plain.get("size"), int):
+        plain["size"] = (plain["size"], plain["size"])
+    check_values(kind, plain, of=f"{name}.")
+    return kind(**plain)
 
 
-def _value(key: str, default: Any, value: Any) -> Any:
-    """Return `value` in the type of the field's default, or say what was expected."""
-    choices = _CHOICES.get(key.split(".")[1])
-    if choices is not None and value not in choices:
-        raise unknown_name(key, value, choices)
-    if key == "data.size":
-        return _size(value)
-    if key == "data.channels":
-        if value not in (None, 1, 3):
-            raise UserError(f"Expected data.channels 1 or 3, but got {value!r}.")
-        return value
-    if isinstance(default, bool):
-        valid = isinstance(value, bool)
-    elif isinstance(default, int):
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    elif isinstance(default, float):
-        valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
-        value = float(value) if valid else value
-    else:
-        valid = isinstance(value, str)
-    if key in _SHARES and valid and value >= 1:
-        raise UserError(f"Expected {key} to be below 1, but got {value!r}.")
-    if not valid or (key in _AT_LEAST_ONE and value < 1):
-        raise UserError(f"Expected {key} to be like {default!r}, but got {value!r}.")
-    return value
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    pair = [value, value] if isinstance(value, int) else value
-    good = isinstance(pair, list) and len(pair) == 2
-    if not good or not all(isinstance(side, int) and 1 <= side <= 4096 for side in pair):
-        raise UserError(f"Expected data.size [height, width] in pixels, but got {value!r}.")
-    return pair[0], pair[1]
+def _converted(default: object, value: Any) -> Any:
+    """Return a list as a tuple, and an integer as a float where the default is one."""
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 2**63 else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as YAML, atomically."""
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a recipe as YAML, whole or not at all."""
+    write_text(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))

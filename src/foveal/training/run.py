@@ -16,14 +16,18 @@ import torch
 
 from foveal.data import ImageSet, LargeSet
 from foveal.errors import UserError, unknown_name
+from foveal.files import read_yaml
 from foveal.memory import keep_freed_memory
+from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import (
     AttentionModel,
     HighResFocusNet,
     ImageModel,
+    LargeFocusModel,
     PatchReconstructor,
     build_model,
 )
+from foveal.models.modes import evaluation_mode
 from foveal.training.batches import Batches
 from foveal.training.distributed import (
     Devices,
@@ -122,6 +126,7 @@ def _train(
     if isinstance(sets["train"], ImageSet):
         whiten(model, sets["train"])
     take_first_weights(model, recipe)
+    _try_out(model, sets["train"])
     if machines.sync_norm:
         synchronise(model)
     started = time.perf_counter()
@@ -144,11 +149,29 @@ def _train(
         "epoch": best["epoch"],
         "training_seconds": round(seconds, 1),
         "precision": precision,
+        DIGEST: weights_digest(out / WEIGHTS),
         "recipe": recipe.to_dict(),
         **versions(),
     }
     write_json(card, out / "card.json")
     return out
+
+
+def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
+    """Check that a model can read images of such a size, before anything is trained.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            if isinstance(images, ImageSet):
+                model(images.images[:1].float() / 255)
+            elif isinstance(model, LargeFocusModel):
+                model.look_into(model.view(images.images, torch.zeros(1, dtype=torch.long)))
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
 def _say_what_was_read(sets: Iterable[ImageSet | LargeSet], say: Callable[[str], None]) -> None:
@@ -195,13 +218,10 @@ def _prepare(out: Path, recipe: Recipe, resume: bool) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         if not resume and (kept.exists() or (out / "checkpoints").exists()):
             raise UserError(f"{out} holds a run already: give --resume or another --out.")
-        if resume and kept.exists():
-            import yaml
-
-            if parse_recipe(yaml.safe_load(kept.read_text(encoding="utf-8"))) != recipe:
-                raise UserError(
-                    f"{out} was started with other settings, see {kept}: resume with those."
-                )
+        if resume and kept.exists() and parse_recipe(read_yaml(kept)) != recipe:
+            raise UserError(
+                f"{out} was started with other settings, see {kept}: resume with those."
+            )
         write_recipe(recipe, kept)
     except OSError as error:
         raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None

@@ -84,7 +84,9 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
     for part, known in parts.items():
         if isinstance(settings.get(part), Mapping):
             settings[part] = _completed(settings[part], known, given)
-    if isinstance(settings.get("decoder"), Mapping) and isinstance(settings["detector"], Mapping):
+    if isinstance(settings.get("decoder"), Mapping) and isinstance(
+        settings.get("detector"), Mapping
+    ):
         given |= {k: v for k, v in settings["detector"].items() if k == "keypoints"}
         given |= {k: v for k, v in settings.items() if k == "patch_size"}
         settings["decoder"] = _completed(settings["decoder"], DECODERS, given)

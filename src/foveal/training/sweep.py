@@ -9,8 +9,10 @@ import torch
 import yaml
 
 from foveal import zoo
+from foveal.arguments import shown
 from foveal.data import load_images
 from foveal.errors import UserError
+from foveal.files import parse_yaml
 from foveal.metrics.evidence import evidence_fraction
 from foveal.training.recipe import load_recipe
 from foveal.training.run import train
@@ -42,9 +44,9 @@ def parse_space(recipe: str | Path, choices: Sequence[str]) -> dict[str, list[st
 
 def _values(text: str) -> list[str]:
     try:
-        found = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
-        raise UserError(f"Cannot read the values {text!r}.") from None
+        found = parse_yaml(f"[{text}]")
+    except UserError as error:
+        raise UserError(f"Cannot read the values {shown(text)}: {error}") from None
     dump = [yaml.safe_dump(value, default_flow_style=True, width=10**6) for value in found]
     return [value.removesuffix("\n").removesuffix("\n...") for value in dump]
 

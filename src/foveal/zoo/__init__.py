@@ -1,22 +1,22 @@
 """The zoo: trained models by name, run folder or Hub id."""
 
 import csv
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.errors import UserError, unknown_name
+from foveal.model_files import CONFIG, WEIGHTS, read_card, read_settings
 
 if TYPE_CHECKING:
     from foveal.models import ImageModel
 
-_FILES = ("config.json", "model.safetensors")
+_FILES = (CONFIG, WEIGHTS)
 
 
 def names() -> list[str]:
     """Return the names of the models whose weights come with Foveal."""
-    return sorted(p.name for p in _weights().iterdir() if (p / "model.safetensors").is_file())
+    return sorted(p.name for p in _weights().iterdir() if (p / WEIGHTS).is_file())
 
 
 def judge_of(data: str) -> str | None:
@@ -39,18 +39,25 @@ def load(model: str | Path) -> "ImageModel":
         UserError: no such model, or weights that are corrupt or another model's.
     """
     from foveal.models import build_model
+    from foveal.models.weights import load_weights
 
     folder = _find(model)
-    settings = _read_json(folder / "config.json")
-    network = build_model(settings)
-    _fill(network, folder / "model.safetensors")
-    return network.eval()
+    settings = read_settings(folder / CONFIG)
+    return load_weights(lambda: build_model(settings), folder / WEIGHTS)
+
+
+def settings(model: str | Path) -> dict[str, Any]:
+    """Return what a trained model is built from, as its config.json keeps it."""
+    return read_settings(_find(model) / CONFIG)
 
 
 def card(model: str | Path) -> dict[str, Any]:
-    """Return what is known of a trained model: recipe, versions, figures."""
-    path = _find(model) / "card.json"
-    return _read_json(path) if path.is_file() else {}
+    """Return what is known of a trained model: recipe, versions, figures; empty without a card.
+
+    Raises:
+        UserError: the card cannot be read, or is none.
+    """
+    return read_card(_find(model))
 
 
 def curve(model: str | Path) -> dict[str, list[float]] | None:
@@ -102,29 +109,3 @@ def _download(name: str) -> Path:
         reason = str(error).splitlines()[0][:200]
         raise UserError(f"No folder {name}, and not on the Hub either: {reason}") from None
     return paths[0].parent
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"Cannot read {path}: expected a JSON object.")
-    return values
-
-
-def _fill(network: "ImageModel", path: Path) -> None:
-    """Copy weights into a model, and say so where they are corrupt or another model's."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"The weights in {path} are corrupt: {error}") from None
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"The weights in {path} are of another model: {reason}") from None

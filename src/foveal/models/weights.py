@@ -1,0 +1,156 @@
+"""Weights in safetensors files: written whole, read only where they are sound and fit."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from foveal.errors import UserError
+from foveal.files import MAX_SETTINGS, open_regular, write_bytes, write_json
+from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest
+
+MAX_PARAMETERS = 2**29  # of a model that is built anew; 2 GB in single precision
+SMALL = 2**22  # parameters that a model may have whatever its file holds
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write a model's weights into a folder, whole or not at all.
+
+    A card that is there already no longer vouches for the weights: its digest is removed first.
+    """
+    from safetensors.torch import save
+
+    card = read_card(folder)
+    if card.pop(DIGEST, None) is not None:
+        write_json(folder / CARD, card)
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    # save_file would write a file that its owner alone may read.
+    write_bytes(folder / WEIGHTS, save(state))
+
+
+def load_weights(build: Callable[[], Model], path: Path, strict: bool = True) -> Model:
+    """Return a trained model in evaluation mode.
+
+    The model must not be much larger than its file: settings, which are a few lines, cannot take
+    more memory than weights that somebody had to send.
+
+    Args:
+        build: returns the model with new weights.
+        path: of its weights.
+        strict: whether the file must hold every weight of the model and no other.
+
+    Raises:
+        UserError: the model cannot be built, or the weights are damaged or another model's.
+    """
+    weights = Weights(path)
+    with parameter_limit(max(weights.parameters, SMALL)):
+        model = build()
+    weights.fill(model, strict)
+    return model.eval()
+
+
+class Weights:
+    """A file of weights, opened but not read yet.
+
+    Args:
+        path: of a safetensors file; a `card.json` beside it may hold its digest.
+
+    Raises:
+        UserError: the file cannot be read, or is not the one that the card was written for.
+    """
+
+    def __init__(self, path: Path):
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            with open_regular(path) as file:
+                header = int.from_bytes(file.read(8), "little")
+            if header > MAX_SETTINGS:
+                raise UserError(f"its header has {header:,} bytes")
+            self.file: Any = safe_open(path, "pt")
+            self.names: tuple[str, ...] = tuple(self.file.keys())
+        except (SafetensorError, OSError, UserError) as error:
+            raise self._corrupt(error) from None
+        self._check_digest()
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers there are."""
+        shapes = (self.file.get_slice(name).get_shape() for name in self.names)
+        return sum(torch.Size(shape).numel() for shape in shapes)
+
+    def fill(self, model: nn.Module, strict: bool = True) -> None:
+        """Copy the weights into a model.
+
+        Args:
+            model: what it was built with is overwritten.
+            strict: whether the file must hold every weight of the model and no other.
+
+        Raises:
+            UserError: the weights are damaged, or another model's.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            state = {name: self.file.get_tensor(name) for name in self.names}
+            model.load_state_dict(state, strict=strict)
+        except SafetensorError as error:
+            raise self._corrupt(error) from None
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
+        ours = model.state_dict()
+        for name, values in state.items():
+            if name in ours and values.is_floating_point() != ours[name].is_floating_point():
+                raise self._corrupt(f"{name} are of type {values.dtype}, not {ours[name].dtype}")
+            if not _finite(values):
+                raise self._corrupt(f"{name} has NaN or infinite values")
+
+    def _check_digest(self) -> None:
+        expected = read_card(self.path.parent).get(DIGEST)
+        if expected is not None and weights_digest(self.path) != expected:
+            raise UserError(
+                f"The weights in {self.path} are corrupt, or were replaced: their SHA-256 is not "
+                f"the one on {CARD}. Restore the file, or remove {DIGEST!r} from the card."
+            )
+
+    def _corrupt(self, error: object) -> UserError:
+        reason = " ".join(str(error).split())[:200]
+        return UserError(f"The weights in {self.path} are corrupt: {reason}.")
+
+
+def _finite(values: Tensor) -> bool:
+    return not values.is_floating_point() or bool(values.isfinite().all())
+
+
+@contextmanager
+def parameter_limit(limit: int = MAX_PARAMETERS) -> Iterator[None]:
+    """Refuse models of more parameters that this thread builds in the block.
+
+    A parameter is counted before anything is written to it, when it takes no memory yet.
+
+    Raises:
+        UserError: there are more.
+    """
+    owner, count = threading.get_ident(), 0
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count
+        if parameter is None or threading.get_ident() != owner:
+            return
+        count += parameter.numel()
+        if count > limit:
+            raise UserError(f"the settings describe a model of more than {limit:,} parameters.")
+
+    handle = nn.modules.module.register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()
