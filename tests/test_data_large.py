@@ -1,6 +1,7 @@
 """Large images: what is read of a file is what is in it, and no more than that is decoded."""
 
 import json
+import struct
 import sys
 
 import numpy as np
@@ -397,6 +398,33 @@ def test_a_zarr_that_is_no_image_is_refused(build, message, tmp_path):
     build(tmp_path / "strange.zarr")
     with pytest.raises(UserError, match=message):
         open_large(tmp_path / "strange.zarr")
+
+
+@pytest.mark.parametrize(
+    "shape", [[0, 0], [0, 64], [10**9, 10**9], [2**63, 64], [64, 2**40], [2**20, 2**20]]
+)
+def test_a_zarr_of_an_impossible_size_is_refused(shape, tmp_path):
+    path = tmp_path / "large.zarr"
+    zarr.create_array(str(path), shape=(64, 64), chunks=(32, 32), dtype="u1")
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps({**metadata, "shape": shape}))
+    with pytest.raises(UserError, match="pixels: expected"):
+        open_large(path)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_of_impossible_strips_is_refused(rows, compression, tmp_path):
+    path = tmp_path / "strips.tif"
+    pixels = np.zeros((64, 64), np.uint8)
+    tifffile.imwrite(path, pixels, compression=compression, rowsperstrip=16)
+    content = bytearray(path.read_bytes())
+    tag = content.find(struct.pack("<H", 278))  # RowsPerStrip
+    content[tag : tag + 12] = struct.pack("<HHII", 278, 4, 1, rows)
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        open_large(path).thumbnail(4)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.zarr", "a.jpg", "a"])

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import fields
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -219,8 +220,28 @@ def _outside(path):
     onnx.save(proto, path)
 
 
+def _not_finite(path):
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        if values.dtype.kind == "f":
+            values.flat[0] = np.nan
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, path)
+
+
+def _deep(path):
+    proto = onnx.load(path)
+    proto.metadata_props[0].value = "[" * 100_000
+    onnx.save(proto, path)
+
+
 @pytest.mark.parametrize(
-    "spoil", [_truncated, _nothing, _not_onnx, _foreign, _damaged, _renamed, _outside]
+    "spoil",
+    [
+        *(_truncated, _nothing, _not_onnx, _foreign, _damaged, _renamed, _outside),
+        *(_not_finite, _deep),
+    ],
 )
 def test_a_file_that_is_not_whole_or_not_ours_is_one_line(spoil, exported_model, tmp_path):
     model, path = exported_model

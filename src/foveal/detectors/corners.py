@@ -73,6 +73,8 @@ class Harris(Detector):
         border: corners nearer to the edge than this many pixels do not count.
     """
 
+    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
+
     @checked
     def __init__(
         self,
@@ -104,6 +106,8 @@ class ShiTomasi(Detector):
         radius: least distance between two corners in pixels, less one.
         border: corners nearer to the edge than this many pixels do not count.
     """
+
+    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
 
     @checked
     def __init__(self, keypoints: Keypoints, radius: Radius = 2, border: Border = 2):

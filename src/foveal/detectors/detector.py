@@ -15,6 +15,7 @@ class Detector(nn.Module, ABC):
     """
 
     keypoints: int
+    least_side: int = 1  # of the images, in pixels
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

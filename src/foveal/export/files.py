@@ -97,6 +97,25 @@ def _parsed(content: bytes, path: Path) -> Any:
         raise missing_extra("onnx", "onnx") from None
     try:
         # What lies outside of the file is not read.
-        return onnx.load_model_from_string(content)
+        graph = onnx.load_model_from_string(content)
     except DecodeError:
         raise UserError(f"{path} is not an ONNX file, or damaged.") from None
+    _check_finite(graph, path)
+    return graph
+
+
+def _check_finite(graph: Any, path: Path) -> None:
+    """Raise UserError where weights are damaged, NaN or infinite."""
+    import numpy as np
+    from onnx.numpy_helper import to_array
+
+    for tensor in graph.graph.initializer:
+        if tensor.external_data:
+            raise UserError(f"{path}: the weights {tensor.name!r} lie outside of the file.")
+        try:
+            values = to_array(tensor)
+        except Exception as error:  # onnx raises almost anything on broken tensors
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: the weights {tensor.name!r} are damaged: {reason}") from None
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(f"{path}: the weights {tensor.name!r} have NaN or infinite values.")

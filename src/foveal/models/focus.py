@@ -63,6 +63,7 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
         super().__init__(in_channels, num_classes, inputs)
         check_agreement("detector", detector.settings(), in_channels=in_channels)
         self.patch_size = patch_size
+        self.least_side = detector.least_side
         self.jitter_px = jitter_px
         self.detector = detector
         self.classifier = PatchClassifier(

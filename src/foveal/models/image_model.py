@@ -39,8 +39,8 @@ class Inputs:
     """
 
     size: tuple[Side, Side] | None = None
-    mean: tuple[Annotated[float, Range(-1e6, 1e6)], ...] = ()
-    std: tuple[Annotated[float, Range(1e-6, 1e6)], ...] = ()
+    mean: tuple[Annotated[float, Range(-1, 2)], ...] = ()
+    std: tuple[Annotated[float, Range(0.001, 10)], ...] = ()
     classes: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
 
     def __post_init__(self) -> None:
@@ -84,6 +84,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     name: ClassVar[str]  # in `MODELS` and in config.json
     looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
+    least_side: int = 1  # of the images, in pixels
     mean: Tensor
     std: Tensor
 
@@ -164,7 +165,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return Explanation(classes=tuple(self.inputs.classes), **on_cpu)
 
     def check(self, images: Tensor) -> None:
-        """Raise ValueError unless the images are (B, C, H, W), of floats and of this model's C."""
+        """Raise ValueError unless images are floats (B, C, H, W) that the model can read."""
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
                 f"Expected images (B, {self.in_channels}, H, W), but got {tuple(images.shape)}. "
@@ -174,6 +175,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             raise ValueError(
                 f"Expected images of floats in [0, 1], but got {images.dtype}. "
                 "Divide bytes by 255: images / 255."
+            )
+        if self.least_side > 1 and min(images.shape[-2:]) < self.least_side:
+            raise ValueError(
+                f"Expected images of at least {self.least_side}x{self.least_side} pixels, but got "
+                f"{images.shape[-2]}x{images.shape[-1]}. Resize them."
             )
         if images.shape[0] == 0:  # len() would fix the batch size of an export
             raise ValueError("Expected at least one image, but got none.")

@@ -52,6 +52,7 @@ class PublishedFocus(FocusModel):
     """
 
     name = "published"
+    least_side = 2
 
     @checked
     def __init__(
@@ -132,6 +133,8 @@ def _harris(grey: Tensor) -> Tensor:
 def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
     """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
     height, width = images.shape[-2:]
+    if height * width < count:
+        raise ValueError(f"Expected at least {count} pixels, but got {height}x{width}.")
     grey = at_least_single(images).mean(dim=1, keepdim=True)
     response = _harris(grey)[:, 0]  # (B, H, W)
     inside = torch.zeros_like(response)

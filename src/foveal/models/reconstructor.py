@@ -74,6 +74,7 @@ class PatchReconstructor(
             in_channels=in_channels,
         )
         self.detector = detector
+        self.least_side = detector.least_side
         self.decoder = decoder
         self.patch_size = patch_size
         self.softness_px = softness_px

@@ -100,18 +100,19 @@ class Weights:
 
         try:
             state = {name: self.file.get_tensor(name) for name in self.names}
-            model.load_state_dict(state, strict=strict)
         except SafetensorError as error:
             raise self._corrupt(error) from None
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
         ours = model.state_dict()
         for name, values in state.items():
             if name in ours and values.is_floating_point() != ours[name].is_floating_point():
-                raise self._corrupt(f"{name} are of type {values.dtype}, not {ours[name].dtype}")
+                raise self._corrupt(f"{name} is of type {values.dtype}, not {ours[name].dtype}")
             if not _finite(values):
                 raise self._corrupt(f"{name} has NaN or infinite values")
+        try:
+            model.load_state_dict(state, strict=strict)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
 
     def _check_digest(self) -> None:
         expected = read_card(self.path.parent).get(DIGEST)

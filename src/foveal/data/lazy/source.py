@@ -12,6 +12,7 @@ from foveal.errors import UserError
 from foveal.geometry import Size
 
 CACHE = 64 * 2**20  # bytes of decoded pixels that a source keeps to read again
+MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: missing chunks take no bytes of a file
 MAX_BLOCK = 128 * 2**20  # bytes; what must be decoded at once, and is larger, is refused
 
 
@@ -66,8 +67,16 @@ def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
     Args:
         sizes: height and width of each level, that of the image first.
         blocks: of each level.
+
+    Raises:
+        UserError: an impossible size.
     """
+    for side in (side for size in (*sizes, *blocks) for side in size):
+        if not 1 <= side <= MAX_SIDE:
+            raise UserError(f"a side of {side:,} pixels: expected from 1 to {MAX_SIDE:,}")
     height, width = sizes[0]
+    if height * width > MAX_PIXELS:
+        raise UserError(f"{width:,}x{height:,} pixels: expected at most {MAX_PIXELS:,}")
     levels = [Level(sizes[0], blocks[0], 1.0)]
     for size, block in zip(sizes[1:], blocks[1:], strict=True):
         down, across = height / size[0], width / size[1]

@@ -38,6 +38,9 @@ class Tiff(Source):
         except UserError:
             self.file.close()
             raise
+        except Exception as error:  # tifffile raises almost anything on impossible tags
+            self.file.close()
+            raise UserError(f"its tags are damaged: {_reason(error)}") from None
         self.channels = _channels(pages[0])
         self.pages = [page for page in pages if _channels(page) == self.channels]
         sizes = [(page.imagelength, page.imagewidth) for page in self.pages]
