@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -278,10 +276,20 @@ def test_the_same_seed_gives_the_same_weights(squares, tmp_path):
 
 
 _KILLED = """
-import sys
+import os, random, signal, sys
+from lightning.pytorch import Callback
 from foveal.training import load_recipe, train
-data, out, overrides = sys.argv[1], sys.argv[2], sys.argv[3:]
-train(load_recipe("mnist-focus", overrides), out, data=data, resume=True, progress=False)
+
+class Kill(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        self.batch = random.randrange(trainer.num_training_batches)
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if (trainer.current_epoch, index) == (epoch, self.batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+epoch, data, out, *overrides = int(sys.argv[1]), *sys.argv[2:]
+recipe = load_recipe("mnist-focus", overrides)
+train(recipe, out, data=data, resume=True, progress=False, callbacks=[Kill()])
 """
 
 
@@ -291,16 +299,12 @@ def test_a_run_killed_twice_ends_with_the_weights_of_an_uninterrupted_one(square
     recipe = load_recipe("mnist-focus", overrides)
     whole = train(recipe, tmp_path / "whole", data=str(squares), progress=False)
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", _KILLED, str(squares), str(killed), *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for least in (2, 5):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        _wait_for_epochs(killed / "metrics.csv", least, process)
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not (killed / "model.safetensors").exists()
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    for epoch, status in ((2, -signal.SIGKILL), (5, -signal.SIGKILL), (-1, 0)):
+        command = [sys.executable, "-c", _KILLED, str(epoch), str(squares), str(killed), *overrides]
+        ended = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL)
+        assert ended.returncode == status
+        assert (killed / "model.safetensors").exists() == (status == 0)
     expected, found = (load_file(run / "model.safetensors") for run in (whole, killed))
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     curves = [
@@ -329,15 +333,6 @@ def test_two_processes_train_one_run_and_say_so_once(squares, tmp_path):
 def test_an_unknown_precision_names_the_nearest(squares, tmp_path):
     with pytest.raises(UserError, match=r"'32-tru'\. Did you mean '32-true'"):
         train(load_recipe("mnist-focus", SMALL), tmp_path, data=str(squares), precision="32-tru")
-
-
-def _wait_for_epochs(path: Path, least: int, process: subprocess.Popen) -> None:
-    for _ in range(6000):
-        if path.exists() and len(path.read_text().splitlines()) > least:
-            return
-        assert process.poll() is None, "the run ended before it was killed"
-        time.sleep(0.05)
-    raise AssertionError("the run wrote no epochs")
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(squares, tmp_path):
