@@ -18,6 +18,7 @@ LAYERS = (
         "file_names",
         "files",
         "indexing",
+        "interrupts",
         "lazy",
         "logits",
         "memory",

@@ -7,11 +7,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from foveal.errors import UserError
 from foveal.escaping import as_unicode
+from foveal.interrupts import held_back
 
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
@@ -100,7 +102,7 @@ def parse_json(text: str | bytes) -> Any:
         values = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {_reason(error)}") from None
-    _check_extent(values)
+    check_extent(values)
     return values
 
 
@@ -164,18 +166,24 @@ def parse_yaml(text: str) -> Any:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(f"not YAML: {_reason(error)}") from None
-    _check_extent(values)
+    check_extent(values)
     return values
 
 
-def _check_extent(values: Any) -> None:
-    """Raise UserError where values lie too deep within each other, or are too many."""
+def check_extent(values: Any) -> None:
+    """Check that plain values are not too many, and do not lie too deep within each other.
+
+    A value that occurs several times counts as often, so that a cycle is too deep.
+
+    Raises:
+        UserError: more than `MAX_VALUES` values, or more than `MAX_DEPTH` levels.
+    """
     level, count = [values], 0
     for _ in range(MAX_DEPTH + 1):
         count += len(level)
         if count > MAX_VALUES:
             raise UserError(f"more than {MAX_VALUES:,} values")
-        level = [inner for value in level for inner in _inner(value)]
+        level = list(islice(chain.from_iterable(map(_inner, level)), MAX_VALUES + 1))
         if not level:
             return
     raise UserError(f"more than {MAX_DEPTH} levels of values within values")
@@ -198,17 +206,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the file takes its final name when the block ends without error.
 
     The file replaces what has that name, and a reader meets either the old one or the new one,
-    complete. On an error nothing of it stays. Its permissions are those of any new file.
+    complete. On an error nothing of it stays. Its permissions are those of any new file. Ctrl-C
+    and SIGTERM take effect once it is written.
 
     Raises:
         OSError: the file cannot be written.
     """
     partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")
     try:
-        yield partial
-        with partial.open("rb") as file, suppress(OSError):
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with held_back():
+            partial.unlink(missing_ok=True)  # a link there would be written through
+            yield partial
+            with partial.open("rb") as file, suppress(OSError):
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
@@ -255,6 +266,34 @@ def make_output_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if next(folder.iterdir(), None) is None:
         (folder / OUTPUT_MARK).touch()
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes while the block runs.
+
+    The system frees it if this process dies. Nothing is held on Windows and on disks that cannot.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # such as some network disks, which lock files only
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -7,14 +7,34 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from foveal.cli.ending import ends_at_once
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import json_text
+from foveal.interrupts import Terminated, terminable
+
+
+class _Commands(TyperGroup):
+    """The commands, which Ctrl-C ends with status 130 and SIGTERM with 143, and a line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            with terminable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            how, status = (
+                ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+            )
+            say(" ".join([f"foveal: {how}.", *getattr(stop, "__notes__", ())]))
+            raise typer.Exit(status) from None
+
 
 app = typer.Typer(
     name="foveal",
+    cls=_Commands,
     help="Image classifiers that show what they looked at.\n\n"
     "\b\nStart with:   foveal demo\nYour photos:  foveal train --data photos/",
     no_args_is_help=True,
@@ -59,9 +79,6 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         say(f"foveal: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        say("foveal: interrupted.")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,20 +1,24 @@
-"""What goes along with a training: checkpoints, curves and the progress bar."""
+"""Callbacks of a training: the curve, the progress bar, averaged weights, signals."""
 
 import csv
-import os
+import io
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from foveal.training.module import RecipeModule
+from foveal.files import write_text
 
 
 class Curve(L.Callback):
@@ -46,12 +50,11 @@ class Curve(L.Callback):
             self._write()
 
     def _write(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", *self.columns, "seconds"])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(partial, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["epoch", *self.columns, "seconds"])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, for the checkpoint."""
@@ -60,13 +63,6 @@ class Curve(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows back from a checkpoint."""
         self.rows = list(state_dict["rows"])
-
-    def row_of(self, checkpoint: str, keep: str) -> dict[str, float]:
-        """Return the row of the weights that are kept."""
-        if keep == "best":
-            number = int(Path(checkpoint).stem.rpartition("-")[2])
-            return next(row for row in self.rows if row["epoch"] == number)
-        return self.rows[-1]
 
 
 class Progress(RichProgressBar):
@@ -138,40 +134,40 @@ class AveragedWeights(WeightAveraging):
             update_bn(batches, module.model)
 
 
-def run_callbacks(
-    out: Path,
-    module: RecipeModule,
-    progress: bool,
-    average: AveragedWeights | None = None,
-    say: Callable[[str], None] | None = None,
-) -> tuple[list[L.Callback], ModelCheckpoint, Curve]:
-    """Return all callbacks of a run, and among them the best checkpoint's and the curve."""
-    curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
-    # One for each: Lightning's save_last writes only when there is a new best.
-    best = ModelCheckpoint(
-        filename="best-{epoch:04d}",
-        auto_insert_metric_name=False,
-        monitor=module.monitor,
-        mode=module.mode,
-        **_everywhere(out),
-    )
-    last = ModelCheckpoint(filename="last", **_everywhere(out))
-    callbacks: list[L.Callback] = [curve, best, last]
-    if average is not None:
-        callbacks.append(average)
-    if say is not None:
-        callbacks.append(TimeLeft(say))
-    if progress:
-        callbacks.append(Progress())
-    return callbacks, best, curve
+class KeptSignals(L.Callback):
+    """Keeps the handler of SIGTERM that was there before, where Lightning would put its own.
+
+    Lightning's waits for all processes, and then ends as if the training were done.
+    """
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the handler back, now that Lightning has put its own."""
+        if threading.current_thread() is threading.main_thread() and callable(self.handler):
+            signal.signal(signal.SIGTERM, self.handler)
 
 
-def _everywhere(out: Path) -> dict[str, Any]:
-    return {
-        "dirpath": out / "checkpoints",
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM leave a block of Lightning's as the exceptions that they are.
+
+    Lightning ends the process: with status 1 after Ctrl-C, which it ignores from then on, and with
+    status 0 after SIGTERM.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(143) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise ended.__context__ from None
+        raise
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def loggers(out: Path) -> list[Logger]:

@@ -42,6 +42,10 @@ class RecipeModule(L.LightningModule):
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the recipe with the weights, so that they are never taken for another's."""
+        checkpoint["recipe"] = self.recipe.to_dict()
+
     def check_loss(self, loss: Tensor, index: int) -> None:
         """Stop where the loss of step `index` is no longer a number.
 

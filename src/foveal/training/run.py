@@ -1,13 +1,12 @@
 """Train a recipe into a run folder."""
 
 import json
-import logging
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,10 @@ import torch
 
 from foveal.data import ImageSet, LargeSet
 from foveal.errors import UserError, unknown_name
-from foveal.files import read_yaml
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
-from foveal.models import (
-    AttentionModel,
-    HighResFocusNet,
-    ImageModel,
-    LargeFocusModel,
-    PatchReconstructor,
-    build_model,
-)
+from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
 from foveal.models.modes import evaluation_mode
-from foveal.training.batches import Batches
 from foveal.training.distributed import (
     Devices,
     check_batch,
@@ -38,13 +28,16 @@ from foveal.training.distributed import (
     synchronise,
 )
 from foveal.training.first_weights import take_first_weights, whiten
-from foveal.training.recipe import Recipe, parse_recipe, write_recipe
+from foveal.training.recipe import Recipe
+from foveal.training.run_folder import run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
 
 if TYPE_CHECKING:
     from lightning import Callback
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+    from foveal.training.fitting import Kept, Options
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # half the precision in all learns badly
 SAID = 5  # files that were left out and are named
 
 
@@ -80,44 +73,47 @@ def train(
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
         callbacks: Lightning's, beside those of every run.
-        say: told which images were left out, and after the first epoch the time left.
+        say: called with a line on images that were left out, on checkpoints that cannot be used,
+            and after the first epoch on the time left; without it, checkpoints are warned of.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: the folder holds a run already and `resume` is not given, the data cannot be
-            read, the precision or strategy is unknown, the batch cannot be shared evenly by the
-            processes, or the loss is no longer a number.
+        UserError: the folder holds a run already and `resume` is not given, or cannot be written
+            to, the data cannot be read, the precision or strategy is unknown, the batch cannot be
+            shared evenly by the processes, the devices or the memory do not suffice, no checkpoint
+            can be used, or the loss is no longer a number.
+        KeyboardInterrupt: Ctrl-C; the last whole epoch is kept, for `resume`.
     """
     machines = Devices(devices, nodes, strategy, sync_norm)
     check_batch(recipe.training.batch_size, machines.processes)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     keep_freed_memory()
-    out = _prepare(Path(out), recipe, resume) if is_first_process() else Path(out)
-    load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
-    sets = shared_images(load, out, machines.processes)
-    if say is not None and is_first_process():
-        _say_what_was_read(sets.values(), say)
-    try:
-        return _train(recipe, out, sets, resume, machines, precision, progress, callbacks, say)
-    finally:
-        forget_shared_images(out)
+    out, first = Path(out), is_first_process()
+    warn = say or partial(warnings.warn, stacklevel=2)
+    with run_folder(out, recipe, resume, warn) if first else nullcontext():
+        load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
+        try:
+            sets = shared_images(load, out, machines.processes)
+            if say is not None and first:
+                _say_what_was_read(sets.values(), say)
+            from foveal.training.fitting import Options  # Lightning, which takes seconds
+
+            _train(
+                recipe,
+                out,
+                sets,
+                Options(resume, machines, precision, progress, callbacks, say, warn),
+            )
+        finally:
+            forget_shared_images(out)
+    return out
 
 
-def _train(
-    recipe: Recipe,
-    out: Path,
-    sets: Sets,
-    resume: bool,
-    machines: Devices,
-    precision: str,
-    progress: bool,
-    callbacks: "Sequence[Callback]",
-    say: Callable[[str], None] | None,
-) -> Path:
-    import lightning  # noqa: F401  (takes seconds, which are not the training's)
+def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
+    from foveal.training.fitting import fit
 
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
@@ -127,34 +123,34 @@ def _train(
         whiten(model, sets["train"])
     take_first_weights(model, recipe)
     _try_out(model, sets["train"])
-    if machines.sync_norm:
+    if options.machines.sync_norm:
         synchronise(model)
     started = time.perf_counter()
-    best = _fit(model, recipe, sets, out, resume, machines, precision, progress, callbacks, say)
+    kept = fit(model, recipe, sets, out, options)
     seconds = time.perf_counter() - started
-    if not is_first_process():
-        return out
+    if is_first_process():
+        _write_model(model, kept, out)
+        card = _card(recipe, sets, kept) | {"training_seconds": round(seconds, 1)}
+        card |= {"precision": options.precision, DIGEST: weights_digest(out / WEIGHTS)}
+        write_json(card | {"recipe": recipe.to_dict(), **versions()}, out / "card.json")
+
+
+def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
     # A model of its own: a strategy may have cut up the one that was trained.
-    model = build_model(model.settings())
-    state = torch.load(best["path"], map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "model."
-    model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    model = build_model(trained.settings())
+    model.load_state_dict(kept.weights())
     model.cpu().eval().save_weights(out)
-    card = {
+
+
+def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, Any]:
+    return {
         "model": recipe.name,
         "trained_on": sets["train"].name,
         "train_images": len(sets["train"]),
         "val_images": len(sets["val"]),
-        **{name: value for name, value in best.items() if name.startswith("val_")},
-        "epoch": best["epoch"],
-        "training_seconds": round(seconds, 1),
-        "precision": precision,
-        DIGEST: weights_digest(out / WEIGHTS),
-        "recipe": recipe.to_dict(),
-        **versions(),
+        **kept.figures,
+        "epoch": kept.epoch,
     }
-    write_json(card, out / "card.json")
-    return out
 
 
 def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
@@ -209,138 +205,3 @@ def write_json(values: dict[str, Any], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
-
-
-def _prepare(out: Path, recipe: Recipe, resume: bool) -> Path:
-    """Make the run folder, and refuse one that holds another run."""
-    kept = out / "recipe.yaml"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not resume and (kept.exists() or (out / "checkpoints").exists()):
-            raise UserError(f"{out} holds a run already: give --resume or another --out.")
-        if resume and kept.exists() and parse_recipe(read_yaml(kept)) != recipe:
-            raise UserError(
-                f"{out} was started with other settings, see {kept}: resume with those."
-            )
-        write_recipe(recipe, kept)
-    except OSError as error:
-        raise UserError(f"Cannot write to {out}: {error.strerror or error}.") from None
-    return out
-
-
-def _fit(
-    model: ImageModel,
-    recipe: Recipe,
-    sets: Sets,
-    out: Path,
-    resume: bool,
-    machines: Devices,
-    precision: str,
-    progress: bool,
-    beside: "Sequence[Callback]",
-    say: Callable[[str], None] | None,
-) -> dict[str, Any]:
-    """Run Lightning; return path, epoch and validation figures of the weights to keep."""
-    import lightning as L
-
-    from foveal.training.callbacks import AveragedWeights, loggers, run_callbacks
-    from foveal.training.large import LargeModule
-    from foveal.training.module import ClassifierModule, RecipeModule
-    from foveal.training.reconstruction import ReconstructionModule
-
-    with quiet_lightning():
-        training = recipe.training
-        batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
-        steps = training.epochs * len(batches)
-        module: RecipeModule
-        if isinstance(model, HighResFocusNet):
-            large = {name: part for name, part in sets.items() if isinstance(part, LargeSet)}
-            module = LargeModule(model, recipe, steps, large)
-        elif isinstance(model, PatchReconstructor):
-            module = ReconstructionModule(model, recipe, steps)
-        else:
-            module = ClassifierModule(model, recipe, steps)
-        if isinstance(module, ClassifierModule) and training.balance:
-            module.weigh(batches.labels)
-        module = module.to(memory_format=torch.channels_last)
-        average = None
-        if training.average:
-            few = _few(sets["train"], training.recalibrate)
-            average = AveragedWeights(training.average, few, training.batch_size)
-        callbacks, best, curve = run_callbacks(out, module, progress, average, say)
-        strategy = machines.strategy
-        if recipe.honesty.settle and machines.processes > 1 and strategy != "fsdp":
-            strategy = "ddp_find_unused_parameters_true"  # what has settled learns no more
-        trainer = L.Trainer(
-            max_epochs=training.epochs,
-            devices=machines.count,
-            num_nodes=machines.nodes,
-            strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]
-            logger=loggers(out),
-            callbacks=[*callbacks, *beside],
-            # What steps by hand clips by hand.
-            gradient_clip_val=(training.clip or None) if module.automatic_optimization else None,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        last = out / "checkpoints" / "last.ckpt"
-        ckpt = str(last) if resume and last.exists() else None
-        trainer.fit(module, batches, validation, ckpt_path=ckpt, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    path = best.best_model_path if training.keep == "best" else str(last)
-    row = curve.row_of(path, training.keep)
-    figures = {k: v for k, v in row.items() if k.startswith("val_") and k != "val_loss"}
-    return {"path": path, "epoch": int(row["epoch"]), **figures}
-
-
-def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batches, Batches]:
-    """Return what a training runs over and what validates it; of large images, their numbers."""
-    training, train, val = recipe.training, sets["train"], sets["val"]
-    if isinstance(train, LargeSet) or isinstance(val, LargeSet):
-        numbers, others = torch.arange(len(train)), torch.arange(len(val))
-        found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
-        return found, Batches(others, others, training.batch_size)
-    pixels, masks = train.images, train.masks
-    found = Batches(
-        pixels if masks is None else torch.cat([pixels, masks], dim=1),
-        train.labels,
-        training.batch_size,
-        training.seed,
-        epoch,
-        recipe.augment.alternate,
-    )
-    return found, Batches(val.images, val.labels, 1000)
-
-
-def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
-    """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
-    if isinstance(images, LargeSet):
-        return torch.empty(0)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return images.images[order[:count]]
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's tips and hardware notes off the screen."""
-    names = (
-        "lightning.pytorch",
-        "lightning.fabric",
-        "lightning",
-        "lightning.pytorch.utilities.rank_zero",
-    )
-    levels = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,114 @@
+"""Checkpoint files: written whole or not at all, read as plain data without trust in them."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from foveal.errors import UserError
+from foveal.files import check_extent, open_regular, write_bytes
+
+_MAX_INTEGER = 2**63
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's writing and reading of checkpoints, by the functions of this module."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, see `write_checkpoint`."""
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return a checkpoint, see `read_checkpoint`."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a file, never a folder."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = io.BytesIO()  # torch's own writer hides from its caller that a disk is full
+    torch.save(checkpoint, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the plain values and CPU tensors of a checkpoint; no other object is built.
+
+    Reading takes no more memory than the file has bytes.
+
+    Raises:
+        UserError: what is wrong with the file, without its name.
+    """
+    try:
+        with open_regular(path) as file:
+            with zipfile.ZipFile(file) as parts:
+                if (
+                    sum(part.file_size for part in parts.infolist())
+                    > os.fstat(file.fileno()).st_size
+                ):
+                    raise UserError("compressed, which no checkpoint of Foveal is")
+            file.seek(0)
+            values = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError("there is no such file") from None
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from None
+    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError("damaged or cut short") from error
+    except Exception as error:  # whatever torch raises of bytes that make no sense
+        raise UserError("damaged") from error
+    check_extent(values)
+    if not isinstance(values, dict):
+        raise UserError("not a checkpoint")
+    return _plain(values)
+
+
+def _plain(value: Any) -> Any:
+    """Return values as built-in types, so that no subclass brings attributes or methods of its own.
+
+    Raises:
+        UserError: a value of another type.
+    """
+    if isinstance(value, Tensor):
+        return _plain_tensor(value)
+    if isinstance(value, dict):
+        if not all(type(key) in (str, int) for key in value):
+            raise UserError("a key that is neither text nor an integer")
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(_plain(inner) for inner in value)
+    if type(value) is int and abs(value) >= _MAX_INTEGER:
+        raise UserError("an integer of more than 64 bits")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise UserError(f"a value of type {type(value).__name__}")
+
+
+def _plain_tensor(value: Tensor) -> Tensor:
+    """Return a dense tensor of the CPU; its elements must lie in the file, not share one."""
+    value = value.detach()
+    if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
+        raise UserError("a tensor that is not a dense one of the CPU")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise UserError("a tensor larger than what is stored of it")
+    return value

@@ -1,0 +1,208 @@
+"""The form of a checkpoint: what it holds must be what this very run would write."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from packaging.version import InvalidVersion, Version
+from torch import Tensor
+
+from foveal.errors import UserError
+from foveal.training.module import RecipeModule
+
+# Settings of optimizers and schedules that change from step to step; all others are the recipe's.
+_VARYING = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
+_MAX_COUNT = 2**40  # of steps and batches
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a checkpoint of one run looks like.
+
+    Attributes:
+        trainer: that goes on from the checkpoint.
+        module: what it trains.
+        batches: training batches per epoch.
+    """
+
+    trainer: L.Trainer
+    module: RecipeModule
+    batches: int
+
+    def check(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check that this run could have written a checkpoint at the end of one of its epochs.
+
+        Args:
+            checkpoint: as `read_checkpoint` returns it.
+
+        Raises:
+            UserError: what is missing or different, and where.
+        """
+        _check_version(checkpoint.get("pytorch-lightning_version"))
+        recipe = checkpoint.get("recipe")
+        if recipe is not None and recipe != self.module.recipe.to_dict():
+            raise UserError("it was written with other settings")
+        for name, expected in self._expected().items():
+            if name not in checkpoint:
+                raise UserError(f"it has no {name}")
+            _check(checkpoint[name], expected, name)
+        self._check_optimizers(checkpoint)
+        self._check_progress(checkpoint)
+
+    def _expected(self) -> dict[str, Any]:
+        """Return the parts whose form is the same at the beginning of the run as later."""
+        trainer = self.trainer
+        weights = self.module.state_dict()
+        loops = ("fit", "validate", "test", "predict")
+        expected: dict[str, Any] = {
+            "state_dict": weights,
+            "loops": {
+                f"{name}_loop": getattr(trainer, f"{name}_loop").state_dict() for name in loops
+            },
+        }
+        precision = trainer.precision_plugin.state_dict()
+        if precision:
+            expected[type(trainer.precision_plugin).__qualname__] = precision
+        if self.module.recipe.training.average:
+            expected["current_model_state"] = weights
+            expected["averaging_state"] = {"n_averaged": torch.tensor(0)}
+        return expected
+
+    def _check_optimizers(self, checkpoint: Mapping[str, Any]) -> None:
+        optimizers, schedules = _optimizers(self.module)
+        _check(checkpoint.get("lr_schedulers"), [s.state_dict() for s in schedules], "schedule")
+        for state in _mappings(checkpoint["lr_schedulers"]):
+            if state.get("last_epoch", 0) > state.get("total_steps", _MAX_COUNT):
+                raise UserError("a schedule beyond its end")
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            return  # which keeps states by name, and checks them itself
+        found = checkpoint.get("optimizer_states")
+        if not isinstance(found, list) or len(found) != len(optimizers):
+            raise UserError(f"it has not the states of {len(optimizers)} optimizers")
+        for state, optimizer in zip(found, optimizers, strict=True):
+            expected = _stepped(optimizer)
+            _check(state, {**expected, "state": _some(expected["state"], state)}, "optimizer")
+
+    def _check_progress(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check that an epoch of this run has just ended, and that all agree which."""
+        fit = checkpoint["loops"]["fit_loop"]
+        done = fit["epoch_progress"]["current"]
+        epoch = done["ready"]
+        if not 1 <= epoch <= self.module.recipe.training.epochs or not (
+            epoch == done["started"] == done["processed"]
+            and done["completed"] in (epoch - 1, epoch)
+        ):
+            raise UserError(f"it is of epoch {epoch}, which this run does not have")
+        if set(fit["epoch_loop.batch_progress"]["current"].values()) != {self.batches}:
+            raise UserError(f"it was not written after the {self.batches} batches of an epoch")
+        states = checkpoint.get("callbacks")
+        if not isinstance(states, Mapping):
+            raise UserError("it has no callbacks")
+        rows = states.get("Curve", {})
+        row = {"epoch": 0, **dict.fromkeys((*self.module.columns, "seconds"), 0.0)}
+        _check(rows, {"rows": [row] * epoch}, "Curve")
+        if [found["epoch"] for found in rows["rows"]] != list(range(epoch)):
+            raise UserError("epochs are missing from its curve")
+        _check_best(states.get("Checkpoints"), epoch)
+
+
+def _check_best(best: Any, epochs: int) -> None:
+    if not isinstance(best, Mapping) or set(best) != {"epoch", "score"}:
+        raise UserError("it has no best epoch")
+    if type(best["epoch"]) is not int or not 0 <= best["epoch"] < epochs:
+        raise UserError(f"its best epoch is {best['epoch']!r:.40}")
+    if type(best["score"]) is not float or math.isnan(best["score"]):
+        raise UserError(f"its best score is {best['score']!r:.40}")
+
+
+def _check_version(version: Any) -> None:
+    try:
+        old = not isinstance(version, str) or Version(version) < Version("2")
+    except InvalidVersion:
+        old = True
+    if old:
+        raise UserError("it was not written by Lightning 2 or later")
+
+
+def _check(found: Any, expected: Any, where: str) -> None:
+    """Check that values have the types, keys, lengths and shapes of others.
+
+    Counts, numbers and texts of the settings of optimizers and schedules must be equal, those
+    that change in training may be any that are in range.
+
+    Raises:
+        UserError: names the first that is different.
+    """
+    if isinstance(expected, Tensor):
+        same = isinstance(found, Tensor)
+        if not same or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise UserError(f"{where} has another shape or type")
+    elif isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or set(found) != set(expected):
+            raise UserError(f"{where} has other parts")
+        for key in expected:
+            _check(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, list | tuple):
+        if type(found) is not type(expected) or len(found) != len(expected):
+            raise UserError(f"{where} has another length")
+        name = where.rpartition(".")[2]
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            _check(
+                one, other, f"{where}.{number}.{name}" if name in _VARYING else f"{where}.{number}"
+            )
+    else:
+        _check_scalar(found, expected, where)
+
+
+def _check_scalar(found: Any, expected: Any, where: str) -> None:
+    free = where.startswith(("loops", "Curve")) or where.rpartition(".")[2] in _VARYING
+    if type(expected) is float and type(found) is int:
+        found = float(found)
+    if type(found) is not type(expected) or not (free or found == expected):
+        raise UserError(f"{where} is {found!r:.40}, not like {expected!r:.40}")
+    if where.startswith("Curve"):
+        return
+    if type(found) is int and not -1 <= found <= _MAX_COUNT:  # a schedule not yet begun is at -1
+        raise UserError(f"{where} is {found!r}")
+    if type(found) is float and not math.isfinite(found):
+        raise UserError(f"{where} is {found!r}")
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """Return the mappings within plain values, at any depth."""
+    found = [value] if isinstance(value, Mapping) else []
+    inner = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping | list | tuple):
+        found += [one for part in inner for one in _mappings(part)]
+    return found
+
+
+def _optimizers(
+    module: RecipeModule,
+) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
+    """Return the optimizers of a run's beginning, and their schedules."""
+    configured = module.configure_optimizers()
+    settings = configured if isinstance(configured, list) else [configured]
+    schedules = [one["lr_scheduler"]["scheduler"] for one in settings if "lr_scheduler" in one]
+    return [one["optimizer"] for one in settings], schedules
+
+
+def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer after one step, on tensors without memory."""
+    for group in optimizer.param_groups:
+        group["params"] = [torch.empty_like(p, device="meta") for p in group["params"]]
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def _some(expected: Mapping[Any, Any], state: Any) -> Mapping[Any, Any]:
+    """Return the expected states of those parameters that have one; some never get a gradient."""
+    found = state.get("state") if isinstance(state, Mapping) else None
+    known: Sequence[Any] = list(found) if isinstance(found, Mapping) else []
+    return {key: value for key, value in expected.items() if key in known}

@@ -1,0 +1,135 @@
+"""The checkpoints of a run: the last epoch's and the best one's, known by their names alone."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from foveal.errors import UserError
+from foveal.interrupts import held_back
+from foveal.training.checkpoint_file import read_checkpoint
+
+LAST = "last.ckpt"
+_BEST = re.compile(r"best-(\d{4,9})\.ckpt")
+Check = Callable[[Mapping[str, Any]], None]  # raises a UserError where a checkpoint does not fit
+
+
+class Best(NamedTuple):
+    """The best epoch so far, from 0, and its score: greater is better."""
+
+    epoch: int
+    score: float
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt` after each epoch, and `best-EPOCH.ckpt` after the best one so far.
+
+    What it keeps in a checkpoint is the best epoch and its score, no path: a run folder may be
+    moved, and nothing that is read from a file names another file.
+
+    Args:
+        folder: of the checkpoints.
+        monitor: the column that says which epoch is the best.
+        mode: `max` or `min` of it.
+        check: raises a UserError for a checkpoint that is not of this run.
+        say: called with a line if that of the best epoch cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        mode: str,
+        check: Check,
+        say: Callable[[str], None],
+    ):
+        self.folder, self.monitor = folder, monitor
+        self.sign = 1 if mode == "max" else -1
+        self.best: Best | None = None
+        self.check, self.say = check, say
+
+    def path(self, epoch: int) -> Path:
+        """Return the file of the best epoch, if it is this one."""
+        return self.folder / f"best-{epoch:04d}.ckpt"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the checkpoints of the epoch that has ended."""
+        score = self.sign * float(trainer.callback_metrics[self.monitor])
+        if score != score:
+            score = float("-inf")
+        better = self.best is None or score > self.best.score
+        with held_back():
+            if trainer.strategy.broadcast(better):
+                self.best = Best(trainer.current_epoch, score)
+                trainer.save_checkpoint(self.path(trainer.current_epoch))
+                if trainer.is_global_zero:
+                    self._delete_others(self.path(trainer.current_epoch))
+            trainer.save_checkpoint(self.folder / LAST)
+
+    def _delete_others(self, best: Path) -> None:
+        for path in best_paths(self.folder):
+            if path != best:
+                path.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch and its score, for the checkpoint."""
+        return {} if self.best is None else self.best._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best epoch back from a checkpoint, if its own file can be used."""
+        best = Best(**state_dict)
+        path = self.path(best.epoch)
+        try:
+            self.check(read_checkpoint(path))
+        except UserError as error:
+            self.say(f"{path} cannot be used ({error}): the best of the epochs to come is kept.")
+        else:
+            self.best = best
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Drop the states of Lightning's own checkpoint callbacks, which are paths to delete."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint):
+                checkpoint["callbacks"].pop(callback.state_key, None)
+
+
+def best_paths(folder: Path) -> list[Path]:
+    """Return the files of best epochs in a folder, the latest first."""
+    found = [path for path in folder.glob("best-*.ckpt") if _BEST.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.rpartition("-")[2]), reverse=True)
+
+
+def checkpoint_to_resume(folder: Path, check: Check, say: Callable[[str], None]) -> Path | None:
+    """Return the latest checkpoint of a folder that can be used, or None where there is none.
+
+    Args:
+        folder: of the checkpoints.
+        check: raises a UserError for one that is not of this run.
+        say: told which were passed over, and why.
+
+    Raises:
+        UserError: there are checkpoints, and none can be used.
+    """
+    reasons = []
+    for path in (folder / LAST, *best_paths(folder)):
+        if not path.exists() and not path.is_symlink():
+            continue
+        try:
+            check(read_checkpoint(path))
+        except UserError as error:
+            reasons.append(f"{path.name}: {error}")
+            continue
+        if reasons:
+            say(f"Going on from {path}, as newer ones cannot be used ({'; '.join(reasons)}).")
+        return path
+    if reasons:
+        raise UserError(
+            f"No checkpoint in {folder} can be used ({'; '.join(reasons)}): delete that folder to "
+            "begin again, or give another --out."
+        )
+    return None

@@ -1,0 +1,245 @@
+"""One training by Lightning: its module, batches and trainer, and the weights that are kept."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from foveal.data import ImageSet, LargeSet
+from foveal.errors import UserError
+from foveal.models import HighResFocusNet, ImageModel, PatchReconstructor
+from foveal.training.batches import Batches
+from foveal.training.callbacks import (
+    AveragedWeights,
+    Curve,
+    KeptSignals,
+    Progress,
+    TimeLeft,
+    interruptible,
+    loggers,
+)
+from foveal.training.checkpoint_file import WholeCheckpointIO, read_checkpoint
+from foveal.training.checkpoint_form import Form
+from foveal.training.checkpoints import LAST, Checkpoints, checkpoint_to_resume
+from foveal.training.distributed import Devices, is_first_process
+from foveal.training.large import LargeModule
+from foveal.training.module import ClassifierModule, RecipeModule
+from foveal.training.recipe import Recipe
+from foveal.training.reconstruction import ReconstructionModule
+from foveal.training.run_folder import CHECKPOINTS
+from foveal.training.sets import Sets
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is trained, whatever it trains.
+
+    Attributes:
+        resume: go on from the last checkpoint of the folder, if it has one.
+        machines: to train on.
+        precision: one of `PRECISIONS`, as Lightning names them.
+        progress: show a progress bar on stderr.
+        callbacks: Lightning's, beside those of every run.
+        time_left: called after the first epoch with a line on how long the others take.
+        say: called with a line on each checkpoint that cannot be used.
+    """
+
+    resume: bool
+    machines: Devices
+    precision: str
+    progress: bool
+    callbacks: Sequence[L.Callback]
+    time_left: Callable[[str], None] | None
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The epoch whose weights are kept.
+
+    Attributes:
+        path: of its checkpoint.
+        epoch: its number, from 0.
+        figures: of its validation, by their columns.
+    """
+
+    path: Path
+    epoch: int
+    figures: dict[str, float]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights by their names in the model.
+
+        Raises:
+            UserError: the checkpoint has been damaged since it was written.
+        """
+        try:
+            state = read_checkpoint(self.path)["state_dict"]
+        except UserError as error:
+            raise UserError(f"Cannot read {self.path}: {error}.") from error
+        prefix = "model."
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Options) -> Kept:
+    """Train a model by a recipe, and return the epoch whose weights are kept.
+
+    Raises:
+        UserError: no checkpoint of the folder can be used, the devices or the memory do not
+            suffice, or the loss is no longer a number.
+    """
+    folder = out / CHECKPOINTS
+    say = options.say if is_first_process() else lambda text: None
+    with quiet_lightning(), _as_user_errors(recipe):
+        batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
+        module = _module(model, recipe, sets, batches)
+        curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
+        checkpoints = Checkpoints(
+            folder, module.monitor, module.mode, lambda found: form.check(found), say
+        )
+        beside = _beside(recipe, sets, options)
+        trainer = _trainer(module, out, [curve, checkpoints, *beside], options)
+        form = Form(trainer, module, len(batches))
+        start = checkpoint_to_resume(folder, form.check, say) if options.resume else None
+        with interruptible():
+            trainer.fit(module, batches, validation, ckpt_path=start, weights_only=True)
+    row, path = curve.rows[-1], folder / LAST
+    if recipe.training.keep == "best" and checkpoints.best is not None:
+        row, path = curve.rows[checkpoints.best.epoch], checkpoints.path(checkpoints.best.epoch)
+    elif recipe.training.keep == "best":
+        say("No best epoch is known: the weights of the last one are kept.")
+    figures = {k: v for k, v in row.items() if k.startswith("val_") and k != "val_loss"}
+    return Kept(path, int(row["epoch"]), figures)
+
+
+def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> RecipeModule:
+    """Return what trains a model of its family."""
+    steps = recipe.training.epochs * len(batches)
+    module: RecipeModule
+    if isinstance(model, HighResFocusNet):
+        large = {name: part for name, part in sets.items() if isinstance(part, LargeSet)}
+        module = LargeModule(model, recipe, steps, large)
+    elif isinstance(model, PatchReconstructor):
+        module = ReconstructionModule(model, recipe, steps)
+    else:
+        module = ClassifierModule(model, recipe, steps)
+        if recipe.training.balance:
+            module.weigh(batches.labels)
+    return module.to(memory_format=torch.channels_last)
+
+
+def _beside(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
+    """Return the callbacks that a recipe and the options call for."""
+    training = recipe.training
+    callbacks: list[L.Callback] = [KeptSignals()]
+    if training.average:
+        few = _few(sets["train"], training.recalibrate)
+        callbacks.append(AveragedWeights(training.average, few, training.batch_size))
+    if options.time_left is not None:
+        callbacks.append(TimeLeft(options.time_left))
+    if options.progress:
+        callbacks.append(Progress())
+    return [*callbacks, *options.callbacks]
+
+
+def _trainer(
+    module: RecipeModule, out: Path, callbacks: list[L.Callback], options: Options
+) -> L.Trainer:
+    recipe, machines = module.recipe, options.machines
+    strategy = machines.strategy
+    if recipe.honesty.settle and machines.processes > 1 and strategy != "fsdp":
+        strategy = "ddp_find_unused_parameters_true"  # what has settled learns no more
+    return L.Trainer(
+        max_epochs=recipe.training.epochs,
+        default_root_dir=out,
+        devices=machines.count,
+        num_nodes=machines.nodes,
+        strategy=strategy,
+        precision=options.precision,  # type: ignore[arg-type]
+        logger=loggers(out),
+        callbacks=callbacks,
+        plugins=[WholeCheckpointIO()],
+        # What steps by hand clips by hand.
+        gradient_clip_val=(recipe.training.clip or None) if module.automatic_optimization else None,
+        enable_model_summary=False,
+        enable_progress_bar=options.progress,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batches, Batches]:
+    """Return what a training runs over and what validates it; of large images, their numbers."""
+    training, train, val = recipe.training, sets["train"], sets["val"]
+    if isinstance(train, LargeSet) or isinstance(val, LargeSet):
+        numbers, others = torch.arange(len(train)), torch.arange(len(val))
+        found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
+        return found, Batches(others, others, training.batch_size)
+    pixels, masks = train.images, train.masks
+    found = Batches(
+        pixels if masks is None else torch.cat([pixels, masks], dim=1),
+        train.labels,
+        training.batch_size,
+        training.seed,
+        epoch,
+        recipe.augment.alternate,
+    )
+    return found, Batches(val.images, val.labels, 1000)
+
+
+def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
+    """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
+    if isinstance(images, LargeSet):
+        return torch.empty(0)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.images[order[:count]]
+
+
+@contextmanager
+def _as_user_errors(recipe: Recipe) -> Iterator[None]:
+    """Raise as a UserError that the machine has not what the training needs."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except (RuntimeError, MemoryError) as error:
+        if not _is_full_memory(error):
+            raise
+        raise UserError(
+            "The memory does not suffice for a training step: give a training.batch_size below "
+            f"{recipe.training.batch_size}, smaller images or a smaller model."
+        ) from error
+
+
+def _is_full_memory(error: RuntimeError | MemoryError) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(sign in str(error) for sign in ("can't allocate memory", "not enough memory"))
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's tips and hardware notes off the screen."""
+    names = (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning",
+        "lightning.pytorch.utilities.rank_zero",
+    )
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,73 @@
+"""Every precision that is offered trains every family."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveal import zoo
+from foveal.models import MODELS
+from foveal.training import load_recipe, train
+from foveal.training.run import PRECISIONS
+
+# For each family a recipe and what makes it small.
+FAMILIES = {
+    "focus": ["mnist-focus", "model.width=8"],
+    "focus, honest": ["mnist-focus", "model.width=8", "honesty.adversary=1", "honesty.swap=1"],
+    "corners": ["mnist-corners"],
+    "zoom": ["mnist-zoom"],
+    "glimpse": ["mnist-glimpse", "model.backbone.in_channels=3"],
+    "attention": ["cifar10-attention", "model.backbone.stages=[[4], [8], [8], [8]]"],
+    "self-attention": ["cifar10-san", "model.widths=[32, 32, 32]", "model.blocks=[1, 1, 1]"],
+    "cnn": ["mnist-cnn", "model.widths=[4, 8]"],
+    "plain": ["cifar10-vgg", "model.backbone.stages=[[4], [8], [8], [8]]"],
+    "vgg16": ["mnist-cnn", "model.name=vgg16"],
+    "published": ["mnist-focus-published"],
+    "published corners": ["mnist-corners-published"],
+    "published attention": ["cifar10-attention-published"],
+    "reconstructor": ["mnist-saliency"],
+    "reconstructor, VAE": ["mnist-saliency-vae"],
+    "reconstructor, adversary": ["mnist-saliency-gan"],
+    "high-res": [
+        "megapixel-mnist-focus",
+        *("large.first=", "model.tasks=[class]", "model.shrink=2", "model.patch_size=12"),
+        *("model.keypoints=3", "model.regions=0", "model.width=8", "average=0"),
+        "model.encoder_widths=[8, 8]",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of two classes of noise."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(4):
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+    return str(folder)
+
+
+def test_no_family_is_left_out():
+    built = {load_recipe(recipe, changes).model["name"] for recipe, *changes in FAMILIES.values()}
+    assert set(MODELS) - built == set()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_precision_trains_every_family(family, precision, data, tmp_path):
+    name, *changes = FAMILIES[family]
+    recipe = load_recipe(name, [*changes, "epochs=1", "batch_size=8", "recalibrate=0"])
+    if family == "vgg16":
+        recipe = replace(recipe, model={"name": family})
+    run = train(recipe, tmp_path, data=data, precision=precision, progress=False)
+    card = zoo.card(run)
+    assert card["precision"] == precision
+    figures = [value for name, value in card.items() if name.startswith("val_")]
+    assert all(math.isfinite(value) for value in figures)
+    assert {value.dtype.is_floating_point for value in zoo.load(run).parameters()} == {True}
