@@ -27,6 +27,7 @@ from foveal.batch.rows import draw, predict_batch
 from foveal.batch.source import Item
 from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
+from foveal.interrupts import terminable
 from foveal.models import ImageClassifier, build_model
 
 # Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
@@ -63,7 +64,8 @@ def connected(address: str | None = None) -> Iterator[None]:
     if own:
         _connect(address)
     try:
-        yield
+        with terminable():  # Ray has put a handler of its own
+            yield
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

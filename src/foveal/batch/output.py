@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from foveal.batch.rows import SCHEMA
 from foveal.errors import UserError
 from foveal.files import json_text, parse_json, read_json
+from foveal.interrupts import held_back
 
 # Readers of folders of Parquet pass over what begins with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
@@ -110,6 +111,10 @@ class Output:
         if other:
             raise UserError(f"{self.out} holds something else ({other[0]}): give another --out.")
         return None
+
+    def is_empty(self) -> bool:
+        """Return whether a run was begun here that has not finished a shard."""
+        return not self.out.is_file() and not any(self.folder.glob("part-*.parquet"))
 
     def _of_file(self) -> dict[str, Any]:
         try:
@@ -215,11 +220,12 @@ class Output:
         """Yield the path to write to, which takes the place of `path` once it is on the disk."""
         partial = path.with_name(path.name + ".partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            with held_back():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                yield partial
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
             if error.errno in _FULL:

@@ -107,7 +107,7 @@ def predict(
     }
     with _session(engine, address), output.locked():
         manifest = output.manifest()
-        if manifest is None:
+        if manifest is None or output.is_empty():
             manifest = _begin(output, str(source), settings, network)
         else:
             _check_same(output.out, manifest, settings, resume)

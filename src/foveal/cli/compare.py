@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import DataDir, DataOption, app, say, show
+from foveal.interrupts import resumable
 
 
 @app.command()
+@resumable("What was finished is kept: give the same command to go on.")
 def compare(
     models: Annotated[list[str], typer.Argument(help="Zoo names, run folders, or OWNER/NAME.")],
     data: DataOption,

@@ -7,9 +7,11 @@ import typer
 
 from foveal.cli.app import DataDir, app, say, show
 from foveal.errors import UserError
+from foveal.interrupts import resumable
 
 
 @app.command()
+@resumable("Give the same command to export again.")
 def export(
     model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],

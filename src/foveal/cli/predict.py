@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import Runtime, app, say, show
+from foveal.interrupts import resumable
 
 
 @app.command()
+@resumable("Finished shards are kept: give the same command with --resume to go on.")
 def predict(
     model: Annotated[
         str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")

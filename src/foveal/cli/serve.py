@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import app, say
+from foveal.interrupts import resumable
 
 
 @app.command()
+@resumable("Give the same command to serve again.")
 def serve(
     models: Annotated[
         list[str] | None, typer.Argument(help="Zoo names or run folders; the whole zoo if none.")

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import AsJson, DataDir, app, say, show, show_json
+from foveal.interrupts import resumable
 
 
 @app.command()
+@resumable("Finished trials are kept: give the same command to go on.")
 def sweep(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     choices: Annotated[list[str], typer.Argument(metavar="KEY=A,B,C...")],

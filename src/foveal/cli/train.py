@@ -7,12 +7,14 @@ import typer
 
 from foveal.cli.app import DataDir, app, say, show
 from foveal.errors import UserError
+from foveal.interrupts import resumable
 
 if TYPE_CHECKING:
     from foveal.training import Recipe
 
 
 @app.command()
+@resumable("Give the same command with --resume to go on.")
 def train(
     recipe: Annotated[
         str | None,
@@ -31,7 +33,7 @@ def train(
     sync_norm: Annotated[
         bool, typer.Option("--sync-norm", help="Normalise over all processes' images.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="As Lightning takes it.")] = "32-true",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train on your photos, or by a recipe; write a run folder.
@@ -76,7 +78,7 @@ def _train_recipe(chosen: "Recipe", out: Path | None, **options: Any) -> None:
     from foveal.training import train as run
     from foveal.zoo import card
 
-    folder = run(chosen, out or Path("runs") / chosen.name, **options)
+    folder = run(chosen, out or Path("runs") / chosen.name, say=say, **options)
     if not is_first_process():
         return
     figures = card(folder)

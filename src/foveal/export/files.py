@@ -1,13 +1,13 @@
 """An export in files: a graph, and those that belong beside it."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foveal.errors import UserError, missing_extra
 from foveal.export.about import read_about
+from foveal.files import write_bytes
 
 
 class Exported(NamedTuple):
@@ -33,11 +33,9 @@ def write_onnx(proto: Any, path: Path, beside: Mapping[str, Any] = {}) -> None:
     """
     files = {beside_path(path, part): graph for part, graph in beside.items()} | {path: proto}
     for target, graph in files.items():
-        partial = target.with_name(target.name + ".partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(graph.SerializeToString())
-            os.replace(partial, target)
+            write_bytes(target, graph.SerializeToString())
         except OSError as error:
             raise UserError(f"Cannot write {target}: {error.strerror or error}.") from None
 
