@@ -194,6 +194,36 @@ def test_a_turned_photo_of_20_megapixels_among_thumbnails_is_one_image_more(tmp_
     assert "20 to 5000 pixels a side" in said
 
 
+@pytest.mark.parametrize("family", ["focus", "baseline"])
+def test_photos_that_cannot_be_tested_on_are_measured_on_the_validation_images(
+    family, tmp_path, capsys
+):
+    folder = photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
+    for name in ("dark", "light"):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "0.png").write_bytes(b"cut off")
+    said, card = trained(folder, tmp_path, capsys, family)
+    assert said.index("no images to test with") < said.index("Validation: ")
+    assert card["figures"]["split"] == "val"
+    assert (tmp_path / "run" / "gallery.png").exists()
+
+
+def test_a_test_without_labels_is_said_before_the_training(tmp_path, capsys):
+    folder = photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
+    photos(folder, {"test": 4})
+    said, card = trained(folder, tmp_path, capsys)
+    assert said.index("in no folder of a class") < said.index("Test: ")
+    assert (card["figures"]["split"], card["figures"]["images"]) == ("test", 4)
+
+
+def test_fewer_images_than_a_probe_takes_are_measured_without_it(tmp_path, capsys):
+    folder = photos(tmp_path / "photos", {"dark": 4, "light": 4})
+    said, card = trained(folder, tmp_path, capsys, "focus")
+    assert "that takes 10 training images" in said
+    assert "position_leakage" not in card["figures"]
+    assert card["figures"]["accuracy"] >= 0
+
+
 def test_a_large_jpeg_is_never_decoded_whole_and_turned_as_it_says(monkeypatch):
     pixels = np.zeros((400, 800, 3), np.uint8)
     pixels[:, 400:] = 255  # white on the right; turned by a quarter, at the bottom

@@ -16,6 +16,7 @@ from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import wilson_interval
+from foveal.metrics.position_leakage import LEAST_IMAGES
 from foveal.models import SmallCNN
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import BACKBONE, Choice, choose
@@ -23,6 +24,7 @@ from foveal.training.recipe import change_recipe
 from foveal.training.run import write_json
 
 Say = Callable[[str], None]
+_SPLITS = {"test": "Test", "val": "Validation"}
 TINY = 20  # images of a class; fewer cannot say much in validation and test
 SHOWN = 10  # right answers in the gallery, and as many wrong ones
 
@@ -99,6 +101,9 @@ def _some(names: Sequence[str]) -> str:
 def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any) -> Path:
     """Train, evaluate on the test images, draw a gallery, say how far to trust it.
 
+    Where no image can test, such as where none of a `test/` can be read, that is said before the
+    training, and the validation images stand in.
+
     Args:
         recipe: as `plan` returns it.
         out: the run folder.
@@ -109,13 +114,14 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     Raises:
         UserError: as `train`.
     """
+    test = _measured(recipe, data, say)
     folder = train(recipe, out, data=data, say=say, **options)
     if not is_first_process():
         return folder
     model: Any = zoo.load(folder)
-    shape = {"size": model.inputs.size, "channels": model.in_channels}
-    test = load_images(data, "test", **shape)
-    seen = load_images(data, "train", **shape)
+    seen = load_images(data, "train", size=model.inputs.size, channels=model.in_channels)
+    if len(seen) < LEAST_IMAGES:
+        say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
     figures = evaluate(model, test, seen, name=recipe.name)
     write_json({**zoo.card(folder), "figures": figures}, folder / "card.json")
     answers = predict_logits(model, test.images).argmax(dim=1)
@@ -125,6 +131,17 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     say(f"Right and wrong answers: {picture}")
     say(f"Next: foveal explain {folder} IMAGE --out pictures")
     return folder
+
+
+def _measured(recipe: Recipe, data: str, say: Say) -> ImageSet:
+    """Return the images to measure on: those of the test, or of the validation if none can be."""
+    shape: dict[str, Any] = {"size": recipe.data.size, "channels": recipe.data.channels}
+    try:
+        return load_images(data, "test", **shape)
+    except UserError as error:
+        say(f"  warning: no images to test with: {error}")
+        say("  what is measured is measured on the validation images, which also choose the epoch")
+        return load_images(data, "val", **shape)
 
 
 def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]:
@@ -146,7 +163,7 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     }
     worst = min(recalls, key=lambda name: recalls[name])
     lines = [
-        f"Test: {right} of {len(test)} right, {right / len(test):.1%} "
+        f"{_SPLITS[test.split]}: {right} of {len(test)} right, {right / len(test):.1%} "
         f"(95 % sure: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would be "
         f"{int(counts[most]) / len(test):.1%}",
         f"  mean over the classes {sum(recalls.values()) / len(recalls):.1%}; "
