@@ -208,8 +208,9 @@ def test_a_file_of_credentials_is_read_and_an_empty_one_refused(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError):
             Credentials.read(path)
-    with pytest.raises(UserError, match="Cannot read"):
-        Credentials.read(tmp_path / "nowhere")
+    for name in ("nowhere", "/dev/zero"):
+        with pytest.raises(UserError, match="Cannot read"):
+            Credentials.read(tmp_path / name)
 
 
 def test_a_page_of_another_site_may_not_ask(good):

@@ -26,7 +26,7 @@ LAYERS = (
     },
     {"arguments", "model_files"},
     {"ranges"},
-    {"geometry", "pixels"},
+    {"depth", "geometry", "image_files", "pixels"},
     {"large"},
     {"plotting"},
     {"explanation"},

@@ -549,3 +549,14 @@ def test_one_door_leads_to_every_explanation() -> None:
         explain_by(FAMILIES["cnn"], images, "contributions")
     with pytest.raises(UserError, match="Did you mean 'contributions'"):
         explain_by(model, images, "contribution")
+
+
+@pytest.mark.parametrize("method", ["gradient-x-input", "grad-cam", "occlusion"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_refused_for_any_model(method, bad):
+    images = torch.rand(2, 1, 28, 28)
+    images[0, 0, 0, 0] = bad
+    plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1352, 3))
+    for model in (SmallCNN(num_classes=3).eval(), plain):
+        with pytest.raises(ValueError, match="images hold NaN or infinity"):
+            attribute(model, images, method)

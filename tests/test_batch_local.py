@@ -64,6 +64,36 @@ def test_each_image_is_a_row_and_an_unreadable_one_says_why(digits, tmp_path):
     assert [i for i, row in enumerate(rows) if row["resized"]] == [9]
 
 
+def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tmp_path, capsys):
+    from foveal.cli import main
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    ramp = np.linspace(0, 4095, 784).astype(np.uint16).reshape(28, 28)
+    Image.fromarray(ramp).save(folder / "a-12-bits.png")
+    Image.fromarray(ramp * 16).save(folder / "b-16-bits", "PNG")
+    Image.fromarray(np.full((28, 28), np.nan, np.float32)).save(folder / "c-nan.tif")
+    (folder / "d-endless.png").symlink_to("/dev/zero")
+    (folder / "e.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    for name in ("notes.txt", "more.txt", "LICENSE"):
+        (folder / name).write_text("words")
+    command = ["predict", "mnist-cnn", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
+    for last in ([], ["--resume"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *last])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().err
+        assert "3 files passed over that are no images: 2 .txt, 1 without an ending." in shown
+        assert "1 were read by a guess: see the column note." in shown
+        assert "3 could not be read" in shown
+    rows = table(tmp_path / "out").to_pylist()
+    assert [Path(row["path"]).name[0] for row in rows] == list("abcde")
+    assert ["reach 4,095 of 65,535" in (row["note"] or "") for row in rows] == [True, *[False] * 4]
+    for row, reason in zip(rows[2:], ("NaN", "not a regular file", "pillow-heif"), strict=True):
+        assert reason in row["error"]
+        assert row["prediction"] is None
+
+
 def test_a_row_is_what_the_model_says_of_that_image(digits, tmp_path):
     predict("mnist-focus", digits, tmp_path / "out", **SMALL)
     model, rows = zoo.load("mnist-focus"), table(tmp_path / "out").to_pylist()

@@ -13,7 +13,10 @@ from PIL import Image
 from foveal.batch.fetching import sources_of
 from foveal.batch.listing import Listing, write_listing
 from foveal.batch.source import Item, list_items
+from foveal.data import load_images
+from foveal.data.reading import decode
 from foveal.errors import UserError
+from foveal.image_files import Passed
 
 
 def png(value: int = 0) -> bytes:
@@ -144,3 +147,110 @@ def test_a_listing_gives_back_each_shard_and_its_digest_follows_the_names(tmp_pa
     assert len(listing) == 9
     assert digest == write_listing(items, tmp_path / "m.parquet", 2)
     assert digest != write_listing(items[1:], tmp_path / "m.parquet", 2)
+
+
+SECRET = [
+    ("string", pa.string(), lambda path: path),
+    ("string in bytes", pa.struct([("bytes", pa.string()), ("path", pa.string())]),
+     lambda path: {"bytes": path, "path": None}),
+    ("path alone", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": None, "path": path}),
+    ("only a path", pa.struct([("path", pa.string())]), lambda path: {"path": path}),
+    ("url", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": None, "path": f"file://{path}"}),
+    ("path as bytes", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": path.encode(), "path": path}),
+    ("list", pa.list_(pa.string()), lambda path: [path]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"), [case[1:] for case in SECRET], ids=[c[0] for c in SECRET]
+)
+def test_a_path_that_stands_in_a_table_is_never_opened(kind, cell, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(77))
+    table = tmp_path / "data" / "train.parquet"
+    table.parent.mkdir()
+    cells = pa.array([cell(str(secret))] * 6, kind)
+    pq.write_table(pa.table({"image": cells, "label": [0, 1] * 3}), table)
+    for _, read in sources_of(list(list_items(str(table)))):
+        try:
+            content = read()
+        except UserError:
+            continue
+        assert content == str(secret).encode()  # the bytes of no image
+        with pytest.raises(UserError, match="not an image"):
+            decode(content, None, None)
+    with pytest.raises(UserError):
+        load_images(table.parent, "train")
+
+
+def test_an_object_whose_name_is_a_chain_of_urls_is_read_from_its_store(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png(77))
+    memory = fsspec.filesystem("memory")
+    name = f"/chained/a::{tmp_path}/secret.png"  # to fsspec: that file, through a store
+    memory.pipe(name, png(5))
+    [(path, read)] = sources_of(list(list_items("memory://chained")))
+    assert path == f"memory://{name}"
+    assert read() == png(5)
+
+
+@pytest.mark.parametrize("source", ["simplecache::file:///tmp", "zip://*.png::file:///tmp/a.zip"])
+def test_a_chain_of_urls_is_no_source(source):
+    with pytest.raises(UserError, match="chained by :: are not read"):
+        names(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+@pytest.mark.parametrize("prefix", ["", "file://", "local://"])
+def test_special_files_are_rows_with_an_error(prefix, folder):
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.parquet")
+    os.mkfifo(folder / "pipe")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    bad = {}
+    for name, read in sources_of(list(list_items(f"{prefix}{folder}"))):
+        try:
+            assert read() == png()
+        except UserError as error:
+            bad[os.path.basename(name)] = str(error)
+    assert bad == {
+        "pipe.png": "not a regular file",
+        "endless.png": "not a regular file",
+        "pipe.parquet": "not a Parquet file that can be read",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_special_file_that_is_named_is_a_row_with_an_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/zero"):
+        [(path, read)] = sources_of(list(list_items(name)))
+        assert path == name
+        with pytest.raises(UserError, match="not a regular file"):
+            read()
+
+
+def test_a_file_that_is_larger_than_an_image_can_be_is_not_read(tmp_path, monkeypatch):
+    import foveal.batch.files as files
+
+    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    (tmp_path / "a.png").write_bytes(bytes(101))
+    fsspec.filesystem("memory").pipe("/large/a.png", bytes(101))
+    for source in (str(tmp_path / "a.png"), "memory://large/a.png", f"file://{tmp_path}/a.png"):
+        [(_, read)] = sources_of(list(list_items(source)))
+        with pytest.raises(UserError, match="larger than 100 bytes"):
+            read()
+
+
+def test_files_without_an_ending_are_listed_where_they_are_images(folder):
+    (folder / "deep" / "0a1b").write_bytes(png())
+    (folder / "deep" / "0a1c").write_text("words")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/nameless/photos", recursive=True)
+    for source in (str(folder), "memory://nameless/photos", f"file://{folder}"):
+        passed = Passed()
+        found = [os.path.basename(item.path) for item in list_items(source, passed)]
+        assert found == ["a.JPG", "b.png", "0a1b", "y.png", "z.png"]
+        assert dict(passed.by_ending) == {"hidden": 1, ".txt": 1, "": 1}

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from foveal.data import load_images, read_image
-from foveal.data.reading import MAX_PIXELS
+from foveal.data.reading import MAX_PIXELS, decode, without_warnings
 from foveal.errors import UserError
+from foveal.pixels import read_header, read_pixels
 
 SIZE = (6, 8)  # height, width
 
@@ -171,3 +172,260 @@ def test_shrinking_is_antialiased() -> None:
 def test_a_wrong_size_or_channel_count_is_an_error(asked: dict) -> None:
     with pytest.raises(UserError, match="Expected"):
         read_image(encoded(colour()), **asked)
+
+
+def oriented(orientation: object, kind: str = "PNG") -> bytes:
+    """Return an image whose EXIF data or tag of the orientation is that value."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(colour(), kind, exif=exif)
+
+
+UPRIGHT = {  # how NumPy turns an image of each orientation
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize("orientation", list(UPRIGHT))
+def test_every_orientation_turns_pixels_and_size_alike(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    content = oriented(orientation, kind)
+    expected = UPRIGHT[orientation](np.asarray(colour()))
+    found = read_pixels(content, None, 3)
+    assert found.values.shape == expected.shape
+    assert found.size == expected.shape[:2]
+    if kind in ("PNG", "TIFF"):
+        assert np.array_equal(found.values, expected)
+    assert read_pixels(content, (4, 4), 3).size == expected.shape[:2]
+    (tmp_path / "image").write_bytes(content)
+    assert read_header(tmp_path / "image").size == expected.shape[:2]
+
+
+def tiff_file(pixels: bytes, *entries: tuple[int, int, int, bytes]) -> bytes:
+    """Return a TIFF file of some bytes, with entries (tag, type, count, up to four bytes)."""
+    body = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return head + pixels + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
+
+
+def long_entries(**values: int) -> list[tuple[int, int, int, bytes]]:
+    return [(int(name[1:]), 4, 1, struct.pack("<I", value)) for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [
+        (2, 2, b"6\0"),
+        (1, 1, b"\x06"),
+        (7, 4, b"six\0"),
+        (3, 2, b"\x06\0\x06\0"),
+        (3, 0, b""),
+        (3, 1, b"\0\0"),
+        (3, 1, b"\x09\0"),
+        (4, 1, b"\xff\xff\xff\xff"),
+        (9, 1, b"\xfa\xff\xff\xff"),
+        (11, 1, struct.pack("<f", 6.0)),
+        (11, 1, struct.pack("<f", float("nan"))),
+        (5, 1, b"\xff\xff\xff\x7f"),
+        (99, 1, b"\x06"),
+    ],
+)
+def test_an_orientation_of_any_type_or_value_never_costs_the_photo(
+    kind: int, count: int, value: bytes, tmp_path: Path
+) -> None:
+    entry = (0x0112, kind, count, value)
+    sizes = long_entries(
+        t256=8, t257=6, t258=8, t259=1, t262=1, t273=8, t277=1, t278=6, t279=48
+    )  # fmt: skip
+    exif = b"Exif\0\0" + tiff_file(b"", entry)
+    contents = {
+        "png": encoded(colour(), exif=exif),
+        "jpg": encoded(colour(), "JPEG", exif=exif),
+        "tif": tiff_file(bytes(range(48)), entry, *sizes),
+    }
+    for ending, content in contents.items():
+        path = tmp_path / f"image.{ending}"
+        path.write_bytes(content)
+        with without_warnings():
+            found = read_pixels(content, None, None)
+            assert found.values.shape[:2] == found.size == read_header(path).size
+
+
+def test_broken_exif_data_do_not_cost_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
+        path.write_bytes(encoded(colour(), "JPEG", exif=exif))
+        with without_warnings():
+            assert read_image(path).shape[1:] == read_header(path).size == SIZE
+
+
+def tiff(pixels: np.ndarray, **tags: object) -> bytes:
+    """Return a TIFF with tags of the given numbers, as `t281=4095`."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, value in tags.items():
+        info[int(name[1:])] = value
+    return encoded(Image.fromarray(pixels), "TIFF", tiffinfo=info)
+
+
+def deep_png(pixels: np.ndarray, bits: int | None = None) -> bytes:
+    """Return a 16-bit grey PNG, with a chunk sBIT if `bits` are given."""
+    content = encoded(Image.fromarray(pixels))
+    if bits is None:
+        return content
+    body = b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    return content[:33] + chunk + content[33:]  # after the header
+
+
+def ramp(bits: int) -> np.ndarray:
+    """Return all levels from 0 to the last that so many bits hold, or 256 of them."""
+    return np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_bits_that_a_file_names_are_its_range(bits: int) -> None:
+    expected = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    named = [
+        tiff(ramp(bits), t281=2**bits - 1),
+        tiff(ramp(bits), t270=f'<OME><Pixels SignificantBits="{bits}"/></OME>'),
+        deep_png(ramp(bits), bits),
+    ]
+    for content in named:
+        found = read_pixels(content, None, None)
+        assert np.array_equal(found.values, expected)
+        assert found.note == ""
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("write", [tiff, deep_png])
+def test_where_nothing_names_the_bits_the_range_is_whole_and_a_note_says_so(bits, write) -> None:
+    found = read_pixels(write(ramp(bits)), None, None)
+    assert found.values.max() == round((2**bits - 1) / 257)
+    assert f"its pixels reach {2**bits - 1:,} of 65,535" in found.note
+    assert f"if they have {bits} bits" in found.note
+
+
+def test_sixteen_bits_that_are_used_need_no_note() -> None:
+    for pixels in (ramp(16), ramp(15), np.full((4, 4), 9, np.uint16), np.zeros((1, 1), np.uint16)):
+        assert read_pixels(tiff(pixels), None, None).note == ""
+
+
+def test_a_maximum_that_is_the_images_own_names_no_bits() -> None:
+    found = read_pixels(tiff(ramp(16) // 20, t281=3276), None, None)
+    assert found.values.max() == 13
+    assert "of 65,535" in found.note
+
+
+def test_pixels_beyond_the_bits_that_are_named_overrule_them() -> None:
+    # PNG's own way: samples are stored over the whole range, whatever bits they had.
+    found = read_pixels(deep_png(ramp(16), 12), None, None)
+    assert np.array_equal(found.values.flatten(), np.arange(256))
+
+
+def test_twelve_bits_that_are_packed_are_their_whole_range() -> None:
+    packed = np.packbits(
+        (ramp(12).reshape(-1, 1) >> np.arange(11, -1, -1) & 1).astype(np.uint8)
+    ).tobytes()
+    sizes = long_entries(
+        t256=16, t257=16, t258=12, t259=1, t262=1, t273=8, t277=1, t278=16, t279=len(packed)
+    )
+    content = tiff_file(packed, *sizes)
+    found = read_pixels(content, None, None)
+    assert np.array_equal(found.values.flatten(), np.arange(256))
+
+
+def test_integers_with_a_sign_are_scaled_by_their_own_range() -> None:
+    values = np.array([[0, 16384, 32767]], np.int32)
+    assert read_pixels(encoded_signed(values), None, None).values.tolist() == [[0, 128, 255]]
+    below = read_pixels(encoded_signed(values - 1000), None, None)
+    assert (below.values.min(), below.values.max()) == (0, 255)
+    assert "from -1000 to 31767" in below.note
+
+
+def encoded_signed(values: np.ndarray) -> bytes:
+    import tifffile
+
+    file = io.BytesIO()
+    tifffile.imwrite(file, values.astype(np.int16))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255], ""),
+        ([0.25, 0.25], [64, 64], ""),
+        ([0.0, 100.0, 255.0], [0, 100, 255], "taken for 0 to 255"),
+        ([128.0, 128.0], [128, 128], "taken for 0 to 255"),
+        ([0.0, 65535.0], [0, 255], "taken for 0 to 65535"),
+        ([-1.0, 0.0, 1.0], [0, 128, 255], "from -1 to 1"),
+        ([0.0, 1e6], [0, 255], "from 0 to 1e+06"),
+        ([-3.0, -3.0], [0, 0], "from -3 to -3"),
+    ],
+)
+def test_floats_are_fractions_else_a_note_says_what_they_were_taken_for(
+    values: list[float], expected: list[int], note: str
+) -> None:
+    found = read_pixels(tiff(np.array([values], np.float32)), None, None)
+    assert found.values.tolist() == [expected]
+    assert note in found.note
+    assert bool(found.note) == bool(note)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_an_error(bad: float, tmp_path: Path) -> None:
+    pixels = np.full((4, 4), 0.5, np.float32)
+    pixels[1, 2] = bad
+    with pytest.raises(UserError, match="NaN or infinite"):
+        read_image(tiff(pixels))
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            image = Image.new("L", (4, 4), number + 9 * (label == "a"))
+            image.save(tmp_path / label / f"{number}.png")
+    (tmp_path / "a" / "bad.tif").write_bytes(tiff(pixels))
+    splits = [load_images(tmp_path, split) for split in ("train", "val", "test")]
+    [problem] = [problem for images in splits for problem in images.problems]
+    assert problem.path.endswith("bad.tif")
+    assert "NaN or infinite" in problem.reason
+
+
+def test_sixteen_bit_colours_of_few_levels_have_a_note() -> None:
+    cv2 = pytest.importorskip("cv2")
+    for top, noted in ((4095, True), (65535, False)):
+        pixels = np.linspace(0, top, 48).astype(np.uint16).reshape(4, 4, 3)
+        found = read_pixels(cv2.imencode(".png", pixels)[1].tobytes(), None, None)
+        assert bool(found.note) == noted
+
+
+def test_a_guess_is_a_warning_of_read_image_and_a_problem_of_a_set(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(5):
+            (tmp_path / label / f"{number}.tif").write_bytes(
+                tiff(ramp(12) // (number + 1 + 5 * (label == "b")))
+            )
+    with pytest.warns(UserWarning, match=r"0\.tif: its pixels reach"):
+        read_image(tmp_path / "a" / "0.tif")
+    found = load_images(tmp_path, "train")
+    assert len(found) + len(load_images(tmp_path, "val")) + len(load_images(tmp_path, "test")) == 10
+    assert all(problem.kept for problem in found.problems)
+    assert {problem.path for problem in found.problems} == set(found.paths)
+    assert not str(found.problems[0]).startswith("left out")
+
+
+def test_text_is_never_taken_for_a_path_by_the_decoder(tmp_path: Path) -> None:
+    colour().save(tmp_path / "a.png")
+    for text in (str(tmp_path / "a.png"), {"path": str(tmp_path / "a.png")}, 7, None):
+        with pytest.raises(UserError, match="expected the bytes of an image"):
+            decode(text, None, None)  # type: ignore[arg-type]
+    assert read_image(str(tmp_path / "a.png")).shape == (3, *SIZE)  # the user's own argument

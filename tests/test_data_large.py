@@ -1,6 +1,7 @@
 """Large images: what is read of a file is what is in it, and no more than that is decoded."""
 
 import json
+import os
 import struct
 import sys
 
@@ -497,3 +498,63 @@ def test_a_file_that_grows_while_others_are_read_is_an_error(tmp_path):
         with pytest.raises(UserError, match=r"00\.tif: the file changed while it was read"):
             files.thumbnails(torch.tensor([0]), 8)
     assert files.thumbnails(torch.tensor([1]), 8).shape == (1, 1, 5, 5)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_bits_that_a_tiff_names_are_its_range_as_they_are_for_photos(bits, tmp_path):
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16).reshape(64, 64)
+    tag = [(281, "H", 1, 2**bits - 1, True)]
+    tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=tag)
+    tifffile.imwrite(tmp_path / "b.tif", ramp, description=f'<OME SignificantBits="{bits}"/>')
+    for name in ("a.tif", "b.tif"):
+        found = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
+        assert np.allclose(found, ramp / (2**bits - 1), atol=1e-6)
+    tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[(281, "H", 1, 1000, True)])
+    assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
+
+
+def test_pixels_of_a_large_tiff_that_are_not_finite_are_an_error(tmp_path):
+    for bad in (np.nan, np.inf):
+        image = np.full((64, 64), 0.5, np.float32)
+        image[40, 3] = bad
+        tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32))
+        with pytest.raises(UserError, match="beyond 0 to 1, or NaN"):
+            open_large(tmp_path / "a.tif").thumbnail(2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+@pytest.mark.parametrize("ending", [".tif", ".png", ".svs", ".zarr", ""])
+def test_special_files_are_refused_before_any_library_opens_them(ending, tmp_path):
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    (tmp_path / f"endless{ending}").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(UserError, match="not a regular file"):
+            open_large(tmp_path / f"{name}{ending}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_special_file_inside_of_a_zarr_is_refused(tmp_path):
+    array = np.ones((64, 64), np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=array, chunks=(32, 32), compressors=None)
+    chunk = tmp_path / "a.zarr" / "c" / "1" / "1"
+    chunk.unlink()
+    os.mkfifo(chunk)
+    image = open_large(tmp_path / "a.zarr")
+    assert image.means(0, 0, 32, 32).max() > 0
+    with pytest.raises(UserError, match="not a regular file"):
+        image.means(32, 32, 32, 32)
+    meta = tmp_path / "a.zarr" / "zarr.json"
+    meta.unlink()
+    meta.symlink_to("/dev/zero")
+    with pytest.raises(UserError):
+        open_large(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("path", ["../other.zarr", "/other.zarr", "0/../../other.zarr"])
+def test_a_level_of_a_zarr_that_lies_outside_of_it_is_never_read(path, tmp_path):
+    zarr.create_array(tmp_path / "other.zarr", data=np.ones((64, 64), np.uint8))
+    group = zarr.create_group(tmp_path / "a.zarr")
+    axes = [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": path}]}]}
+    with pytest.raises(UserError, match="not a zarr image"):
+        open_large(tmp_path / "a.zarr")

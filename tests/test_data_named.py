@@ -1,6 +1,7 @@
 """Named datasets: what is in which split, their file formats, and what is missing."""
 
 import gzip
+import os
 import struct
 import urllib.error
 from pathlib import Path
@@ -214,3 +215,21 @@ def test_the_test_split_is_the_published_one(name: str, full_data: Path) -> None
     assert len(found) == 10_000
     assert found.problems == ()
     assert len(found.classes) == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_special_and_endless_files_of_a_dataset_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("foveal.data.idx.MAX_BYTES", 1000)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    packed = raw / "t10k-images-idx3-ubyte.gz"
+    packed.write_bytes(gzip.compress(bytes(2000)))
+    with pytest.raises(UserError, match="larger than 1,000 bytes"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+    packed.with_suffix("").write_bytes(bytes(2000))
+    with pytest.raises(UserError, match="larger than 1,000 bytes"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+    (tmp_path / "imagenet32").mkdir()
+    os.mkfifo(tmp_path / "imagenet32" / "val_data.npz")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_images("imagenet32", "test", data_dir=tmp_path)

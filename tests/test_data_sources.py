@@ -92,6 +92,15 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_download_without_an_end_is_given_up(
+    tmp_path: Path, mirror: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveal.data.download.MAX_BYTES", 5)
+    with pytest.raises(UserError, match="more than 5 bytes"):
+        fetch("MNIST/digits", tmp_path / "digits.gz", "0" * 32, "put it there")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_data_folder_that_cannot_be_written_to_is_an_error(
     tmp_path: Path, mirror: dict[str, bytes]
 ) -> None:

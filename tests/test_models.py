@@ -574,6 +574,16 @@ def test_onnx_answers_and_explains_as_the_model_does_for_any_batch(key):
                 assert other == value
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_explain_refuses_pixels_that_are_not_finite_and_forward_computes_with_them(bad):
+    model = SmallCNN(num_classes=3).eval()
+    images = torch.rand(2, 1, 28, 28)
+    images[1, 0, 3, 4] = bad
+    with pytest.raises(ValueError, match="images hold NaN or infinity"):
+        model.explain(images)
+    assert model(images).shape == (2, 3)
+
+
 def test_explain_warns_of_images_unlike_those_it_was_trained_on():
     model = SmallCNN(inputs=Inputs(size=(28, 28)))
     with pytest.warns(UserWarning, match="trained on images of 28x28 pixels and gets 20x20"):

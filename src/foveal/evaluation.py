@@ -90,9 +90,11 @@ def _described(images: "Images", network: "ImageModel", model: str, say: Say) ->
 
 
 def reading_notes(images: "ImageSet | LargeSet") -> list[str]:
-    """Return what a folder was taken for, and what was left out of it, a line each."""
+    """Return what a folder was taken for, and its first problems, a line each."""
+    from foveal.data.images import problem_lines
+
     taken = [f"{printable(images.name)}: {note}" for note in images.notes]
-    return taken + [f"left out {printable(p.path)}: {p.reason}" for p in images.problems]
+    return taken + problem_lines(images.problems)
 
 
 def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
@@ -199,17 +201,17 @@ def explain_files(
 def _explained(network: "ImageModel", path: Path, method: str, model: str, say: Say) -> Any:
     """Return the explanation of one file; a high-resolution model reads it in part."""
     from foveal.attribution import OWN, explain_by
-    from foveal.data import read_image
+    from foveal.data.reading import read_noted
     from foveal.models import LargeFocusModel
 
     if isinstance(network, LargeFocusModel) and method == OWN:
         return _explained_in_part(network, path, say)
     size = network.inputs.size
-    image = read_image(path, channels=network.in_channels)
-    if size and tuple(image.shape[-2:]) != size:
-        height, width = image.shape[-2:]
+    image, (height, width), note = read_noted(path, size=size, channels=network.in_channels)
+    if note:
+        say(f"{path}: {note}")
+    if size and (height, width) != size:
         say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
-        image = read_image(path, size=size, channels=network.in_channels)
     return explain_by(network, image[None].float() / 255, method)
 
 

@@ -7,9 +7,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from foveal.errors import UserError
 from foveal.escaping import as_unicode
@@ -17,12 +18,13 @@ from foveal.interrupts import held_back
 
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
+_CHUNK = 2**20
 MAX_DEPTH = 50  # of values within values
 MAX_VALUES = 1_000_000  # of a JSON or YAML document, keys included
 OUTPUT_MARK = ".foveal-output"  # an empty file in a folder of pictures, which are no class
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading; a FIFO, socket, device or folder is refused, never opened.
 
     Raises:
@@ -32,8 +34,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     # Not to block on a FIFO that nobody writes to; without an effect on regular files.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UserError("not a regular file")
+        _check_mode(os.fstat(descriptor).st_mode)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -41,6 +42,26 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _check_mode(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a directory, " if stat.S_ISDIR(mode) else ""
+        raise UserError(f"{kind}not a regular file")
+
+
+def check_regular(path: str | Path, limit: int = MAX_FILE) -> None:
+    """Check a file that another library opens by its path, which may then wait or read for ever.
+
+    Raises:
+        UserError: neither a regular file nor a folder, or larger than `limit`.
+        OSError: there is no such file, or it cannot be seen.
+    """
+    found = os.stat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        _check_mode(found.st_mode)
+    if found.st_size > limit:
+        raise UserError(f"larger than {limit:,} bytes")
 
 
 def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
@@ -55,7 +76,10 @@ def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
         OSError: the file cannot be read.
     """
     with open_regular(path) as file:
-        content = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, limit) + 1)  # takes that much memory at once
+        while size < len(content) <= limit and (more := file.read(_CHUNK)):  # it grows
+            content += more
     if len(content) > limit:
         raise UserError(f"larger than {limit:,} bytes")
     return content

@@ -1,9 +1,8 @@
 """The files of a trained model: settings, weights and card."""
 
 import hashlib
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from foveal.errors import UserError
 from foveal.files import open_regular, read_json
@@ -54,4 +53,4 @@ def weights_digest(path: Path) -> str:
         OSError: the file cannot be read.
     """
     with open_regular(path) as file:
-        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,23 +1,53 @@
-"""The bytes of an image file -> pixels of a known shape; or why not. Needs no PyTorch."""
+"""The bytes of an image file -> pixels of a known shape; or why not. Needs no PyTorch.
+
+A file is named by a `Path` that the user has given; text is never taken for a path, as it may come
+out of a file.
+"""
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from foveal.depth import DEEP, dim, named_bits, scaled
 from foveal.errors import UserError
+from foveal.files import open_regular, read_bytes
+from foveal.image_files import HEAD, readable, unreadable
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+MAX_BYTES = 2**30  # of a file
 _ALPHA = ("LA", "PA", "RGBA", "RGBa")
+_TURNS = {  # what makes an image of that EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Pixels(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        values: uint8 (H, W) or (H, W, 3).
+        size: height and width in pixels that the upright image had before it was resized.
+        note: what a user should know of how it was read, in words that follow its path; or empty.
+    """
+
+    values: np.ndarray
+    size: tuple[int, int]
+    note: str
 
 
 def read_pixels(
-    source: str | Path | bytes,
+    source: Path | bytes,
     size: tuple[int, int] | None,
     channels: int | None,
     *,
@@ -25,37 +55,30 @@ def read_pixels(
     coarser: int = 1,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] | None = None,
-) -> np.ndarray:
-    """Return an image as bytes (H, W), or (H, W, 3) where it is one of colour.
+) -> Pixels:
+    """Return an image as uint8 (H, W), or (H, W, 3) where it is one of colour.
 
-    The first frame of animations is read, EXIF orientation applied, 16-bit and float pixels are
-    scaled to 8 bits, and what is transparent is laid over white. Nothing is decoded before its
+    The first frame of animations is read, EXIF orientation applied, deep pixels are scaled to 8
+    bits (see `depth`), and what is transparent is laid over white. Nothing is decoded before its
     header has told how large it is.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path of the user's, or the bytes of a file.
         size: height and width to resize to, antialiased; None keeps the image's.
         channels: 1 for grey, 3 for colour, None for what the image has.
         crop: cut the middle out instead of squeezing an image of another shape into `size`.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
         max_pixels: that an image may have.
-        formats: names of Pillow's formats that are tried; all if not given.
+        formats: names of Pillow's formats that are tried; `image_files.readable` if not given.
 
     Raises:
-        UserError: not an image, truncated, or of more than `max_pixels`.
+        UserError: not an image or no regular file, truncated, of more than `max_pixels`, or with
+            pixels that are NaN or infinite.
     """
-    with _opened(source, max_pixels, formats) as image:
+    with _opened(source, max_pixels, formats, whole=True) as image:
         if coarser > 1:
             image.draft(None, (image.width // coarser, image.height // coarser))
-        return _decode(image, size, channels, crop)[0]
-
-
-def read_sized(
-    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return what `read_pixels` does, and the height and width that the image had before."""
-    with _opened(source, MAX_PIXELS, None) as image:
-        return _decode(image, size, channels, crop=False)
+        return _decode(image, size, channels, crop)
 
 
 class Header(NamedTuple):
@@ -70,10 +93,10 @@ def read_header(path: Path) -> Header:
     """Return what an image file says of itself; warnings are not held back.
 
     Raises:
-        UserError: not an image, or of more than `MAX_PIXELS`.
+        UserError: not an image or no regular file, or of more than `MAX_PIXELS`.
     """
-    with _opened(path, MAX_PIXELS, None) as image:
-        grey = image.mode in ("1", "L", "LA", *_DEEP)
+    with _opened(path, MAX_PIXELS, None, whole=False) as image:
+        grey = image.mode in ("1", "L", "LA", *DEEP)
         orientation = _orientation(image)
         # Turned or mirrored, a square that is not whole comes to lie first.
         whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
@@ -83,23 +106,27 @@ def read_header(path: Path) -> Header:
 
 @contextmanager
 def _opened(
-    source: str | Path | bytes, max_pixels: int, formats: tuple[str, ...] | None
+    source: Path | bytes, max_pixels: int, formats: tuple[str, ...] | None, *, whole: bool
 ) -> Iterator[Image.Image]:
-    """Open an image of bounded size; whatever goes wrong with it is a UserError."""
+    """Open an image of bounded size; whatever goes wrong with it is a UserError.
+
+    Args:
+        source: a path, or the bytes of a file.
+        max_pixels: that it may have.
+        formats: that are tried.
+        whole: read all of a file, as it will be decoded; else what its header takes.
+    """
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
-        with Image.open(file, formats=formats) as image:
-            _check_size(image, max_pixels)
-            yield image
+        with _stream(source, whole) as file:
+            try:
+                with Image.open(file, formats=formats or readable()) as image:
+                    _check_size(image, max_pixels)
+                    yield image
+            except UnidentifiedImageError:
+                file.seek(0)
+                raise UserError(_not_read(file.read(HEAD), formats)) from None
     except FileNotFoundError:
         raise UserError("there is no such file") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f"cannot be opened: {error.strerror}") from None
-    except UnidentifiedImageError:
-        empty = isinstance(source, bytes) and not source
-        if not isinstance(source, bytes):
-            empty = Path(source).is_file() and Path(source).stat().st_size == 0
-        raise UserError("the file is empty" if empty else _not_read(formats)) from None
     except Image.DecompressionBombError:
         raise UserError(f"more than {max_pixels:,} pixels") from None
     except UserError:
@@ -109,8 +136,23 @@ def _opened(
         raise UserError(f"broken image: {reason}") from None
 
 
-def _not_read(formats: tuple[str, ...] | None) -> str:
-    return f"not an image of {', '.join(formats)}" if formats else "not an image that Pillow reads"
+def _stream(source: Path | bytes, whole: bool) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not isinstance(source, Path):
+        raise UserError(f"expected the bytes of an image, but got {type(source).__name__}")
+    try:
+        return io.BytesIO(read_bytes(source, MAX_BYTES)) if whole else open_regular(source)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot be opened: {error.strerror or error}") from None
+
+
+def _not_read(head: bytes, formats: tuple[str, ...] | None) -> str:
+    if not head:
+        return "the file is empty"
+    return f"not an image of {', '.join(formats)}" if formats else unreadable(head)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -122,14 +164,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 def _decode(
     image: Image.Image, size: tuple[int, int] | None, channels: int | None, crop: bool
-) -> tuple[np.ndarray, tuple[int, int]]:
+) -> Pixels:
     image.seek(0)
-    before = _upright(image)
+    # Known before the pixels are: to learn a PNG's orientation, Pillow decodes it.
+    bits = named_bits(image) if image.mode in DEEP else None
+    halved = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    before, orientation = _upright(image), _orientation(image)
     if size is not None:  # a JPEG is decoded to no more than it takes: 20 megapixels are 60 MB
         image.draft(None, (2 * max(size), 2 * max(size)))
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    image = _eight_bits(image)
+    image, note = _eight_bits(image, bits, halved)
+    if orientation != 1:
+        image = image.transpose(_TURNS[orientation])
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
@@ -139,45 +184,54 @@ def _decode(
             image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
         else:
             image = image.resize(wanted, Image.Resampling.BILINEAR)
-    return np.array(image, dtype=np.uint8), before
+    return Pixels(np.array(image, dtype=np.uint8), before, note)
 
 
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    """Return the EXIF orientation that an opened image is to be turned by, from 1 to 8.
+
+    EXIF data that are broken, or name none of these, leave it as it is.
+    """
+    if image.format == "TIFF":  # turned by Pillow, which gives its size as it is then
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return next((turn for turn in _TURNS if turn == found), 1)
+    except Exception:  # readers of EXIF raise almost anything
+        return 1
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:
     """Return height and width in pixels, once the image is turned as its EXIF data say."""
-    turned = _orientation(image) in (5, 6, 7, 8)
+    turned = _orientation(image) >= 5
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image as grey (`L`) or colour (`RGB`)."""
-    if image.mode in _DEEP:
-        return Image.fromarray(_scaled(np.asarray(image), image.mode))
+def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Image.Image, str]:
+    """Return an image as grey (`L`) or colour (`RGB`), and a note or nothing.
+
+    Args:
+        image: opened or decoded.
+        bits: that its file says deep pixels have.
+        halved: Pillow keeps the upper 8 of its 16 bits.
+    """
+    if image.mode in DEEP:
+        values, note = scaled(np.asarray(image), bits)
+        return Image.fromarray(values), note
+    image.load()
+    note = _dim_colours(image) if halved else ""
     if image.mode == "1":
-        return image.convert("L")
+        return image.convert("L"), note
     if image.mode in _ALPHA or "transparency" in image.info:
         grey = image.mode in ("L", "LA")
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         flat = Image.alpha_composite(white, over)
-        return flat.convert("L" if grey else "RGB")
-    return image if image.mode == "L" else image.convert("RGB")
+        return flat.convert("L" if grey else "RGB"), note
+    return image if image.mode == "L" else image.convert("RGB"), note
 
 
-def _scaled(pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Return deep pixels as bytes: 16 bits by their full range, others by what they hold.
-
-    32-bit whole numbers from 0 to 65535 are taken for 16 bits, floats from 0 to 1 for shares;
-    beyond that, the darkest pixel becomes 0 and the brightest 255.
-    """
-    values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    full = 1.0 if mode == "F" else 65535.0
-    if low >= 0 and high <= full:
-        low, high = 0.0, full
-    elif high == low:
-        high = low + 1
-    return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+def _dim_colours(image: Image.Image) -> str:
+    """Return a note where 16-bit colours, of which Pillow keeps the upper 8 bits, are all dark."""
+    pixels = np.asarray(image.convert("RGB"))
+    return dim(int(pixels.min()) * 257, int(pixels.max()) * 257)

@@ -7,6 +7,7 @@ import hmac
 from pathlib import Path
 
 from foveal.errors import UserError
+from foveal.files import MAX_SETTINGS, read_bytes
 
 
 class Credentials:
@@ -41,8 +42,8 @@ class Credentials:
             UserError: the file cannot be read, or holds none.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bytes(path, MAX_SETTINGS).decode("utf-8")
+        except (OSError, UnicodeDecodeError, UserError) as error:
             raise UserError(f"Cannot read {path}: {error}") from None
         passwords, tokens = {}, []
         for line in filter(None, map(str.strip, text.splitlines())):

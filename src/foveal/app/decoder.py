@@ -9,6 +9,7 @@ over stdin and stdout; `decoding.py` is the other end.
 import struct
 import sys
 import warnings
+from functools import partial
 from typing import BinaryIO
 
 from foveal.errors import UserError
@@ -37,11 +38,12 @@ def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, bool]) -> bytes
     """Return the shape and the pixels (C, H, W) of an image, as bytes."""
     height, width, channels, max_pixels, side, crop = wanted
     size = (height, width) if height and width else None
-    pixels = read_pixels(data, size, channels, crop=crop, max_pixels=max_pixels, formats=FORMATS)
+    read = partial(read_pixels, max_pixels=max_pixels, formats=FORMATS)
+    pixels = read(data, size, channels, crop=crop).values
     if size is None and max(pixels.shape[:2]) > side:
         scale = side / max(pixels.shape[:2])
         size = (max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale)))
-        pixels = read_pixels(data, size, channels, max_pixels=max_pixels, formats=FORMATS)
+        pixels = read(data, size, channels).values
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return SHAPE.pack(*planes.shape) + planes.tobytes()
 

@@ -214,6 +214,7 @@ def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
             "paths": pa.array([[*map(os.fsencode, decoded.paths)]], pa.list_(pa.binary())),
             "errors": pa.array([decoded.errors], pa.list_(pa.string())),
             "resized": pa.array([decoded.resized], pa.list_(pa.bool_())),
+            "notes": pa.array([decoded.notes], pa.list_(pa.string())),
             "shapes": pa.array([shapes], pa.list_(pa.list_(pa.int64()))),
             # Lies in the object store as it is: actors read it there without a copy.
             "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data]),
@@ -232,13 +233,9 @@ def _unpacked(table: pa.Table) -> Iterator[_Numbered]:
         pixels = flat[first : first + size].reshape(shape) if shape else None
         images.append(None if pixels is None else torch.from_numpy(pixels))
         first += size
-    found = (
-        tuple(map(os.fsdecode, row["paths"])),
-        tuple(images),
-        tuple(row["errors"]),
-        tuple(row["resized"]),
-    )
-    yield row["shard"], row["index"], Decoded(*found)
+    texts = {name: tuple(row[name]) for name in ("errors", "resized", "notes")}
+    decoded = Decoded(tuple(map(os.fsdecode, row["paths"])), tuple(images), **texts)
+    yield row["shard"], row["index"], decoded
 
 
 class _Predictor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from foveal.batch.fetching import sources_of
 from foveal.batch.source import Item
 from foveal.data.decoding import Source
-from foveal.data.reading import decode_sized
+from foveal.data.reading import decode
 from foveal.errors import UserError
 from foveal.escaping import printable
 
@@ -41,12 +41,14 @@ class Decoded:
             and else None. So what batch an image is predicted in does not depend on others.
         errors: N; why an image could not be read, or empty.
         resized: N; whether an image had another size.
+        notes: N; what to know of how an image was read, or empty.
     """
 
     paths: tuple[str, ...]
     images: tuple[Tensor | None, ...]
     errors: tuple[str, ...]
     resized: tuple[bool, ...]
+    notes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,7 +66,7 @@ class Decoding:
         return Decoded(
             *(
                 sum((getattr(part, name) for part in parts), ())
-                for name in ("paths", "images", "errors", "resized")
+                for name in ("paths", "images", "errors", "resized", "notes")
             )
         )
 
@@ -102,14 +104,15 @@ def decode_ahead(
 
 def _block(sources: Sequence[Source], shape: Shape) -> Decoded:
     paths = tuple(path for path, _ in sources)
-    images, errors, resized = zip(*(_one(source, shape) for source in sources), strict=True)
-    return Decoded(paths, images, errors, resized)
+    found = zip(*(_one(source, shape) for source in sources), strict=True)
+    return Decoded(paths, *found)
 
 
-def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool]:
+def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool, str]:
+    """Return the image, why it could not be read, whether it was resized, and a note."""
     _, read = source
     try:
-        image, before = decode_sized(read(), shape.size, shape.channels)
+        image, before, note = decode(read(), shape.size, shape.channels)
     except FileNotFoundError:
         reason = "there is no such file"
     except UserError as error:
@@ -118,8 +121,8 @@ def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool]:
         text = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
     else:
-        return image, "", shape.size is not None and before != shape.size
+        return image, "", shape.size is not None and before != shape.size, note
     blank = None
     if shape.size is not None:
         blank = torch.zeros(shape.channels, *shape.size, dtype=torch.uint8)
-    return blank, printable(reason), False
+    return blank, printable(reason), False, ""

@@ -8,7 +8,7 @@ from typing import Any
 from foveal.batch.files import open_file, read_file
 from foveal.batch.source import Item
 from foveal.data.decoding import Source
-from foveal.data.parquet import IMAGE_COLUMNS
+from foveal.data.parquet import IMAGE_COLUMNS, bytes_of, check_image_column
 from foveal.errors import UserError
 
 _ROWS = 64  # of a Parquet file, in memory at a time
@@ -51,9 +51,10 @@ def _stored(path: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
     wanted = set(rows)
     with open_file(path) as file, pq.ParquetFile(file) as shard:
         column = next(name for name in IMAGE_COLUMNS if name in shard.schema_arrow.names)
+        check_image_column(shard.schema_arrow.field(column))
         for number, cell in _from(shard, column, rows[0]):
             if number in wanted:
-                yield partial(_bytes_of, cell)
+                yield partial(_content, cell)
             if number >= rows[-1]:
                 return
 
@@ -69,9 +70,8 @@ def _from(shard: Any, column: str, first: int) -> Iterator[tuple[int, Any]]:
             number += 1
 
 
-def _bytes_of(cell: Any) -> bytes:
-    value = cell["bytes"].as_py() if cell.is_valid else None
-    return value or b""
+def _content(cell: Any) -> bytes:
+    return bytes_of(cell.as_py())
 
 
 def _refuse(reason: str) -> bytes:

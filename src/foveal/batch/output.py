@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Tally:
-    """Images, those that could not be read, and those that had another size."""
+    """Images, those that could not be read, had another size, or have a note."""
 
     images: int = 0
     errors: int = 0
     resized: int = 0
+    noted: int = 0
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.images + other.images, self.errors + other.errors, self.resized + other.resized
-        )
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Output:
@@ -176,7 +175,8 @@ class Output:
             rows = self._with_pictures(shard, rows, pictures)
         errors = len(rows) - rows.column("error").null_count
         resized = rows.column("resized").to_pylist().count(True)
-        tally = Tally(len(rows), errors, resized)
+        noted = len(rows) - rows.column("note").null_count
+        tally = Tally(len(rows), errors, resized, noted)
         path = self.part(shard, shards)
         with self.writing(path) as partial:
             pq.write_table(_marked(rows, manifest, tally), partial, compression="zstd")

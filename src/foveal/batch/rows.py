@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         ("attention", pa.list_(_PEAK)),  # where each map is greatest, of models that have them
         ("evidence_fraction", pa.float32()),
         ("resized", pa.bool_()),  # the image had another size than the model expects
+        ("note", pa.string()),  # of how it was read, such as that its range was guessed; or null
         ("picture", pa.string()),  # beside the table, with --explain
         ("model", pa.string()),
         ("version", pa.string()),  # of Foveal
@@ -120,6 +121,7 @@ def _table(
         "path": [as_unicode(decoded.paths[index]) for index in indices],
         "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
         "model": [as_unicode(model)] * count,
+        "note": [decoded.notes[index] or None for index in indices],
         "version": [__version__] * count,
         "error": [decoded.errors[index] or None for index in indices],
     }

@@ -18,6 +18,7 @@ from foveal.batch.output import Output, Tally
 from foveal.batch.source import list_items
 from foveal.errors import UserError, unknown_name
 from foveal.escaping import as_unicode
+from foveal.image_files import Passed
 from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier
 
@@ -36,6 +37,8 @@ class Predicted:
         images: rows of all.
         errors: rows of images that could not be read.
         resized: rows of images that had another size than the model expects.
+        noted: rows of images that have a note, such as that their range was guessed.
+        passed_over: what else the source holds, in words, or empty.
         size: height and width in pixels that it expects, or None.
         new: rows that this run has added.
         seconds: that it took.
@@ -45,6 +48,8 @@ class Predicted:
     images: int
     errors: int
     resized: int
+    noted: int
+    passed_over: str
     size: tuple[int, int] | None
     new: int
     seconds: float
@@ -112,7 +117,7 @@ def predict(
         else:
             _check_same(output.out, manifest, settings, resume)
         if output.one_file and output.out.exists():
-            return _predicted(output, output.whole(), 0, size, started)
+            return _predicted(output, output.whole(), 0, manifest, size, started)
         job = Job(
             str(model),
             Shape(size, network.in_channels),
@@ -124,7 +129,7 @@ def predict(
         )
         run = partial(_engine(engine), network, job)
         tally, new = _run(run, job, output, manifest, bar)
-    return _predicted(output, tally, new, size, started)
+    return _predicted(output, tally, new, manifest, size, started)
 
 
 def _check_paths(**arguments: str | Path) -> None:
@@ -194,15 +199,19 @@ def _begin(
     output: Output, source: str, settings: dict[str, Any], network: ImageClassifier
 ) -> dict[str, Any]:
     """List the source and write the manifest of a new run."""
+    passed = Passed()
     with output.writing(output.listing) as partial_listing:
-        digest = write_listing(list_items(source), partial_listing, settings["shard_size"])
+        items = list_items(source, passed)
+        digest = write_listing(items, partial_listing, settings["shard_size"])
     images = len(Listing.open(output.listing))
     if not images:
-        raise UserError(f"{source} holds no images: nothing to predict.")
+        others = f" ({passed})" if passed else ""
+        raise UserError(f"{source} holds no images{others}: nothing to predict.")
     manifest = {
         "foveal": __version__,
         **settings,
         "images": images,
+        "passed_over": str(passed) if passed else "",
         "listing_sha256": digest,
         "classes": list(network.inputs.classes),
     }
@@ -275,7 +284,18 @@ def _told(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[
 
 
 def _predicted(
-    output: Output, tally: Tally, new: int, size: tuple[int, int] | None, started: float
+    output: Output,
+    tally: Tally,
+    new: int,
+    manifest: Mapping[str, Any],
+    size: tuple[int, int] | None,
+    started: float,
 ) -> Predicted:
-    seconds = time.perf_counter() - started
-    return Predicted(output.out, tally.images, tally.errors, tally.resized, size, new, seconds)
+    return Predicted(
+        out=output.out,
+        **vars(tally),
+        passed_over=str(manifest.get("passed_over", "")),
+        size=size,
+        new=new,
+        seconds=time.perf_counter() - started,
+    )

@@ -63,6 +63,10 @@ def predict(
     if found.resized and found.size:
         height, width = found.size
         say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
+    if found.noted:
+        say(f"{found.noted:,} were read by a guess: see the column note.")
+    if found.passed_over:
+        say(f"{found.passed_over}.")
     if found.errors:
         say(f"{found.errors:,} could not be read: see the column error.")
     show(found.out)

@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from foveal.errors import UserError
+from foveal.files import open_regular
+
 
 def copies(paths: Sequence[Path]) -> list[list[int]]:
     """Return the groups of two and more files with the same bytes, as indices into `paths`.
@@ -21,9 +24,9 @@ def copies(paths: Sequence[Path]) -> list[list[int]]:
     for length, indices in by_length.items():
         for index in indices if len(indices) > 1 and length else ():
             try:
-                with paths[index].open("rb") as file:
+                with open_regular(paths[index]) as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
-            except OSError:
+            except (OSError, UserError):
                 continue
             by_content[length, digest].append(index)
     return sorted(group for group in by_content.values() if len(group) > 1)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from foveal.data.images import Problem
-from foveal.data.reading import decode, without_warnings
+from foveal.data.reading import DecodedImage, decode, without_warnings
 from foveal.errors import UserError
 
-Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's bytes
+Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's content
 _BLOCK = (
     16  # images that a thread decodes in one go: handing over tiny ones costs more than they do
 )
@@ -30,7 +30,8 @@ def decode_all(
         channels: 1 or 3; None for grey where all are grey, else colour.
 
     Returns:
-        The images, the index of each in `sources`, and those that could not be read.
+        The images, the index of each in `sources`, and those that could not be read, or not
+        without a guess.
 
     Raises:
         UserError: sizes differ and `size` is not given, or the images do not fit in memory.
@@ -42,22 +43,25 @@ def decode_all(
         if isinstance(found, Problem):
             problems.append(found)
             continue
+        if found.note:
+            problems.append(Problem(sources[index][0], found.note, kept=True))
+        image = found.image
         if not kept:
-            _check_memory(len(sources), found)
-            images = torch.empty(len(sources), *found.shape, dtype=torch.uint8)
-        elif found.shape[1:] != images.shape[2:]:
-            raise _sizes_differ(sources[kept[0]][0], images[0], sources[index][0], found)
-        if found.shape[0] > images.shape[1]:  # the first colour image: all before it are grey
+            _check_memory(len(sources), image)
+            images = torch.empty(len(sources), *image.shape, dtype=torch.uint8)
+        elif image.shape[1:] != images.shape[2:]:
+            raise _sizes_differ(sources[kept[0]][0], images[0], sources[index][0], image)
+        if image.shape[0] > images.shape[1]:  # the first colour image: all before it are grey
             images = images.repeat(1, 3, 1, 1)
-        images[len(kept)] = found
+        images[len(kept)] = image
         kept.append(index)
     return images[: len(kept)], kept, problems
 
 
 def _decoded(
     sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
-) -> Iterator[Tensor | Problem]:
-    def one(source: Source) -> Tensor | Problem:
+) -> Iterator[DecodedImage | Problem]:
+    def one(source: Source) -> DecodedImage | Problem:
         path, read = source
         try:
             return decode(read(), size, channels)
@@ -66,7 +70,7 @@ def _decoded(
         except OSError as error:
             return Problem(path, error.strerror or str(error))
 
-    def block(first: int) -> list[Tensor | Problem]:
+    def block(first: int) -> list[DecodedImage | Problem]:
         return [one(source) for source in sources[first : first + _BLOCK]]
 
     # Warning filters belong to the process, not to a thread: set them once, around all threads.

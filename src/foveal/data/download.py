@@ -16,6 +16,7 @@ MIRRORS = {
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 }
 TIMEOUT = 20  # seconds without an answer
+MAX_BYTES = 2**30  # of a download; the largest here has 170 million
 
 
 def fetch(what: str, path: Path, md5: str, hint: str) -> None:
@@ -43,8 +44,11 @@ def fetch(what: str, path: Path, md5: str, hint: str) -> None:
 def _download(url: str, path: Path, what: str) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
-        total = int(answer.headers.get("Content-Length", 0))
+        length = answer.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() and len(length) < 20 else 0
         while chunk := answer.read(1 << 18):
+            if file.tell() + len(chunk) > MAX_BYTES:
+                raise OSError(f"it sends more than {MAX_BYTES:,} bytes")
             digest.update(chunk)
             file.write(chunk)
             share = f"{file.tell() / total:4.0%}" if total else f"{file.tell() >> 20} MB"

@@ -12,10 +12,11 @@ from foveal.data.copies import copies
 from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet, Problem
 from foveal.data.layout import Layout, read_layout
-from foveal.data.reading import EXTENSIONS
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.files import read_bytes
+from foveal.pixels import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,25 @@ class _File:
     split: str | None
 
 
-def list_folder(folder: Path, split: str, kinds: Container[str] = EXTENSIONS) -> Listing:
+def list_folder(folder: Path, split: str, more: Container[str] = ()) -> Listing:
     """Return the image files of one split of an image folder, whose layout `read_layout` finds.
 
     Where there is no `val` folder, a tenth of each class validates, rounded up; where there is no
     `test` either, as many test. Both are drawn by a fixed seed; a class of fewer than three images
     only trains. Copies of one file train if one of them lies among the training images, and are
     left out of validation and test; those of a test image do not validate. A file that lies in two
-    classes is left out of all. A file that is no image by its name is passed over.
+    classes is left out of all. Files that are no images (see
+    `image_files`) are passed over and counted.
 
     Args:
         folder: of class folders, or of the folders of splits.
         split: `train`, `val` or `test`.
-        kinds: endings of the names of images, in small letters.
+        more: endings of names that make a file an image too, in small letters.
 
     Raises:
         UserError: fewer than two classes, no images, too few to split, or as `read_layout`.
     """
-    layout = read_layout(folder, kinds)
+    layout = read_layout(folder, more)
     part = layout.part(split)
     classes = layout.classes
     files = _split(layout, classes)
@@ -83,7 +85,7 @@ def list_folder(folder: Path, split: str, kinds: Container[str] = EXTENSIONS) ->
         torch.tensor([file.label for file in chosen]),
         classes,
         (*layout.ignored, *part.problems, *problems),
-        (layout.summary(),),
+        layout.notes,
     )
 
 
@@ -147,7 +149,7 @@ def load_folder(
         UserError: as `list_folder`, or no image can be read.
     """
     found = list_folder(folder, split)
-    sources = [(str(path), partial(Path.read_bytes, path)) for path in found.files]
+    sources = [(str(path), partial(read_bytes, path, MAX_BYTES)) for path in found.files]
     images, kept, broken = decode_all(sources, size, channels)
     if not kept:
         raise UserError(

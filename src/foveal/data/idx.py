@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveal.data.download import fetch
 from foveal.errors import UserError
+from foveal.files import open_regular, read_bytes
 
 _MD5 = {
     "MNIST": {
@@ -26,6 +27,9 @@ _MD5 = {
         "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 }
+
+
+MAX_BYTES = 2**30  # of a file, unpacked; MNIST has 47 million
 
 
 def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
@@ -52,8 +56,8 @@ def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
         hint = f"put {name} (or {name}.gz) into {path.parent}/"
         fetch(f"{folder}/{name}", packed, _MD5[folder][name], hint)
     try:
-        raw = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        raw = read_bytes(path, MAX_BYTES) if path.is_file() else _unpacked(packed)
+    except (OSError, EOFError, zlib.error, UserError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
     if len(raw) < 4 + 4 * dims:
         raise UserError(f"{path} is truncated: it ends within its header.")
@@ -65,3 +69,11 @@ def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
         raise UserError(f"{path} is truncated: its header says {shape}.")
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * dims)
     return torch.from_numpy(body.reshape(shape).copy())
+
+
+def _unpacked(path: Path) -> bytes:
+    with open_regular(path) as file, gzip.open(file) as packed:
+        content = packed.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"larger than {MAX_BYTES:,} bytes")
+    return content

@@ -1,12 +1,15 @@
 """Images in memory: one tensor of bytes and what is known of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from foveal.errors import UserError
+from foveal.escaping import printable
+
+SAID = 5  # problems that are named
 
 
 def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
@@ -25,10 +28,27 @@ def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that could not be read, and why."""
+    """What a user should know of a file or folder: by default, why it was left out.
+
+    Attributes:
+        path: of the file, or the folder.
+        reason: in words that follow the path.
+        kept: the image was read all the same, or none was lost.
+    """
 
     path: str
     reason: str
+    kept: bool = False
+
+    def __str__(self) -> str:
+        return f"{'' if self.kept else 'left out '}{printable(self.path)}: {self.reason}"
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """Return a line for each of the first problems, each path once, and one that counts others."""
+    by_path = {problem.path: problem for problem in problems}
+    lines = [str(problem) for problem in list(by_path.values())[:SAID]]
+    return lines + [f"and {len(by_path) - SAID:,} others"] * (len(by_path) > SAID)
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,7 @@ class ImageSet:
         labels: (N,) class numbers.
         classes: a name for each class.
         paths: where each image comes from, or empty.
-        problems: images that were left out.
+        problems: images that were left out, or were read by a guess.
         masks: (N, 1, H, W) bytes, 255 where an image matters, or None.
         notes: what in a folder was taken for classes and splits, a line each.
         named: whether `classes` are names; else they are numbers, for want of names.

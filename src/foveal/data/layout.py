@@ -3,16 +3,16 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from foveal.data.images import Problem
 from foveal.data.names import some_names, spelled_differently
-from foveal.data.reading import EXTENSIONS
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import OUTPUT_MARK
+from foveal.image_files import Passed, images_below
 
 # The names that the Hugging Face Hub knows too; where a split has two folders, the first is read.
 _SPLIT_NAMES = {
@@ -52,11 +52,13 @@ class Layout:
         folder: the image folder.
         parts: by the name of the split. Class folders beside each other are all `train`.
         ignored: subfolders that are neither a split nor a class, and why.
+        passed: files that are no images.
     """
 
     folder: Path
     parts: Mapping[str, Part]
     ignored: tuple[Problem, ...]
+    passed: Passed
 
     @property
     def own(self) -> dict[str, Path]:
@@ -87,6 +89,11 @@ class Layout:
             f"folders of images, one a class, for the split {split!r}, but found {found}{taken}."
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken for classes and splits, and how many files are no images, a line each."""
+        return (self.summary(), *[str(self.passed)] * (len(self.passed) > 0))
+
     def summary(self) -> str:
         """Return in one line what was taken for classes and splits."""
         splits = [f"{split} in {printable(path.name)}" for split, path in self.own.items()]
@@ -100,7 +107,7 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
 
 
-def read_layout(folder: Path, kinds: Container[str] = EXTENSIONS) -> Layout:
+def read_layout(folder: Path, more: Container[str] = ()) -> Layout:
     """Return which subfolders of a folder are splits, classes, or neither; no image is opened.
 
     A folder with the name of a split is one if the folders in it are classes: beside another
@@ -111,7 +118,7 @@ def read_layout(folder: Path, kinds: Container[str] = EXTENSIONS) -> Layout:
 
     Args:
         folder: of class folders, or of the folders of splits.
-        kinds: endings of the names of images, in small letters.
+        more: endings of names that make a file an image too, in small letters.
 
     Raises:
         UserError: two folders for one split, or a class that is spelled in two ways.
@@ -119,18 +126,19 @@ def read_layout(folder: Path, kinds: Container[str] = EXTENSIONS) -> Layout:
     ignored: dict[Path, str] = {}
     named: dict[Path, Part] = {}  # folders of class folders that have the name of a split
     flat: Classes = {}
+    passed: set[str] = set()  # files that are no images
     for path in _subfolders(folder):
         if _is_output(path) or _holds_runs(path):
             ignored[path] = _WRITTEN
-        elif split_named(path.name) and (part := _class_folders(path, kinds)).classes:
+        elif split_named(path.name) and (part := _class_folders(path, passed, more)).classes:
             named[path] = part
-        elif files := _images(path, kinds):
+        elif files := images_below(path, passed.add, more, _is_output):
             flat[path.name] = files
         else:
             ignored[path] = _EMPTY
     splits = _are_splits(named.values(), flat)
     if not splits:
-        flat |= {path.name: _images(path, kinds) for path in named}
+        flat |= {path.name: images_below(path, passed.add, more, _is_output) for path in named}
         named = {}
     parts, others = _parts(named)
     ignored |= others
@@ -144,7 +152,7 @@ def read_layout(folder: Path, kinds: Container[str] = EXTENSIONS) -> Layout:
     parts, others = _checked(parts)
     ignored |= others
     problems = tuple(Problem(str(path), reason) for path, reason in sorted(ignored.items()))
-    return Layout(folder, parts, problems)
+    return Layout(folder, parts, problems, Passed(passed))
 
 
 def _no_class(
@@ -261,14 +269,14 @@ def _composed(classes: Classes) -> Classes:
     return found
 
 
-def _class_folders(folder: Path, kinds: Container[str]) -> Part:
+def _class_folders(folder: Path, passed: set[str], more: Container[str]) -> Part:
     """Return the subfolders that hold images, and the others as problems."""
     found: Classes = {}
     problems = []
     for path in _subfolders(folder):
         if _is_output(path):
             problems.append(Problem(str(path), _WRITTEN))
-        elif files := _images(path, kinds):
+        elif files := images_below(path, passed.add, more, _is_output):
             found[path.name] = files
         else:
             problems.append(Problem(str(path), _EMPTY))
@@ -302,26 +310,3 @@ def _holds_runs(folder: Path) -> bool:
     return folder.name == "runs" and all(
         path.is_dir() or path.name.startswith(".") for path in folder.iterdir()
     )
-
-
-def _images(folder: Path, kinds: Container[str]) -> list[Path]:
-    """Return image files below a folder in a fixed order, following no links to folders.
-
-    A link that leads nowhere is among them: that it cannot be read is for people to know.
-    """
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        above = Path(root)
-        folders[:] = [n for n in folders if not n.startswith(".") and not _is_output(above / n)]
-        found += _of_kinds((above / name for name in files), kinds)
-    return sorted(found)
-
-
-def _of_kinds(paths: Iterable[Path], kinds: Container[str]) -> list[Path]:
-    return [
-        path
-        for path in paths
-        if path.suffix.lower() in kinds
-        and not path.name.startswith(".")
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
-    ]

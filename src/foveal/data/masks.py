@@ -5,15 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from foveal.data.images import ImageSet
-from foveal.data.reading import EXTENSIONS, read_image
+from foveal.data.reading import read_image, without_warnings
 from foveal.errors import UserError
-
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-_ORIENTATION = 0x0112
+from foveal.image_files import ENDINGS
+from foveal.pixels import read_header
 
 
 def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> ImageSet:
@@ -55,7 +53,7 @@ def _mask(image: Path, folder: Path, masks: Path, size: tuple[int, int]) -> Tens
     if not image.is_relative_to(folder):
         raise UserError(f"Masks need a folder of image files, but {image} is not in {folder}.")
     place = masks / image.relative_to(folder)
-    endings = [form for kind in sorted(EXTENSIONS) for form in (kind, kind.upper())]
+    endings = [form for kind in sorted(ENDINGS) for form in (kind, kind.upper())]
     path = next((p for p in map(place.with_suffix, endings) if p.is_file()), None)
     if path is None:
         raise UserError(f"No mask for {image}: expected one at {place.with_suffix('.png')}.")
@@ -74,6 +72,5 @@ def _mask(image: Path, folder: Path, masks: Path, size: tuple[int, int]) -> Tens
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
-        return (image.width, image.height) if turned else (image.height, image.width)
+    with without_warnings():
+        return read_header(path).size

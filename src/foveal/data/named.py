@@ -18,6 +18,7 @@ from foveal.data.mnist import load_mnist, load_mnist_5k
 from foveal.data.parquet import load_parquet
 from foveal.data.splits import VAL_IMAGES, rest, stratified
 from foveal.errors import UserError
+from foveal.files import open_regular, read_bytes
 
 FASHION = (
     "T-shirt/top",
@@ -43,6 +44,9 @@ CIFAR10 = (
     "ship",
     "truck",
 )
+
+
+_CIFAR_BYTES = 10_000 * 3073  # of each of its files
 
 
 def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
@@ -79,7 +83,10 @@ def _shards(folder: Path, part: str) -> list[Path]:
 
 
 def _read_cifar10(files: list[Path], split: str) -> ImageSet:
-    raw = np.concatenate([np.fromfile(file, np.uint8) for file in files])
+    try:
+        raw = np.concatenate([np.frombuffer(read_bytes(f, _CIFAR_BYTES), np.uint8) for f in files])
+    except (OSError, UserError) as error:
+        raise UserError(f"Cannot read {files[0].parent}: {error}") from None
     if raw.size == 0 or raw.size % 3073 or raw[::3073].max() > 9:
         raise UserError(f"The files in {files[0].parent} are not CIFAR-10's binary version.")
     rows = torch.from_numpy(raw.reshape(-1, 3073))
@@ -136,6 +143,7 @@ _BROKEN_NPZ = (
     OSError,
     EOFError,
     LookupError,
+    MemoryError,
     TypeError,
     ValueError,  # also for what would need unpickling
     zipfile.BadZipFile,
@@ -146,7 +154,7 @@ _BROKEN_NPZ = (
 def _read_npz(path: Path, part: str) -> Tensor:
     """Return the `labels` (N,), from 0, or the `data` (N, 3, 32, 32) of one file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             labels = np.asarray(file["labels"], dtype=np.int64) - 1
             values = file[part]
     except _BROKEN_NPZ as error:

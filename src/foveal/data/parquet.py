@@ -1,7 +1,7 @@
 """Parquet shards in the Hugging Face image layout."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from foveal.data.names import some_names
 from foveal.data.splits import SPLITS, share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.files import parse_json
+from foveal.files import open_regular, parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -70,7 +70,7 @@ def shards_in(folder: Path) -> list[Path]:
 
     Others, such as a table of predictions, may lie beside the shards, or in a folder of images.
     """
-    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    files = sorted(path for path in folder.rglob("*.parquet") if not path.is_dir())
     return [path for path in files if _holds_images(path)] or files
 
 
@@ -80,8 +80,9 @@ def _holds_images(shard: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return not set(IMAGE_COLUMNS).isdisjoint(pq.read_schema(shard).names)
-    except (pa.ArrowException, OSError):
+        with open_regular(shard) as file:
+            return not set(IMAGE_COLUMNS).isdisjoint(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError, UserError):
         return True
 
 
@@ -120,7 +121,7 @@ def load_parquet(
     for shard in shards:
         for row, (cell, number) in enumerate(zip(*_read(shard), strict=True)):
             labels.append(_checked(number, len(classes), shard, row))
-            sources.append((f"{shard}#{row}", partial(_bytes_of, cell)))
+            sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
     numbers = torch.tensor(labels, dtype=torch.long)
     if choose is not None:
         chosen = choose(numbers)
@@ -148,8 +149,9 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(shard)
-    except (pa.ArrowException, OSError) as error:
+        with open_regular(shard) as file:
+            schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError, UserError) as error:
         raise _unreadable(shard, error) from None
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
@@ -158,13 +160,57 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
             f"{shard}: expected a column image (or img) and a column label, "
             f"but got {', '.join(schema.names)}."
         )
-    kind = schema.field(image).type
-    if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        raise UserError(f"{shard}: expected {image} to be structs of bytes and path, not {kind}.")
+    try:
+        check_image_column(schema.field(image))
+    except UserError as error:
+        raise UserError(f"{shard}: {error}.") from None
     if not pa.types.is_integer(schema.field(label).type):
         kind = schema.field(label).type
         raise UserError(f"{shard}: expected {label} to be whole numbers, but got {kind}.")
     return schema, image, label
+
+
+def check_image_column(field: Any) -> None:
+    """Check that a column holds the bytes of image files; text in it is never opened as a path.
+
+    Args:
+        field: of an Arrow schema.
+
+    Raises:
+        UserError: the column is of another type.
+    """
+    import pyarrow as pa
+
+    kind = field.type
+    found = kind.field("bytes").type if _has_bytes(kind) else None
+    if found is None or not (pa.types.is_binary(found) or pa.types.is_large_binary(found)):
+        raise UserError(
+            f"expected {field.name} to be structs of bytes and path (binary, string), but got "
+            f"{kind}: images are read from the bytes alone"
+        )
+
+
+def _has_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+
+
+def bytes_of(cell: Mapping[str, Any] | None) -> bytes:
+    """Return the content of the image file that a cell of a column of images holds.
+
+    Raises:
+        UserError: there is none.
+    """
+    content = (cell or {}).get("bytes")
+    if not content:
+        path = (cell or {}).get("path")
+        raise UserError(
+            "the row has a path but no bytes: images are read from the bytes alone"
+            if path
+            else "the row holds no image"
+        )
+    return bytes(content)
 
 
 def _read(shard: Path) -> tuple[list[Any], list[Any]]:
@@ -174,8 +220,9 @@ def _read(shard: Path) -> tuple[list[Any], list[Any]]:
 
     _, image, label = _columns(shard)
     try:
-        table = pq.read_table(shard, columns=[image, label], partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        with open_regular(shard) as file:
+            table = pq.read_table(file, columns=[image, label], partitioning=None)
+    except (pa.ArrowException, OSError, UserError) as error:
         raise _unreadable(shard, error) from None
     return table.column(image).to_pylist(), table.column(label).to_pylist()
 
@@ -205,7 +252,8 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
         if names:
             by_names.setdefault(names, shard)
             continue
-        highest = pc.max(pq.read_table(shard, columns=[label], partitioning=None)[label]).as_py()
+        with open_regular(shard) as file:
+            highest = pc.max(pq.read_table(file, columns=[label])[label]).as_py()
         top = max(top, -1 if highest is None else highest)
     if len(by_names) > 1:
         (names, shard), (others, other) = list(by_names.items())[:2]
@@ -235,7 +283,3 @@ def _checked(value: int | None, classes: int, shard: Path, row: int) -> int:
             f"{shard}, row {row}: expected a label from 0 to {classes - 1}, but got {value}."
         )
     return value
-
-
-def _bytes_of(cell: dict[str, Any] | None) -> bytes:
-    return (cell or {}).get("bytes") or b""

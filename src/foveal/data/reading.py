@@ -1,33 +1,42 @@
-"""Read one image, whatever it is, as bytes of a known shape; or say why not."""
+"""Read one image, whatever it is, as uint8 of a known shape; or say why not."""
 
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from foveal.errors import UserError
-from foveal.pixels import MAX_PIXELS, read_pixels, read_sized
+from foveal.escaping import printable
+from foveal.pixels import MAX_PIXELS, read_pixels
 
 __all__ = [
-    "EXTENSIONS",
     "MAX_PIXELS",
+    "DecodedImage",
     "check_shape",
     "decode",
-    "decode_sized",
     "read_image",
+    "read_noted",
     "without_warnings",
 ]
 
-_JPEG = ("jfif", "jpeg", "jpg")
-EXTENSIONS = frozenset(
-    f".{kind}"
-    for kind in (*_JPEG, "bmp", "gif", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp")
-)
+
+class DecodedImage(NamedTuple):
+    """An image in memory.
+
+    Attributes:
+        image: (C, H, W) uint8.
+        size: height and width in pixels that it had before it was resized.
+        note: what a user should know of how it was read, in words that follow its path; or empty.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    note: str
 
 
 Size = int | tuple[int, int]  # the side of a square, or height and width, in pixels
@@ -39,10 +48,11 @@ def read_image(
     size: Size | None = None,
     channels: int | None = None,
 ) -> Tensor:
-    """Return an image as bytes (C, H, W).
+    """Return an image as uint8 (C, H, W).
 
-    The first frame of animations is read, EXIF orientation applied, 16-bit and float pixels are
-    scaled to 8 bits, and what is transparent is laid over white.
+    The first frame of animations is read, EXIF orientation applied, pixels of more than 8 bits are
+    scaled to 8 by the range that the file gives, and what is transparent is laid over white. Where
+    the range had to be guessed, a warning names it.
 
     Args:
         source: a path, or the bytes of a file.
@@ -50,11 +60,26 @@ def read_image(
         channels: 1 for grey, 3 for colour, None for what the image has.
 
     Raises:
-        UserError: not an image, truncated, or of more than `MAX_PIXELS`; or a wrong `size`.
+        UserError: not an image or no regular file, truncated, of more than `MAX_PIXELS`, or with
+            pixels that are NaN or infinite; or a wrong `size`.
     """
+    found = read_noted(source, size=size, channels=channels)
+    if found.note:
+        name = "the image" if isinstance(source, bytes) else printable(source)
+        warnings.warn(f"{name}: {found.note}", stacklevel=2)
+    return found.image
+
+
+def read_noted(
+    source: str | Path | bytes,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+) -> DecodedImage:
+    """Do as `read_image` does, with a note in place of the warning."""
     shape = check_shape(size, channels)
     with without_warnings():
-        return decode(source, shape, channels)
+        return decode(Path(source) if isinstance(source, str) else source, shape, channels)
 
 
 @contextmanager
@@ -89,30 +114,20 @@ def check_shape(size: Size | None, channels: int | None) -> tuple[int, int] | No
 
 
 def decode(
-    source: str | Path | bytes,
+    source: Path | bytes,
     size: tuple[int, int] | None,
     channels: int | None,
     coarser: int = 1,
-) -> Tensor:
-    """Do as `read_image` does, for threads: arguments unchecked, warnings not held back.
+) -> DecodedImage:
+    """Do as `read_noted` does, for threads: arguments unchecked, warnings not held back.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path of the user's, or the bytes of a file; text is refused.
         size: height and width to resize to, or None.
         channels: 1, 3 or None.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
     """
-    return _channels_first(read_pixels(source, size, channels, coarser=coarser))
-
-
-def decode_sized(
-    source: str | Path | bytes, size: tuple[int, int] | None, channels: int | None
-) -> tuple[Tensor, tuple[int, int]]:
-    """Return what `decode` does, and the height and width in pixels that the image had before."""
-    pixels, before = read_sized(source, size, channels)
-    return _channels_first(pixels), before
-
-
-def _channels_first(pixels: np.ndarray) -> Tensor:
-    found = torch.from_numpy(pixels)
-    return found[None] if found.ndim == 2 else found.permute(2, 0, 1).contiguous()
+    pixels, before, note = read_pixels(source, size, channels, coarser=coarser)
+    image = torch.from_numpy(pixels)
+    planes = image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
+    return DecodedImage(planes, before, note)

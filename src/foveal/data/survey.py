@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from PIL import Image
-
 from foveal.data.copies import copies
 from foveal.data.images import Problem
 from foveal.data.layout import read_layout
 from foveal.data.reading import without_warnings
-
-_GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_ORIENTATION = 0x0112  # EXIF's tag; from 5 on, height and width are exchanged
+from foveal.errors import UserError
+from foveal.pixels import read_header
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def survey_folder(folder: Path) -> Survey:
         grey=grey.total() / max(1, counts.total()),
         grey_classes=colourless if len(colourless) < len(counts) else (),
         splits=tuple(layout.own),
-        notes=(layout.summary(),),
+        notes=layout.notes,
         copies=tuple(tuple(str(paths[i]) for i in group) for group in copies(paths)),
         problems=tuple(problems),
     )
@@ -109,11 +106,7 @@ def survey_folder(folder: Path) -> Survey:
 def _header(path: Path) -> tuple[int, int, bool] | Problem:
     """Return height and width as seen, and whether the image is grey."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) >= 5:
-                width, height = height, width
-            return height, width, image.mode in _GREY
-    except Exception as error:  # decoders raise almost anything on broken files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        return Problem(str(path), reason)
+        found = read_header(path)
+    except UserError as error:
+        return Problem(str(path), str(error))
+    return *found.size, found.channels == 1

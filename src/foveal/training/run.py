@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from foveal.data import ImageSet, LargeSet
+from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from foveal.training.fitting import Kept, Options
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # half the precision in all learns badly
-SAID = 5  # files that were left out and are named
 
 
 def train(
@@ -171,15 +171,12 @@ def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
 
 
 def _say_what_was_read(sets: Iterable[ImageSet | LargeSet], say: Callable[[str], None]) -> None:
-    """Say what a folder was taken for; name the first files left out, and count the others."""
+    """Say what a folder was taken for; name its first problems, and count the others."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):
         say(f"  {note}")
-    problems = {problem.path: problem.reason for images in sets for problem in images.problems}
-    for path, reason in list(problems.items())[:SAID]:
-        say(f"  warning: left out {path}: {reason}")
-    if len(problems) > SAID:
-        say(f"  warning: and {len(problems) - SAID} others")
+    for line in problem_lines(problem for images in sets for problem in images.problems):
+        say(f"  warning: {line}")
 
 
 def versions() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """zarr arrays and OME-Zarr pyramids."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
 from foveal.errors import UserError, missing_extra
+from foveal.files import check_regular
 
 # Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
 CODECS = frozenset(
@@ -37,7 +39,7 @@ class Zarr(Source):
         if not path.exists():
             raise UserError("there is no such file")
         try:
-            found = zarr.open(str(path), mode="r")
+            found = zarr.open(_store(path), mode="r")
             arrays, axes = _image(found)
         except UserError:
             raise
@@ -70,6 +72,26 @@ class Zarr(Source):
             found, kept = found[..., None], [*kept, "c"]
         pixels = found.transpose([kept.index(axis) for axis in "yxc"])
         return as_shares(pixels, bits=8 * array.dtype.itemsize)
+
+
+def _store(path: Path) -> Any:
+    """Return the store of a folder, of which only regular files of bounded size are read."""
+    from zarr.storage import LocalStore
+
+    class RegularFiles(LocalStore):
+        async def get(self, key: str, *args: Any, **options: Any) -> Any:
+            self._check(key)
+            return await super().get(key, *args, **options)
+
+        def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
+            self._check(key)
+            return super().get_sync(key, *args, **options)
+
+        def _check(self, key: str) -> None:
+            with suppress(OSError):  # which the store takes for a chunk that is not there
+                check_regular(self.root / key)
+
+    return RegularFiles(path, read_only=True)
 
 
 def _image(found: Any) -> tuple[list[Any], str]:

@@ -1,6 +1,8 @@
 """Open a large image by the format that its name says."""
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from foveal.data.lazy.image import LargeImage
@@ -9,14 +11,15 @@ from foveal.data.lazy.photo import Photo
 from foveal.data.lazy.slide import Slide
 from foveal.data.lazy.source import Source
 from foveal.data.lazy.tiff import Tiff
-from foveal.data.reading import EXTENSIONS
+from foveal.files import check_regular
+from foveal.image_files import ENDINGS
 
 _TIFF = dict.fromkeys((".tif", ".tiff", ".btf", ".tf8"), Tiff)
 _SLIDES = dict.fromkeys(
     (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"), Slide
 )
 FORMATS: dict[str, Callable[[Path], Source]] = {
-    **dict.fromkeys(EXTENSIONS, Photo),
+    **dict.fromkeys(ENDINGS, Photo),
     **_TIFF,
     **_SLIDES,
     ".zarr": Zarr,
@@ -39,10 +42,12 @@ def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
         channels: 1 for grey, 3 for colour, None for what the image has.
 
     Raises:
-        UserError: the file is not there, broken, cut off, or of a kind that is not read; or the
-            package that reads it is not installed.
+        UserError: the file is not there, no regular one, broken, cut off, or of a kind that is
+            not read; or the package that reads it is not installed.
     """
     path = Path(path)
+    with suppress(OSError):  # which the format finds too, and words
+        check_regular(path, sys.maxsize)  # libraries open it by its path
     source = FORMATS.get(path.suffix.lower(), Photo)(path)
     height, width = source.levels[0].size
     if source.levels[-1].scale == 1 and height * width > MANY:

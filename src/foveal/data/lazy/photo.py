@@ -46,6 +46,7 @@ class Photo(Source):
     def _decode(self, coarser: int) -> np.ndarray:
         """Return all pixels (height, width, channels), bytes, at a fraction of their number."""
         if coarser not in self.decoded:
-            pixels = decode(self.path, None, self.channels, coarser)
-            self.decoded[coarser] = pixels.permute(1, 2, 0).numpy()
+            found = decode(self.path, None, self.channels, coarser)
+            self.note = found.note
+            self.decoded[coarser] = found.image.permute(1, 2, 0).numpy()
         return self.decoded[coarser]

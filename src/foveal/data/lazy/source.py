@@ -156,7 +156,7 @@ def as_shares(pixels: np.ndarray, bits: int) -> np.ndarray:
         bits: of a whole number.
 
     Raises:
-        UserError: floats that are not from 0 to 1, or numbers with a sign.
+        UserError: floats that are not from 0 to 1, NaN, or numbers with a sign.
     """
     if pixels.dtype.kind in "bu":
         return pixels.astype(np.float32) / np.float32(2**bits - 1)
@@ -165,5 +165,5 @@ def as_shares(pixels: np.ndarray, bits: int) -> np.ndarray:
     shares = pixels.astype(np.float32)
     # What a large file's greatest value is, only reading all of it would tell.
     if not (shares.min(initial=0) >= 0 and shares.max(initial=0) <= 1):
-        raise UserError("floats beyond 0 to 1: scale the pixels to that range")
+        raise UserError("floats beyond 0 to 1, or NaN: scale the pixels to that range")
     return shares

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
+from foveal.depth import tiff_bits
 from foveal.errors import UserError, missing_extra
 from foveal.geometry import Size
 
 NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
+MAXIMUM, DESCRIPTION = 281, 270
 INVERTED, BLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # photometric interpretations
 JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders turn YCbCr into RGB
 UNASSOCIATED = 2  # transparency that colours are not multiplied by yet
@@ -193,7 +195,7 @@ def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
     """Return a page's pixels as floats (height, width, 1 or 3) in [0, 1], on white."""
     if page.photometric == PALETTE:
         return as_shares(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0), bits=16)
-    shares = as_shares(pixels, page.bitspersample)
+    shares = as_shares(pixels, _bits(page)).clip(max=1)
     colours = shares[..., : _channels(page)]
     if page.photometric == INVERTED:
         colours = 1 - colours
@@ -202,6 +204,13 @@ def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
         alpha = shares[..., _channels(page), None]
         colours = colours * (alpha if kinds[0] == UNASSOCIATED else 1) + 1 - alpha
     return np.ascontiguousarray(colours)
+
+
+def _bits(page: Any) -> int:
+    """Return the bits of a page's integers: those that the file names, else what they fill."""
+    maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
+    named = tiff_bits(page.bitspersample, False, maximum, description)
+    return int(page.bitspersample) if named is None else named
 
 
 def _reason(error: Exception) -> str:

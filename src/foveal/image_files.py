@@ -1,0 +1,225 @@
+"""Which files are images: by the endings of their names, else by how they begin. No PyTorch."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from foveal.errors import UserError
+from foveal.escaping import printable
+from foveal.files import open_regular
+
+
+class Format(NamedTuple):
+    """A format of images.
+
+    Attributes:
+        endings: of the names of its files, in small letters.
+        begins: a regular expression that the first bytes match; empty where they say too little.
+        hint: what to do where it cannot be read here.
+    """
+
+    endings: tuple[str, ...]
+    begins: bytes = b""
+    hint: str = ""
+
+
+# By Pillow's names, in the order in which they are tried. Left out is what Pillow hands to another
+# program (EPS, WMF), can only name (HDF5, MPEG), or reads without its scale (FITS).
+FORMATS = {
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), rb"\xff\xd8\xff"),
+    "PNG": Format((".png", ".apng"), rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": Format((".webp",), rb"RIFF....WEBP"),
+    "TIFF": Format((".tif", ".tiff"), rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
+    "BMP": Format((".bmp", ".dib"), rb"BM....\0\0\0\0"),
+    "GIF": Format((".gif",), rb"GIF8[79]a"),
+    "MPO": Format((".mpo",)),
+    "PPM": Format((".pbm", ".pgm", ".pnm", ".ppm", ".pfm"), rb"P[1-6]\s+[#0-9]|P[fF]\s"),
+    "AVIF": Format(
+        (".avif", ".avifs"), rb"....ftypavi[fs]", "AVIF needs a Pillow of 11.3 or later with AVIF"
+    ),
+    "HEIF": Format(
+        (".heic", ".heif", ".hif"),
+        rb"....ftyp(?:hei[cmsx]|hev[cx]|mif1|msf1)",
+        "HEIC needs pillow-heif: pip install pillow-heif, or convert it to JPEG",
+    ),
+    "JPEG2000": Format(
+        (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+        rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
+        "JPEG 2000 needs a Pillow with OpenJPEG",
+    ),
+    "JXL": Format(
+        (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL: convert it to PNG or JPEG"
+    ),
+    "PSD": Format((".psd",), rb"8BPS\0\x01"),
+    "QOI": Format((".qoi",), rb"qoif"),
+    "DDS": Format((".dds",), rb"DDS \x7c\0\0\0"),
+    "SGI": Format((".sgi",), rb"\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]"),
+    "ICO": Format((".ico",)),
+    "PCX": Format((".pcx",)),
+    "SUN": Format((".ras",), rb"\x59\xa6\x6a\x95"),
+    "XBM": Format((".xbm",)),
+    "XPM": Format((".xpm",), rb"/\* XPM \*/"),
+    "TGA": Format((".tga", ".icb", ".vda", ".vst")),  # the last: it knows itself by little
+}
+ENDINGS = frozenset(ending for kind in FORMATS.values() for ending in kind.endings)
+HEAD = 32  # bytes that tell a format
+
+# Endings that say that a file is no image that is read here, so that it is not opened to see.
+_RAW_TEXT = ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .raw .rw2 .srw"
+_OTHER_TEXT = """
+    .7z .ai .avi .bin .bz2 .c .cfg .ckpt .cpp .css .csv .db .dcm .doc .docx .eps .exe .fit .fits
+    .flac .gz .h .h5 .hdf .hdf5 .htm .html .ini .ipynb .java .js .json .jsonl .lnk .lock .log .m4a
+    .m4v .mat .md .mkv .mov .mp3 .mp4 .mpeg .mpg .ndjson .npy .npz .odt .onnx .parquet .pdf .pickle
+    .pkl .ppt .pptx .ps .pt .pth .py .pyc .rar .rst .rtf .safetensors .sh .sqlite .svg .tar .tex
+    .tgz .toml .tsv .txt .url .wav .webm .wmf .xls .xlsx .xml .xmp .xz .yaml .yml .zip .zst
+"""
+_RAW = frozenset(_RAW_TEXT.split())
+_OTHER = _RAW.union(_OTHER_TEXT.split())
+_BEGINNINGS = re.compile(
+    b"|".join(b"(?P<%s>%s)" % (n.encode(), f.begins) for n, f in FORMATS.items() if f.begins),
+    re.DOTALL,
+)
+PassOver = Callable[[str], object]
+Heads = Callable[[Sequence[str]], Sequence[bytes]]  # returns the first bytes of files
+
+
+@cache
+def readable() -> tuple[str, ...]:
+    """Return Pillow's names of those `FORMATS` that can be read here."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the name in `FORMATS` of the format that the first bytes of a file are of."""
+    found = _BEGINNINGS.match(head)
+    return found.lastgroup if found else None
+
+
+def unreadable(head: bytes) -> str:
+    """Return why a file that begins so cannot be read, in words that follow its path."""
+    name = format_of(head)
+    hint = FORMATS[name].hint if name else ""
+    return f"not read here: {hint}" if hint else "not an image that Pillow reads"
+
+
+def local_heads(paths: Sequence[str]) -> list[bytes]:
+    """Return the first bytes of files of this machine; none of what cannot be read."""
+    return [_head(path) for path in paths]
+
+
+def _head(path: str) -> bytes:
+    with suppress(OSError, UserError), open_regular(path) as file:
+        return file.read(HEAD)
+    return b""
+
+
+def images_among(
+    paths: Iterable[str], heads: Heads, pass_over: PassOver, more: Container[str] = ()
+) -> set[str]:
+    """Return those of some files that are images.
+
+    An ending of `FORMATS` makes a file an image, whatever is in it: that it cannot be read is for
+    people to know. A file is opened only where its ending says nothing. What is hidden is none.
+
+    Args:
+        paths: of the files, of this machine or URLs.
+        heads: returns the first bytes of some of them.
+        pass_over: called with each of the others.
+        more: endings that make a file an image too, in small letters.
+    """
+    images: set[str] = set()
+    unclear = []
+    for path in paths:
+        name = path.rpartition("/")[2]
+        ending = os.path.splitext(name)[1].lower()
+        if name.startswith("."):
+            pass_over(path)
+        elif ending in ENDINGS or ending in more:
+            images.add(path)
+        elif ending in _OTHER:
+            pass_over(path)
+        else:
+            unclear.append(path)
+    for path, head in zip(unclear, heads(unclear) if unclear else (), strict=True):
+        if format_of(head):
+            images.add(path)
+        else:
+            pass_over(path)
+    return images
+
+
+def images_below(
+    folder: Path,
+    pass_over: PassOver,
+    more: Container[str] = (),
+    leave_out: Callable[[Path], bool] = lambda _: False,
+) -> list[Path]:
+    """Return the image files at any depth of a folder in a fixed order.
+
+    Links to folders are not followed, and what is hidden is passed over. A link that leads nowhere
+    is among the images, and so is a FIFO with the name of one: that it cannot be read is for
+    people to know.
+
+    Args:
+        folder: of this machine.
+        pass_over: called with each file that is passed over.
+        more: endings that make a file an image too, in small letters.
+        leave_out: whether a folder in it is not entered.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    found: list[Path] = []
+    for above, folders, names in os.walk(folder, onerror=_raise):
+        inside = Path(above)
+        folders[:] = [n for n in folders if not n.startswith(".") and not leave_out(inside / n)]
+        paths = [f"{above}/{name}" for name in names]
+        found += map(Path, images_among(paths, local_heads, pass_over, more))
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+class Passed:
+    """Files that were passed over, as they are no images, counted by the endings of their names."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        self.by_ending: Counter[str] = Counter()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str) -> None:
+        """Count one more file."""
+        name = path.rpartition("/")[2]
+        ending = os.path.splitext(name)[1].lower()
+        self.by_ending["hidden" if name.startswith(".") else ending] += 1
+
+    def __len__(self) -> int:
+        return self.by_ending.total()
+
+    def __str__(self) -> str:
+        kinds = [f"{count:,} {_kind(ending)}" for ending, count in self.by_ending.most_common(4)]
+        others = len(self.by_ending) - len(kinds)
+        kinds += [f"{others} other kinds"] * (others > 0)
+        word = "file" if len(self) == 1 else "files"
+        return f"{len(self):,} {word} passed over that are no images: {', '.join(kinds)}"
+
+
+def _kind(ending: str) -> str:
+    if ending in _RAW:
+        return f"{ending} (camera raw is not read: convert it to TIFF or JPEG)"
+    return printable(ending)[:20] or "without an ending"
