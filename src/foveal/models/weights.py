@@ -14,7 +14,9 @@ from foveal.files import MAX_SETTINGS, open_regular, write_bytes, write_json
 from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest
 
 MAX_PARAMETERS = 2**29  # of a model that is built anew; 2 GB in single precision
-SMALL = 2**22  # parameters that a model may have whatever its file holds
+# Parameters that a model may have for each one in its file, and beside those: while it is built it
+# may have more than it keeps, as timm's VGG has its three linear layers.
+SPARE_FACTOR, SPARE = 8, 2**26
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -49,7 +51,7 @@ def load_weights(build: Callable[[], Model], path: Path, strict: bool = True) ->
         UserError: the model cannot be built, or the weights are damaged or another model's.
     """
     weights = Weights(path)
-    with parameter_limit(max(weights.parameters, SMALL)):
+    with parameter_limit(SPARE_FACTOR * weights.parameters + SPARE):
         model = build()
     weights.fill(model, strict)
     return model.eval()
