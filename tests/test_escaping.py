@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from foveal.escaping import as_unicode, csv_cell, printable, tex
+from foveal.escaping import as_unicode, csv_cell, path_text, printable, tex
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,20 @@ ALIKE = [
 ]
 
 
-def test_names_as_unicode_stay_apart():
-    texts = [as_unicode(name) for name in ALIKE]
+def test_paths_stay_apart_as_text():
+    texts = [path_text(name) for name in ALIKE]
     assert len(set(texts)) == len(ALIKE)
     for text in texts:
         text.encode("utf-8")
 
 
 def test_unicode_is_left_as_it_is():
-    assert as_unicode("C:\\new\\x\x1b 猫") == "C:\\new\\x\x1b 猫"
-    assert as_unicode(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"
+    for text in (r"C:\new\x", r"caf\xe9", "\x1b 猫"):
+        assert as_unicode(text) == text
+    assert path_text(Path(r"C:\new\x")) == r"C:\new\x"
+
+
+def test_what_is_no_unicode_is_escaped_once():
+    assert as_unicode(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
+    assert as_unicode(r"caf\xe9") == r"caf\xe9"
+    assert path_text(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"

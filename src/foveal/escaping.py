@@ -56,14 +56,20 @@ def _shown(character: str) -> str:
     return character
 
 
-def as_unicode(text: str | bytes | Path) -> str:
-    r"""Return a path or name as valid Unicode, of which no two are the same: for JSON and Parquet.
+def as_unicode(text: str) -> str:
+    r"""Return text for JSON and Parquet: a byte that was not UTF-8 becomes `\xe9`.
 
-    Valid Unicode stays as it is. A byte that is not UTF-8 becomes `\xe9`, and half of a surrogate
-    pair `\ud800`; where a name has such characters of its own, their backslash becomes `\x5c`.
+    Valid Unicode stays as it is, and half of a surrogate pair becomes `\ud800`.
     """
-    name = os.fsdecode(text) if isinstance(text, bytes | Path) else text
-    return _SURROGATE.sub(lambda found: _shown(found[0]), _AMBIGUOUS.sub(r"\\x5c", name))
+    return _SURROGATE.sub(lambda found: _shown(found[0]), text)
+
+
+def path_text(path: str | Path) -> str:
+    r"""Return a path `as_unicode`, another text for each path.
+
+    Where a path itself reads as an escaped byte, `\xe9`, its backslash becomes `\x5c`.
+    """
+    return as_unicode(_AMBIGUOUS.sub(r"\\x5c", str(path)))
 
 
 def csv_cell(text: str) -> str:

@@ -141,7 +141,7 @@ def json_text(values: Any, indent: int | None = None) -> str:
     lacks, is null.
 
     Args:
-        values: of mappings, sequences, texts, paths, numbers, booleans and None.
+        values: mappings, sequences, texts, numbers, booleans and None.
         indent: spaces for each level; None for one line.
     """
     with suppress(TypeError, ValueError):  # a path, NaN: the exception, and far slower
@@ -156,7 +156,7 @@ def _json_values(values: Any) -> Any:
         return {as_unicode(str(key)): _json_values(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return [_json_values(value) for value in values]
-    if isinstance(values, str | Path):
+    if isinstance(values, str):
         return as_unicode(values)
     return None if isinstance(values, float) and not math.isfinite(values) else values
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foveal import __version__
 from foveal.batch.decoding import Decoded
-from foveal.escaping import as_unicode
+from foveal.escaping import as_unicode, path_text
 from foveal.explanation import Explanation
 from foveal.models import ImageClassifier
 from foveal.plotting import save_figure
@@ -22,7 +22,7 @@ _PLACE = pa.struct([("x", pa.float32()), ("y", pa.float32())])
 _PEAK = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("times_even_share", pa.float32())])
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),  # a byte of it that is not UTF-8 as \\xe9, see `as_unicode`
+        ("path", pa.string()),  # a byte of it that is not UTF-8 as \\xe9, see `path_text`
         ("prediction", pa.string()),  # the class' name
         ("probability", pa.float32()),  # of that class
         ("probabilities", pa.list_(pa.float32())),  # of all, in the order of the classes
@@ -118,7 +118,7 @@ def _table(
     count = len(indices)
     bad = np.array([bool(decoded.errors[index]) for index in indices])
     columns: dict[str, Any] = {
-        "path": [as_unicode(decoded.paths[index]) for index in indices],
+        "path": [path_text(decoded.paths[index]) for index in indices],
         "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
         "model": [as_unicode(model)] * count,
         "note": [decoded.notes[index] or None for index in indices],

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from foveal.cli.app import AsJson, Runtime, app, say, show, show_json
+from foveal.escaping import path_text
 
 
 @app.command()
@@ -29,7 +30,8 @@ def explain(
 
     answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:
-        show_json({"model": model, "images": answers})
+        told = [{**answer, "path": path_text(answer["path"])} for answer in answers]
+        show_json({"model": model, "images": told})
     else:
         for answer in answers:
             if "error" not in answer:
