@@ -30,9 +30,9 @@ TEXTS = (
 
 
 def write_images(folder: Path, names: Sequence[str], size: int = 28) -> list[Path]:
-    """Write a PNG of each name into a folder; return the paths."""
+    """Write a PNG of each name into a folder, all of them different; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(list(os.fsencode(Path(*folder.parts[-2:]))))
     paths = [folder / f"{name}.png" for name in names]
     for path in paths:
         pixels = generator.integers(0, 256, (size, size), dtype=np.uint8)

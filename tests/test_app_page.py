@@ -4,7 +4,6 @@ Screenshots are kept below report/studio, to be looked at.
 """
 
 import json
-import os
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -13,23 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import CHROMIUM, FLAGS, launched, need_chromium
 from foveal import zoo
 from foveal.app.served import Models
 from studio_server import running
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+need_chromium()
+
 SHOTS = Path(__file__).parent.parent / "report" / "studio"
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 THREE = [(0.3, 0.25), (0.45, 0.17), (0.62, 0.22), (0.64, 0.36), (0.5, 0.46)]
 THREE += [(0.64, 0.54), (0.67, 0.7), (0.55, 0.82), (0.4, 0.83), (0.28, 0.74)]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
-
-if CHROMIUM is None and not os.environ.get("CI"):
-    pytest.skip(
-        "the page is NOT tested: there is no Chromium. Get it: apt-get install chromium",
-        allow_module_level=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +35,8 @@ def server():
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "CI needs Chromium: apt-get install chromium"
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

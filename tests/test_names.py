@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from foveal import progress
+from foveal import progress, zoo
 from foveal.batch import predict
 from foveal.cli.app import say, show
 from foveal.models import Inputs, SmallCNN
+from foveal.training.run import write_json
 from hostile import NAMES, TEXTS, is_plain, write_images
 
 
@@ -111,3 +112,12 @@ def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
     assert run("explain", model, *paths, "--out", tmp_path / ".").returncode == 0
     assert [path.read_bytes() for path in paths] == before
     assert {path.name for path in tmp_path.iterdir()} == {"x.png", "y.png", "x-1.png", "y-1.png"}
+
+
+def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
+    for path in model.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    write_json({"classes": list(TEXTS)}, tmp_path / "card.json")
+    (tmp_path / "card.json").read_text(encoding="utf-8")
+    assert zoo.card(tmp_path) == {"classes": list(TEXTS)}
+    assert zoo.load(tmp_path).inputs.classes == TEXTS

@@ -1,7 +1,9 @@
 """Pictures show the pixels that the numbers name."""
 
+import io
 import itertools
 import json
+import re
 import sys
 import warnings
 from types import ModuleType
@@ -11,13 +13,17 @@ import pytest
 import torch
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from foveal import plotting
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Grid, Harris
+from foveal.errors import UserError
 from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, ZoomNet
+from foveal.plotting import frontier, judged_curves, learning_curves, new_figure, save_figure
+from foveal.plotting.canvas import short, wrapped
 
 
 def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
@@ -245,3 +251,101 @@ def test_the_grid_has_a_row_an_image_and_a_column_a_depth():
 def test_a_grid_needs_maps():
     with pytest.raises(ValueError, match="with attention maps"):
         plotting.attention_grid(focus().explain(torch.rand(1, 1, 28, 28)))
+
+
+def test_a_name_is_drawn_as_it_is_and_nothing_of_it_is_mathematics_or_a_line():
+    names = [
+        "$x^$",
+        "a$b$c",
+        "\\$",
+        "_hidden",
+        "two\nlines",
+        "\x1b[31m",
+        "\ud800",
+        "猫",
+        "x" * 9999,
+    ]
+    for name in names:
+        figure = new_figure(2, 2)
+        title = figure.suptitle(short(name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            save_figure(figure, io.BytesIO())
+        assert not title._preprocess_math(title.get_text())[1]
+        assert title.get_text().isprintable()
+        assert len(title.get_text()) <= 18 + name.count("$")
+    assert wrapped("a$" * 50, 5).replace("\n", "") == "a\\$" * 29 + "a…"
+
+
+def test_names_that_begin_with_an_underscore_are_in_the_legends():
+    curve = {"epoch": [0.0], "val_accuracy": [0.5], "val_loss": [1.0]}
+    for figure in (
+        learning_curves({"_a": curve, "b": curve}),
+        frontier([("_a", 0.1, 0.5), ("b", 0.2, 0.6)]),
+        judged_curves({"_a": [(0.1, 0.5)], "b": [(0.2, 0.6)]}),
+    ):
+        (legend,) = [*figure.legends, *(axes.get_legend() for axes in figure.axes[:1])][:1]
+        assert [text.get_text() for text in legend.get_texts()] == ["_a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a"], "Expected 2 names, one per image, but got 1"),
+        (["a", "b", "c"], "Expected 2 names, one per image, but got 3"),
+        ("abc", "Expected 2 names"),
+        (["a", "a"], "'a' and 'a' would be one file"),
+        (["Ä", "ä"], "'Ä' and 'ä' would be one file"),
+        (["a/b", "c"], "such as 'a_b', but got 'a/b'"),
+        (["..", "c"], "without a folder, such as '__', but got '..'"),
+        (["", "c"], "but got ''"),
+        (["con", "c"], "such as '_con', but got 'con'"),
+        ([1, 2], "such as '1', but got 1"),
+    ],
+)
+def test_names_that_are_no_files_or_no_others_are_said_and_nothing_is_written(
+    tmp_path, names, message
+):
+    explanation = focus().explain(torch.rand(2, 1, 28, 28))
+    with pytest.raises(UserError, match=re.escape(message)):
+        explanation.save(tmp_path / "out", names=names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_save_leaves_no_picture_of_the_first(tmp_path):
+    (tmp_path / "mine.png").write_bytes(b"")
+    explanation = focus().explain(torch.rand(3, 1, 28, 28))
+    explanation.save(tmp_path)
+    explanation[:2].save(tmp_path, names=["0001", "B"])
+    pictures = explanation[:1].save(tmp_path, names=["b"])
+    assert pictures == [tmp_path / "b.png"]
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.png", "b.png", "explanations.json"}
+    (told,) = json.loads((tmp_path / "explanations.json").read_text())
+    assert told["picture"] == "b.png"
+
+
+@pytest.mark.parametrize("text", ["[", '{"picture": "mine.png"}', '[1, {"picture": ["mine.png"]}]'])
+def test_what_another_program_wrote_removes_no_picture(tmp_path, text):
+    (tmp_path / "mine.png").write_bytes(b"")
+    (tmp_path / "explanations.json").write_text(text)
+    focus().explain(torch.rand(1, 1, 28, 28)).save(tmp_path, names=["a"])
+    assert (tmp_path / "mine.png").exists()
+
+
+def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
+    explanation = focus().explain(torch.rand(2, 1, 28, 28))
+    explanation.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    failing = iter([None, OSError(28, "No space left on device")])
+    drawn = Figure.savefig
+
+    def savefig(*arguments, **options):
+        error = next(failing)
+        if error:
+            raise error
+        drawn(*arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match="No space"):
+        explanation.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

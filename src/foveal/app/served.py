@@ -13,7 +13,7 @@ from foveal import export, zoo
 from foveal.app.refusal import Refused
 from foveal.attribution import METHODS, OWN
 from foveal.errors import UserError, split_name, unknown_name
-from foveal.escaping import as_unicode
+from foveal.escaping import printable
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
@@ -135,7 +135,7 @@ class Models:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source
-            name = as_unicode(name)  # as JSON has it, in which it comes back
+            name = printable(name)  # what forms and JSON give back unchanged
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
             self.by_name[name] = Served(name, source, runtime)

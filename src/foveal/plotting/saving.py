@@ -64,14 +64,13 @@ def save_explanation(
     with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
         for index, name in enumerate(pictures):
             save_figure(explanation.figure(index, title=stems[index]), Path(drawn) / name)
-        stale = _earlier(folder) - {file_key(name) for name in pictures}
-        # Without the file that names them, the pictures belong to no save.
-        (folder / ANSWERS).unlink(missing_ok=True)
+        earlier = _earlier(folder)
+        (folder / ANSWERS).unlink(missing_ok=True)  # from here on the pictures are of no save
+        for path in folder.glob("*.png"):
+            if path.name in earlier:
+                path.unlink()
         for name in pictures:
             os.replace(Path(drawn) / name, folder / name)
-    for path in folder.glob("*.png"):
-        if file_key(path.name) in stale:
-            path.unlink(missing_ok=True)
     write_text(folder / ANSWERS, json_text(told, indent=2) + "\n")
     return [folder / name for name in pictures]
 
@@ -96,12 +95,10 @@ def _check_names(names: Sequence[str], count: int) -> None:
 
 
 def _earlier(folder: Path) -> set[str]:
-    """Return the keys of the pictures that an earlier save into this folder has named."""
+    """Return the pictures that an earlier save into this folder has named."""
     try:
         answers = read_json(folder / ANSWERS)
     except UserError:  # there was none, or none of ours
         return set()
     found = answers if isinstance(answers, list) else []
-    return {
-        file_key(str(one["picture"])) for one in found if isinstance(one, dict) and "picture" in one
-    }
+    return {str(one["picture"]) for one in found if isinstance(one, dict) and "picture" in one}

@@ -85,7 +85,7 @@ def render(template: str, **values: Any) -> str:
 
 def _shown_value(value: Any) -> Any:
     """Return what a template prints, names without control characters; Markup stays as it is."""
-    return printable(value, keep="\n") if type(value) is str else value
+    return printable(value) if type(value) is str else value
 
 
 def write_text(path: Path, content: str | bytes) -> None:

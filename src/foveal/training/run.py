@@ -1,7 +1,6 @@
 """Train a recipe into a run folder."""
 
 import json
-import os
 import platform
 import time
 import warnings
@@ -16,6 +15,7 @@ import torch
 from foveal.data import ImageSet, LargeSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
+from foveal.files import write_text
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
@@ -198,7 +198,5 @@ def versions() -> dict[str, Any]:
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
-    """Write plain values as JSON, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write plain values as JSON, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,7 @@
 // Downloads: what is on the page as SVG, that as PNG, and the answer as JSON.
 
 import { element, frame, tag } from "./marks.js";
-import { percent } from "./words.js";
+import { percent, printable } from "./words.js";
 
 const [WIDTH, PICTURE, MARGIN] = [960, 480, 24];
 const FONT = "system-ui, sans-serif";
@@ -58,7 +58,7 @@ function source(shown, model, answer) {
 
 function words(content, x, y, size, weight = 400) {
   const node = element("text", { x, y, "font-size": size, "font-weight": weight, fill: "#1d2329" });
-  node.textContent = content;
+  node.textContent = printable(content);
   return node;
 }
 

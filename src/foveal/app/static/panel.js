@@ -5,7 +5,7 @@ import { saveJson, savePng, saveSvg } from "./download.js";
 import * as heat from "./heat.js";
 import * as marks from "./marks.js";
 import { loaded, mean, part, patchPart } from "./parts.js";
-import { bars, fill, percent, said, text } from "./words.js";
+import { bars, fill, percent, printable, said, text } from "./words.js";
 
 const METHODS = { model: "itself", contributions: "its exact terms" };
 
@@ -37,8 +37,8 @@ export class Panel {
         }, new Map());
     for (const [data, ones] of groups) {
       const group = document.createElement("optgroup");
-      group.label = `trained on ${data}`;
-      group.append(...ones.map((one) => new Option(one.model, one.model, false, one.model === name)));
+      group.label = printable(`trained on ${data}`);
+      group.append(...ones.map((one) => new Option(printable(one.model), one.model, false, one.model === name)));
       this.find(".model").append(group);
     }
   }
@@ -299,7 +299,7 @@ export class Panel {
       if (one.judge) lines.push(`a judge: ${one.judge.class} (${percent(one.judge.probability)})`);
       caption.replaceChildren(...lines.map((line) => {
         const row = document.createElement("span");
-        row.append(line);
+        row.append(typeof line === "string" ? printable(line) : line);
         return row;
       }));
     }

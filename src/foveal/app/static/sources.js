@@ -1,6 +1,7 @@
 // Where images come from beside the drawing pad: files, the clipboard, the camera, samples.
 
 import { samples } from "./api.js";
+import { printable } from "./words.js";
 
 const LARGEST_BYTES = 4_000_000; // what is larger is made smaller before it is sent
 const LARGEST_SIDE = 1600;
@@ -32,7 +33,7 @@ function preview({ blob, name }) {
   const picture = find("given-picture");
   URL.revokeObjectURL(picture.src);
   picture.src = URL.createObjectURL(blob);
-  find("given-name").textContent = name;
+  find("given-name").textContent = printable(name);
   find("given").hidden = false;
 }
 

@@ -6,6 +6,14 @@ export function percent(share) {
   return `${(100 * share).toFixed(share > 0.99 || share < 0.1 ? 1 : 0)} %`;
 }
 
+// Controls, halves of surrogate pairs and characters that turn the direction of text.
+const HIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+// A name as one line of text in which nothing is hidden.
+export function printable(name) {
+  return String(name ?? "").replace(HIDDEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 const FIGURES = {
   accuracy: ["accuracy", "share of the test images that it names rightly", percent],
   evidence_fraction: ["evidence", "of an image's pixels, on average, that it decides from", percent],
@@ -28,7 +36,7 @@ function two(value) {
 }
 
 export function text(node, words) {
-  node.textContent = words;
+  node.textContent = printable(words);
   node.hidden = !words;
 }
 
@@ -42,7 +50,7 @@ export function fill(line, list, model) {
     parts.push(`looks at ${percent(figures.evidence_fraction)} of the pixels`);
   }
   if (figures.parameters) parts.push(`${figures.parameters.toLocaleString("en")} parameters`);
-  line.textContent = parts.join(" · ");
+  line.textContent = printable(parts.join(" · "));
   list.replaceChildren(...Object.entries(FIGURES)
     .filter(([key]) => typeof figures[key] === "number")
     .flatMap(([key, [name, meaning, show]]) => {
@@ -58,7 +66,7 @@ export function fill(line, list, model) {
 // The answer in words; `free` is what the model answers from its own places, where it is held.
 export function said(root, answer, model, free) {
   const best = answer.probabilities?.[0];
-  root.querySelector(".said").textContent = best ? best.class : "rebuilt";
+  root.querySelector(".said").textContent = best ? printable(best.class) : "rebuilt";
   root.querySelector(".sure").textContent = best
     ? percent(best.probability) : `error ${answer.rebuilding_mse.toFixed(4)}`;
   const seen = [];
@@ -70,7 +78,7 @@ export function said(root, answer, model, free) {
     const own = free.probabilities[0];
     seen.push(`at your places; at its own: ${own.class} (${percent(own.probability)})`);
   }
-  root.querySelector(".seen").textContent = seen.join("; ");
+  root.querySelector(".seen").textContent = printable(seen.join("; "));
 }
 
 export function bars(list, probabilities) {
@@ -78,7 +86,7 @@ export function bars(list, probabilities) {
     const row = document.createElement("li");
     if (index === 0) row.className = "best";
     const [name, track, bar, share] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
-    name.textContent = one.class;
+    name.textContent = printable(one.class);
     name.className = "name";
     track.className = "track";
     bar.className = "bar";
