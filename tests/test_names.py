@@ -58,8 +58,9 @@ def test_explain_says_and_draws_images_of_any_name(model, images, tmp_path, run)
     assert len(done.stdout.splitlines()) == len(images)
     assert is_plain(done.stdout)
     assert "caf\\xe9.png: " in done.stdout
-    assert len(list((tmp_path / "pictures").iterdir())) == len(images)
-    assert all(is_plain(path.name) for path in (tmp_path / "pictures").iterdir())
+    pictures = list((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == len(images)
+    assert all(is_plain(path.name) for path in pictures)
 
 
 def test_json_is_valid_and_what_cannot_be_read_is_said(model, images, tmp_path, run):
@@ -103,7 +104,7 @@ def test_pictures_of_one_name_do_not_replace_each_other(model, tmp_path, run):
     done = run("explain", model, *paths, "--out", tmp_path / "out", "--json")
     pictures = [Path(answer["picture"]) for answer in json.loads(done.stdout)["images"]]
     assert [path.stem for path in pictures] == ["x", "x-1", "x-2", "X-3", "_con"]
-    assert sorted(pictures) == sorted((tmp_path / "out").iterdir())
+    assert sorted(pictures) == sorted((tmp_path / "out").glob("*.png"))
 
 
 def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
@@ -111,7 +112,12 @@ def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
     before = [path.read_bytes() for path in paths]
     assert run("explain", model, *paths, "--out", tmp_path / ".").returncode == 0
     assert [path.read_bytes() for path in paths] == before
-    assert {path.name for path in tmp_path.iterdir()} == {"x.png", "y.png", "x-1.png", "y-1.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "x.png",
+        "y.png",
+        "x-1.png",
+        "y-1.png",
+    }
 
 
 def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
@@ -121,3 +127,11 @@ def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
     (tmp_path / "card.json").read_text(encoding="utf-8")
     assert zoo.card(tmp_path) == {"classes": list(TEXTS)}
     assert zoo.load(tmp_path).inputs.classes == TEXTS
+
+
+def test_a_run_folder_that_is_not_utf_8_is_refused_at_once(tmp_path, run):
+    out = tmp_path / NAMES[-1]
+    done = run("train", "mnist-5k-corners", "--out", out, "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.endswith("caf\\xe9.\n")
+    assert not out.exists()

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.escaping import as_unicode, printable
 from foveal.files import held_folder, is_full_disk
 from foveal.training.recipe import Recipe, load_recipe, write_recipe
 
@@ -32,6 +32,8 @@ def run_folder(
         UserError: another process holds the folder, it holds another run or links that lead out of
             it, or it cannot be written to.
     """
+    if as_unicode(str(out)) != str(out):  # TensorBoard writes to no other
+        raise UserError(f"Expected a run folder whose path is UTF-8, but got {printable(out)}.")
     with ExitStack() as holding:
         try:
             made = not out.exists()
