@@ -103,7 +103,7 @@ def test_one_split_in_two_folders_is_read_from_the_usual_one(tmp_path: Path) -> 
         "val": "val",
         "test": "test",
     }
-    assert left_out(tmp_path)["evaluation"] == "the split test is in test: left out"
+    assert left_out(tmp_path)["evaluation"] == "the split test is in test"
 
 
 def test_one_split_in_two_folders_that_differ_in_case_is_an_error(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_class_may_be_called_runs_and_a_folder_of_images_stays_one(tmp_path: P
 def test_a_folder_of_masks_beside_the_classes_is_none(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "owl", "masks/cat", "masks/owl")
     assert taken(tmp_path)["train"][1] == ["cat", "owl"]
-    assert left_out(tmp_path) == {"masks": "repeats the classes beside it: left out"}
+    assert left_out(tmp_path) == {"masks": "repeats the classes beside it"}
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_a_file_in_two_classes_and_a_broken_one_are_named_and_left_out(tmp_path,
     said, _ = trained(folder, tmp_path, capsys)
     assert "1 images exist more than once" in said
     assert said.count("cut.png: broken image") == 1
-    assert said.count("both.png: the same image is in dark and light: left out") == 1
+    assert said.count("both.png: the same image is in dark and light") == 1
 
 
 def test_a_class_with_one_image_is_trained_with_and_said_not_to_be_tested(tmp_path, capsys):

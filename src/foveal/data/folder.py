@@ -126,7 +126,7 @@ def _left_out(group: list[_File], classes: tuple[str, ...]) -> list[tuple[_File,
     """Return which copies of one file are left out, and why; of the others some may train now."""
     names = sorted({classes[file.label] for file in group})
     if len(names) > 1:
-        reason = f"the same image is in {' and '.join(map(printable, names))}: left out"
+        reason = f"the same image is in {' and '.join(map(printable, names))}"
         return [(file, reason) for file in group]
     # The first of these whose own folder holds a copy keeps it.
     kept = next(split for split in ("train", "test", "val") if any(f.own == split for f in group))
@@ -134,7 +134,7 @@ def _left_out(group: list[_File], classes: tuple[str, ...]) -> list[tuple[_File,
     for file in group:
         if file.own == "train":
             file.split = "train"
-    reason = f"the same image as {printable(first.path)} ({kept}): left out"
+    reason = f"the same image as {printable(first.path)} ({kept})"
     return [(file, reason) for file in group if file.own != kept]
 
 

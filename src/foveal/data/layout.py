@@ -22,9 +22,9 @@ _SPLIT_NAMES = {
 }
 _SUFFIX = re.compile(r"[ _-]?(set|split|data|images)$")  # as in training_set
 _OUTPUTS = (OUTPUT_MARK, "model.safetensors", "recipe.yaml", "explanations.csv")
-_WRITTEN = "written by Foveal: left out"
-_UNLABELLED = "images of a split in no folder of a class: left out"
-_EMPTY = "a folder without images: left out"
+_WRITTEN = "written by Foveal"
+_UNLABELLED = "images of a split in no folder of a class"
+_EMPTY = "a folder without images"
 
 Classes = dict[str, list[Path]]  # image files by the name of their class
 
@@ -169,10 +169,10 @@ def _no_class(
     if splits is not None and split_named(name):
         return _UNLABELLED
     if splits is not None and "train" in splits:
-        return "neither a split nor a class: left out"
+        return "neither a split nor a class"
     inside = {path.name for path in _subfolders(folder / name)}
     if len(inside.intersection(names) - {name}) > 1:  # as a folder of masks does
-        return "repeats the classes beside it: left out"
+        return "repeats the classes beside it"
     return ""
 
 
@@ -209,7 +209,7 @@ def _parts(named: Mapping[Path, Part]) -> tuple[dict[str, Part], dict[Path, str]
                 f"Two folders for the split {split}: {printable(known)} and {printable(path)}. "
                 "Keep one of them."
             )
-        others[path] = f"the split {split} is in {printable(known.name)}: left out"
+        others[path] = f"the split {split} is in {printable(known.name)}"
     return parts, others
 
 
@@ -254,7 +254,7 @@ def _with_known_classes(part: Part, train: Part) -> Part:
             f"({some_names(tuple(train.classes))}), but {some_names(tuple(part.classes))}."
         )
     problems = tuple(
-        Problem(str(part.folder / name), "not a class of the training images: left out")
+        Problem(str(part.folder / name), "not a class of the training images")
         for name in part.classes
         if name not in train.classes
     )
