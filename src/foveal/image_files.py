@@ -212,7 +212,9 @@ class Passed:
         return self.by_ending.total()
 
     def __str__(self) -> str:
-        kinds = [f"{count:,} {_kind(ending)}" for ending, count in self.by_ending.most_common(4)]
+        # Of equal counts in the order of the names: files are met in any.
+        counts = sorted(self.by_ending.items(), key=lambda item: (-item[1], item[0]))[:4]
+        kinds = [f"{count:,} {_kind(ending)}" for ending, count in counts]
         others = len(self.by_ending) - len(kinds)
         kinds += [f"{others} other kinds"] * (others > 0)
         word = "file" if len(self) == 1 else "files"
