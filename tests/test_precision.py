@@ -12,7 +12,7 @@ from foveal.models import MODELS
 from foveal.training import load_recipe, train
 from foveal.training.run import PRECISIONS
 
-# For each family a recipe and what makes it small.
+# For each family a recipe and what makes it small; none that comes with Foveal trains a VGG-16.
 FAMILIES = {
     "focus": ["mnist-focus", "model.width=8"],
     "focus, honest": ["mnist-focus", "model.width=8", "honesty.adversary=1", "honesty.swap=1"],
@@ -23,7 +23,7 @@ FAMILIES = {
     "self-attention": ["cifar10-san", "model.widths=[32, 32, 32]", "model.blocks=[1, 1, 1]"],
     "cnn": ["mnist-cnn", "model.widths=[4, 8]"],
     "plain": ["cifar10-vgg", "model.backbone.stages=[[4], [8], [8], [8]]"],
-    "vgg16": ["mnist-cnn", "model.name=vgg16"],
+    "vgg16": ["mnist-cnn"],
     "published": ["mnist-focus-published"],
     "published corners": ["mnist-corners-published"],
     "published attention": ["cifar10-attention-published"],
@@ -53,18 +53,20 @@ def data(tmp_path_factory):
     return str(folder)
 
 
+def recipe_of(family):
+    name, *changes = FAMILIES[family]
+    recipe = load_recipe(name, [*changes, "epochs=1", "batch_size=8", "recalibrate=0"])
+    return replace(recipe, model={"name": "vgg16"}) if family == "vgg16" else recipe
+
+
 def test_no_family_is_left_out():
-    built = {load_recipe(recipe, changes).model["name"] for recipe, *changes in FAMILIES.values()}
-    assert set(MODELS) - built == set()
+    assert set(MODELS) - {recipe_of(family).model["name"] for family in FAMILIES} == set()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_precision_trains_every_family(family, precision, data, tmp_path):
-    name, *changes = FAMILIES[family]
-    recipe = load_recipe(name, [*changes, "epochs=1", "batch_size=8", "recalibrate=0"])
-    if family == "vgg16":
-        recipe = replace(recipe, model={"name": family})
+    recipe = recipe_of(family)
     run = train(recipe, tmp_path, data=data, precision=precision, progress=False)
     card = zoo.card(run)
     assert card["precision"] == precision
