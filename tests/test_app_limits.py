@@ -1,5 +1,6 @@
 """How much at a time: what is too much is refused at once, and nothing hangs."""
 
+import asyncio
 import http.client
 import os
 import signal
@@ -15,10 +16,12 @@ from PIL import Image
 
 from foveal.app import answering, api
 from foveal.app.auth import Credentials
+from foveal.app.decoding import Decoders
 from foveal.app.limits import Limits
 from foveal.app.served import Models
 from foveal.cli import main
 from foveal.errors import UserError
+from foveal.models import Inputs
 from studio_server import digits, encoded, eventually, running
 
 
@@ -79,12 +82,34 @@ def test_requests_above_the_number_are_refused_and_health_is_told(good, model):
 
 
 def test_a_request_that_takes_too_long_is_given_up(good, model):
-    with running(limits=Limits(request_seconds=0.5)) as server:
+    with running(limits=Limits(request_seconds=2)) as server:
         reply = server.explain(good)
         assert reply.status == 429
-        assert "longer than 0.5 s" in reply.json["detail"]
+        assert "longer than 2 s" in reply.json["detail"]
         model.opened.set()
         eventually(lambda: server.explain(good).status == 200)
+
+
+def test_a_request_that_is_given_up_while_its_image_is_decoded_ends_no_decoder(good):
+    async def decode_given_up_and_another():
+        decoders = Decoders(Limits(), count=1)
+        await decoders.start()
+        (process,) = decoders._free._queue
+        process.send_signal(signal.SIGSTOP)  # it decodes for as long as the test wants
+        given_up = asyncio.create_task(decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28))
+        while decoders._free.qsize():
+            await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        process.send_signal(signal.SIGCONT)
+        image = await decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28)
+        assert process.returncode is None
+        await decoders.stop()
+        return image
+
+    image = asyncio.run(decode_given_up_and_another())
+    assert (image == digits(1)[0]).all()
 
 
 def test_a_large_body_is_read_while_others_are_answered(good, monkeypatch):

@@ -4,6 +4,8 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from foveal.models import Inputs
 
 # numpy reserves memory for each of its threads, of which none is needed here.
 _ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+Done = TypeVar("Done")
 _DIED = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
 
 
@@ -29,7 +32,7 @@ class Decoders:
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()  # decodes and replaces, beside requests
 
     async def start(self) -> None:
         """Start the processes."""
@@ -37,7 +40,7 @@ class Decoders:
 
     async def stop(self) -> None:
         """End the processes."""
-        for task in self._replacing:
+        for task in self._running:
             task.cancel()
         while not self._free.empty():
             await _end(self._free.get_nowait())
@@ -51,9 +54,18 @@ class Decoders:
 
     def _give_up(self, process: Process) -> None:
         """End a process and start another, while whoever asked it hears of it."""
-        task = asyncio.get_running_loop().create_task(self._replace(process))
-        self._replacing.add(task)
-        task.add_done_callback(self._replacing.discard)
+        self._start(self._replace(process))
+
+    def _start(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # heard by the request, unless that is gone
 
     async def decode(
         self, data: bytes, channels: int, inputs: Inputs, crop: bool, side: int
@@ -75,23 +87,30 @@ class Decoders:
         wanted = (height, width, channels, limits.pixels, side, crop)
         while (process := await self._free.get()).returncode is not None:
             self._give_up(process)  # it died while nobody asked it
+        # A request that is given up meanwhile does not end the process: to replace it takes long.
+        asked = self._start(self._decode_by(process, REQUEST.pack(len(data), *wanted) + data))
+        decoded, body = await asyncio.shield(asked)
+        if not decoded:
+            raise Refused(422, f"The image is not read: {body.decode()}.")
+        shape = SHAPE.unpack_from(body)
+        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
+
+    async def _decode_by(self, process: Process, request: bytes) -> tuple[bool, bytes]:
+        """Return a process' answer, and free the process or replace it."""
         try:
-            async with asyncio.timeout(limits.decode_seconds):
-                decoded, body = await _ask(process, REQUEST.pack(len(data), *wanted) + data)
+            async with asyncio.timeout(self.limits.decode_seconds):
+                answer = await _ask(process, request)
         except TimeoutError:
             self._give_up(process)
             raise Refused(422, "The image takes too long to decode.") from None
         except _DIED:
             self._give_up(process)
             raise Refused(422, "The image cannot be decoded: it ended the decoder.") from None
-        except BaseException:  # the client left: what comes next must not get this answer
-            self._give_up(process)
+        except asyncio.CancelledError:  # the server ends
+            await _end(process)
             raise
         self._free.put_nowait(process)
-        if not decoded:
-            raise Refused(422, f"The image is not read: {body.decode()}.")
-        shape = SHAPE.unpack_from(body)
-        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
+        return answer
 
 
 async def _start() -> Process:
