@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
-from foveal.files import parse_json
+from foveal.files import parse_json, whole_file
 from foveal.training.sets import Sets
 
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -118,7 +118,8 @@ def _write(sets: dict[str, ImageSet], path: Path) -> None:
         tensors |= {f"{split}.{k}": v.contiguous() for k, v in kept.items() if v is not None}
         said[split] = json.dumps({"name": images.name, "classes": images.classes})
     try:
-        save_file(tensors, path, said)
+        with whole_file(path) as partial:
+            save_file(tensors, partial, said)
     except Exception as error:  # the disk's
         raise UserError(f"Cannot share the images as {path}: {error}") from None
 
