@@ -196,11 +196,10 @@ def test_grey_equals_pillows_within_one() -> None:
 
 
 def test_a_decompression_bomb_among_good_images_is_named(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / "test" / name).mkdir(parents=True)
-        (tmp_path / "train" / name).mkdir(parents=True)
-        for split in ("train", "test"):
-            (tmp_path / split / name / "große Datei 1.png").write_bytes(png(7))
+    folders = [tmp_path / split / name for split in ("train", "test") for name in ("a", "b")]
+    for shade, folder in enumerate(folders):  # copies would be left out of the test
+        folder.mkdir(parents=True)
+        (folder / "große Datei 1.png").write_bytes(png(shade))
     bomb = bytearray(png(1))
     bomb[16:24] = struct.pack(">II", 50_000, 50_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
