@@ -185,7 +185,10 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     model = served.ready().network
     assert described["holds_keypoints"] == isinstance(model, FocusModel)
     assert set(described["methods"]) <= set(EXPLAINERS)
-    shape = (model.in_channels, *(model.inputs.size or (300, 310)))  # of any size, if it has none
+    shape = (
+        model.in_channels,
+        *(model.inputs.usual_size or (300, 310)),
+    )  # of any size, if it has none
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     asked = Asked(model=name, show=["pictures", "maps", "evidence"])
     told = answer([Task(served, image, asked)])[0]

@@ -23,6 +23,7 @@ LAYERS = (
         "logits",
         "memory",
         "precision",
+        "sizing",
     },
     {"arguments", "model_files"},
     {"ranges"},

@@ -40,7 +40,7 @@ def built(settings):
 def pictures(model, batch=4):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, model.in_channels, 9, 9, generator=generator)
-    size = model.inputs.size or (300, 310)  # of a model that reads any
+    size = model.inputs.usual_size or (300, 310)  # of a model that reads any
     return torch.nn.functional.interpolate(coarse, size, mode="bilinear")
 
 

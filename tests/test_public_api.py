@@ -28,7 +28,7 @@ SIGNATURES = {
         "[shrink] [keypoints] [patch_size] [in_channels] [num_classes] [tasks] [width] [heads] "
         "[detector_widths] [encoder_widths] [regions] [thumbnail_side] [explore] [dropout] [inputs]"
     ),
-    "Inputs": "[size] [mean] [std] [classes]",
+    "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
     "SANet": (
         "[kind] [blocks] [widths] [sides] [pool_first] [whiten] "

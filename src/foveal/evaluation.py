@@ -57,9 +57,8 @@ def evaluate_on(
     network = export.load(model, runtime)
     if isinstance(network, LargeFocusModel):
         return _evaluate_large(network, model, data, split, data_dir, seed, say)
-    size = network.inputs.size
     options: dict[str, Any] = {
-        "size": size,
+        "size": network.inputs.sizing,
         "channels": network.in_channels,
         "data_dir": data_dir,
     }
@@ -206,11 +205,12 @@ def _explained(network: "ImageModel", path: Path, method: str, model: str, say: 
 
     if isinstance(network, LargeFocusModel) and method == OWN:
         return _explained_in_part(network, path, say)
-    size = network.inputs.size
-    image, (height, width), note = read_noted(path, size=size, channels=network.in_channels)
+    sizing = network.inputs.sizing
+    image, (height, width), note = read_noted(path, size=sizing, channels=network.in_channels)
     if note:
         say(f"{path}: {note}")
-    if size and (height, width) != size:
+    size = (image.shape[-2], image.shape[-1])
+    if network.inputs.size and (height, width) != size:
         say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
     return explain_by(network, image[None].float() / 255, method)
 

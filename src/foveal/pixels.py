@@ -17,9 +17,11 @@ from foveal.depth import DEEP, dim, named_bits, scaled
 from foveal.errors import UserError
 from foveal.files import open_regular, read_bytes
 from foveal.image_files import HEAD, readable, unreadable
+from foveal.sizing import ShortSide, Sizing, size_for
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
 MAX_BYTES = 2**30  # of a file
+_BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 _ALPHA = ("LA", "PA", "RGBA", "RGBa")
 _TURNS = {  # what makes an image of that EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,7 +50,7 @@ class Pixels(NamedTuple):
 
 def read_pixels(
     source: Path | bytes,
-    size: tuple[int, int] | None,
+    size: Sizing | None,
     channels: int | None,
     *,
     crop: bool = False,
@@ -64,7 +66,7 @@ def read_pixels(
 
     Args:
         source: a path of the user's, or the bytes of a file.
-        size: height and width to resize to, antialiased; None keeps the image's.
+        size: what to resize to, antialiased; None keeps the image's size.
         channels: 1 for grey, 3 for colour, None for what the image has.
         crop: cut the middle out instead of squeezing an image of another shape into `size`.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
@@ -162,14 +164,13 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _decode(
-    image: Image.Image, size: tuple[int, int] | None, channels: int | None, crop: bool
-) -> Pixels:
+def _decode(image: Image.Image, sizing: Sizing | None, channels: int | None, crop: bool) -> Pixels:
     image.seek(0)
     # Known before the pixels are: to learn a PNG's orientation, Pillow decodes it.
     bits = named_bits(image) if image.mode in DEEP else None
     halved = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     before, orientation = _upright(image), _orientation(image)
+    size = None if sizing is None else size_for(sizing, before)
     if size is not None:  # a JPEG is decoded to no more than it takes: 20 megapixels are 60 MB
         image.draft(None, (2 * max(size), 2 * max(size)))
     image, note = _eight_bits(image, bits, halved)
@@ -181,9 +182,11 @@ def _decode(
     if size is not None and (image.height, image.width) != size:
         wanted = (size[1], size[0])
         if crop:
-            image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
+            image = ImageOps.fit(image, wanted, _BILINEAR)
         else:
-            image = image.resize(wanted, Image.Resampling.BILINEAR)
+            # Pretrained backbones are at their best on bicubic photographs, as they were trained.
+            bicubic = isinstance(sizing, ShortSide)
+            image = image.resize(wanted, _BICUBIC if bicubic else _BILINEAR)
     return Pixels(np.array(image, dtype=np.uint8), before, note)
 
 

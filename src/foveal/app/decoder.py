@@ -14,10 +14,12 @@ from typing import BinaryIO
 
 from foveal.errors import UserError
 from foveal.pixels import read_pixels
+from foveal.sizing import ShortSide, Sizing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 READY = b"!"
-REQUEST = struct.Struct("!IIIIII?")  # bytes, height, width, channels, max_pixels, side, crop
+# Bytes, height, width, short side, channels, max_pixels, side, crop.
+REQUEST = struct.Struct("!IIIIIII?")
 ANSWER = struct.Struct("!?I")  # decoded?, bytes
 SHAPE = struct.Struct("!III")  # channels, height, width
 MEMORY_BYTES = 1_000_000_000  # 25 million pixels of colour take 300 MB with their copies
@@ -34,10 +36,12 @@ def _bound_memory() -> None:
         return
 
 
-def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, bool]) -> bytes:
+def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, int, bool]) -> bytes:
     """Return the shape and the pixels (C, H, W) of an image, as bytes."""
-    height, width, channels, max_pixels, side, crop = wanted
-    size = (height, width) if height and width else None
+    height, width, short, channels, max_pixels, side, crop = wanted
+    size: Sizing | None = (height, width) if height and width else None
+    if short:
+        size, crop = ShortSide(short), False
     read = partial(read_pixels, max_pixels=max_pixels, formats=FORMATS)
     pixels = read(data, size, channels, crop=crop).values
     if size is None and max(pixels.shape[:2]) > side:

@@ -84,7 +84,7 @@ class Decoders:
         """
         height, width = inputs.size or (0, 0)
         limits = self.limits
-        wanted = (height, width, channels, limits.pixels, side, crop)
+        wanted = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
         while (process := await self._free.get()).returncode is not None:
             self._give_up(process)  # it died while nobody asked it
         # A request that is given up meanwhile does not end the process: to replace it takes long.

@@ -17,6 +17,7 @@ from foveal.data.decoding import Source
 from foveal.data.reading import decode
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.sizing import Sizing
 
 _BLOCK = 16  # images that a thread decodes in one go
 _SMALL = 4_096  # bytes of a file below which one thread decodes faster than two
@@ -25,9 +26,9 @@ _SAMPLE = 32  # files that tell how large the others are
 
 @dataclass(frozen=True)
 class Shape:
-    """What images a model takes: height and width in pixels or None for any, and channels."""
+    """What images a model takes: their size in pixels, or None for any, and their channels."""
 
-    size: tuple[int, int] | None
+    size: Sizing | None
     channels: int
 
 
@@ -121,8 +122,9 @@ def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool, str]:
         text = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
     else:
-        return image, "", shape.size is not None and before != shape.size, note
+        resized = shape.size is not None and before != (image.shape[-2], image.shape[-1])
+        return image, "", resized, note
     blank = None
-    if shape.size is not None:
+    if isinstance(shape.size, tuple):
         blank = torch.zeros(shape.channels, *shape.size, dtype=torch.uint8)
     return blank, printable(reason), False, ""

@@ -20,7 +20,7 @@ from foveal.errors import UserError, unknown_name
 from foveal.escaping import as_unicode
 from foveal.image_files import Passed
 from foveal.memory import keep_freed_memory
-from foveal.models import ImageClassifier
+from foveal.models import ImageClassifier, Inputs
 
 ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
@@ -106,7 +106,7 @@ def predict(
         "runtime": "onnx" if by_onnx else "torch",
         "weights_sha256": _digest(Path(model)),
         "source": as_unicode(str(source)),
-        "batch_size": batch_size or _batch_size(size),
+        "batch_size": batch_size or _batch_size(network.inputs),
         "shard_size": shard_size,
         "explain": explain,
     }
@@ -120,7 +120,7 @@ def predict(
             return _predicted(output, output.whole(), 0, manifest, size, started)
         job = Job(
             str(model),
-            Shape(size, network.in_channels),
+            Shape(network.inputs.sizing, network.in_channels),
             Listing.open(output.listing),
             settings["batch_size"],
             explain,
@@ -177,9 +177,9 @@ def _classifier(model: str | Path, runtime: str) -> ImageClassifier:
     return network
 
 
-def _batch_size(size: tuple[int, int] | None) -> int:
+def _batch_size(inputs: Inputs) -> int:
     """Return how many images are 1 million pixels, from 16 to 1,024."""
-    height, width = size or (1, 1)
+    height, width = inputs.usual_size or (1, 1)
     return max(16, min(1_024, 2**20 // (height * width)))
 
 

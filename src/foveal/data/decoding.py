@@ -1,4 +1,4 @@
-"""Many images into one tensor, decoded by threads; the bad ones are named."""
+"""Image files decoded into memory by threads; those that cannot be read are named."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from foveal.data.images import Problem
+from foveal.data.photos import Photos
 from foveal.data.reading import DecodedImage, decode, without_warnings
 from foveal.errors import UserError
+from foveal.sizing import ShortSide, Sizing
 
 Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's content
 _BLOCK = (
@@ -19,10 +21,43 @@ _BLOCK = (
 _AT_ONCE = 16 * _BLOCK  # bounds what is decoded but not yet checked
 
 
+def decode_photos(
+    sources: Sequence[Source], size: ShortSide, channels: int | None
+) -> tuple[Photos, list[int], list[Problem]]:
+    """Decode photographs, each in its own proportions.
+
+    Args:
+        sources: as for `decode_all`.
+        size: the short side to resize to.
+        channels: 1 for grey, 3 or None for colour.
+
+    Returns:
+        The photographs, the index of each in `sources`, and those that could not be read.
+
+    Raises:
+        UserError: they do not fit in memory.
+    """
+    channels = channels or 3
+    groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    problems: list[Problem] = []
+    for index, found in enumerate(_decoded(sources, size, channels)):
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        if not groups:
+            _check_memory(len(sources), found.image)
+        if found.note:
+            problems.append(Problem(sources[index][0], found.note, kept=True))
+        groups.setdefault(found.image.shape, []).append((index, found.image))
+    kept = [index for group in groups.values() for index, _ in group]
+    parts = [torch.stack([image for _, image in group]) for group in groups.values()]
+    return Photos(tuple(parts)), kept, problems
+
+
 def decode_all(
     sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
 ) -> tuple[Tensor, list[int], list[Problem]]:
-    """Decode images into bytes (M, C, H, W).
+    """Decode images into uint8 (M, C, H, W).
 
     Args:
         sources: a path to show, and a function that returns the file's bytes, for each image.
@@ -59,7 +94,7 @@ def decode_all(
 
 
 def _decoded(
-    sources: Sequence[Source], size: tuple[int, int] | None, channels: int | None
+    sources: Sequence[Source], size: Sizing | None, channels: int | None
 ) -> Iterator[DecodedImage | Problem]:
     def one(source: Source) -> DecodedImage | Problem:
         path, read = source

@@ -4,19 +4,22 @@ from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foveal.data.copies import copies
-from foveal.data.decoding import decode_all
+from foveal.data.decoding import decode_all, decode_photos
 from foveal.data.images import ImageSet, Problem
 from foveal.data.layout import Layout, read_layout
+from foveal.data.photos import Photos
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import read_bytes
 from foveal.pixels import MAX_BYTES
+from foveal.sizing import ShortSide, Sizing
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ class _File:
     split: str | None
 
 
-def list_folder(folder: Path, split: str, more: Container[str] = ()) -> Listing:
+def list_folder(
+    folder: Path, split: str, more: Container[str] = (), *, whole: bool = False
+) -> Listing:
     """Return the image files of one split of an image folder, whose layout `read_layout` finds.
 
     Where there is no `val` folder, a tenth of each class validates, rounded up; where there is no
@@ -64,6 +69,7 @@ def list_folder(folder: Path, split: str, more: Container[str] = ()) -> Listing:
         folder: of class folders, or of the folders of splits.
         split: `train`, `val` or `test`.
         more: endings of names that make a file an image too, in small letters.
+        whole: take all images of the folder for the split.
 
     Raises:
         UserError: fewer than two classes, no images, too few to split, or as `read_layout`.
@@ -72,6 +78,9 @@ def list_folder(folder: Path, split: str, more: Container[str] = ()) -> Listing:
     part = layout.part(split)
     classes = layout.classes
     files = _split(layout, classes)
+    if whole:
+        for file in files:
+            file.own = file.split = split
     problems = _without_copies(files, classes, split)
     chosen = sorted((file for file in files if file.split == split), key=lambda f: f.label)
     if not chosen:
@@ -139,18 +148,30 @@ def _left_out(group: list[_File], classes: tuple[str, ...]) -> list[tuple[_File,
 
 
 def load_folder(
-    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
-) -> ImageSet:
+    folder: Path, split: str, size: Sizing | None, channels: int | None, *, whole: bool = False
+) -> ImageSet[Any]:
     """Return one split of a folder of class folders, as `list_folder` finds it.
 
     An image that cannot be read is a problem of the set.
 
+    Args:
+        folder: of class folders, or of the folders of splits.
+        split: `train`, `val` or `test`.
+        size: what to resize to; None keeps the images' size. With a `ShortSide` the set holds
+            `Photos`.
+        channels: 1 for grey, 3 for colour; None keeps theirs.
+        whole: take all images of the folder for the split.
+
     Raises:
         UserError: as `list_folder`, or no image can be read.
     """
-    found = list_folder(folder, split)
+    found = list_folder(folder, split, whole=whole)
     sources = [(str(path), partial(read_bytes, path, MAX_BYTES)) for path in found.files]
-    images, kept, broken = decode_all(sources, size, channels)
+    images: Tensor | Photos
+    if isinstance(size, ShortSide):
+        images, kept, broken = decode_photos(sources, size, channels)
+    else:
+        images, kept, broken = decode_all(sources, size, channels)
     if not kept:
         raise UserError(
             f"No image in {printable(found.part)} could be read: {printable(broken[0].path)}: "

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
+from foveal.data.photos import Photos
 from foveal.errors import UserError
 from foveal.escaping import printable
 
@@ -51,14 +54,18 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
     return lines + [f"and {len(by_path) - SAID:,} others"] * (len(by_path) > SAID)
 
 
+# A tensor; of photographs that keep their proportions, tensors of their sizes.
+Pixels = TypeVar("Pixels", Tensor, Photos, default=Tensor)
+
+
 @dataclass(frozen=True)
-class ImageSet:
+class ImageSet(Generic[Pixels]):
     """One split of a dataset.
 
     Attributes:
         name: of the dataset.
         split: `train`, `val` or `test`.
-        images: (N, C, H, W) bytes.
+        images: uint8 (N, C, H, W), or photographs in the order of their sizes.
         labels: (N,) class numbers.
         classes: a name for each class.
         paths: where each image comes from, or empty.
@@ -70,7 +77,7 @@ class ImageSet:
 
     name: str
     split: str
-    images: Tensor
+    images: Pixels
     labels: Tensor
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
@@ -82,7 +89,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: Tensor) -> "ImageSet":
+    def subset(self, indices: Tensor) -> "ImageSet[Pixels]":
         """Return the images at `indices` (M,), in that order."""
         indices = torch.as_tensor(indices)
         paths = tuple(self.paths[int(i)] for i in indices) if self.paths else ()
@@ -90,7 +97,9 @@ class ImageSet:
         images, labels = self.images[indices], self.labels[indices]
         return replace(self, images=images, labels=labels, paths=paths, masks=masks)
 
-    def relabelled(self, indices: Sequence[int | None], classes: tuple[str, ...]) -> "ImageSet":
+    def relabelled(
+        self, indices: Sequence[int | None], classes: tuple[str, ...]
+    ) -> "ImageSet[Pixels]":
         """Return the images with labels among other classes.
 
         Args:
@@ -102,7 +111,7 @@ class ImageSet:
         known = labels >= 0
         return found if known.all() else found.subset(known.nonzero().flatten())
 
-    def few(self, count: int, seed: int = 0) -> "ImageSet":
+    def few(self, count: int, seed: int = 0) -> "ImageSet[Pixels]":
         """Return `count` images drawn by chance, as many of each class as can be.
 
         Raises:

@@ -13,6 +13,7 @@ from torch import Tensor
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.pixels import MAX_PIXELS, read_pixels
+from foveal.sizing import ShortSide, Sizing
 
 __all__ = [
     "MAX_PIXELS",
@@ -39,7 +40,7 @@ class DecodedImage(NamedTuple):
     note: str
 
 
-Size = int | tuple[int, int]  # the side of a square, or height and width, in pixels
+Size = int | Sizing  # the side of a square, height and width, or the short side, in pixels
 
 
 def read_image(
@@ -93,16 +94,16 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def check_shape(size: Size | None, channels: int | None) -> tuple[int, int] | None:
-    """Return `size` as (height, width) once it and `channels` are checked.
+def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
+    """Return `size` as (height, width), or a `ShortSide`, once it and `channels` are checked.
 
     Raises:
         UserError: not one or two positive integers, or neither 1 nor 3 channels.
     """
     if channels not in (None, 1, 3):
         raise UserError(f"Expected 1 channel (grey) or 3 (colour), but got {channels!r}.")
-    if size is None:
-        return None
+    if size is None or isinstance(size, ShortSide):
+        return size
     sides = tuple(size) if isinstance(size, Iterable) else (size, size)
     whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not whole or min(sides) < 1:
@@ -115,7 +116,7 @@ def check_shape(size: Size | None, channels: int | None) -> tuple[int, int] | No
 
 def decode(
     source: Path | bytes,
-    size: tuple[int, int] | None,
+    size: Sizing | None,
     channels: int | None,
     coarser: int = 1,
 ) -> DecodedImage:
@@ -123,7 +124,7 @@ def decode(
 
     Args:
         source: a path of the user's, or the bytes of a file; text is refused.
-        size: height and width to resize to, or None.
+        size: what to resize to, or None.
         channels: 1, 3 or None.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
     """

@@ -29,7 +29,8 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
 
     Args:
         model: stays as it is; exported in evaluation mode.
-        size: height and width of the images in pixels; those the model expects if not given.
+        size: height and width of the images in pixels; those the model expects if not given, a
+            square of its short side where it keeps the images' proportions.
 
     Raises:
         UserError: onnx is not installed, no size is known, or the model cannot be a graph.
@@ -39,7 +40,7 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
             "A high-res model reads its image in part, which no single graph can do: "
             "see foveal.export.large_graphs."
         )
-    size = size or model.inputs.size
+    size = size or model.inputs.usual_size
     if size is None:
         raise UserError("This model expects no size of images: give one to export for.")
     with evaluating(model):
@@ -54,7 +55,7 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     about = About(
         in_channels=model.in_channels,
         num_classes=model.num_classes if isinstance(model, ImageClassifier) else 0,
-        inputs=replace(model.inputs, size=size),
+        inputs=replace(model.inputs, size=size, short_side=None),
         config=model.settings(),
         names=names,
         parameters=parameters(model),

@@ -26,11 +26,20 @@ class Classes:
         model: name of the model, for messages.
         names: in the order of the logits; none where the model has no names for them.
         count: how many there are.
+        ids: another name for each, by which data may call it; or none.
     """
 
     model: str
     names: tuple[str, ...]
     count: int
+    ids: tuple[str, ...] = ()
+
+    def called_by(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names or the ids of the classes, whichever more of these names are among."""
+        theirs = set(names)
+        return (
+            self.ids if len(theirs & set(self.ids)) > len(theirs & set(self.names)) else self.names
+        )
 
 
 def match_classes(
@@ -59,7 +68,7 @@ def match_classes(
             f"{known.model} has {known.count} classes without names, but {data} has {len(names)}: "
             "they cannot be matched."
         )
-    mine, theirs = _composed(known.names), _composed(names)
+    mine, theirs = _composed(known.called_by(names)), _composed(names)
     if mine == theirs:
         return tuple(range(known.count))
     repeated = [name for name, count in Counter(mine).items() if count > 1 and name in theirs]
@@ -82,7 +91,8 @@ def match_classes(
 
 def classes_of(model: ImageClassifier, name: str | None = None) -> Classes:
     """Return the classes of a model, which messages call `name`, or by its kind."""
-    return Classes(name or model.name, tuple(model.inputs.classes), model.num_classes)
+    inputs = model.inputs
+    return Classes(name or model.name, inputs.classes, model.num_classes, inputs.ids)
 
 
 def as_known(

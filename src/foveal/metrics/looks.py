@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from foveal.data.photos import Photos
 from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.models.image_model import ImageModel
@@ -55,7 +56,7 @@ def as_floats(model: ImageModel, images: Tensor) -> Tensor:
     return images.to(model.mean.device, model.mean.dtype) / 255
 
 
-def look_over(model: ImageModel, images: Tensor, batch_size: int = 500) -> Looks:
+def look_over(model: ImageModel, images: Tensor | Photos, batch_size: int = 500) -> Looks:
     """Look at uint8 images (N, C, H, W), `batch_size` of them at a time.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from foveal.backbones import Backbone
 from foveal.errors import UserError
 from foveal.files import MAX_SETTINGS, open_regular, write_bytes, write_json
 from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest
@@ -24,6 +25,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write a model's weights into a folder, whole or not at all.
 
+    Weights that come with Foveal and are as they came are left out: `load_weights` builds them.
+
     A card that is there already no longer vouches for the weights: its digest is removed first.
     """
     from safetensors.torch import save
@@ -31,7 +34,12 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     card = read_card(folder)
     if card.pop(DIGEST, None) is not None:
         write_json(folder / CARD, card)
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    known = _shipped(model)
+    state = {
+        name: values.detach().cpu().contiguous()
+        for name, values in model.state_dict().items()
+        if name not in known or not torch.equal(values.cpu(), known[name].to(values.dtype))
+    }
     # save_file would write a file that its owner alone may read.
     write_bytes(folder / WEIGHTS, save(state))
 
@@ -110,6 +118,7 @@ class Weights:
                 raise self._corrupt(f"{name} is of type {values.dtype}, not {ours[name].dtype}")
             if not _finite(values):
                 raise self._corrupt(f"{name} has NaN or infinite values")
+        state |= {name: ours[name] for name in _shipped(model) if name not in state}
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
@@ -127,6 +136,16 @@ class Weights:
     def _corrupt(self, error: object) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(f"The weights in {self.path} are corrupt: {reason}.")
+
+
+def _shipped(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights with which a model is built, by their names in its state dict."""
+    return {
+        f"{name}.{key}" if name else key: values
+        for name, part in model.named_modules()
+        if isinstance(part, Backbone)
+        for key, values in part.shipped().items()
+    }
 
 
 def _finite(values: Tensor) -> bool:
