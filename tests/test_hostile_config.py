@@ -93,7 +93,7 @@ def test_any_value_in_a_config_is_refused_in_a_line_or_of_use(name, tmp_path):
                     warnings.simplefilter("ignore")
                     answer(zoo.load(tmp_path))
                 loaded += 1
-            except ValueError as error:
+            except UserError as error:
                 check_line(error)
     assert loaded  # such as another size of images
 

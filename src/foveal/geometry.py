@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.errors import UserError
 from foveal.precision import at_least_single
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -68,10 +69,10 @@ def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
     Patches of odd size are centred on a pixel, those of even size between two.
 
     Raises:
-        ValueError: the image is smaller than a patch.
+        UserError: the image is smaller than a patch.
     """
     if patch_size > min(size):
-        raise ValueError(
+        raise UserError(
             f"Expected an image of at least {patch_size}x{patch_size} pixels (one patch), but got "
             f"{size[0]}x{size[1]}. Resize the image or choose a smaller patch_size."
         )
@@ -209,7 +210,7 @@ def look_at(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor,
         Patches (B, K, C, P, P) and the keypoints (B, K, 2) where they were cut.
 
     Raises:
-        ValueError: the image is smaller than a patch.
+        UserError: the image is smaller than a patch.
     """
     whole = snap(keypoints, patch_size, (images.shape[-2], images.shape[-1]))
     patches = slice_patches(images, whole, patch_size)

@@ -51,7 +51,7 @@ class WhiteningConv(nn.Module):
         """Set the filters from normalised training images (N, C, H, W); a few thousand do.
 
         Raises:
-            ValueError: an image is smaller than a patch.
+            UserError: an image is smaller than a patch.
         """
         self._check(images)
         covariance, count = torch.zeros(()), 0
@@ -67,14 +67,14 @@ class WhiteningConv(nn.Module):
         """Return (B, 2Ckk, H - k + 1, W - k + 1) for normalised images (B, C, H, W).
 
         Raises:
-            ValueError: an image is smaller than a patch.
+            UserError: an image is smaller than a patch.
         """
         self._check(images)
         return F.conv2d(images, self.weight, self.bias)
 
     def _check(self, images: Tensor) -> None:
         if min(images.shape[-2:]) < self.size:
-            raise ValueError(
+            raise UserError(
                 f"Expected images of at least {self.size}x{self.size} pixels, "
                 f"but got {images.shape[-2]}x{images.shape[-1]}."
             )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveal.arguments import Range, checked
 from foveal.detectors.detector import Detector
+from foveal.errors import UserError
 from foveal.geometry import from_px
 from foveal.precision import at_least_single
 from foveal.ranges import Keypoints
@@ -35,11 +36,11 @@ def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
         Keypoints (B, K, 2) in grid units, each at a pixel centre.
 
     Raises:
-        ValueError: the image has fewer pixels than keypoints.
+        UserError: the image has fewer pixels than keypoints.
     """
     height, width = response.shape[-2:]
     if height * width < count:
-        raise ValueError(
+        raise UserError(
             f"Expected images of at least {count} pixels, one per keypoint, but got "
             f"{height}x{width}. Choose fewer keypoints or larger images."
         )

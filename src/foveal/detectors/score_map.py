@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.errors import UserError
 from foveal.precision import at_least_single
 
 CELL = 2  # side in thumbnail pixels of what has one score
@@ -69,7 +70,7 @@ def best_places(scores: Tensor, count: int, margin: int = 0) -> Tensor:
         margin: rows and columns at every edge that are seen but not chosen.
 
     Raises:
-        ValueError: there are fewer cells.
+        UserError: there are fewer cells.
     """
     height, width = scores.shape[-2:]
     greatest = F.max_pool2d(scores, 3, 1, 1)
@@ -80,7 +81,7 @@ def best_places(scores: Tensor, count: int, margin: int = 0) -> Tensor:
     inner = ranked[:, :, margin : height - margin, margin : width - margin]
     across, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
     if cells * scores.shape[1] < count:
-        raise ValueError(
+        raise UserError(
             f"Expected an image of at least {count} places, one a patch, but got "
             f"{cells * scores.shape[1]}. Choose fewer keypoints or a smaller shrink."
         )

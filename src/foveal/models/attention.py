@@ -151,7 +151,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
             An explanation with signed maps (B, 1, H, W), in one forward pass.
 
         Raises:
-            ValueError: the images are not of the model's shape or type, or the targets are not
+            UserError: the images are not of the model's shape or type, or the targets are not
                 one of its classes each.
         """
         return contribute(self, images, targets, batch_size)

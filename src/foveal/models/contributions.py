@@ -63,7 +63,7 @@ def contribute(
         An explanation with signed maps (B, 1, H, W), in one forward pass.
 
     Raises:
-        ValueError: the images are not of the model's shape or type, or the targets are not one
+        UserError: the images are not of the model's shape or type, or the targets are not one
             of its classes each.
     """
     batch_size = at_least_one("batch_size", batch_size)

@@ -52,7 +52,7 @@ class FocusModel(ImageClassifier, ABC):
             scales: (B, K) as `find` returns them, or None for the model's own.
 
         Raises:
-            ValueError: the images are not of the model's shape or type.
+            UserError: the images are not of the model's shape or type.
         """
         self.check(images)
         return self.decide(self.normalised(images), keypoints, scales).logits
@@ -69,7 +69,7 @@ class FocusModel(ImageClassifier, ABC):
             scales: (B, K) as `find` returns them, or None for the model's own.
 
         Raises:
-            ValueError: the images are not of the model's shape or type.
+            UserError: the images are not of the model's shape or type.
         """
         images = as_images(images)
         self.check(images)

@@ -117,10 +117,10 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         """Return the means (B, C, h, w) of whole squares of images (B, C, H, W).
 
         Raises:
-            ValueError: the images are smaller than one square.
+            UserError: the images are smaller than one square.
         """
         if min(images.shape[-2:]) < self.shrink:
-            raise ValueError(
+            raise UserError(
                 f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them or choose a smaller shrink."
             )

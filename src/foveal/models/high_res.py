@@ -7,6 +7,7 @@ from torch import Tensor
 
 from foveal.arguments import Length, Range, checked
 from foveal.detectors.score_map import CELL, ScoreMap
+from foveal.errors import UserError
 from foveal.models.image_model import Inputs
 from foveal.models.large_model import LargeFocusModel
 from foveal.models.patch_attention import PatchAttention
@@ -100,10 +101,10 @@ class HighResFocusNet(LargeFocusModel):
         """Return scores (B, h // 2, w // 2) of a coarser normalised thumbnail (B, C, h, w).
 
         Raises:
-            ValueError: the model has no regions.
+            UserError: the model has no regions.
         """
         if self.coarse is None:
-            raise ValueError("Expected a model with regions, but this one has none.")
+            raise UserError("Expected a model with regions, but this one has none.")
         return self.coarse(thumbnail)
 
     def read(

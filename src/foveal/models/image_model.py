@@ -145,7 +145,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             batch_size: images in one forward pass; bounds the memory.
 
         Raises:
-            ValueError: the images are not of the model's shape or type, or not finite.
+            UserError: the images are not of the model's shape or type, or not finite.
         """
         batch_size = at_least_one("batch_size", batch_size)
         images = as_images(images)
@@ -188,24 +188,24 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return Explanation(classes=tuple(self.inputs.classes), **on_cpu)
 
     def check(self, images: Tensor) -> None:
-        """Raise ValueError unless images are floats (B, C, H, W) that the model can read."""
+        """Raise UserError unless images are floats (B, C, H, W) that the model can read."""
         if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"Expected images (B, {self.in_channels}, H, W), but got {tuple(images.shape)}. "
                 f"This model reads {self.in_channels} channel(s), on the second axis."
             )
         if not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"Expected images of floats in [0, 1], but got {images.dtype}. "
                 "Divide bytes by 255: images / 255."
             )
         if self.least_side > 1 and min(images.shape[-2:]) < self.least_side:
-            raise ValueError(
+            raise UserError(
                 f"Expected images of at least {self.least_side}x{self.least_side} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them."
             )
         if images.shape[0] == 0:  # len() would fix the batch size of an export
-            raise ValueError("Expected at least one image, but got none.")
+            raise UserError("Expected at least one image, but got none.")
 
     def _check_values(self, images: Tensor) -> None:
         size = self.inputs.size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.detectors.score_map import CELL, best_places, refined
-from foveal.errors import at_least_one
+from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation, Look
 from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
@@ -156,7 +156,7 @@ class LargeFocusModel(FocusModel, ABC):
         """Return where to look.
 
         Raises:
-            ValueError: the images are too small for the thumbnail or for K places.
+            UserError: the images are too small for the thumbnail or for K places.
         """
         factor = self.factor(view.size)
         _check_size(view.size, self.shrink * factor * CELL)
@@ -201,7 +201,7 @@ class LargeFocusModel(FocusModel, ABC):
                 patches' weights.
 
         Raises:
-            ValueError: the images are smaller than a patch.
+            UserError: the images are smaller than a patch.
         """
         whole = snap(keypoints, self.patch_size, view.size)
         patches = view.crops(corners_px(whole, self.patch_size, view.size), self.patch_size)
@@ -241,7 +241,7 @@ def _seen(found: Answer, thumbnail: Tensor) -> Look:
 
 def _check_size(size: Size, least: int) -> None:
     if min(size) < least:
-        raise ValueError(
+        raise UserError(
             f"Expected images of at least {least}x{least} pixels, but got {size[0]}x{size[1]}. "
             "Resize them or choose a smaller shrink."
         )

@@ -66,7 +66,7 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
 
         Raises:
             UserError: the backbone's global vector is not the mean of its deepest features.
-            ValueError: the images are not of the model's shape or type, or the targets are not
+            UserError: the images are not of the model's shape or type, or the targets are not
                 one of its classes each.
         """
         if not self.backbone.averages:

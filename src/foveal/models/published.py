@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.arguments import OneOf, Range, checked
+from foveal.errors import UserError
 from foveal.explanation import Look
 from foveal.geometry import extract_patches, from_aligned
 from foveal.models.focus_model import FocusModel
@@ -134,7 +135,7 @@ def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
     """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
     height, width = images.shape[-2:]
     if height * width < count:
-        raise ValueError(f"Expected at least {count} pixels, but got {height}x{width}.")
+        raise UserError(f"Expected at least {count} pixels, but got {height}x{width}.")
     grey = at_least_single(images).mean(dim=1, keepdim=True)
     response = _harris(grey)[:, 0]  # (B, H, W)
     inside = torch.zeros_like(response)

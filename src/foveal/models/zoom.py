@@ -101,7 +101,7 @@ class ZoomNet(FocusModel):
         """Return keypoints (B, K, 2) and scales (B, K) for normalised images (B, C, H, W).
 
         Raises:
-            ValueError: the images are smaller than a patch at the least scale.
+            UserError: the images are smaller than a patch at the least scale.
         """
         height, width = images.shape[-2:]
         reach = (self.patch_size - 1) / 2  # from a patch's centre to its last sample
@@ -109,7 +109,7 @@ class ZoomNet(FocusModel):
         fitting = (min(height, width) - 1) / (2 * reach) if reach else self.max_scale
         if fitting < self.min_scale:
             needed = int(2 * reach * self.min_scale + 1.999)
-            raise ValueError(
+            raise UserError(
                 f"Expected images of at least {needed}x{needed} pixels (one patch), but got "
                 f"{height}x{width}. Resize them or choose a smaller patch_size."
             )
