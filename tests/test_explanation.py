@@ -41,7 +41,9 @@ def indices_of(part: Explanation, whole: Explanation) -> list[int]:
 
 @pytest.mark.parametrize("index", [0, 3, 4, -1, -5])
 @pytest.mark.parametrize(
-    "kind", [int, np.int64, np.uint8, np.int8, torch.tensor, np.array], ids=lambda kind: kind.__name__
+    "kind",
+    [int, np.int64, np.uint8, np.int8, torch.tensor, np.array],
+    ids=lambda kind: kind.__name__,
 )
 def test_an_integer_of_any_kind_is_one_image(five, index, kind):
     if index < 0 and kind is np.uint8:
