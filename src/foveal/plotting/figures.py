@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short
+from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short, wrapped
 from foveal.plotting.maps import (
     ATTRIBUTION,
     LABEL,
@@ -122,7 +122,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     bars = parts[-1].subplots()
     draw_classes(bars, explanation)
     answer = explanation.class_name(int(explanation.predictions[0]))
-    bars.set_title(f"answer: {short(answer)}", fontsize=10, fontweight="bold", color=INK)
+    bars.set_title(wrapped(f"answer: {answer}", 20), fontsize=10, fontweight="bold", color=INK)
     if title:
         figure.suptitle(short(title, 60), fontsize=10, color=INK)
     return figure
