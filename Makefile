@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
-.PHONY: demo test check format install montage figures report speed docs dist clean
+.PHONY: demo test fuzz check format install montage figures report speed docs dist clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ demo: .venv/installed            ## train two models on real digits, write repor
 
 test: .venv/installed            ## the whole test suite; FOVEAL_DATA adds the full datasets
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: .venv/installed            ## hostile models, recipes, images and requests; a tenth is in make test
+	FOVEAL_FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/fuzz
 
 check: .venv/installed           ## formatter, linter, types
 	$(BIN)/ruff format --check .

@@ -1,0 +1,232 @@
+"""A process that imports all that commands need once, then runs each in a fork of itself.
+
+It is started by `Sandbox` and reads requests from stdin, one line of JSON each. What runs in the
+fork may write in one folder alone, and is bounded in time and memory.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+CPU_SECONDS = 60
+IDLE_SECONDS = 60  # without any processor time, while nothing waits for a processor or a disk
+ADDRESSES = 4_000 * 2**20  # bytes of address space beyond what the imports take
+UNEXPECTED = 70  # an exit status that no command has
+HUNG = "hung"
+
+WRITES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.truncate"}
+RUNS = {"os.exec", "os.posix_spawn", "os.system", "subprocess.Popen"}
+SECRETS = ("/etc/passwd", "/proc/self/mem")  # named by hostile settings
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no reply
+    _import_all()
+    replies.write("ready\n")
+    replies.flush()
+    for line in sys.stdin:
+        replies.write(json.dumps(run(**json.loads(line))) + "\n")
+        replies.flush()
+
+
+def _import_all() -> None:
+    import lightning  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
+    import torch
+    from PIL import Image
+
+    import foveal.batch.run
+    import foveal.cli
+    import foveal.evaluation
+    import foveal.first_hour
+    import foveal.plotting
+    import foveal.training.module  # noqa: F401
+
+    Image.init()  # imports a module for each format
+    torch.set_num_threads(1)
+
+
+def run(arguments: list[str], inside: str) -> dict[str, Any]:
+    """Run `foveal ARGUMENTS` in a fork, with `inside` as the only folder that it may write to."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Pipe() as report:
+        before = _resident()
+        child = os.fork()
+        if child == 0:
+            _in_child(arguments, Path(inside), out.fileno(), err.fileno(), report.writing)
+        hung = not _wait(child)
+        _, status, usage = os.wait4(child, 0)
+        _end_session(child)  # what the command left behind
+        return {
+            "status": os.waitstatus_to_exitcode(status),
+            "out": _text(out),
+            "err": _text(err),
+            "escapes": report.read() + (HUNG if hung else ""),
+            "megabytes": max(0, usage.ru_maxrss * 1024 - before) // 2**20,
+        }
+
+
+class Pipe:
+    """A pipe that the child writes lines to."""
+
+    def __enter__(self) -> "Pipe":
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        os.set_blocking(self.writing, False)
+        return self
+
+    def read(self) -> str:
+        """Return what has been written."""
+        try:
+            return os.read(self.reading, 60_000).decode("utf-8", "backslashreplace")
+        except BlockingIOError:
+            return ""
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "backslashreplace")
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _wait(child: int) -> bool:
+    """Wait until a child ends; end it and return False when it has stood still for too long."""
+    watched = os.pidfd_open(child)
+    try:
+        used, idle = -1, 0
+        while not select.select([watched], [], [], 1)[0]:
+            now, waiting = _progress(child)
+            idle = 0 if waiting or now != used else idle + 1
+            used = now
+            if idle >= IDLE_SECONDS:
+                _end_session(child)
+                return False
+        return True
+    finally:
+        os.close(watched)
+
+
+def _progress(session: int) -> tuple[int, bool]:
+    """Return the clock ticks used in a session, and whether one waits for a processor or disk."""
+    ticks, waiting = 0, False
+    for fields in _processes(session):
+        ticks += int(fields[11]) + int(fields[12])
+        waiting |= fields[0] in "RD"
+    return ticks, waiting
+
+
+def _processes(session: int) -> Iterator[list[str]]:
+    """Yield the fields from the state on of /proc/PID/stat of each process of a session."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended
+        if int(fields[3]) == session:
+            yield fields
+
+
+def _end_session(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # nothing is left
+
+
+def _in_child(arguments: list[str], inside: Path, out: int, err: int, report: int) -> NoReturn:
+    status = UNEXPECTED
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        os.chdir(inside)
+        tempfile.tempdir = str(inside)
+        _limit()
+        sys.addaudithook(_watch(inside, report))
+        from foveal.cli import main as command
+
+        command(arguments)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+
+def _limit() -> None:
+    """Bound time and memory of this process; end it with its parent."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + ADDRESSES, taken + ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _watch(inside: Path, report: int) -> Any:
+    """Return an audit hook that reports writes outside of a folder, and programs that are run."""
+    folder = os.path.realpath(inside)
+    busy = False
+
+    def hook(event: str, values: tuple[Any, ...]) -> None:
+        nonlocal busy
+        if busy:
+            return
+        busy = True
+        try:
+            for escape in _escapes(event, values, folder):
+                os.write(report, f"{event} {escape}\n".encode("utf-8", "backslashreplace"))
+        finally:
+            busy = False
+
+    return hook
+
+
+def _escapes(event: str, values: tuple[Any, ...], folder: str) -> Iterator[str]:
+    """Yield each thing outside of a folder that an audit event is about."""
+    if event in RUNS or event == "socket.connect":
+        yield f"{values!r:.300}"
+    elif event == "open":
+        path, _, flags = values
+        if not isinstance(path, str | bytes):
+            return
+        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if os.fsdecode(path) in SECRETS or (writes and not _lies_in(path, folder)):
+            yield repr(path)
+    elif event in WRITES or event == "shutil.rmtree":
+        for path in values[:2]:
+            if isinstance(path, str | bytes | os.PathLike) and not _lies_in(path, folder):
+                yield repr(path)
+
+
+def _lies_in(path: str | bytes | os.PathLike[str], folder: str) -> bool:
+    real = os.path.realpath(os.fsdecode(path))
+    return real == os.devnull or real.startswith((folder + os.sep, "/proc/")) or real == folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Mutations of settings, tensors, checkpoints and image files, drawn by a seed."""
+
+import copy
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2, 3, 29, 2.5, -0.0, 1e308, 10**9, 2**31, 2**63, 2**64),
+    *(
+        "",
+        "x",
+        "../../x",
+        "/etc/passwd",
+        "\x1b[2J",
+        "a\nb",
+        "nan",
+        "NaN",
+        "é" * 300,
+        "{0.__class__}",
+    ),
+    *([], {}, [[]], [None], [0], [-1, -1], [1e9], [10**9] * 4, [2] * 1_000, ["x"], {"name": "x"}),
+    *({"x": {"y": [1]}}, "local:///etc", "hf:a/b", "file:///etc/passwd", "inf", "=1+1"),
+]
+HOSTILE_TEXTS = (
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"{",
+    b"[" * 100_000,
+    b"NaN",
+    b'{"name": NaN}',
+    b'{"a": ' * 2_000,
+    b"9" * 5_000,
+    b'{"name": ' + b"9" * 5_000 + b"}",
+    b"a: &a [1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nmodel: [*b,*b,*b,*b,*b,*b,*b,*b]",
+    b"&a [*a]",
+    b"!!python/object/apply:os.system ['touch /tmp/pwned']",
+    b"name: x\nmodel: {name: focus\n",
+    b"? [a]\n: b\n",
+    b"%YAML 9.9\n---\nname: x",
+)
+
+
+def paths_of(values: Any, path: tuple = ()) -> list[tuple]:
+    """Return the path of each value within plain values, containers included."""
+    found = [path] if path else []
+    if isinstance(values, dict):
+        items = values.items()
+    elif isinstance(values, list):
+        items = enumerate(values[:8])
+    else:
+        return found
+    return found + [inner for key, value in items for inner in paths_of(value, (*path, key))]
+
+
+def mutate(values: Any, draw: random.Random) -> Any:
+    """Return plain values with one or two of them replaced, deleted, added or doubled."""
+    values = copy.deepcopy(values)
+    for _ in range(draw.choice((1, 1, 1, 2))):
+        path = draw.choice(paths_of(values))
+        inside = values
+        for key in path[:-1]:
+            inside = inside[key]
+        kind = draw.random()
+        if kind < 0.75 or not isinstance(inside, dict):
+            inside[path[-1]] = copy.deepcopy(draw.choice(VALUES))
+        elif kind < 0.85:
+            del inside[path[-1]]
+        else:
+            inside[draw.choice(("x", "", "name", "__class__", "é\x1b"))] = draw.choice(VALUES)
+        if not isinstance(values, dict | list) or not paths_of(values):
+            break
+    return values
+
+
+def damage(content: bytes, draw: random.Random) -> bytes:
+    """Return the bytes of a file cut, flipped, zeroed, repeated, or with a number replaced."""
+    data = bytearray(content)
+    kind = draw.randrange(6)
+    at = draw.randrange(max(1, len(data)))
+    if kind == 0:
+        return bytes(data[:at])
+    if kind == 1:
+        for _ in range(draw.choice((1, 8, 64))):
+            where = draw.randrange(max(1, len(data)))
+            data[where : where + 1] = bytes([draw.randrange(256)])
+    elif kind == 2:
+        data[at : at + 64] = bytes(min(64, len(data) - at))
+    elif kind == 3:
+        data[at:at] = data[at : at + 4_096] * draw.choice((1, 16))
+    elif kind == 4:
+        at = draw.randrange(min(64, max(1, len(data))))  # sizes stand in headers
+        data[at : at + 4] = struct.pack(draw.choice("<>") + "I", draw.choice((0, 2**31, 2**32 - 1)))
+    else:
+        return draw.choice(HOSTILE_TEXTS)
+    return bytes(data)
+
+
+def replace_by_special_file(path: Path, draw: random.Random) -> None:
+    """Put something in the way of a file that is no regular file, or leads out of its folder."""
+    import os
+
+    path.unlink()
+    kind = draw.randrange(5)
+    if kind == 0:
+        path.mkdir()
+    elif kind == 1:
+        os.mkfifo(path)
+    elif kind == 2:
+        path.symlink_to(path.name)
+    elif kind == 3:
+        path.symlink_to(draw.choice(("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem")))
+    else:
+        path.symlink_to("nowhere")
+
+
+def mutate_tensors(state: dict, draw: random.Random) -> dict:
+    """Return a state dict with a tensor made NaN, infinite, of another shape or kind, or gone."""
+    import torch
+
+    state = dict(state)
+    key = draw.choice(sorted(state))
+    value = state[key].clone()
+    kind = draw.randrange(7)
+    if kind == 0 and value.is_floating_point():
+        value.flatten()[: draw.choice((1, 10))] = draw.choice((float("nan"), float("inf")))
+    elif kind == 1:
+        value = value[None]
+    elif kind == 2:
+        value = value.flatten()[:1].clone()
+    elif kind == 3:
+        value = value.to(torch.int8)
+    elif kind == 4:
+        del state[key]
+        return state
+    elif kind == 5:
+        state[draw.choice(("x", "", "../x", key + "." + key))] = value
+        return state
+    else:
+        value = torch.zeros(0)
+    state[key] = value.contiguous()
+    return state

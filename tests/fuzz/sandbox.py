@@ -1,0 +1,83 @@
+"""Commands in a process of their own that may neither escape, hang, nor take the memory."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MEGABYTES = 1_500  # of memory beyond what the imports take
+LINE = 1_500  # characters of an error; paths are long
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a command.
+
+    Attributes:
+        status: of its exit; negative where a signal ended it.
+        out: stdout.
+        err: stderr.
+        escapes: what it tried outside of its folder, such as writing there or running a program.
+        megabytes: the memory that it took beyond what the imports take.
+    """
+
+    status: int
+    out: str
+    err: str
+    escapes: str
+    megabytes: int
+
+    def problem(self) -> str:
+        """Return what a user or an operator would complain of, or nothing."""
+        if self.escapes:
+            return f"escaped: {self.escapes[:500]}"
+        if self.status == -signal.SIGXCPU:
+            return "took too long"
+        if self.megabytes > MEGABYTES:
+            return f"took {self.megabytes:,} MB"
+        if self.status not in (0, 1, 2) or "Traceback" in self.err:
+            return f"exit status {self.status}: {self.err[-1500:]}"
+        if CONTROL.search(self.out + self.err):
+            return f"control characters on the terminal: {self.out + self.err!r:.1500}"
+        last = self.err.rstrip().rpartition("\n")[2]
+        if self.status and not 0 < len(last) <= LINE:
+            return f"failed without a clear line: {self.err[-1500:]!r}"
+        return ""
+
+
+class Sandbox:
+    """A process that runs commands in forks of itself, each within one folder."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("forking.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Threads do not live on in a fork, so there are none.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self._reply() == "ready"
+
+    def run(self, arguments: Sequence[str], inside: Path) -> Outcome:
+        """Run `foveal ARGUMENTS` with `inside` as the only folder that it may write to."""
+        assert self._process.stdin is not None
+        request = {"arguments": list(arguments), "inside": str(inside)}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Outcome(**json.loads(self._reply()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _reply(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()

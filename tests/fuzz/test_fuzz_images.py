@@ -1,0 +1,82 @@
+"""Image files by strangers: each is a row, or an error in its row."""
+
+import io
+import os
+import random
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from foveal.files import parse_json
+
+from .conftest import BATCHES, check_cases, drawn, image
+from .mutations import HOSTILE_TEXTS, damage, replace_by_special_file
+from .sandbox import Sandbox
+
+KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA")
+NAMES = (
+    *("plain", "a\x1b[2Jb", "new\nline", "é 猫", "\u202egnp", "=1+1", "x" * 200, "[bold]", "$x$"),
+    *("<img src=x onerror=alert(1)>", "a'b\"c", "%s{0}", "-rf", ".hidden", "CON", "a\\b"),
+)
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_hostile_images_are_rows_or_errors(tmp_path, sandbox, batch):
+    check_cases(150, batch, tmp_path, partial(problem_with_image, sandbox))
+
+
+def problem_with_image(sandbox: Sandbox, number: int, inside: Path) -> str:
+    """Predict and explain a hostile image beside a good one; return what is wrong with it."""
+    folder = inside / "images"
+    folder.mkdir()
+    image(number).save(folder / "good.png")
+    kind = hostile_image(folder, number, drawn("image", number))
+    problem = predicted(sandbox, inside) or explained(sandbox, inside)
+    return problem and f"{kind}: {problem}"
+
+
+def hostile_image(folder: Path, number: int, draw: random.Random) -> str:
+    """Write one image file, damaged in most cases, under any name; return its kind."""
+    kind = draw.choice(KINDS)
+    mode = draw.choice(("L", "RGB"))
+    file = io.BytesIO()
+    image(number, draw.choice(((28, 28), (1, 1), (3, 500), (64, 48))), mode).save(file, kind)
+    content = file.getvalue()
+    if draw.random() < 0.8:
+        content = damage(content, draw)
+    if draw.random() < 0.1:
+        content = draw.choice(HOSTILE_TEXTS)
+    stem = os.fsencode(draw.choice(NAMES)) + (b"\xff\xe9" if draw.random() < 0.1 else b"")
+    path = folder / os.fsdecode(b"%s-%d.%s" % (stem, number, kind.lower().encode()))
+    path.write_bytes(content)
+    if draw.random() < 0.1:
+        replace_by_special_file(path, draw)
+    return kind
+
+
+def predicted(sandbox: Sandbox, inside: Path) -> str:
+    """Predict the folder; return what is wrong with the outcome."""
+    arguments = ["predict", "mnist-cnn", "images", "--out", "rows.parquet", "--workers", "1"]
+    outcome = sandbox.run(arguments, inside)
+    if problem := outcome.problem():
+        return problem
+    rows = pq.read_table(inside / "rows.parquet").to_pylist()
+    good = [row for row in rows if row["path"].endswith("good.png")]
+    if len(good) != 1 or good[0]["error"] is not None:
+        return f"the good image is not answered: {rows}"
+    if any((row["error"] is None) == (row["prediction"] is None) for row in rows):
+        return f"a row has neither answer nor error, or both: {rows}"
+    return ""
+
+
+def explained(sandbox: Sandbox, inside: Path) -> str:
+    """Explain the files; return what is wrong with the outcome."""
+    names = [f"images/{name}" for name in sorted(os.listdir(inside / "images"))]
+    outcome = sandbox.run(["explain", "mnist-cnn", "--json", "--", *names], inside)
+    if problem := outcome.problem():
+        return problem
+    answers = parse_json(outcome.out)["images"]
+    good = [answer for answer in answers if answer["path"].endswith("good.png")]
+    return "" if len(good) == 1 and "error" not in good[0] else f"no answer: {answers}"
