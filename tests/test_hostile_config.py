@@ -383,3 +383,21 @@ def test_what_a_model_drops_while_it_is_built_is_allowed_for(tmp_path):
     backbone = {"name": "timm", "model": "vgg11"}  # 9 million parameters kept, 133 built
     build_model({"name": "plain", "backbone": backbone}).save_weights(tmp_path)
     assert zoo.load(tmp_path).settings()["backbone"]["model"] == "vgg11"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "focus", "detector": {"name": "heatmap", "keypoints": 3}},
+        {"name": "focus", "detector": {"name": "harris", "keypoints": 3}},
+        {"name": "zoom"},
+        {"name": "glimpse", "backbone": {"name": "vgg"}},
+        {"name": "high-res", "in_channels": 1},
+        {"name": "published"},
+    ],
+    ids=str,
+)
+def test_images_that_are_too_small_are_an_error_of_the_user(settings):
+    model = build_model(settings).eval()
+    with pytest.raises(UserError, match="at least"):
+        model(torch.rand(1, model.in_channels, 1, 60))
