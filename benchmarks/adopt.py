@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
+from foveal.model_files import DIGEST, weights_digest
 from foveal.models import FocusModel, GlimpseNet, SmallCNN
 from foveal.training.run import write_json
 
@@ -35,7 +36,7 @@ def adopt(run: Path) -> None:
     target = WEIGHTS / name
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        for file in ("config.json", "card.json", "metrics.csv", "model.safetensors"):
+        for file in ("config.json", "metrics.csv", "model.safetensors"):
             shutil.copyfile(run / file, folder / file)
         weights = folder / "model.safetensors"
         card.setdefault("weights", "float32")
@@ -44,6 +45,7 @@ def adopt(run: Path) -> None:
             halve(weights)
         if weights.stat().st_size > limit:
             raise SystemExit(f"{weights} has {weights.stat().st_size:,} bytes, above {limit:,}.")
+        card[DIGEST] = weights_digest(weights)
         figures = {**evaluate_on(str(folder), data), "model": name}
         target.mkdir(parents=True, exist_ok=True)
         for file in ("config.json", "model.safetensors", "metrics.csv"):
