@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,3 +39,10 @@ def full_data() -> Path:
     if not folder:
         pytest.skip("FOVEAL_DATA is not set: it names the folder of the full datasets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let commands that tests start receive SIGINT, which a shell ignores for background jobs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

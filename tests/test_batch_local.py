@@ -23,7 +23,7 @@ from foveal.batch.run import _batch_size
 from foveal.batch.source import Item
 from foveal.data import read_image
 from foveal.errors import UserError
-from foveal.models import build_model
+from foveal.models import Inputs, build_model
 
 BROKEN = (7, 40)
 
@@ -362,7 +362,8 @@ def test_torch_is_left_with_the_threads_it_had(digits, tmp_path):
 
 def test_batches_get_smaller_where_images_are_large():
     sizes = (None, (28, 28), (224, 224), (1500, 1500))
-    assert [_batch_size(size) for size in sizes] == [1024, 1024, 20, 16]
+    assert [_batch_size(Inputs(size=size)) for size in sizes] == [1024, 1024, 20, 16]
+    assert _batch_size(Inputs(short_side=224)) == 20
 
 
 def test_the_manifest_names_model_source_and_images(digits, tmp_path):

@@ -82,7 +82,7 @@ def new_model():
 
 
 def trained(honesty, steps=400):
-    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+    recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     model = new_model()
     module = ClassifierModule(model, recipe, steps)
     optimizer = module.configure_optimizers()["optimizer"]
@@ -137,7 +137,9 @@ def _loss_of_places(honesty, done, moves=None, alike=False):
     """Return the honest loss of places that tell all, `done` into training, and its gradient."""
     train = tempting(200, 0, "train")
     model = new_model()
-    honest = HonestPlaces(model, 1, parse_recipe({"name": "toy", "model": {}, "honesty": honesty}))
+    honest = HonestPlaces(
+        model, 1, parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
+    )
     for probe in honest.probes[1:] if alike else ():
         probe.load_state_dict(honest.probes[0].state_dict())
     images = train.images.float() / 255
@@ -168,7 +170,7 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
     digits = tempting(200, 0, "train")
     images = digits.images.float() / 255
     honesty = {"adversary": 1.0, "dependence": 1.0, "settle": 0.25}
-    recipe = parse_recipe({"name": "toy", "model": {}, "honesty": honesty})
+    recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     for done, settled in ((0.74, False), (0.75, True)):
         model = new_model()
         honest = HonestPlaces(model, 1, recipe)
@@ -203,7 +205,9 @@ def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):
 def test_the_learning_rate_falls_before_the_places_settle_and_rises_once_more():
     model = new_model()
     changes = {"honesty": {"settle": 0.25, "swap": 0.1}, "training": {"lr": 0.01}}
-    module = ClassifierModule(model, parse_recipe({"name": "toy", "model": {}, **changes}), 100)
+    module = ClassifierModule(
+        model, parse_recipe({"name": "toy", "model": {"name": "focus"}, **changes}), 100
+    )
     made = module.configure_optimizers()
     optimizer, rates = made["optimizer"], []
     for _ in range(100):
