@@ -20,7 +20,7 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
     """Return the folder of a named data set.
 
     Raises:
-        UserError: it is not there, or the data set is for testing and another split was asked for.
+        UserError: it is not there, or the data set is for testing and another split was requested.
     """
     folder = data_folder / "photos" / name
     if not folder.is_dir():
