@@ -222,6 +222,27 @@ def megapixel_table() -> str:
     return "\n".join(lines)
 
 
+def boxes_table(found: Measured) -> str:
+    """Return how methods and contributions agree with boxes of photographs."""
+    lines = [
+        f"| {found['images']} photos | of | passes | hits | contributions above | inside "
+        "| contributions above |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in found["methods"].items():
+        cells = [f"`{name}`", str(row["images"]), f"{row['passes']:.1f}"]
+        for figure in ("hits", "inside"):
+            cells += [f"{row[figure]:.1%}", _difference(row[f"{figure}_above"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _difference(interval: list[float]) -> str:
+    """Return a mean and its interval in points; a dash where a method is compared with itself."""
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low < high else "–"
+
+
 def _told(share: float | str | None) -> str:
     return f"{share:.1%}" if isinstance(share, float) else share or "–"
 
@@ -233,6 +254,7 @@ def written(name: str, table: Callable[[Measured], str]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "boxes": partial(written, "boxes", boxes_table),
     "onnx": partial(written, "onnx", onnx_table),
     "first-hour": partial(written, "first_hour", first_hour_table),
     "highres": partial(written, "highres", highres_table),

@@ -97,6 +97,33 @@ def test_grad_cam_weighs_the_features_by_their_mean_gradient() -> None:
     assert torch.equal(named.maps, explanation.maps)
 
 
+def test_layer_cam_weighs_each_feature_by_its_own_positive_gradient() -> None:
+    model, images = Pooled(), images_of(2, 1, 9, 9)
+    explanation = attribute(model, images, "layer-cam", targets=[2, 0])
+    features = model.features(images).detach()
+    weights = model.head.weight[[2, 0]].detach().relu()[:, :, None, None] / 81
+    expected = (features * weights).sum(dim=1, keepdim=True).relu()
+    assert torch.allclose(explanation.maps, expected, atol=1e-6)
+    named = attribute(model, images, "layer-cam", targets=[2, 0], layer="features")
+    assert torch.equal(named.maps, explanation.maps)
+    assert not torch.allclose(
+        explanation.maps, attribute(model, images, "grad-cam", targets=[2, 0]).maps
+    )
+
+
+def test_layer_cam_weighs_each_location_apart() -> None:
+    class Squared(Pooled):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.features(images).square().mean(dim=(2, 3)))
+
+    model, images = Squared(), images_of(1, 1, 9, 9)
+    features = model.features(images).detach()
+    gradient = 2 * features * model.head.weight[1].detach()[:, None, None] / 81
+    expected = (gradient.relu() * features).sum(dim=1, keepdim=True).relu()
+    found = attribute(model, images, "layer-cam", targets=[1]).maps
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
 def test_occlusion_finds_the_one_pixel_that_decides() -> None:
     images = lit()
     explanation = attribute(OnePixel(), images, "occlusion")
@@ -224,13 +251,13 @@ def test_grad_cam_of_a_focus_model_reads_its_detector() -> None:
 
 
 def test_grad_cam_wants_a_convolution_that_sees_the_image() -> None:
-    with pytest.raises(UserError, match="grad-cam needs a convolution"):
+    with pytest.raises(UserError, match="grad-cam and layer-cam need a convolution"):
         attribute(Linear(), images_of(1, 3, 6, 6), "grad-cam")
     with pytest.raises(UserError, match="Did you mean 'features'"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="feature")
     with pytest.raises(UserError, match="'head' is none"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="head")
-    with pytest.raises(UserError, match="Only grad-cam reads a layer"):
+    with pytest.raises(UserError, match="Only grad-cam and layer-cam read a layer"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "rise", layer="features")
 
 

@@ -17,24 +17,24 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import METHODS, OWN, explain_by
+from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, own_method
 from foveal.data import ImageSet, load_images
+from foveal.data.annotations import annotated
 from foveal.data.names import some_names
+from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
-from foveal.evaluation import judge_of, reading_notes
+from foveal.evaluation import judge_of, load_annotated, probe_images, reading_notes
 from foveal.explanation import Explanation
 from foveal.files import read_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics import (
     adversarial_accuracy,
     deletion,
-    energy_inside,
     evaluate,
-    evidence_iou,
     insertion,
     judged,
-    pointing_game,
 )
+from foveal.metrics.annotated import inside
 from foveal.metrics.classes import as_known, classes_of, match_classes
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
@@ -43,10 +43,13 @@ from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training.run import write_json
 
 CHUNK = 100  # images explained at a time; bounds the memory
+PIXELS = 2**20  # of them; a gradient keeps all features of an image
 NOISE = 0.05  # standard deviation, in [0, 1]
 EPSILON = 8 / 255  # greatest change of a pixel by an attack
 SAMPLE = 200  # images that noise and attacks are tried on: they cost many passes each
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
+
+ANSWER, LABEL = "answer", "label"  # whose logit is explained
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -67,14 +70,15 @@ class Contestant:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Who explains it: itself where it can; Grad-CAM beside maps; else every rival."""
+        """What explains it: itself where it can; Grad-CAM beside maps; else every rival."""
         if isinstance(self.network, FocusModel):
             return (OWN,)
         if isinstance(self.network, AttentionNet):
             return (OWN, CONTRIBUTIONS, "grad-cam")
         if isinstance(self.network, AttentionModel):
             return (OWN, "grad-cam")
-        return tuple(METHODS)
+        own = own_method(self.network)
+        return (*METHODS,) if own is None else (own, *METHODS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Comparison:
         judge: of the evidence, or None.
         models: figures of each, as `foveal evaluate` has them.
         explanations: figures of each model's explanations, with `model` and `method`.
+        explained: `answer` or `label`, whose logit the methods explained.
     """
 
     contestants: tuple[Contestant, ...]
@@ -94,6 +99,7 @@ class Comparison:
     judge: str | None
     models: tuple[dict[str, Any], ...]
     explanations: tuple[dict[str, Any], ...]
+    explained: str = ANSWER
 
     def test_of(self, one: Contestant) -> ImageSet:
         """Return the images as one of the models counts their classes."""
@@ -111,6 +117,9 @@ def compare(
     judge: str | None = None,
     methods: Sequence[str] | None = None,
     published: int = 0,
+    explain: str = ANSWER,
+    boxes: Path | None = None,
+    masks: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
     say: Callable[[str], None] = lambda line: None,
@@ -130,28 +139,44 @@ def compare(
         methods: rivals to measure, names of `attribution.METHODS`; all if not given.
         published: images, some of those that are compared on, for the field's published metrics
             through Quantus (an extra); 0 for none. They take seconds an image.
+        explain: the logit that methods explain, of the model's `answer` or of the true `label`;
+            deletion and insertion follow the probability of the same class.
+        boxes: annotations of a folder's images, as `with_annotations` takes them.
+        masks: the same; named sets of photographs bring their own. Of annotated images the
+            controls `centre` and `uniform` are measured too.
         seed: of the choice of images, of probes, pairs and noise.
         progress: called with every step.
         say: called with what the data was taken for and what was left out.
 
     Raises:
         UserError: unknown names, models of different images or without a class in common, a
-            folder that cannot be written, or published metrics without Quantus.
+            folder that cannot be written, or published metrics without Quantus or of photographs
+            of several sizes.
     """
+    if explain not in (ANSWER, LABEL):
+        raise unknown_name("logit to explain", explain, (ANSWER, LABEL))
     rivals = _rivals(methods)
     keep_freed_memory()
     contestants = tuple(_contestant(name) for name in models)
-    shape = _shape(contestants)
-    test = _of_common_classes(
-        load_images(data, split, **shape, data_dir=data_dir), contestants, say
-    )
+    shape = _shape(contestants) | {"data_dir": data_dir}
+    whole = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **shape)
+    test = _of_common_classes(whole, contestants, say)
     few = test.few(min(images, len(test)), seed)
-    train = load_images(data, "train", **shape, data_dir=data_dir)
+    if published and isinstance(few.images, Photos):
+        raise UserError("Published metrics read images of one size, not of many proportions.")
+    train = None
+    if any(isinstance(one.network, FocusModel) for one in contestants):
+        train = probe_images(lambda: load_images(data, "train", **shape), say)
     jury = judge_of(judge, few)
     judge = (judge or zoo.judge_of(few.name)) if jury is not None else None
     tests = {one.name: as_known(few, one.network, one.name)[0] for one in contestants}
-    ledger = Ledger(Path(out) / "figures", _key(few, seed, judge))
-    jobs = [(one, method) for one in contestants for method in one.methods if method in rivals]
+    ledger = Ledger(Path(out) / "figures", _key(few, seed, judge, explain))
+    controls = tuple(CONTROLS) if annotated(few).any() else ()
+    jobs = [
+        (one, method)
+        for one in contestants
+        for method in (*(name for name in one.methods if name in rivals), *controls)
+    ]
     steps = len(contestants) + len(jobs)
     figures: list[dict[str, Any]] = []
     explanations: list[dict[str, Any]] = []
@@ -165,15 +190,15 @@ def compare(
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
         found = ledger.get(
-            one, method, partial(_explained, one, method, tests[one.name], jury, seed)
+            one, method, partial(_explained, one, method, tests[one.name], jury, seed, explain)
         )
         if published:
             some = tests[one.name].few(min(published, len(few)), seed)
-            measure = partial(_published, one, method, some, seed)
+            measure = partial(_published, one, method, some, seed, explain)
             found = found | ledger.get(one, f"{method}, published, {len(some)}", measure)
         explanations.append({"model": one.name, "method": method, **found})
     progress("done", steps, steps)
-    return Comparison(contestants, few, judge, tuple(figures), tuple(explanations))
+    return Comparison(contestants, few, judge, tuple(figures), tuple(explanations), explain)
 
 
 class Ledger:
@@ -263,7 +288,7 @@ def _shape(contestants: Sequence[Contestant]) -> dict[str, Any]:
     if len({one.name for one in contestants}) < len(contestants):
         raise UserError("Each model can be compared once only.")
     first, *others = (
-        {"size": one.network.inputs.size, "channels": one.network.in_channels}
+        {"size": one.network.inputs.sizing, "channels": one.network.in_channels}
         for one in contestants
     )
     for one, other in zip(contestants[1:], others, strict=True):
@@ -276,22 +301,36 @@ def _shape(contestants: Sequence[Contestant]) -> dict[str, Any]:
     return first
 
 
-def _key(test: ImageSet, seed: int, judge: str | None) -> dict[str, Any]:
-    pixels = hashlib.sha256(test.images.numpy().tobytes()).hexdigest()
+def _key(test: ImageSet, seed: int, judge: str | None, explain: str) -> dict[str, Any]:
+    """Return what figures hold for."""
     return {
-        "version": 2,
+        "version": 3,
         "data": test.name,
         "split": test.split,
-        "images": pixels,
+        "images": _digest(test.images),
+        "masks": None if test.masks is None else _digest(test.masks),
         "labels": test.labels.tolist(),
         "classes": list(test.classes),
         "seed": seed,
         "judge": judge,
+        "explain": explain,
     }
 
 
+def _digest(images: Tensor | Photos) -> str:
+    digest = hashlib.sha256()
+    for part in parts_of(images):
+        digest.update(f"{tuple(part.shape)}".encode())
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _figures(
-    one: Contestant, test: ImageSet, train: ImageSet, judge: ImageClassifier | None, seed: int
+    one: Contestant,
+    test: ImageSet,
+    train: ImageSet | None,
+    judge: ImageClassifier | None,
+    seed: int,
 ) -> dict[str, Any]:
     found = evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
     some = test.few(min(SAMPLE, len(test)), seed)
@@ -303,42 +342,64 @@ def _figures(
 
 
 def _explained(
-    one: Contestant, method: str, test: ImageSet, judge: ImageClassifier | None, seed: int
+    one: Contestant,
+    method: str,
+    test: ImageSet,
+    judge: ImageClassifier | None,
+    seed: int,
+    explain: str,
 ) -> dict[str, Any]:
     """Return the figures of one explanation of one model, means over images."""
     totals: dict[str, list[Tensor]] = {}
     seconds = cost = 0.0
-    for number, part in enumerate(torch.arange(len(test)).split(CHUNK)):
-        few = test.subset(part)
-        images = few.images.float() / 255
+    done = 0
+    for number, few in enumerate(test.batches(CHUNK, PIXELS)):
+        images, targets = few.images.float() / 255, targets_of(few, explain)
         started = time.perf_counter()
-        explanation = explain_by(one.network, images, method)
+        explanation = explain_by(one.network, images, method, targets)
         seconds += time.perf_counter() - started
-        cost = explanation.cost
-        values = _values(one.network, explanation, few, judge)
-        if number * CHUNK < SAMPLE:
-            after = explain_by(one.network, noisy(images, NOISE, seed + number), method)
+        cost += explanation.cost * len(few)
+        values = _values(one.network, explanation, few, judge, targets)
+        if done < SAMPLE:
+            noise = noisy(images, NOISE, seed + number)
+            after = explain_by(one.network, noise, method, targets)
             values["stable_evidence"] = evidence_overlap(explanation, after)
             if explanation.keypoints is not None:
                 values["keypoint_shift_px"] = keypoint_shift_px(explanation, after)
         for name, value in values.items():
             totals.setdefault(name, []).append(value.double())
+        done += len(few)
     means = {name: float(torch.cat(parts).nanmean()) for name, parts in totals.items()}
     known = {name: value for name, value in means.items() if value == value}
-    return {"cost_forward_passes": cost, "ms_per_image": 1000 * seconds / len(test), **known}
+    truth = annotated(test)
+    count = {"annotated_images": int(truth.sum())} if truth.any() else {}
+    return {
+        "cost_forward_passes": cost / len(test),
+        "ms_per_image": 1000 * seconds / len(test),
+        **count,
+        **known,
+    }
 
 
-def _published(one: Contestant, method: str, test: ImageSet, seed: int) -> dict[str, Any]:
-    """Return the field's published figures of one explanation, of the model's own answers."""
+def targets_of(test: ImageSet, explain: str) -> Tensor | None:
+    """Return the classes (N,) that methods explain: the labels, or None for the model's answers."""
+    return test.labels if explain == LABEL else None
+
+
+def _published(
+    one: Contestant, method: str, test: ImageSet, seed: int, explain: str
+) -> dict[str, Any]:
+    """Return the field's published figures of one explanation."""
 
     def heat(model: Any, images: Tensor, targets: Tensor) -> Tensor:
         return explain_by(model, images, method, targets).heat
 
-    explanation = explain_by(one.network, test.images.float() / 255, method)
+    targets = targets_of(test, explain)
+    explanation = explain_by(one.network, test.images.float() / 255, method, targets)
     found = field_metrics(
         one.network,
         explanation,
-        explanation.predictions,
+        explanation.predictions if targets is None else targets,
         masks=test.masks,
         sample=len(test),
         seed=seed,
@@ -351,18 +412,17 @@ def _published(one: Contestant, method: str, test: ImageSet, seed: int) -> dict[
 def _values(
     network: ImageClassifier,
     explanation: Explanation,
-    test: ImageSet,
+    test: ImageSet[Tensor],
     judge: ImageClassifier | None,
+    targets: Tensor | None,
 ) -> dict[str, Tensor]:
     """Return what is known of each image's explanation, a value (B,) for each figure."""
     values = {
-        "deletion": deletion(network, explanation),
-        "insertion": insertion(network, explanation),
+        "deletion": deletion(network, explanation, targets=targets),
+        "insertion": insertion(network, explanation, targets=targets),
     }
     if test.masks is not None:
-        values["pointing_game"] = pointing_game(explanation, test.masks)
-        values["energy_inside"] = energy_inside(explanation, test.masks)
-        values["evidence_iou"] = evidence_iou(explanation, test.masks)
+        values |= inside(explanation, test.masks)
     maps = explanation.maps is not None
     if not maps:
         values["evidence_fraction"] = explanation.evidence_fraction

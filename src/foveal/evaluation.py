@@ -27,6 +27,8 @@ def evaluate_on(
     split: str = "test",
     data_dir: Path | None = None,
     judge: str | None = None,
+    boxes: Path | None = None,
+    masks: Path | None = None,
     seed: int = 0,
     say: Say = print,
     runtime: str = "torch",
@@ -40,6 +42,8 @@ def evaluate_on(
         data_dir: where named datasets lie.
         judge: of the evidence, a model trained with `augment.hide`; the zoo's of that dataset
             if not given, and without one sufficiency and necessity are left out.
+        boxes: annotations of a folder's images, as `with_annotations` takes them.
+        masks: the same; named sets of photographs bring their own.
         seed: of probes and pairs.
         say: told what was left out.
         runtime: one of `export.RUNTIMES`, which runs the model.
@@ -56,22 +60,69 @@ def evaluate_on(
     keep_freed_memory()
     network = export.load(model, runtime)
     if isinstance(network, LargeFocusModel):
+        if boxes or masks:
+            raise UserError(f"{model} reads images in part: boxes and masks are not read for it.")
         return _evaluate_large(network, model, data, split, data_dir, seed, say)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
         "data_dir": data_dir,
     }
-    images = _described(load_images(data, split, **options), network, model, say)
+    test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
+    images = _described(test, network, model, say)
     train = None
     if isinstance(network, FocusModel | PatchReconstructor):
-        try:
-            train, _ = as_known(load_images(data, "train", **options), network, model)
-        except UserError as error:
-            say(f"position_leakage is left out, its probe has no images to train on: {error}")
+        train = probe_images(
+            lambda: as_known(load_images(data, "train", **options), network, model)[0], say
+        )
     found = judge_of(judge, images)
     figures = evaluate(network, images, train, judge=found, name=model, seed=seed)
     return figures | _by_onnx(network)
+
+
+def load_annotated(
+    data: str,
+    split: str,
+    *,
+    boxes: Path | None = None,
+    masks: Path | None = None,
+    data_dir: Path | None = None,
+    say: Say = lambda line: None,
+    **options: Any,
+) -> "ImageSet":
+    """Return one split of a dataset with its annotations, as `with_annotations` finds them.
+
+    Args:
+        data: as `load_images` takes it, and `split`, `data_dir` and `options` too.
+        split: `train`, `val` or `test`.
+        boxes: annotations, as `with_annotations` takes them.
+        masks: the same.
+        data_dir: where named datasets lie.
+        say: called with what did not fit.
+        options: size and channels.
+
+    Raises:
+        UserError: as `load_images` and `with_annotations`.
+    """
+    from foveal.data import load_images
+    from foveal.data.annotations import with_annotations
+
+    images = load_images(data, split, data_dir=data_dir, **options)
+    return with_annotations(images, data, boxes=boxes, masks=masks, data_dir=data_dir, say=say)
+
+
+def probe_images(load: Callable[[], "ImageSet"], say: Say) -> "ImageSet | None":
+    """Return the images that a probe of keypoints trains on; None, and say so, if there are none.
+
+    Args:
+        load: returns them, or raises UserError.
+        say: called with why there are none.
+    """
+    try:
+        return load()
+    except UserError as error:
+        say(f"position_leakage is left out, its probe has no images to train on: {error}")
+        return None
 
 
 def _described(images: "Images", network: "ImageModel", model: str, say: Say) -> "Images":
@@ -125,13 +176,17 @@ def judge_of(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
     """Return the judge of that name, or the zoo's for that dataset if there is one that fits.
 
     Raises:
-        UserError: a judge that was named is unknown, is no classifier, or reads other images.
+        UserError: a judge that was named is unknown, is no classifier, or reads other images, or
+            the images are photographs of several sizes.
     """
+    from foveal.data.photos import Photos
     from foveal.models import ImageClassifier
 
     chosen = name or zoo.judge_of(images.name)
     if chosen is None:
         return None
+    if isinstance(images.images, Photos):
+        raise UserError(f"The judge {chosen} reads images of one size, not of many proportions.")
     judge = zoo.load(chosen)
     if not isinstance(judge, ImageClassifier):
         raise UserError(f"{chosen} names no classes, so it cannot judge.")

@@ -4,9 +4,19 @@ They look from outside at what a model did, where `model.explain` returns what i
 Both are Explanations, so that they are drawn and measured by the same code.
 """
 
-from foveal.attribution.any_method import EXPLAINERS, OWN, explain_by
+from foveal.attribution.any_method import EXPLAINERS, OWN, explain_by, own_method
+from foveal.attribution.controls import CONTROLS
 from foveal.attribution.cost import cost_of
 from foveal.attribution.methods import METHODS
 from foveal.attribution.post_hoc import attribute
 
-__all__ = ["EXPLAINERS", "METHODS", "OWN", "attribute", "cost_of", "explain_by"]
+__all__ = [
+    "CONTROLS",
+    "EXPLAINERS",
+    "METHODS",
+    "OWN",
+    "attribute",
+    "cost_of",
+    "explain_by",
+    "own_method",
+]

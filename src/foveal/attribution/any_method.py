@@ -1,5 +1,6 @@
 """One door to every explanation: the model's own, or a post-hoc method's."""
 
+from foveal.attribution.controls import CONTROLS, control
 from foveal.attribution.methods import METHODS
 from foveal.attribution.post_hoc import attribute
 from foveal.errors import UserError, unknown_name
@@ -21,8 +22,10 @@ def explain_by(
     Args:
         model: of Foveal.
         images: (B, C, H, W), floats in [0, 1], as `ImageModel.explain` takes them.
-        method: `model` for its own, `contributions` where it can give them, or a name of `METHODS`.
-        targets: (B,) classes that are asked about, by all but `model`; the answers if not given.
+        method: `model` for its own, `contributions` where it can give them, or a name of `METHODS`
+            or `CONTROLS`.
+        targets: (B,) indices of the classes explained, by `contributions` and `METHODS`; the
+            predictions if not given.
 
     Raises:
         UserError: no such method, or not for this model.
@@ -37,6 +40,19 @@ def explain_by(
                 f"and 'plain'); this model is of another kind, {model.name!r}."
             )
         return model.contributions(images, targets)
+    if method in CONTROLS:
+        return control(model, images, method)
     if method not in METHODS:
         raise unknown_name("method", method, EXPLAINERS)
     return attribute(model, images, method, targets=targets)
+
+
+def own_method(model: ImageModel) -> str | None:
+    """Return the method by which a model explains itself at the cost of its answer, or None.
+
+    That is `model` where it has patches or maps, else `contributions` where its logits are sums
+    over locations.
+    """
+    if model.looks != "everywhere":
+        return OWN
+    return CONTRIBUTIONS if isinstance(model, Additive) and model.is_additive() else None

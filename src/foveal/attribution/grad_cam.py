@@ -1,10 +1,9 @@
 """Grad-CAM: the features of a layer, weighed by what they do to a logit."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.layer import feature_layer, outputs_of
+from foveal.attribution.layer import feature_layer, features_of
 from foveal.attribution.task import Attributor, Task
 
 
@@ -20,13 +19,9 @@ def grad_cam(task: Task) -> Attributor:
     layer, as_features = feature_layer(task)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        with outputs_of([layer]) as outputs:
-            scores = task.scores(images.detach().requires_grad_())
-        output = outputs[layer]
-        score = scores.gather(1, targets[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, output)
+        features, gradient = features_of(task, layer, images, targets)
         weights = as_features(gradient).mean(dim=(-2, -1), keepdim=True)
-        coarse = (weights * as_features(output.detach())).sum(dim=1, keepdim=True).relu()
+        coarse = (weights * as_features(features)).sum(dim=1, keepdim=True).relu()
         return F.interpolate(coarse, task.size, mode="bilinear")
 
     return attribute

@@ -1,4 +1,4 @@
-"""Which layer's features Grad-CAM reads: found by itself, or by its name."""
+"""The layer whose features Grad-CAM and LayerCAM read: found by itself, or by its name."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +63,17 @@ def feature_layer(task: Task) -> tuple[nn.Module, AsFeatures]:
     return found.layer, found.ways[0]
 
 
+def features_of(
+    task: Task, layer: nn.Module, images: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what a layer returns for images, and the gradient of the targets' logits by it."""
+    with outputs_of([layer]) as outputs:
+        scores = task.scores(images.detach().requires_grad_())
+    output = outputs[layer]
+    (gradient,) = torch.autograd.grad(scores.gather(1, targets[:, None]).sum(), output)
+    return output.detach(), gradient
+
+
 def _last(task: Task) -> Ran:
     named = dict(task.model.named_modules())
     leaves = {name: part for name, part in named.items() if [*part.parameters(recurse=False)]}
@@ -70,9 +81,9 @@ def _last(task: Task) -> Ran:
     usable = [one for one in ran if one.ways and isinstance(one.layer, KINDS)]
     if not usable:
         raise UserError(
-            "grad-cam needs a convolution (nn.Conv2d) or a layer normalisation that keeps "
-            "locations of the image and has a say in the answer, and this model has none. Take "
-            "integrated-gradients, gradient-x-input, occlusion or rise."
+            "grad-cam and layer-cam need a convolution (nn.Conv2d) or a layer normalisation that "
+            "keeps locations of the image and has a say in the answer, and this model has none. "
+            "Take integrated-gradients, gradient-x-input, occlusion or rise."
         )
     wide = [one for one in usable if one.side >= PLACES]
     chosen = (wide or usable)[-1]
@@ -91,7 +102,7 @@ def _check_depth(task: Task, chosen: Ran, ran: list[Ran]) -> None:
     if len(after) > before:
         late = ([one for one in after if one.ways] or after)[-1]
         raise UserError(
-            f"grad-cam would read {chosen.name!r}, the last convolution, but most of the model "
+            f"It would read {chosen.name!r}, the last convolution, but most of the model "
             "comes after it, as in a transformer behind its patch embedding. Name a late layer "
             f"that keeps locations, such as layer={late.name!r}."
         )
@@ -107,7 +118,7 @@ def _named(task: Task, name: str) -> Ran:
         raise UserError(
             "Expected a layer whose output has locations, (B, channels, h, w), (B, h, w, channels) "
             "or (B, tokens, channels) of a grid of tokens, and a say in the answer, but "
-            f"{name!r} is none{shape}. Without a layer, grad-cam finds one; reshape reads others."
+            f"{name!r} is none{shape}. Without a layer, one is found; reshape reads others."
         )
     return ran[0]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from foveal.attribution.asking import answer, check_images, given, undisturbed
 from foveal.attribution.cost import measured
-from foveal.attribution.methods import METHODS
+from foveal.attribution.methods import LAYERED, METHODS
 from foveal.attribution.task import Task
 from foveal.errors import UserError, at_least_one, unknown_name
 from foveal.explanation import Explanation
@@ -15,6 +15,8 @@ from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
 from foveal.precision import at_least_single, check_finite
+
+PIXELS = 2**20  # in one pass; for a gradient, all features of a backbone are kept
 
 
 def attribute(
@@ -42,10 +44,10 @@ def attribute(
         method: a name of `METHODS`.
         targets: (B,) numbers of the classes asked about; the model's answers if not given.
         batch_size: images in one forward pass, also where a method makes hundreds of one image;
-            bounds the memory.
+            bounds the memory. Of large images fewer, `PIXELS` in all.
         classes: a name for each class; those that the model knows if not given. One alone is
             class 1 of a single logit.
-        layer: for grad-cam, the name of a module to read features from; it finds one by itself
+        layer: for grad-cam and layer-cam, the name of a module to read features from; one is found
             if not given. Its output may be (B, channels, h, w), (B, h, w, channels) or
             (B, tokens, channels), a grid of tokens behind a class token; of a tuple the first.
         reshape: makes (B, channels, h, w) of that output, and of its gradient, where its shape
@@ -73,6 +75,8 @@ def attribute(
     images = as_images(images)
     check_images(model, images)
     with undisturbed(model):
+        channels, height, width = images.shape[1:]
+        batch_size = max(1, min(batch_size, PIXELS // (height * width)))
         batches = images.split(batch_size)
         answers = [answer(model, given(model, batch)).cpu() for batch in batches]
         logits = at_least_single(torch.cat(answers))
@@ -81,7 +85,6 @@ def attribute(
         chosen = (
             predictions(logits) if targets is None else class_numbers(targets, len(images), known)
         )
-        channels, height, width = images.shape[1:]
         task = Task(model, (channels, height, width), batch_size, seed, layer, reshape)
         asked = METHODS[method](task)
         cost = measured(task, method, asked)
@@ -110,7 +113,7 @@ def _check(
 ) -> None:
     if method not in METHODS:
         raise unknown_name("attribution method", method, METHODS)
-    if layer is not None and method != "grad-cam":
-        raise UserError(f"Only grad-cam reads a layer; {method} takes none.")
+    if layer is not None and method not in LAYERED:
+        raise UserError(f"Only {' and '.join(LAYERED)} read a layer; {method} takes none.")
     if reshape is not None and layer is None:
         raise UserError("Expected a layer with reshape, the name of the module that it is for.")

@@ -50,6 +50,14 @@ DataDir = Annotated[
     Path | None,
     typer.Option(envvar="FOVEAL_DATA", help="Where named datasets lie.", show_envvar=True),
 ]
+BoxesOption = Annotated[
+    Path | None,
+    typer.Option("--boxes", help="What matters: a CSV (file,x1,y1,x2,y2) or a folder of VOC XML."),
+]
+MasksOption = Annotated[
+    Path | None,
+    typer.Option("--masks", help="What matters: a folder of masks, built like that of the images."),
+]
 Runtime = Annotated[str, typer.Option("--runtime", help="What runs the model: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, DataOption, app, say, show
+from foveal.cli.app import BoxesOption, DataDir, DataOption, MasksOption, app, say, show
 from foveal.interrupts import resumable
 
 
@@ -26,6 +26,11 @@ def compare(
     published: Annotated[
         int, typer.Option(help="Images for the field's published metrics (Quantus).", min=0)
     ] = 0,
+    explain: Annotated[
+        str, typer.Option(help="The logit to explain: of the answer or of the label.")
+    ] = "answer",
+    boxes: BoxesOption = None,
+    masks: MasksOption = None,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
 ) -> None:
@@ -50,6 +55,9 @@ def compare(
             judge=judge,
             methods=method,
             published=published,
+            explain=explain,
+            boxes=boxes,
+            masks=masks,
             seed=seed,
             progress=progress,
             say=say,

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, DataOption, Runtime, app, say, show, show_json
+from foveal.cli.app import (
+    AsJson,
+    BoxesOption,
+    DataDir,
+    DataOption,
+    MasksOption,
+    Runtime,
+    app,
+    say,
+    show,
+    show_json,
+)
 from foveal.errors import UserError
 
 
@@ -19,6 +30,8 @@ def evaluate(
     judge: Annotated[
         str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
     ] = None,
+    boxes: BoxesOption = None,
+    masks: MasksOption = None,
     seed: Annotated[int, typer.Option(help="Seed of probes and pairs.")] = 0,
     card: Annotated[bool, typer.Option("--card", help="Write the figures into the card.")] = False,
     runtime: Runtime = "torch",
@@ -42,6 +55,8 @@ def evaluate(
         split=split,
         data_dir=data_dir,
         judge=judge,
+        boxes=boxes,
+        masks=masks,
         seed=seed,
         say=say,
         runtime=runtime,

@@ -1,14 +1,15 @@
 """Images in memory: one tensor of bytes and what is known of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic
+from itertools import repeat
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from foveal.data.photos import Photos
+from foveal.data.photos import PIXELS, Photos, parts_of
 from foveal.errors import UserError
 from foveal.escaping import printable
 
@@ -70,7 +71,8 @@ class ImageSet(Generic[Pixels]):
         classes: a name for each class.
         paths: where each image comes from, or empty.
         problems: images that were left out, or were read by a guess.
-        masks: (N, 1, H, W) bytes, 255 where an image matters, or None.
+        masks: (N, 1, H, W) uint8, 255 where an image matters, of the kind that `images` are; or
+            None. That of an image without an annotation is empty.
         notes: what in a folder was taken for classes and splits, a line each.
         named: whether `classes` are names; else they are numbers, for want of names.
     """
@@ -82,7 +84,7 @@ class ImageSet(Generic[Pixels]):
     classes: tuple[str, ...]
     paths: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
-    masks: Tensor | None = None
+    masks: Pixels | None = None
     notes: tuple[str, ...] = ()
     named: bool = True
 
@@ -96,6 +98,30 @@ class ImageSet(Generic[Pixels]):
         masks = None if self.masks is None else self.masks[indices]
         images, labels = self.images[indices], self.labels[indices]
         return replace(self, images=images, labels=labels, paths=paths, masks=masks)
+
+    def by_size(self) -> Iterator["ImageSet[Tensor]"]:
+        """Yield the images of each height and width, in order."""
+        masks = repeat(None) if self.masks is None else parts_of(self.masks)
+        first = 0
+        for images, marks in zip(parts_of(self.images), masks, strict=False):
+            part = slice(first, first + len(images))
+            labels, paths = self.labels[part], self.paths[part]
+            one: Any = self
+            yield replace(one, images=images, labels=labels, paths=paths, masks=marks)
+            first += len(images)
+
+    def batches(self, size: int, pixels: int = PIXELS) -> Iterator["ImageSet[Tensor]"]:
+        """Yield the images in order, those of one batch of one height and width.
+
+        Args:
+            size: images in a batch at most.
+            pixels: of all images of a batch at most; one image may have more.
+        """
+        for group in self.by_size():
+            height, width = group.images.shape[-2:]
+            step = max(1, min(size, pixels // (height * width)))
+            for part in torch.arange(len(group)).split(step):
+                yield group.subset(part)
 
     def relabelled(
         self, indices: Sequence[int | None], classes: tuple[str, ...]
@@ -114,6 +140,8 @@ class ImageSet(Generic[Pixels]):
     def few(self, count: int, seed: int = 0) -> "ImageSet[Pixels]":
         """Return `count` images drawn by chance, as many of each class as can be.
 
+        Photographs stay in the order of their sizes.
+
         Raises:
             UserError: there are not so many.
         """
@@ -129,4 +157,5 @@ class ImageSet(Generic[Pixels]):
         for label in labels.unique():
             own = labels == label
             turns[own] = torch.arange(int(own.sum()))
-        return self.subset(order[turns.argsort(stable=True)[:count]])
+        chosen = order[turns.argsort(stable=True)[:count]]
+        return self.subset(chosen.sort().values if isinstance(self.images, Photos) else chosen)

@@ -3,18 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data.images import ImageSet
+from foveal.data.photos import sizes_of, stacked
 from foveal.data.reading import read_image, without_warnings
 from foveal.errors import UserError
+from foveal.escaping import printable
 from foveal.image_files import ENDINGS
 from foveal.pixels import read_header
 
 
-def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> ImageSet:
+def with_masks(
+    images: ImageSet[Any], folder: str | Path, masks: str | Path, *, partly: bool = False
+) -> ImageSet[Any]:
     """Return the images with a mask each.
 
     The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or with another image's
@@ -22,23 +28,50 @@ def with_masks(images: ImageSet, folder: str | Path, masks: str | Path) -> Image
     pixel matters.
 
     Args:
-        images: read from `folder`.
+        images: read from `folder`, of any sizes.
         folder: of the images.
         masks: the folder of their masks.
+        partly: give images without a mask an empty one.
 
     Raises:
         UserError: the images come from no folder, two differ in their extension alone, a mask is
-            missing, cannot be read or has another size than its image; the file is named.
+            missing (with `partly`: all are), cannot be read or has another size than its image;
+            the file is named.
     """
     masks, folder = Path(masks).expanduser(), Path(folder).expanduser()
-    if not images.paths or not folder.is_dir():
-        raise UserError(f"Masks need a folder of images, but {images.name!r} is none.")
+    check_folder(images, folder, "Masks")
     if not masks.is_dir():
-        raise UserError(f"No folder of masks at {masks}.")
-    size = (images.images.shape[-2], images.images.shape[-1])
+        raise UserError(f"No folder of masks at {printable(masks)}.")
     _check_stems(images.paths)
-    found = [_mask(Path(path), folder, masks, size) for path in images.paths]
-    return replace(images, masks=torch.stack(found))
+    paths = [_mask_path(Path(path), folder, masks) for path in images.paths]
+    missing = next((n for n, path in enumerate(paths) if path is None), None)
+    if missing is not None and (not partly or not any(paths)):
+        image = Path(images.paths[missing])
+        expected = (masks / image.relative_to(folder)).with_suffix(".png")
+        raise UserError(f"No mask for {printable(image)}: expected one at {printable(expected)}.")
+    found = [
+        torch.zeros(1, *size, dtype=torch.uint8) if path is None else _mask(path, Path(image), size)
+        for path, image, size in zip(paths, images.paths, sizes_of(images.images), strict=True)
+    ]
+    return replace(images, masks=stacked(found, images.images))
+
+
+def check_folder(images: ImageSet[Any], folder: Path, what: str) -> None:
+    """Raise UserError unless the images are files below a folder; `what` needs them to be."""
+    if not images.paths or not folder.is_dir():
+        raise UserError(f"{what} need a folder of images, but {printable(images.name)!r} is none.")
+    outside = next((path for path in images.paths if not Path(path).is_relative_to(folder)), None)
+    if outside is not None:
+        raise UserError(
+            f"{what} need a folder of image files, but {printable(outside)} is not in "
+            f"{printable(folder)}."
+        )
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return height and width in pixels of an image file, once it is upright."""
+    with without_warnings():
+        return read_header(path).size
 
 
 def _check_stems(paths: Sequence[str]) -> None:
@@ -46,31 +79,36 @@ def _check_stems(paths: Sequence[str]) -> None:
     for path in paths:
         other = seen.setdefault(Path(path).with_suffix(""), path)
         if other != path:
-            raise UserError(f"{other} and {path} would share one mask: give one another name.")
+            raise UserError(
+                f"{printable(other)} and {printable(path)} would share one mask: give one another "
+                "name."
+            )
 
 
-def _mask(image: Path, folder: Path, masks: Path, size: tuple[int, int]) -> Tensor:
-    if not image.is_relative_to(folder):
-        raise UserError(f"Masks need a folder of image files, but {image} is not in {folder}.")
-    place = masks / image.relative_to(folder)
+def _mask_path(image: Path, folder: Path, masks: Path) -> Path | None:
+    base = masks / image.relative_to(folder)
     endings = [form for kind in sorted(ENDINGS) for form in (kind, kind.upper())]
-    path = next((p for p in map(place.with_suffix, endings) if p.is_file()), None)
-    if path is None:
-        raise UserError(f"No mask for {image}: expected one at {place.with_suffix('.png')}.")
+    return next((p for p in map(base.with_suffix, endings) if p.is_file()), None)
+
+
+def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:
+    """Return the mask (1, H, W) in a file, resized to `size`."""
     try:
         mask = read_image(path, channels=1)
     except UserError as error:
-        raise UserError(f"The mask {path} cannot be used: {error}.") from None
-    height, width = _size(image)
+        raise UserError(f"The mask {printable(path)} cannot be used: {error}.") from None
+    height, width = upright_size(image)
     if tuple(mask.shape[1:]) != (height, width):
         raise UserError(
-            f"The mask {path} has {mask.shape[1]}x{mask.shape[2]} pixels, but its image {image} "
-            f"has {height}x{width}."
+            f"The mask {printable(path)} has {mask.shape[1]}x{mask.shape[2]} pixels, but its image "
+            f"{printable(image)} has {height}x{width}."
         )
-    matters = (mask > mask.max() // 2).to(torch.uint8) * 255
-    return torch.nn.functional.interpolate(matters[None], size, mode="nearest-exact")[0]
+    return _resized((mask > mask.max() // 2).to(torch.uint8) * 255, size)
 
 
-def _size(path: Path) -> tuple[int, int]:
-    with without_warnings():
-        return read_header(path).size
+def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a mask (1, H, W) of another size; what is smaller than a pixel keeps one."""
+    found = F.interpolate(mask[None], size, mode="nearest-exact")[0]
+    if mask.any() and not found.any():
+        return F.adaptive_max_pool2d(mask.float(), size).to(torch.uint8)
+    return found

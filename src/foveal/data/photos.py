@@ -1,6 +1,6 @@
 """Photographs in memory, each in its own proportions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,3 +49,26 @@ class Photos:
         masks = chosen.split([len(part) for part in self.parts])
         parts = (part[mask] for part, mask in zip(self.parts, masks, strict=True))
         return Photos(tuple(part for part in parts if len(part)))
+
+
+def parts_of(images: Tensor | Photos) -> tuple[Tensor, ...]:
+    """Return images as tensors (N_i, C, H_i, W_i) of one size each, in order."""
+    return images.parts if isinstance(images, Photos) else (images,)
+
+
+def sizes_of(images: Tensor | Photos) -> list[tuple[int, int]]:
+    """Return height and width in pixels of each image."""
+    return [(part.shape[-2], part.shape[-1]) for part in parts_of(images) for _ in range(len(part))]
+
+
+def stacked(values: Sequence[Tensor], images: Tensor | Photos) -> Tensor | Photos:
+    """Return a value (C, H, W) per image as one tensor, or as `Photos` where the images are those.
+
+    Args:
+        values: each of the size of its image, in the order of the images; at least one.
+        images: N of them.
+    """
+    if not isinstance(images, Photos):
+        return torch.stack(list(values))
+    remaining = iter(values)
+    return Photos(tuple(torch.stack([next(remaining) for _ in part]) for part in images.parts))

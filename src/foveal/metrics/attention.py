@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.metrics.accuracy import share_equal
+from foveal.errors import UserError
 from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.random_focus import derangement
 from foveal.models.attention_model import AttentionModel
@@ -25,6 +25,7 @@ def maps_worth(
     """Return the accuracy with each image's maps replaced, its features kept.
 
     `shuffled`: by those of another random image; each lends its maps to exactly one other.
+    Photographs exchange them with others of their size, and one alone of its size with none.
     `uniform`: at every depth by the map's own mean, the same at every place. Where either is as
     good as the accuracy, the maps explain nothing.
 
@@ -35,17 +36,20 @@ def maps_worth(
         batch_size: images in one forward pass.
 
     Raises:
-        UserError: there is only one image.
+        UserError: no two images are of one size.
     """
-    others = derangement(len(test), seed)
-    maps = _maps(model, test.images, batch_size)
-    uniform = [weights.mean(dim=(1, 2), keepdim=True).expand_as(weights) for weights in maps]
-    return MapsWorth(
-        *(
-            share_equal(_predict(model, test.images, given, batch_size), test.labels)
-            for given in ([weights[others] for weights in maps], uniform)
-        )
-    )
+    shuffled = uniform = exchanged = 0
+    for part in test.by_size():
+        maps = _maps(model, part.images, batch_size)
+        means = [weights.mean(dim=(1, 2), keepdim=True).expand_as(weights) for weights in maps]
+        uniform += _right(model, part, means, batch_size)
+        if len(part) > 1:
+            others = derangement(len(part), seed)
+            shuffled += _right(model, part, [weights[others] for weights in maps], batch_size)
+            exchanged += len(part)
+    if not exchanged:
+        raise UserError("Expected at least 2 images of one size, to exchange their maps.")
+    return MapsWorth(shuffled / exchanged, uniform / len(test))
 
 
 def _maps(model: AttentionModel, images: Tensor, batch_size: int) -> list[Tensor]:
@@ -55,16 +59,16 @@ def _maps(model: AttentionModel, images: Tensor, batch_size: int) -> list[Tensor
     return [torch.cat([weights.cpu() for weights in depth]) for depth in zip(*parts, strict=True)]
 
 
-def _predict(model: AttentionModel, images: Tensor, maps: list[Tensor], batch_size: int) -> Tensor:
-    """Return the classes (N,) named for uint8 images (N, C, H, W) weighed by given maps."""
-    predictions = []
+def _right(model: AttentionModel, test: ImageSet, maps: list[Tensor], batch_size: int) -> int:
+    """Return how many images of one size are named right, weighed by given maps."""
+    right = 0
     with evaluating(model):
-        for number, batch in enumerate(images.split(batch_size)):
-            local, _ = _attend(model, batch)
-            part = slice(number * batch_size, number * batch_size + len(batch))
+        for part in torch.arange(len(test)).split(batch_size):
+            local, _ = _attend(model, test.images[part])
             given = [weights[part].to(model.mean.device) for weights in maps]
-            predictions.append(model.decide(local, given).argmax(dim=1).cpu())
-    return torch.cat(predictions)
+            predictions = model.decide(local, given).argmax(dim=1).cpu()
+            right += int((predictions == test.labels[part]).sum())
+    return right
 
 
 def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,7 +11,11 @@ STEPS = 20
 
 
 def deletion(
-    model: nn.Module, explanation: Explanation, steps: int = STEPS, batch_size: int = 500
+    model: nn.Module,
+    explanation: Explanation,
+    steps: int = STEPS,
+    batch_size: int = 500,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """Return for each image (B,) the area under the probability of its answer, pixels deleted.
 
@@ -26,29 +30,41 @@ def deletion(
         explanation: of the images, with maps or patches.
         steps: in which all pixels go.
         batch_size: images in one forward pass.
+        targets: (B,) indices of the classes whose probability is taken; the answers if not given.
 
     Raises:
         ValueError: there is no heat.
     """
-    return _area(model, explanation, steps, batch_size, delete=True)
+    return _area(model, explanation, targets, steps, batch_size, delete=True)
 
 
 def insertion(
-    model: nn.Module, explanation: Explanation, steps: int = STEPS, batch_size: int = 500
+    model: nn.Module,
+    explanation: Explanation,
+    steps: int = STEPS,
+    batch_size: int = 500,
+    targets: Tensor | None = None,
 ) -> Tensor:
     """Return for each image (B,) the area under the probability of its answer, pixels shown.
 
     As `deletion`, but from a grey image the hottest pixels are shown first; high is better.
     """
-    return _area(model, explanation, steps, batch_size, delete=False)
+    return _area(model, explanation, targets, steps, batch_size, delete=False)
 
 
 def _area(
-    model: nn.Module, explanation: Explanation, steps: int, batch_size: int, delete: bool
+    model: nn.Module,
+    explanation: Explanation,
+    targets: Tensor | None,
+    steps: int,
+    batch_size: int,
+    *,
+    delete: bool,
 ) -> Tensor:
     if steps < 1:
         raise ValueError(f"Expected at least one step, but got {steps}.")
-    images, answers = explanation.images, explanation.predictions
+    images = explanation.images
+    answers = explanation.predictions if targets is None else targets
     order = ranks(explanation.heat)
     pixels = order[0].numel()
     parameter = next(model.parameters(), torch.zeros(()))

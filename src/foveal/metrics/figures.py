@@ -11,6 +11,7 @@ from torch import Tensor
 from foveal.data import ImageSet
 from foveal.errors import UserError, at_least_one
 from foveal.metrics.accuracy import accuracy
+from foveal.metrics.annotated import annotated_figures
 from foveal.metrics.attention import maps_worth
 from foveal.metrics.classes import as_known
 from foveal.metrics.content_following import content_following
@@ -69,6 +70,7 @@ METRICS: dict[str, Metric] = {
     "macs": lambda s: macs(s.model, s.looks.size),
     "evidence_fraction": lambda s: evidence_fraction(s.model, s.test, **s.shared),
     "latency_ms": lambda s: latency_ms(s.model, s.looks.size),
+    "annotations": lambda s: annotated_figures(s.model, s.test, batch_size=s.batch_size),
 }
 
 
@@ -167,8 +169,10 @@ def evaluate(
         sufficiency_agreement and necessity, for attention nets shuffled_attention_accuracy,
         uniform_attention_accuracy and what the judge says of the hottest 5, 10, 20 and 50 % of
         the pixels (`sufficiency_at_10%`, …), for reconstructors
-        rebuilding_mse, rebuilding_ssim and position_leakage, input_size ([height, width] in
-        pixels) and seed. Plain numbers and strings, as JSON takes them.
+        rebuilding_mse, rebuilding_ssim and position_leakage, where images have masks and the model
+        explains itself annotated_images, pointing_game, energy_inside, evidence_iou and the hits
+        of the controls (centre_pointing_game, uniform_pointing_game), input_size ([height, width]
+        in pixels) and seed. Plain numbers and strings, as JSON takes them.
 
     Raises:
         UserError: no images, labels that the model has no class for, or arguments of another kind.

@@ -156,6 +156,10 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         """
         return contribute(self, images, targets, batch_size)
 
+    def is_additive(self) -> bool:
+        """Return True: features reach the answer as weighted sums alone."""
+        return True
+
     def terms(self, images: Tensor) -> Terms:
         """Return local features of normalised images, and what sums them up to logits."""
         local, maps = self.attend(images)

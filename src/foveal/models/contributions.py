@@ -47,6 +47,9 @@ class Additive(Protocol):
     def terms(self, images: Tensor) -> Terms:
         """Return features of normalised images (B, C, H, W), and what sums them up."""
 
+    def is_additive(self) -> bool:
+        """Return whether this very model can, which may depend on its parts."""
+
 
 def contribute(
     model: ImageClassifier, images: Images, targets: Targets | None, batch_size: int

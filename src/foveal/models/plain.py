@@ -69,12 +69,16 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
             UserError: the images are not of the model's shape or type, or the targets are not
                 one of its classes each.
         """
-        if not self.backbone.averages:
+        if not self.is_additive():
             raise UserError(
                 f"{CONTRIBUTIONS} need a backbone that averages its features, such as "
                 "efficientnet-lite0 or timm's; this one takes their maxima."
             )
         return contribute(self, images, targets, batch_size)
+
+    def is_additive(self) -> bool:
+        """Return whether the global vector is the mean of the deepest features."""
+        return self.backbone.averages
 
     def terms(self, images: Tensor) -> Terms:
         """Return the deepest features of normalised images, and what sums them up to logits."""

@@ -16,7 +16,8 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
     """Draw a row for each image: the image, then what each explanation shows of it.
 
     Args:
-        explanations: heading and `Explanation` of the same images, one for each column.
+        explanations: for each column a heading, and an `Explanation` of the images or one of each,
+            as images of several sizes have.
         labels: (B,) true classes, among those of the first explanation; an answer of that name
             is blue, any other orange.
     """
@@ -34,8 +35,8 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
             color=INK,
         )
     for row in range(rows):
-        first = explanations[0][1]
-        grid[row, 0].imshow(pixels(first.images[row]), interpolation="nearest")
+        first = explanations[0][1][row]
+        grid[row, 0].imshow(pixels(first.images[0]), interpolation="nearest")
         truth = first.class_name(int(labels[row]))
         grid[row, 0].set_title(short(truth, 12), fontsize=7)
         grid[row, 0].set_axis_off()

@@ -176,6 +176,14 @@ EXPLANATIONS: tuple[Column, ...] = (
         "lower",
     ),
     Column(
+        "annotated_images",
+        "annotated",
+        "{:,}",
+        "how many images have an annotation of where the truth lies; the next three are means over "
+        "these",
+        "for comparison",
+    ),
+    Column(
         "pointing_game",
         "hits",
         "{:.1%}",

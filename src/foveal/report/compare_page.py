@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import OWN, explain_by
-from foveal.comparison import Comparison, Contestant
+from foveal.attribution import CONTROLS, OWN, explain_by
+from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
+from foveal.data.annotations import annotated
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.metrics.looks import look_over
@@ -56,6 +57,8 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
         "compare.html",
         test=comparison.test,
         judge=comparison.judge,
+        explained=comparison.explained,
+        annotated=int(annotated(comparison.test).sum()),
         models=[{"name": row["model"], "cells": [c.cell(row) for c in columns]} for row in models],
         columns=columns,
         explanations=[
@@ -135,6 +138,7 @@ def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dic
     """Return the same images under every explanation: sure and right, unsure, sure and wrong."""
     first = comparison.contestants[0]
     test = comparison.test_of(first)
+    rows = [row for row in comparison.explanations if row["method"] not in CONTROLS]
     chances, answers = logits[first.name].softmax(dim=-1).max(dim=1)
     right = answers == test.labels
     order = chances.argsort(descending=True)
@@ -145,20 +149,26 @@ def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dic
     }
     made = []
     for name, chosen in groups.items():
-        if not len(chosen):
+        if not (len(chosen) and rows):
             continue
-        few = test.subset(chosen)
-        shown = [(_heading(row), _explain(comparison, row, few)) for row in comparison.explanations]
-        labels = comparison.test_of(_explained_one(comparison, comparison.explanations[0])).labels
+        shown = [(_heading(row), _explain(comparison, row, chosen)) for row in rows]
+        labels = comparison.test_of(_explained_one(comparison, rows[0])).labels
         picture = inline(plotting.side_by_side(shown, labels[chosen]))
         made.append({"name": f"{name} ({first.name})", "picture": picture})
     return made
 
 
-def _explain(comparison: Comparison, row: Mapping[str, Any], few: ImageSet) -> Explanation:
+def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> list[Explanation]:
+    """Return the explanation of each of the images at `chosen` (M,), in that order."""
     one = _explained_one(comparison, row)
-    explanation = explain_by(one.network, few.images.float() / 255, row["method"])
-    return replace(explanation, classes=comparison.test_of(one).classes)
+    test = comparison.test_of(one)
+    found = []
+    for index in chosen:
+        (image,) = test.subset(index[None]).batches(1)
+        targets = targets_of(image, comparison.explained)
+        explanation = explain_by(one.network, image.images.float() / 255, row["method"], targets)
+        found.append(replace(explanation, classes=test.classes))
+    return found
 
 
 def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Contestant:
