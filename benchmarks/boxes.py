@@ -5,7 +5,7 @@ quarter of it: there the middle, which hits five of six photos, hits none. Every
 logit of the label. Methods of more than ten passes explain every n-th of these photos; differences
 to the contributions are paired, over the photos that the method explained.
 
-    OMP_NUM_THREADS=1 FOVEAL_DATA=... python benchmarks/boxes.py [--slow-every 4]
+    OMP_NUM_THREADS=1 FOVEAL_DATA=... python benchmarks/boxes.py [--slow-every 8]
 """
 
 import argparse
@@ -31,7 +31,6 @@ from foveal.training.run import write_json
 MODEL, DATA = "imagenet", "imagenet-val-1000"
 LAST = "backbone.top"  # the layer whose mean the logits are linear in
 AREA = 0.25  # of the image, that its boxes cover at most
-QUICK = 10  # forward passes of a method that explains every photo
 BATCH, PIXELS = 16, 2**20
 RESAMPLES, SEED = 10_000, 0
 FIGURES = {"hits": "pointing_game", "inside": "energy_inside"}
@@ -58,11 +57,11 @@ WAYS: dict[str, Explain] = {
     "layer-cam": named("layer-cam"),
     f"layer-cam at {LAST}": at_last("layer-cam"),
     "gradient-x-input": named("gradient-x-input"),
+    "centre": named("centre"),
+    "uniform": named("uniform"),
     "integrated-gradients": named("integrated-gradients"),
     "occlusion": named("occlusion"),
     "rise": named("rise"),
-    "centre": named("centre"),
-    "uniform": named("uniform"),
 }
 SLOW = ("integrated-gradients", "occlusion", "rise")
 
@@ -119,7 +118,7 @@ def compared(own: dict[str, Any], found: dict[str, Any], indices: Tensor) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/boxes.json"))
-    parser.add_argument("--slow-every", type=int, default=4, help="photos per one of slow methods")
+    parser.add_argument("--slow-every", type=int, default=8, help="photos per one of slow methods")
     options = parser.parse_args()
     model = zoo.load(MODEL)
     assert isinstance(model, ImageClassifier)
@@ -137,10 +136,8 @@ def main() -> None:
         own = own or found
         rows[name] = compared(own, found, indices)
         print(f"{name} ({time.perf_counter() - started:.0f} s): {rows[name]}", flush=True)
-    write_json(
-        {"model": MODEL, "data": DATA, "images": len(test), "area": AREA, "methods": rows},
-        options.out,
-    )
+        what = {"model": MODEL, "data": DATA, "images": len(test), "area": AREA}
+        write_json({**what, "methods": rows}, options.out)
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ DataDir = Annotated[
 ]
 BoxesOption = Annotated[
     Path | None,
-    typer.Option("--boxes", help="What matters: a CSV (file,x1,y1,x2,y2) or a folder of VOC XML."),
+    typer.Option("--boxes", help="Boxes: a CSV (file,x1,y1,x2,y2) or a folder of VOC."),
 ]
 MasksOption = Annotated[
     Path | None,
-    typer.Option("--masks", help="What matters: a folder of masks, built like that of the images."),
+    typer.Option("--masks", help="Masks: a folder laid out as that of the images."),
 ]
 Runtime = Annotated[str, typer.Option("--runtime", help="What runs the model: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -26,9 +26,7 @@ def compare(
     published: Annotated[
         int, typer.Option(help="Images for the field's published metrics (Quantus).", min=0)
     ] = 0,
-    explain: Annotated[
-        str, typer.Option(help="The logit to explain: of the answer or of the label.")
-    ] = "answer",
+    explain: Annotated[str, typer.Option(help="Whose logit: answer or label.")] = "answer",
     boxes: BoxesOption = None,
     masks: MasksOption = None,
     data_dir: DataDir = None,
