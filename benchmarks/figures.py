@@ -9,6 +9,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import choice
@@ -303,10 +304,30 @@ def draw_pictures() -> None:
         rebuilding_grid(explanation).savefig(folder / "mnist-saliency.png")
 
 
+def draw_photograph(path: Path) -> None:
+    """Draw a photograph that everyone has, under the model of photographs.
+
+    It is Rachel Michetti's cup of coffee, CC0, which comes with scikit-image.
+    """
+    from PIL import Image, ImageOps
+    from skimage import data
+
+    from foveal.evaluation import explain_files
+
+    with TemporaryDirectory() as folder:
+        photo = Path(folder) / "coffee.png"
+        Image.fromarray(data.coffee()).save(photo)
+        answers, _ = explain_files("imagenet", [photo], Path(folder) / "out")
+        with Image.open(answers[0]["picture"]) as picture:  # smaller, for the sake of its bytes
+            small = ImageOps.contain(picture.convert("RGB"), (1000, 1000), Image.Resampling.LANCZOS)
+            small.save(path, optimize=True)
+
+
 def main() -> None:
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_pictures()
+    draw_photograph(ROOT / "docs" / "images" / "imagenet-coffee.png")
 
 
 if __name__ == "__main__":

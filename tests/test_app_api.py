@@ -267,3 +267,11 @@ def test_every_answer_keeps_the_browser_from_harm(server):
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
+
+
+def test_contributions_are_offered_where_a_model_can_give_them():
+    served = Models(["imagenet", "cifar10-vgg", "mnist-attention", "mnist-focus"]).by_name
+    offered = [name for name, one in served.items() if "contributions" in one.methods]
+    assert offered == ["imagenet", "mnist-attention"]
+    sides = [one.describe()["short_side_px"] for one in served.values()]
+    assert sides == [224, None, None, None]

@@ -6,6 +6,7 @@ Screenshots are kept below report/studio, to be looked at.
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -173,12 +174,51 @@ def test_a_photo_is_uploaded_and_one_is_dropped_and_one_pasted(opened, tmp_path)
     assert "digits" not in page.locator(".hint").inner_text()
     assert answer(page) in zoo.load("cifar10-focus").inputs.classes
     assert page.locator("#given-name").inner_text() == "photo.png"
+    assert shape_of_picture(page) == [60, 60]  # the middle, finer than the model's 32 x 32
     shot(page, "photo")
     for event, holder in (("paste", "clipboardData"), ("drop", "dataTransfer")):
         acted(page, lambda event=event, holder=holder: page.evaluate(GIVE, [event, holder]))
         assert page.locator("#given-name").inner_text() == f"<i>{event}</i>.png"
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
     assert "no picture" in page.locator("#notice").inner_text()
+
+
+def shape_of_picture(page):
+    """Return width and height in pixels of the picture below the marks."""
+    href = page.locator(".picture image").get_attribute("href")
+    return page.evaluate(
+        "async (href) => { const image = new Image(); image.src = href; await image.decode();"
+        " return [image.width, image.height] }",
+        href,
+    )
+
+
+def test_a_photo_goes_to_the_model_of_photos_and_is_drawn_as_it_was_given(chromium, tmp_path):
+    with Image.open(files("skimage.data") / "coffee.png") as image:
+        image.resize((2400, 1600)).save(tmp_path / "photo.jpg")
+    with running("mnist-focus", "imagenet") as server:
+        page = chromium.new_page(**DESKTOP)
+        page.set_default_timeout(60_000)
+        page.goto(server.url)
+        page.wait_for_selector(".keypoint")
+        page.get_by_label("Photo").check()
+        acted(page, lambda: page.set_input_files("#file", tmp_path / "photo.jpg"))
+        settled(page)
+        chosen = [page.locator(one).input_value() for one in (".model", ".method")]
+        assert chosen == ["imagenet", "contributions"]
+        assert answer(page) == "espresso"
+        assert shape_of_picture(page) == [1600, 1067]
+        box = page.locator(".picture svg").bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(1.5, rel=0.01)
+        assert "7 × 11 locations" in page.locator(".hint").inner_text()
+        shot(page, "photograph")
+        acted(page, lambda: page.get_by_role("radio", name="Draw").check())
+        settled(page)
+        assert (page.locator(".model").input_value(), answer(page)) == ("mnist-focus", "3")
+        acted(page, lambda: page.select_option(".model", "mnist-focus"))
+        acted(page, lambda: page.get_by_role("radio", name="Photo").check())
+        assert page.locator(".model").input_value() == "mnist-focus"  # as chosen by hand
+        page.close()
 
 
 GIVE = """async ([event, holder]) => { const canvas = document.createElement("canvas");

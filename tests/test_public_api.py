@@ -14,7 +14,7 @@ SIGNATURES = {
     ),
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
-        "[weights] [extent] [classes] [method] [cost]"
+        "[weights] [extent] [classes] [method] [cost] [originals]"
     ),
     "FocusNet": (
         "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] "

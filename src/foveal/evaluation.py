@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,16 @@ from foveal.files import make_output_folder
 from foveal.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foveal.data import ImageSet, LargeSet
+    from foveal.data.reading import DecodedImage
+    from foveal.explanation import Explanation
     from foveal.metrics.classes import Images
     from foveal.models import ImageClassifier, ImageModel, LargeFocusModel
 
 Say = Callable[[str], None]
+LONGEST = 1600  # pixels along the longer side of an original that pictures are drawn on
 
 
 def evaluate_on(
@@ -220,7 +226,8 @@ def explain_files(
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
-        method: one of `attribution.EXPLAINERS`.
+        method: one of `attribution.EXPLAINERS`; `model` for the model's own explanation, which
+            is its contributions where it looks everywhere and can give them.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
     Raises:
@@ -239,7 +246,7 @@ def explain_files(
     failed = 0
     for path, stem in zip(paths, _picture_stems(paths, out), strict=True):
         try:
-            explanation = _explained(network, path, method, model, say)
+            explanation = _explained(network, path, method, model, say, drawn=out is not None)
         except UserError as error:
             failed += 1
             say(f"{path}: {error}")
@@ -252,25 +259,49 @@ def explain_files(
     return answers, failed
 
 
-def _explained(network: "ImageModel", path: Path, method: str, model: str, say: Say) -> Any:
-    """Return the explanation of one file; a high-resolution model reads it in part."""
+def _explained(
+    network: "ImageModel", path: Path, method: str, model: str, say: Say, drawn: bool
+) -> "Explanation":
+    """Return the explanation of one file; a high-resolution model reads it in part.
+
+    Args:
+        network: the model.
+        path: of the image.
+        method: one of `attribution.EXPLAINERS`.
+        model: its name.
+        say: told of what is done to the file.
+        drawn: whether the explanation is to have the original, which pictures are drawn on.
+    """
     from foveal.attribution import OWN, explain_by
-    from foveal.data.reading import read_noted
     from foveal.models import LargeFocusModel
 
     if isinstance(network, LargeFocusModel) and method == OWN:
-        return _explained_in_part(network, path, say)
-    sizing = network.inputs.sizing
-    image, (height, width), note = read_noted(path, size=sizing, channels=network.in_channels)
+        return _explained_in_part(network, path, say, drawn)
+    (image, (height, width), note), original = _read(network, path, drawn)
     if note:
         say(f"{path}: {note}")
     size = (image.shape[-2], image.shape[-1])
     if network.inputs.size and (height, width) != size:
         say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
-    return explain_by(network, image[None].float() / 255, method)
+    explanation = explain_by(network, image[None].float() / 255, method)
+    if original is None or (original.shape == image.shape and bool((original == image).all())):
+        return explanation
+    return replace(explanation, originals=(original.float() / 255,))
 
 
-def _explained_in_part(network: "LargeFocusModel", path: Path, say: Say) -> Any:
+def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage", "Tensor | None"]:
+    """Return an image as a model takes it, and its original (C, H, W), uint8, if it is drawn."""
+    from foveal.data.reading import read_noted, read_pictured
+
+    sizing, channels = network.inputs.sizing, network.in_channels
+    if drawn:
+        return read_pictured(path, size=sizing, channels=channels, longest=LONGEST)
+    return read_noted(path, size=sizing, channels=channels), None
+
+
+def _explained_in_part(
+    network: "LargeFocusModel", path: Path, say: Say, drawn: bool
+) -> "Explanation":
     from foveal.data.lazy import LargeFiles
 
     try:
@@ -278,7 +309,11 @@ def _explained_in_part(network: "LargeFocusModel", path: Path, say: Say) -> Any:
         note = files.image(0).note
         if note:
             say(f"{path} {note}")
-        return network.explain_large(files)
+        explanation = network.explain_large(files)
+        if not drawn:
+            return explanation
+        shrink = -(-max(files.size) // LONGEST)  # rounded up
+        return replace(explanation, originals=(files.image(0).thumbnail(shrink),))
     except UserError as error:  # which names the file already
         raise UserError(str(error).removeprefix(f"{path}: ")) from None
     except ValueError as error:
@@ -296,7 +331,7 @@ def _picture_stems(paths: Sequence[Path], out: Path | None) -> list[str]:
     return unique_stems([path.stem for path in paths], images)
 
 
-def _save(explanation: Any, out: Path, stem: str) -> Path:
+def _save(explanation: "Explanation", out: Path, stem: str) -> Path:
     from foveal.plotting import save_figure
 
     try:

@@ -30,7 +30,7 @@ class Look(NamedTuple):
 class Explanation:
     """What a model looked at in images and what it answered.
 
-    All tensors are on the CPU and share their first dimension B.
+    All tensors are on the CPU and share their first dimension B, but for the originals.
 
     Attributes:
         images: (B, C, H, W) in [0, 1], as given to the model; of large images that are read in
@@ -45,6 +45,8 @@ class Explanation:
         thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
         weights: (B, K), how much the model attends to each patch, or None.
         extent: height and width in pixels of images of which `images` holds thumbnails, or None.
+        originals: B images (C', H', W') in [0, 1] of any sizes, as they were before they were
+            resized for the model: what pictures are drawn on. Empty where `images` are drawn.
         classes: a name for each class.
         method: who explains: the model itself, or a post-hoc method's name.
         cost: forward passes that the explanation took, the answer included.
@@ -63,6 +65,14 @@ class Explanation:
     classes: tuple[str, ...] = ()
     method: str = "model"
     cost: float = 1.0
+    originals: tuple[Tensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.originals) not in (0, len(self)):
+            raise ValueError(
+                f"Expected {len(self)} originals, one per image, or none, but got "
+                f"{len(self.originals)}."
+            )
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -81,6 +91,9 @@ class Explanation:
         part = selection(index, len(self))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
+        if self.originals:
+            chosen = torch.arange(len(self))[part].tolist()
+            parts["originals"] = tuple(self.originals[number] for number in chosen)
         return replace(self, **parts)
 
     def __iter__(self) -> Iterator["Explanation"]:
@@ -330,7 +343,8 @@ class Explanation:
             for f in fields(cls)
             if isinstance(getattr(parts[0], f.name), Tensor)
         }
-        return replace(parts[0], **joined)
+        originals = tuple(original for part in parts for original in part.originals)
+        return replace(parts[0], **joined, originals=originals)
 
 
 def _run(marks: Tensor, first: Tensor) -> Tensor:

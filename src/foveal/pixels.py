@@ -5,7 +5,7 @@ out of a file.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,6 +32,9 @@ _TURNS = {  # what makes an image of that EXIF orientation upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+_Enough = Callable[[tuple[int, int]], tuple[int, int] | None]
 
 
 class Pixels(NamedTuple):
@@ -80,7 +83,47 @@ def read_pixels(
     with _opened(source, max_pixels, formats, whole=True) as image:
         if coarser > 1:
             image.draft(None, (image.width // coarser, image.height // coarser))
-        return _decode(image, size, channels, crop)
+        return _resized(_decoded(image, _enough_for(size)), size, channels, crop)
+
+
+def read_pictured(
+    source: Path, size: Sizing | None, channels: int | None, longest: int
+) -> tuple[Pixels, np.ndarray]:
+    """Return an image as `read_pixels` does, and the picture that it is, for people to see.
+
+    It is decoded once, but for a JPEG that is decoded more coarsely for `size` than the picture
+    needs: that one is decoded once for each.
+
+    Args:
+        source: a path of the user's.
+        size: what the first is resized to, or None.
+        channels: of the first, 1, 3 or None.
+        longest: pixels along the picture's longer side; of a larger image it is the means of
+            areas.
+
+    Returns:
+        The image, and the picture as uint8 (H, W), or (H, W, 3) where it is one of colour.
+
+    Raises:
+        UserError: as `read_pixels`.
+    """
+    with _opened(source, MAX_PIXELS, None, whole=True) as image:
+        whole = _decoded(image, _enough_for(size))
+        pixels = _resized(whole, size, channels)
+    wanted = _bounded(longest, whole.size)
+    if whole.image.height < wanted[0] or whole.image.width < wanted[1]:
+        with _opened(source, MAX_PIXELS, None, whole=True) as image:
+            whole = _decoded(image, lambda size: _bounded(longest, size))
+    picture = whole.image
+    if (picture.height, picture.width) != wanted:
+        picture = picture.resize((wanted[1], wanted[0]), Image.Resampling.BOX)
+    return pixels, np.array(picture, dtype=np.uint8)
+
+
+def _bounded(longest: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width in the same proportions, of at most `longest` pixels a side."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 class Header(NamedTuple):
@@ -164,21 +207,54 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _decode(image: Image.Image, sizing: Sizing | None, channels: int | None, crop: bool) -> Pixels:
+class _Whole(NamedTuple):
+    """An upright image before it is resized."""
+
+    image: Image.Image  # grey (`L`) or colour (`RGB`)
+    size: tuple[int, int]  # height and width of the image in the file, however coarsely decoded
+    note: str
+
+
+def _decoded(image: Image.Image, enough: _Enough) -> _Whole:
+    """Decode an opened image and turn it upright.
+
+    Args:
+        image: opened.
+        enough: upright height and width -> those to which a JPEG may be decoded at least, or None
+            for its own.
+    """
     image.seek(0)
     # Known before the pixels are: to learn a PNG's orientation, Pillow decodes it.
     bits = named_bits(image) if image.mode in DEEP else None
     halved = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
-    before, orientation = _upright(image), _orientation(image)
-    size = None if sizing is None else size_for(sizing, before)
-    if size is not None:  # a JPEG is decoded to no more than it takes: 20 megapixels are 60 MB
-        image.draft(None, (2 * max(size), 2 * max(size)))
+    size, orientation = _upright(image), _orientation(image)
+    least = enough(size)
+    if least is not None:
+        image.draft(None, least if orientation >= 5 else least[::-1])
     image, note = _eight_bits(image, bits, halved)
     if orientation != 1:
         image = image.transpose(_TURNS[orientation])
+    return _Whole(image, size, note)
+
+
+def _enough_for(sizing: Sizing | None) -> _Enough:
+    """Return how large a JPEG is decoded to be resized: of 20 megapixels, that saves 60 MB."""
+
+    def enough(size: tuple[int, int]) -> tuple[int, int] | None:
+        side = None if sizing is None else 2 * max(size_for(sizing, size))
+        return None if side is None else (side, side)
+
+    return enough
+
+
+def _resized(
+    whole: _Whole, sizing: Sizing | None, channels: int | None, crop: bool = False
+) -> Pixels:
+    image = whole.image
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
+    size = None if sizing is None else size_for(sizing, whole.size)
     if size is not None and (image.height, image.width) != size:
         wanted = (size[1], size[0])
         if crop:
@@ -187,7 +263,7 @@ def _decode(image: Image.Image, sizing: Sizing | None, channels: int | None, cro
             # Pretrained backbones are at their best on bicubic photographs, as they were trained.
             bicubic = isinstance(sizing, ShortSide)
             image = image.resize(wanted, _BICUBIC if bicubic else _BILINEAR)
-    return Pixels(np.array(image, dtype=np.uint8), before, note)
+    return Pixels(np.array(image, dtype=np.uint8), whole.size, whole.note)
 
 
 def _orientation(image: Image.Image) -> int:

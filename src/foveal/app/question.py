@@ -30,7 +30,9 @@ class Asked(BaseModel):
     model: str = Field(description="A name of GET /v1/models.")
     method: str = Field(
         "model",
-        description="`model` for its own explanation, or one of the model's `methods`.",
+        description="`model` for its own explanation, or one of the model's `methods`. Models "
+        "that look everywhere show nothing of their own; `contributions`, where they are among "
+        "the methods, are exact.",
     )
     top: int = Field(5, ge=1, le=1000, description="Classes in `probabilities`.")
     fit: Literal["stretch", "crop"] = Field(

@@ -1,7 +1,7 @@
 """The models that are served: known by name from the start, loaded when first asked."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from foveal import export, zoo
 from foveal.app.refusal import Refused
 from foveal.attribution import METHODS, OWN
+from foveal.backbones import BACKBONES
 from foveal.errors import UserError, split_name, unknown_name
 from foveal.escaping import printable
 from foveal.explanation import Explanation
@@ -22,6 +23,7 @@ from foveal.models import (
     ImageModel,
     Inputs,
     LargeFocusModel,
+    PlainNet,
 )
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 
@@ -49,6 +51,7 @@ class Served:
         settings = zoo.settings(source)
         self.kind = MODELS[split_name("model", MODELS, settings)[0]]
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
+        self.contributes = _contributes(self.kind, settings)
         self.trained_on: str | None = self.card.get("trained_on")
         self.judge: Served | None = None  # says what this one's evidence shows to others
         self.is_ready = False
@@ -89,7 +92,7 @@ class Served:
         """The explanations that it can be asked for, its own first."""
         if not issubclass(self.kind, ImageClassifier):
             return [OWN]
-        own = [CONTRIBUTIONS] if issubclass(self.kind, Additive) else []
+        own = [CONTRIBUTIONS] if self.contributes else []
         return [OWN, *own, *METHODS]
 
     @property
@@ -106,12 +109,20 @@ class Served:
             "about": self.card.get("recipe", {}).get("about", ""),
             "trained_on": self.trained_on,
             "size_px": None if size is None else {"height": size[0], "width": size[1]},
+            "short_side_px": self.inputs.short_side,
             "classes": list(self.inputs.classes),
             "looks": self.kind.looks,
             "holds_keypoints": issubclass(self.kind, FocusModel),
             "methods": self.methods,
             "figures": self.card.get("figures", {}),
         }
+
+
+def _contributes(kind: type[ImageModel], settings: Mapping[str, Any]) -> bool:
+    """Return whether a model that is not loaded yet can give its contributions."""
+    if not issubclass(kind, PlainNet):
+        return issubclass(kind, Additive)
+    return BACKBONES[split_name("backbone", BACKBONES, settings.get("backbone"))[0]].averages
 
 
 FIRST = ("mnist-focus", "mnist-attention")  # where the whole zoo is served

@@ -14,6 +14,17 @@ OWN = "model"  # the method of an explanation that is the model's own
 EXPLAINERS = (OWN, CONTRIBUTIONS, *METHODS)
 
 
+def own_method(model: ImageModel) -> str | None:
+    """Return the method by which a model explains itself at the cost of its answer, or None.
+
+    That is `model` where it has keypoints or maps to show. A model that looks everywhere has none;
+    where its logits are sums over locations, as `imagenet`'s are, it is `contributions`.
+    """
+    if model.looks != "everywhere":
+        return OWN
+    return CONTRIBUTIONS if isinstance(model, Additive) and model.is_additive() else None
+
+
 def explain_by(
     model: ImageModel, images: Images, method: str = OWN, targets: Targets | None = None
 ) -> Explanation:
@@ -22,15 +33,17 @@ def explain_by(
     Args:
         model: of Foveal.
         images: (B, C, H, W), floats in [0, 1], as `ImageModel.explain` takes them.
-        method: `model` for its own, `contributions` where it can give them, or a name of `METHODS`
-            or `CONTROLS`.
-        targets: (B,) indices of the classes explained, by `contributions` and `METHODS`; the
+        method: `model` for its own (see `own_method`), `contributions` where it can give them, or
+            a name of `METHODS` or `CONTROLS`.
+        targets: (B,) indices of the classes explained, by all but keypoints and attention; the
             predictions if not given.
 
     Raises:
         UserError: no such method, or not for this model.
         ValueError: the images are not of the model's shape or type.
     """
+    if method == OWN:
+        method = own_method(model) or OWN
     if method == OWN:
         return model.explain(images)
     if method == CONTRIBUTIONS:
@@ -45,14 +58,3 @@ def explain_by(
     if method not in METHODS:
         raise unknown_name("method", method, EXPLAINERS)
     return attribute(model, images, method, targets=targets)
-
-
-def own_method(model: ImageModel) -> str | None:
-    """Return the method by which a model explains itself at the cost of its answer, or None.
-
-    That is `model` where it has patches or maps, else `contributions` where its logits are sums
-    over locations.
-    """
-    if model.looks != "everywhere":
-        return OWN
-    return CONTRIBUTIONS if isinstance(model, Additive) and model.is_additive() else None

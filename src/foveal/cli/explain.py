@@ -17,12 +17,19 @@ def explain(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     method: Annotated[
-        str, typer.Option(help="model for its own explanation, or a rival such as grad-cam.")
+        str,
+        typer.Option(
+            help="model for its own explanation: keypoints, attention, or of a model that looks "
+            "everywhere its contributions where they are exact; contributions; or a rival such as "
+            "grad-cam."
+        ),
     ] = "model",
     runtime: Runtime = "torch",
     as_json: AsJson = False,
 ) -> None:
     """Show what a model looks at: keypoints, patches and classes.
+
+    Pictures are drawn on the image as it is, up to 1,600 pixels along its longer side.
 
     Example: foveal explain mnist-focus digit.png --out pictures
     """

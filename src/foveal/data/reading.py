@@ -7,12 +7,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.pixels import MAX_PIXELS, read_pixels
+from foveal.pixels import read_pictured as pixels_pictured
 from foveal.sizing import ShortSide, Sizing
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "decode",
     "read_image",
     "read_noted",
+    "read_pictured",
     "without_warnings",
 ]
 
@@ -83,6 +86,32 @@ def read_noted(
         return decode(Path(source) if isinstance(source, str) else source, shape, channels)
 
 
+def read_pictured(
+    path: Path, *, size: Size | None, channels: int | None, longest: int
+) -> tuple[DecodedImage, Tensor]:
+    """Do as `read_noted` does, and return beside it the image for people to see.
+
+    Args:
+        path: of the user's.
+        size: what the first is resized to, or None.
+        channels: of the first, 1, 3 or None.
+        longest: pixels along the longer side of the second; a larger image is shrunk to it.
+
+    Returns:
+        The image as a model takes it, and (C, H, W) uint8 in its own colours and proportions.
+    """
+    shape = check_shape(size, channels)
+    with without_warnings():
+        (pixels, before, note), picture = pixels_pictured(path, shape, channels, longest)
+    return DecodedImage(_planes(pixels), before, note), _planes(picture)
+
+
+def _planes(pixels: np.ndarray) -> Tensor:
+    """Return pixels (H, W) or (H, W, 3) as (C, H, W)."""
+    image = torch.from_numpy(pixels)
+    return image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Keep Pillow's warnings from the user: what is wrong with an image is said by errors.
@@ -129,6 +158,4 @@ def decode(
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
     """
     pixels, before, note = read_pixels(source, size, channels, coarser=coarser)
-    image = torch.from_numpy(pixels)
-    planes = image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
-    return DecodedImage(planes, before, note)
+    return DecodedImage(_planes(pixels), before, note)

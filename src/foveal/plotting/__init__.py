@@ -10,6 +10,7 @@ from foveal.plotting.curves import frontier, judged_curves, learning_curves
 from foveal.plotting.figures import draw_classes, draw_image, explanation_figure, gallery
 from foveal.plotting.maps import attention_grid, combined, draw_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
+from foveal.plotting.photo import draw_photo, photo_of
 from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
 from foveal.plotting.saving import save_explanation, save_figure
 from foveal.plotting.showing import show
@@ -31,6 +32,7 @@ __all__ = [
     "draw_image",
     "draw_map",
     "draw_patch",
+    "draw_photo",
     "explanation_figure",
     "frames_px",
     "frontier",
@@ -38,6 +40,7 @@ __all__ = [
     "judged_curves",
     "learning_curves",
     "new_figure",
+    "photo_of",
     "rebuilding_grid",
     "relative",
     "sample_grid",

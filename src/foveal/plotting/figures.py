@@ -1,59 +1,76 @@
 """One image explained, and many in a gallery."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, pixels, short, wrapped
+from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
     ATTRIBUTION,
     LABEL,
     NO_ZERO,
     TERMS,
+    TERMS_OF_LOCATIONS,
     combined,
     draw_attribution,
     draw_map,
+    locations,
     relative,
     scale_end,
+    with_locations,
 )
 from foveal.plotting.patches import draw_frames, draw_patch
+from foveal.plotting.photo import LONGEST, dots_per_inch, draw_photo, is_photo, photo_of, proportion
 from foveal.plotting.rebuilding import rebuilding_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SQUARE, NARROWEST, WIDEST = 3.2, 2.7, 5.4  # inches across the part for an image
+FITS = 2.93  # inches across a square image in it
+BAR = 0.9  # inches across a colour bar
+CELL = 1.15  # inches across an image of a gallery
+GALLERY_DOTS = 288  # an inch of a gallery, at most
+
 
 def draw_image(
-    axes: "Axes", explanation: Any, numbers: bool = True, greatest: float | None = None
+    axes: "Axes",
+    explanation: Any,
+    numbers: bool = True,
+    greatest: float | None = None,
+    longest: int = LONGEST,
 ) -> Any:
     """Draw one image with its numbered patch frames, or its attention or attribution over it.
 
+    It is drawn as it was given, where the explanation has its original.
+
     Args:
-        axes: to draw on.
+        axes: to draw on, in the coordinates of the explanation's pixels.
         explanation: of one image.
         numbers: beside the frames.
         greatest: end of the attention's scale; None for this image's own. An attribution's is
             always its own.
+        longest: pixels along the image's longer side; a larger one is shrunk.
 
     Returns:
         The map as it was drawn, for a colour bar; None where there are no maps.
     """
     drawn = None
+    image = photo_of(explanation)
     if _is_attribution(explanation):
         heat = explanation.maps[0].mean(dim=0)
         middle = float(heat.mean()) if explanation.method in NO_ZERO else 0.0
-        drawn = draw_attribution(axes, explanation.images[0], heat, middle)
+        drawn = draw_attribution(axes, image, heat, middle, longest)
     elif explanation.maps is not None:
         heat = combined(explanation.maps)[0]
-        drawn = draw_map(axes, explanation.images[0], heat, greatest or scale_end(heat))
+        drawn = draw_map(axes, image, heat, greatest or scale_end(heat), longest)
     else:
         # A thumbnail, where it stands for the image, fills the place of the image.
-        height, width = explanation.size
-        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        axes.imshow(pixels(explanation.images[0]), interpolation="nearest", extent=extent)
+        draw_photo(axes, image, explanation.size, longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
@@ -71,7 +88,8 @@ def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
     values, order = values[:top].flip(0), order[:top].flip(0)
     shades = [PALE] * (len(order) - 1) + [INK]
     axes.barh(range(len(order)), values.tolist(), color=shades, height=0.62)
-    axes.set_yticks(range(len(order)), [short(explanation.class_name(int(i))) for i in order])
+    names = [wrapped(explanation.class_name(int(i)), 18, 36) for i in order]
+    axes.set_yticks(range(len(order)), names)
     for row, value in enumerate(values.tolist()):
         axes.text(value + 0.02, row, f"{value:.0%}", va="center", fontsize=8, color=INK)
     axes.set_xlim(0, 1.18)
@@ -85,6 +103,9 @@ def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
 def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     """Draw one image: numbered patch frames, the patches enlarged, the classes.
 
+    A photograph is drawn as it was given (`Explanation.originals`) and at its own resolution, up
+    to 1,600 pixels along its longer side.
+
     Of a reconstructor: the patches, what was rebuilt from them and what was lost.
 
     Args:
@@ -96,25 +117,16 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
         if title:
             figure.suptitle(short(title, 60), fontsize=10, color=INK)
         return figure
-    patches = None if explanation.patches is None else explanation.patches[0]
-    between = 0.0
-    if patches is not None:
-        between = 1.05 * _columns(patches)
-    elif explanation.maps is not None:
-        between = 3.4
-    # Where no more than the thumbnail is there, the frames are drawn on that.
-    seen = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
-    figure = new_figure(6.4 + 1.05 * between + 1.25 * seen, 3.4)
-    ratios = [width for width in (3.2, seen, between, 2.4) if width]
-    parts: Any = figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
+    figure, parts = _parts(explanation)
     axes = parts[0].subplots()
+    patches = None if explanation.patches is None else explanation.patches[0]
     if patches is not None:
         draw_image(axes, explanation)
         _draw_patches(parts[-2], patches, explanation.weights)
-        if seen:
+        if len(parts) == 4:
             _draw_seen(parts[1], explanation)
     else:
-        axes.imshow(pixels(explanation.images[0]), interpolation="nearest")
+        draw_photo(axes, photo_of(explanation), explanation.size)
         axes.set_axis_off()
         if explanation.maps is not None:
             _draw_maps(parts[1], explanation)
@@ -128,6 +140,28 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     return figure
 
 
+def _parts(explanation: Any) -> tuple["Figure", Any]:
+    """Return a figure for one image, and its parts: image, all that was seen, evidence, classes.
+
+    Those of which the explanation has nothing are left out. The figure has as many pixels as the
+    image needs, so that a photograph is not drawn smaller than it is.
+    """
+    image = photo_of(explanation)
+    wide = min(max(SQUARE + FITS * (proportion(image) - 1), NARROWEST), WIDEST)
+    between = 0.0
+    if explanation.patches is not None:
+        between = 1.05 * _columns(explanation.patches[0])
+    elif explanation.maps is not None:
+        between = wide + (BAR if is_photo(image) else 0.2)
+    # Where no more than the thumbnail is there, the frames are drawn on that.
+    seen = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
+    dots = dots_per_inch(image, wide, FITS)
+    width = 6.4 + 1.15 * (wide - SQUARE) + 1.05 * between + 1.25 * seen
+    figure = new_figure(width, 3.4, dots)
+    ratios = [part for part in (wide, seen, between, 2.4) if part]
+    return figure, figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
+
+
 def _columns(patches: Tensor) -> int:
     return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3 if len(patches) <= 12 else 5
 
@@ -137,7 +171,7 @@ def _draw_seen(figure: Any, explanation: Any) -> None:
     coarse = F.interpolate(explanation.thumbnail, explanation.size, mode="nearest")
     place = figure.subplots()
     seen = torch.where(explanation.evidence[:, None], explanation.images, coarse)
-    place.imshow(pixels(seen[0]), interpolation="nearest")
+    draw_photo(place, seen[0], explanation.size, like=photo_of(explanation))
     place.set_title("all that it saw", fontsize=9, color=INK)
     place.set_axis_off()
 
@@ -154,10 +188,16 @@ def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
 
 
 def _draw_attribution(figure: Any, explanation: Any) -> None:
+    """Draw an attribution; of contributions from few locations, what each of those adds."""
     place = figure.subplots()
-    drawn = draw_image(place, explanation)
-    place.set_title(short(explanation.method), fontsize=9, color=INK)
+    few = locations(explanation.maps[0].mean(dim=0), photo_of(explanation))
     label = TERMS if explanation.method == "contributions" else ATTRIBUTION
+    if few is not None and explanation.method == "contributions":
+        label = TERMS_OF_LOCATIONS
+        pixels = explanation.maps[0, 0].numel() / (few[0] * few[1])
+        explanation = replace(explanation, maps=explanation.maps * pixels)
+    drawn = draw_image(place, explanation)
+    place.set_title(with_locations(short(explanation.method), few), fontsize=9, color=INK)
     _colour_bar(figure, drawn, place, label)
 
 
@@ -166,6 +206,7 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
     if _is_attribution(explanation):
         _draw_attribution(figure, explanation)
         return
+    image = photo_of(explanation)
     depths = list(relative(explanation.maps)[0])
     heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
@@ -174,8 +215,9 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
     for place, heat, name in zip(grid, heats, names, strict=False):
-        drawn = draw_map(place, explanation.images[0], heat, greatest)
-        place.set_title(name, fontsize=7, color=INK)
+        drawn = draw_map(place, image, heat, greatest)
+        title = with_locations(name, locations(heat, image))
+        place.set_title(title, fontsize=7, color=INK)
     for place in grid[len(heats) :]:
         place.set_axis_off()
     _colour_bar(figure, drawn, grid, LABEL)
@@ -191,8 +233,8 @@ def _colour_bar(figure: Any, drawn: Any, grid: Any, label: str) -> Any:
 def _title(explanation: Any, patches: Tensor | None) -> str:
     if patches is None and explanation.maps is None:
         return "looks at the whole image"
-    if _is_attribution(explanation):
-        return ""  # it stands over the map
+    if _is_attribution(explanation):  # its name stands over the map
+        return "image" if is_photo(photo_of(explanation)) else ""
     if patches is None:
         return "looks everywhere, and weighs it"
     seen = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
@@ -206,33 +248,41 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
     """Draw many images small: frames, the answer, and a sign for right or wrong.
 
     Args:
-        explanation: of the images to show.
-        labels: (B,) true classes.
+        explanation: of the images to show; or a sequence of explanations by the same model and
+            method, each of images of a size of its own.
+        labels: (B,) true classes, of all images in order.
         columns: images in a row.
     """
-    count = len(explanation)
-    columns = min(columns, max(count, 1))
-    rows = -(-count // columns)
-    figure = new_figure(1.25 * columns + 0.6 * (explanation.maps is not None), 1.55 * rows)
+    several = isinstance(explanation, list | tuple)
+    ones = [one for part in (explanation if several else [explanation]) for one in part]
+    columns = min(columns, max(len(ones), 1))
+    rows = -(-len(ones) // columns)
+    maps = [combined(one.maps) for one in ones if one.maps is not None]
+    largest = max((photo_of(one) for one in ones), key=lambda image: max(image.shape[-2:]))
+    dots = dots_per_inch(largest, CELL, CELL, most=GALLERY_DOTS)
+    figure = new_figure(1.25 * columns + 0.6 * bool(maps), 1.55 * rows, dots)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place in grid[count:]:
+    for place in grid[len(ones) :]:
         place.set_axis_off()
-    maps = explanation.maps
-    greatest = None if maps is None else scale_end(combined(maps))
+    greatest = max(map(scale_end, maps)) if maps else None
     drawn = None
-    for index in range(count):
-        one = explanation[index]
-        drawn = draw_image(grid[index], one, numbers=False, greatest=greatest)
-        answer, truth = int(one.predictions[0]), int(labels[index])
-        name = short(one.class_name(answer), 10)
-        if answer == truth:
-            grid[index].set_title(f"✓ {name}", fontsize=8, color=RIGHT)
-        else:
-            wanted = short(one.class_name(truth), 10)
-            grid[index].set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
-    if drawn is not None and _is_attribution(explanation):
-        label = f"{ATTRIBUTION} ({short(explanation.method)}), each image on its own scale"
+    for place, one, label in zip(grid, ones, labels.tolist(), strict=False):
+        drawn = draw_image(place, one, False, greatest, longest=round(CELL * GALLERY_DOTS))
+        _mark(place, one, label)
+    if drawn is not None and _is_attribution(ones[0]):
+        label = f"{ATTRIBUTION} ({short(ones[0].method)}), each image on its own scale"
         _colour_bar(figure, drawn, grid, label).set_ticks([])
     elif drawn is not None:
         _colour_bar(figure, drawn, grid, LABEL)
     return figure
+
+
+def _mark(axes: "Axes", explanation: Any, truth: int) -> None:
+    """Write the answer over one image, and whether it is right."""
+    answer = int(explanation.predictions[0])
+    name = short(explanation.class_name(answer), 10)
+    if answer == truth:
+        axes.set_title(f"✓ {name}", fontsize=8, color=RIGHT)
+    else:
+        wanted = short(explanation.class_name(truth), 10)
+        axes.set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, pixels, short
+from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short
+from foveal.plotting.cells import cells_of, smooth
+from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_photo, photo_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
 LABEL = "attention, times an even share"
 ATTRIBUTION = "attribution"
 TERMS = "added to the logit, a pixel"  # of `contributions`, whose unit is known
+TERMS_OF_LOCATIONS = "added to the logit, a location"
 NO_ZERO = ("rise",)  # methods whose zero says nothing: their maps are drawn around their mean
+OPAQUE = 0.65  # of maps
+FAINT, STRONG = 0.15, 0.7  # of attributions over photographs, where they are 0 and greatest
 LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
 
 
@@ -41,42 +46,102 @@ def scale_end(heats: Tensor) -> float:
     return max(float(heats.max()), 1 / LEAST)
 
 
-def draw_map(axes: "Axes", image: Tensor, heat: Tensor, greatest: float) -> Any:
-    """Draw a relative map (H, W) over an image (C, H, W) in grey, up to `greatest`.
+def draw_map(
+    axes: "Axes", image: Tensor, heat: Tensor, greatest: float, longest: int = LONGEST
+) -> Any:
+    """Draw a relative map (H, W) over an image in grey, up to `greatest`.
 
     The colours are logarithmic: a net often gives one place fifty times its share, beside which
     on an even scale all others would look alike.
+
+    Args:
+        axes: to draw on, in the map's pixels.
+        image: (C, H', W') of any size, drawn in its own proportions.
+        heat: (H, W); over a photograph, that of few locations is interpolated between them.
+        greatest: end of the scale.
+        longest: pixels along the image's longer side; a larger one is shrunk.
     """
     from matplotlib.colors import LogNorm
 
     norm = LogNorm(LEAST, greatest)
-    grey = image.mean(dim=0, keepdim=True)
-    axes.imshow(pixels(grey), interpolation="nearest")
-    drawn = axes.imshow(
-        heat.clamp(min=LEAST).numpy(), cmap="magma", alpha=0.65, norm=norm, interpolation="bilinear"
-    )
-    axes.set_axis_off()
-    return drawn
+    grey = bounded(image, longest).mean(dim=0, keepdim=True)
+    draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
+    values = _values(heat, image).clamp(min=LEAST)
+    look: dict[str, Any] = {"cmap": "magma", "norm": norm, "interpolation": "bilinear"}
+    return _lay(axes, values, heat, alpha=OPAQUE, **look)
 
 
-def draw_attribution(axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0) -> Any:
-    """Draw raw attributions (H, W) over an image (C, H, W) in pale grey: red for, blue against.
+def draw_attribution(
+    axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0, longest: int = LONGEST
+) -> Any:
+    """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
     The colours are linear, white at `middle`, and end as far from it as the map goes.
+
+    Args:
+        axes: to draw on, in the map's pixels.
+        image: (C, H', W') of any size, drawn in its own proportions.
+        heat: (H, W); over a photograph, that of few locations is interpolated between them.
+        middle: the value that is white.
+        longest: pixels along the image's longer side; a larger one is shrunk.
     """
     reach = float((heat - middle).abs().max()) or 1.0
-    pale = (1 + image.mean(dim=0, keepdim=True)) / 2  # what is dark hides colours
-    axes.imshow(pixels(pale), interpolation="nearest")
-    drawn = axes.imshow(
-        heat.float().numpy(),
+    values = _values(heat, image).float()
+    weight = ((values - middle).abs() / reach).clamp(0, 1)
+    # A photograph shows where little is attributed.
+    opaque = (FAINT + (STRONG - FAINT) * weight).numpy() if is_photo(image) else OPAQUE
+    # What is dark hides colours.
+    pale = (1 + bounded(image, longest).mean(dim=0, keepdim=True)) / 2
+    draw_photo(axes, pale, (heat.shape[0], heat.shape[1]))
+    return _lay(
+        axes,
+        values,
+        heat,
         cmap="RdBu_r",
-        alpha=0.65,
+        alpha=opaque,
         vmin=middle - reach,
         vmax=middle + reach,
-        interpolation="nearest",
+        interpolation="bilinear" if is_photo(image) else "nearest",
+    )
+
+
+def _values(heat: Tensor, image: Tensor) -> Tensor:
+    """Return what is drawn of a map over an image."""
+    return bounded(smooth(heat)[None], LONGEST)[0] if is_photo(image) else heat
+
+
+def _lay(axes: "Axes", values: Tensor, heat: Tensor, **look: Any) -> Any:
+    """Draw values over an image that was drawn for a map (H, W); neither extent nor aspect change.
+
+    Args:
+        axes: to draw on.
+        values: of the map, in any resolution.
+        heat: the map.
+        look: options of `imshow`.
+    """
+    drawn = axes.imshow(
+        values.float().numpy(),
+        extent=extent_of((heat.shape[0], heat.shape[1])),
+        aspect=axes.get_aspect(),
+        **look,
     )
     axes.set_axis_off()
     return drawn
+
+
+def locations(heat: Tensor, image: Tensor) -> tuple[int, int] | None:
+    """Return how many locations, down and across, a map (H, W) over a photograph is drawn from.
+
+    None where it is drawn as it is: on a small image, or as fine as pixels.
+    """
+    cells = cells_of(heat)
+    drawn = is_photo(image) and cells.coarse
+    return (cells.values.shape[0], cells.values.shape[1]) if drawn else None
+
+
+def with_locations(name: str, few: tuple[int, int] | None) -> str:
+    """Return a map's title with the number of locations that it is drawn from."""
+    return name if few is None else f"{name}: {few[0]} x {few[1]} locations, interpolated"
 
 
 def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
@@ -101,11 +166,12 @@ def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
         place.set_title(head, fontsize=9, color=INK)
     drawn: Any = None
     for row in range(rows):
-        grid[row, 0].imshow(pixels(explanation.images[row]), interpolation="nearest")
+        image = photo_of(explanation, row)
+        draw_photo(grid[row, 0], image, explanation.size)
         _answer(grid[row, 0], explanation[row], None if labels is None else int(labels[row]))
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for place, heat in zip(grid[row, 1:], heats, strict=True):
-            drawn = draw_map(place, explanation.images[row], heat, greatest)
+            drawn = draw_map(place, image, heat, greatest)
     figure.colorbar(drawn, ax=grid, fraction=0.03, aspect=30, label=LABEL, format="{x:g}")
     return figure
 

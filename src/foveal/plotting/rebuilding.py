@@ -7,11 +7,13 @@ from torch import Tensor
 
 from foveal.plotting.canvas import INK, new_figure, pixels
 from foveal.plotting.patches import draw_frames
+from foveal.plotting.photo import dots_per_inch, draw_photo, photo_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADS = ("image", "where it looks", "what it sees", "rebuilt", "lost")
+CELL = 1.3  # inches across an image
 GREY = 0.5  # of pixels that no patch shows
 
 
@@ -29,7 +31,9 @@ def rebuilding_grid(explanation: Any) -> "Figure":
     if explanation.rebuilt is None:
         raise ValueError("Expected an explanation with rebuilt images, but it has none.")
     rows = len(explanation)
-    figure = new_figure(1.4 * len(HEADS) + 0.7, 1.4 * rows + 0.45)
+    largest = max((photo_of(one) for one in explanation), key=lambda image: max(image.shape[-2:]))
+    dots = dots_per_inch(largest, CELL, CELL)
+    figure = new_figure(1.4 * len(HEADS) + 0.7, 1.4 * rows + 0.45, dots)
     grid = figure.subplots(rows, len(HEADS), squeeze=False)
     for place, head in zip(grid[0], HEADS, strict=True):
         place.set_title(head, fontsize=9, color=INK)
@@ -37,12 +41,15 @@ def rebuilding_grid(explanation: Any) -> "Figure":
     lost = (explanation.rebuilt - explanation.images).abs().mean(dim=1)
     drawn: Any = None
     for row, places in enumerate(grid):
-        shown = (explanation.images, explanation.images, seen, explanation.rebuilt)
-        for place, images in zip(places, shown, strict=False):
-            place.imshow(pixels(images[row]), interpolation="nearest")
+        image = photo_of(explanation, row)
+        for place, shown in zip(
+            places, (image, image, seen[row], explanation.rebuilt[row]), strict=False
+        ):
+            draw_photo(place, shown, explanation.size, like=image)
             place.set_axis_off()
         draw_frames(places[1], explanation[row], numbers=False)
-        drawn = places[4].imshow(lost[row].numpy(), cmap="magma", vmin=0, vmax=1)
+        aspect = places[3].get_aspect()
+        drawn = places[4].imshow(lost[row].numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
         places[4].set_axis_off()
         error = float((explanation.rebuilt[row] - explanation.images[row]).square().mean())
         places[4].text(

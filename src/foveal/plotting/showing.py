@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
+from foveal.plotting.canvas import DPI
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -68,6 +70,8 @@ def _open_windows(figures: Iterable["Figure"]) -> None:
 def _registered(figure: "Figure") -> "Figure":
     """Hand a figure to pyplot in the stead of the one that it would make, so it gets a window."""
     import matplotlib.pyplot as plt
+
+    figure.set_dpi(DPI)  # a photograph at its own resolution is larger than screens are
 
     def ours(*_: object, **__: object) -> "Figure":
         return figure

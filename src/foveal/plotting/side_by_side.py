@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, pixels, short, wrapped
+from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.figures import draw_image
+from foveal.plotting.photo import draw_photo, photo_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Fi
         )
     for row in range(rows):
         first = explanations[0][1][row]
-        grid[row, 0].imshow(pixels(first.images[0]), interpolation="nearest")
+        draw_photo(grid[row, 0], photo_of(first, 0), first.size)
         truth = first.class_name(int(labels[row]))
         grid[row, 0].set_title(short(truth, 12), fontsize=7)
         grid[row, 0].set_axis_off()

@@ -35,9 +35,10 @@ function source(shown, model, answer) {
     viewBox: `0 0 ${WIDTH} ${height}`, "font-family": FONT });
   svg.append(element("rect", { width: WIDTH, height, fill: "#fff" }));
   const inner = shown.cloneNode(true);
-  for (const [key, value] of Object.entries({ x: MARGIN, y: MARGIN + 40, width: PICTURE, height: PICTURE })) {
-    inner.setAttribute(key, value);
-  }
+  const [wide, high] = ["width", "height"].map((side) => Number(shown.getAttribute(side)));
+  const scale = PICTURE / Math.max(wide, high);
+  const box = { x: MARGIN, y: MARGIN + 40, width: scale * wide, height: scale * high };
+  for (const [key, value] of Object.entries(box)) inner.setAttribute(key, value);
   const left = PICTURE + 2 * MARGIN;
   const best = answer.probabilities?.[0];
   const title = best ? `${best.class} (${percent(best.probability)})` : "rebuilt";

@@ -6,6 +6,7 @@ const SIGNED = [[33, 102, 172], [103, 169, 207], [209, 229, 240], [247, 247, 247
   [239, 138, 98], [178, 24, 43]];
 const LEAST = 0.1; // of an even share: what is less looks like this
 const OPAQUE = 0.65;
+const [FAINT, STRONG] = [0.15, 0.7]; // of signed values over photographs, at 0 and at the ends
 
 export const css = { attention: "magma", attribution: "signed" };
 
@@ -37,23 +38,52 @@ export function attribution(map, picture, method) {
   return blend(map, picture, SIGNED, (value) => ((value - middle) / reach + 1) / 2, 0.5);
 }
 
+// The picture keeps its own resolution, and a map of few locations is smooth between them.
 function blend(map, picture, colours, share, contrast) {
-  const [height, width] = [map.length, map[0].length];
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height];
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(picture, 0, 0, width, height);
-  const pixels = context.getImageData(0, 0, width, height);
-  for (let i = 0; i < width * height; i++) {
-    const [r, g, b] = pixels.data.subarray(4 * i, 4 * i + 3);
-    const grey = 255 * (1 - contrast) + ((r + g + b) / 3) * contrast;
-    const colour = between(colours, share(map[Math.floor(i / width)][i % width]));
-    for (let c = 0; c < 3; c++) {
-      pixels.data[4 * i + c] = grey * (1 - OPAQUE) + colour[c] * OPAQUE;
-    }
+  const finer = picture.width > map[0].length;
+  const size = finer ? [picture.width, picture.height] : [map[0].length, map.length];
+  const context = empty(...size);
+  context.drawImage(picture, 0, 0, ...size);
+  const pixels = context.getImageData(0, 0, ...size);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    const [r, g, b] = pixels.data.subarray(i, i + 3);
+    pixels.data.fill(255 * (1 - contrast) + ((r + g + b) / 3) * contrast, i, i + 3);
   }
   context.putImageData(pixels, 0, 0);
-  return canvas.toDataURL();
+  const faint = finer && colours === SIGNED; // the photograph shows where little is attributed
+  const alpha = (value) => (faint ? FAINT + (STRONG - FAINT) * Math.abs(2 * value - 1) : OPAQUE);
+  context.drawImage(coloured(finer ? cells(map) : map, colours, share, alpha), 0, 0, ...size);
+  return finer ? context.canvas.toDataURL("image/jpeg", 0.92) : context.canvas.toDataURL();
+}
+
+function coloured(map, colours, share, alpha) {
+  const context = empty(map[0].length, map.length);
+  const pixels = context.createImageData(map[0].length, map.length);
+  map.flat().forEach((value, i) => {
+    const place = share(value);
+    pixels.data.set([...between(colours, place), 255 * alpha(place)], 4 * i);
+  });
+  context.putImageData(pixels, 0, 0);
+  return context.canvas;
+}
+
+function empty(width, height) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  return canvas.getContext("2d", { willReadFrequently: true });
+}
+
+// A map with one value for each of its locations, where all are as large as the first.
+export function cells(map) {
+  const alike = (a, b) => a.every((value, x) => value === b[x]);
+  const columns = map[0].map((_, x) => map.map((row) => row[x]));
+  const steps = [map, columns].map((lines) => {
+    const step = lines.findIndex((line) => !alike(line, lines[0]));
+    const even = step > 0 && lines.length % step === 0;
+    return even && lines.every((line, i) => alike(line, lines[i - (i % step)])) ? step : 1;
+  });
+  const rows = map.filter((_, y) => y % steps[0] === 0);
+  return rows.map((row) => row.filter((_, x) => x % steps[1] === 0));
 }
 
 function between(colours, share) {

@@ -27,7 +27,17 @@ function give(kind, image, time) {
 }
 
 function show(image, time) {
-  for (const panel of panels) panel.ask(image, time);
+  for (const panel of panels) {
+    const name = suited(image);
+    if (panels.length > 1 || panel.chosen || panel.model.model === name) panel.ask(image, time);
+    else panel.suit(name, image);
+  }
+}
+
+// Until a model is chosen by hand, photographs go to the first that keeps their proportions.
+function suited(image) {
+  const photos = image.digit ? undefined : known.find((one) => one.short_side_px);
+  return (photos ?? known[0]).model;
 }
 
 function panelCount() {

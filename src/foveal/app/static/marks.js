@@ -50,12 +50,14 @@ export function frame(index, box, unit) {
   ];
 }
 
-// The picture with its marks; `size` is {width, height} in pixels, (0, 0) a pixel's centre.
-export function picture(href, size, smooth = false) {
+// The picture with its marks; `size` is {width, height} in pixels, (0, 0) a pixel's centre. It is
+// drawn in the proportions of `shape`.
+export function picture(href, size, shape, smooth = false) {
   const svg = element("svg", {
     xmlns: NS, viewBox: `-0.5 -0.5 ${size.width} ${size.height}`, width: 480,
-    height: (480 * size.height) / size.width, class: "marks",
+    height: (480 * shape.height) / shape.width, class: "marks", preserveAspectRatio: "none",
   });
+  svg.style.aspectRatio = shape.width / shape.height;
   svg.append(element("image", {
     href, x: -0.5, y: -0.5, width: size.width, height: size.height, preserveAspectRatio: "none",
     "image-rendering": smooth ? "auto" : "pixelated",

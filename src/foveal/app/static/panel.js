@@ -4,6 +4,7 @@ import { explain } from "./api.js";
 import { saveJson, savePng, saveSvg } from "./download.js";
 import * as heat from "./heat.js";
 import * as marks from "./marks.js";
+import { original } from "./original.js";
 import { loaded, mean, part, patchPart } from "./parts.js";
 import { bars, fill, percent, printable, said, text } from "./words.js";
 
@@ -19,6 +20,7 @@ export class Panel {
     this.answer = null;
     this.running = false;
     this.fresh = false; // asked for more while running
+    this.chosen = false; // the model, by hand
     this.fillModels(name);
     this.listen(removed);
     this.choose(name);
@@ -44,7 +46,10 @@ export class Panel {
   }
 
   listen(removed) {
-    this.find(".model").addEventListener("change", (event) => this.choose(event.target.value));
+    this.find(".model").addEventListener("change", (event) => {
+      this.chosen = true;
+      this.choose(event.target.value);
+    });
     this.find(".method").addEventListener("change", () => this.ask(this.image));
     this.find(".share select").addEventListener("change", () => this.ask(this.image));
     this.find(".release").addEventListener("click", () => this.hold(null));
@@ -61,12 +66,22 @@ export class Panel {
     const method = this.find(".method");
     method.replaceChildren(
       ...this.model.methods.map((one) => new Option(METHODS[one] ?? `rival: ${one}`, one)));
-    // A model that looks everywhere has nothing to show of its own.
-    if (this.model.looks === "everywhere") method.value = "grad-cam";
+    // A model that looks everywhere has nothing to show of its own but its exact terms.
+    if (this.model.looks === "everywhere") {
+      const exact = this.model.methods.includes("contributions");
+      method.value = exact ? "contributions" : "grad-cam";
+    }
     this.find(".rivals").hidden = this.model.methods.length < 2;
     text(this.find(".about"), this.model.about);
     fill(this.find(".card"), this.find(".honesty dl"), this.model);
     this.ask(this.image);
+  }
+
+  // Explain an image by a model that is of use for it, where none was chosen by hand.
+  suit(name, image) {
+    this.image = image;
+    this.find(".model").value = name;
+    this.choose(name);
   }
 
   get method() {
@@ -104,12 +119,12 @@ export class Panel {
       keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
       scales: held && JSON.stringify(held.map((one) => one.scale)),
     };
-    const model = this.model;
+    const { image, model } = this;
     try {
-      const answer = await explain(this.image, asked);
+      const answer = await explain(image, asked);
       if (model !== this.model) return;
       this.warn("");
-      await this.show(answer, held);
+      await this.show(answer, held, image);
       const detail = { stroke: time, model: model.model };
       requestAnimationFrame(() =>
         this.root.dispatchEvent(new CustomEvent("foveal:shown", { bubbles: true, detail })));
@@ -127,11 +142,11 @@ export class Panel {
     text(this.find(".warning"), message);
   }
 
-  async show(answer, held) {
+  async show(answer, held, image) {
     const free = held ? this.free : answer;
     this.answer = answer;
     this.free = free;
-    await this.showPicture(answer);
+    await this.showPicture(answer, image);
     said(this.root, answer, this.model, held ? free : null);
     bars(this.find(".bars"), answer.probabilities ?? []);
     this.showParts(answer);
@@ -140,10 +155,12 @@ export class Panel {
     if (this.find(".rivals").open) this.rivals();
   }
 
-  async showPicture(answer) {
+  async showPicture(answer, image) {
     const size = answer.size_px;
-    const shown = await loaded(answer.pictures.image);
-    let href = answer.pictures.image;
+    this.small = await loaded(answer.pictures.image); // as the model got it
+    const given = await original(image, size, Boolean(this.model.size_px));
+    const shown = given ?? this.small;
+    let href = given ? given.toDataURL("image/jpeg", 0.92) : answer.pictures.image;
     let legend = "";
     if (answer.maps && this.method === "model") {
       this.maps = heat.relative(answer.maps);
@@ -154,8 +171,8 @@ export class Panel {
       href = heat.attribution(mean(answer.maps), shown, this.method);
       legend = "against … for the answer";
     }
-    this.shown = shown;
-    const svg = marks.picture(href, size, Boolean(answer.maps) && this.method === "model");
+    const smooth = Boolean(given) || (Boolean(answer.maps) && this.method === "model");
+    const svg = marks.picture(href, size, given ?? size, smooth);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
     if (answer.keypoints) this.showKeypoints(svg, answer, size);
@@ -193,6 +210,10 @@ export class Panel {
       return "The numbers are where each depth's attention is greatest.";
     }
     if (answer.keypoints) return "";
+    if (this.method === "contributions") {
+      const terms = heat.cells(answer.maps[0]);
+      return `What each of ${terms.length} × ${terms[0].length} locations adds to the answer's logit.`;
+    }
     return this.method === "model" ? "This model looks at the whole picture." : "";
   }
 
@@ -278,7 +299,7 @@ export class Panel {
     } else if (answer.maps && this.method === "model" && answer.maps.length > 1) {
       title.textContent = "Attention at each depth";
       this.maps.each.forEach((map, index) =>
-        parts.append(part(heat.attention(map, this.end, this.shown), `depth ${index + 1}`, true)));
+        parts.append(part(heat.attention(map, this.end, this.small), `depth ${index + 1}`, true)));
     }
   }
 
