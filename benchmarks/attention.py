@@ -20,7 +20,7 @@ from foveal.models.classifier import ImageClassifier
 from foveal.training import load_recipe
 from foveal.training.losses import classification_loss
 from foveal.training.module import make_optimizer
-from foveal.training.recipe import Recipe
+from foveal.training.settings import Recipe
 
 NAMES = ("cifar10-vgg", "cifar10-attention")
 SIZE = (32, 32)

@@ -3,7 +3,6 @@
 import io
 import json
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -16,20 +15,12 @@ from foveal.errors import UserError
 from foveal.evaluation import explain_files
 from foveal.metrics.interval import wilson_interval
 from foveal.models import build_model
+from foveal.training import parse_recipe
 from foveal.training.callbacks import duration
 from foveal.training.choosing import FAMILIES, choose
 from foveal.training.losses import class_weights
-from foveal.training.run import model_settings
-
-
-def photos(folder, counts, side=20):
-    rng = np.random.default_rng(0)
-    for level, (name, count) in enumerate(counts.items()):
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = (rng.random((side, side, 3)) * 99 + 140 * (level % 2)).astype("uint8")
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return folder
+from foveal.training.sets import model_settings
+from photo_folders import halves, photos
 
 
 def grey_images():
@@ -41,15 +32,26 @@ def of(**counts):
     return Survey("photos", counts, 300, 400, 200, 900)
 
 
+def test_photos_get_the_pretrained_attention_and_small_images_the_focus_model():
+    photos, small = of(a=500, b=500), Survey("digits", {"a": 500, "b": 500}, 95, 300, 95, 300)
+    assert choose(photos).recipe.model["name"] == "attention"
+    assert choose(photos).recipe.model["backbone"]["weights"] == "imagenet"
+    assert choose(small).recipe.model["name"] == "focus"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_large_photos_are_made_small_and_keep_their_proportions(family):
+def test_photos_keep_their_proportions(family):
     recipe = choose(of(a=500, b=500), family).recipe
-    assert recipe.data.size == (64, 88)
     assert recipe.data.channels == 3
+    if family == "focus":
+        assert recipe.data.size == (96, 128)
+    else:
+        assert recipe.data.short_side == 224
+        assert recipe.training.cache
 
 
 def test_few_images_are_seen_at_corners_and_varied_strongly():
-    few, many = choose(of(a=12, b=12)).recipe, choose(of(a=500, b=500)).recipe
+    few, many = (choose(of(a=count, b=count), "focus").recipe for count in (12, 500))
     assert few.model["detector"]["name"] == "harris"
     assert many.model["detector"]["name"] == "heatmap"
     assert few.augment.scale > many.augment.scale
@@ -62,17 +64,16 @@ def test_rare_classes_weigh_more_only_where_the_counts_are_far_apart():
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2.0]))
 
 
-def test_attention_says_whether_it_starts_from_pretrained_weights():
-    for weights, said in (("pretrained", "pretrained weights"), ("scratch", "from scratch")):
-        choice = choose(of(a=500, b=500), "attention", weights=weights)
-        assert choice.recipe.model["backbone"]["pretrained"] is (weights == "pretrained")
-        assert any(said in reason for reason in choice.reasons)
+@pytest.mark.parametrize("family", ["attention", "baseline"])
+def test_a_model_of_photos_says_that_it_starts_from_pretrained_weights(family):
+    choice = choose(of(a=500, b=500), family)
+    assert "pretrained" in choice.reasons[0]
+    assert parse_recipe(choice.recipe.to_dict()) == choice.recipe
 
 
-@pytest.mark.parametrize("weights", ["scratch", "none"])
-def test_attention_on_images_too_small_for_timm_or_without_it_takes_a_small_vgg(weights):
+def test_attention_on_small_images_takes_a_small_vgg():
     survey = Survey("digits", {"a": 500, "b": 500}, 28, 28, 28, 28, grey=1.0)
-    choice = choose(survey, "attention", weights=weights)
+    choice = choose(survey, "attention")
     assert choice.recipe.model["backbone"]["name"] == "vgg"
     assert choice.recipe.data.channels == 1
     build_model(model_settings(choice.recipe, grey_images()))
@@ -142,7 +143,8 @@ def test_what_cannot_be_trained_is_one_clear_line(arguments, capsys):
 @pytest.mark.parametrize("side", [12, 20, 28, 64, 300])
 @pytest.mark.parametrize("count", [12, 500])
 def test_patches_never_cover_more_than_a_quarter(side, count):
-    recipe = choose(Survey("photos", {"a": count, "b": count}, side, side, side, side)).recipe
+    survey = Survey("photos", {"a": count, "b": count}, side, side, side, side)
+    recipe = choose(survey, "focus").recipe
     height, width = recipe.data.size
     model = recipe.model
     assert model["detector"]["keypoints"] * model["patch_size"] ** 2 <= height * width / 4
@@ -274,16 +276,38 @@ def test_a_folder_that_cannot_be_learned_from_is_one_clear_sentence(
     assert expected in mistakes[0]
 
 
-def test_attention_without_a_network_starts_from_scratch_and_says_so(tmp_path, capsys, monkeypatch):
-    def unreachable(*arguments, **options):
-        raise OSError("no route to host")
+def test_photos_become_a_pretrained_model_beside_a_linear_layer(tmp_path, capsys):
+    halves(tmp_path / "photos", 12)
+    out = tmp_path / "run"
+    words = ["epochs=2", "short_side=64"]
+    main_or_exit(["--data", str(tmp_path / "photos"), "--out", str(out), "--quiet", *words])
+    said = capsys.readouterr().err
+    assert "attention on a pretrained EfficientNet-Lite0" in said
+    assert "a linear layer on the same backbone, frozen: " in said
+    assert "million multiply-adds" in said
+    assert not (out / "features").exists()
+    card = json.loads((out / "card.json").read_text())
+    assert 0 <= card["figures"]["linear_accuracy"] <= 1
+    assert (out / "gallery.png").stat().st_size > 1000
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12}, side=48)
-    said, card = trained(folder, tmp_path, capsys, "attention")
-    assert "from scratch: no weights can be reached" in said
-    assert card["recipe"]["model"]["backbone"]["model"] == "resnet10t"
+
+def test_odd_photographs_are_trained_with_like_others(tmp_path, capsys):
+    folder = halves(tmp_path / "photos", 12)
+    (folder / "single").mkdir()
+    Image.new("RGB", (120, 100), "green").save(folder / "single" / "only.png")
+    Image.new("RGB", (3000, 1), "red").save(folder / "left" / "strip.png")
+    Image.new("L", (10_000, 6_000), 90).save(folder / "right" / "large.jpg")
+    out = tmp_path / "run"
+    words = ["epochs=1", "short_side=64"]
+    main_or_exit(["--data", str(folder), "--out", str(out), "--quiet", *words])
+    said = capsys.readouterr().err
+    assert "1 to 10000 pixels a side" in said
+    assert "single cannot be tested" in said
+    card = json.loads((out / "card.json").read_text())
+    assert card["train_images"] + card["val_images"] + card["figures"]["images"] == 27
+    answers, failed = explain_files(str(out), sorted(folder.rglob("*.*g")), None)
+    assert failed == 0
+    assert len(answers) == 27
 
 
 def test_the_time_left_is_said_once_and_what_was_asked_for_is_repeated(tmp_path, capsys):

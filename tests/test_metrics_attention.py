@@ -20,7 +20,7 @@ class Pixels(Backbone):
 
     def __init__(self):
         super().__init__()
-        self.in_channels, self.widths, self.width = 2, [2], 1
+        self.in_channels, self.widths, self.width, self.strides = 2, [2], 1, [None]
 
     def forward(self, images):
         return [images], images.new_ones(len(images), 1)

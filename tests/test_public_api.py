@@ -43,7 +43,7 @@ SIGNATURES = {
     "attribute": "model images method * [targets] [batch_size] [classes] [layer] [reshape] [seed]",
     "evaluate": "model test [train] * [judge] [name] [batch_size] [seed] [progress]",
     "load": "model",
-    "load_images": "source split * [size] [channels] [data_dir]",
+    "load_images": "source split * [size] [channels] [data_dir] [groups]",
     "load_recipe": "name [overrides]",
     "predict": (
         "model source out * [engine] [address] [resume] [explain] [batch_size] [shard_size] "
@@ -51,7 +51,7 @@ SIGNATURES = {
     ),
     "train": (
         "recipe out * [data] [data_dir] [resume] [devices] [nodes] "
-        "[strategy] [sync_norm] [precision] [progress] [callbacks] [say]"
+        "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
     ),
 }
 MODULES = {"attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo"}

@@ -23,7 +23,7 @@ from foveal.training.augment import Augment, moved, places_before
 from foveal.training.batches import Batches
 from foveal.training.losses import classification_loss
 from foveal.training.module import make_optimizer
-from foveal.training.recipe import Training
+from foveal.training.settings import Training
 
 SMALL = ["epochs=4", "batch_size=20", "model.width=16"]
 

@@ -1,5 +1,6 @@
 """From a folder of photos to a trained, measured and explained model, with no recipe."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,22 @@ from torch import Tensor
 
 from foveal import plotting, zoo
 from foveal.attribution import explain_by
-from foveal.backbones.timm import backbone_weights
-from foveal.data import ImageSet, load_images
+from foveal.data import ImageSet, load_images, read_groups
+from foveal.data.photo_sets import PHOTO_SETS, photo_folder
+from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
+from foveal.escaping import printable
 from foveal.metrics import evaluate, predict_logits
-from foveal.metrics.interval import wilson_interval
+from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
-from foveal.models import SmallCNN
+from foveal.models import FocusModel, SmallCNN
 from foveal.training import Recipe, is_first_process, train
-from foveal.training.choosing import BACKBONE, Choice, choose
+from foveal.training.choosing import choose
+from foveal.training.probe import Probe, probe
 from foveal.training.recipe import change_recipe
 from foveal.training.run import write_json
+from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
 _SPLITS = {"test": "Test", "val": "Validation"}
@@ -29,19 +34,28 @@ TINY = 20  # images of a class; fewer cannot say much in validation and test
 SHOWN = 10  # right answers in the gallery, and as many wrong ones
 
 
-def plan(data: str, family: str, overrides: Sequence[str], say: Say) -> Recipe:
+def plan(
+    data: str,
+    family: str | None,
+    overrides: Sequence[str],
+    say: Say,
+    data_dir: str | Path | None = None,
+) -> Recipe:
     """Look at a folder, say what was found, what was chosen and why, and return the recipe.
 
     Args:
-        data: a folder of class folders.
-        family: one of `training.choosing.FAMILIES`.
+        data: a folder of class folders, or the name of a data set of photographs.
+        family: one of `training.choosing.FAMILIES`; None for what suits the images best.
         overrides: recipe keys to set, like `epochs=3`.
-        say: told what was found and chosen.
+        say: called with what was found and chosen.
+        data_dir: where named datasets lie.
 
     Raises:
         UserError: no such folder, or it does not hold two classes of images.
     """
     folder = Path(data).expanduser()
+    if data in PHOTO_SETS:
+        folder = photo_folder(data, "train", data_place(data_dir))
     if not folder.is_dir():
         raise UserError(
             f"No folder {data}: without a recipe, --data must be a folder with one folder of "
@@ -52,8 +66,7 @@ def plan(data: str, family: str, overrides: Sequence[str], say: Say) -> Recipe:
         raise UserError(f"{data} holds readable images of fewer than two classes.")
     for line in found(survey):
         say(line)
-    weights = backbone_weights(BACKBONE) if family == "attention" else "none"
-    choice: Choice = choose(survey, family, data=data, weights=weights)
+    choice = choose(survey, family, data=data)
     recipe = change_recipe(choice.recipe, list(overrides))
     for line in choice.reasons:
         say(f"  {line}")
@@ -114,34 +127,103 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     Raises:
         UserError: as `train`.
     """
-    test = _measured(recipe, data, say)
-    folder = train(recipe, out, data=data, say=say, **options)
+    test = _read(recipe, data, "test", options, say)
+    folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
     if not is_first_process():
         return folder
     model: Any = zoo.load(folder)
-    seen = load_images(data, "train", size=model.inputs.size, channels=model.in_channels)
-    if len(seen) < LEAST_IMAGES:
-        say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
+    seen = None
+    if isinstance(model, FocusModel):
+        seen = _read(recipe, data, "train", options, say)
+        if len(seen) < LEAST_IMAGES:
+            say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
     figures = evaluate(model, test, seen, name=recipe.name)
-    write_json({**zoo.card(folder), "figures": figures}, folder / "card.json")
     answers = predict_logits(model, test.images).argmax(dim=1)
     for line in trust(figures, answers, test):
         say(line)
+    found = _probed(recipe, data, test, folder, options)
+    if found is not None:
+        figures |= {"linear_accuracy": found.accuracy}
+        for line in beside(found, answers, test):
+            say(line)
+    say(f"  {cost(figures)}")
+    write_json({**zoo.card(folder), "figures": figures}, folder / "card.json")
     picture = _gallery(model, test, answers, folder / "gallery.png")
     say(f"Right and wrong answers: {picture}")
     say(f"Next: foveal explain {folder} IMAGE --out pictures")
     return folder
 
 
-def _measured(recipe: Recipe, data: str, say: Say) -> ImageSet:
-    """Return the images to measure on: those of the test, or of the validation if none can be."""
-    shape: dict[str, Any] = {"size": recipe.data.size, "channels": recipe.data.channels}
+def _read(
+    recipe: Recipe, data: str, split: str, options: dict[str, Any], say: Say
+) -> ImageSet[Any]:
+    """Return the images of a split; in the place of `test` those of `val` if none can be read."""
+    shape: dict[str, Any] = {
+        "size": recipe.data.sizing,
+        "channels": recipe.data.channels,
+        "data_dir": options.get("data_dir"),
+        "groups": read_groups(recipe.data.groups),
+    }
     try:
-        return load_images(data, "test", **shape)
+        return load_images(data, split, **shape)
     except UserError as error:
+        if split != "test":
+            raise
         say(f"  warning: no images to test with: {error}")
         say("  what is measured is measured on the validation images, which also choose the epoch")
         return load_images(data, "val", **shape)
+
+
+def _probed(
+    recipe: Recipe, data: str, test: ImageSet[Any], folder: Path, options: dict[str, Any]
+) -> Probe | None:
+    """Return what a linear layer on the frozen backbone answers, and copies that it shows."""
+    features = folder / FEATURES
+    if not features.exists():
+        return None
+    try:
+        sets = {
+            split: _read(recipe, data, split, options, lambda line: None)
+            for split in ("train", "val")
+        }
+        return probe(recipe, sets | {"test": test}, features)
+    finally:
+        shutil.rmtree(features, ignore_errors=True)
+
+
+def beside(found: Probe, answers: Tensor, test: ImageSet[Any]) -> list[str]:
+    """Return what the linear layer reaches beside the model, and near-copies, a line each.
+
+    Args:
+        found: of the linear layer.
+        answers: (N,) class indices that the model predicts.
+        test: the images that both were tested on.
+    """
+    gain = bootstrap(
+        (answers == test.labels).double() - (found.answers == test.labels).double(),
+        test.labels,
+        groups=test.groups,
+    )
+    value, low, high = (100 * number for number in gain)
+    lines = [
+        f"  a linear layer on the same backbone, frozen: {found.accuracy:.1%}; paired difference "
+        f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+    ]
+    if found.copies:
+        one, other = (printable(path) for path in found.copies[0])
+        lines.append(
+            f"  warning: {len(found.copies)} test images are nearly the same as training images, "
+            f"such as {one} and {other}: the accuracy may flatter (see --groups)"
+        )
+    return lines
+
+
+def cost(figures: dict[str, Any]) -> str:
+    """Return what an answer costs, in one line."""
+    return (
+        f"an image takes {figures['macs'] / 1e6:,.0f} million multiply-adds and "
+        f"{figures['latency_ms']:,.1f} ms on one thread"
+    )
 
 
 def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]:
@@ -185,9 +267,17 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()
     spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
-    shown = test.subset(torch.cat([spread, wrong[:SHOWN]]))
     method = "grad-cam" if isinstance(model, SmallCNN) else "model"
-    explanation = explain_by(model, shown.images.float() / 255, method)
-    explanation = replace(explanation, classes=test.classes)
-    plotting.save_figure(plotting.gallery(explanation, shown.labels), path)
+    shown = torch.cat([spread, wrong[:SHOWN]])
+    explanations = [
+        replace(explain_by(model, _image(test, int(index)), method), classes=test.classes)
+        for index in shown
+    ]
+    plotting.save_figure(plotting.gallery(explanations, test.labels[shown]), path)
     return path
+
+
+def _image(images: ImageSet[Any], index: int) -> Tensor:
+    """Return one image (1, C, H, W) in [0, 1]."""
+    (one,) = images.subset(torch.tensor([index])).images.split(1)
+    return one.float() / 255

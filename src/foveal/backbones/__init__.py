@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from foveal.backbones.backbone import Backbone
+from foveal.backbones.backbone import Backbone, StagedBackbone
 from foveal.backbones.efficientnet_lite import EfficientNetLite
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
@@ -14,6 +14,7 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "EfficientNetLite",
+    "StagedBackbone",
     "TimmBackbone",
     "VGGBackbone",
     "WhiteningConv",

@@ -1,10 +1,12 @@
-"""The interface of backbones: images -> feature maps and a global vector."""
+"""The interfaces of backbones: images -> feature maps and a global vector."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from foveal.errors import UserError
 
 
 class Backbone(nn.Module, ABC):
@@ -19,6 +21,8 @@ class Backbone(nn.Module, ABC):
         strides: pixels of the image per location of each depth's features, where the image is
             padded to a multiple of them; None where the features lie evenly over the image.
         averages: whether the global vector is the mean of the deepest features.
+        normalisation: mean and standard deviation that it expects images in [0, 1] to be
+            normalised by; None for those of the training images.
     """
 
     in_channels: int
@@ -26,6 +30,7 @@ class Backbone(nn.Module, ABC):
     width: int
     strides: Sequence[int | None]
     averages: bool = False
+    normalisation: ClassVar[tuple[float, float] | None] = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -34,6 +39,51 @@ class Backbone(nn.Module, ABC):
         Returns:
             Local features (B, widths[d], h, w) for each depth d, and the global vector (B, width).
         """
+
+    def begin(self, images: Tensor, depth: int) -> list[Tensor]:
+        """Return the local features of normalised images (B, C, H, W) down to a depth, from 1.
+
+        Raises:
+            UserError: the backbone cannot be cut there.
+        """
+        if depth != len(self.widths):
+            raise self._uncut(depth)
+        return self(images)[0]
+
+    def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
+        """Return what follows from the local features (B, C_d, h, w) of a depth.
+
+        Returns:
+            The local features of this depth and the deeper ones, by their depth, and the global
+            vector (B, width).
+
+        Raises:
+            UserError: the backbone cannot be cut there.
+        """
+        if depth != len(self.widths) or not self.averages:
+            raise self._uncut(depth)
+        return {depth: features}, features.mean(dim=(-2, -1))
+
+    def freeze(self, depth: int) -> None:
+        """Stop the training of what makes the local features down to a depth, from 1.
+
+        Batch normalisation is in evaluation mode there.
+
+        Raises:
+            UserError: there is no such depth, or the backbone cannot be cut there.
+        """
+        if depth != len(self.widths):
+            raise self._uncut(depth)
+        self.requires_grad_(False).eval()
+
+    def _uncut(self, depth: int) -> UserError:
+        return UserError(
+            f"Expected a depth at which {type(self).__name__} can be cut, "
+            f"{self._cuts()}, but got {depth}."
+        )
+
+    def _cuts(self) -> str:
+        return str(len(self.widths))
 
     def shipped(self) -> dict[str, Tensor]:
         """Return the weights that come with Foveal, by their names in the state dict.
@@ -45,3 +95,59 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this backbone again."""
+
+
+class StagedBackbone(Backbone):
+    """A backbone that is a chain: each depth's features are made from those of the one before."""
+
+    @abstractmethod
+    def stages_of(self, depth: int) -> Sequence[nn.Module]:
+        """Return the modules that make the local features of a depth, from 1."""
+
+    @abstractmethod
+    def step(self, features: Tensor, depth: int) -> Tensor:
+        """Return the local features of a depth, from 1, from those of the depth before.
+
+        Args:
+            features: (B, C, h, w); for depth 1 the normalised images.
+            depth: of what is returned.
+        """
+
+    @abstractmethod
+    def whole(self, deepest: Tensor) -> Tensor:
+        """Return the global vector (B, width) from the deepest local features (B, C, h, w)."""
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what is seen in normalised images (B, C, H, W)."""
+        local = self.begin(images, len(self.widths))
+        return local, self.whole(local[-1])
+
+    def begin(self, images: Tensor, depth: int) -> list[Tensor]:
+        """Return the local features of normalised images (B, C, H, W) down to a depth."""
+        self._check(depth)
+        local = [self.step(images, 1)]
+        for number in range(2, depth + 1):
+            local.append(self.step(local[-1], number))
+        return local
+
+    def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
+        """Return what follows from the local features (B, C_d, h, w) of a depth."""
+        self._check(depth)
+        local = {depth: features}
+        for number in range(depth + 1, len(self.widths) + 1):
+            local[number] = self.step(local[number - 1], number)
+        return local, self.whole(local[len(self.widths)])
+
+    def freeze(self, depth: int) -> None:
+        """Stop the training of what makes the local features down to a depth."""
+        self._check(depth)
+        for number in range(1, depth + 1):
+            for stage in self.stages_of(number):
+                stage.requires_grad_(False).eval()
+
+    def _check(self, depth: int) -> None:
+        if not 1 <= depth <= len(self.widths):
+            raise self._uncut(depth)
+
+    def _cuts(self) -> str:
+        return f"1 to {len(self.widths)}"

@@ -1,5 +1,6 @@
 """EfficientNet-Lite0: a small pretrained trunk for photographs."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.arguments import checked
-from foveal.backbones.backbone import Backbone
+from foveal.backbones.backbone import StagedBackbone
 from foveal.errors import UserError, unknown_name
 from foveal.ranges import Channels
 
@@ -31,7 +32,7 @@ MEAN, STD = 127 / 255, 128 / 255  # that images in [0, 1] are normalised by
 WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the folder weights/
 
 
-class EfficientNetLite(Backbone):
+class EfficientNetLite(StagedBackbone):
     """EfficientNet-Lite0 as TensorFlow computes it: 4 million parameters, 0.4 G MACs at 224 px.
 
     Images of any size are padded on the right and below to multiples of 32 pixels, with the value
@@ -50,6 +51,7 @@ class EfficientNetLite(Backbone):
     """
 
     averages = True
+    normalisation = (MEAN, STD)
 
     @checked
     def __init__(self, in_channels: Channels = 3, weights: str = "", stride: int = STRIDE):
@@ -79,22 +81,31 @@ class EfficientNetLite(Backbone):
         self.strides = (2, 4, 8, 16, stride)
         self.load_state_dict(self.shipped(), strict=False)
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return features of strides 2, 4, 8, 16 and `stride`, and the mean (B, 1280) of the last.
+    def stages_of(self, depth: int) -> Sequence[nn.Module]:
+        """Return the modules that make the features of a depth."""
+        first = TAPS[depth - 2] + 1 if depth > 1 else 0
+        if depth > len(TAPS):
+            return [*self.stages[first:], self.top]
+        stages = self.stages[first : TAPS[depth - 1] + 1]
+        return [self.stem, *stages] if depth == 1 else list(stages)
+
+    def step(self, features: Tensor, depth: int) -> Tensor:
+        """Return features of strides 2, 4, 8, 16 and `stride`, by their depth.
 
         Args:
-            images: normalised, (B, C, H, W) of any size.
+            features: of the depth before; for depth 1 normalised images (B, C, H, W) of any size.
+            depth: of what is returned.
         """
-        height, width = images.shape[-2:]
-        features = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
-        features = self.stem(features)  # (B, 32, H / 2, W / 2)
-        local = []
-        for number, stage in enumerate(self.stages):
+        if depth == 1:
+            height, width = features.shape[-2:]
+            features = F.pad(features, (0, -width % STRIDE, 0, -height % STRIDE))
+        for stage in self.stages_of(depth):
             features = stage(features)
-            if number in TAPS:
-                local.append(features)
-        local.append(self.top(features))  # (B, 1280, H / stride, W / stride)
-        return local, local[-1].mean(dim=(-2, -1))
+        return features
+
+    def whole(self, deepest: Tensor) -> Tensor:
+        """Return the mean (B, 1280) of the deepest features."""
+        return deepest.mean(dim=(-2, -1))
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this backbone again."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.arguments import Length, OneOf, Range, checked
-from foveal.backbones.backbone import Backbone
+from foveal.backbones.backbone import StagedBackbone
 from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.ranges import Channels, Widths
 
@@ -18,7 +18,7 @@ TAPS = ("before", "after")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
-class VGGBackbone(Backbone):
+class VGGBackbone(StagedBackbone):
     """Stages of 3x3 convolutions; local features before or after each stage's pooling.
 
     The default is the net of Jetley et al. 2018. Every convolution is followed by batch
@@ -74,16 +74,23 @@ class VGGBackbone(Backbone):
         if hidden:
             self.neck = nn.Sequential(nn.Linear(channels, hidden), ACTIVATIONS[activation]())
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the local features of every stage and the global vector (B, width)."""
-        features = self.first(images)
-        local = []
-        for number, block in enumerate(self.blocks):
-            if number and self.tap == "before":
-                features = halve(features)
-            features = block(features)  # (B, widths[number], h, w)
-            local.append(features)
-        return local, self.neck(features.amax(dim=(-2, -1)))
+    def stages_of(self, depth: int) -> Sequence[nn.Module]:
+        """Return the modules that make the features of a depth; the last has the neck."""
+        first = [self.first] if depth == 1 else []
+        last = [self.neck] if depth == len(self.blocks) else []
+        return [*first, self.blocks[depth - 1], *last]
+
+    def step(self, features: Tensor, depth: int) -> Tensor:
+        """Return the features (B, widths[depth - 1], h, w) of a stage from those before it."""
+        if depth == 1:
+            features = self.first(features)
+        elif self.tap == "before":
+            features = halve(features)
+        return self.blocks[depth - 1](features)
+
+    def whole(self, deepest: Tensor) -> Tensor:
+        """Return the global vector (B, width): the maxima of the deepest features, and the neck."""
+        return self.neck(deepest.amax(dim=(-2, -1)))
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this backbone again."""

@@ -1,5 +1,6 @@
 """`foveal train` and `foveal recipes`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
     data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Images that stay in one split: FILE.csv (file,group) or a REGEX."),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Train and test by so many folds; 0 for the data's splits.", min=0)
+    ] = 0,
     devices: Annotated[str, typer.Option(help="How many of each machine, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
@@ -46,13 +54,18 @@ def train(
     from foveal.training import load_recipe
     from foveal.training.choosing import FAMILIES
 
+    if folds == 1:
+        raise UserError("Expected --folds of 2 or more, but got 1.")
     if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
         raise UserError(f"Expected --devices a number above 0, or auto, but got {devices!r}.")
     changes = list(overrides or [])
     if recipe is not None and "=" in recipe:
         changes.insert(0, recipe)
         recipe = None
+    if groups is not None:
+        changes.append(f"data.groups={json.dumps(groups)}")
     options: dict[str, Any] = {
+        "data_dir": data_dir,
         "resume": resume,
         "devices": devices if devices == "auto" else int(devices),
         "nodes": nodes,
@@ -61,24 +74,63 @@ def train(
         "precision": precision,
         "progress": not quiet,
     }
-    if recipe is not None and recipe not in FAMILIES:
+    named = recipe is not None and recipe not in FAMILIES
+    if recipe is not None and named:
         chosen = load_recipe(recipe, changes)
-        _train_recipe(chosen, out, data=data, data_dir=data_dir, **options)
-        return
-    if data is None:
+    elif data is None:
         raise UserError("Give --data, a folder with one folder of images a class, or a recipe.")
-    from foveal.first_hour import plan, train_photos
+    else:
+        from foveal.first_hour import plan
 
-    chosen = plan(data, recipe or "focus", changes, say)
-    show(train_photos(chosen, out or Path("runs") / chosen.name, data, say, **options))
+        chosen = plan(data, recipe, changes, say, data_dir)
+    out = out or Path("runs") / (f"{chosen.name}-folds" if folds else chosen.name)
+    if folds:
+        _cross_validate(chosen, out, folds, data=data, **options)
+    elif named or data is None:
+        _train_recipe(chosen, out, data=data, **options)
+    else:
+        from foveal.first_hour import train_photos
+
+        show(train_photos(chosen, out, data, say, **options))
 
 
-def _train_recipe(chosen: "Recipe", out: Path | None, **options: Any) -> None:
+def _cross_validate(chosen: "Recipe", out: Path, folds: int, **options: Any) -> None:
+    from foveal.training.distributed import Devices
+    from foveal.training.fitting import Options
+    from foveal.training.folds import cross_validate, lines
+
+    machines = Devices(options["devices"], options["nodes"], options["strategy"])
+    if machines.processes > 1:
+        raise UserError("Folds train in one process: give --devices 1.")
+    kept = Options(
+        resume=options["resume"],
+        machines=machines,
+        precision=options["precision"],
+        progress=options["progress"],
+        callbacks=(),
+        time_left=None,
+        say=say,
+    )
+    found = cross_validate(
+        chosen,
+        out,
+        folds,
+        kept,
+        data=options["data"],
+        data_dir=options["data_dir"],
+        say=say,
+    )
+    for line in lines(found):
+        say(line)
+    show(out)
+
+
+def _train_recipe(chosen: "Recipe", out: Path, **options: Any) -> None:
     from foveal.training import is_first_process
     from foveal.training import train as run
     from foveal.zoo import card
 
-    folder = run(chosen, out or Path("runs") / chosen.name, say=say, **options)
+    folder = run(chosen, out, say=say, **options)
     if not is_first_process():
         return
     figures = card(folder)

@@ -1,8 +1,12 @@
 """Data: named and generated sets, class folders, Parquet shards, the Hub -> images in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from foveal.data.copies import copies
 from foveal.data.fitting import fitted
 from foveal.data.folder import load_folder
 from foveal.data.generated import (
@@ -12,11 +16,12 @@ from foveal.data.generated import (
     mosaics,
     planted_marks,
 )
+from foveal.data.groups import Groups, read_groups
 from foveal.data.images import ImageSet, Problem
 from foveal.data.large import LargeSet, is_generated, load_large, seen_small
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
-from foveal.data.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder
+from foveal.data.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
 from foveal.data.place import data_place
 from foveal.data.reading import Size, check_shape, read_image
 from foveal.data.splits import SPLITS
@@ -25,6 +30,7 @@ from foveal.sizing import ShortSide
 
 __all__ = [
     "DATASETS",
+    "Groups",
     "ImageSet",
     "LargeSet",
     "Mosaics",
@@ -32,9 +38,11 @@ __all__ = [
     "SparseImages",
     "load_images",
     "load_large",
+    "load_whole",
     "megapixel_mnist",
     "mosaics",
     "planted_marks",
+    "read_groups",
     "read_image",
     "with_masks",
 ]
@@ -47,6 +55,7 @@ def load_images(
     size: Size | None = None,
     channels: int | None = None,
     data_dir: str | Path | None = None,
+    groups: Groups | None = None,
 ) -> ImageSet[Any]:
     """Return one split of a dataset.
 
@@ -58,9 +67,11 @@ def load_images(
             `ShortSide` the images of a folder keep their proportions, and the set holds `Photos`.
         channels: 1 for grey, 3 for colour; None keeps theirs.
         data_dir: where named datasets lie; FOVEAL_DATA or ~/.cache/foveal if not given.
+        groups: of images of a folder that stay in one split, as `read_groups` returns them.
 
     Raises:
-        UserError: an unknown name or split, or data that cannot be read.
+        UserError: an unknown name or split, groups of what is no folder of image files, or data
+            that cannot be read.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -68,13 +79,53 @@ def load_images(
     name = str(source)
     if name in PHOTO_SETS:
         folder = photo_folder(name, split, data_place(data_dir))
-        return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY)
-    if not isinstance(shape, ShortSide):
-        return _load_fixed(name, split, shape, channels, data_dir)
+        groups = groups or photo_groups(folder)
+        return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY, groups=groups)
     folder = Path(name).expanduser()
-    if name in DATASETS or is_generated(name) or name.startswith("hf:") or not folder.is_dir():
-        raise UserError(f"{name} is no folder of photographs, whose proportions could be kept.")
-    return load_folder(folder, split, shape, channels)
+    other = name in DATASETS or is_generated(name) or name.startswith("hf:")
+    if (groups or isinstance(shape, ShortSide)) and (other or not folder.is_dir()):
+        what = "has groups" if groups else "keeps proportions"
+        raise UserError(f"{name} is no folder of image files, which alone {what}.")
+    if groups or isinstance(shape, ShortSide):
+        return load_folder(folder, split, shape, channels, groups=groups)
+    return _load_fixed(name, split, shape, channels, data_dir)
+
+
+def load_whole(
+    source: str | Path,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    data_dir: str | Path | None = None,
+    groups: Groups | None = None,
+) -> ImageSet[Any]:
+    """Return all images of a folder, of all its splits, to be divided anew.
+
+    Args:
+        source: a folder of class folders or of splits, or the name of such a data set.
+        size: as for `load_images`.
+        channels: as for `load_images`.
+        data_dir: where named datasets lie.
+        groups: of images that belong together.
+
+    Raises:
+        UserError: it is no folder of image files, or as `load_images`.
+    """
+    shape = check_shape(size, channels)
+    name = str(source)
+    folder = Path(name).expanduser()
+    if name in PHOTO_SETS:
+        folder = photo_folder(name, "test", data_place(data_dir))
+        groups = groups or photo_groups(folder)
+    elif name in DATASETS or is_generated(name) or not folder.is_dir():
+        raise UserError(f"{name} is no folder of image files, whose splits could be drawn anew.")
+    images = load_folder(folder, "train", shape, channels, whole=True, groups=groups)
+    again = {i for same in copies([Path(path) for path in images.paths]) for i in same[1:]}
+    if not again:
+        return images
+    kept = torch.tensor([i for i in range(len(images)) if i not in again])
+    left = tuple(Problem(images.paths[i], "a copy of another image") for i in sorted(again))
+    return replace(images.subset(kept), problems=images.problems + left)
 
 
 def _load_fixed(

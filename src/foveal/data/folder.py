@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveal.data.copies import copies
 from foveal.data.decoding import decode_all, decode_photos
+from foveal.data.groups import Groups
 from foveal.data.images import ImageSet, Problem
 from foveal.data.layout import Layout, read_layout
 from foveal.data.photos import Photos
@@ -33,6 +34,7 @@ class Listing:
         classes: a name for each class.
         problems: what was left out.
         notes: what was taken for classes and splits, a line each.
+        groups: name of each file's group, or none.
     """
 
     part: Path
@@ -41,6 +43,7 @@ class Listing:
     classes: tuple[str, ...]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 @dataclass
@@ -51,10 +54,16 @@ class _File:
     label: int
     own: str  # the split whose folder it lies in
     split: str | None
+    group: str = ""
 
 
 def list_folder(
-    folder: Path, split: str, more: Container[str] = (), *, whole: bool = False
+    folder: Path,
+    split: str,
+    more: Container[str] = (),
+    *,
+    whole: bool = False,
+    groups: Groups | None = None,
 ) -> Listing:
     """Return the image files of one split of an image folder, whose layout `read_layout` finds.
 
@@ -70,18 +79,28 @@ def list_folder(
         split: `train`, `val` or `test`.
         more: endings of names that make a file an image too, in small letters.
         whole: take all images of the folder for the split.
+        groups: of images that stay in one split. Where the folder's own splits divide a group, its
+            images outside of the training images are left out.
 
     Raises:
-        UserError: fewer than two classes, no images, too few to split, or as `read_layout`.
+        UserError: fewer than two classes, no images, too few to split, an image without a group, or
+            as `read_layout`.
     """
     layout = read_layout(folder, more)
     part = layout.part(split)
     classes = layout.classes
-    files = _split(layout, classes)
+    files = _files(layout, classes)
+    if groups is not None:
+        for file, group in zip(files, groups.of(folder, [f.path for f in files]), strict=True):
+            file.group = group
     if whole:
         for file in files:
             file.own = file.split = split
+    else:
+        _draw_splits(files, layout)
     problems = _without_copies(files, classes, split)
+    if not whole:
+        problems += _without_divided_groups(files, split)
     chosen = sorted((file for file in files if file.split == split), key=lambda f: f.label)
     if not chosen:
         raise UserError(
@@ -95,25 +114,53 @@ def list_folder(
         classes,
         (*layout.ignored, *part.problems, *problems),
         layout.notes,
+        () if groups is None else tuple(file.group for file in chosen),
     )
 
 
-def _split(layout: Layout, classes: tuple[str, ...]) -> list[_File]:
-    """Return all files; splits without a folder of their own are drawn from the training images."""
+def _files(layout: Layout, classes: tuple[str, ...]) -> list[_File]:
+    """Return all files, each in the split whose folder it lies in."""
     label = {name: number for number, name in enumerate(classes)}
-    files = [
+    return [
         _File(path, label[name], own, own)
         for own, part in layout.parts.items()
         for name, paths in part.classes.items()
         for path in paths
     ]
+
+
+def _draw_splits(files: list[_File], layout: Layout) -> None:
+    """Draw splits without a folder of their own from the training images."""
     base = [file for file in files if file.own == "train"]
     labels = torch.tensor([file.label for file in base])
+    groups = [file.group for file in base if file.group]
     own_val, own_test = "val" in layout.parts, "test" in layout.parts
     for split in ("val", "test") if base else ():
-        for index in share_of(labels, split, own_val=own_val, own_test=own_test).tolist():
+        drawn = share_of(labels, split, own_val=own_val, own_test=own_test, groups=groups)
+        for index in drawn.tolist():
             base[index].split = split
-    return files
+
+
+def _without_divided_groups(files: list[_File], split: str) -> list[Problem]:
+    """Leave out files of groups that several splits have; return those left out of one split.
+
+    A group that trains does not test or validate, and one that tests does not validate.
+    """
+    splits: dict[str, set[str]] = {}
+    for file in files:
+        if file.group and file.split:
+            splits.setdefault(file.group, set()).add(file.split)
+    problems = []
+    for file in files:
+        if not file.group or file.split is None:
+            continue
+        kept = next(name for name in ("train", "test", "val") if name in splits[file.group])
+        if file.split != kept:
+            if file.split == split:
+                reason = f"of the group {printable(file.group)}, which is in {kept} too"
+                problems.append(Problem(str(file.path), reason))
+            file.split = None
+    return problems
 
 
 def _without_copies(files: list[_File], classes: tuple[str, ...], split: str) -> list[Problem]:
@@ -148,7 +195,13 @@ def _left_out(group: list[_File], classes: tuple[str, ...]) -> list[tuple[_File,
 
 
 def load_folder(
-    folder: Path, split: str, size: Sizing | None, channels: int | None, *, whole: bool = False
+    folder: Path,
+    split: str,
+    size: Sizing | None,
+    channels: int | None,
+    *,
+    whole: bool = False,
+    groups: Groups | None = None,
 ) -> ImageSet[Any]:
     """Return one split of a folder of class folders, as `list_folder` finds it.
 
@@ -161,11 +214,12 @@ def load_folder(
             `Photos`.
         channels: 1 for grey, 3 for colour; None keeps theirs.
         whole: take all images of the folder for the split.
+        groups: of images that stay in one split.
 
     Raises:
         UserError: as `list_folder`, or no image can be read.
     """
-    found = list_folder(folder, split, whole=whole)
+    found = list_folder(folder, split, whole=whole, groups=groups)
     sources = [(str(path), partial(read_bytes, path, MAX_BYTES)) for path in found.files]
     images: Tensor | Photos
     if isinstance(size, ShortSide):
@@ -186,4 +240,5 @@ def load_folder(
         paths=tuple(sources[index][0] for index in kept),
         problems=(*found.problems, *broken),
         notes=found.notes,
+        groups=tuple(found.groups[index] for index in kept) if found.groups else (),
     )

@@ -74,6 +74,7 @@ class ImageSet(Generic[Pixels]):
         masks: (N, 1, H, W) uint8, 255 where an image matters, of the kind that `images` are; or
             None. That of an image without an annotation is empty.
         notes: what in a folder was taken for classes and splits, a line each.
+        groups: name of each image's group, of images that belong together, or empty.
         named: whether `classes` are names; else they are numbers, for want of names.
     """
 
@@ -86,6 +87,7 @@ class ImageSet(Generic[Pixels]):
     problems: tuple[Problem, ...] = ()
     masks: Pixels | None = None
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     named: bool = True
 
     def __len__(self) -> int:
@@ -95,9 +97,10 @@ class ImageSet(Generic[Pixels]):
         """Return the images at `indices` (M,), in that order."""
         indices = torch.as_tensor(indices)
         paths = tuple(self.paths[int(i)] for i in indices) if self.paths else ()
+        groups = tuple(self.groups[int(i)] for i in indices) if self.groups else ()
         masks = None if self.masks is None else self.masks[indices]
         images, labels = self.images[indices], self.labels[indices]
-        return replace(self, images=images, labels=labels, paths=paths, masks=masks)
+        return replace(self, images=images, labels=labels, paths=paths, masks=masks, groups=groups)
 
     def by_size(self) -> Iterator["ImageSet[Tensor]"]:
         """Yield the images of each height and width, in order."""

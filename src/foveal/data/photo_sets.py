@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from foveal.data.groups import Groups, read_groups
 from foveal.errors import UserError
 from foveal.escaping import printable
 
@@ -31,3 +32,13 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
     if name in TEST_ONLY and split != "test":
         raise UserError(f"{name} is for testing only, but its split {split!r} was requested.")
     return folder
+
+
+def photo_groups(folder: Path) -> Groups | None:
+    """Return the groups of a named data set's photographs, from a table beside its folder.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
+    table = folder.with_name(f"{folder.name}-groups.csv")
+    return read_groups(str(table)) if table.is_file() else None

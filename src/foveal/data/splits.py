@@ -1,5 +1,7 @@
 """Splits that depend on the labels and a seed alone."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,13 +29,70 @@ def rest(total: int, taken: Tensor) -> Tensor:
     return free.nonzero().flatten()
 
 
-def share_of(labels: Tensor, split: str, *, own_val: bool, own_test: bool) -> Tensor:
+def folds(
+    labels: Tensor,
+    count: int,
+    groups: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    kept: int | None = None,
+) -> Tensor:
+    """Return the fold (N,) of each image, from 0: each has about the same part of every class.
+
+    Args:
+        labels: (N,) class indices.
+        count: folds.
+        groups: name of each image's group, which stays in one fold; none where each is its own.
+        seed: of the drawing.
+        kept: a fold that gets the largest group of each class, so that no class is without it.
+    """
+    names = sorted(set(groups))
+    index = {name: number for number, name in enumerate(names)}
+    own = torch.tensor([index[name] for name in groups]) if groups else torch.arange(len(labels))
+    total = len(names) if groups else len(labels)
+    classes = int(labels.max()) + 1 if len(labels) else 1
+    counts = torch.zeros(total, classes, dtype=torch.double)
+    counts.index_put_((own, labels), torch.ones(len(labels), dtype=torch.double), accumulate=True)
+    shares = counts / counts.sum(dim=0).clamp_min(1)
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    order = drawn[counts[drawn].sum(dim=1).argsort(descending=True, stable=True)]
+    filled = torch.zeros(count, classes, dtype=torch.double)
+    fold = torch.zeros(total, dtype=torch.long)
+    missing = counts.sum(dim=0) > 0 if kept is not None else torch.zeros(classes, dtype=torch.bool)
+    for group in order.tolist():
+        share, sizes = shares[group], counts[group]
+        present = sizes > 0
+        if kept is not None and (missing & present).any():
+            chosen = kept
+            missing = missing & ~present
+        else:
+            # Where these classes have least so far; of equal folds, where all classes have.
+            chosen = min(
+                range(count),
+                key=lambda f: (
+                    round(float((filled[f] * share).sum()), 12),
+                    round(float(filled[f].sum()), 12),
+                ),
+            )
+        fold[group] = chosen
+        filled[chosen] += share
+    return fold[own]
+
+
+def share_of(
+    labels: Tensor, split: str, *, own_val: bool, own_test: bool, groups: Sequence[str] = ()
+) -> Tensor:
     """Return the indices of a split of images that come as one, sorted.
 
     A tenth of each class, rounded up, tests and as many validate, as far as these splits have no
     images of their own; the rest trains. A class of fewer than three images only trains, so that
-    no class is asked for that was never learned.
+    no class is asked for that was never learned. Groups stay whole: then a tenth is about that.
     """
+    if groups:
+        fold = folds(labels, 10, groups, kept=9)
+        test = torch.zeros_like(fold, dtype=torch.bool) if own_test else fold == 0
+        val = torch.zeros_like(test) if own_val else fold == 1
+        return {"test": test, "val": val, "train": ~test & ~val}[split].nonzero().flatten()
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(labels), generator=generator)
     held: dict[str, list[Tensor]] = {"test": [], "val": [], "train": []}

@@ -77,7 +77,8 @@ class TracedAttention(Traced):
     def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
         """Return the look, and the features and maps that `attend` returns."""
         local, maps = self.model.attend(seen)
-        shown = at_size(maps, (seen.shape[-2], seen.shape[-1]))
+        size = (seen.shape[-2], seen.shape[-1])
+        shown = at_size(maps, size, self.model.map_strides())
         found = {f"{LOCAL}.{number}": part for number, part in enumerate(local)}
         found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(maps)}
         return Look(self.model.decide(local, maps), maps=shown), found

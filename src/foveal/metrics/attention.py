@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.data.photos import Photos
+from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.random_focus import derangement
 from foveal.models.attention_model import AttentionModel
@@ -25,7 +27,6 @@ def maps_worth(
     """Return the accuracy with each image's maps replaced, its features kept.
 
     `shuffled`: by those of another random image; each lends its maps to exactly one other.
-    Photographs exchange them with others of their size, and one alone of its size with none.
     `uniform`: at every depth by the map's own mean, the same at every place. Where either is as
     good as the accuracy, the maps explain nothing.
 
@@ -36,39 +37,59 @@ def maps_worth(
         batch_size: images in one forward pass.
 
     Raises:
-        UserError: no two images are of one size.
+        UserError: there is only one image.
     """
-    shuffled = uniform = exchanged = 0
-    for part in test.by_size():
-        maps = _maps(model, part.images, batch_size)
-        means = [weights.mean(dim=(1, 2), keepdim=True).expand_as(weights) for weights in maps]
-        uniform += _right(model, part, means, batch_size)
-        if len(part) > 1:
-            others = derangement(len(part), seed)
-            shuffled += _right(model, part, [weights[others] for weights in maps], batch_size)
-            exchanged += len(part)
-    if not exchanged:
-        raise UserError("Expected at least 2 images of one size, to exchange their maps.")
-    return MapsWorth(shuffled / exchanged, uniform / len(test))
+    others = derangement(len(test), seed)
+    maps = _maps(model, test.images, batch_size)
+    shuffled = [maps[int(other)] for other in others]
+    uniform = [[one.mean().expand_as(one) for one in depths] for depths in maps]
+    return MapsWorth(
+        *(
+            share_equal(_predict(model, test.images, given, batch_size), test.labels)
+            for given in (shuffled, uniform)
+        )
+    )
 
 
-def _maps(model: AttentionModel, images: Tensor, batch_size: int) -> list[Tensor]:
-    """Return each depth's maps (N, h, w) of uint8 images (N, C, H, W)."""
+Maps = list[Tensor]  # (h, w) of one image, one per depth
+
+
+def _maps(model: AttentionModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
+    """Return the maps of each uint8 image of (N, C, H, W), or of each photograph."""
+    found: list[Maps] = []
     with evaluating(model):
-        parts = [_attend(model, batch)[1] for batch in images.split(batch_size)]
-    return [torch.cat([weights.cpu() for weights in depth]) for depth in zip(*parts, strict=True)]
+        for batch in images.split(batch_size):
+            depths = [weights.cpu() for weights in _attend(model, batch)[1]]
+            found += [list(one) for one in zip(*depths, strict=True)]
+    return found
 
 
-def _right(model: AttentionModel, test: ImageSet, maps: list[Tensor], batch_size: int) -> int:
-    """Return how many images of one size are named right, weighed by given maps."""
-    right = 0
+def _predict(
+    model: AttentionModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
+) -> Tensor:
+    """Return the classes (N,) that are predicted for uint8 images weighed by given maps."""
+    predictions: list[Tensor] = []
+    first = 0
     with evaluating(model):
-        for part in torch.arange(len(test)).split(batch_size):
-            local, _ = _attend(model, test.images[part])
-            given = [weights[part].to(model.mean.device) for weights in maps]
-            predictions = model.decide(local, given).argmax(dim=1).cpu()
-            right += int((predictions == test.labels[part]).sum())
-    return right
+        for batch in images.split(batch_size):
+            local, own = _attend(model, batch)
+            given = maps[first : first + len(batch)]
+            first += len(batch)
+            weights = [
+                torch.stack([_resized(one[depth], own[depth].shape[-2:]) for one in given])
+                for depth in range(len(own))
+            ]
+            moved = [depth.to(model.mean.device) for depth in weights]
+            predictions.append(model.decide(local, moved).argmax(dim=1).cpu())
+    return torch.cat(predictions)
+
+
+def _resized(weights: Tensor, size: torch.Size) -> Tensor:
+    """Return a map (h, w) at another size, its sum as it was: of a photograph of another shape."""
+    if weights.shape == size:
+        return weights
+    resized = F.interpolate(weights[None, None], tuple(size), mode="bilinear")[0, 0]
+    return resized * (weights.sum() / resized.sum().clamp_min(1e-12))
 
 
 def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,7 +1,7 @@
 """The attention net: it looks everywhere, weighs what it sees, and shows the weights."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -114,7 +114,12 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
             For each depth, local features (B, C_d, h, w) and an attention map (B, h, w).
         """
         features, whole = self.backbone(images)
-        local = [features[depth - 1] for depth in self.depths]
+        return self._weighed(dict(enumerate(features, start=1)), whole)
+
+    def _weighed(
+        self, features: Mapping[int, Tensor], whole: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        local = [features[depth] for depth in self.depths]
         pairs = zip(self.attentions, local, strict=True)
         return local, [attention(seen, whole) for attention, seen in pairs]
 
@@ -129,6 +134,14 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         answers = [head(self.drop(seen)) for head, seen in zip(self.heads, sums, strict=True)]
         chances = (torch.stack(answers) * self.logit_scale).log_softmax(dim=-1)
         return chances.logsumexp(dim=0) - torch.tensor(float(len(answers))).log()
+
+    def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
+        """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
+        return self.decide(*self._weighed(features, whole))
+
+    def map_strides(self) -> list[int | None]:
+        """Return the pixels per location of each map, or None where it lies evenly."""
+        return [self.backbone.strides[depth - 1] for depth in self.depths]
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
@@ -163,8 +176,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
     def terms(self, images: Tensor) -> Terms:
         """Return local features of normalised images, and what sums them up to logits."""
         local, maps = self.attend(images)
-        strides = [self.backbone.strides[depth - 1] for depth in self.depths]
-        return Terms(local, strides, lambda seen: self.decide(seen, maps))
+        return Terms(local, self.map_strides(), lambda seen: self.decide(seen, maps))
 
 
 class Attention(nn.Module):

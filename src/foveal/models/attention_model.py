@@ -35,16 +35,36 @@ class AttentionModel(ImageClassifier):
     def look(self, images: Tensor) -> Look:
         """Classify normalised images (B, C, H, W) and keep the maps at their size."""
         local, maps = self.attend(images)
-        shown = at_size(maps, (images.shape[-2], images.shape[-1]))
+        shown = at_size(maps, (images.shape[-2], images.shape[-1]), self.map_strides())
         return Look(self.decide(local, maps), maps=shown)
 
+    def map_strides(self) -> Sequence[int | None]:
+        """Return the pixels per location of each map, or None where it lies evenly."""
+        return ()
 
-def at_size(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+
+def at_size(
+    maps: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int | None] = ()
+) -> Tensor:
     """Return maps (B, h_j, w_j) as one tensor (B, M, H, W), each value over the pixels it is of.
 
     Args:
         maps: of any resolutions.
         size: height and width in pixels.
+        strides: pixels per location of each map, of which the last may lie partly outside of the
+            image; None, or no strides at all, where they lie evenly over it.
     """
-    shown = [F.interpolate(weights[:, None], size, mode="nearest-exact") for weights in maps]
+    shown = [
+        _evenly(weights[:, None], size) if stride is None else _cut(weights[:, None], size, stride)
+        for weights, stride in zip(maps, strides or [None] * len(maps), strict=True)
+    ]
     return torch.cat(shown, dim=1)
+
+
+def _evenly(weights: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(weights, size, mode="nearest-exact")
+
+
+def _cut(weights: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    shown = F.interpolate(weights, scale_factor=stride, mode="nearest")
+    return shown[..., : size[0], : size[1]]

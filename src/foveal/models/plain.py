@@ -1,6 +1,6 @@
 """The baseline: a backbone and a linear layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
     """
 
     name = "plain"
+    depths: Sequence[int] = ()
 
     @checked
     def __init__(
@@ -47,7 +48,11 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
     def look(self, images: Tensor) -> Look:
         """Classify normalised images (B, C, H, W) from all of their pixels."""
         _, whole = self.backbone(images)  # (B, width)
-        return Look(self.head(whole) * self.logit_scale)
+        return Look(self.classify({}, whole))
+
+    def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
+        """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
+        return self.head(whole) * self.logit_scale
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256

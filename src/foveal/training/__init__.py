@@ -6,14 +6,15 @@ from foveal.lazy import lazy_names
 
 if TYPE_CHECKING:
     from foveal.training.distributed import is_first_process
-    from foveal.training.recipe import Recipe, load_recipe, parse_recipe
+    from foveal.training.recipe import load_recipe, parse_recipe
     from foveal.training.recipe_files import recipe_names
     from foveal.training.run import train
+    from foveal.training.settings import Recipe
 else:  # to name the recipes takes no torch
     __getattr__ = lazy_names(
         __name__,
         {
-            "Recipe": "foveal.training.recipe",
+            "Recipe": "foveal.training.settings",
             "is_first_process": "foveal.training.distributed",
             "load_recipe": "foveal.training.recipe",
             "parse_recipe": "foveal.training.recipe",

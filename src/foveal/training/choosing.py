@@ -1,22 +1,26 @@
-"""Settings for images that nobody has written a recipe for, and why these."""
+"""Settings for images that nobody has written a recipe for, and the reasons for them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from foveal.data.survey import Survey
 from foveal.errors import unknown_name
 from foveal.training.augment import Augment
-from foveal.training.recipe import Data, Recipe, Training, plain_name
+from foveal.training.pretrained import SHIPPED
+from foveal.training.recipe import plain_name
+from foveal.training.settings import Data, Recipe, Training
 
 FAMILIES = ("focus", "attention", "baseline")
-Weights = Literal["pretrained", "scratch", "none"]
-BACKBONE = "resnet18"  # of timm, where its weights can be had
-SMALLER = "resnet10t"  # of timm, where they cannot
-LEAST = 48  # pixels of a side that a timm backbone is given
-FEW = 200  # images; below, a learned detector has too little to learn places from
+PHOTO = 96  # pixels of the short side from which images are photographs for a pretrained backbone
+FEW = 200  # images; below, a learned detector has too little to learn locations from
 STRONG = 4.0  # times as many images of one class as of another are made up for
+_SHORT_SIDE = 224  # pixels, that the pretrained backbone was trained on
+_TUNED = 20_000  # images that the last depth of the backbone is tuned on, all epochs together
+_FROZEN = 4  # depths of the backbone, of five
 _SEEN = 40_000  # images that a training on two cores sees, all epochs together
 _KEPT = 40  # pixels of a side up to which images of one size keep theirs
+_SHRUNK = 96  # pixels of the short side of what is trained from random weights
+_LONGEST = 4  # times the short side
 
 
 @dataclass(frozen=True)
@@ -27,32 +31,75 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(
-    survey: Survey, family: str = "focus", *, data: str = "", weights: Weights = "none"
-) -> Choice:
+def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choice:
     """Return settings that suit the images.
 
     Args:
         survey: what is known of the images.
-        family: one of `FAMILIES`.
+        family: one of `FAMILIES`; None for what suits them best.
         data: where the images are, as `--data` names it.
-        weights: of the timm backbone `BACKBONE`: `pretrained` where they can be had, `scratch`
-            where timm alone is there, `none` where it is not.
 
     Raises:
         UserError: an unknown family.
     """
+    photos = min(survey.height, survey.width) >= PHOTO
+    if family is None:
+        family = "attention" if photos else "focus"
     if family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
-    pretrained = family == "attention" and weights == "pretrained"
-    size, why_size = _size(survey, pretrained)
-    # Its first layer halves twice: of small images nothing would be left to attend to.
-    timm = family == "attention" and weights != "none" and min(size) >= LEAST
-    pretrained = pretrained and timm
-    channels, why_channels = _channels(survey, timm)
+    if photos and family != "focus":
+        return _pretrained(survey, family, data)
+    return _from_nothing(survey, family, data)
+
+
+def _pretrained(survey: Survey, family: str, data: str) -> Choice:
+    """Return settings of a model on the pretrained backbone."""
+    model: dict[str, Any] = {"name": "plain", "backbone": dict(SHIPPED)}
+    why = "baseline: the mean of what a pretrained EfficientNet-Lite0 sees, and a linear layer"
+    if family == "attention":
+        model |= {
+            "name": "attention",
+            "depths": [5],
+            "compatibility": "pc",
+            "standardise": True,
+        }
+        why = "attention on a pretrained EfficientNet-Lite0: what each location adds is exact"
+    images = max(1, survey.images * 8 // 10)
+    epochs = max(4, min(20, round(_TUNED / images)))
+    balance, why_balance = _balance(survey)
+    training = Training(
+        epochs=epochs,
+        batch_size=max(4, min(32, images // 12)),
+        lr=1e-3,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        freeze_depth=_FROZEN,
+        cache=True,
+        keep="last",
+        balance=balance,
+    )
+    recipe = Recipe(
+        name=plain_name(f"{survey.name}-{family}"),
+        model=model,
+        data=Data(name=data or survey.name, short_side=_SHORT_SIDE, channels=3),
+        augment=Augment(flip=True),
+        training=training,
+    )
+    size = (
+        f"resized to {_SHORT_SIDE} pixels on the short side, proportions kept: they have "
+        f"{_sides(survey)}"
+    )
+    tuned = "its last depth is tuned, on features of the others that are computed once"
+    return Choice(recipe, (why, size, f"{tuned}; mirrored", *why_balance))
+
+
+def _from_nothing(survey: Survey, family: str, data: str) -> Choice:
+    """Return settings of a model that starts from random weights."""
+    size, why_size = _size(survey)
+    channels, why_channels = _channels(survey)
     few = survey.images < FEW
-    model, why_model = _model(family, min(size), few, weights if timm else "none")
-    training, why_training = _training(survey, pretrained)
+    model, why_model = _model(family, min(size), few)
+    training, why_training = _training(survey)
     augment, why_augment = _augment(survey, min(size), few)
     recipe = Recipe(
         name=plain_name(f"{survey.name}-{family}"),
@@ -65,35 +112,36 @@ def choose(
     return Choice(recipe, reasons)
 
 
-def _size(survey: Survey, pretrained: bool) -> tuple[tuple[int, int], str]:
-    """Return height and width: those of small images, else about 64 pixels on the short side."""
+def _sides(survey: Survey) -> str:
+    median = f"the median {survey.height}x{survey.width}"
+    return f"{survey.smallest} to {survey.largest} pixels a side, {median}"
+
+
+def _size(survey: Survey) -> tuple[tuple[int, int], str]:
+    """Return height and width: those of small images, else smaller ones in proportion."""
     height, width = survey.height, survey.width
     alike = survey.smallest == survey.largest
     kept = alike and height <= _KEPT
-    found = (height, width) if kept else _shrunk(height, width, 128 if pretrained else 64)
+    found = (height, width) if kept else _shrunk(height, width)
     if alike and found == (height, width):
         return found, f"{height}x{width} pixels: as they all are"
-    sides = f"{survey.smallest} to {survey.largest} pixels a side, the median {height}x{width}"
-    return found, f"resized to {found[0]}x{found[1]} pixels: they have {sides}"
+    return found, f"resized to {found[0]}x{found[1]} pixels: they have {_sides(survey)}"
 
 
-def _shrunk(height: int, width: int, most: int) -> tuple[int, int]:
-    """Return sides of which the short one has at most so many pixels, in proportion or square."""
-    short = min(height, width, most)
-    ratio = max(height, width) / min(height, width)
-    if ratio < 1.2 or ratio > 3:
+def _shrunk(height: int, width: int) -> tuple[int, int]:
+    """Return sides in proportion, of which the short one has at most `_SHRUNK` pixels."""
+    short = min(height, width, _SHRUNK)
+    if height == width:
         return short, short
     scale = short / min(height, width)
-    return _eights(height * scale), _eights(width * scale)
+    return _eights(height * scale, short), _eights(width * scale, short)
 
 
-def _eights(side: float) -> int:
-    return max(8, round(side / 8) * 8)
+def _eights(side: float, short: int) -> int:
+    return min(max(8, round(side / 8) * 8), _LONGEST * short)
 
 
-def _channels(survey: Survey, needs_colour: bool) -> tuple[int, str]:
-    if needs_colour:
-        return 3, "read in colour, as the backbone is made for"
+def _channels(survey: Survey) -> tuple[int, str]:
     if survey.grey == 1:
         return 1, "read as grey: all are"
     if survey.grey == 0:
@@ -101,38 +149,32 @@ def _channels(survey: Survey, needs_colour: bool) -> tuple[int, str]:
     return 3, f"read in colour: {survey.grey:.0%} are grey, the others are not"
 
 
-def _model(family: str, side: int, few: bool, weights: Weights) -> tuple[dict[str, Any], str]:
+def _model(family: str, side: int, few: bool) -> tuple[dict[str, Any], str]:
     if family == "baseline":
         widths = [16, 24, 32, 32] if few else [24, 32, 32, 48, 64, 64]
         return {"name": "cnn", "widths": widths}, "baseline: a small net that sees the whole image"
     if family == "attention":
-        return _attention(weights)
+        net = {
+            "name": "attention",
+            "depths": [2, 3, 4],
+            "compatibility": "dp",
+            "backbone": {"name": "vgg", "stages": [[16, 32], [48, 48], [64, 64], [64]]},
+            "standardise": True,
+        }
+        return net, f"attention on a small VGG, from random weights: they are below {PHOTO} pixels"
     return _focus(side, few)
-
-
-def _attention(weights: Weights) -> tuple[dict[str, Any], str]:
-    net: dict[str, Any] = {"name": "attention", "depths": [2, 3, 4], "compatibility": "dp"}
-    if weights == "none":
-        stages = [[16, 32], [48, 48], [64, 64], [64]]
-        net |= {"backbone": {"name": "vgg", "stages": stages}, "standardise": True}
-        why = "attention on a small VGG, from scratch: timm is not there, or the images are small"
-        return net, why
-    pretrained = weights == "pretrained"
-    kind = BACKBONE if pretrained else SMALLER
-    net["backbone"] = {"name": "timm", "model": kind, "pretrained": pretrained}
-    net["depths"] = [3, 4, 5] if pretrained else [2, 3, 4]
-    start = "pretrained weights" if pretrained else "from scratch: no weights can be reached"
-    return net, f"attention on timm's {kind}, {start}"
 
 
 def _focus(side: int, few: bool) -> tuple[dict[str, Any], str]:
     patch = max(5, side // 7 // 2 * 2 + 1)
-    places = max(1, min(10, side * side // (4 * patch * patch)))  # a quarter of the pixels
-    detector: dict[str, Any] = {"name": "heatmap", "keypoints": places, "widths": [16, 32, 32, 32]}
-    why = f"focus: {places} learned places, patches of {patch}x{patch} pixels"
+    count = max(1, min(10, side * side // (4 * patch * patch)))  # a quarter of the pixels
+    detector: dict[str, Any] = {"name": "heatmap", "keypoints": count, "widths": [16, 32, 32, 32]}
+    why = f"focus: {count} learned locations, patches of {patch}x{patch} pixels"
     if few:
-        detector = {"name": "harris", "keypoints": places}
-        why = f"focus at {places} corners (too few images to learn places), patches {patch}x{patch}"
+        detector = {"name": "harris", "keypoints": count}
+        why = (
+            f"focus at {count} corners (too few images to learn locations), patches {patch}x{patch}"
+        )
     model: dict[str, Any] = {
         "name": "focus",
         "detector": detector,
@@ -145,29 +187,30 @@ def _focus(side: int, few: bool) -> tuple[dict[str, Any], str]:
     return model, why
 
 
-def _training(survey: Survey, pretrained: bool) -> tuple[Training, tuple[str, ...]]:
+def _training(survey: Survey) -> tuple[Training, tuple[str, ...]]:
     images = max(1, survey.images * 8 // 10)
-    batch = max(4, min(128, 2 ** (max(1, images // 12).bit_length() - 1)))
-    seen = _SEEN // 4 if pretrained else _SEEN
-    epochs = max(3 if pretrained else 8, min(80, round(seen / images)))
-    uneven = survey.imbalance >= STRONG
     small = survey.images < 10 * FEW
+    balance, why = _balance(survey)
     training = Training(
-        epochs=epochs,
-        batch_size=batch,
-        lr=5e-4 if pretrained else 3e-3,
+        epochs=max(8, min(80, round(_SEEN / images))),
+        batch_size=max(4, min(128, 2 ** (max(1, images // 12).bit_length() - 1))),
+        lr=3e-3,
         weight_decay=0.05,
         label_smoothing=0.05,
         average=0.9 if small else 0.99,
         recalibrate=min(images, 1000),
-        balance=1.0 if uneven else 0.0,
+        balance=balance,
         # A handful of validation images says too little to choose an epoch by.
         keep="last" if small else "best",
     )
-    why = []
-    if uneven:
-        why.append(f"rare classes weigh more: the largest has {survey.imbalance:.0f} times as many")
-    return training, tuple(why)
+    return training, why
+
+
+def _balance(survey: Survey) -> tuple[float, tuple[str, ...]]:
+    if survey.imbalance < STRONG:
+        return 0.0, ()
+    times = f"{survey.imbalance:.0f} times as many"
+    return 1.0, (f"rare classes weigh more: the largest has {times}",)
 
 
 def _augment(survey: Survey, side: int, few: bool) -> tuple[Augment, str]:

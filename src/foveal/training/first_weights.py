@@ -3,11 +3,13 @@
 import torch
 
 from foveal import zoo
-from foveal.backbones import WhiteningConv
+from foveal.backbones import Backbone, WhiteningConv
 from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
 from foveal.models import ImageModel
-from foveal.training.recipe import Recipe
+from foveal.training.pretrained import take_file
+from foveal.training.settings import Recipe
+from foveal.training.weights_file import weights_file
 
 
 def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
@@ -16,6 +18,9 @@ def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
     Raises:
         UserError: the weights do not fit, or there is no such part to take or freeze.
     """
+    path = weights_file(recipe.model)
+    if path is not None:
+        take_file(backbone_of(model), path)
     if recipe.training.start:
         theirs = zoo.load(recipe.training.start).state_dict()
         ours = model.state_dict()
@@ -32,6 +37,10 @@ def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
                 f" ({', '.join(sorted(parts)) or 'none'}) must be built alike."
             )
         model.load_state_dict(shared, strict=False)
+    _freeze(model, recipe)
+
+
+def _freeze(model: ImageModel, recipe: Recipe) -> None:
     if recipe.training.freeze:
         if recipe.training.recalibrate:
             raise UserError(
@@ -43,6 +52,28 @@ def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
             names = [name for name, _ in model.named_children()]
             raise unknown_name("part to freeze", recipe.training.freeze, names)
         part.requires_grad_(False).eval()
+    if recipe.training.freeze_depth:
+        if recipe.training.recalibrate:
+            raise UserError(
+                "training.recalibrate would measure the frozen depths anew: set it to 0, or "
+                "training.freeze_depth."
+            )
+        backbone_of(model).freeze(recipe.training.freeze_depth)
+
+
+def backbone_of(model: ImageModel) -> Backbone:
+    """Return the backbone of a model.
+
+    Raises:
+        UserError: it has none.
+    """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise UserError(
+            "Expected a model with a backbone, such as 'attention' or 'plain', for its weights or "
+            f"training.freeze_depth, but got {model.name!r}."
+        )
+    return backbone
 
 
 def whiten(model: ImageModel, images: ImageSet) -> None:

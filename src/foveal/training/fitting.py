@@ -28,12 +28,14 @@ from foveal.training.checkpoint_file import WholeCheckpointIO, read_checkpoint
 from foveal.training.checkpoint_form import Form
 from foveal.training.checkpoints import LAST, Checkpoints, checkpoint_to_resume
 from foveal.training.distributed import Devices, is_first_process
+from foveal.training.feature_module import FeatureModule
+from foveal.training.features import FeatureBatches, Features
 from foveal.training.large import LargeModule
 from foveal.training.module import ClassifierModule, RecipeModule
-from foveal.training.recipe import Recipe
 from foveal.training.reconstruction import ReconstructionModule
 from foveal.training.run_folder import CHECKPOINTS
 from foveal.training.sets import Sets
+from foveal.training.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> 
     elif isinstance(model, PatchReconstructor):
         module = ReconstructionModule(model, recipe, steps)
     else:
-        module = ClassifierModule(model, recipe, steps)
+        kind = FeatureModule if recipe.training.cache else ClassifierModule
+        module = kind(model, recipe, steps)
         if recipe.training.balance:
             module.weigh(batches.labels)
     return module.to(memory_format=torch.channels_last)
@@ -181,6 +184,11 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
         numbers, others = torch.arange(len(train)), torch.arange(len(val))
         found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
         return found, Batches(others, others, training.batch_size)
+    if isinstance(train.images, Features) and isinstance(val.images, Features):
+        found = FeatureBatches(
+            train.images, train.labels, training.batch_size, training.seed, epoch
+        )
+        return found, FeatureBatches(val.images, val.labels, 1000)
     pixels, masks = train.images, train.masks
     found = Batches(
         pixels if masks is None else torch.cat([pixels, masks], dim=1),
@@ -195,7 +203,7 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
 
 def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
     """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
-    if isinstance(images, LargeSet):
+    if isinstance(images, LargeSet) or not count:
         return torch.empty(0)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images.images[order[:count]]

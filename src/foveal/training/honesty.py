@@ -10,7 +10,7 @@ from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
 from foveal.training.augment import places_before
 from foveal.training.losses import classification_loss
-from foveal.training.recipe import Recipe
+from foveal.training.settings import Recipe
 
 WIDTHS = (0.1, 0.3, 1.0)  # of the kernels, in grid units
 

@@ -13,7 +13,7 @@ from foveal.metrics.large import correct
 from foveal.models.high_res import HighResFocusNet
 from foveal.models.large_model import Places
 from foveal.training.module import RecipeModule
-from foveal.training.recipe import Recipe
+from foveal.training.settings import Recipe
 
 FACTORS = (2, 4, 8)  # by which the coarse detector's thumbnails are coarser in training
 

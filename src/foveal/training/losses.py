@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.geometry import Size, to_px
-from foveal.training.recipe import Training
+from foveal.training.settings import Training
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:

@@ -16,7 +16,7 @@ from foveal.models.image_model import ImageModel
 from foveal.training.augment import moved
 from foveal.training.honesty import HonestPlaces
 from foveal.training.losses import class_weights, classification_loss, mask_loss
-from foveal.training.recipe import Honesty, Recipe, Training
+from foveal.training.settings import Honesty, Recipe, Training
 
 
 class RecipeModule(L.LightningModule):
@@ -160,16 +160,30 @@ class ClassifierModule(RecipeModule):
             loss = loss + weight * mask_loss(look.maps, masks)
         if self.honest is not None:
             loss = loss + self.honest(self.model, seen, look, labels, moves, done)
+        self.log_training(loss, logits, labels, index)
+        return loss
+
+    def log_training(self, loss: Tensor, logits: Tensor, labels: Tensor, index: int) -> None:
+        """Note the loss and accuracy of step `index`, once the loss is a number."""
         self.check_loss(loss, index)
         self.train_accuracy(logits, labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
+        size = len(labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log(
+            "train_accuracy",
+            self.train_accuracy,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=size,
+        )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Measure loss and accuracy on one batch."""
-        images, labels = self.floats(batch[0]), batch[1]
-        logits = self.model(images)
+        self.log_validation(self.model(self.floats(batch[0])), batch[1])
+
+    def log_validation(self, logits: Tensor, labels: Tensor) -> None:
+        """Note loss and accuracy of one batch."""
         self.val_accuracy(logits, labels)
         loss = F.cross_entropy(logits, labels)
         self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)

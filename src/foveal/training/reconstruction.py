@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foveal.models.reconstructor import PatchReconstructor
 from foveal.training.losses import RandomFeatures, divergence, movement, overlap
 from foveal.training.module import RecipeModule
-from foveal.training.recipe import Recipe
+from foveal.training.settings import Recipe
 
 
 class ReconstructionModule(RecipeModule):

@@ -2,10 +2,12 @@
 
 import json
 import platform
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,9 @@ from foveal.files import write_text
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
+from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
+from foveal.progress import rate_bar
 from foveal.training.distributed import (
     Devices,
     check_batch,
@@ -29,9 +33,10 @@ from foveal.training.distributed import (
     synchronise,
 )
 from foveal.training.first_weights import take_first_weights, whiten
-from foveal.training.recipe import Recipe
-from foveal.training.run_folder import run_folder
+from foveal.training.pretrained import origin, reachable
+from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
+from foveal.training.settings import Recipe
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -54,6 +59,7 @@ def train(
     sync_norm: bool = False,
     precision: str = "32-true",
     progress: bool = True,
+    keep_features: bool = False,
     callbacks: "Sequence[Callback]" = (),
     say: Callable[[str], None] | None = None,
 ) -> Path:
@@ -72,6 +78,7 @@ def train(
         sync_norm: batch normalisation takes the statistics of all processes' images.
         precision: one of PRECISIONS, as Lightning names them.
         progress: show a progress bar on stderr.
+        keep_features: leave the folder of features that `training.cache` makes.
         callbacks: Lightning's, beside those of every run.
         say: called with a line on images that were left out, on checkpoints that cannot be used,
             and after the first epoch on the time left; without it, checkpoints are warned of.
@@ -109,12 +116,15 @@ def train(
             )
         finally:
             forget_shared_images(out)
+    if first and not keep_features:
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
     return out
 
 
 def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     from foveal.training.fitting import fit
 
+    recipe = reachable(recipe, options.say)
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
     if recipe.data.masks and not isinstance(model, AttentionModel):
@@ -126,13 +136,42 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     if options.machines.sync_norm:
         synchronise(model)
     started = time.perf_counter()
+    if recipe.training.cache:
+        sets = _with_features(model, recipe, sets, out, options)
     kept = fit(model, recipe, sets, out, options)
     seconds = time.perf_counter() - started
     if is_first_process():
         _write_model(model, kept, out)
         card = _card(recipe, sets, kept) | {"training_seconds": round(seconds, 1)}
         card |= {"precision": options.precision, DIGEST: weights_digest(out / WEIGHTS)}
+        if (weights := origin(recipe.model)) is not None:
+            card["backbone_weights"] = weights
         write_json(card | {"recipe": recipe.to_dict(), **versions()}, out / "card.json")
+
+
+def _with_features(
+    model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: "Options"
+) -> Sets:
+    """Return the sets with the features of the frozen backbone in the place of their images."""
+    from foveal.training.features import cached_features, cut_of
+
+    if not isinstance(model, BackboneClassifier):
+        raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
+    if options.machines.processes > 1:
+        raise UserError("training.cache is for one process: give --devices 1, or cache=false.")
+    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
+    total = sum(len(images) for images in sets.values())
+    shown = rate_bar("features", total) if options.progress else nullcontext(lambda count: None)
+    with shown as progress:
+        return {
+            split: replace(
+                images,
+                images=cached_features(
+                    model, cut, images, out / FEATURES / split, progress, options.say
+                ),
+            )
+            for split, images in sets.items()
+        }
 
 
 def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
@@ -162,7 +201,7 @@ def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
     try:
         with evaluation_mode(model), torch.no_grad():
             if isinstance(images, ImageSet):
-                model(images.images[:1].float() / 255)
+                model(next(iter(images.images.split(1))).float() / 255)
             elif isinstance(model, LargeFocusModel):
                 model.look_into(model.view(images.images, torch.zeros(1, dtype=torch.long)))
     except (ValueError, RuntimeError) as error:

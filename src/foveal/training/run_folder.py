@@ -8,9 +8,11 @@ from pathlib import Path
 from foveal.errors import UserError
 from foveal.escaping import as_unicode, printable
 from foveal.files import held_folder, is_full_disk
-from foveal.training.recipe import Recipe, load_recipe, write_recipe
+from foveal.training.recipe import load_recipe, write_recipe
+from foveal.training.settings import Recipe
 
 CHECKPOINTS, RECIPE, TENSORBOARD = "checkpoints", "recipe.yaml", "tensorboard"
+FEATURES = "features"  # while it trains
 
 
 @contextmanager
@@ -63,8 +65,9 @@ def run_folder(
 
 
 def holds_run(out: Path) -> bool:
-    """Return whether a folder holds a checkpoint or a trained model."""
-    return any((out / CHECKPOINTS).glob("*.ckpt")) or (out / "model.safetensors").exists()
+    """Return whether a folder holds a checkpoint, a trained model, or what folds have found."""
+    found = (*(out / CHECKPOINTS).glob("*.ckpt"), *out.glob("fold-*.json"))
+    return bool(found) or (out / "model.safetensors").exists()
 
 
 def _cannot_write(out: Path, error: OSError | ValueError) -> str:
@@ -80,7 +83,7 @@ def _cannot_write(out: Path, error: OSError | ValueError) -> str:
 
 def _refuse_links(out: Path) -> None:
     """Refuse a folder in which what is written by its name would land elsewhere."""
-    for folder in (out, out / CHECKPOINTS, out / TENSORBOARD):
+    for folder in (out, out / CHECKPOINTS, out / TENSORBOARD, out / FEATURES):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_symlink():
                 raise UserError(
@@ -113,6 +116,7 @@ def _clear(out: Path, logged: bool, made: bool) -> None:
     with suppress(OSError):
         (out / RECIPE).unlink(missing_ok=True)
         (out / "metrics.csv").unlink(missing_ok=True)
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
         if not logged:
             shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
         if (out / CHECKPOINTS).exists():

@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foveal.backbones import BACKBONES
-from foveal.data import ImageSet, LargeSet, load_images, load_large, with_masks
+from foveal.data import ImageSet, LargeSet, load_images, load_large, read_groups, with_masks
 from foveal.data.large import sample_px
+from foveal.data.photos import Photos
 from foveal.detectors import DETECTORS
 from foveal.errors import UserError
 from foveal.models import MODELS, HighResFocusNet, PatchReconstructor
 from foveal.models.decoders import DECODERS
-from foveal.training.recipe import Recipe
+from foveal.training.settings import Recipe
+from foveal.training.weights_file import without_file
 
 Sets = dict[str, ImageSet] | dict[str, LargeSet]
 
@@ -28,9 +31,16 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     """
     if recipe.model.get("name") == HighResFocusNet.name:
         return _large_sets(recipe, source, data_dir)
-    data = recipe.data
+    data, groups = recipe.data, read_groups(recipe.data.groups)
     sets = {
-        split: load_images(source, split, size=data.size, channels=data.channels, data_dir=data_dir)
+        split: load_images(
+            source,
+            split,
+            size=data.sizing,
+            channels=data.channels,
+            data_dir=data_dir,
+            groups=groups,
+        )
         for split in ("train", "val")
     }
     # Masks that a dataset brings along are a truth to measure by, not to train with.
@@ -44,10 +54,10 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
 
 def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> dict[str, LargeSet]:
     data, first = recipe.data, recipe.large.first
-    if data.size or data.channels or data.masks or recipe.training.recalibrate:
+    if data.sizing or data.channels or data.masks or recipe.training.recalibrate:
         raise UserError(
-            "Large images are read as they are, and in part: leave out data.size, data.channels, "
-            "data.masks and training.recalibrate."
+            "Large images are read as they are, and in part: leave out data.size, data.short_side, "
+            "data.channels, data.masks and training.recalibrate."
         )
     limit = data.limit
     sets = {
@@ -63,20 +73,27 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
     """Return the recipe's model settings, completed by what the images are."""
     if isinstance(images, LargeSet):
         pixels, size = sample_px(images.images), None  # (M, C); any size will do
+    elif isinstance(images.images, Photos):
+        pixels, size = _pixels_of(images.images), None
     else:
         sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
         pixels, size = sample.movedim(1, -1).flatten(0, -2), list(images.images.shape[-2:])
     channels = pixels.shape[1]
+    mean, std = _rounded(pixels.mean(dim=0)), _rounded(pixels.std(dim=0).clamp_min(1e-3))
+    if (expected := _normalisation(recipe)) is not None:
+        mean, std = ([value] * channels for value in expected)
+    short_side = recipe.data.short_side
+    shape = {"size": size} if short_side is None else {"short_side": short_side}
     rebuilds = recipe.model.get("name") == PatchReconstructor.name
     settings = {
         **({} if rebuilds else {"num_classes": len(images.classes)}),
         "inputs": {
-            "size": size,
-            "mean": _rounded(pixels.mean(dim=0)),
-            "std": _rounded(pixels.std(dim=0).clamp_min(1e-3)),
+            **shape,
+            "mean": mean,
+            "std": std,
             "classes": [] if rebuilds else list(images.classes),
         },
-        **recipe.model,
+        **without_file(recipe.model),
     }
     # What sees the image is told its channels, where the recipe has not.
     parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
@@ -91,6 +108,20 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
         given |= {k: v for k, v in settings.items() if k == "patch_size"}
         settings["decoder"] = _completed(settings["decoder"], DECODERS, given)
     return _completed(settings, MODELS, {"in_channels": channels})
+
+
+def _pixels_of(photos: Photos) -> Tensor:
+    """Return some pixels (M, C) of all photographs, in [0, 1]."""
+    every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
+    parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
+    return torch.cat(parts).float() / 255
+
+
+def _normalisation(recipe: Recipe) -> tuple[float, float] | None:
+    """Return mean and deviation that the backbone expects; None for those of the data."""
+    backbone = recipe.model.get("backbone")
+    kind = BACKBONES.get(backbone.get("name", "")) if isinstance(backbone, Mapping) else None
+    return None if kind is None else kind.normalisation
 
 
 def _rounded(values: Tensor) -> list[float]:

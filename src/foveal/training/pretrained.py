@@ -1,0 +1,63 @@
+"""The weights that a recipe's backbone starts from: shipped, of the Hub, or of a file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foveal.backbones import Backbone
+from foveal.backbones.timm import backbone_weights
+from foveal.escaping import printable
+from foveal.model_files import weights_digest
+from foveal.models.weights import Weights
+from foveal.training.settings import Recipe
+from foveal.training.weights_file import weights_file
+
+SHIPPED = {"name": "efficientnet-lite0", "weights": "imagenet"}
+
+
+def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
+    """Return the recipe, with the shipped backbone where timm's weights are out of reach.
+
+    Args:
+        recipe: whose backbone may be timm's, with `pretrained`.
+        say: called with a line where another backbone is taken.
+    """
+    backbone = recipe.model.get("backbone")
+    if not isinstance(backbone, Mapping) or not backbone.get("pretrained"):
+        return recipe
+    name = str(backbone.get("model", "resnet18"))
+    found = backbone_weights(name)
+    if found == "pretrained":
+        return recipe
+    why = "timm is not installed" if found == "none" else "the Hub cannot be reached"
+    say(
+        f"The weights of timm's {printable(name)} cannot be had ({why}): the EfficientNet-Lite0 "
+        "that comes with Foveal is taken instead."
+    )
+    return replace(recipe, model={**recipe.model, "backbone": dict(SHIPPED)})
+
+
+def take_file(backbone: Backbone, path: Path) -> None:
+    """Copy weights from a file into a backbone.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or of another backbone.
+    """
+    Weights(path).fill(backbone)
+
+
+def origin(model: Mapping[str, Any]) -> str | None:
+    """Return where the first weights of a recipe's backbone come from, for the card, or None."""
+    backbone = model.get("backbone")
+    if not isinstance(backbone, Mapping):
+        return None
+    if (path := weights_file(model)) is not None:
+        return f"{printable(path.name)}, SHA-256 {weights_digest(path)}"
+    if backbone.get("weights"):
+        return f"{backbone['weights']}, shipped with Foveal"
+    if backbone.get("pretrained"):
+        import timm
+
+        return f"{timm.get_pretrained_cfg(str(backbone.get('model', 'resnet18'))).hf_hub_id}"
+    return "random"

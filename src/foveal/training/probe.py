@@ -1,0 +1,82 @@
+"""A linear layer on a run's frozen backbone, and test images that are nearly training images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.data import ImageSet
+from foveal.models import build_model
+from foveal.models.backbone_classifier import BackboneClassifier
+from foveal.training.features import Features, cached_features, cut_of
+from foveal.training.first_weights import take_first_weights
+from foveal.training.linear import Labelled, fit_linear
+from foveal.training.sets import model_settings
+from foveal.training.settings import Recipe
+
+ALIKE = 0.97  # cosine of two photographs' centred vectors, from which they are near-copies
+_AT_ONCE = 1024  # images that are compared with all others
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a linear layer found.
+
+    Attributes:
+        answers: (N,) class indices for the test images.
+        accuracy: of them, from 0 to 1.
+        copies: paths of a test image and a training image that are nearly the same.
+    """
+
+    answers: Tensor
+    accuracy: float
+    copies: tuple[tuple[str, str], ...]
+
+
+def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Probe:
+    """Return what a linear layer on the frozen backbone answers on the test images.
+
+    Args:
+        recipe: with `training.cache`.
+        sets: `train`, `val` and `test`.
+        folder: of features; those that the training left there are taken.
+    """
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(model_settings(recipe, sets["train"]))
+    take_first_weights(model, recipe)
+    assert isinstance(model, BackboneClassifier)
+    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
+    kept = {
+        split: cached_features(model, cut, images, folder / split) for split, images in sets.items()
+    }
+    train, val = (Labelled(kept[s].whole, sets[s].labels) for s in ("train", "val"))
+    linear = fit_linear(train, val, len(sets["train"].classes), recipe.training.balance)
+    test = sets["test"]
+    answers = linear(kept["test"].whole[:, 0]).argmax(dim=1)
+    return Probe(
+        answers,
+        float((answers == test.labels).double().mean()),
+        near_copies(kept["test"], kept["train"], test.paths, sets["train"].paths),
+    )
+
+
+def near_copies(
+    test: Features, train: Features, test_paths: tuple[str, ...], train_paths: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return each test image whose features are nearly a training image's, with that image."""
+    if not test_paths or not train_paths:
+        return ()
+    middle = train.whole[:, 0].float().mean(dim=0)
+    known = F.normalize(train.whole.float() - middle, dim=-1)  # (N, views, F)
+    found = []
+    for start in range(0, len(test), _AT_ONCE):
+        some = F.normalize(test.whole[start : start + _AT_ONCE, 0].float() - middle, dim=-1)
+        alike = torch.einsum("mf,nvf->mnv", some, known).amax(dim=2)
+        best = alike.max(dim=1)
+        for row in (best.values >= ALIKE).nonzero().flatten().tolist():
+            found.append((test_paths[start + row], train_paths[int(best.indices[row])]))
+    return tuple(found)

@@ -1,0 +1,24 @@
+"""The file of weights of a user's own that a recipe names for its backbone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FILE = ".safetensors"
+
+
+def weights_file(model: Mapping[str, Any]) -> Path | None:
+    """Return the file of weights that a recipe's model names for its backbone, or None."""
+    backbone = model.get("backbone")
+    weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
+    if not isinstance(weights, str) or not weights.endswith(_FILE):
+        return None
+    return Path(weights).expanduser()
+
+
+def without_file(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's model without the file of its backbone's weights, as it can be built."""
+    if weights_file(model) is None:
+        return dict(model)
+    backbone = {key: value for key, value in model["backbone"].items() if key != "weights"}
+    return {**model, "backbone": backbone}

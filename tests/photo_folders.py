@@ -1,0 +1,31 @@
+"""Folders of generated photographs, one folder per class."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
+    """Write square images of noise, every second class brighter; return the folder."""
+    rng = np.random.default_rng(0)
+    for level, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = (rng.random((side, side, 3)) * 99 + 140 * (level % 2)).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def halves(folder: Path, count: int) -> Path:
+    """Write photographs of three shapes that are red on the left or on the right."""
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            height, width = [(100, 140), (140, 100), (110, 110)][index % 3]
+            pixels = rng.integers(0, 90, (height, width, 3), np.uint8)
+            half = slice(0, width // 2) if name == "left" else slice(width // 2, None)
+            pixels[:, half, 0] += 120
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
