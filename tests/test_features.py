@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.backbones import EfficientNetLite, TimmBackbone, VGGBackbone
-from foveal.data import ImageSet
+from foveal.data import ImageSet, load_images
 from foveal.data.photos import Photos
 from foveal.errors import UserError
 from foveal.models import AttentionNet, Inputs, PlainNet
+from foveal.sizing import ShortSide
 from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.features import (
@@ -26,7 +27,7 @@ from foveal.training.features import (
     predicted,
 )
 from foveal.training.linear import Labelled, fit_linear
-from foveal.training.probe import near_copies
+from foveal.training.probe import near_copies, probe
 from photo_folders import halves
 
 STAGES = [[4], [6], [8]]
@@ -272,7 +273,6 @@ def recipe(**changes):
             "backbone": {"name": "efficientnet-lite0", "weights": "imagenet"},
             "depths": [5],
             "compatibility": "pc",
-            "standardise": True,
         },
         "data": {"name": "photos", "short_side": 64},
         "training": {"epochs": 2, "batch_size": 8, "freeze_depth": 4, "cache": True},
@@ -295,6 +295,34 @@ def test_a_run_on_kept_features_leaves_a_model_of_photographs_and_no_features(tm
     assert any(name.startswith("backbone.top") for name in saved)
     explanation = trained.explain(torch.rand(1, 3, 64, 96))
     assert explanation.maps.shape == (1, 1, 64, 96)
+
+
+@pytest.mark.parametrize("kind", ["attention", "plain"])
+def test_a_run_may_start_as_the_linear_layer_on_the_frozen_features(tmp_path, folder, kind):
+    started = {"linear_start": True, "lr": 0.0, "epochs": 1}
+    chosen = recipe(training=started)
+    if kind == "plain":
+        backbone = chosen.model["backbone"]
+        chosen = replace(chosen, model={"name": "plain", "backbone": backbone})
+    out = train(chosen, tmp_path / "run", data=str(folder), progress=False, keep_features=True)
+    sets = {
+        split: load_images(folder, split, size=ShortSide(64), channels=3)
+        for split in ("train", "val", "test")
+    }
+    found = probe(chosen, sets, out / "features")
+    trained = zoo.load(out)
+    answers = [trained(part.float() / 255).argmax(dim=1) for part in sets["test"].images.parts]
+    assert torch.equal(torch.cat(answers), found.answers)
+    assert found.accuracy > 0.5
+
+
+@pytest.mark.parametrize(
+    "model", [{"standardise": True}, {"depths": [4, 5]}, {"normalise": "sigmoid"}]
+)
+def test_attention_that_is_no_mean_cannot_start_as_a_linear_layer(tmp_path, folder, model):
+    chosen = recipe(model=model, training={"linear_start": True})
+    with pytest.raises(UserError, match="deepest features alone"):
+        train(chosen, tmp_path / "run", data=str(folder), progress=False)
 
 
 def test_a_resumed_run_on_kept_features_ends_as_one_that_never_stopped(tmp_path, folder):

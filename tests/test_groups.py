@@ -117,7 +117,7 @@ def test_what_is_neither_a_table_nor_an_expression_is_one_sentence(text):
 
 
 def test_groups_are_for_folders_alone():
-    with pytest.raises(UserError, match="no folder of image files"):
+    with pytest.raises(UserError, match="no folder of photographs"):
         load_images("mnist-5k", "train", groups=read_groups("x"))
 
 

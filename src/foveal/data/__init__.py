@@ -84,8 +84,8 @@ def load_images(
     folder = Path(name).expanduser()
     other = name in DATASETS or is_generated(name) or name.startswith("hf:")
     if (groups or isinstance(shape, ShortSide)) and (other or not folder.is_dir()):
-        what = "has groups" if groups else "keeps proportions"
-        raise UserError(f"{name} is no folder of image files, which alone {what}.")
+        what = "which alone have groups" if groups else "whose proportions could be kept"
+        raise UserError(f"{name} is no folder of photographs, {what}.")
     if groups or isinstance(shape, ShortSide):
         return load_folder(folder, split, shape, channels, groups=groups)
     return _load_fixed(name, split, shape, channels, data_dir)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,27 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
         """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
         return self.decide(*self._weighed(features, whole))
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the classifier to a linear layer on the global vector, and the attention to uniform.
+
+        Raises:
+            UserError: it attends to more than the depth of which the global vector is the mean, or
+                does not sum its features as the mean does.
+        """
+        deepest = self.depths == (len(self.backbone.widths),) and self.backbone.averages
+        norm = self.norms[0]
+        if not deepest or self.normalise != "softmax" or not isinstance(norm, nn.Identity):
+            raise UserError(
+                "training.linear_start is for attention to a backbone's deepest features alone, by "
+                "softmax and not standardised, of a backbone that averages them."
+            )
+        for scoring in self.attentions[0].parameters():
+            scoring.zero_()
+        head = cast(nn.Linear, self.heads[0])
+        head.weight.copy_(weight / self.logit_scale)
+        head.bias.copy_(bias / self.logit_scale)
 
     def map_strides(self) -> list[int | None]:
         """Return the pixels per location of each map, or None where it lies evenly."""

@@ -27,3 +27,14 @@ class BackboneClassifier(Protocol):
             features: local features (B, C_d, h, w) of the depths that it reads, by their depth.
             whole: the global vector (B, width).
         """
+
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the classifier to a linear layer on the backbone's global vector.
+
+        Args:
+            weight: (classes, width).
+            bias: (classes,).
+
+        Raises:
+            UserError: it cannot begin as one.
+        """

@@ -1,7 +1,9 @@
 """The baseline: a backbone and a linear layer."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from foveal.arguments import checked
@@ -53,6 +55,13 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
         """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
         return self.head(whole) * self.logit_scale
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the classifier to a linear layer on the global vector: see `BackboneClassifier`."""
+        linear = cast(nn.Linear, self.head[1])
+        linear.weight.copy_(weight / self.logit_scale)
+        linear.bias.copy_(bias / self.logit_scale)
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256

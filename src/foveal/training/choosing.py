@@ -61,7 +61,6 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
             "name": "attention",
             "depths": [5],
             "compatibility": "pc",
-            "standardise": True,
         }
         why = "attention on a pretrained EfficientNet-Lite0: what each location adds is exact"
     images = max(1, survey.images * 8 // 10)
@@ -70,9 +69,11 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
     training = Training(
         epochs=epochs,
         batch_size=max(4, min(32, images // 12)),
-        lr=1e-3,
+        lr=5e-4,
         weight_decay=0.05,
         label_smoothing=0.1,
+        average=0.98,
+        linear_start=True,
         freeze_depth=_FROZEN,
         cache=True,
         keep="last",
@@ -89,8 +90,11 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
         f"resized to {_SHORT_SIDE} pixels on the short side, proportions kept: they have "
         f"{_sides(survey)}"
     )
-    tuned = "its last depth is tuned, on features of the others that are computed once"
-    return Choice(recipe, (why, size, f"{tuned}; mirrored", *why_balance))
+    tuned = (
+        "starts as a linear layer; the last depth is tuned with it, on features of the others that "
+        "are computed once, mirrored too"
+    )
+    return Choice(recipe, (why, size, tuned, *why_balance))
 
 
 def _from_nothing(survey: Survey, family: str, data: str) -> Choice:

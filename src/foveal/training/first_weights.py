@@ -1,5 +1,7 @@
 """What a training starts from: weights taken over, parts frozen, filters that whiten."""
 
+from typing import Any
+
 import torch
 
 from foveal import zoo
@@ -7,7 +9,9 @@ from foveal.backbones import Backbone, WhiteningConv
 from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
 from foveal.models import ImageModel
+from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
+from foveal.training.sets import Sets
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
 
@@ -74,6 +78,18 @@ def backbone_of(model: ImageModel) -> Backbone:
             f"training.freeze_depth, but got {model.name!r}."
         )
     return backbone
+
+
+def start_linear(model: Any, recipe: Recipe, sets: Sets) -> None:
+    """Start the classifier as a linear layer on the features of the sets, if the recipe says so.
+
+    Raises:
+        UserError: the classifier cannot begin as one.
+    """
+    if recipe.training.linear_start:
+        train, val = (labelled(sets[split]) for split in ("train", "val"))
+        linear = fit_linear(train, val, model.num_classes, recipe.training.balance)
+        model.start_linear(*linear.folded())
 
 
 def whiten(model: ImageModel, images: ImageSet) -> None:

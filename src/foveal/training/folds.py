@@ -23,8 +23,8 @@ from foveal.models import ImageClassifier, ImageModel, build_model
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
 from foveal.progress import rate_bar
-from foveal.training.first_weights import take_first_weights, whiten
-from foveal.training.linear import Labelled, fit_linear
+from foveal.training.first_weights import start_linear, take_first_weights, whiten
+from foveal.training.linear import fit_linear, labelled
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
@@ -175,6 +175,7 @@ def _one(
     model: Any = _new_model(recipe, settings)
     if isinstance(parts["train"].images, Tensor):
         whiten(model, parts["train"])
+    start_linear(model, recipe, parts)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     kept = fit(model, recipe, parts, out, replace(options, resume=False, time_left=None))
@@ -182,9 +183,7 @@ def _one(
     test = images.subset(tested)
     if isinstance(test.images, Features):
         ours = predicted(model, test.images).argmax(dim=1)
-        train, val = (
-            Labelled(parts[split].images.whole, parts[split].labels) for split in ("train", "val")
-        )
+        train, val = (labelled(parts[split]) for split in ("train", "val"))
         linear = fit_linear(train, val, len(images.classes), recipe.training.balance)
         theirs = linear(test.images.whole[:, 0]).argmax(dim=1)
     else:

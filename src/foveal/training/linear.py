@@ -1,11 +1,13 @@
 """A linear layer on a backbone's global vector: the baseline of what is trained on it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.data import ImageSet
 from foveal.training.losses import class_weights
 
 DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the weights; validation chooses
@@ -28,6 +30,11 @@ class Linear:
     weight: Tensor
     bias: Tensor
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight (classes, F) and bias (classes,) for vectors that are not standardised."""
+        weight = self.weight / self.std[:, None]
+        return weight.T.contiguous(), self.bias - self.mean @ weight
+
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return logits (N, classes) for vectors (N, F)."""
         return ((vectors.float() - self.mean) / self.std) @ self.weight + self.bias
@@ -44,6 +51,11 @@ class Labelled:
 
     vectors: Tensor
     labels: Tensor
+
+
+def labelled(images: ImageSet[Any]) -> Labelled:
+    """Return the global vectors of images whose features were computed, with their labels."""
+    return Labelled(images.images.whole, images.labels)
 
 
 def fit_linear(train: Labelled, val: Labelled, classes: int, balance: float = 0.0) -> Linear:

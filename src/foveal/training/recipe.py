@@ -80,6 +80,8 @@ def _check_together(data: Data, augment: Augment, training: Training, **_: Any) 
         raise UserError("data.masks need images of one size: give data.size for data.short_side.")
     if training.cache and not training.freeze_depth:
         raise UserError("training.cache keeps frozen features: give training.freeze_depth too.")
+    if training.linear_start and not training.cache:
+        raise UserError("training.linear_start is fitted on features: give training.cache too.")
     if training.cache and replace(augment, flip=False) != Augment():
         raise UserError(
             "training.cache computes features once, so of the augmentations augment.flip alone can "

@@ -32,7 +32,7 @@ from foveal.training.distributed import (
     shared_images,
     synchronise,
 )
-from foveal.training.first_weights import take_first_weights, whiten
+from foveal.training.first_weights import start_linear, take_first_weights, whiten
 from foveal.training.pretrained import origin, reachable
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
@@ -138,6 +138,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     started = time.perf_counter()
     if recipe.training.cache:
         sets = _with_features(model, recipe, sets, out, options)
+        start_linear(model, recipe, sets)
     kept = fit(model, recipe, sets, out, options)
     seconds = time.perf_counter() - started
     if is_first_process():

@@ -83,6 +83,8 @@ class Training:
             for none.
         cache: the frozen features of all images are computed once, as they are and mirrored (with
             `augment.flip`), and kept on disk while the rest trains.
+        linear_start: the classifier starts as the linear layer on the frozen features that
+            validates best, fitted before (with `cache`).
         seed: of the weights, the order of the images and the augmentation.
     """
 
@@ -108,6 +110,7 @@ class Training:
     freeze: str = ""
     freeze_depth: Annotated[int, Range(0, 64)] = 0
     cache: bool = False
+    linear_start: bool = False
     seed: Seed = 0
 
 
