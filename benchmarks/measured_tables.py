@@ -54,6 +54,36 @@ def predict_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
+def imagenet_options_table(found: Measured) -> str:
+    """Return the accuracy of `imagenet` by how it reads a photograph."""
+    lines = ["| photograph | odd numbers | even numbers | all |", "|---|---:|---:|---:|"]
+    for row in found["ways"]:
+        cells = " | ".join(f"{row[part]:.1%}" for part in ("odd", "even", "all"))
+        lines.append(f"| {row['way']} | {cells} |")
+    return "\n".join(lines)
+
+
+def photo_folds_table(found: Measured) -> str:
+    """Return what folds found of attention on the pretrained backbone, and of a linear layer."""
+    lines = [
+        f"| {found['folds']} folds | images (groups) | accuracy | linear | difference, points "
+        "| mean over classes | linear | difference, points |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found["rows"]:
+        groups = f" ({row['groups']:,})" if row["groups"] else ""
+        cells = [f"`{row['data']}-attention`", f"{row['images']:,}{groups}"]
+        for ours, theirs, gain in (
+            ("accuracy", "linear", "gain"),
+            ("balanced", "linear_balanced", "balanced_gain"),
+        ):
+            low, high = (100 * row[gain][end] for end in ("low", "high"))
+            difference = f"{100 * row[gain]['value']:+.1f} ({low:+.1f} to {high:+.1f})"
+            cells += [f"{row[ours]['value']:.1%}", f"{row[theirs]['value']:.1%}", difference]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def scale_table(found: Measured) -> str:
     """Return what one machine can show of what the plan reckons with."""
     decoding, listing, adding = found["decoding"], found["listing"], found["adding_up"]
@@ -264,4 +294,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "losses": partial(written, "rebuild_losses", losses_table),
     "predict": partial(written, "predict", predict_table),
     "scale": partial(written, "scale", scale_table),
+    "imagenet-options": partial(written, "imagenet_options", imagenet_options_table),
+    "photo-folds": partial(written, "photo_folds", photo_folds_table),
 }

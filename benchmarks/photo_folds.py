@@ -1,0 +1,40 @@
+"""Attention on the pretrained backbone against a linear layer on it, by five folds of each data set.
+
+What a fold has found is kept below --runs, so that the same command goes on where it stopped.
+
+    FOVEAL_DATA=... python benchmarks/photo_folds.py [clothing ...] [--out docs/photo_folds.json]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from foveal.training.run import write_json
+
+DATA = ("clothing", "isic2017", "magnetic-tile")
+FOLDS = 5
+
+
+def folds(data: str, runs: Path) -> dict:
+    """Return what the folds of a data set's recipe found."""
+    out = runs / f"{data}-folds"
+    command = ["train", f"{data}-attention", "--folds", str(FOLDS), "--out", str(out), "--resume"]
+    subprocess.run([sys.executable, "-m", "foveal", *command], check=True)
+    return {"data": data, **json.loads((out / "folds.json").read_text(encoding="utf-8"))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", nargs="*", default=DATA)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = [folds(data, options.runs) for data in options.data]
+    if options.out:
+        write_json({"folds": FOLDS, "rows": rows}, options.out)
+
+
+if __name__ == "__main__":
+    main()
