@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
+from foveal.files import write_json
 from foveal.model_files import DIGEST, weights_digest
 from foveal.models import FocusModel, GlimpseNet, SmallCNN
-from foveal.training.run import write_json
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -50,7 +50,7 @@ def adopt(run: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for file in ("config.json", "model.safetensors", "metrics.csv"):
             shutil.copyfile(folder / file, target / file)
-    write_json({**card, "figures": figures}, target / "card.json")
+    write_json(target / "card.json", {**card, "figures": figures})
     reached = figures.get("accuracy", figures.get("rebuilding_mse"))
     print(f"{name}: {reached:.4f} on the test set", flush=True)
 

@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
 from foveal.attribution import METHODS, OWN, explain_by
+from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.models import AttentionNet, FocusModel, ImageModel
 from foveal.models.contributions import CONTRIBUTIONS
-from foveal.training.run import write_json
 
 MODELS = ("mnist-focus", "mnist-attention", "cifar10-focus", "cifar10-attention", "cifar10-cnn")
 BATCH = 100
@@ -110,7 +110,7 @@ def main() -> None:
     for name in options.models:
         result["models"][name] = costs(name, options.rounds)
     options.out.parent.mkdir(exist_ok=True)
-    write_json(result, options.out)
+    write_json(options.out, result)
     print(json.dumps(result, indent=2))
 
 

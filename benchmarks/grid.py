@@ -22,11 +22,11 @@ from foveal import zoo
 from foveal.attribution import attribute
 from foveal.data import Mosaics, load_images, mosaics
 from foveal.explanation import Explanation
+from foveal.files import write_json
 from foveal.metrics import energy_inside, pointing_game
 from foveal.models import MODELS, AttentionModel, AttentionNet
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 CHUNK = 100
 RIVALS = ("grad-cam", "gradient-x-input")
@@ -89,7 +89,7 @@ def main() -> None:
         result[name] = played(name, mosaics(test, options.mosaics))
         print(name, json.dumps(result[name], indent=2), flush=True)
     options.out.parent.mkdir(exist_ok=True)
-    write_json(result, options.out)
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

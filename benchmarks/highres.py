@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
 from foveal.data import load_large
+from foveal.files import write_json
 from foveal.models import HighResFocusNet, SmallCNN, build_model
 from foveal.plotting import colour, new_figure
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 SIDES = (1500, 3000, 6000, 12_000)
 ROUNDS, LONG = 9, 1.5  # passes of each, but one of what takes more seconds
@@ -250,7 +250,7 @@ def main() -> None:
         "machine": platform.machine(),
         "rows": rows,
     }
-    write_json(found, options.out)
+    write_json(options.out, found)
     plot(rows, options.plot)
 
 

@@ -23,12 +23,12 @@ from selection import labels_of
 from torch import Tensor, nn
 
 from foveal.data import LargeSet, load_large
+from foveal.files import write_json
 from foveal.geometry import from_px
 from foveal.metrics.large import correct
 from foveal.models import HighResFocusNet, SmallCNN
 from foveal.plotting import colour, new_figure
 from foveal.training.large import answered
-from foveal.training.run import write_json
 
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
@@ -203,7 +203,7 @@ def main() -> None:
         shares(answers(reading, looked, test), test, BATCH),
     )
     write_json(
-        {"model": options.model, "train": len(train), "test": len(test), "rows": rows}, options.out
+        options.out, {"model": options.model, "train": len(train), "test": len(test), "rows": rows}
     )
     plot(rows, options.plot)
 

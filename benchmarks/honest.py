@@ -14,9 +14,9 @@ from pathlib import Path
 from trained import trained
 
 from foveal.data import load_images
+from foveal.files import write_json
 from foveal.metrics import accuracy, content_following, position_leakage
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 WAYS: dict[str, list[str]] = {
     "plain": [],
@@ -77,7 +77,7 @@ def main() -> None:
             print(data, way, found[way], flush=True)
             result[data] = {"epochs": options.epochs, "ways": found}
             options.out.parent.mkdir(exist_ok=True)
-            write_json(result, options.out)
+            write_json(options.out, result)
 
 
 if __name__ == "__main__":

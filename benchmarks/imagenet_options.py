@@ -17,11 +17,11 @@ from foveal import zoo
 from foveal.backbones import EfficientNetLite
 from foveal.data import load_images
 from foveal.data.images import ImageSet
+from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics.classes import as_known
 from foveal.models import PlainNet
 from foveal.sizing import ShortSide
-from foveal.training.run import write_json
 
 DATA = "imagenet-val-1000"
 
@@ -102,7 +102,7 @@ def main() -> None:
         print(row, flush=True)
         rows.append(row)
     if options.out:
-        write_json({"data": DATA, "ways": rows}, options.out)
+        write_json(options.out, {"data": DATA, "ways": rows})
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ each other, on a machine that does nothing else.
 """
 
 from foveal import zoo
+from foveal.files import write_json
 from foveal.metrics import latency_ms
-from foveal.training.run import write_json
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
         card, model = zoo.card(name), zoo.load(name)
         height, width = card["figures"]["input_size"]
         card["figures"]["latency_ms"] = round(latency_ms(model, (height, width)), 4)
-        write_json(card, zoo.folder(name) / "card.json")
+        write_json(zoo.folder(name) / "card.json", card)
         print(f"{name}: {card['figures']['latency_ms']:.2f} ms")
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from trained import over_seeds, trained
 
 from foveal.data import load_large
+from foveal.files import write_json
 from foveal.metrics.large import evaluate_large
 from foveal.models import HighResFocusNet
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 NAME = "megapixel-mnist-focus"
 
@@ -36,7 +36,7 @@ def main() -> None:
             reached.setdefault(task, []).append(figures[f"accuracy_{task}"])
         print(seed, {task: values[-1] for task, values in reached.items()}, flush=True)
     tasks = {task: over_seeds(values) for task, values in reached.items()}
-    write_json({"model": NAME, "seeds": options.seeds, "tasks": tasks}, options.out)
+    write_json(options.out, {"model": NAME, "seeds": options.seeds, "tasks": tasks})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Attention on the pretrained backbone against a linear layer on it, by five folds of each data set.
+"""Attention on the pretrained backbone against a linear layer on it, by five folds of data sets.
 
 What a fold has found is kept below --runs, so that the same command goes on where it stopped.
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from foveal.training.run import write_json
+from foveal.files import write_json
 
 DATA = ("clothing", "isic2017", "magnetic-tile")
 FOLDS = 5
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [folds(data, options.runs) for data in options.data]
     if options.out:
-        write_json({"folds": FOLDS, "rows": rows}, options.out)
+        write_json(options.out, {"folds": FOLDS, "rows": rows})
 
 
 if __name__ == "__main__":

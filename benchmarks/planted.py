@@ -23,10 +23,10 @@ from trained import trained
 from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images, planted_marks
 from foveal.data.generated.planted import MARK, patterns
+from foveal.files import write_json
 from foveal.metrics.looks import look_over
 from foveal.models import FocusModel, ImageModel
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 SOURCE = "fashion-mnist"
 UNFLIPPED = ["augment.flip=false", "augment.alternate=false"]  # some marks mirror each other
@@ -134,7 +134,7 @@ def main() -> None:
             result[f"{name}, {way}" if way else name] = found
             print(name, way, json.dumps(found), flush=True)
     options.out.parent.mkdir(exist_ok=True)
-    write_json(result, options.out)
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

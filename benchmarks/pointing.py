@@ -17,9 +17,9 @@ from foveal import zoo
 from foveal.attribution import OWN, explain_by
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
+from foveal.files import write_json
 from foveal.metrics import PointingGame
 from foveal.models import FocusModel
-from foveal.training.run import write_json
 
 KINDS = ("focus", "centre", "random", "cnn")
 RIVALS = ("grad-cam", "gradient-x-input", "integrated-gradients")
@@ -55,7 +55,7 @@ def main() -> None:
     for name in names:
         result["models"][name] = hits(name, test)
     options.out.parent.mkdir(exist_ok=True)
-    write_json(result, options.out)
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

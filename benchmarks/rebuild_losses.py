@@ -12,10 +12,10 @@ from pathlib import Path
 from trained import trained
 
 from foveal.data import load_images
+from foveal.files import write_json
 from foveal.metrics import evidence_fraction, position_leakage
 from foveal.metrics.rebuilding import rebuilding
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 OFF = {"pixel": 0.0, "perceptual": 0.0, "diversity": 0.0, "movement": 0.0}
 WAYS: dict[str, dict[str, float]] = {
@@ -51,7 +51,7 @@ def main() -> None:
         }
         print(way, found[way], flush=True)
     options.out.parent.mkdir(exist_ok=True)
-    write_json({"data": options.data, "epochs": options.epochs, "ways": found}, options.out)
+    write_json(options.out, {"data": options.data, "epochs": options.epochs, "ways": found})
 
 
 if __name__ == "__main__":

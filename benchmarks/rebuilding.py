@@ -16,9 +16,9 @@ from trained import trained
 
 from foveal import zoo
 from foveal.data import load_images
+from foveal.files import write_json
 from foveal.metrics.rebuilding import rebuilding
 from foveal.training import load_recipe
-from foveal.training.run import write_json
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10")
 CONTROLS = ("random", "grid", "harris", "centre")
@@ -57,11 +57,11 @@ def main() -> None:
     for data in options.data:
         result[data] = errors(data, options.runs)
         options.out.parent.mkdir(exist_ok=True)
-        write_json(result, options.out)
+        write_json(options.out, result)
         name = f"{data}-saliency"
         if name in zoo.names():
             card = {**zoo.card(name), "controls": result[data]}
-            write_json(card, zoo.folder(name) / "card.json")
+            write_json(zoo.folder(name) / "card.json", card)
     print(json.dumps(result, indent=2))
 
 

@@ -30,12 +30,12 @@ from torch import Tensor
 from foveal.data import LargeSet, load_large
 from foveal.data.generated.megapixel import TASKS, TILE
 from foveal.detectors.score_map import CELL, best_places
+from foveal.files import write_json
 from foveal.geometry import corners_px, from_px, snap, to_px
 from foveal.metrics.large import correct
 from foveal.models import HighResFocusNet
 from foveal.models.large_model import Answer
 from foveal.training.large import answered, misranked
-from foveal.training.run import write_json
 
 BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
 Step = Callable[[HighResFocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
@@ -206,7 +206,7 @@ def main() -> None:
         model = taught(copy.deepcopy(start), large, step, options.steps, options.lr)
         found[name] = figures(model, val, name == "attention-sampling")
         print(json.dumps({name: found[name]}), flush=True)
-    write_json({"settings": {k: str(v) for k, v in vars(options).items()}, **found}, options.out)
+    write_json(options.out, {"settings": {k: str(v) for k, v in vars(options).items()}, **found})
 
 
 if __name__ == "__main__":

@@ -85,10 +85,17 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with pytest.raises(ValueError, match="JSON"):
-        files.write_json(path, {"a": float("nan")})
+    with pytest.raises(TypeError, match="JSON"):
+        files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["card.json"]
+
+
+def test_a_number_that_json_lacks_is_null(tmp_path):
+    path = tmp_path / "card.json"
+    files.write_json(path, {"a": [float("nan"), float("-inf"), 1.5], "é": "ü"})
+    assert files.read_json(path) == {"a": [None, None, 1.5], "é": "ü"}
+    assert "é" in path.read_text(encoding="utf-8")
 
 
 def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path):

@@ -11,8 +11,8 @@ from rich.console import Console
 from foveal import progress, zoo
 from foveal.batch import predict
 from foveal.cli.app import say, show
+from foveal.files import write_json
 from foveal.models import Inputs, SmallCNN
-from foveal.training.run import write_json
 from hostile import NAMES, TEXTS, is_plain, write_images
 
 
@@ -123,7 +123,7 @@ def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
 def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
     for path in model.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    write_json({"classes": list(TEXTS)}, tmp_path / "card.json")
+    write_json(tmp_path / "card.json", {"classes": list(TEXTS)})
     (tmp_path / "card.json").read_text(encoding="utf-8")
     assert zoo.card(tmp_path) == {"classes": list(TEXTS)}
     assert zoo.load(tmp_path).inputs.classes == TEXTS

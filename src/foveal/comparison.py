@@ -25,7 +25,7 @@ from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import judge_of, load_annotated, probe_images, reading_notes
 from foveal.explanation import Explanation
-from foveal.files import read_json
+from foveal.files import read_json, write_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics import (
     adversarial_accuracy,
@@ -40,7 +40,6 @@ from foveal.metrics.published import published as field_metrics
 from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
 from foveal.models import AttentionModel, AttentionNet, FocusModel, ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS
-from foveal.training.run import write_json
 
 CHUNK = 100  # images explained at a time; bounds the memory
 PIXELS = 2**20  # of them; a gradient keeps all features of an image
@@ -232,7 +231,7 @@ class Ledger:
             pass  # not there, or not ours
         found = measure()
         try:
-            write_json({"key": key, "model": one.name, "figures": found}, path)
+            write_json(path, {"key": key, "model": one.name, "figures": found})
         except OSError as error:
             raise UserError(f"Cannot write to {path}: {error.strerror or error}.") from None
         return found

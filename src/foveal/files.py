@@ -270,13 +270,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write plain values as indented JSON, whole or not at all.
+    """Write plain values as indented JSON, whole or not at all; NaN and infinity are null.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_json_values(values), indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def make_output_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.files import write_json
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
@@ -25,7 +26,6 @@ from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
 from foveal.training.probe import Probe, probe
 from foveal.training.recipe import change_recipe
-from foveal.training.run import write_json
 from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
@@ -147,7 +147,7 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
         for line in beside(found, answers, test):
             say(line)
     say(f"  {cost(figures)}")
-    write_json({**zoo.card(folder), "figures": figures}, folder / "card.json")
+    write_json(folder / "card.json", {**zoo.card(folder), "figures": figures})
     picture = _gallery(model, test, answers, folder / "gallery.png")
     say(f"Right and wrong answers: {picture}")
     say(f"Next: foveal explain {folder} IMAGE --out pictures")

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0: a small pretrained trunk for photographs."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,15 @@ class EfficientNetLite(StagedBackbone):
 
     def shipped(self) -> dict[str, Tensor]:
         """Return the pretrained weights by their names in the state dict; none if random."""
-        if not self.weights:
-            return {}
-        from safetensors.torch import load_file
+        return _read_weights(WEIGHTS[self.weights]) if self.weights else {}
 
-        folder = Path(str(resources.files("foveal.backbones"))) / "weights"
-        return load_file(folder / WEIGHTS[self.weights])
+
+@cache
+def _read_weights(file: str) -> dict[str, Tensor]:
+    """Return the weights of a file in the folder weights/, read once; nobody changes them."""
+    from safetensors.torch import load_file
+
+    return load_file(Path(str(resources.files("foveal.backbones"))) / "weights" / file)
 
 
 class ConvNorm(nn.Module):

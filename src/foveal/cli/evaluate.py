@@ -62,10 +62,10 @@ def evaluate(
         runtime=runtime,
     )
     if card:
-        from foveal.training.run import write_json
+        from foveal.files import write_json
 
         folder = zoo.folder(model)
-        write_json({**zoo.card(model), "figures": figures}, folder / "card.json")
+        write_json(folder / "card.json", {**zoo.card(model), "figures": figures})
     if as_json:
         show_json(figures)
         return

@@ -1,6 +1,5 @@
 """Train a recipe into a run folder."""
 
-import json
 import platform
 import shutil
 import time
@@ -17,7 +16,7 @@ import torch
 from foveal.data import ImageSet, LargeSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
-from foveal.files import write_text
+from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
@@ -147,7 +146,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
         card |= {"precision": options.precision, DIGEST: weights_digest(out / WEIGHTS)}
         if (weights := origin(recipe.model)) is not None:
             card["backbone_weights"] = weights
-        write_json(card | {"recipe": recipe.to_dict(), **versions()}, out / "card.json")
+        write_json(out / "card.json", card | {"recipe": recipe.to_dict(), **versions()})
 
 
 def _with_features(
@@ -235,8 +234,3 @@ def versions() -> dict[str, Any]:
         },
         "device": device,
     }
-
-
-def write_json(values: dict[str, Any], path: Path) -> None:
-    """Write plain values as JSON, whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
