@@ -15,7 +15,7 @@ PHOTO = 96  # pixels of the short side from which images are photographs for a p
 FEW = 200  # images; below, a learned detector has too little to learn locations from
 STRONG = 4.0  # times as many images of one class as of another are made up for
 _SHORT_SIDE = 224  # pixels, that the pretrained backbone was trained on
-_TUNED = 20_000  # images that the last depth of the backbone is tuned on, all epochs together
+_TUNED = 12_000  # images that the last depth of the backbone is tuned on, all epochs together
 _FROZEN = 4  # depths of the backbone, of five
 _SEEN = 40_000  # images that a training on two cores sees, all epochs together
 _KEPT = 40  # pixels of a side up to which images of one size keep theirs
@@ -64,7 +64,7 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
         }
         why = "attention on a pretrained EfficientNet-Lite0: what each location adds is exact"
     images = max(1, survey.images * 8 // 10)
-    epochs = max(4, min(20, round(_TUNED / images)))
+    epochs = max(4, min(10, round(_TUNED / images)))
     balance, why_balance = _balance(survey)
     training = Training(
         epochs=epochs,
