@@ -18,7 +18,10 @@ from foveal.training.linear import Labelled, fit_linear
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
-ALIKE = 0.97  # cosine of two photographs' centred vectors, from which they are near-copies
+# Cosine of two photographs' centred vectors from which they are near-copies. Of 50 photographs of
+# garments that were encoded again, shrunk or cropped by 4 %, most lie above it (medians of 0.92 to
+# 0.95); of 3,781 different ones, 7 have another that near.
+ALIKE = 0.9
 _AT_ONCE = 1024  # images that are compared with all others
 
 
