@@ -17,9 +17,9 @@ def photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
     return folder
 
 
-def halves(folder: Path, count: int) -> Path:
+def halves(folder: Path, count: int, seed: int = 0) -> Path:
     """Write photographs of three shapes that are red on the left or on the right."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)
         for index in range(count):

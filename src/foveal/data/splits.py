@@ -90,9 +90,10 @@ def share_of(
     """
     if groups:
         fold = folds(labels, 10, groups, kept=9)
-        test = torch.zeros_like(fold, dtype=torch.bool) if own_test else fold == 0
-        val = torch.zeros_like(test) if own_val else fold == 1
-        return {"test": test, "val": val, "train": ~test & ~val}[split].nonzero().flatten()
+        tests = torch.zeros_like(fold, dtype=torch.bool) if own_test else fold == 0
+        validates = torch.zeros_like(tests) if own_val else fold == 1
+        parts = {"test": tests, "val": validates, "train": ~tests & ~validates}
+        return parts[split].nonzero().flatten()
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(labels), generator=generator)
     held: dict[str, list[Tensor]] = {"test": [], "val": [], "train": []}

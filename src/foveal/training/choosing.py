@@ -75,6 +75,7 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
         average=0.98,
         linear_start=True,
         freeze_depth=_FROZEN,
+        fixed_norm=True,
         cache=True,
         keep="last",
         balance=balance,

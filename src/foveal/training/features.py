@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from foveal.data import ImageSet
 from foveal.data.photos import Photos
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
+from foveal.models import ImageModel
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
+from foveal.progress import rate_bar
 from foveal.training.batches import Batches
+from foveal.training.settings import Recipe
 
 FORM = 1  # of the files
 INDEX = "index.json"  # written last: without it a cache is half written
@@ -126,6 +130,43 @@ class FeatureBatches(Batches):
         return {
             depth: values[rows, views].float().contiguous(memory_format=torch.channels_last)
             for depth, values in found.kept.items()
+        }
+
+
+def with_features(
+    model: ImageModel,
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet[Any]],
+    folder: Path,
+    *,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, ImageSet[Any]]:
+    """Return sets with the features of the frozen backbone in the place of their images.
+
+    Args:
+        model: whose backbone is frozen as the recipe has it.
+        recipe: with `training.cache`.
+        sets: by their names.
+        folder: for the features, a folder for each set.
+        progress: show a progress bar on stderr.
+        say: called with a line where features that were there cannot be used.
+
+    Raises:
+        UserError: the model has no backbone, or as `cached_features`.
+    """
+    if not isinstance(model, BackboneClassifier):
+        raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
+    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
+    shown: Any = nullcontext(lambda count: None)
+    if progress:
+        shown = rate_bar("features", sum(len(images) for images in sets.values()))
+    with shown as done:
+        return {
+            name: replace(
+                images, images=cached_features(model, cut, images, folder / name, done, say)
+            )
+            for name, images in sets.items()
         }
 
 

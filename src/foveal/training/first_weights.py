@@ -1,5 +1,6 @@
 """What a training starts from: weights taken over, parts frozen, filters that whiten."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from foveal.errors import UserError, unknown_name
 from foveal.models import ImageModel
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
-from foveal.training.sets import Sets
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
 
@@ -63,6 +63,10 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
                 "training.freeze_depth."
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
+    if recipe.training.fixed_norm:
+        for layer in backbone_of(model).modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.eval()
 
 
 def backbone_of(model: ImageModel) -> Backbone:
@@ -80,7 +84,7 @@ def backbone_of(model: ImageModel) -> Backbone:
     return backbone
 
 
-def start_linear(model: Any, recipe: Recipe, sets: Sets) -> None:
+def start_linear(model: Any, recipe: Recipe, sets: Mapping[str, Any]) -> None:
     """Start the classifier as a linear layer on the features of the sets, if the recipe says so.
 
     Raises:

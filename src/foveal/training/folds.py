@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,8 @@ from foveal.files import read_json, write_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageClassifier, ImageModel, build_model
-from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
-from foveal.progress import rate_bar
+from foveal.training.features import Features, predicted, with_features
 from foveal.training.first_weights import start_linear, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.run_folder import FEATURES, run_folder
@@ -106,7 +105,14 @@ def cross_validate(
             raise UserError(f"{images.name} has too few images or groups for {count} folds.")
         settings = model_settings(recipe, images)
         if recipe.training.cache:
-            images = _with_features(recipe, settings, images, out, options)
+            images = with_features(
+                _new_model(recipe, settings),
+                recipe,
+                {"all": images},
+                out / FEATURES,
+                progress=options.progress,
+                say=options.say,
+            )["all"]
         key = _key(recipe, images, fold)
         answers = torch.full((2, len(images)), -1)
         for number in range(count):
@@ -123,23 +129,6 @@ def cross_validate(
         write_json(out / RESULT, _plain(result))
         shutil.rmtree(out / FEATURES, ignore_errors=True)
     return result
-
-
-def _with_features(
-    recipe: Recipe, settings: dict[str, Any], images: ImageSet[Any], out: Path, options: "Options"
-) -> ImageSet[Any]:
-    from foveal.training.features import cached_features, cut_of
-
-    model = _new_model(recipe, settings)
-    if not isinstance(model, BackboneClassifier):
-        raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
-    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
-    shown: Any = nullcontext(lambda count: None)
-    if options.progress:
-        shown = rate_bar("features", len(images))
-    with shown as progress:
-        kept = cached_features(model, cut, images, out / FEATURES / "all", progress, options.say)
-    return replace(images, images=kept)
 
 
 def _new_model(recipe: Recipe, settings: dict[str, Any]) -> ImageModel:
@@ -161,7 +150,6 @@ def _one(
     options: "Options",
 ) -> Tensor:
     """Return the answers (2, M) to the tested images: of the recipe, and of the linear layer."""
-    from foveal.training.features import Features, predicted
     from foveal.training.fitting import fit
 
     groups = [images.groups[i] for i in rest.tolist()] if images.groups else []

@@ -103,10 +103,10 @@ def _fit(
         optimizer.zero_grad()
         loss = F.cross_entropy(inputs @ weight + bias, labels, weight=weights)
         loss = loss + decay / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return weight.detach(), bias.detach()
 
 

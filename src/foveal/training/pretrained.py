@@ -57,7 +57,5 @@ def origin(model: Mapping[str, Any]) -> str | None:
     if backbone.get("weights"):
         return f"{backbone['weights']}, shipped with Foveal"
     if backbone.get("pretrained"):
-        import timm
-
-        return f"{timm.get_pretrained_cfg(str(backbone.get('model', 'resnet18'))).hf_hub_id}"
+        return f"timm's {backbone.get('model', 'resnet18')}, of the Hub"
     return "random"

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from foveal.data import ImageSet
 from foveal.models import build_model
-from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.training.features import Features, cached_features, cut_of
+from foveal.training.features import Features, with_features
 from foveal.training.first_weights import take_first_weights
-from foveal.training.linear import Labelled, fit_linear
+from foveal.training.linear import fit_linear, labelled
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
@@ -51,19 +50,15 @@ def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Pr
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
     take_first_weights(model, recipe)
-    assert isinstance(model, BackboneClassifier)
-    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
-    kept = {
-        split: cached_features(model, cut, images, folder / split) for split, images in sets.items()
-    }
-    train, val = (Labelled(kept[s].whole, sets[s].labels) for s in ("train", "val"))
-    linear = fit_linear(train, val, len(sets["train"].classes), recipe.training.balance)
-    test = sets["test"]
-    answers = linear(kept["test"].whole[:, 0]).argmax(dim=1)
+    kept = with_features(model, recipe, sets, folder)
+    train, val, test = kept["train"], kept["val"], kept["test"]
+    classes, balance = len(train.classes), recipe.training.balance
+    linear = fit_linear(labelled(train), labelled(val), classes, balance)
+    answers = linear(test.images.whole[:, 0]).argmax(dim=1)
     return Probe(
         answers,
         float((answers == test.labels).double().mean()),
-        near_copies(kept["test"], kept["train"], test.paths, sets["train"].paths),
+        near_copies(test.images, train.images, test.paths, train.paths),
     )
 
 

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,7 @@ from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
-from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
-from foveal.progress import rate_bar
 from foveal.training.distributed import (
     Devices,
     check_batch,
@@ -153,25 +150,14 @@ def _with_features(
     model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: "Options"
 ) -> Sets:
     """Return the sets with the features of the frozen backbone in the place of their images."""
-    from foveal.training.features import cached_features, cut_of
+    from foveal.training.features import with_features
 
-    if not isinstance(model, BackboneClassifier):
-        raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
     if options.machines.processes > 1:
         raise UserError("training.cache is for one process: give --devices 1, or cache=false.")
-    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
-    total = sum(len(images) for images in sets.values())
-    shown = rate_bar("features", total) if options.progress else nullcontext(lambda count: None)
-    with shown as progress:
-        return {
-            split: replace(
-                images,
-                images=cached_features(
-                    model, cut, images, out / FEATURES / split, progress, options.say
-                ),
-            )
-            for split, images in sets.items()
-        }
+    whole = {split: images for split, images in sets.items() if isinstance(images, ImageSet)}
+    return with_features(
+        model, recipe, whole, out / FEATURES, progress=options.progress, say=options.say
+    )
 
 
 def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:

@@ -20,7 +20,7 @@ from foveal.models.decoders import DECODERS
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
 
-Sets = dict[str, ImageSet] | dict[str, LargeSet]
+Sets = dict[str, ImageSet[Any]] | dict[str, LargeSet]
 
 
 def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:

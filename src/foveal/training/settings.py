@@ -81,6 +81,8 @@ class Training:
         freeze: part of the model that is not trained, such as `detector`; empty for none.
         freeze_depth: depth, from 1, of the backbone's features down to which it is not trained; 0
             for none.
+        fixed_norm: batch normalisation of the backbone keeps the statistics that it has, also where
+            the rest is trained: those of a batch of one size of photographs say little.
         cache: the frozen features of all images are computed once, as they are and mirrored (with
             `augment.flip`), and kept on disk while the rest trains.
         linear_start: the classifier starts as the linear layer on the frozen features that
@@ -109,6 +111,7 @@ class Training:
     start_part: str = ""
     freeze: str = ""
     freeze_depth: Annotated[int, Range(0, 64)] = 0
+    fixed_norm: bool = False
     cache: bool = False
     linear_start: bool = False
     seed: Seed = 0
