@@ -58,14 +58,3 @@ def explain_by(
     if method not in METHODS:
         raise unknown_name("method", method, EXPLAINERS)
     return attribute(model, images, method, targets=targets)
-
-
-def own_method(model: ImageModel) -> str | None:
-    """Return the method by which a model explains itself at the cost of its answer, or None.
-
-    That is `model` where it has patches or maps, else `contributions` where its logits are sums
-    over locations.
-    """
-    if model.looks != "everywhere":
-        return OWN
-    return CONTRIBUTIONS if isinstance(model, Additive) and model.is_additive() else None
