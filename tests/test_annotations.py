@@ -490,21 +490,23 @@ def test_a_set_for_testing_only_is_compared_without_training_images(photos, tmp_
     assert {row["annotated_images"] for row in found.explanations} == {1}
 
 
-def test_maps_are_exchanged_among_photos_of_one_size(photos):
+def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, classes=("cat", "dog"))
     backbone = VGGBackbone(3, [[4], [8]])
     model = AttentionNet(backbone, depths=[2], num_classes=2, inputs=inputs).eval()
     images = load_images(photos, "test", size=SHORT)
     found = maps_worth(model, images)
-    pairs = [maps_worth(model, part) for part in images.by_size()]
-    sizes = [len(part) for part in images.by_size()]
-    for index in range(2):
-        right = sum(pair[index] * size for pair, size in zip(pairs, sizes, strict=True))
-        assert found[index] == pytest.approx(right / len(images))
-    (first, *_) = images.by_size()
-    with pytest.raises(UserError, match="at least 2 images of one size"):
-        maps_worth(model, first.subset(torch.tensor([0])))
+    right = 0
+    with torch.no_grad():
+        for part in images.by_size():
+            local, maps = model.attend(model.normalised(part.images.float() / 255))
+            uniform = [torch.full_like(depth, 1 / depth[0].numel()) for depth in maps]
+            right += int((model.decide(local, uniform).argmax(dim=1) == part.labels).sum())
+    assert found.uniform_attention_accuracy == pytest.approx(right / len(images))
+    assert 0 <= found.shuffled_attention_accuracy <= 1
+    with pytest.raises(UserError, match="at least 2 images"):
+        maps_worth(model, images.subset(torch.tensor([0])))
 
 
 def test_the_centre_falls_outwards_and_uniform_hits_by_area(plain):

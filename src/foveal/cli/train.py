@@ -30,11 +30,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
     groups: Annotated[
         str | None,
-        typer.Option(help="Images that stay in one split: FILE.csv (file,group) or a REGEX."),
+        typer.Option(help="FILE.csv or REGEX of what no split divides."),
     ] = None,
-    folds: Annotated[
-        int, typer.Option(help="Train and test by so many folds; 0 for the data's splits.", min=0)
-    ] = 0,
+    folds: Annotated[int, typer.Option(help="Train and test by so many folds.", min=0)] = 0,
     devices: Annotated[str, typer.Option(help="How many of each machine, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
