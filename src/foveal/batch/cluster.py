@@ -28,6 +28,7 @@ from foveal.batch.source import Item
 from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
 from foveal.interrupts import terminable
+from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier, build_model
 
 # Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
@@ -262,6 +263,7 @@ class _Predictor:
     ):
         import ray
 
+        keep_freed_memory()
         found = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
         network = build_model(settings)
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
