@@ -60,18 +60,18 @@ def predict_batch(
         if not shape:
             tables.append(_table(model, decoded, indices, {}))
             continue
-        images = torch.stack([image for i in indices if (image := decoded.images[i]) is not None])
+        images = _floats([image for i in indices if (image := decoded.images[i]) is not None])
+        if network.mean.is_cuda:
+            images = images.pin_memory()  # a GPU copies from there without a detour
         try:
-            found = network.explain(images.float() / 255, batch_size=len(images))
+            found = network.explain(images, batch_size=len(images))
         except ValueError as error:  # a size that this model cannot read, as all of the group have
             errors = list(decoded.errors)
             for index in indices:
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        known = range(found.probabilities.shape[1])
-        names = np.array([as_unicode(found.class_name(i)) for i in known], dtype=object)
-        tables.append(_table(model, decoded, indices, _answers(found, names)))
+        tables.append(_table(model, decoded, indices, _answers(found)))
         for place, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:
                 pictures[index] = draw(found, place, decoded.paths[index])
@@ -88,12 +88,18 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
     return file.getvalue()
 
 
-def _answers(found: Explanation, names: Any) -> dict[str, tuple[Any, int]]:
+def _floats(images: list[Tensor]) -> Tensor:
+    """Return uint8 images (C, H, W) of one size as floats (B, C, H, W) in [0, 1]."""
+    return torch.stack(images).float().div_(255)
+
+
+def _answers(found: Explanation) -> dict[str, tuple[Any, int]]:
     """Return each column's values for B images, and how many a row has: 0 for one that is none."""
     probabilities = found.probabilities.numpy()
     best = found.predictions.numpy()
+    names = {index: as_unicode(found.class_name(index)) for index in set(best.tolist())}
     columns: dict[str, tuple[Any, int]] = {
-        "prediction": (names[best], 0),
+        "prediction": ([names[index] for index in best.tolist()], 0),
         "probability": (probabilities[np.arange(len(best)), best], 0),
         "probabilities": (pa.array(probabilities.reshape(-1)), probabilities.shape[1]),
         "evidence_fraction": (found.evidence_fraction.numpy(), 0),

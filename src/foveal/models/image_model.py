@@ -162,7 +162,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) as `look` takes them, in the precision of the weights."""
-        return (images.to(self.mean) - self.mean) / self.std
+        # Of images in pinned memory, the copy to a GPU need not be waited for.
+        return (images.to(self.mean, non_blocking=self.mean.is_cuda) - self.mean) / self.std
 
     def explained(self, look: Look, images: Tensor | None = None) -> Explanation:
         """Return what a look at normalised images saw, in the images' own values and on the CPU.
