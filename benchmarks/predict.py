@@ -1,10 +1,13 @@
 """Time `foveal predict` against its parts, bare: decoding, and the model on decoded images.
 
     python benchmarks/predict.py --images 20000 --out docs/predict.json
+    python benchmarks/predict.py --model imagenet --images 5000 --rounds 1 \\
+        --photos $FOVEAL_DATA/photos/clothing $FOVEAL_DATA/photos/imagenet-val-1000
 
 All in one run, in turns, because a machine is not equally fast from minute to minute. CPU seconds
-beside wall seconds tell how far others were at work on it. Ray's start-up is excluded: its rate is
-counted from the end of the first shards, and so is that of the local engine beside it.
+beside wall seconds tell how far others were at work on it. The bare model answers batches of images
+of one size, by as many threads as there are CPUs. Ray's start-up is excluded: its rate is counted
+from the end of the first shards, and so is that of the local engine beside it.
 """
 
 import argparse
@@ -13,7 +16,10 @@ import os
 import tempfile
 import threading
 import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -25,10 +31,12 @@ from foveal import zoo
 from foveal.batch import predict
 from foveal.batch.decoding import Shape, decode_ahead, reader_count
 from foveal.batch.local import cpu_count, one_thread_each
-from foveal.batch.rows import predict_batch
-from foveal.batch.source import list_items
+from foveal.batch.run import _batch_size
+from foveal.batch.source import Item, list_items
+from foveal.models import ImageClassifier
 
-MODEL, BATCH, ROUNDS, FEW = "mnist-focus-plain", 1_024, 3, 4_096
+MODEL, ROUNDS, FEW = "mnist-focus-plain", 3, 4_096
+CHUNK = 2_048  # images that are decoded and then answered, in turns
 
 
 def generate(folder: Path, count: int) -> None:
@@ -44,11 +52,19 @@ def generate(folder: Path, count: int) -> None:
         Image.fromarray(image).save(place / f"{number:07d}.jpg", quality=95)
 
 
-def timed(run) -> dict[str, float]:
+def link(folder: Path, sources: Iterable[Path], count: int) -> None:
+    """Link `count` files of folders into one folder, over and over if there are fewer."""
+    files = [file for source in sources for file in sorted(source.rglob("*")) if file.is_file()]
+    folder.mkdir()
+    for number, file in enumerate(islice(cycle(files), count)):
+        (folder / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
+
+
+def timed(run: Callable[[], object]) -> Counter[str]:
     """Return the wall and CPU seconds of this process that a run takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
-    return {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return Counter(seconds=time.perf_counter() - wall, cpu=time.process_time() - cpu)
 
 
 class Memory:
@@ -72,32 +88,51 @@ class Memory:
         self._thread.join()
 
 
-def measure(folder: Path, scratch: Path) -> dict:
-    network, items = zoo.load(MODEL), list(list_items(str(folder)))
-    shape, cores = Shape(network.inputs.size, network.in_channels), cpu_count()
-    decoded: list = []
+def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
+    """Return the seconds of whole runs and of their parts, and how memory rises in a run."""
+    network, items, cores = zoo.load(model), list(list_items(str(folder))), cpu_count()
+    found: dict[str, list[Counter[str]]] = defaultdict(list)
+    memory = []
+    for number in range(rounds):
+        with Memory() as watched:
+            out = scratch / f"local-{number}"
+            found["local"].append(timed(lambda out=out: predict(model, folder, out)))
+        memory.append(rise(watched.samples))
+        decoding, inference = parts(network, items, cores)
+        found["decoding"].append(decoding)
+        found["inference"].append(inference)
+    return {"cores": cores, "runs": found, "rss_mb": memory}
 
-    def decode() -> None:
+
+def parts(network: ImageClassifier, items: list[Item], cores: int) -> tuple[Counter, Counter]:
+    """Return what decoding all images takes, and what the bare model takes for them."""
+    shape = Shape(network.inputs.sizing, network.in_channels)
+    batch, images = _batch_size(network.inputs), []
+    decoding, inference = Counter(), Counter()
+
+    def decode(chunk: list[Item]) -> None:
         with ThreadPoolExecutor(reader_count(items, cores)) as pool:
-            decoded[:] = [d.result() for d in decode_ahead(items, BATCH, shape, pool)]
+            for ahead in list(decode_ahead(chunk, batch, shape, pool)):
+                images.extend(ahead.result().images)
 
     def infer() -> None:
-        with one_thread_each(), ThreadPoolExecutor(cores) as pool:
-            list(pool.map(lambda batch: predict_batch(network, MODEL, batch), decoded))
+        sizes = defaultdict(list)
+        for image in images:
+            sizes[image.shape].append(image)
+        batches = [b for same in sizes.values() for b in torch.stack(same).split(batch)]
+        with one_thread_each(), ThreadPoolExecutor(cores) as pool, torch.inference_mode():
+            list(pool.map(answer, batches))
 
-    def local(number: int) -> None:
-        predict(MODEL, folder, scratch / f"local-{number}", batch_size=BATCH)
+    def answer(images: torch.Tensor) -> None:
+        with torch.inference_mode():  # of this thread
+            network(images.float() / 255)
 
-    found: dict[str, list] = {"decoding": [], "inference": [], "local": []}
-    memory = []
-    for number in range(ROUNDS):
-        found["decoding"].append(timed(decode))
-        found["inference"].append(timed(infer))
-        decoded.clear()
-        with Memory() as watched:
-            found["local"].append(timed(lambda number=number: local(number)))
-        memory.append(watched.samples)
-    return {"cores": cores, "runs": found, "rss_mb": [rise(samples) for samples in memory]}
+    for first in range(0, len(items), CHUNK):
+        chunk = items[first : first + CHUNK]
+        decoding += timed(lambda chunk=chunk: decode(chunk))
+        inference += timed(infer)
+        images.clear()
+    return decoding, inference
 
 
 def rise(samples: list[float]) -> dict[str, float]:
@@ -130,11 +165,11 @@ def measure_ray(folder: Path, few: Path, scratch: Path) -> dict[str, list[float]
     os.environ.update(RAY_worker_niceness="0")  # as the local engine has, not below all others
     with connected():
         # The first run starts and fills Ray's processes, and is not counted.
-        predict(MODEL, few, scratch / "warm", engine="ray", batch_size=BATCH)
+        predict(MODEL, few, scratch / "warm", engine="ray")
         for number in range(ROUNDS):
             for engine, found in rates.items():
                 out = scratch / f"steady-{engine}-{number}"
-                predict(MODEL, folder, out, engine=engine, batch_size=BATCH)
+                predict(MODEL, folder, out, engine=engine)
                 # As many shards are begun at once as there are actors.
                 found.append(steady_rate(out, cores if engine == "ray" else 1))
     return rates
@@ -148,7 +183,7 @@ def spoil(folder: Path, scratch: Path) -> dict:
     spoilt = paths[::100]
     for path in spoilt:
         path.write_bytes(path.read_bytes()[:200])
-    took = timed(lambda: predict(MODEL, folder, scratch / "spoilt", batch_size=BATCH))
+    took = timed(lambda: predict(MODEL, folder, scratch / "spoilt"))
     before, after = (
         pq.read_table(scratch / name).sort_by("path").to_pylist() for name in ("local-0", "spoilt")
     )
@@ -167,39 +202,47 @@ def spoil(folder: Path, scratch: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, default=Path("docs/predict.json"))
-    parser.add_argument("--ray", action="store_true", help="time Ray too")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--photos", nargs="+", type=Path, help="folders, in place of digits")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path, help="such as docs/predict.json")
+    parser.add_argument("--ray", action="store_true", help="time Ray too, on digits")
     options = parser.parse_args()
+    if options.photos and options.ray:
+        parser.error("Ray is timed on digits: leave out --photos or --ray.")
     with tempfile.TemporaryDirectory() as scratch:
         folder, few = Path(scratch) / "images", Path(scratch) / "few"
-        generate(folder, options.images)
-        generate(few, FEW)
-        report = measure(folder, Path(scratch))
-        rates = {
-            name: options.images / median(run["seconds"] for run in runs)
-            for name, runs in report["runs"].items()
-        }
-        per_cpu = {
-            name: options.images / median(run["cpu"] for run in runs)
-            for name, runs in report["runs"].items()
-        }
-        slower = min(rates["decoding"], rates["inference"])
-        report |= {
-            "model": MODEL,
-            "images": options.images,
-            "torch": torch.__version__,
-            "images_per_second": rates,
-            "images_per_cpu_second": per_cpu,
-            "local_share_of_slower": rates["local"] / slower,
-        }
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        if options.photos:
+            link(folder, options.photos, options.images)
+        else:
+            generate(folder, options.images)
+            generate(few, FEW)
+        report = measure(options.model, folder, Path(scratch), options.rounds)
+        report |= rates(report["runs"], options.images)
+        report |= {"model": options.model, "images": options.images, "torch": torch.__version__}
         if options.ray:
             steady = measure_ray(folder, few, Path(scratch))
             report["steady_images_per_second"] = steady
             report["ray_share_of_local"] = median(steady["ray"]) / median(steady["local"])
-        report["spoilt"] = spoil(folder, Path(scratch))
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
+        if not options.photos:  # those are somebody's
+            report["spoilt"] = spoil(folder, Path(scratch))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "runs"}, indent=2))
+
+
+def rates(runs: dict[str, list[Counter[str]]], images: int) -> dict:
+    """Return images a second and a CPU second, and the part of whole runs in the slower part."""
+    per_second, per_cpu_second = (
+        {name: images / median(run[key] for run in found) for name, found in runs.items()}
+        for key in ("seconds", "cpu")
+    )
+    slower = min(per_second["decoding"], per_second["inference"])
+    return {
+        "images_per_second": per_second,
+        "images_per_cpu_second": per_cpu_second,
+        "local_share_of_slower": per_second["local"] / slower,
+    }
 
 
 if __name__ == "__main__":

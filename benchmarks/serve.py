@@ -34,6 +34,7 @@ from foveal.data import load_images
 
 MODEL = "mnist-focus-plain"
 BOUNDARY = b"foveal-benchmark"
+FORM = b"multipart/form-data; boundary=" + BOUNDARY
 IMAGES = 15  # of each client's own
 BARE_SECONDS = 8
 STROKES = 12
@@ -110,9 +111,10 @@ def bare(network: torch.nn.Module) -> dict[str, float]:
 
 
 @contextmanager
-def server(runtime: str):
+def server(runtime: str, *models: str):
     """Yield the port and the process id of a server of this machine."""
-    command = [sys.executable, "-m", "foveal", "serve", MODEL, "--port", "0", "--runtime", runtime]
+    command = [sys.executable, "-m", "foveal", "serve", *(models or [MODEL]), "--port", "0"]
+    command += ["--runtime", runtime]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         port = int(re.search(r":(\d+) \(", process.stderr.readline())[1])
@@ -126,17 +128,22 @@ def request(image: torch.Tensor) -> bytes:
     """Return a whole request that asks for the explanation of an image (1, H, W) of bytes."""
     file = io.BytesIO()
     Image.fromarray(image[0].numpy()).save(file, "PNG")
-    disposition = b'--%b\r\nContent-Disposition: form-data; name="%b"'
-    body = b"\r\n".join([
-        disposition % (BOUNDARY, b"model"), b"", MODEL.encode(),
-        disposition % (BOUNDARY, b"image") + b'; filename="digit.png"', b"", file.getvalue(),
-        b"--%b--\r\n" % BOUNDARY,
-    ])  # fmt: skip
+    body = form(file.getvalue(), model=MODEL)
     head = (
         b"POST /v1/explain HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n"
-        b"Content-Type: multipart/form-data; boundary=%b\r\n\r\n"
+        b"Content-Type: %b\r\n\r\n"
     )
-    return head % (len(body), BOUNDARY) + body
+    return head % (len(body), FORM) + body
+
+
+def form(file: bytes, **fields: str) -> bytes:
+    """Return the body of a request with an image file and other fields."""
+    disposition = b'--%b\r\nContent-Disposition: form-data; name="%b"'
+    lines = []
+    for name, value in fields.items():
+        lines += [disposition % (BOUNDARY, name.encode()), b"", value.encode()]
+    lines += [disposition % (BOUNDARY, b"image") + b'; filename="image"', b"", file]
+    return b"\r\n".join([*lines, b"--%b--\r\n" % BOUNDARY])
 
 
 class Client(asyncio.Protocol):
