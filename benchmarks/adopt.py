@@ -10,22 +10,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from halve import halved, is_large
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
 from foveal.files import write_json
-from foveal.model_files import DIGEST, weights_digest
+from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import FocusModel, GlimpseNet, SmallCNN
 
-WEIGHTS = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
+ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
 
 
 def adopt(run: Path) -> None:
     """Copy one run into the zoo, with the figures of `foveal evaluate` on its card.
 
-    Weights of more than a megabyte are kept in half precision; the figures are of these.
+    Weights are kept in half precision where `halve.py` would; the figures are of these.
     """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
@@ -33,33 +33,25 @@ def adopt(run: Path) -> None:
     backed = isinstance(model, GlimpseNet)  # has a backbone, as attention nets have
     small = isinstance(model, FocusModel | SmallCNN) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
-    target = WEIGHTS / name
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        for file in ("config.json", "metrics.csv", "model.safetensors"):
-            shutil.copyfile(run / file, folder / file)
-        weights = folder / "model.safetensors"
+        folder, copy = run, Path(made) / name
         card.setdefault("weights", "float32")
-        if weights.stat().st_size > MEGABYTE:
-            card["weights"] = "float16"
-            halve(weights)
-        if weights.stat().st_size > limit:
-            raise SystemExit(f"{weights} has {weights.stat().st_size:,} bytes, above {limit:,}.")
-        card[DIGEST] = weights_digest(weights)
+        if is_large(run / WEIGHTS) and halved(run, copy, data):
+            folder, card["weights"] = copy, "float16"
+        weights = (folder / WEIGHTS).read_bytes()
+        if len(weights) > limit:
+            raise SystemExit(f"The weights of {name} have {len(weights):,} bytes, above {limit:,}.")
+        card[DIGEST] = weights_digest(folder / WEIGHTS)
         figures = {**evaluate_on(str(folder), data), "model": name}
-        target.mkdir(parents=True, exist_ok=True)
-        for file in ("config.json", "model.safetensors", "metrics.csv"):
-            shutil.copyfile(folder / file, target / file)
+    target = ZOO / name
+    target.mkdir(parents=True, exist_ok=True)
+    if target.resolve() != run.resolve():
+        for file in ("config.json", "metrics.csv"):
+            shutil.copyfile(run / file, target / file)
+    (target / WEIGHTS).write_bytes(weights)
     write_json(target / "card.json", {**card, "figures": figures})
     reached = figures.get("accuracy", figures.get("rebuilding_mse"))
     print(f"{name}: {reached:.4f} on the test set", flush=True)
-
-
-def halve(weights: Path) -> None:
-    """Rewrite a weights file in half precision."""
-    state = load_file(weights)
-    floats = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    save_file({**state, **floats}, weights)
 
 
 def main() -> None:
