@@ -191,7 +191,7 @@ def answer_of(explanation):
 def loss_of(answer, images):
     if answer.ndim == 4:
         return F.mse_loss(answer, images)
-    return F.cross_entropy(answer, torch.arange(len(images)))
+    return F.cross_entropy(answer, torch.arange(len(images), device=answer.device))
 
 
 def test_the_contract_covers_every_model():
