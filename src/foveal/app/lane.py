@@ -9,8 +9,8 @@ from foveal.app.answering import Answer, Task
 from foveal.app.refusal import Refused, busy
 
 AT_ONCE = 32  # images in one forward pass: more gain little and delay the first
-# Of all these images: six photographs of 224x224 pixels. What a net makes of them on its way takes a
-# hundred times their memory, and photographs gain nothing from larger batches on one thread.
+# Of all these images: six photographs of 224x224 pixels. What a net makes of them on its way takes
+# a hundred times their memory, and photographs gain nothing from larger batches on one thread.
 VALUES = 1_000_000
 
 Answering = Callable[[list[Task]], list[Answer | Refused]]
