@@ -3,13 +3,13 @@
 Of `imagenet-val-1000`, the photos whose boxes leave the middle of the image out and cover at most a
 quarter of it: there the middle, which hits five of six photos, hits none. Every method explains the
 logit of the label. Methods of more than ten passes explain every n-th of these photos; differences
-to the contributions are paired, over the photos that the method explained.
+to the contributions are paired, over the photos that the method explained. Rows that the output
+holds already are kept: delete it to measure all anew.
 
     OMP_NUM_THREADS=1 FOVEAL_DATA=... python benchmarks/boxes.py [--slow-every 8]
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from foveal.attribution import attribute, explain_by
 from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
 from foveal.explanation import Explanation
+from foveal.files import read_json
 from foveal.metrics.annotated import inside
 from foveal.metrics.classes import as_known
 from foveal.models import ImageClassifier
@@ -119,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/boxes.json"))
     parser.add_argument("--slow-every", type=int, default=8, help="photos per one of slow methods")
+    parser.add_argument("--methods", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     model = zoo.load(MODEL)
     assert isinstance(model, ImageClassifier)
@@ -127,15 +129,16 @@ def main() -> None:
     test = test.subset(hard(test))
     everything = torch.arange(len(test))
     some = everything[:: options.slow_every]
+    kept = read_json(options.out)["methods"] if options.out.is_file() else {}
+    own = measured(model, test, WAYS[CONTRIBUTIONS])
     rows: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    for name, explain in WAYS.items():
-        indices = some if name in SLOW else everything
-        started = time.perf_counter()
-        found = measured(model, test.subset(indices), explain)
-        own = own or found
-        rows[name] = compared(own, found, indices)
-        print(f"{name} ({time.perf_counter() - started:.0f} s): {rows[name]}", flush=True)
+    for name in options.methods:
+        if name not in kept:
+            indices = some if name in SLOW else everything
+            found = measured(model, test.subset(indices), WAYS[name])
+            kept[name] = compared(own, found, indices)
+            print(f"{name}: {kept[name]}", flush=True)
+        rows[name] = kept[name]
         what = {"model": MODEL, "data": DATA, "images": len(test), "area": AREA}
         write_json({**what, "methods": rows}, options.out)
 
