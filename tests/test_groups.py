@@ -161,3 +161,32 @@ def test_folds_of_a_recipe_test_every_image_once_and_go_on(tmp_path, run):
     assert resumed.returncode == 0
     assert json.loads((out / "folds.json").read_text()) == result
     assert run(*words, "--folds", "1").returncode == 1
+
+
+def test_a_run_that_was_trained_by_groups_is_measured_by_them_alone(tmp_path, run):
+    folder = photos(tmp_path / "photos", {"a": 15, "b": 15}, side=12)
+    out, groups = tmp_path / "run", r"\w/\d"
+    done = run(
+        "train",
+        "baseline",
+        "--data",
+        folder,
+        "--out",
+        out,
+        "--quiet",
+        "epochs=1",
+        "--groups",
+        groups,
+    )
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate", out, "--data", folder)
+    assert done.returncode == 1
+    assert "was trained with the groups" in done.stderr
+    done = run("evaluate", out, "--data", folder, "--groups", groups, "--json")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((out / "card.json").read_text())
+    assert json.loads(done.stdout)["images"] == card["figures"]["images"]
+    assert json.loads(done.stdout)["accuracy"] == card["figures"]["accuracy"]
+    done = run("compare", out, "--data", folder, "--out", tmp_path / "comparison")
+    assert done.returncode == 1
+    assert "was trained with the groups" in done.stderr

@@ -23,7 +23,7 @@ from foveal.data.annotations import annotated
 from foveal.data.names import some_names
 from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
-from foveal.evaluation import judge_of, load_annotated, probe_images, reading_notes
+from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
 from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
 from foveal.memory import keep_freed_memory
@@ -119,6 +119,7 @@ def compare(
     explain: str = ANSWER,
     boxes: Path | None = None,
     masks: Path | None = None,
+    groups: str | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
     say: Callable[[str], None] = lambda line: None,
@@ -143,6 +144,7 @@ def compare(
         boxes: annotations of a folder's images, as `with_annotations` takes them.
         masks: the same; named sets of photographs bring their own. Of annotated images the
             controls `centre` and `uniform` are measured too.
+        groups: of images that no split divides, as `read_groups` takes them.
         seed: of the choice of images, of probes, pairs and noise.
         progress: called with every step.
         say: called with what the data was taken for and what was left out.
@@ -157,7 +159,8 @@ def compare(
     rivals = _rivals(methods)
     keep_freed_memory()
     contestants = tuple(_contestant(name) for name in models)
-    shape = _shape(contestants) | {"data_dir": data_dir}
+    drawn_by = groups_of(models, data, groups)
+    shape = _shape(contestants) | {"data_dir": data_dir, "groups": drawn_by}
     whole = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **shape)
     test = _of_common_classes(whole, contestants, say)
     few = test.few(min(images, len(test)), seed)

@@ -16,7 +16,7 @@ from foveal.memory import keep_freed_memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from foveal.data import ImageSet, LargeSet
+    from foveal.data import Groups, ImageSet, LargeSet
     from foveal.data.reading import DecodedImage
     from foveal.explanation import Explanation
     from foveal.metrics.classes import Images
@@ -35,6 +35,7 @@ def evaluate_on(
     judge: str | None = None,
     boxes: Path | None = None,
     masks: Path | None = None,
+    groups: str | None = None,
     seed: int = 0,
     say: Say = print,
     runtime: str = "torch",
@@ -50,12 +51,14 @@ def evaluate_on(
             if not given, and without one sufficiency and necessity are left out.
         boxes: annotations of a folder's images, as `with_annotations` takes them.
         masks: the same; named sets of photographs bring their own.
+        groups: of images that no split divides, as `read_groups` takes them.
         seed: of probes and pairs.
         say: told what was left out.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
     Raises:
-        UserError: unknown model, runtime, dataset or split, or images that the model cannot read.
+        UserError: unknown model, runtime, dataset or split, images that the model cannot read, or
+            as `groups_of`.
     """
     from foveal import export
     from foveal.data import load_images
@@ -73,6 +76,7 @@ def evaluate_on(
         "size": network.inputs.sizing,
         "channels": network.in_channels,
         "data_dir": data_dir,
+        "groups": groups_of([model], data, groups),
     }
     test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
     images = _described(test, network, model, say)
@@ -84,6 +88,33 @@ def evaluate_on(
     found = judge_of(judge, images)
     figures = evaluate(network, images, train, judge=found, name=model, seed=seed)
     return figures | _by_onnx(network)
+
+
+def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups | None":
+    """Return the groups by which a folder's splits are drawn.
+
+    Args:
+        models: of which one may have been trained on the folder by groups.
+        data: the folder, or another dataset.
+        groups: as `read_groups` takes them; None for none.
+
+    Raises:
+        UserError: the splits that a model was trained on were drawn by groups, which are not given:
+            some of its test images would be training images. They are not taken from its card, as
+            no path is that comes from a file.
+    """
+    from foveal.data import read_groups
+
+    for model in models if groups is None else ():
+        card = {} if model.endswith(".onnx") else zoo.card(model)
+        kept = card.get("recipe", {}).get("data", {})
+        trained_by = kept.get("groups") if isinstance(kept, dict) else None
+        if trained_by and card.get("trained_on") == Path(data).expanduser().resolve().name:
+            raise UserError(
+                f"{model} was trained with the groups {printable(str(trained_by))}, by which the "
+                "test images are drawn: give --groups."
+            )
+    return read_groups(groups or "")
 
 
 def load_annotated(
@@ -105,7 +136,7 @@ def load_annotated(
         masks: the same.
         data_dir: where named datasets lie.
         say: called with what did not fit.
-        options: size and channels.
+        options: size, channels and groups.
 
     Raises:
         UserError: as `load_images` and `with_annotations`.

@@ -58,6 +58,10 @@ MasksOption = Annotated[
     Path | None,
     typer.Option("--masks", help="Masks: a folder laid out as that of the images."),
 ]
+GroupsOption = Annotated[
+    str | None,
+    typer.Option("--groups", help="FILE.csv or REGEX of what no split divides."),
+]
 Runtime = Annotated[str, typer.Option("--runtime", help="What runs the model: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

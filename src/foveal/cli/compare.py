@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import BoxesOption, DataDir, DataOption, MasksOption, app, say, show
+from foveal.cli.app import (
+    BoxesOption,
+    DataDir,
+    DataOption,
+    GroupsOption,
+    MasksOption,
+    app,
+    say,
+    show,
+)
 from foveal.interrupts import resumable
 
 
@@ -29,6 +38,7 @@ def compare(
     explain: Annotated[str, typer.Option(help="Whose logit: answer or label.")] = "answer",
     boxes: BoxesOption = None,
     masks: MasksOption = None,
+    groups: GroupsOption = None,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
 ) -> None:
@@ -56,6 +66,7 @@ def compare(
             explain=explain,
             boxes=boxes,
             masks=masks,
+            groups=groups,
             seed=seed,
             progress=progress,
             say=say,

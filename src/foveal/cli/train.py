@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveal.cli.app import DataDir, app, say, show
+from foveal.cli.app import DataDir, GroupsOption, app, say, show
 from foveal.errors import UserError
 from foveal.interrupts import resumable
 
@@ -28,10 +28,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
     data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
-    groups: Annotated[
-        str | None,
-        typer.Option(help="FILE.csv or REGEX of what no split divides."),
-    ] = None,
+    groups: GroupsOption = None,
     folds: Annotated[int, typer.Option(help="Train and test by so many folds.", min=0)] = 0,
     devices: Annotated[str, typer.Option(help="How many of each machine, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
