@@ -194,6 +194,8 @@ def evaluate(
         metrics |= more
     if judge is None:
         metrics.pop("judged", None)
+    if test.masks is None:
+        metrics.pop("annotations")
     for label, measure in metrics.items():
         if progress is not None:
             progress(label)

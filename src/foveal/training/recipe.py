@@ -158,8 +158,7 @@ def _home(key: str) -> list[str]:
         return []
     owners = {f.name: s for s, kind in _SECTIONS.items() for f in dataclasses.fields(kind)}
     if key not in owners:
-        known = [*owners, *(f"{s}.{k}" for k, s in owners.items()), "model.…"]
-        raise unknown_name("recipe key", key, known)
+        raise unknown_name("recipe key", key, [*owners, "model.…"])
     return [owners[key]]
 
 
