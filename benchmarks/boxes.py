@@ -22,12 +22,11 @@ from foveal.attribution import attribute, explain_by
 from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
 from foveal.explanation import Explanation
-from foveal.files import read_json
+from foveal.files import read_json, write_json
 from foveal.metrics.annotated import inside
 from foveal.metrics.classes import as_known
 from foveal.models import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS
-from foveal.training.run import write_json
 
 MODEL, DATA = "imagenet", "imagenet-val-1000"
 LAST = "backbone.top"  # the layer whose mean the logits are linear in
@@ -140,7 +139,7 @@ def main() -> None:
             print(f"{name}: {kept[name]}", flush=True)
         rows[name] = kept[name]
         what = {"model": MODEL, "data": DATA, "images": len(test), "area": AREA}
-        write_json({**what, "methods": rows}, options.out)
+        write_json(options.out, {**what, "methods": rows})
 
 
 if __name__ == "__main__":
