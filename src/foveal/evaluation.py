@@ -106,7 +106,10 @@ def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups |
     from foveal.data import read_groups
 
     for model in models if groups is None else ():
-        card = {} if model.endswith(".onnx") else zoo.card(model)
+        try:
+            card = zoo.card(model)
+        except UserError:  # a .onnx file has none
+            continue
         kept = card.get("recipe", {}).get("data", {})
         trained_by = kept.get("groups") if isinstance(kept, dict) else None
         if trained_by and card.get("trained_on") == Path(data).expanduser().resolve().name:
