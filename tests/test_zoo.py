@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from foveal import zoo
@@ -30,7 +31,8 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     assert megabytes <= (1 if small else 8)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
-    assert card["figures"]["images"] == (1_000 if name in LARGE else 10_000)
+    tested = {"clothing": 372, **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000)}
+    assert card["figures"]["images"] == tested.get(card["trained_on"], 10_000)
     assert getattr(model, "num_classes", 10) == 10
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -103,6 +105,14 @@ def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, mo
     monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
     with pytest.raises(UserError, match=r"There is no folder runs/gone\."):
         zoo.load("runs/gone")
+
+
+def test_the_model_of_clothing_holds_what_was_tuned_of_its_trunk_alone():
+    with safe_open(zoo.folder("clothing-attention") / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    frozen = ("backbone.stem.", *(f"backbone.stages.{stage}." for stage in range(5)))
+    assert not [name for name in names if name.startswith(frozen)]
+    assert any(name.startswith("backbone.top.") for name in names)
 
 
 def test_the_model_of_imagenet_holds_no_copy_of_its_trunk():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import explain_by
+from foveal.attribution import OWN, explain_by
 from foveal.data import ImageSet, load_images, read_groups
 from foveal.data.photo_sets import PHOTO_SETS, photo_folder
 from foveal.data.place import data_place
@@ -22,6 +22,7 @@ from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
 from foveal.models import FocusModel, SmallCNN
+from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
 from foveal.training.probe import Probe, probe
@@ -267,7 +268,9 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()
     spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
-    method = "grad-cam" if isinstance(model, SmallCNN) else "model"
+    method = "grad-cam" if isinstance(model, SmallCNN) else OWN
+    if isinstance(model, Additive) and model.is_additive():
+        method = CONTRIBUTIONS  # exact, where attention is only a part of the answer
     shown = torch.cat([spread, wrong[:SHOWN]])
     explanations = [
         replace(explain_by(model, _image(test, int(index)), method), classes=test.classes)
