@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.data.photos import PIXELS, Photos
+from foveal.data.photos import PIXELS, Photos, parts_of
 
 
 class Batches:
@@ -34,7 +34,7 @@ class Batches:
         epoch: Callable[[], int] = lambda: 0,
         alternate: bool = False,
     ):
-        self.parts: Sequence[Tensor] = images.parts if isinstance(images, Photos) else (images,)
+        self.parts: Sequence[Tensor] = parts_of(images)
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
         self.seed = seed

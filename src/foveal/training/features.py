@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.data.photos import Photos
+from foveal.data.photos import parts_of
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
 from foveal.models import ImageModel
@@ -217,7 +217,7 @@ def cached_features(
     Raises:
         UserError: the files cannot be written.
     """
-    parts = images.images.parts if isinstance(images.images, Photos) else (images.images,)
+    parts = parts_of(images.images)
     key = _key(model, cut, parts)
     found = _kept(folder, key, cut, say)
     if found is not None:

@@ -18,9 +18,9 @@ from foveal.data.splits import folds, share_of
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
 from foveal.memory import keep_freed_memory
+from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageClassifier, ImageModel, build_model
-from foveal.models.modes import evaluation_mode
 from foveal.training.features import Features, predicted, with_features
 from foveal.training.first_weights import start_linear, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
@@ -175,16 +175,10 @@ def _one(
         linear = fit_linear(train, val, len(images.classes), recipe.training.balance)
         theirs = linear(test.images.whole[:, 0]).argmax(dim=1)
     else:
-        ours = _answers(model, test.images)
+        ours = predict_logits(model, test.images).argmax(dim=1)
         theirs = torch.full_like(ours, -1)
     shutil.rmtree(out, ignore_errors=True)
     return torch.stack([ours, theirs])
-
-
-def _answers(model: Any, images: Any) -> Tensor:
-    with evaluation_mode(model), torch.inference_mode():
-        parts = [model(batch.float() / 255).argmax(dim=1) for batch in images.split(256)]
-    return torch.cat(parts)
 
 
 def _key(recipe: Recipe, images: ImageSet[Any], fold: Tensor) -> str:
