@@ -4,9 +4,11 @@
 
 Each model of more than 100 kB is compared, on the test set that its card names, with itself in half
 precision. Where at least 99.9 % of its answers stay, the weights are rewritten, and on the card
-their digest and the figures. Latencies stay as they are: `benchmarks/latency.py` measures those,
-and the precision on disk does not change them. Judges are left as they are unless they are named,
-because the cards of other models hold what they say: it is measured anew then.
+their digest and the figures. Kernels that training has changed from those that come with Foveal
+are kept as their difference from these, in 8 bits (`SCALE` in foveal/models/weights.py). Latencies
+stay as they are: `benchmarks/latency.py` measures those, and the precision on disk does not change
+them. Judges are left as they are unless they are named, because the cards of other models hold
+what they say: it is measured anew then.
 
 All figures take minutes a model. With --answers-only the accuracy alone is measured anew, or the
 error of rebuilding; the others keep their values of single precision, from which what was tried in
@@ -39,6 +41,7 @@ from foveal.models import (
     LargeFocusModel,
     PatchReconstructor,
 )
+from foveal.models.weights import SCALE, as_difference, shipped_weights
 
 LEAST = 100_000  # bytes of a file of weights
 KEPT = 0.999  # of the answers
@@ -46,17 +49,30 @@ LEVEL = 1 / 255  # by which a rebuilt pixel may differ
 BATCH = 500
 
 
-def halve(weights: Path) -> None:
-    """Rewrite a file of weights in half precision."""
+def halve(weights: Path, shipped: dict[str, Tensor]) -> None:
+    """Rewrite a file of weights in half precision, differences from shipped ones in 8 bits."""
     state = load_file(weights)
-    floats = {key: value.half() for key, value in state.items() if value.is_floating_point()}
-    save_file({**state, **floats}, weights)
+    for key in [key for key in state if not key.endswith(SCALE)]:
+        if is_difference(key, state, shipped):
+            state[key], state[key + SCALE] = as_difference(state[key], shipped[key])
+        elif state[key].is_floating_point():
+            state[key] = state[key].half()
+    save_file(state, weights)
 
 
-def is_large(weights: Path) -> bool:
-    """Return whether a file of weights is large, and holds floats of single precision."""
-    single = any(value.dtype == torch.float32 for value in load_file(weights).values())
-    return single and weights.stat().st_size > LEAST
+def is_difference(key: str, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> bool:
+    """Return whether a weight shall be kept as its difference: one of many values, a kernel."""
+    return key in shipped and state[key].is_floating_point() and state[key].ndim == 4
+
+
+def is_large(weights: Path, shipped: dict[str, Tensor]) -> bool:
+    """Return whether a file of weights is large, and holds some that can be smaller."""
+    state = load_file(weights)
+    single = any(
+        value.dtype == torch.float32 and not key.endswith(SCALE) for key, value in state.items()
+    )
+    wide = single or any(is_difference(key, state, shipped) for key in state)
+    return wide and weights.stat().st_size > LEAST
 
 
 def answers(model: ImageModel, data: str) -> Tensor:
@@ -111,9 +127,11 @@ def halved(folder: Path, copy: Path, data: str) -> bool:
     copy.mkdir()
     for file in (CONFIG, WEIGHTS):
         shutil.copyfile(folder / file, copy / file)
-    halve(copy / WEIGHTS)
+    shipped = shipped_weights(zoo.load(folder))
+    halve(copy / WEIGHTS, shipped)
+    precision = "float16, kernels as 8-bit differences" if shipped else "float16"
     digest = weights_digest(copy / WEIGHTS)
-    write_json(copy / CARD, read_card(folder) | {"weights": "float16", DIGEST: digest})
+    write_json(copy / CARD, read_card(folder) | {"weights": precision, DIGEST: digest})
     fraction = kept(*(answers(zoo.load(place), data) for place in (folder, copy)))
     print(f"{folder.name}: {fraction:.2%} of the answers stay", flush=True)
     return fraction >= KEPT
@@ -122,7 +140,7 @@ def halved(folder: Path, copy: Path, data: str) -> bool:
 def halve_model(name: str, answers_only: bool) -> bool:
     """Halve a model's weights and write its card anew, where they can be; return whether."""
     folder, card = zoo.folder(name), zoo.card(name)
-    if not is_large(folder / WEIGHTS):
+    if not is_large(folder / WEIGHTS, shipped_weights(zoo.load(folder))):
         return False
     with tempfile.TemporaryDirectory() as made:
         copy, data = Path(made) / name, card["recipe"]["data"]["name"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from foveal import zoo
 from foveal.data import load_images, load_large
@@ -12,9 +12,11 @@ from foveal.metrics import accuracy
 from foveal.metrics.classes import as_known
 from foveal.metrics.large import evaluate_large
 from foveal.models import FocusModel, GlimpseNet, SmallCNN
+from foveal.models.weights import SCALE, as_difference
 from foveal.sizing import ShortSide
 from foveal.training import load_recipe, parse_recipe
 
+KERNEL = "backbone.top.conv.weight"  # of a model on EfficientNet-Lite0
 NAMES = zoo.names()
 PHOTOS = ["imagenet"]  # with a backbone that was trained elsewhere
 TRAINED = [name for name in NAMES if name not in PHOTOS]
@@ -143,3 +145,50 @@ def test_the_model_of_imagenet_knows_photographs(full_data):
     few = images.subset(torch.arange(0, len(images), 5))
     known, _ = as_known(few, zoo.load("imagenet"))
     assert accuracy(zoo.load("imagenet"), known) > 0.68
+
+
+def test_a_kernel_kept_as_its_difference_is_read_back_to_half_a_step(tmp_path):
+    model = zoo.load("imagenet")
+    base = model.backbone.top.conv.weight.clone()
+    with torch.no_grad():
+        model.backbone.top.conv.weight += 0.01 * torch.randn(base.shape)
+    model.save_pretrained(tmp_path)
+    tuned = model.backbone.top.conv.weight
+    scale = _keep_difference(tmp_path, tuned, base)
+    read = zoo.load(tmp_path).backbone.top.conv.weight
+    assert ((read - tuned).abs() <= 0.501 * scale.view(-1, 1, 1, 1)).all()
+    assert 1e-5 < float((read - tuned).abs().max().detach()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"base": None}, "not a difference in 8 bits"),
+        ({"base": torch.zeros(1280, 320, 1, 1)}, "not a difference in 8 bits"),
+        ({"base": torch.zeros(4, 320, 1, 1, dtype=torch.int8)}, "does not fit the weights"),
+        ({"scale": torch.zeros(7)}, "does not fit the weights"),
+        ({"scale": torch.full((1280,), torch.nan)}, "NaN or infinite"),
+        ({"scale": torch.zeros(1280, dtype=torch.int64)}, "not a difference in 8 bits"),
+    ],
+)
+def test_a_damaged_difference_is_refused(tmp_path, broken, reason):
+    model = zoo.load("imagenet")
+    model.save_pretrained(tmp_path)
+    kernel = model.backbone.top.conv.weight
+    _keep_difference(tmp_path, kernel + 0.01, kernel)
+    state = load_file(tmp_path / "model.safetensors")
+    for name, values in broken.items():
+        key = KERNEL if name == "base" else KERNEL + SCALE
+        state.pop(key)
+        state |= {} if values is None else {key: values}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=reason):
+        zoo.load(tmp_path)
+
+
+def _keep_difference(folder, weight, base):
+    """Rewrite a model's file with the kernel as its difference; return the scale."""
+    state = load_file(folder / "model.safetensors")
+    state[KERNEL], state[KERNEL + SCALE] = as_difference(weight.detach(), base.detach())
+    save_file(state, folder / "model.safetensors")
+    return state[KERNEL + SCALE]

@@ -14,6 +14,9 @@ from foveal.errors import UserError
 from foveal.files import MAX_SETTINGS, open_regular, write_bytes, write_json
 from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest
 
+# Of a weight in 8 bits: its difference from the shipped one, in units of a scale per output channel
+# that this suffix names.
+SCALE = ".difference_scale"
 MAX_PARAMETERS = 2**29  # of a model that is built anew; 2 GB in single precision
 # Parameters that a model may have for each one in its file, and beside those: while it is built it
 # may have more than it keeps, as timm's VGG has its three linear layers.
@@ -34,7 +37,7 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     card = read_card(folder)
     if card.pop(DIGEST, None) is not None:
         write_json(folder / CARD, card)
-    known = _shipped(model)
+    known = shipped_weights(model)
     state = {
         name: values.detach().cpu().contiguous()
         for name, values in model.state_dict().items()
@@ -112,18 +115,31 @@ class Weights:
             state = {name: self.file.get_tensor(name) for name in self.names}
         except SafetensorError as error:
             raise self._corrupt(error) from None
-        ours = model.state_dict()
+        ours, shipped = model.state_dict(), shipped_weights(model)
+        state = self._restored(state, shipped)
         for name, values in state.items():
             if name in ours and values.is_floating_point() != ours[name].is_floating_point():
                 raise self._corrupt(f"{name} is of type {values.dtype}, not {ours[name].dtype}")
             if not _finite(values):
                 raise self._corrupt(f"{name} has NaN or infinite values")
-        state |= {name: ours[name] for name in _shipped(model) if name not in state}
+        state |= {name: ours[name] for name in shipped if name not in state}
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
+
+    def _restored(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict in which no weight is a difference from a shipped one."""
+        restored = {name: values for name, values in state.items() if not name.endswith(SCALE)}
+        for name in (name.removesuffix(SCALE) for name in state if name.endswith(SCALE)):
+            steps, scale, base = state.get(name), state[name + SCALE], shipped.get(name)
+            if steps is None or steps.dtype != torch.int8 or scale.dtype != torch.float32:
+                raise self._corrupt(f"{name} is not a difference in 8 bits")
+            if base is None or base.shape != steps.shape or scale.shape != steps.shape[:1]:
+                raise self._corrupt(f"{name} does not fit the weights that come with Foveal")
+            restored[name] = base.float() + steps * _by_channel(scale, steps.ndim)
+        return restored
 
     def _check_digest(self) -> None:
         expected = read_card(self.path.parent).get(DIGEST)
@@ -138,7 +154,26 @@ class Weights:
         return UserError(f"The weights in {self.path} are corrupt: {reason}.")
 
 
-def _shipped(model: nn.Module) -> dict[str, Tensor]:
+def as_difference(weight: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a weight as its difference from another one, in 8 bits.
+
+    Args:
+        weight: (O, ...) floats.
+        base: of the same shape.
+
+    Returns:
+        Integers (O, ...) from -127 to 127, and the scale (O,) of each output channel's.
+    """
+    difference = weight.float() - base.float()
+    scale = difference.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.half).tiny) / 127
+    return (difference / _by_channel(scale, weight.ndim)).round().to(torch.int8), scale
+
+
+def _by_channel(scale: Tensor, dimensions: int) -> Tensor:
+    return scale.view(-1, *[1] * (dimensions - 1))
+
+
+def shipped_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights with which a model is built, by their names in its state dict."""
     return {
         f"{name}.{key}" if name else key: values
