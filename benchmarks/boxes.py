@@ -130,14 +130,13 @@ def main() -> None:
     some = everything[:: options.slow_every]
     kept = read_json(options.out)["methods"] if options.out.is_file() else {}
     own = measured(model, test, WAYS[CONTRIBUTIONS])
-    rows: dict[str, Any] = {}
     for name in options.methods:
         if name not in kept:
             indices = some if name in SLOW else everything
             found = measured(model, test.subset(indices), WAYS[name])
             kept[name] = compared(own, found, indices)
             print(f"{name}: {kept[name]}", flush=True)
-        rows[name] = kept[name]
+        rows = {name: kept[name] for name in WAYS if name in kept}
         what = {"model": MODEL, "data": DATA, "images": len(test), "area": AREA}
         write_json(options.out, {**what, "methods": rows})
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from foveal.files import write_json
+from foveal.files import read_json, write_json
 
 DATA = ("clothing", "isic2017", "magnetic-tile")
 FOLDS = 5
@@ -29,11 +29,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="*", default=DATA)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="where rows of other data sets are kept")
     options = parser.parse_args()
-    rows = [folds(data, options.runs) for data in options.data]
-    if options.out:
-        write_json(options.out, {"folds": FOLDS, "rows": rows})
+    kept = read_json(options.out)["rows"] if options.out and options.out.is_file() else []
+    rows = {row["data"]: row for row in kept}
+    for data in options.data:
+        rows[data] = folds(data, options.runs)
+        if options.out:
+            ordered = [rows[name] for name in DATA if name in rows]
+            write_json(options.out, {"folds": FOLDS, "rows": ordered})
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # why the image could not be read; all the rest is then empty
     ]
 )
+CPU_PIXELS = 2**18  # of one forward pass on a CPU: more is no faster, and takes more memory
 Draw = Callable[[Explanation, int, str], bytes]  # of one image by its place and title, a PNG
 _drawing = threading.Lock()  # matplotlib is not for several threads
 
@@ -61,10 +62,12 @@ def predict_batch(
             tables.append(_table(model, decoded, indices, {}))
             continue
         images = _floats([image for i in indices if (image := decoded.images[i]) is not None])
+        batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
         if network.mean.is_cuda:
             images = images.pin_memory()  # a GPU copies from there without a detour
+            batch_size = len(images)
         try:
-            found = network.explain(images, batch_size=len(images))
+            found = network.explain(images, batch_size=batch_size)
         except ValueError as error:  # a size that this model cannot read, as all of the group have
             errors = list(decoded.errors)
             for index in indices:
