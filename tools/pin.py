@@ -1,0 +1,161 @@
+"""Pins: what every model of the zoo answers to fixed inputs, to compare before and after a change.
+
+    python tools/pin.py pins.json [--figures] [MODEL ...]           writes the pins
+    python tools/pin.py pins.json [--figures] [MODEL ...] --check   compares with them
+
+Inputs are drawn with a fixed seed, of the size that the model expects and of a wider one, in one
+batch by one thread. ONNX Runtime answers those of the first size too. Each tensor is kept as its
+SHA-256 and some of its values: equal sums mean equal bits; else the values must be equal within the
+tolerance. With --figures, the figures of `foveal evaluate` on the first test images are kept as
+well, but for latency; that needs FOVEAL_DATA and takes minutes.
+"""
+
+import argparse
+import hashlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal import export, zoo
+from foveal.data import load_images, load_large
+from foveal.errors import UserError
+from foveal.evaluation import judge_of
+from foveal.explanation import Explanation
+from foveal.files import read_json, write_json
+from foveal.metrics import evaluate
+from foveal.metrics.classes import as_known
+from foveal.metrics.large import evaluate_large
+from foveal.models import ImageModel, LargeFocusModel
+
+IMAGES, SEED = 4, 0
+LARGE = (512, 512)  # height and width for a model that expects no size
+TENSORS = ("logits", "keypoints", "scales", "weights", "maps", "rebuilt")
+KEPT = 128  # values of a tensor, at even steps, that are kept beside its sum
+SAMPLE, PROBE = 200, 1000  # test and training images of the figures
+TOLERANCE = {"torch": 1e-6, "onnx": 1e-5}
+
+Pins = dict[str, Any]
+
+
+def pins_of(name: str, figures: bool) -> Pins:
+    """Return the pins of a model: an entry per runtime and image size."""
+    model = zoo.load(name)
+    size = model.inputs.usual_size or LARGE
+    wide = (size[0], size[1] + max(8, size[1] // 4))
+    found = {
+        "torch": answers(model, size),
+        "torch-wide": answers(model, wide),
+        "onnx": answers(export.as_onnx(*onnx_parts(model)), size),
+    }
+    return found | ({"figures": figures_of(name, model)} if figures else {})
+
+
+def onnx_parts(model: ImageModel) -> tuple[Any, int, Any]:
+    """Return a model's graph, the number of threads, and the graphs beside it."""
+    graph, beside = export.exported(model)
+    return graph, 1, beside
+
+
+def answers(model: ImageModel, size: tuple[int, int]) -> Pins:
+    """Return the tensors of an explanation of fixed images, or why the model refuses their size."""
+    draw = torch.Generator().manual_seed(SEED)
+    images = torch.rand(IMAGES, model.in_channels, *size, generator=draw)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            explanation = model.explain(images)
+    except (UserError, ValueError) as error:
+        return {"refused": str(error)}
+    return tensors_of(explanation)
+
+
+def tensors_of(explanation: Explanation) -> Pins:
+    """Return the sum of each tensor of an explanation, and the values of small ones."""
+    found = {}
+    for name in TENSORS:
+        values: Tensor | None = getattr(explanation, name)
+        if values is not None:
+            digest = hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
+            step = max(1, -(-values.numel() // KEPT))
+            kept = values.flatten()[::step].tolist()
+            found[name] = {"shape": list(values.shape), "sha256": digest, "values": kept}
+    return found
+
+
+def figures_of(name: str, model: ImageModel) -> Pins:
+    """Return the figures of a model on the first test images of its dataset."""
+    data = zoo.card(name)["recipe"]["data"]["name"]
+    if isinstance(model, LargeFocusModel):
+        test, _ = as_known(load_large(data, "test"), model)
+        found = evaluate_large(model, test.subset(torch.arange(SAMPLE // 4)), name=name)
+    else:
+        options = {"size": model.inputs.sizing, "channels": model.in_channels}
+        test, train = (
+            load_images(data, split, **options).subset(torch.arange(count))
+            for split, count in (("test", SAMPLE), ("train", PROBE))
+        )
+        found = evaluate(model, test, train, judge=judge_of(None, test), name=name)
+    return {key: value for key, value in found.items() if key != "latency_ms"}
+
+
+def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float]) -> list[str]:
+    """Return what differs by more than the tolerance, a line each; print what differs by less."""
+    lines = []
+    for part in after:
+        old, new = before.get(part, {}), after[part]
+        least = tolerance[part.partition("-")[0]] if part != "figures" else tolerance["torch"]
+        lines += [
+            f"{name} {part} {key}: {reason}"
+            for key in sorted(set(old) | set(new))
+            if (reason := difference(old.get(key), new.get(key), least, f"{name} {part} {key}"))
+        ]
+    return lines
+
+
+def difference(old: Any, new: Any, tolerance: float, what: str) -> str:
+    """Return how a pin differs, or nothing where it does not."""
+    if old == new:
+        return ""
+    if isinstance(old, dict) and isinstance(new, dict):
+        if old["shape"] != new["shape"]:
+            return f"differs in shape: was {old['shape']}, is {new['shape']}"
+        most = (torch.tensor(old["values"]) - torch.tensor(new["values"])).abs().max().item()
+    elif isinstance(old, float) and isinstance(new, float):
+        most = abs(old - new)
+    else:
+        return f"was {old!s:.80}, is {new!s:.80}"
+    if most <= tolerance:
+        print(f"{what}: not the same bits; they differ by {most:.1e} at most")
+        return ""
+    return f"differs by {most:.1e}, more than {tolerance:.0e}"
+
+
+def main() -> None:
+    """Write or check the pins."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("names", nargs="*", default=zoo.names(), metavar="MODEL")
+    parser.add_argument("--check", action="store_true", help="compare with the file")
+    parser.add_argument("--figures", action="store_true", help="pin figures too")
+    parser.add_argument("--tolerance", type=float, help="of both runtimes, such as 1e-4")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tolerance = dict.fromkeys(TOLERANCE, options.tolerance) if options.tolerance else TOLERANCE
+    before = read_json(options.file) if options.check else {}
+    after, failed = {}, []
+    for name in options.names:
+        after[name] = pins_of(name, options.figures)
+        if options.check:
+            failed += differences(name, before.get(name, {}), after[name], tolerance)
+        else:
+            write_json(options.file, after)
+    if failed:
+        sys.exit("\n".join(failed))
+    print(f"{len(after)} models {'are as pinned' if options.check else 'pinned'}")
+
+
+if __name__ == "__main__":
+    main()
