@@ -28,12 +28,19 @@ from torch import Tensor
 from foveal import zoo
 from foveal.data import LargeSet, load_images, load_large
 from foveal.evaluation import evaluate_on
-from foveal.files import write_json
 from foveal.metrics import accuracy, look_over, rebuilding
 from foveal.metrics.classes import as_known
 from foveal.metrics.figures import METRICS_OF, Subject
 from foveal.metrics.looks import as_floats, evaluating
-from foveal.model_files import CARD, CONFIG, DIGEST, WEIGHTS, read_card, weights_digest
+from foveal.model_files import (
+    CARD,
+    CONFIG,
+    DIGEST,
+    WEIGHTS,
+    read_card,
+    weights_digest,
+    write_card,
+)
 from foveal.models import (
     AttentionModel,
     FocusModel,
@@ -131,7 +138,7 @@ def halved(folder: Path, copy: Path, data: str) -> bool:
     halve(copy / WEIGHTS, shipped)
     precision = "float16, kernels as 8-bit differences" if shipped else "float16"
     digest = weights_digest(copy / WEIGHTS)
-    write_json(copy / CARD, read_card(folder) | {"weights": precision, DIGEST: digest})
+    write_card(copy, read_card(folder) | {"weights": precision, DIGEST: digest})
     fraction = kept(*(answers(zoo.load(place), data) for place in (folder, copy)))
     print(f"{folder.name}: {fraction:.2%} of the answers stay", flush=True)
     return fraction >= KEPT
@@ -182,7 +189,7 @@ def write_figures(folder: Path, figures: dict[str, Any]) -> None:
     for key, value in figures.items():
         if value != card["figures"].get(key):
             print(f"  {key}: {card['figures'].get(key)} -> {value}", flush=True)
-    write_json(folder / CARD, card | {"figures": card["figures"] | figures})
+    write_card(folder, card | {"figures": card["figures"] | figures})
 
 
 def main() -> None:

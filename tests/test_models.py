@@ -18,6 +18,7 @@ from foveal.explanation import Explanation
 from foveal.export import as_onnx, onnx_graph
 from foveal.geometry import slice_patches
 from foveal.metrics import evaluate
+from foveal.model_files import read_settings
 from foveal.models import (
     MODELS,
     FocusModel,
@@ -407,7 +408,7 @@ def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
     model = built(key)
     images = pictures(model)
     model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = read_settings(tmp_path / "config.json")
     loaded = type(model).from_pretrained(tmp_path)
     rebuilt = build_model(config).eval()
     rebuilt.load_state_dict(loaded.state_dict())

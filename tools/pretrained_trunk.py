@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save as save_tensors
 from timm.data import ImageNetInfo
 
-from foveal import files
 from foveal.backbones.efficientnet_lite import MEAN, STD, WEIGHTS, EfficientNetLite
-from foveal.model_files import CARD, CONFIG, DIGEST, read_card, weights_digest
+from foveal.files import write_bytes
+from foveal.model_files import DIGEST, read_card, weights_digest, write_card, write_settings
 from foveal.model_files import WEIGHTS as WEIGHTS_FILE
 
 PACKAGE = Path(__file__).parents[1] / "src/foveal"
@@ -60,7 +60,7 @@ def main() -> None:
     }
     backbone = {"name": "efficientnet-lite0", "in_channels": 3, "weights": "imagenet", "stride": 32}
     settings = {"name": "plain", "backbone": backbone, "num_classes": len(names), "inputs": inputs}
-    files.write_json(folder / CONFIG, settings)
+    write_settings(folder, settings)
     card = read_card(folder)
     about = (
         "1,000 classes of photographs, by an EfficientNet-Lite0 that was trained elsewhere (Tan & "
@@ -73,7 +73,7 @@ def main() -> None:
         DIGEST: weights_digest(folder / WEIGHTS_FILE),
         "recipe": {"name": "imagenet", "about": about, "model": {"name": "plain"}},
     }
-    files.write_json(folder / CARD, card)
+    write_card(folder, card)
 
 
 def classes() -> tuple[list[str], list[str]]:
@@ -89,7 +89,7 @@ def classes() -> tuple[list[str], list[str]]:
 def save(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write tensors as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, save_tensors({k: v.contiguous() for k, v in state.items()}))
+    write_bytes(path, save_tensors({k: v.contiguous() for k, v in state.items()}))
     print(path, f"{path.stat().st_size:,} bytes")
 
 

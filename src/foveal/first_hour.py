@@ -17,10 +17,10 @@ from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.files import write_json
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
+from foveal.model_files import write_card
 from foveal.models import FocusModel, SmallCNN
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.training import Recipe, is_first_process, train
@@ -148,7 +148,7 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
         for line in beside(found, answers, test):
             say(line)
     say(f"  {cost(figures)}")
-    write_json(folder / "card.json", {**zoo.card(folder), "figures": figures})
+    write_card(folder, {**zoo.card(folder), "figures": figures})
     picture = _gallery(model, test, answers, folder / "gallery.png")
     say(f"Right and wrong answers: {picture}")
     say(f"Next: foveal explain {folder} IMAGE --out pictures")

@@ -1,13 +1,16 @@
 """The files of a trained model: settings, weights and card."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foveal import __version__
 from foveal.errors import UserError
-from foveal.files import open_regular, read_json
+from foveal.files import open_regular, read_json, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+FORMAT = 2  # of config.json and card.json; format 1 had no such entry, and nothing else differs
 DIGEST = "weights_sha256"  # on the card: of the file of weights
 _TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
 
@@ -16,9 +19,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a trained model, of which `name` is a text.
 
     Raises:
-        UserError: the file cannot be read, or holds no settings.
+        UserError: the file cannot be read, holds no settings, or is of a format that is not known.
     """
-    settings = read_json(path)
+    settings = _current(read_json(path), path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise UserError(f"Cannot read {path}: expected a model's settings, its name among them.")
     if isinstance(settings.get("backbone"), dict) and "pretrained" in settings["backbone"]:
@@ -30,12 +33,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Return what the card in a folder says of a trained model; empty without a card.
 
     Raises:
-        UserError: the card cannot be read, or is none.
+        UserError: the card cannot be read, is none, or is of a format that is not known.
     """
     path = folder / CARD
     if not path.exists():
         return {}
-    card = read_json(path)
+    card = _current(read_json(path), path)
     if not isinstance(card, dict):
         raise UserError(f"Cannot read {path}: expected a JSON object.")
     for keys, kind in ((_TEXTS, str), (_OBJECTS, dict)):
@@ -43,6 +46,34 @@ def read_card(folder: Path) -> dict[str, Any]:
             if not isinstance(card.get(key, kind()), kind):
                 raise UserError(f"Cannot read {path}: {key!r} is {card[key]!r:.100}.")
     return card
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a model's settings into config.json, whole or not at all."""
+    write_json(folder / CONFIG, with_format(settings))
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write what is known of a trained model into card.json, whole or not at all."""
+    write_json(folder / CARD, with_format(card))
+
+
+def with_format(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds, with its format."""
+    return {"format": FORMAT, **values}
+
+
+def _current(values: Any, path: Path) -> Any:
+    """Return what a file of any known format holds, as one of the current format, without it."""
+    if not isinstance(values, dict):
+        return values
+    number = values.pop("format", 1)
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise UserError(
+            f"Cannot read {path}: expected format 1 to {FORMAT}, which Foveal {__version__} reads, "
+            f"but got {number!r:.40}. A newer version may read it: pip install --upgrade foveal."
+        )
+    return values
 
 
 def weights_digest(path: Path) -> str:

@@ -65,10 +65,10 @@ def evaluate(
         runtime=runtime,
     )
     if card:
-        from foveal.files import write_json
+        from foveal.model_files import write_card
 
         folder = zoo.folder(model)
-        write_json(folder / "card.json", {**zoo.card(model), "figures": figures})
+        write_card(folder, {**zoo.card(model), "figures": figures})
     if as_json:
         show_json(figures)
         return

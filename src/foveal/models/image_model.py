@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from foveal.arguments import Length, Range, check_values
 from foveal.errors import UserError, at_least_one, build_named, check_arguments
 from foveal.explanation import Explanation, Look
-from foveal.files import write_json
-from foveal.model_files import CONFIG, WEIGHTS, read_settings
+from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
 from foveal.models.weights import load_weights, save_weights
@@ -122,7 +121,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         self.in_channels = in_channels
         self.inputs = inputs
         # The hub mixin has collected the arguments; the name says whose they are.
-        self._hub_mixin_config = {"name": self.name, **self.settings()}
+        self._hub_mixin_config = with_format({"name": self.name, **self.settings()})
         mean = torch.tensor(inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
         std = torch.tensor(inputs.std or (1.0,)).reshape(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -226,7 +225,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def settings(self) -> dict[str, Any]:
         """Return what `build_model` builds this model from again, as `config.json` keeps it."""
-        return dict(cast(dict[str, Any], self._hub_mixin_config or {}))
+        kept = cast(dict[str, Any], self._hub_mixin_config or {})
+        return {key: value for key, value in kept.items() if key != "format"}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -250,7 +250,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     def save_weights(self, folder: Path) -> None:
         """Write config.json and model.safetensors into a folder, each whole or not at all."""
         save_weights(self, folder)
-        write_json(folder / CONFIG, self.settings())
+        write_settings(folder, self.settings())
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(self, save_directory)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from foveal.backbones import Backbone
 from foveal.errors import UserError
-from foveal.files import MAX_SETTINGS, open_regular, write_bytes, write_json
-from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest
+from foveal.files import MAX_SETTINGS, open_regular, write_bytes
+from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest, write_card
 
 # Of a weight in 8 bits: its difference from the shipped one, in units of a scale per output channel
 # that this suffix names.
@@ -36,7 +36,7 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 
     card = read_card(folder)
     if card.pop(DIGEST, None) is not None:
-        write_json(folder / CARD, card)
+        write_card(folder, card)
     known = shipped_weights(model)
     state = {
         name: values.detach().cpu().contiguous()

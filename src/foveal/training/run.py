@@ -15,9 +15,8 @@ import torch
 from foveal.data import ImageSet, LargeSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
-from foveal.files import write_json
 from foveal.memory import keep_freed_memory
-from foveal.model_files import DIGEST, WEIGHTS, weights_digest
+from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
 from foveal.models.modes import evaluation_mode
 from foveal.training.distributed import (
@@ -143,7 +142,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
         card |= {"precision": options.precision, DIGEST: weights_digest(out / WEIGHTS)}
         if (weights := origin(recipe.model)) is not None:
             card["backbone_weights"] = weights
-        write_json(out / "card.json", card | {"recipe": recipe.to_dict(), **versions()})
+        write_card(out, card | {"recipe": recipe.to_dict(), **versions()})
 
 
 def _with_features(
