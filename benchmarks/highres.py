@@ -145,7 +145,7 @@ def passes(focus: HighResFocusNet, name: str, side: int) -> Callable[[], object]
     if name == FOCUS:
         images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
         view = focus.view(images, torch.zeros(1, dtype=torch.long))
-        return lambda: focus.look_into(view)
+        return lambda: focus.observe_view(view)
     rival = RIVALS[name](focus).eval()
     pixels = torch.zeros(1, focus.in_channels, side, side)
     return lambda: rival(pixels)

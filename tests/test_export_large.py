@@ -288,7 +288,7 @@ def learned(data: LargeSet):
     view = model.view(data.images, torch.arange(len(data)))
     for _ in range(40):
         optimizer.zero_grad()
-        logits = model.look_into(view).logits
+        logits = model.observe_view(view).logits
         torch.nn.functional.cross_entropy(logits, data.labels["class"]).backward()
         optimizer.step()
     return model.eval()

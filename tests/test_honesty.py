@@ -143,7 +143,7 @@ def _loss_of_places(honesty, done, moves=None, alike=False):
     for probe in honest.probes[1:] if alike else ():
         probe.load_state_dict(honest.probes[0].state_dict())
     images = train.images.float() / 255
-    loss = honest(model, images, model.look(images), train.labels, moves, done)
+    loss = honest(model, images, model.observe(images), train.labels, moves, done)
     loss.backward()
     steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
@@ -174,16 +174,16 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
     for done, settled in ((0.74, False), (0.75, True)):
         model = new_model()
         honest = HonestPlaces(model, 1, recipe)
-        look = honest.look(model, images, done)
-        told = honest(model, images, look, digits.labels, None, done)
-        (F.cross_entropy(look.logits, digits.labels) + told).backward()
+        observed = honest.observe(model, images, done)
+        told = honest(model, images, observed, digits.labels, None, done)
+        (F.cross_entropy(observed.logits, digits.labels) + told).backward()
         learns = [
             any(p.grad is not None for p in part.parameters())
             for part in (model.detector, honest.probes, model.classifier)
         ]
         assert learns == [not settled, not settled, True]
-        used = model.eval().look(images)
-        assert torch.allclose(look.keypoints, used.keypoints) == settled
+        used = model.eval().observe(images)
+        assert torch.allclose(observed.keypoints, used.keypoints) == settled
 
 
 def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):

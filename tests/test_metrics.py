@@ -10,7 +10,7 @@ import torch
 from foveal.data import ImageSet
 from foveal.detectors import Harris, HeatmapDetector
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import from_px, slice_patches, to_px
 from foveal.metrics import (
     accuracy,
@@ -73,7 +73,7 @@ class Toy(FocusModel):
         both = torch.where(patch % 2 == 0, patch, place)
         answer = {"place": place, "patch": patch, "both": both}[self.heard]
         logits = torch.nn.functional.one_hot(answer, 10).to(images.dtype)
-        return Look(logits, keypoints, patches, scales)
+        return Explanation(images, logits, keypoints, patches, scales)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from foveal.comparison import compare
 from foveal.data import ImageSet, LargeSet, load_images
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.export import onnx_graph, write_onnx
 from foveal.metrics import adversarial_accuracy, evaluate
 from foveal.metrics.classes import Classes, absent_classes, as_known, match_classes
@@ -39,8 +39,8 @@ class Brightness(ImageClassifier):
         super().__init__(1, len(classes), Inputs(size=(8, 8), classes=classes if named else ()))
         self.weight = torch.nn.Parameter(torch.tensor([LEVELS[c] / 255 for c in classes]))
 
-    def look(self, images):
-        return Look(-(images.mean(dim=(1, 2, 3))[:, None] - self.weight).square())
+    def observe(self, images):
+        return Explanation(images, -(images.mean(dim=(1, 2, 3))[:, None] - self.weight).square())
 
 
 def images_of(*pairs, classes):

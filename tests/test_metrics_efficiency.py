@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from foveal.detectors import HeatmapDetector, RandomKeypoints
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import extract_patches
 from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import FocusNet, Inputs, SmallCNN
@@ -47,12 +47,12 @@ class Sampler(ImageClassifier):
         self.kind = kind
         self.linear = nn.Linear(3, 10)
 
-    def look(self, images):
+    def observe(self, images):
         if self.kind == "patches":
             sampled = extract_patches(images, images.new_zeros(len(images), 4, 2), 5)
         else:
             sampled = F.interpolate(images, (7, 9), mode="bilinear", align_corners=False)
-        return Look(self.linear(sampled.flatten(1)[:, :3]))
+        return Explanation(images, self.linear(sampled.flatten(1)[:, :3]))
 
 
 @pytest.mark.parametrize(("kind", "samples"), [("patches", 4 * 3 * 5 * 5), ("resize", 3 * 7 * 9)])
@@ -76,9 +76,9 @@ def test_parameters_are_what_is_learned():
 
 def test_latency_is_the_median_of_passes_of_one_image_on_one_thread():
     class Watched(Sampler):
-        def look(self, images):
+        def observe(self, images):
             seen.append((len(images), torch.get_num_threads(), self.training))
-            return super().look(images)
+            return super().observe(images)
 
     seen, threads = [], torch.get_num_threads()
     torch.set_num_threads(2)

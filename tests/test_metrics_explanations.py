@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foveal.data import ImageSet
-from foveal.explanation import Explanation, Look, ranks
+from foveal.explanation import Explanation, ranks
 from foveal.geometry import from_px
 from foveal.metrics import (
     Deletion,
@@ -62,10 +62,10 @@ class OnePixel(ImageClassifier):
         super().__init__(1, 2, Inputs(mean=(0.5,)))
         self.scale = nn.Parameter(torch.tensor(20.0))
 
-    def look(self, images):
+    def observe(self, images):
         pixel = images[:, 0, 2, 3] * self.scale
         maps = hot(2, 3, len(images))[:, None]
-        return Look(torch.stack([-pixel, pixel], dim=1), maps=maps)
+        return Explanation(images, torch.stack([-pixel, pixel], dim=1), maps=maps)
 
 
 def one_pixel_set(values, seed=0):

@@ -47,7 +47,7 @@ def test_patches_are_what_torch_samples_with_aligned_corners(kind, half, channel
     around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
     grid = (places + around).reshape(6, 5, 5, 2)
     expected = F.grid_sample(images.repeat_interleave(3, 0), grid, align_corners=True)
-    patches = model.look(images).patches
+    patches = model.observe(images).patches
     torch.testing.assert_close(patches.flatten(0, 1), expected, atol=1e-5, rtol=0)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,25 +12,17 @@ from foveal.geometry import corners_px, coverage, covered_share, from_px, patch_
 from foveal.indexing import Index, selection
 from foveal.logits import predictions, probabilities
 
-
-class Look(NamedTuple):
-    """What one forward pass saw and said, for images (B, C, H, W)."""
-
-    logits: Tensor  # (B, classes); (B, 0) of a model that names no classes
-    keypoints: Tensor | None = None  # (B, K, 2)
-    patches: Tensor | None = None  # (B, K, C, P, P), normalised as the model sees them
-    scales: Tensor | None = None  # (B, K) spacing in pixels; None means 1
-    maps: Tensor | None = None  # (B, M, H, W), raw weights
-    rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1]
-    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, seen beside the patches
-    weights: Tensor | None = None  # (B, K), how much each patch counts; of an image they sum to 1
+# Names of the tensors that a model computes, in the order in which an exported graph returns them.
+COMPUTED = ("logits", "keypoints", "patches", "scales", "maps", "rebuilt", "thumbnail", "weights")
 
 
 @dataclass(frozen=True)
 class Explanation:
     """What a model looked at in images and what it answered.
 
-    All tensors are on the CPU and share their first dimension B, but for the originals.
+    All tensors are on the CPU and share their first dimension B, but for the originals. Only that
+    which `ImageModel.observe` returns, within one forward pass, is on the model's device, and its
+    images, patches and thumbnail are normalised.
 
     Attributes:
         images: (B, C, H, W) in [0, 1], as given to the model; of large images that are read in
@@ -68,7 +60,8 @@ class Explanation:
     originals: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.originals) not in (0, len(self)):
+        # len() of a traced tensor would fix the batch size of an exported graph.
+        if self.originals and len(self.originals) != len(self):
             raise ValueError(
                 f"Expected {len(self)} originals, one per image, or none, but got "
                 f"{len(self.originals)}."
@@ -98,6 +91,11 @@ class Explanation:
 
     def __iter__(self) -> Iterator["Explanation"]:
         return (self[index] for index in range(len(self)))
+
+    def computed(self) -> dict[str, Tensor]:
+        """Return the tensors that the model computed, of `COMPUTED`, by their names."""
+        named = {name: getattr(self, name) for name in COMPUTED}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     @property
     def size(self) -> tuple[int, int]:

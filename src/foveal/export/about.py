@@ -21,7 +21,7 @@ class About:
         num_classes: number of classes; 0 of a model that names none.
         inputs: what images the model expects; the graph normalises them by itself.
         config: the model's settings, as config.json keeps them.
-        names: for each part of a `Look`, and each seam, the name of its tensor in the graph.
+        names: for each tensor of an explanation, and each seam, its name in the graph.
         parameters: numbers that were learned.
         macs: multiply-adds for one image of the graph's size; 0 where that is any.
         beside: of each other graph of the export, by its part, the SHA-256 of its file.

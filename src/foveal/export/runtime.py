@@ -1,10 +1,11 @@
 """Models that ONNX Runtime runs: they answer, explain and are measured as any other."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from foveal.explanation import Look
+from foveal.explanation import COMPUTED, Explanation
 from foveal.export.about import About
 from foveal.export.graph import IMAGES
 from foveal.export.large_runtime import OnnxLargeFocus
@@ -17,7 +18,7 @@ from foveal.models.image_model import ImageModel
 
 
 class Parts:
-    """The named tensors of a graph: parts of a `Look`, and seams.
+    """The named tensors of a graph: those of an explanation, and seams.
 
     Args:
         graph: that runs.
@@ -27,19 +28,19 @@ class Parts:
     def __init__(self, graph: Graph, names: Mapping[str, str]):
         self.graph = graph
         self.names = dict(names)
-        self.shown = [name for name in Look._fields if name in names]
+        self.shown = [name for name in COMPUTED if name in names]
 
     def like(self, stem: str) -> list[str]:
         """Return the names of all parts that begin with a stem and a dot, in order."""
         return [name for name in self.names if name.startswith(f"{stem}.")]
 
-    def look(self, **given: Tensor) -> Look:
-        """Return what the graph shows; arguments as of `run`."""
-        found = self.run(given, self.shown)
+    def observe(self, **given: Tensor) -> Explanation:
+        """Return what the graph computes; arguments as of `run`."""
+        found: dict[str, Any] = self.run(given, self.shown)
         logits = found.pop("logits", None)
         if logits is None:  # of a model that names no classes
             logits = next(iter(found.values())).new_zeros(len(given[IMAGES]), 0)
-        return Look(logits, **found)
+        return Explanation(given[IMAGES], logits, **found)
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
         """Return the parts `wanted` for given ones; one that is given is given back."""
@@ -62,9 +63,9 @@ class OnnxClassifier(ImageClassifier):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
         self.about, self.parts = about, parts
 
-    def look(self, images: Tensor) -> Look:
-        """Answer for images (B, C, H, W) in [0, 1], and keep what was looked at."""
-        return self.parts.look(images=images)
+    def observe(self, images: Tensor) -> Explanation:
+        """Return the logits for images (B, C, H, W) in [0, 1], and what they were computed from."""
+        return self.parts.observe(images=images)
 
 
 class OnnxFocus(OnnxClassifier, FocusModel):
@@ -84,7 +85,9 @@ class OnnxFocus(OnnxClassifier, FocusModel):
         )
         return found[KEYPOINTS], found.get(SCALES)
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from the patches at given places of images (B, C, H, W) in [0, 1].
 
         Raises:
@@ -95,7 +98,7 @@ class OnnxFocus(OnnxClassifier, FocusModel):
             if scales is None:
                 raise ValueError("Expected scales (B, K), as `find` returns them, but got None.")
             given[SCALES] = scales
-        return self.parts.look(**given)
+        return self.parts.observe(**given)
 
 
 class OnnxAttention(OnnxClassifier, AttentionModel):
@@ -144,9 +147,9 @@ class OnnxRebuilder(ImageModel):
         self.check(images)
         return self.parts.run({IMAGES: self.normalised(images)}, ["rebuilt"])["rebuilt"]
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Find places in images (B, C, H, W) in [0, 1] and rebuild from the patches there."""
-        return self.parts.look(images=images)
+        return self.parts.observe(images=images)
 
 
 OnnxModel = OnnxClassifier | OnnxRebuilder | OnnxLargeFocus

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.attention_model import AttentionModel, at_size
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
@@ -19,8 +19,8 @@ Tensors = dict[str, Tensor]
 class Traced(nn.Module, ABC):
     """A model as a graph sees it: images in [0, 1] -> named tensors.
 
-    These are the parts of its `Look`, patches and thumbnail in [0, 1], and the seams. A tensor
-    that is both has one name, the first.
+    These are the tensors of its explanation, patches and thumbnail in [0, 1], and the seams. A
+    tensor that is both has one name, the first.
 
     Args:
         model: in evaluation mode.
@@ -31,19 +31,15 @@ class Traced(nn.Module, ABC):
         self.model = model
 
     @abstractmethod
-    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
-        """Return the look at normalised images (B, C, H, W), and what flows through each seam."""
+    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+        """Return what is computed of normalised images (B, C, H, W), and through each seam."""
 
     def named(self, images: Tensor) -> Tensors:
         """Return all named tensors for images (B, C, H, W); of one that has two names, both."""
         model = self.model
-        look, seams = self.seams((images - model.mean) / model.std)
-        if look.patches is not None:
-            look = look._replace(patches=look.patches * model.std[:, None] + model.mean[:, None])
-        if look.thumbnail is not None:
-            look = look._replace(thumbnail=look.thumbnail * model.std + model.mean)
-        parts = {name: part for name, part in look._asdict().items() if part is not None}
-        return {name: part for name, part in parts.items() if part.shape[1]} | seams
+        observed, seams = self.seams((images - model.mean) / model.std)
+        parts = model.denormalised(observed).items()
+        return {name: part for name, part in parts if part.shape[1]} | seams
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of `named`, each once, in its order."""
@@ -62,8 +58,8 @@ class TracedFocus(Traced):
 
     model: FocusModel
 
-    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
-        """Return the look, and the keypoints (B, K, 2) and scales (B, K) that were found."""
+    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+        """Return the explanation, and the keypoints (B, K, 2) and scales (B, K) that were found."""
         keypoints, scales = self.model.find(seen)
         found = {KEYPOINTS: keypoints} if scales is None else {KEYPOINTS: keypoints, SCALES: scales}
         return self.model.decide(seen, keypoints, scales), found
@@ -74,22 +70,22 @@ class TracedAttention(Traced):
 
     model: AttentionModel
 
-    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
-        """Return the look, and the features and maps that `attend` returns."""
+    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+        """Return the explanation, and the features and maps that `attend` returns."""
         local, maps = self.model.attend(seen)
         size = (seen.shape[-2], seen.shape[-1])
         shown = at_size(maps, size, self.model.map_strides())
         found = {f"{LOCAL}.{number}": part for number, part in enumerate(local)}
         found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(maps)}
-        return Look(self.model.decide(local, maps), maps=shown), found
+        return Explanation(seen, self.model.decide(local, maps), maps=shown), found
 
 
 class TracedWhole(Traced):
     """A model without seams."""
 
-    def seams(self, seen: Tensor) -> tuple[Look, Tensors]:
-        """Return the look alone."""
-        return self.model.look(seen), {}
+    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+        """Return the explanation alone."""
+        return self.model.observe(seen), {}
 
 
 def traced(model: ImageModel) -> Traced:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveal.data.photos import Photos
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.image_model import ImageModel
 from foveal.models.modes import evaluation_mode
 
@@ -68,7 +68,7 @@ def look_over(model: ImageModel, images: Tensor | Photos, batch_size: int = 500)
             f"Expected at least one image of uint8, but got {len(images)} of {images.dtype}."
         )
     with evaluating(model):
-        parts = [_look(model, as_floats(model, batch)) for batch in images.split(batch_size)]
+        parts = [_observed(model, as_floats(model, batch)) for batch in images.split(batch_size)]
     patches, thumbnail = parts[0].patches, parts[0].thumbnail
     return Looks(
         logits=torch.cat([part.logits for part in parts]),
@@ -80,14 +80,16 @@ def look_over(model: ImageModel, images: Tensor | Photos, batch_size: int = 500)
     )
 
 
-def _look(model: ImageModel, images: Tensor) -> Look:
+def _observed(model: ImageModel, images: Tensor) -> Explanation:
     model.check(images)
-    look = model.look((images - model.mean) / model.std)
+    found = model.observe((images - model.mean) / model.std)
     # Patches and thumbnails are kept for their shape alone: those of 60,000 images are many.
-    patches = None if look.patches is None else look.patches[:1].cpu()
-    keypoints, scales = (None if t is None else t.cpu() for t in (look.keypoints, look.scales))
-    thumbnail = None if look.thumbnail is None else look.thumbnail[:1].cpu()
-    return Look(look.logits.cpu(), keypoints, patches, scales, thumbnail=thumbnail)
+    patches = None if found.patches is None else found.patches[:1].cpu()
+    keypoints, scales = (None if t is None else t.cpu() for t in (found.keypoints, found.scales))
+    thumbnail = None if found.thumbnail is None else found.thumbnail[:1].cpu()
+    return Explanation(
+        images[:1], found.logits.cpu(), keypoints, patches, scales, thumbnail=thumbnail
+    )
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.classifier import ImageClassifier
 
 
@@ -32,11 +32,11 @@ class AttentionModel(ImageClassifier):
     def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, classes) from features and maps as `attend` returns them."""
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Classify normalised images (B, C, H, W) and keep the maps at their size."""
         local, maps = self.attend(images)
         shown = at_size(maps, (images.shape[-2], images.shape[-1]), self.map_strides())
-        return Look(self.decide(local, maps), maps=shown)
+        return Explanation(images, self.decide(local, maps), maps=shown)
 
     def map_strides(self) -> Sequence[int | None]:
         """Return the pixels per location of each map, or None where it lies evenly."""

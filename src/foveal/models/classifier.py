@@ -32,4 +32,4 @@ class ImageClassifier(ImageModel, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1]."""
         self.check(images)
-        return self.look(self.normalised(images)).logits
+        return self.observe(self.normalised(images)).logits

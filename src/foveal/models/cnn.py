@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from foveal.arguments import checked
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.ranges import Channels, Classes, Fraction, Widths
@@ -51,7 +51,7 @@ class SmallCNN(ImageClassifier):
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Classify normalised images (B, C, H, W) from all of their pixels."""
         features = self.features(images)  # (B, F, H/4, W/4)
-        return Look(self.head(features.mean(dim=(-2, -1))))
+        return Explanation(images, self.head(features.mean(dim=(-2, -1))))

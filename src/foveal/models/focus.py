@@ -7,7 +7,7 @@ from torch import Tensor
 
 from foveal.arguments import Range, check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import look_at
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
@@ -87,7 +87,9 @@ class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)
             keypoints = keypoints + torch.randn_like(keypoints) * self.jitter_px * unit
         return keypoints, None
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from whole-pixel patches at the places nearest to the keypoints (B, K, 2)."""
         patches, whole = look_at(images, keypoints, self.patch_size)
-        return Look(self.classifier(patches, whole), whole, patches)
+        return Explanation(images, self.classifier(patches, whole), whole, patches)

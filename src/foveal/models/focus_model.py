@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from foveal.explanation import Explanation, Look
+from foveal.explanation import Explanation
 from foveal.models.classifier import ImageClassifier
 from foveal.models.images import Images, as_images
 
@@ -28,7 +28,7 @@ class FocusModel(ImageClassifier, ABC):
         """
 
     @abstractmethod
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None) -> Look:
+    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None) -> Explanation:
         """Cut patches at given places of normalised images and classify from them.
 
         Args:
@@ -37,7 +37,7 @@ class FocusModel(ImageClassifier, ABC):
             scales: (B, K) as `find` returns them, or None for the model's own.
         """
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Find places in normalised images (B, C, H, W), then decide from the patches there."""
         return self.decide(images, *self.find(images))
 

@@ -11,7 +11,7 @@ from foveal.arguments import Range, checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.detectors.heatmap import mean_place
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import look_at
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
@@ -102,12 +102,14 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         local, _ = self.backbone(self.thumbnail(images))
         return self._places(local), None
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from the thumbnail and whole-pixel patches nearest to the keypoints."""
         thumbnail = self.thumbnail(images)
         return self._decide(images, keypoints, thumbnail, *self.backbone(thumbnail))
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Find places and decide, with one pass over the thumbnail."""
         thumbnail = self.thumbnail(images)
         local, whole = self.backbone(thumbnail)
@@ -139,12 +141,12 @@ class GlimpseNet(FocusModel, coders={Backbone: (backbone_settings, build_backbon
         thumbnail: Tensor,
         local: Sequence[Tensor],
         whole: Tensor,
-    ) -> Look:
+    ) -> Explanation:
         if self.grid > 1:
             whole = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
         patches, places = look_at(images, keypoints, self.patch_size)
         logits = self.classifier(patches, places, whole)
-        return Look(logits, places, patches, thumbnail=thumbnail)
+        return Explanation(images, logits, places, patches, thumbnail=thumbnail)
 
 
 def _shares(side: int, shrink: float, like: Tensor) -> Tensor:

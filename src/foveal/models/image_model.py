@@ -4,7 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foveal.arguments import Length, Range, check_values
 from foveal.errors import UserError, at_least_one, build_named, check_arguments
-from foveal.explanation import Explanation, Look
+from foveal.explanation import Explanation
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
@@ -92,9 +92,9 @@ _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "
 class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
     """A model of images that can say what it looked at.
 
-    A subclass that is to be used has a `name` and is final. It implements `look`; `forward` is
-    the answer of that look and `explain` returns all of it, so that an explanation cannot drift
-    from its answer.
+    A subclass that is to be used has a `name` and is final. It implements `observe`; `forward`
+    returns the logits of that pass and `explain` all of it, so that an explanation cannot drift
+    from its decision.
 
     Args:
         in_channels: channels C of the images.
@@ -128,10 +128,10 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         self.register_buffer("std", std, persistent=False)
 
     @abstractmethod
-    def look(self, images: Tensor) -> Look:
-        """Answer for normalised images (B, C, H, W), and keep what was looked at.
+    def observe(self, images: Tensor) -> Explanation:
+        """Return the logits for normalised images (B, C, H, W), and what they were computed from.
 
-        To explain, it is called in inference mode: what a model keeps of that for training must be
+        `explain` calls it in inference mode: what a model keeps of that for training must be
         cloned.
         """
 
@@ -156,36 +156,41 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def _explain_batch(self, images: Tensor) -> Explanation:
         with torch.inference_mode():
-            look = self.look(self.normalised(images))
-        return self.explained(look, images)
+            observed = self.observe(self.normalised(images))
+        return self.explained(observed, images)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W) as `look` takes them, in the precision of the weights."""
+        """Return images (B, C, H, W) as `observe` takes them, in the precision of the weights."""
         # Of images in pinned memory, the copy to a GPU need not be waited for.
         return (images.to(self.mean, non_blocking=self.mean.is_cuda) - self.mean) / self.std
 
-    def explained(self, look: Look, images: Tensor | None = None) -> Explanation:
-        """Return what a look at normalised images saw, in the images' own values and on the CPU.
+    def explained(self, observed: Explanation, images: Tensor | None = None) -> Explanation:
+        """Return what one pass observed, in the images' own values and on the CPU.
 
         Args:
-            look: of this model.
+            observed: by this model.
             images: (B, C, H, W) in [0, 1], or None where the thumbnail stands for them.
         """
-        seen = {name: t for name, t in look._asdict().items() if t is not None}
-        if "patches" in seen:
-            seen["patches"] = seen["patches"] * self.std[:, None] + self.mean[:, None]
-        if "thumbnail" in seen:
-            seen["thumbnail"] = seen["thumbnail"] * self.std + self.mean
+        tensors = self.denormalised(observed)
         if images is not None:
-            seen["images"] = images
+            tensors["images"] = images
         # A copy of what inference mode made is a plain tensor, which autograd takes.
         on_cpu: dict[str, Any] = {
             name: at_least_single(t.detach().to("cpu", copy=t.is_inference()))
-            for name, t in seen.items()
+            for name, t in tensors.items()
         }
         if images is None:
             on_cpu["images"] = on_cpu["thumbnail"]
-        return Explanation(classes=tuple(self.inputs.classes), **on_cpu)
+        return replace(observed, classes=tuple(self.inputs.classes), **on_cpu)
+
+    def denormalised(self, observed: Explanation) -> dict[str, Tensor]:
+        """Return the tensors that one pass computed, patches and thumbnail in [0, 1]."""
+        tensors = observed.computed()
+        if "patches" in tensors:
+            tensors["patches"] = tensors["patches"] * self.std[:, None] + self.mean[:, None]
+        if "thumbnail" in tensors:
+            tensors["thumbnail"] = tensors["thumbnail"] * self.std + self.mean
+        return tensors
 
     def check(self, images: Tensor) -> None:
         """Raise UserError unless images are floats (B, C, H, W) that the model can read."""

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from foveal.detectors.score_map import CELL, best_places, refined
 from foveal.errors import UserError, at_least_one
-from foveal.explanation import Explanation, Look
+from foveal.explanation import Explanation
 from foveal.geometry import Size, corners_px, from_px, snap
 from foveal.large import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
@@ -112,23 +111,26 @@ class LargeFocusModel(FocusModel, ABC):
         """Return keypoints (B, K, 2) for normalised images; slices have no scale."""
         return self.places(self._whole(images)).keypoints, None
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from whole-pixel patches at the places nearest to the keypoints.
 
         The thumbnail that comes with them says where; it changes no answer.
         """
         view = self._whole(images)
         thumbnail = view.thumbnail(self.shrink * self.factor(view.size))
-        return _seen(self.answer(view, keypoints), thumbnail)
+        return _observed(self.answer(view, keypoints), thumbnail, view.size)
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Find places in normalised images (B, C, H, W), then decide from the patches there."""
-        return self.look_into(self._whole(images))
+        return self.observe_view(self._whole(images))
 
-    def look_into(self, view: View) -> Look:
+    def observe_view(self, view: View) -> Explanation:
         """Find places in a batch of images, however large, then decide from the patches there."""
         places = self.places(view)
-        return _seen(self.answer(view, places.keypoints, places.scores), places.thumbnail)
+        answer = self.answer(view, places.keypoints, places.scores)
+        return _observed(answer, places.thumbnail, view.size)
 
     @torch.no_grad()
     def explain_large(
@@ -144,9 +146,11 @@ class LargeFocusModel(FocusModel, ABC):
         batch_size = at_least_one("batch_size", batch_size)
         numbers = torch.arange(len(images)) if numbers is None else numbers
         with evaluation_mode(self):
-            looks = [self.look_into(self.view(images, part)) for part in numbers.split(batch_size)]
-        found = Explanation.concatenate([self.explained(look) for look in looks])
-        return replace(found, extent=images.size)
+            parts = [
+                self.explained(self.observe_view(self.view(images, part)))
+                for part in numbers.split(batch_size)
+            ]
+        return Explanation.concatenate(parts)
 
     def view(self, images: LargeImages, numbers: Tensor) -> View:
         """Return some of the large images, by their numbers (B,), as this model reads them."""
@@ -228,14 +232,16 @@ class LargeFocusModel(FocusModel, ABC):
         return WholeView(images, -self.mean / self.std)
 
 
-def _seen(found: Answer, thumbnail: Tensor) -> Look:
-    """Return the main task's answer as a look."""
-    return Look(
+def _observed(found: Answer, thumbnail: Tensor, size: Size) -> Explanation:
+    """Return the main task's answer, with a thumbnail in the place of images of a size."""
+    return Explanation(
+        thumbnail,
         found.logits[:, 0],
         found.keypoints,
         found.patches,
         thumbnail=thumbnail,
         weights=found.weights[:, 0],
+        extent=size,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foveal.arguments import checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
-from foveal.explanation import Explanation, Look
+from foveal.explanation import Explanation
 from foveal.logits import Targets
 from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
@@ -47,10 +47,10 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(backbone.width, num_classes))
         self.logit_scale = logit_scale
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Classify normalised images (B, C, H, W) from all of their pixels."""
         _, whole = self.backbone(images)  # (B, width)
-        return Look(self.classify({}, whole))
+        return Explanation(images, self.classify({}, whole))
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
         """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveal.arguments import OneOf, Range, checked
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import extract_patches, from_aligned
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
@@ -98,13 +98,15 @@ class PublishedFocus(FocusModel):
             span = height - 1
         return torch.full_like(keypoints[..., 0], span / (self.patch_size - 1))
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from the points around keypoints (B, K, 2), spaced as published if not given."""
         if scales is None:
             scales = self._spacing(images, keypoints)
         patches = extract_patches(images, keypoints, self.patch_size, scales)  # (B, K, C, P, P)
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, 64)
-        return Look(self.classify(tokens.flatten(1)), keypoints, patches, scales)
+        return Explanation(images, self.classify(tokens.flatten(1)), keypoints, patches, scales)
 
 
 def _place_regressor(in_channels: int, keypoints: int) -> nn.Sequential:

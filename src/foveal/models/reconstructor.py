@@ -4,7 +4,7 @@ from torch import Tensor
 
 from foveal.arguments import check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import look_at, patch_mask, soft_mask
 from foveal.models.decoders import (
     Decoder,
@@ -84,11 +84,11 @@ class PatchReconstructor(
         self.check(images)
         return self.rebuild(self.normalised(images))[1].images
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Find places in normalised images (B, C, H, W), then rebuild from the patches there."""
         seen, rebuilt = self.rebuild(images)
         none = images.new_zeros(images.shape[0], 0)  # len() would fix it in an export
-        return Look(none, seen.keypoints, seen.patches, rebuilt=rebuilt.images)
+        return Explanation(images, none, seen.keypoints, seen.patches, rebuilt=rebuilt.images)
 
     def rebuild(self, images: Tensor) -> tuple[Seen, Rebuilt]:
         """Return what was seen of normalised images (B, C, H, W), and what was made of it."""

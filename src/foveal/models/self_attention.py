@@ -11,7 +11,7 @@ from foveal.arguments import Length, OneOf, Range, checked
 from foveal.backbones.vgg import halve
 from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.models.local_attention import (
@@ -94,7 +94,7 @@ class SANet(ImageClassifier):
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(channels, num_classes)
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Classify normalised images (B, C, H, W), with a map of each stage at their size."""
         size = (images.shape[-2], images.shape[-1])
         features = self.first(self.whitening(images))  # (B, widths[0], H, W)
@@ -105,7 +105,7 @@ class SANet(ImageClassifier):
             features, seen = stage(features)
             maps.append(F.interpolate(seen[:, None], size, mode="nearest-exact"))
         logits = self.head(features.mean(dim=(-2, -1)))
-        return Look(logits, maps=torch.cat(maps, dim=1))
+        return Explanation(images, logits, maps=torch.cat(maps, dim=1))
 
 
 class Stage(nn.Module):

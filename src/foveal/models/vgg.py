@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from foveal.arguments import checked
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.ranges import Channels, Classes, Fraction
@@ -46,7 +46,7 @@ class VGG16(ImageClassifier):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, num_classes))
 
-    def look(self, images: Tensor) -> Look:
+    def observe(self, images: Tensor) -> Explanation:
         """Classify normalised images (B, C, H, W) from all of their pixels."""
         features = self.features(images)  # (B, 512, H/32, W/32)
-        return Look(self.head(features.mean(dim=(-2, -1))))
+        return Explanation(images, self.head(features.mean(dim=(-2, -1))))

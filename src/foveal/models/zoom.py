@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from foveal.arguments import checked
 from foveal.errors import UserError
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.geometry import extract_patches
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
@@ -123,9 +123,11 @@ class ZoomNet(FocusModel):
         room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), none below 0
         return windows[..., :2].tanh() * room, scales
 
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None) -> Look:
+    def decide(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
         """Classify from bilinear patches of given places and scales, or of the least scale."""
         if scales is None:
             scales = torch.full_like(keypoints[..., 0], self.min_scale)
         patches = extract_patches(images, keypoints, self.patch_size, scales)  # (B, K, C, P, P)
-        return Look(self.classifier(patches, keypoints), keypoints, patches, scales)
+        return Explanation(images, self.classifier(patches, keypoints), keypoints, patches, scales)

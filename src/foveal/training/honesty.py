@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.explanation import Look
+from foveal.explanation import Explanation
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
@@ -48,15 +48,15 @@ class HonestPlaces(nn.Module):
         settle = self.recipe.honesty.settle
         return settle > 0 and done >= 1 - settle
 
-    def look(self, model: ImageModel, images: Tensor, done: float) -> Look:
-        """Return what a focus model sees in normalised images; settled places learn no more.
+    def observe(self, model: ImageModel, images: Tensor, done: float) -> Explanation:
+        """Return what a focus model computes of normalised images; settled places learn no more.
 
         They are those of use: with the detector's own statistics, not the batch's, by which
         places move a little.
         """
         assert isinstance(model, FocusNet)
         if not self.settled(done):
-            return model.look(images)
+            return model.observe(images)
         model.detector.eval()
         with torch.no_grad():
             keypoints, scales = model.find(images)
@@ -66,7 +66,7 @@ class HonestPlaces(nn.Module):
         self,
         model: FocusModel,
         images: Tensor,
-        look: Look,
+        observed: Explanation,
         labels: Tensor,
         moves: Tensor | None,
         done: float,
@@ -76,19 +76,19 @@ class HonestPlaces(nn.Module):
         Args:
             model: the focus model.
             images: (B, C, H, W), normalised.
-            look: what the model saw in them.
+            observed: what the model computed of them.
             labels: (B,) classes.
             moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`).
             done: share of the training that is over.
         """
         weights, loss = self.recipe.honesty, images.new_zeros(())
         strength = min(1.0, done / weights.ramp) if weights.ramp else 1.0
-        assert look.keypoints is not None
+        assert observed.keypoints is not None
         if not self.settled(done):
-            loss = loss + self._told(look.keypoints, labels, moves, strength)
+            loss = loss + self._told(observed.keypoints, labels, moves, strength)
         if weights.swap:
             others = torch.randperm(len(labels), device=labels.device)
-            seen = model.decide(images[others], look.keypoints.detach(), look.scales)
+            seen = model.decide(images[others], observed.keypoints.detach(), observed.scales)
             told = classification_loss(seen.logits, labels[others], self.recipe.training)
             loss = loss + weights.swap * told
         return loss

@@ -150,16 +150,16 @@ class ClassifierModule(RecipeModule):
         seen = (images - self.model.mean) / self.model.std
         done = self.global_step / self.steps
         if self.honest is None:
-            look = self.model.look(seen)
+            observed = self.model.observe(seen)
         else:
-            look = self.honest.look(self.model, seen, done)
-        logits, weight = look.logits, self.recipe.training.mask_weight
+            observed = self.honest.observe(self.model, seen, done)
+        logits, weight = observed.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)
-        if look.maps is not None and masks.shape[1]:
-            loss = loss + weight * mask_loss(look.maps, masks)
+        if observed.maps is not None and masks.shape[1]:
+            loss = loss + weight * mask_loss(observed.maps, masks)
         if self.honest is not None:
-            loss = loss + self.honest(self.model, seen, look, labels, moves, done)
+            loss = loss + self.honest(self.model, seen, observed, labels, moves, done)
         self.log_training(loss, logits, labels, index)
         return loss
 

@@ -188,7 +188,7 @@ def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
             if isinstance(images, ImageSet):
                 model(next(iter(images.images.split(1))).float() / 255)
             elif isinstance(model, LargeFocusModel):
-                model.look_into(model.view(images.images, torch.zeros(1, dtype=torch.long)))
+                model.observe_view(model.view(images.images, torch.zeros(1, dtype=torch.long)))
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
