@@ -6,8 +6,9 @@
 
 All in one run, in turns, because a machine is not equally fast from minute to minute. CPU seconds
 beside wall seconds tell how far others were at work on it. The bare model answers batches of images
-of one size, by as many threads as there are CPUs. Ray's start-up is excluded: its rate is counted
-from the end of the first shards, and so is that of the local engine beside it.
+of one size, as large as those of `foveal predict`, by as many threads as there are CPUs. Ray's
+start-up is excluded: its rate is counted from the end of the first shards, and so is that of the
+local engine beside it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from foveal import zoo
 from foveal.batch import predict
 from foveal.batch.decoding import Shape, decode_ahead, reader_count
 from foveal.batch.local import cpu_count, one_thread_each
+from foveal.batch.rows import CPU_PIXELS
 from foveal.batch.run import _batch_size
 from foveal.batch.source import Item, list_items
 from foveal.models import ImageClassifier
@@ -119,7 +121,11 @@ def parts(network: ImageClassifier, items: list[Item], cores: int) -> tuple[Coun
         sizes = defaultdict(list)
         for image in images:
             sizes[image.shape].append(image)
-        batches = [b for same in sizes.values() for b in torch.stack(same).split(batch)]
+        batches = [
+            part
+            for (_, height, width), same in sizes.items()
+            for part in torch.stack(same).split(max(1, CPU_PIXELS // (height * width)))
+        ]
         with one_thread_each(), ThreadPoolExecutor(cores) as pool, torch.inference_mode():
             list(pool.map(answer, batches))
 
