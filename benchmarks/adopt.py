@@ -16,7 +16,7 @@ from foveal import zoo
 from foveal.evaluation import evaluate_on
 from foveal.files import write_json
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
-from foveal.models import FocusModel, GlimpseNet, SmallCNN
+from foveal.models import FocusModel, SmallCNN
 
 ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -30,7 +30,7 @@ def adopt(run: Path) -> None:
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
     model = zoo.load(run)
-    backed = isinstance(model, GlimpseNet)  # has a backbone, as attention nets have
+    backed = getattr(model, "detector", None) and model.detector.context  # has a backbone
     small = isinstance(model, FocusModel | SmallCNN) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
     with tempfile.TemporaryDirectory() as made:

@@ -17,7 +17,7 @@ from foveal.app.served import Models
 from foveal.attribution import EXPLAINERS, METHODS
 from foveal.cli import main
 from foveal.errors import UserError
-from foveal.models import FocusModel, ZoomNet
+from foveal.models import FocusModel, presets
 from studio_server import digits, encoded, running
 
 MODELS = ("mnist-focus", "mnist-focus-published", "mnist-attention", "mnist-cnn", "cifar10-focus")
@@ -118,7 +118,7 @@ def test_an_explanation_at_the_places_that_it_finds_is_its_own():
     held = model.explain_at(images, own.keypoints, own.scales)
     assert torch.equal(held.logits, own.logits)
     assert torch.equal(held.patches, own.patches)
-    zoom = ZoomNet().eval()
+    zoom = presets.zoom().eval()
     scales = torch.full((2, 3), 2.0)
     assert torch.equal(zoom.explain_at(images, own.keypoints, scales).scales, scales)
 

@@ -15,7 +15,7 @@ from foveal.attribution.rise import MASKS, SHOWN, Masks
 from foveal.attribution.task import Task
 from foveal.detectors import HeatmapDetector
 from foveal.errors import UserError
-from foveal.models import FocusNet, SANet, SmallCNN, ZoomNet, build_model
+from foveal.models import SANet, SmallCNN, build_model, presets
 from foveal.plotting import explanation_figure, side_by_side
 
 ROW, COLUMN = 3, 8  # of the one pixel that decides
@@ -160,8 +160,8 @@ def families() -> dict[str, nn.Module]:
     vgg = {"name": "vgg", "in_channels": 1, "stages": [[8], [8, 8]]}
     return {
         "cnn": SmallCNN(),
-        "focus": FocusNet(HeatmapDetector(keypoints=3)),
-        "zoom": ZoomNet(),
+        "focus": presets.focus(HeatmapDetector(keypoints=3)),
+        "zoom": presets.zoom(),
         "attention": build_model({"name": "attention", "backbone": vgg, "depths": [1, 2]}),
         "san": SANet(blocks=[1, 1], widths=[32, 64], sides=[3, 3], in_channels=1),
     }

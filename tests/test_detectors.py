@@ -16,15 +16,17 @@ from foveal.detectors import (
     Grid,
     Harris,
     HeatmapDetector,
+    Located,
     RandomKeypoints,
     ShiTomasi,
     build_detector,
     detector_settings,
 )
 from foveal.detectors.corners import strongest
-from foveal.detectors.heatmap import mean_place
+from foveal.detectors.heatmap import mean_location
 from foveal.errors import UserError
 from foveal.geometry import to_px
+from foveal.images import WholeView
 
 CORNERS = {"harris": Harris, "shi-tomasi": ShiTomasi}
 OPENCV = {
@@ -41,9 +43,22 @@ def rectangle(height, width, left, top, right, bottom):
     return image
 
 
+def keypoints_of(detector, images):
+    return detector(WholeView(images)).xy
+
+
+def built(name, keypoints):
+    """Return a detector by its name; `glimpse` has a small backbone."""
+    backbone = {"name": "vgg", "in_channels": 1, "stages": [[4], [8]]}
+    return build_detector(
+        {"name": name, "keypoints": keypoints}
+        | ({"backbone": backbone, "shrink": 2} if name == "glimpse" else {})
+    )
+
+
 def found_px(detector, images):
     """Return the keypoints of the first image as whole (x, y) pixels."""
-    keypoints = detector(images)
+    keypoints = keypoints_of(detector, images)
     size = (images.shape[-2], images.shape[-1])
     return {tuple(place) for place in to_px(keypoints[0], size).round().int().tolist()}
 
@@ -56,15 +71,15 @@ def ranks(values):
 @pytest.mark.parametrize("keypoints", [1, 3, 7])
 @pytest.mark.parametrize("size", [(28, 28), (17, 31)])
 def test_keypoints_are_in_range_one_row_each(name, keypoints, size):
-    detector = build_detector({"name": name, "keypoints": keypoints}).eval()
-    places = detector(torch.rand(2, 1, *size))
+    detector = built(name, keypoints).eval()
+    places = keypoints_of(detector, torch.rand(2, 1, *size))
     assert places.shape == (2, keypoints, 2)
     assert places.abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_settings_build_the_same_detector_again(name):
-    detector = build_detector({"name": name, "keypoints": 4})
+    detector = built(name, 4)
     settings = detector_settings(detector)
     again = build_detector(settings)
     assert type(again) is type(detector)
@@ -92,7 +107,9 @@ def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message)
 @pytest.mark.parametrize("name", ["heatmap", "regression"])
 def test_learned_detectors_pass_a_gradient_to_every_parameter(name):
     detector = build_detector({"name": name, "keypoints": 2})
-    (detector(torch.rand(4, 1, 21, 26)) * torch.tensor([1.0, 2.0])).pow(2).sum().backward()
+    (keypoints_of(detector, torch.rand(4, 1, 21, 26)) * torch.tensor([1.0, 2.0])).pow(
+        2
+    ).sum().backward()
     silent = [n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
     # A softmax does not change with what is added to all places of a heatmap.
     assert silent in ([], ["heatmaps.bias"])
@@ -104,9 +121,11 @@ def test_sharper_heatmaps_are_as_heat_times_the_sharpness_and_leave_the_middle()
     sharp.load_state_dict(even.state_dict())
     images = torch.rand(8, 1, 24, 24)
     heat = even.heatmaps(even.features(images))
-    assert torch.equal(even(images), mean_place(heat))
-    torch.testing.assert_close(sharp(images), mean_place(heat * 6))
-    assert (sharp(images).std(dim=(0, 1)) > 2 * even(images).std(dim=(0, 1))).all()
+    assert torch.equal(keypoints_of(even, images), mean_location(heat))
+    torch.testing.assert_close(keypoints_of(sharp, images), mean_location(heat * 6))
+    assert (
+        keypoints_of(sharp, images).std(dim=(0, 1)) > 2 * keypoints_of(even, images).std(dim=(0, 1))
+    ).all()
     assert build_detector(detector_settings(sharp)).sharpness == 6
 
 
@@ -158,7 +177,7 @@ def test_responses_rank_pixels_as_others_do(name):
 def test_corners_keep_their_distance_from_each_other_and_the_edge(name):
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(3, 3, 32, 40, generator=generator)
-    keypoints = CORNERS[name](keypoints=5, radius=3, border=4)(images)
+    keypoints = keypoints_of(CORNERS[name](keypoints=5, radius=3, border=4), images)
     places = to_px(keypoints, (32, 40))
     apart = (places[:, :, None] - places[:, None]).abs().amax(-1)
     apart = apart + 99 * torch.eye(5)
@@ -178,14 +197,14 @@ def test_strongest_comes_first_and_weaker_places_fill_up():
 
 def test_controls_do_not_look_at_the_image():
     for control in (RandomKeypoints(5), Grid(5), Centre(5)):
-        one, other = control(torch.rand(2, 1, 20, 20))
+        one, other = keypoints_of(control, torch.rand(2, 1, 20, 20))
         assert torch.equal(one, other)
     assert torch.equal(RandomKeypoints(5).places, RandomKeypoints(5).places)
     assert not torch.equal(RandomKeypoints(5).places, RandomKeypoints(5, seed=1).places)
 
 
 def test_a_grid_of_four_is_the_middles_of_the_quarters():
-    places = Grid(4)(torch.rand(1, 1, 8, 8))[0]
+    places = keypoints_of(Grid(4), torch.rand(1, 1, 8, 8))[0]
     assert places.tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
 
 
@@ -196,7 +215,8 @@ def test_a_detector_of_ones_own_needs_forward_and_attributes_only():
             self.keypoints = keypoints
             self.x = x
 
-        def forward(self, images):
-            return images.new_full((len(images), self.keypoints, 2), self.x)
+        def forward(self, view):
+            images = view.whole()
+            return Located(images.new_full((len(images), self.keypoints, 2), self.x))
 
     assert Corner(2).settings() == {"keypoints": 2, "x": -1.0}

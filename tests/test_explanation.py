@@ -12,13 +12,13 @@ from foveal.data import read_image
 from foveal.detectors import Harris
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.models import AttentionNet, FocusNet, SmallCNN
+from foveal.models import AttentionNet, SmallCNN, presets
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return FocusNet(Harris(keypoints=2), patch_size=5, width=16).eval()
+    return presets.focus(Harris(keypoints=2), patch_size=5, width=16).eval()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from foveal.detectors.score_map import ScoreMap, best_places, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on, explain_files
 from foveal.geometry import covered_share, from_px, patch_mask, to_px
-from foveal.large import PartView, WholeView
+from foveal.images import PartView, WholeView
 from foveal.metrics.large import evaluate_large
 from foveal.models import HighResFocusNet, Inputs
 from foveal.training import load_recipe, train

@@ -179,7 +179,7 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
         (F.cross_entropy(observed.logits, digits.labels) + told).backward()
         learns = [
             any(p.grad is not None for p in part.parameters())
-            for part in (model.detector, honest.probes, model.classifier)
+            for part in (model.detector, honest.probes, model.head)
         ]
         assert learns == [not settled, not settled, True]
         used = model.eval().observe(images)
@@ -193,7 +193,7 @@ def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):
 
     class Watch(Callback):
         def on_train_epoch_end(self, trainer, module):
-            parts = (module.model.detector, module.model.classifier)
+            parts = (module.model.detector, module.model.head)
             seen.append([torch.cat([w.detach().flatten() for w in p.parameters()]) for p in parts])
 
     train(recipe, tmp_path, progress=False, callbacks=[Watch()])

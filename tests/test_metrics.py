@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foveal.data import ImageSet
-from foveal.detectors import Harris, HeatmapDetector
+from foveal.detectors import Harris, HeatmapDetector, Located
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.geometry import from_px, slice_patches, to_px
@@ -22,7 +22,7 @@ from foveal.metrics import (
     predict_logits,
     random_focus_accuracy,
 )
-from foveal.models import FocusNet, Inputs, SmallCNN, ZoomNet
+from foveal.models import Inputs, SmallCNN, presets
 from foveal.models.focus_model import FocusModel
 
 SIDE = 24
@@ -176,8 +176,9 @@ def test_random_focus_of_a_speller_is_the_share_of_others_of_its_class():
 class Pointed(HeatmapDetector):
     """Keypoints that the first pixels of the image spell: 0 is its left edge and 255 its right."""
 
-    def forward(self, images):
-        return images[:, 0, 0, : 2 * self.keypoints].unflatten(1, (self.keypoints, 2)) * 2 - 1
+    def forward(self, view):
+        spelt = view.whole()[:, 0, 0, : 2 * self.keypoints]
+        return Located(spelt.unflatten(1, (self.keypoints, 2)) * 2 - 1)
 
 
 @pytest.mark.parametrize("patch_size", [1, 4, 5])
@@ -199,7 +200,7 @@ def test_evidence_is_the_set_of_pixels_that_the_patches_cover(patch_size, batch_
             top = min(max(top, 0), height - patch_size)
             pixels |= {(left + i, top + j) for i in range(patch_size) for j in range(patch_size)}
         covered += len(pixels)
-    model = FocusNet(Pointed(count), patch_size)
+    model = presets.focus(Pointed(count), patch_size)
     test = ImageSet("pointed", "test", images, torch.zeros(20, dtype=torch.long), ("a",))
     found = evidence_fraction(model, test, batch_size=batch_size)
     assert found == covered / (20 * height * width)
@@ -213,7 +214,8 @@ def test_a_model_without_patches_sees_all():
 def test_the_evidence_of_a_zoom_counts_its_scales():
     test = painted(balanced(5))
     narrow, wide = (
-        ZoomNet(2, 5, min_scale=scale, max_scale=scale).requires_grad_(False) for scale in (1, 3)
+        presets.zoom(2, 5, min_scale=scale, max_scale=scale).requires_grad_(False)
+        for scale in (1, 3)
     )
     wide.load_state_dict(narrow.state_dict())
     found = evidence_fraction(wide, test)
@@ -235,7 +237,7 @@ def noise(count=60, channels=1, split="test", seed=0):
 
 def focus():
     torch.manual_seed(3)
-    return FocusNet(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
+    return presets.focus(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
 
 
 def test_images_of_one_class_are_measured_without_pairs_of_two(quick_probe):
@@ -275,7 +277,7 @@ def test_evaluate_leaves_out_what_a_model_or_the_data_cannot_give():
     assert list(evaluate(SmallCNN(), noise(), noise())) == [*FIGURES, "input_size", "seed"]
     figures = evaluate(focus(), noise(), batch_size=50)
     assert list(figures) == [*FIGURES, *HONESTY[1:], "input_size", "seed"]
-    assert figures["model"] == "focus"
+    assert figures["model"] == "focus-net"
 
 
 def test_evaluate_leaves_everything_as_it_was(quick_probe):
@@ -307,8 +309,8 @@ def test_the_mode_comes_back_when_a_metric_fails():
     ("model", "data"),
     [
         (focus, noise),
-        (lambda: FocusNet(Harris(3), 4), noise),
-        (lambda: ZoomNet(3, 5), noise),
+        (lambda: presets.focus(Harris(3), 4), noise),
+        (lambda: presets.zoom(3, 5), noise),
         (lambda: Toy("half", "both"), lambda: painted(balanced(60))),
     ],
     ids=["heatmap", "harris", "zoom", "toy"],

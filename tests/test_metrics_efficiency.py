@@ -9,7 +9,7 @@ from foveal.detectors import HeatmapDetector, RandomKeypoints
 from foveal.explanation import Explanation
 from foveal.geometry import extract_patches
 from foveal.metrics import latency_ms, macs, parameters
-from foveal.models import FocusNet, Inputs, SmallCNN
+from foveal.models import Inputs, SmallCNN, presets
 from foveal.models.classifier import ImageClassifier
 
 WIDTH = 128  # numbers in a token
@@ -26,14 +26,14 @@ def by_hand(keypoints, patch_size, channels):
 def test_macs_of_a_focus_model_are_those_of_its_convolutions_and_linear_layers():
     detector = 14**2 * 9 * (1 * 12 + 12 * 24) + 7**2 * 9 * (24 * 32 + 32 * 32) + 7**2 * 32 * 3
     expected = detector + by_hand(3, 5, 1) + 3 * WIDTH * 128 + HEAD
-    assert macs(FocusNet(HeatmapDetector(3), 5), (28, 28)) == expected
+    assert macs(presets.focus(HeatmapDetector(3), 5), (28, 28)) == expected
 
 
 def test_macs_see_through_fused_attention():
     token = 4 * WIDTH * WIDTH + 2 * WIDTH * 2 * WIDTH  # query, key, value, out; feed-forward
     pairs = 2 * 3 * 3 * WIDTH  # scores and their weighted sums
     expected = by_hand(3, 5, 3) + 2 * (3 * token + pairs) + WIDTH * 128 + HEAD
-    model = FocusNet(RandomKeypoints(3), 5, in_channels=3, mix="attention")
+    model = presets.focus(RandomKeypoints(3), 5, in_channels=3, mix="attention")
     assert macs(model, (20, 28)) == expected
 
 
@@ -96,7 +96,7 @@ def test_the_thread_count_comes_back_when_the_model_fails():
     torch.set_num_threads(2)
     try:
         with pytest.raises(ValueError, match="at least 9x9"):
-            latency_ms(FocusNet(RandomKeypoints(3), 9), (8, 8))
+            latency_ms(presets.focus(RandomKeypoints(3), 9), (8, 8))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.geometry import from_px
 from foveal.metrics.published import METRICS, published
-from foveal.models import FocusNet
+from foveal.models import presets
 
 SIDE = 8
 PLACE = (2, 3)  # row and column of the pixel that decides
@@ -308,7 +308,7 @@ def test_several_maps_and_patches_have_their_heat_measured():
 
 def test_all_metrics_of_a_focus_model_are_plain_numbers():
     torch.manual_seed(0)
-    model, images = FocusNet(HeatmapDetector(3), 5), torch.rand(6, 1, 20, 28)
+    model, images = presets.focus(HeatmapDetector(3), 5), torch.rand(6, 1, 20, 28)
     masks = torch.zeros(6, 20, 28)
     masks[:, :, :14] = 1
 

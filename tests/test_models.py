@@ -27,6 +27,7 @@ from foveal.models import (
     SmallCNN,
     build_model,
     model_name,
+    model_type,
 )
 
 GREY = {"in_channels": 1, "inputs": {"mean": [0.3], "std": [0.4]}}
@@ -75,7 +76,7 @@ def reconstructor(decoder, channels=GREY, size=(28, 28)):
 
 
 SETTINGS = {
-    **{f"focus-{detector}": focus(detector) for detector in DETECTORS},
+    **{f"focus-{detector}": focus(detector) for detector in DETECTORS if detector != "glimpse"},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
     "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
@@ -104,6 +105,12 @@ SETTINGS = {
     },
     "high-res": {**HIGH_RES, **GREY},
     "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
+    "focus-net": {
+        "name": "focus-net",
+        "detector": {"name": "heatmap", "keypoints": 3},
+        "head": {"name": "tokens", "keypoints": 3, "patch_size": 5, "width": 32},
+        "inputs": GREY["inputs"],
+    },
     "cnn": {"name": "cnn", **GREY},
     "cnn-colour": {"name": "cnn", **COLOUR},
     "vgg16": {"name": "vgg16", **COLOUR},
@@ -133,7 +140,9 @@ SETTINGS = {
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
 REBUILDS = [key for key in SETTINGS if key.startswith("reconstructor")]
-FOCUS = [key for key, value in SETTINGS.items() if issubclass(MODELS[value["name"]], FocusModel)]
+FOCUS = [
+    key for key, value in SETTINGS.items() if issubclass(model_type(value["name"]), FocusModel)
+]
 GLIMPSES = [key for key, value in SETTINGS.items() if value["name"] == "glimpse"]
 TRAINED = [
     "focus-heatmap",
@@ -198,6 +207,7 @@ def loss_of(answer, images):
 def test_the_contract_covers_every_model():
     assert {settings["name"] for settings in SETTINGS.values()} == set(MODELS)
     assert set(MODELS) == {
+        "focus-net",
         "focus",
         "zoom",
         "glimpse",
@@ -417,7 +427,8 @@ def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
     assert torch.equal(loaded(images), model(images))
     assert torch.equal(rebuilt(images), model(images))
     assert loaded.inputs == rebuilt.inputs == model.inputs
-    assert config["name"] == model_name(model) == SETTINGS[key]["name"]
+    assert config["name"] == model_name(model)
+    assert model_type(SETTINGS[key]["name"]) is type(model)
     for again in (loaded, rebuilt, copy.deepcopy(model)):
         assert json.loads(json.dumps(again.settings())) == config
 
@@ -484,7 +495,7 @@ def test_a_thumbnail_is_the_means_of_squares(key):
     model = built(key)
     images = pictures(model)
     quarters = F.interpolate(images, scale_factor=4, mode="nearest")
-    means = F.avg_pool2d(quarters, round(4 * model.shrink))
+    means = F.avg_pool2d(quarters, round(4 * model.detector.shrink))
     torch.testing.assert_close(model.explain(images).thumbnail, means)
 
 
@@ -493,7 +504,7 @@ def test_a_thumbnail_is_the_means_of_squares(key):
 )
 def test_a_thumbnail_has_as_many_pixels_as_whole_squares_fit(side, shrink, means):
     model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
-    thumbnail = model.thumbnail(torch.ones(1, 3, side, side))
+    thumbnail = model.detector.thumbnail(torch.ones(1, 3, side, side))
     torch.testing.assert_close(thumbnail, torch.ones(1, 3, means, means))
 
 
@@ -502,10 +513,12 @@ def test_a_glimpse_sees_the_means_of_squares_and_its_patches_alone(key):
     model = built(key)
     images = pictures(model)
     seen = model.explain(images)
-    means = F.avg_pool2d(images, model.shrink)
-    squares = F.interpolate(means, scale_factor=model.shrink, mode="nearest")
-    hidden = F.max_pool2d(seen.evidence[:, None].float(), model.shrink)  # squares partly seen
-    hidden = F.interpolate(hidden, scale_factor=model.shrink, mode="nearest") == 0
+    means = F.avg_pool2d(images, model.detector.shrink)
+    squares = F.interpolate(means, scale_factor=model.detector.shrink, mode="nearest")
+    hidden = F.max_pool2d(
+        seen.evidence[:, None].float(), model.detector.shrink
+    )  # squares partly seen
+    hidden = F.interpolate(hidden, scale_factor=model.detector.shrink, mode="nearest") == 0
     assert hidden.any()
     changed = torch.where(hidden, squares, images)
     assert not torch.allclose(changed, images)
@@ -596,7 +609,7 @@ def test_explain_warns_of_images_unlike_those_it_was_trained_on():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "focus-net"}, "Unknown model 'focus-net'. Did you mean 'focus'"),
+        ({"name": "focuss"}, "Unknown model 'focuss'. Did you mean 'focus'"),
         ({"patch_size": 5}, "Unknown model 'None'"),
         ({"name": "cnn", "num_clases": 3}, "Did you mean 'num_classes'"),
         ({"name": "zoom", "inputs": {"means": [0.5]}}, "inputs 'means'. Did you mean 'mean'"),

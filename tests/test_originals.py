@@ -18,12 +18,12 @@ from foveal.evaluation import LONGEST, explain_files
 from foveal.explanation import Explanation
 from foveal.models import (
     AttentionNet,
-    FocusNet,
     HighResFocusNet,
     Inputs,
     PatchReconstructor,
     PlainNet,
     SmallCNN,
+    presets,
 )
 from foveal.models.decoders import ConvDecoder
 from foveal.plotting.cells import cells_of, smooth
@@ -47,7 +47,7 @@ def photo(path, height, width, channels=3, **options):
 def focus(channels=3, size=(28, 28)):
     torch.manual_seed(0)
     inputs = Inputs(size=size)
-    return FocusNet(Harris(3), 5, channels, 10, width=16, inputs=inputs).eval()
+    return presets.focus(Harris(3), 5, channels, 10, width=16, inputs=inputs).eval()
 
 
 def explained(heights, size=(28, 28)):

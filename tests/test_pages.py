@@ -13,7 +13,7 @@ from foveal.comparison import compare
 from foveal.data import load_images
 from foveal.detectors import Harris
 from foveal.escaping import printable
-from foveal.models import FocusNet, Inputs
+from foveal.models import FocusNet, Inputs, presets
 from foveal.report import ReportEntry, write_report
 from foveal.report.compare_page import write_comparison
 from hostile import NAMES, TEXTS, is_plain, write_images
@@ -48,7 +48,7 @@ def saved(model, folder: Path) -> Path:
 def focus_net(classes) -> FocusNet:
     torch.manual_seed(0)
     inputs = Inputs(SIZE, classes=tuple(classes))
-    return FocusNet(Harris(3), width=8, num_classes=len(inputs.classes), inputs=inputs).eval()
+    return presets.focus(Harris(3), width=8, num_classes=len(inputs.classes), inputs=inputs).eval()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from foveal import plotting
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Grid, Harris
 from foveal.errors import UserError
-from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, ZoomNet
+from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, presets
 from foveal.plotting import frontier, judged_curves, learning_curves, new_figure, save_figure
 from foveal.plotting.canvas import short, wrapped
 
@@ -31,7 +31,7 @@ def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()
     detector = Harris(keypoints)
     inputs = Inputs(classes=tuple(classes))
     number = len(classes) or 10
-    return FocusNet(detector, patch_size, channels, number, width=16, inputs=inputs).eval()
+    return presets.focus(detector, patch_size, channels, number, width=16, inputs=inputs).eval()
 
 
 def frames(figure) -> list[Rectangle]:
@@ -65,7 +65,7 @@ def test_the_cross_is_at_the_keypoint_in_pixels():
 
 def test_a_zoomed_patch_has_a_frame_of_its_true_extent():
     explanation = (
-        ZoomNet(keypoints=2, patch_size=5, width=16).eval().explain(torch.rand(1, 1, 28, 28))
+        presets.zoom(keypoints=2, patch_size=5, width=16).eval().explain(torch.rand(1, 1, 28, 28))
     )
     for frame, scale in zip(frames(explanation.figure()), explanation.scales[0], strict=True):
         assert frame.get_width() == pytest.approx(4 * float(scale) + 1, abs=1e-4)
@@ -205,7 +205,7 @@ def test_the_frontier_names_every_point():
 
 
 def test_patches_of_a_control_are_where_the_grid_is():
-    model = FocusNet(Grid(4), patch_size=3, width=16).eval()
+    model = presets.focus(Grid(4), patch_size=3, width=16).eval()
     explanation = model.explain(torch.rand(1, 1, 28, 28))
     lefts = [round(frame.get_x() + 0.5) for frame in frames(explanation.figure())]
     assert lefts[0] == lefts[2] < lefts[1] == lefts[3]

@@ -16,14 +16,7 @@ SIGNATURES = {
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
         "[weights] [extent] [classes] [method] [cost] [originals]"
     ),
-    "FocusNet": (
-        "detector [patch_size] [in_channels] [num_classes] [width] [mix] [encoder] "
-        "[dropout] [jitter_px] [hidden] [inputs]"
-    ),
-    "GlimpseNet": (
-        "backbone [shrink] [depth] [keypoints] [patch_size] [num_classes] [width] [mix] "
-        "[encoder] [dropout] [grid] [inputs]"
-    ),
+    "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
     "HighResFocusNet": (
         "[shrink] [keypoints] [patch_size] [in_channels] [num_classes] [tasks] [width] [heads] "
         "[detector_widths] [encoder_widths] [regions] [thumbnail_side] [explore] [dropout] [inputs]"
@@ -36,10 +29,6 @@ SIGNATURES = {
     ),
     "SmallCNN": "[in_channels] [num_classes] [widths] [dropout] [inputs]",
     "UserError": "*args",
-    "ZoomNet": (
-        "[keypoints] [patch_size] [in_channels] [num_classes] [min_scale] [max_scale] "
-        "[widths] [width] [mix] [encoder] [dropout] [inputs]"
-    ),
     "attribute": "model images method * [targets] [batch_size] [classes] [layer] [reshape] [seed]",
     "evaluate": "model test [train] * [judge] [name] [batch_size] [seed] [progress]",
     "load": "model",
@@ -54,7 +43,8 @@ SIGNATURES = {
         "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
     ),
 }
-MODULES = {"attribution", "data", "detectors", "geometry", "metrics", "models", "plotting", "zoo"}
+MODULES = {"attribution", "data", "detectors", "geometry", "heads", "metrics", "models"}
+MODULES |= {"plotting", "presets", "zoo"}
 
 
 def arguments(name):

@@ -8,7 +8,7 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.errors import UserError
-from foveal.models import AttentionNet, FocusNet, Inputs, PatchReconstructor, SmallCNN
+from foveal.models import AttentionNet, Inputs, PatchReconstructor, SmallCNN, presets
 from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
 from foveal.report.columns import MODELS
@@ -22,7 +22,7 @@ def entries() -> list[ReportEntry]:
     torch.manual_seed(0)
     images, labels = torch.rand(12, 1, 28, 28), torch.arange(12) % 10
     inputs = Inputs(classes=(EVIL, *map(str, range(1, 10))))
-    focus = FocusNet(Harris(3), width=16, inputs=inputs).eval()
+    focus = presets.focus(Harris(3), width=16, inputs=inputs).eval()
     curve = {"epoch": [0.0, 1.0], "val_accuracy": [0.5, 0.6], "val_loss": [2.0, 1.0]}
     card = {"accuracy": 0.987, "evidence_fraction": 0.0957, "data": "mnist-5k", "images": 1000}
     full = {**card, "position_leakage": 0.75, "parameters": 98_817, "latency_ms": 0.59}

@@ -132,7 +132,7 @@ def test_the_average_of_the_weights_is_what_is_kept(squares, tmp_path):
         train(first, tmp_path / "start", data=str(squares), progress=False) / "model.safetensors"
     )
     plain, averaged = (load_file(run / "model.safetensors") for run in runs.values())
-    key = "classifier.head.1.weight"
+    key = "head.classify.1.weight"
     assert not torch.allclose(plain[key], start[key], atol=1e-3)
     # An average that hardly moves stays at the weights after the first step, of tiny rate.
     assert torch.allclose(averaged[key], start[key], atol=1e-3)

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from foveal.geometry import to_px
-from foveal.models.zoom import ZoomNet
+from foveal.models import presets
 
 
 @pytest.mark.parametrize("size", [(28, 28), (12, 40), (9, 9)])
 def test_zoom_patches_lie_inside_the_image_at_every_scale(size):
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    model = ZoomNet(keypoints=4, patch_size=5, min_scale=1.5, max_scale=4.0).eval()
+    model = presets.zoom(keypoints=4, patch_size=5, min_scale=1.5, max_scale=4.0).eval()
     with torch.no_grad():
-        model.windows.weight.mul_(30)  # far out, where tanh and sigmoid are flat
+        model.detector.windows.weight.mul_(30)  # far out, where tanh and sigmoid are flat
     keypoints, scales = model.find(torch.rand(8, 1, *size, generator=generator))
     reach = 2 * scales[..., None]
     extent = torch.tensor([size[1], size[0]])
@@ -26,24 +26,24 @@ def test_zoom_patches_lie_inside_the_image_at_every_scale(size):
 
 
 def test_zoom_refuses_images_smaller_than_a_patch_and_scales_out_of_order():
-    model = ZoomNet(patch_size=5, min_scale=1.5).eval()
+    model = presets.zoom(patch_size=5, min_scale=1.5).eval()
     assert model(torch.rand(1, 1, 7, 9)).shape == (1, 10)
     with pytest.raises(ValueError, match=r"at least 7x7 pixels .* got 6x9"):
         model(torch.rand(1, 1, 6, 9))
     with pytest.raises(ValueError, match="min_scale <= max_scale"):
-        ZoomNet(min_scale=2, max_scale=1)
+        presets.zoom(min_scale=2, max_scale=1)
 
 
 def test_zoom_gradient_reaches_place_and_scale_of_every_patch():
     torch.manual_seed(0)
-    model = ZoomNet(keypoints=3)
+    model = presets.zoom(keypoints=3)
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
-    assert (model.windows.bias.grad != 0).all()  # x, y and scale of each of the patches
+    assert (model.detector.windows.bias.grad != 0).all()  # x, y and scale of each of the patches
 
 
 def test_zoom_sees_coarser_at_a_greater_scale():
     ramp = torch.arange(28.0).expand(1, 1, 28, 28) / 28
-    model = ZoomNet(keypoints=1).eval()
+    model = presets.zoom(keypoints=1).eval()
     middle = torch.zeros(1, 1, 2)
     for scale in (1.0, 2.0, 3.0):
         patch = model.decide(ramp, middle, torch.tensor([[scale]])).patches[0, 0, 0]

@@ -7,22 +7,21 @@ from foveal.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from foveal import attribution, data, detectors, geometry, metrics, models, plotting, zoo
+    from foveal import attribution, data, detectors, geometry, heads, metrics, models, plotting, zoo
     from foveal.attribution import attribute
     from foveal.batch import predict
     from foveal.data import load_images
     from foveal.errors import UserError
     from foveal.explanation import Explanation
     from foveal.metrics import evaluate
+    from foveal.models import presets
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
-    from foveal.models.glimpse import GlimpseNet
     from foveal.models.high_res import HighResFocusNet
     from foveal.models.image_model import Inputs
     from foveal.models.reconstructor import PatchReconstructor
     from foveal.models.self_attention import SANet
-    from foveal.models.zoom import ZoomNet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
 else:  # torch alone takes seconds
@@ -32,20 +31,19 @@ else:  # torch alone takes seconds
             "AttentionNet": "foveal.models.attention",
             "Explanation": "foveal.explanation",
             "FocusNet": "foveal.models.focus",
-            "GlimpseNet": "foveal.models.glimpse",
             "HighResFocusNet": "foveal.models.high_res",
             "Inputs": "foveal.models.image_model",
             "PatchReconstructor": "foveal.models.reconstructor",
             "SANet": "foveal.models.self_attention",
             "SmallCNN": "foveal.models.cnn",
             "UserError": "foveal.errors",
-            "ZoomNet": "foveal.models.zoom",
             "attribute": "foveal.attribution",
             "attribution": "foveal.attribution",
             "data": "foveal.data",
             "detectors": "foveal.detectors",
             "evaluate": "foveal.metrics",
             "geometry": "foveal.geometry",
+            "heads": "foveal.heads",
             "load": "foveal.zoo",
             "load_images": "foveal.data",
             "load_recipe": "foveal.training",
@@ -53,6 +51,7 @@ else:  # torch alone takes seconds
             "models": "foveal.models",
             "plotting": "foveal.plotting",
             "predict": "foveal.batch",
+            "presets": "foveal.models",
             "train": "foveal.training",
             "zoo": "foveal.zoo",
         },
@@ -62,20 +61,19 @@ __all__ = [
     "AttentionNet",
     "Explanation",
     "FocusNet",
-    "GlimpseNet",
     "HighResFocusNet",
     "Inputs",
     "PatchReconstructor",
     "SANet",
     "SmallCNN",
     "UserError",
-    "ZoomNet",
     "attribute",
     "attribution",
     "data",
     "detectors",
     "evaluate",
     "geometry",
+    "heads",
     "load",
     "load_images",
     "load_recipe",
@@ -83,6 +81,7 @@ __all__ = [
     "models",
     "plotting",
     "predict",
+    "presets",
     "train",
     "zoo",
 ]

@@ -195,7 +195,7 @@ def _span_px(
     return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
 
 
-def look_at(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
+def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     """Cut the whole-pixel patches nearest to keypoints, with a gradient for those.
 
     The patches are plain slices; their gradient is that of the bilinear samples beside them

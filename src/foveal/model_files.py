@@ -3,30 +3,47 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foveal import __version__
 from foveal.errors import UserError
 from foveal.files import open_regular, read_json, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
-FORMAT = 2  # of config.json and card.json; format 1 had no such entry, and nothing else differs
+# Of config.json and card.json. Format 1 had no such entry; focus models were described by their
+# presets, and their weights had other names (`models.renames`).
+FORMAT = 2
 DIGEST = "weights_sha256"  # on the card: of the file of weights
 _TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a trained model, of which `name` is a text.
+class Config(NamedTuple):
+    """What config.json holds."""
+
+    settings: dict[str, Any]  # of the model, of which `name` is a text
+    format: int
+
+
+def read_config(path: Path) -> Config:
+    """Return the settings of a trained model and their format.
 
     Raises:
         UserError: the file cannot be read, holds no settings, or is of a format that is not known.
     """
-    settings = _current(read_json(path), path)
+    values = read_json(path)
+    number, settings = _format(values, path), _current(values, path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise UserError(f"Cannot read {path}: expected a model's settings, its name among them.")
-    if isinstance(settings.get("backbone"), dict) and "pretrained" in settings["backbone"]:
-        settings["backbone"] |= {"pretrained": False}  # its weights are here
-    return settings
+    for part in (settings, settings.get("detector")):
+        backbone = part.get("backbone") if isinstance(part, dict) else None
+        if isinstance(backbone, dict) and "pretrained" in backbone:
+            backbone["pretrained"] = False  # its weights are here
+    return Config(settings, number)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a trained model, as `read_config` does."""
+    return read_config(path).settings
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -64,16 +81,21 @@ def with_format(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _current(values: Any, path: Path) -> Any:
-    """Return what a file of any known format holds, as one of the current format, without it."""
+    """Return what a file of any known format holds, without the format."""
     if not isinstance(values, dict):
         return values
-    number = values.pop("format", 1)
+    _format(values, path)
+    return {key: value for key, value in values.items() if key != "format"}
+
+
+def _format(values: Any, path: Path) -> int:
+    number = values.get("format", 1) if isinstance(values, dict) else 1
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
             f"Cannot read {path}: expected format 1 to {FORMAT}, which Foveal {__version__} reads, "
             f"but got {number!r:.40}. A newer version may read it: pip install --upgrade foveal."
         )
-    return values
+    return number
 
 
 def weights_digest(path: Path) -> str:

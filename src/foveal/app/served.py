@@ -24,6 +24,7 @@ from foveal.models import (
     Inputs,
     LargeFocusModel,
     PlainNet,
+    model_type,
 )
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 
@@ -49,7 +50,7 @@ class Served:
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
         settings = zoo.settings(source)
-        self.kind = MODELS[split_name("model", MODELS, settings)[0]]
+        self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.contributes = _contributes(self.kind, settings)
         self.trained_on: str | None = self.card.get("trained_on")

@@ -16,7 +16,7 @@ from foveal.data.images import ImageSet, Problem, new_labels
 from foveal.data.mnist import DIGITS
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
-from foveal.large import LargeImages, SomeImages
+from foveal.images import LargeImages, SomeImages
 
 __all__ = ["LargeImages", "LargeSet", "load_large"]
 

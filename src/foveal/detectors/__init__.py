@@ -1,14 +1,18 @@
-"""Detectors: image -> keypoints."""
+"""Detectors: view -> located."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from foveal.backbones import build_backbone
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
 from foveal.detectors.corners import Harris, ShiTomasi
-from foveal.detectors.detector import Detector
+from foveal.detectors.detector import Detector, Located
+from foveal.detectors.glimpse import GlimpseDetector
 from foveal.detectors.heatmap import HeatmapDetector
+from foveal.detectors.published import PublishedDetector
 from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
+from foveal.detectors.zoom import ZoomDetector
 from foveal.errors import build_by_name
 
 DETECTORS: dict[str, type[Detector]] = {
@@ -20,15 +24,20 @@ DETECTORS: dict[str, type[Detector]] = {
     "random": RandomKeypoints,
     "grid": Grid,
     "centre": Centre,
+    "zoom": ZoomDetector,
+    "glimpse": GlimpseDetector,
+    "published": PublishedDetector,
 }
 
 
 def build_detector(settings: Mapping[str, Any]) -> Detector:
-    """Build a detector from `{"name": ..., argument: value, ...}`.
+    """Build a detector from `{"name": ..., argument: value, ...}`; a backbone has its own settings.
 
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
+    if isinstance(settings, Mapping) and isinstance(settings.get("backbone"), Mapping):
+        settings = {**settings, "backbone": build_backbone(settings["backbone"])}
     return build_by_name("detector", DETECTORS, settings)
 
 
@@ -45,13 +54,17 @@ __all__ = [
     "DETECTORS",
     "Centre",
     "Detector",
+    "GlimpseDetector",
     "Grid",
     "Harris",
     "HeatmapDetector",
+    "Located",
+    "PublishedDetector",
     "RandomKeypoints",
     "ReconstructionDetector",
     "RegressionDetector",
     "ShiTomasi",
+    "ZoomDetector",
     "build_detector",
     "detector_settings",
 ]

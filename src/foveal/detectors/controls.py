@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from foveal.arguments import checked
-from foveal.detectors.detector import Detector
+from foveal.detectors.detector import Detector, Located
+from foveal.images import View
 from foveal.ranges import Keypoints, Seed
 
 
@@ -28,9 +29,10 @@ class RandomKeypoints(Detector):
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("places", torch.rand(keypoints, 2, generator=generator) * 2 - 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
-        return self.places.to(images.dtype).expand(images.shape[0], -1, -1)
+    def forward(self, view: View) -> Located:
+        """Return the same keypoints (B, K, 2) for each image of a view."""
+        images = view.whole()
+        return Located(self.places.to(images.dtype).expand(images.shape[0], -1, -1))
 
 
 class Grid(Detector):
@@ -53,9 +55,10 @@ class Grid(Detector):
         y = (2 * (index // columns) + 1) / rows - 1
         self.register_buffer("places", torch.stack([x, y], dim=-1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
-        return self.places.to(images.dtype).expand(images.shape[0], -1, -1)
+    def forward(self, view: View) -> Located:
+        """Return the same keypoints (B, K, 2) for each image of a view."""
+        images = view.whole()
+        return Located(self.places.to(images.dtype).expand(images.shape[0], -1, -1))
 
 
 class Centre(Detector):
@@ -70,6 +73,7 @@ class Centre(Detector):
         super().__init__()
         self.keypoints = keypoints
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the same keypoints (B, K, 2) for each of the images (B, C, H, W)."""
-        return images.new_zeros(images.shape[0], self.keypoints, 2)
+    def forward(self, view: View) -> Located:
+        """Return the same keypoints (B, K, 2) for each image of a view."""
+        images = view.whole()
+        return Located(images.new_zeros(images.shape[0], self.keypoints, 2))

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.arguments import Range, checked
-from foveal.detectors.detector import Detector
+from foveal.detectors.detector import Detector, Located
 from foveal.errors import UserError
 from foveal.geometry import from_px
+from foveal.images import View
 from foveal.precision import at_least_single
 from foveal.ranges import Keypoints
 
@@ -91,12 +92,12 @@ class Harris(Detector):
         self.border = border
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the strongest corners (B, K, 2) of images (B, C, H, W), without a gradient."""
+    def forward(self, view: View) -> Located:
+        """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
         from kornia.feature import harris_response
 
-        response = harris_response(_grey(images), self.k)
-        return strongest(response, self.keypoints, self.radius, self.border)
+        response = harris_response(_grey(view.whole()), self.k)
+        return Located(strongest(response, self.keypoints, self.radius, self.border))
 
 
 class ShiTomasi(Detector):
@@ -118,9 +119,9 @@ class ShiTomasi(Detector):
         self.border = border
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the strongest corners (B, K, 2) of images (B, C, H, W), without a gradient."""
+    def forward(self, view: View) -> Located:
+        """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
         from kornia.feature import gftt_response
 
-        response = gftt_response(_grey(images))
-        return strongest(response, self.keypoints, self.radius, self.border)
+        response = gftt_response(_grey(view.whole()))
+        return Located(strongest(response, self.keypoints, self.radius, self.border))

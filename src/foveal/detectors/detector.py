@@ -1,25 +1,47 @@
-"""What every detector is: images in, keypoints out."""
+"""The interface of detectors: view -> located."""
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from foveal.images import View
+
+
+class Located(NamedTuple):
+    """Where a detector would cut patches in B images, and what else it hands on.
+
+    Keypoints are held elsewhere by `located._replace(xy=...)`.
+    """
+
+    xy: Tensor  # (B, K, 2) in grid units
+    scale: Tensor | None = None  # (B, K) pixels between samples; None for whole pixels
+    context: Tensor | None = None  # (B, D), which the head reads beside the patches
+    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, which the context was made from
 
 
 class Detector(nn.Module, ABC):
     """Finds keypoints in images.
 
-    A subclass is final, takes plain values (numbers, strings, lists of them) and keeps each
-    argument as an attribute of the same name, so that `settings` can write it down.
+    A subclass is final, takes plain values (numbers, strings, lists of them) or a backbone, and
+    keeps each argument as an attribute of the same name, so that `settings` can write it down.
+
+    Attributes:
+        keypoints: number K of keypoints.
+        least_side: minimum side of the images in pixels.
+        scaled: whether patches have a scale.
+        context: dimension D of the context vector; 0 for none.
     """
 
     keypoints: int
-    least_side: int = 1  # of the images, in pixels
+    least_side: int = 1
+    scaled: bool = False
+    context: int = 0
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor:
-        """Return keypoints (B, K, 2) in [-1, 1] for normalised images (B, C, H, W)."""
+    def forward(self, view: View) -> Located:
+        """Return where to cut patches, for a view of B normalised images."""
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this detector again."""

@@ -1,12 +1,13 @@
-"""Learned keypoints: the place of each heatmap."""
+"""Learned keypoints: the mean location of each heatmap."""
 
 import torch
 from torch import Tensor, nn
 
 from foveal.arguments import checked
-from foveal.detectors.detector import Detector
+from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
 from foveal.geometry import from_px
+from foveal.images import View
 from foveal.precision import at_least_single
 from foveal.ranges import Channels, Keypoints, Positive, Widths
 
@@ -43,18 +44,19 @@ class HeatmapDetector(Detector):
         self.features, channels = convolutions(in_channels, widths, strides=(2, 1))
         self.heatmaps = nn.Conv2d(channels, keypoints, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the mean place (B, K, 2) of each heatmap, for normalised images (B, C, H, W)."""
-        return mean_place(self.heatmaps(self.features(images)), self.sharpness)
+    def forward(self, view: View) -> Located:
+        """Return the mean location of each heatmap, for a view of B normalised images."""
+        heat = self.heatmaps(self.features(view.whole()))  # (B, K, h, w)
+        return Located(mean_location(heat, self.sharpness))
 
 
-def mean_place(heat: Tensor, sharpness: float = 1.0) -> Tensor:
-    """Return the mean place (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
+def mean_location(heat: Tensor, sharpness: float = 1.0) -> Tensor:
+    """Return the mean location (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
 
     In single precision at least: half of it cannot tell neighbouring pixels apart.
 
     Args:
-        heat: of each place.
+        heat: of each location.
         sharpness: multiplies it.
     """
     height, width = heat.shape[-2:]

@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from foveal.arguments import checked
-from foveal.detectors.detector import Detector
+from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
+from foveal.images import View
 from foveal.ranges import Channels, Keypoints, Widths
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
@@ -33,9 +34,9 @@ class RegressionDetector(Detector):
         self.features, channels = convolutions(in_channels, widths, strides=(2,))
         self.places = nn.Linear(channels * GRID**2, keypoints * 2)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return keypoints (B, K, 2) in (-1, 1) for normalised images (B, C, H, W)."""
-        features = self.features(images)
+    def forward(self, view: View) -> Located:
+        """Return keypoints in (-1, 1), for a view of B normalised images."""
+        features = self.features(view.whole())
         features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
         places = self.places(features.flatten(1))
-        return torch.tanh(places).unflatten(1, (self.keypoints, 2))  # (B, K, 2)
+        return Located(torch.tanh(places).unflatten(1, (self.keypoints, 2)))  # (B, K, 2)

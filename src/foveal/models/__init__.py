@@ -1,32 +1,31 @@
 """Models: images -> logits or the image rebuilt, and what they looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 from foveal.arguments import check_values
-from foveal.backbones import BACKBONES
-from foveal.detectors import DETECTORS
-from foveal.errors import UserError, check_known, split_name
+from foveal.backbones import BACKBONES, build_backbone
+from foveal.detectors import DETECTORS, build_detector
+from foveal.errors import UserError, build_named, check_known, split_name
+from foveal.heads import HEADS, build_head
+from foveal.models import presets
 from foveal.models.attention import AttentionNet
 from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.cnn import SmallCNN
-from foveal.models.decoders import DECODERS
+from foveal.models.decoders import DECODERS, build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
-from foveal.models.glimpse import GlimpseNet
 from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel, Inputs
 from foveal.models.large_model import LargeFocusModel
 from foveal.models.plain import PlainNet
-from foveal.models.published import PublishedFocus
 from foveal.models.published_attention import PublishedAttention
 from foveal.models.reconstructor import PatchReconstructor
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.weights import parameter_limit
-from foveal.models.zoom import ZoomNet
 
 __all__ = [
     "MODELS",
@@ -35,7 +34,6 @@ __all__ = [
     "AttentionNet",
     "FocusModel",
     "FocusNet",
-    "GlimpseNet",
     "HighResFocusNet",
     "ImageClassifier",
     "ImageModel",
@@ -44,52 +42,78 @@ __all__ = [
     "PatchReconstructor",
     "PlainNet",
     "PublishedAttention",
-    "PublishedFocus",
     "SANet",
     "SmallCNN",
-    "ZoomNet",
     "build_model",
     "check_settings",
     "model_name",
+    "model_type",
+    "presets",
 ]
 
-MODELS: dict[str, type[ImageModel]] = {
-    model.name: model
-    for model in (
-        FocusNet,
-        ZoomNet,
-        GlimpseNet,
-        HighResFocusNet,
-        PatchReconstructor,
-        AttentionNet,
-        SANet,
-        SmallCNN,
-        VGG16,
-        PlainNet,
-        PublishedFocus,
-        PublishedAttention,
-    )
+# By name, as config.json and recipes hold it: a class, or a preset that returns a model.
+MODELS: dict[str, Callable[..., ImageModel]] = {
+    "focus": presets.focus,
+    "zoom": presets.zoom,
+    "glimpse": presets.glimpse,
+    "published": presets.published,
+    **{
+        model.name: model
+        for model in (
+            FocusNet,
+            HighResFocusNet,
+            PatchReconstructor,
+            AttentionNet,
+            SANet,
+            SmallCNN,
+            VGG16,
+            PlainNet,
+            PublishedAttention,
+        )
+    },
 }
 PARTS: dict[str, Mapping[str, type]] = {
     "detector": DETECTORS,
+    "head": HEADS,
     "backbone": BACKBONES,
     "decoder": DECODERS,
+}
+BUILDERS: dict[str, Callable[[Any], Any]] = {
+    "detector": build_detector,
+    "head": build_head,
+    "backbone": build_backbone,
+    "decoder": build_decoder,
+    "inputs": Inputs.from_settings,
 }
 
 
 def build_model(settings: Mapping[str, Any]) -> ImageModel:
     """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
 
-    A `detector`, a `decoder`, a `backbone` and `inputs` are settings of their own. The weights
-    are new.
+    A `detector`, a `head`, a `decoder`, a `backbone` and `inputs` are settings of their own. The
+    weights are new.
 
     Raises:
         UserError: a name or an argument is not known (the nearest one is named), is missing or of
             no use, or the model would have more than `MAX_PARAMETERS` parameters.
     """
     name, arguments = split_name("model", MODELS, settings)
+    build = MODELS[name]
     with parameter_limit():
-        return MODELS[name].from_settings(arguments)
+        if isinstance(build, type):
+            return cast(type[ImageModel], build).from_settings(arguments)
+        for part in set(arguments) & set(BUILDERS) & set(signature(build).parameters):
+            arguments[part] = BUILDERS[part](arguments[part])
+        return build_named(f"model {name!r}", build, arguments)
+
+
+def model_type(name: str) -> type[ImageModel]:
+    """Return the class of the models of a name in `MODELS`."""
+    build = MODELS[name]
+    return cast(
+        type[ImageModel],
+        build if isinstance(build, type) else signature(build).return_annotation,
+    )
 
 
 def check_settings(settings: object) -> None:
@@ -110,7 +134,7 @@ def check_settings(settings: object) -> None:
             _check_values(f"{part} {named!r}", known[named], inner)
 
 
-def _check_values(what: str, kind: type, arguments: Mapping[str, Any]) -> None:
+def _check_values(what: str, kind: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     check_known(what, kind, arguments)
     values = {k: v for k, v in arguments.items() if k not in PARTS and k != "inputs"}
     try:

@@ -1,4 +1,4 @@
-"""The focus model: find keypoints, cut patches, classify from these and their places."""
+"""The focus model: locate, cut patches, classify from these and their locations."""
 
 from typing import Annotated
 
@@ -6,90 +6,117 @@ import torch
 from torch import Tensor
 
 from foveal.arguments import Range, check_agreement, checked
-from foveal.detectors import Detector, build_detector, detector_settings
+from foveal.detectors import Detector, Located, build_detector, detector_settings
+from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.geometry import look_at
+from foveal.heads import Head, build_head, head_settings
+from foveal.images import View, WholeView
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
-from foveal.models.patch_classifier import Encoder, Hidden, Mix, PatchClassifier
-from foveal.ranges import Channels, Classes, Fraction, PatchSize, Width
+from foveal.ranges import PatchSize
 
 
-class FocusNet(FocusModel, coders={Detector: (detector_settings, build_detector)}):
+class FocusNet(
+    FocusModel,
+    coders={
+        Detector: (detector_settings, build_detector),
+        Head: (head_settings, build_head),
+    },
+):
     """Looks at a few small patches and decides from them alone.
 
-    Each patch is whole pixels of the image. In training the gradient reaches the detector
-    through the bilinear samples beside them (straight-through estimator, Bengio et al. 2013).
+    Without a scale each patch is whole pixels of the image; in training the gradient then reaches
+    the detector through the bilinear samples beside them (straight-through estimator, Bengio et
+    al. 2013). With a scale it is bilinear samples.
 
     Args:
-        detector: images -> keypoints.
-        patch_size: side of a patch in pixels.
-        in_channels: channels of the images.
-        num_classes: number of classes.
-        width: numbers in a patch's token.
-        mix: how the patch classifier joins the tokens, `concat` or `attention`.
-        encoder: how it encodes a patch, `mlp` or `conv`.
-        dropout: share of features dropped in training.
+        detector: view -> locations, and what else the head may read.
+        head: patches and locations -> logits.
+        patch_size: side of a patch in pixels, or in samples where it has a scale.
         jitter_px: in training, standard deviation in pixels of noise on the keypoints; with it, a
-            class can hardly be told by fine differences of place, so the patches must tell it.
-        hidden: widths of the layers between the patches' tokens and the logits.
+            class can hardly be told by fine differences of location, so the patches must tell it.
         inputs: what images the model expects.
+
+    Raises:
+        UserError: detector and head do not fit, or an argument is not what is listed here.
 
     Example:
         >>> import torch
         >>> from foveal.detectors import Harris
-        >>> model = FocusNet(Harris(keypoints=3), patch_size=5)
+        >>> from foveal.heads import TokenHead
+        >>> model = FocusNet(Harris(keypoints=3), TokenHead(keypoints=3, patch_size=5))
         >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
         (2, 10)
     """
 
-    name = "focus"
+    name = "focus-net"
 
     @checked
     def __init__(
         self,
         detector: Detector,
+        head: Head,
         patch_size: PatchSize = 5,
-        in_channels: Channels = 1,
-        num_classes: Classes = 10,
-        width: Width = 128,
-        mix: Mix = "concat",
-        encoder: Encoder = "mlp",
-        dropout: Fraction = 0.0,
         jitter_px: Annotated[float, Range(0, 10_000)] = 0.0,
-        hidden: Hidden = (128,),
         inputs: Inputs = Inputs(),
     ):
-        super().__init__(in_channels, num_classes, inputs)
-        check_agreement("detector", detector.settings(), in_channels=in_channels)
-        self.patch_size = patch_size
+        super().__init__(head.in_channels, head.num_classes, inputs)
+        in_channels, keypoints = head.in_channels, detector.keypoints
+        check_agreement("detector", vars(detector), in_channels=in_channels, patch_size=patch_size)
+        check_agreement("head", vars(head), keypoints=keypoints, patch_size=patch_size)
+        if head.context != detector.context:
+            raise UserError(
+                f"Expected a head that reads a context of {detector.context} numbers, which the "
+                f"detector returns, but got one of {head.context}."
+            )
+        self.detector, self.head = detector, head
+        self.patch_size, self.jitter_px = patch_size, jitter_px
         self.least_side = detector.least_side
-        self.jitter_px = jitter_px
-        self.detector = detector
-        self.classifier = PatchClassifier(
-            detector.keypoints,
-            patch_size,
-            in_channels,
-            num_classes,
-            width,
-            mix,
-            encoder,
-            dropout,
-            hidden=hidden,
-        )
 
-    def find(self, images: Tensor) -> tuple[Tensor, None]:
-        """Return the detector's keypoints (B, K, 2) for normalised images; slices have no scale."""
-        keypoints = self.detector(images)
-        if self.training and self.jitter_px:
-            width, height = images.shape[-1], images.shape[-2]
-            unit = keypoints.new_tensor([2 / width, 2 / height])  # one pixel in grid units
-            keypoints = keypoints + torch.randn_like(keypoints) * self.jitter_px * unit
-        return keypoints, None
+    def observe(self, images: Tensor) -> Explanation:
+        """Locate, cut patches, and classify from them, for normalised images (B, C, H, W)."""
+        view = WholeView(images)
+        return self._decided(view, self._jittered(self.detector(view), view))
+
+    def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return keypoints (B, K, 2) and scales (B, K), or None, for normalised images."""
+        view = WholeView(images)
+        located = self._jittered(self.detector(view), view)
+        return located.xy, located.scale
 
     def decide(
         self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
     ) -> Explanation:
-        """Classify from whole-pixel patches at the places nearest to the keypoints (B, K, 2)."""
-        patches, whole = look_at(images, keypoints, self.patch_size)
-        return Explanation(images, self.classifier(patches, whole), whole, patches)
+        """Classify from the patches at keypoints (B, K, 2) of normalised images.
+
+        The detector runs only where the head reads its context, or a scale is missing.
+        """
+        view, held = WholeView(images), Located(keypoints, scales)
+        if self.detector.context or (self.detector.scaled and scales is None):
+            own = self.detector(view)
+            held = own._replace(xy=keypoints, scale=own.scale if scales is None else scales)
+        return self._decided(view, held)
+
+    def _decided(self, view: View, located: Located) -> Explanation:
+        if located.scale is None:
+            patches, xy = view.patches(located.xy, self.patch_size)  # (B, K, C, P, P), (B, K, 2)
+            located = located._replace(xy=xy)
+        else:
+            patches = view.samples(located.xy, self.patch_size, located.scale)
+        return Explanation(
+            view.whole(),
+            self.head(patches, located),
+            located.xy,
+            patches,
+            located.scale,
+            thumbnail=located.thumbnail,
+        )
+
+    def _jittered(self, located: Located, view: View) -> Located:
+        if not (self.training and self.jitter_px):
+            return located
+        height, width = view.size
+        pixel = located.xy.new_tensor([2 / width, 2 / height])  # in grid units
+        return located._replace(
+            xy=located.xy + torch.randn_like(located.xy) * self.jitter_px * pixel
+        )

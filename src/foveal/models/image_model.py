@@ -18,7 +18,7 @@ from foveal.explanation import Explanation
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
-from foveal.models.weights import load_weights, save_weights
+from foveal.models.weights import Weights, load_weights, save_weights
 from foveal.precision import at_least_single, check_finite
 from foveal.ranges import Side
 from foveal.sizing import ShortSide, Sizing
@@ -292,6 +292,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         settings = read_settings(config)
         if settings.pop("name") != cls.name:
             raise UserError(f"{config} is not of a model {cls.name!r}: use foveal.load.")
-        return load_weights(lambda: cls.from_settings({**settings, **options}), weights, strict).to(
-            map_location
+        model = load_weights(
+            lambda: cls.from_settings({**settings, **options}), Weights(weights), strict
         )
+        return model.to(map_location)

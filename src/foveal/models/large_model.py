@@ -11,7 +11,7 @@ from foveal.detectors.score_map import CELL, best_places, refined
 from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation
 from foveal.geometry import Size, corners_px, from_px, snap
-from foveal.large import LargeImages, PartView, View, WholeView
+from foveal.images import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
 from foveal.models.modes import evaluation_mode

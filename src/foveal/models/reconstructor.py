@@ -5,7 +5,8 @@ from torch import Tensor
 from foveal.arguments import check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Explanation
-from foveal.geometry import look_at, patch_mask, soft_mask
+from foveal.geometry import cut_patches, patch_mask, soft_mask
+from foveal.images import WholeView
 from foveal.models.decoders import (
     Decoder,
     Rebuilt,
@@ -93,8 +94,8 @@ class PatchReconstructor(
     def rebuild(self, images: Tensor) -> tuple[Seen, Rebuilt]:
         """Return what was seen of normalised images (B, C, H, W), and what was made of it."""
         size = (images.shape[-2], images.shape[-1])
-        keypoints = self.detector(images)
-        patches, whole = look_at(images, keypoints, self.patch_size)
+        keypoints = self.detector(WholeView(images)).xy
+        patches, whole = cut_patches(images, keypoints, self.patch_size)
         mask = patch_mask(whole.detach(), self.patch_size, size)[:, None].to(images.dtype)
         if keypoints.requires_grad:
             soft = soft_mask(keypoints, self.patch_size, size, self.softness_px)

@@ -47,7 +47,7 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     write_bytes(folder / WEIGHTS, save(state))
 
 
-def load_weights(build: Callable[[], Model], path: Path, strict: bool = True) -> Model:
+def load_weights(build: Callable[[], Model], weights: "Weights", strict: bool = True) -> Model:
     """Return a trained model in evaluation mode.
 
     The model must not be much larger than its file: settings, which are a few lines, cannot take
@@ -55,13 +55,12 @@ def load_weights(build: Callable[[], Model], path: Path, strict: bool = True) ->
 
     Args:
         build: returns the model with new weights.
-        path: of its weights.
+        weights: of the model.
         strict: whether the file must hold every weight of the model and no other.
 
     Raises:
         UserError: the model cannot be built, or the weights are damaged or another model's.
     """
-    weights = Weights(path)
     with parameter_limit(SPARE_FACTOR * weights.parameters + SPARE):
         model = build()
     weights.fill(model, strict)
@@ -88,7 +87,7 @@ class Weights:
             if header > MAX_SETTINGS:
                 raise UserError(f"its header has {header:,} bytes")
             self.file: Any = safe_open(path, "pt")
-            self.names: tuple[str, ...] = tuple(self.file.keys())
+            self.stored: dict[str, str] = {name: name for name in self.file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, UserError) as error:
             raise self._corrupt(error) from None
         self._check_digest()
@@ -96,8 +95,16 @@ class Weights:
     @property
     def parameters(self) -> int:
         """How many numbers there are."""
-        shapes = (self.file.get_slice(name).get_shape() for name in self.names)
+        shapes = (self.file.get_slice(name).get_shape() for name in self.stored.values())
         return sum(torch.Size(shape).numel() for shape in shapes)
+
+    def rename(self, current: Callable[[str], str]) -> None:
+        """Take the weights by other names.
+
+        Args:
+            current: returns a weight's name in a model for its name in the file.
+        """
+        self.stored = {current(stored): stored for stored in self.stored.values()}
 
     def fill(self, model: nn.Module, strict: bool = True) -> None:
         """Copy the weights into a model.
@@ -112,7 +119,7 @@ class Weights:
         from safetensors import SafetensorError
 
         try:
-            state = {name: self.file.get_tensor(name) for name in self.names}
+            state = {name: self.file.get_tensor(stored) for name, stored in self.stored.items()}
         except SafetensorError as error:
             raise self._corrupt(error) from None
         ours, shipped = model.state_dict(), shipped_weights(model)

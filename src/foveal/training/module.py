@@ -194,7 +194,8 @@ def _honest(model: ImageClassifier, recipe: Recipe) -> HonestPlaces | None:
     """Return the terms of honest training, where the recipe asks for any."""
     if recipe.honesty == Honesty():
         return None
-    if not isinstance(model, FocusNet):
+    plain = isinstance(model, FocusNet) and not (model.detector.context or model.detector.scaled)
+    if not isinstance(model, FocusNet) or not plain:
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
     if recipe.augment.mix:
         raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")

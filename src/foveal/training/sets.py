@@ -13,10 +13,8 @@ from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, LargeSet, load_images, load_large, read_groups, with_masks
 from foveal.data.large import sample_px
 from foveal.data.photos import Photos
-from foveal.detectors import DETECTORS
 from foveal.errors import UserError
-from foveal.models import MODELS, HighResFocusNet, PatchReconstructor
-from foveal.models.decoders import DECODERS
+from foveal.models import MODELS, PARTS, HighResFocusNet, PatchReconstructor
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
 
@@ -86,7 +84,6 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
     shape = {"size": size} if short_side is None else {"short_side": short_side}
     rebuilds = recipe.model.get("name") == PatchReconstructor.name
     settings = {
-        **({} if rebuilds else {"num_classes": len(images.classes)}),
         "inputs": {
             **shape,
             "mean": mean,
@@ -95,19 +92,17 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
         },
         **without_file(recipe.model),
     }
-    # What sees the image is told its channels, where the recipe has not.
-    parts: dict[str, Mapping[str, Any]] = {"backbone": BACKBONES, "detector": DETECTORS}
+    # What the parts read and return follows from the images, where the recipe does not say it.
     given: dict[str, Any] = {"in_channels": channels, "size": size}
-    for part, known in parts.items():
+    given |= {k: v for k, v in settings.items() if k == "patch_size"}
+    if not rebuilds:
+        given["num_classes"] = len(images.classes)
+    for part, known in PARTS.items():  # the detector first, whose keypoints the others read
         if isinstance(settings.get(part), Mapping):
             settings[part] = _completed(settings[part], known, given)
-    if isinstance(settings.get("decoder"), Mapping) and isinstance(
-        settings.get("detector"), Mapping
-    ):
-        given |= {k: v for k, v in settings["detector"].items() if k == "keypoints"}
-        given |= {k: v for k, v in settings.items() if k == "patch_size"}
-        settings["decoder"] = _completed(settings["decoder"], DECODERS, given)
-    return _completed(settings, MODELS, {"in_channels": channels})
+            given |= {k: v for k, v in settings[part].items() if k == "keypoints"}
+    shown = ("in_channels", "num_classes")
+    return _completed(settings, MODELS, {k: v for k, v in given.items() if k in shown})
 
 
 def _pixels_of(photos: Photos) -> Tensor:

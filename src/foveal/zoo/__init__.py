@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.errors import UserError, unknown_name
-from foveal.model_files import CONFIG, WEIGHTS, read_card, read_settings
+from foveal.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
 
 if TYPE_CHECKING:
     from foveal.models import ImageModel
@@ -39,11 +39,15 @@ def load(model: str | Path) -> "ImageModel":
         UserError: no such model, or weights that are corrupt or another model's.
     """
     from foveal.models import build_model
-    from foveal.models.weights import load_weights
+    from foveal.models.renames import renamed
+    from foveal.models.weights import Weights, load_weights
 
     folder = _find(model)
-    settings = read_settings(folder / CONFIG)
-    return load_weights(lambda: build_model(settings), folder / WEIGHTS)
+    config = read_config(folder / CONFIG)
+    weights = Weights(folder / WEIGHTS)
+    if config.format == 1:
+        weights.rename(renamed(config.settings["name"]))
+    return load_weights(lambda: build_model(config.settings), weights)
 
 
 def settings(model: str | Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ OPEN = 8  # files that stay open, the last used
 
 
 class LargeFiles:
-    """Images in files, each opened when a part of it is asked for (`foveal.large.LargeImages`).
+    """Images in files, each opened when a part of it is asked for (`foveal.images.LargeImages`).
 
     Images that are smaller than the largest have black below and to the right of them.
 

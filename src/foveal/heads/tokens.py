@@ -1,4 +1,4 @@
-"""The classifier of a focus model: patches and their places -> logits."""
+"""Tokens: patches and their locations, mixed and read out as logits."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,9 +6,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, checked
+from foveal.arguments import Length, OneOf, Range, checked
+from foveal.detectors import Located
 from foveal.errors import UserError
-from foveal.ranges import Width
+from foveal.heads.head import Head
+from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 
 MIXES = ("concat", "attention")
 ENCODERS = ("mlp", "conv")
@@ -18,22 +20,22 @@ Hidden = Annotated[Sequence[Width], Length(0, 64)]
 HEADS = 4  # of the attention between tokens
 
 
-class PatchClassifier(nn.Module):
-    """Classifies from K patches and their positions; it never sees the image.
+class TokenHead(Head):
+    """Classifies from K patches and their locations.
 
-    Each patch becomes a token, its position is added, the tokens are mixed and read out.
+    Each patch becomes a token, its location is added, the tokens are mixed and read out.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
         in_channels: channels C.
         num_classes: number of classes.
-        width: numbers in a token.
+        width: dimension of a token.
         mix: `concat` reads the tokens in their order, so each keypoint has a role of its own;
             `attention` reads them as a set, through two transformer layers.
         encoder: `mlp` for a few pixels, `conv` (two convolutions, the second of stride 2).
-        dropout: share of features dropped in training.
-        context: numbers in a vector that is read beside the tokens; 0 for none.
+        dropout: fraction of features dropped in training.
+        context: dimension of a vector that is read beside the tokens; 0 for none.
         hidden: widths of the layers between the tokens and the logits.
 
     Raises:
@@ -44,29 +46,33 @@ class PatchClassifier(nn.Module):
     @checked
     def __init__(
         self,
-        keypoints: int,
-        patch_size: int,
-        in_channels: int,
-        num_classes: int,
-        width: int = 128,
+        keypoints: Keypoints,
+        patch_size: PatchSize,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        width: Width = 128,
         mix: Mix = "concat",
         encoder: Encoder = "mlp",
-        dropout: float = 0.0,
-        context: int = 0,
+        dropout: Fraction = 0.0,
+        context: Annotated[int, Range(0, 2**24)] = 0,
         hidden: Hidden = (128,),
     ):
         super().__init__()
+        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
+        self.num_classes, self.width, self.encoder = num_classes, width, encoder
+        self.mix, self.dropout, self.context = mix, dropout, context
+        self.hidden = list(hidden)
         if mix == "attention" and width % HEADS:
             raise UserError(
                 f"Expected a multiple of {HEADS} as width for mix: attention, but got {width}."
             )
         encode = _mlp if encoder == "mlp" else _conv
         self.encode = encode(in_channels, patch_size, width)
-        self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
+        self.location = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
         self.drop = nn.Dropout(dropout)
-        self.mix: nn.Module = nn.Identity()
+        self.mixer: nn.Module = nn.Identity()
         if mix == "attention":
-            self.mix = nn.Sequential(
+            self.mixer = nn.Sequential(
                 *(
                     nn.TransformerEncoderLayer(
                         width, HEADS, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
@@ -74,22 +80,18 @@ class PatchClassifier(nn.Module):
                     for _ in range(2)
                 )
             )
-        self.ordered = mix == "concat"
-        read = keypoints * width if self.ordered else width
-        self.head = _head(read + context, hidden, dropout, num_classes)
+        ordered = keypoints * width if mix == "concat" else width
+        self.classify = _classifier(ordered + context, hidden, dropout, num_classes)
 
-    def forward(self, patches: Tensor, keypoints: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return logits (B, classes) for patches (B, K, C, P, P) at keypoints (B, K, 2).
-
-        Args:
-            patches: whole pixels or samples.
-            keypoints: in grid units.
-            context: (B, `context`), where the classifier was made for it.
-        """
+    def forward(self, patches: Tensor, located: Located) -> Tensor:
+        """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
-        tokens = self.mix(self.drop(tokens + self.place(keypoints.to(patches.dtype))))
-        read = tokens.flatten(1) if self.ordered else tokens.mean(dim=1)
-        return self.head(read if context is None else torch.cat([read, context], dim=1))
+        tokens = self.mixer(self.drop(tokens + self.location(located.xy.to(patches.dtype))))
+        read = tokens.flatten(1) if self.mix == "concat" else tokens.mean(dim=1)
+        if self.context:
+            assert located.context is not None
+            read = torch.cat([read, located.context], dim=1)
+        return self.classify(read)
 
 
 def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:
@@ -115,7 +117,7 @@ def _conv(channels: int, patch_size: int, width: int) -> nn.Module:
     )
 
 
-def _head(width: int, hidden: Sequence[int], dropout: float, num_classes: int) -> nn.Module:
+def _classifier(width: int, hidden: Sequence[int], dropout: float, num_classes: int) -> nn.Module:
     layers: list[nn.Module] = [nn.LayerNorm(width)]
     for out in hidden:
         layers += [nn.Linear(width, out), nn.GELU(), nn.Dropout(dropout)]

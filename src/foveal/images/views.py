@@ -1,4 +1,4 @@
-"""Large images, of which a model reads a thumbnail and a few places: what can be read, and how."""
+"""Views: batches of images that are read as a whole, as a thumbnail, or in patches."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.geometry import Size
+from foveal.geometry import Size, corners_px, cut_patches, extract_patches, snap
 
 
 class LargeImages(Protocol):
@@ -85,11 +85,37 @@ class View(Protocol):
     def size(self) -> Size:
         """Height and width of the images in pixels."""
 
+    def whole(self) -> Tensor:
+        """Return the images (B, C, H, W), each pixel of them."""
+
     def thumbnail(self, shrink: int) -> Tensor:
         """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
         """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
+
+    def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Return the whole-pixel patches nearest to keypoints, and where they were cut.
+
+        Args:
+            keypoints: (B, K, 2) in grid units.
+            side: P, of a patch in pixels.
+
+        Returns:
+            Patches (B, K, C, P, P), and their keypoints (B, K, 2).
+
+        Raises:
+            UserError: the images are smaller than a patch.
+        """
+
+    def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
+        """Return patches (B, K, C, P, P) of bilinear samples around keypoints.
+
+        Args:
+            keypoints: (B, K, 2) in grid units.
+            side: P, samples along a side.
+            scales: (B, K) pixels from one sample to the next.
+        """
 
 
 class PartView:
@@ -110,6 +136,10 @@ class PartView:
         """Height and width of the images in pixels."""
         return self.images.size
 
+    def whole(self) -> Tensor:
+        """Return the images (B, C, H, W), each pixel of them."""
+        return self.thumbnail(1)
+
     def thumbnail(self, shrink: int) -> Tensor:
         """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
         return (self.images.thumbnails(self.numbers, shrink).to(self.mean) - self.mean) / self.std
@@ -119,22 +149,36 @@ class PartView:
         found = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
         return (found.to(self.mean) - self.mean) / self.std
 
+    def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Return the whole-pixel patches nearest to keypoints, without a gradient for those."""
+        whole = snap(keypoints, side, self.size)
+        return self.crops(corners_px(whole, side, self.size), side), whole
+
+    def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
+        """Return patches (B, K, C, P, P) of bilinear samples around keypoints."""
+        return extract_patches(self.whole(), keypoints, side, scales)
+
 
 class WholeView:
     """Images that are there as one tensor, normalised already.
 
     Args:
         images: (B, C, H, W).
-        black: (1, C, 1, 1), what lies outside of them.
+        black: (1, C, 1, 1), what lies outside of them; 0 if not given.
     """
 
-    def __init__(self, images: Tensor, black: Tensor):
-        self.images, self.black = images, black
+    def __init__(self, images: Tensor, black: Tensor | None = None):
+        self.images = images
+        self.black = images.new_zeros(1, 1, 1, 1) if black is None else black
 
     @property
     def size(self) -> Size:
         """Height and width of the images in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
+
+    def whole(self) -> Tensor:
+        """Return the images (B, C, H, W), each pixel of them."""
+        return self.images
 
     def thumbnail(self, shrink: int) -> Tensor:
         """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
@@ -152,6 +196,14 @@ class WholeView:
         found = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
         found = torch.where(inside[:, None], found, self.black[..., None])
         return shrunk(found.transpose(1, 2), shrink)
+
+    def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Return the whole-pixel patches nearest to keypoints, with a gradient for those."""
+        return cut_patches(self.images, keypoints, side)
+
+    def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
+        """Return patches (B, K, C, P, P) of bilinear samples around keypoints."""
+        return extract_patches(self.images, keypoints, side, scales)
 
 
 def shrunk(crops: Tensor, shrink: int) -> Tensor:

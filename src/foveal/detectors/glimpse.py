@@ -1,0 +1,100 @@
+"""Keypoints chosen on a thumbnail, which the head reads too."""
+
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.arguments import Range, checked
+from foveal.backbones import Backbone, backbone_settings
+from foveal.detectors.detector import Detector, Located
+from foveal.detectors.heatmap import mean_location
+from foveal.errors import UserError
+from foveal.images import View
+from foveal.ranges import Keypoints
+
+
+class GlimpseDetector(Detector):
+    """Sees a thumbnail of the image, and nothing else of it.
+
+    Where the patches lie can tell no more than the thumbnail tells already, and the thumbnail
+    counts as evidence. So nothing can be smuggled past the evidence, whatever the training (a
+    glimpse's coarse and fine view: Mnih et al. 2014, "Recurrent models of visual attention").
+
+    Args:
+        backbone: the thumbnail -> local features and a global vector.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, of
+            which a part of a pixel may be covered; what no whole square covers is not seen.
+        depth: number, from 1, of the backbone's local features that say where to look.
+        keypoints: number K of keypoints.
+        grid: side of the grid in which the thumbnail's last local features are read for the
+            context, the maximum in each cell; 1 reads the backbone's global vector.
+
+    Raises:
+        UserError: the backbone has no such depth, or an argument is not what is listed here.
+    """
+
+    @checked
+    def __init__(
+        self,
+        backbone: Backbone,
+        shrink: Annotated[float, Range(1, 1024)] = 2,
+        depth: int = 2,
+        keypoints: Keypoints = 3,
+        grid: Annotated[int, Range(1, 64)] = 1,
+    ):
+        super().__init__()
+        depths = len(backbone.widths)
+        if not 1 <= depth <= depths:
+            raise UserError(
+                f"Expected a depth from 1 to {depths}, which this backbone has, but got {depth}."
+            )
+        self.backbone, self.in_channels = backbone, backbone.in_channels
+        self.shrink, self.depth, self.keypoints, self.grid = shrink, depth, keypoints, grid
+        self.context = backbone.width if grid == 1 else backbone.widths[-1] * grid**2
+        self.heatmaps = nn.Conv2d(backbone.widths[depth - 1], keypoints, 1)
+
+    def forward(self, view: View) -> Located:
+        """Return keypoints, the thumbnail of B normalised images, and its features as context."""
+        thumbnail = self.thumbnail(view.whole())  # (B, C, h, w)
+        local, whole = self.backbone(thumbnail)
+        if self.grid > 1:
+            whole = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
+        xy = mean_location(self.heatmaps(local[self.depth - 1]))  # (B, K, 2)
+        return Located(xy, context=whole, thumbnail=thumbnail)
+
+    def thumbnail(self, images: Tensor) -> Tensor:
+        """Return the means (B, C, h, w) of whole squares of images (B, C, H, W).
+
+        Raises:
+            UserError: the images are smaller than one square.
+        """
+        if min(images.shape[-2:]) < self.shrink:
+            raise UserError(
+                f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
+                f"{images.shape[-2]}x{images.shape[-1]}. Resize them or choose a smaller shrink."
+            )
+        if float(self.shrink).is_integer():
+            return F.avg_pool2d(images, int(self.shrink))
+        down, across = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
+        return down @ images @ across.T
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that build this detector again."""
+        return {
+            "backbone": backbone_settings(self.backbone),
+            "shrink": self.shrink,
+            "depth": self.depth,
+            "keypoints": self.keypoints,
+            "grid": self.grid,
+        }
+
+
+def _fractions(side: int, shrink: float, like: Tensor) -> Tensor:
+    """Return how much each of `side` pixels adds to the mean of each whole stretch of `shrink`."""
+    stretches = int(side / shrink + 1e-6)  # 32 / 1.7777 are 18
+    begins = torch.arange(stretches, device=like.device)[:, None] * shrink
+    pixels = torch.arange(side, device=like.device)
+    covered = torch.minimum(begins + shrink, pixels + 1) - torch.maximum(begins, pixels)
+    return covered.clamp(min=0).to(like.dtype) / shrink

@@ -1,0 +1,105 @@
+"""The original project's detectors as they were published, defects included."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.arguments import OneOf, Range, checked
+from foveal.detectors.detector import Detector, Located
+from foveal.errors import UserError
+from foveal.geometry import from_aligned
+from foveal.images import View
+from foveal.precision import at_least_single
+from foveal.ranges import Channels, Keypoints
+
+KINDS = ("focus", "corners", "zoom")
+HARRIS_K = 0.04
+
+
+class PublishedDetector(Detector):
+    """The detectors of the original project's focus, corners and zoom models.
+
+    See `foveal.models.presets.published` for what was wrong with them, which is kept.
+
+    Args:
+        kind: `focus`, `corners` or `zoom`.
+        keypoints: number K of keypoints.
+        patch_size: points P along a patch's side, at least 2.
+        in_channels: channels of the images.
+
+    Raises:
+        UserError: an argument is not what is listed here.
+    """
+
+    least_side = 2
+    scaled = True
+
+    @checked
+    def __init__(
+        self,
+        kind: Annotated[str, OneOf(KINDS)] = "focus",
+        keypoints: Keypoints = 3,
+        patch_size: Annotated[int, Range(2, 1024)] = 5,
+        in_channels: Channels = 1,
+    ):
+        super().__init__()
+        self.kind, self.keypoints = kind, keypoints
+        self.patch_size, self.in_channels = patch_size, in_channels
+        self.layers = None if kind == "corners" else _regressor(in_channels, keypoints)
+
+    def forward(self, view: View) -> Located:
+        """Return keypoints and the true spacing, for a view of B normalised images."""
+        images = view.whole()
+        if self.layers is None:
+            aligned = _transposed_corners(images, self.keypoints, border=self.patch_size)
+        else:
+            aligned = self.layers(images).unflatten(1, (self.keypoints, 2)).clamp(-1, 1)
+        xy = from_aligned(aligned, view.size)
+        return Located(xy, torch.full_like(xy[..., 0], self._spacing(view.size[0])))
+
+    def _spacing(self, height: int) -> float:
+        span = 2 * self.patch_size * (height - 1) / height  # 9.6 pixels for 5 points in 28
+        if self.kind == "zoom":
+            span = height - 1
+        return span / (self.patch_size - 1)
+
+
+def _regressor(in_channels: int, keypoints: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 2 * keypoints),
+    )
+
+
+def _harris(grey: Tensor) -> Tensor:
+    """Return Harris' response (B, 1, H, W) from Prewitt gradients and a 3x3 binomial window."""
+    ones, ramp, bell = grey.new_tensor([[1, 1, 1], [-1, 0, 1], [0.25, 0.5, 0.25]])
+    prewitt = torch.stack([torch.outer(ones, ramp), torch.outer(ramp, ones)])[:, None]
+    dx, dy = F.conv2d(grey, prewitt, padding=1).split(1, dim=1)
+    window = torch.outer(bell, bell)[None, None]
+    xx, yy, xy = (F.conv2d(product, window, padding=1) for product in (dx * dx, dy * dy, dx * dy))
+    return xx * yy - xy**2 - HARRIS_K * (xx + yy) ** 2
+
+
+@torch.no_grad()
+def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
+    """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
+    height, width = images.shape[-2:]
+    if height * width < count:
+        raise UserError(f"Expected at least {count} pixels, but got {height}x{width}.")
+    grey = at_least_single(images).mean(dim=1, keepdim=True)
+    response = _harris(grey)[:, 0]  # (B, H, W)
+    inside = torch.zeros_like(response)
+    inside[:, border : height - border, border : width - border] = 1
+    index = (response * inside).flatten(1).topk(count, dim=1).indices  # (B, K)
+    row = torch.div(index, width, rounding_mode="floor") / height
+    column = index % width / width
+    return (torch.stack([row, column], dim=-1) * 2 - 1).to(grey.dtype)

@@ -1,0 +1,32 @@
+"""Heads: patches -> logits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foveal.errors import build_by_name
+from foveal.heads.head import Head
+from foveal.heads.published import PublishedHead
+from foveal.heads.tokens import TokenHead
+
+HEADS: dict[str, type[Head]] = {"tokens": TokenHead, "published": PublishedHead}
+
+
+def build_head(settings: Mapping[str, Any]) -> Head:
+    """Build a head from `{"name": ..., argument: value, ...}`.
+
+    Raises:
+        UserError: the name or an argument is not known, missing or of no use.
+    """
+    return build_by_name("head", HEADS, settings)
+
+
+def head_settings(head: Head) -> dict[str, Any]:
+    """Return the settings from which `build_head` builds this head again.
+
+    A head of the user's own is named by its class; add it to `HEADS` to load it again.
+    """
+    names = {kind: name for name, kind in HEADS.items()}
+    return {"name": names.get(type(head), type(head).__name__), **head.settings()}
+
+
+__all__ = ["HEADS", "Head", "PublishedHead", "TokenHead", "build_head", "head_settings"]

@@ -1,0 +1,55 @@
+"""The original project's classifier of patches as it was published, defects included."""
+
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from foveal.arguments import OneOf, Range, checked
+from foveal.detectors import Located
+from foveal.detectors.published import KINDS
+from foveal.heads.head import Head
+from foveal.ranges import Channels, Classes, Keypoints
+
+
+class PublishedHead(Head):
+    """The classifiers of the original project's focus, corners and zoom models.
+
+    It is not given the locations of its patches. The last two layers of `focus` have nothing
+    between them but dropout, so that they are one.
+
+    Args:
+        keypoints: number K of patches.
+        patch_size: points P along a patch's side, at least 2.
+        in_channels: channels C of the patches.
+        num_classes: number of classes.
+        kind: `focus`, `corners` or `zoom`.
+    """
+
+    @checked
+    def __init__(
+        self,
+        keypoints: Keypoints,
+        patch_size: Annotated[int, Range(2, 1024)],
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        kind: Annotated[str, OneOf(KINDS)] = "focus",
+    ):
+        super().__init__()
+        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
+        self.num_classes, self.kind = num_classes, kind
+        self.encode = nn.Sequential(
+            nn.Conv2d(in_channels, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(8 * patch_size**2, 64),
+            nn.ReLU(),
+        )
+        tokens = 64 * keypoints
+        last = nn.Linear(tokens, num_classes)
+        wide = [nn.Dropout(0.25), nn.Linear(tokens, tokens), nn.Dropout(0.5)]
+        self.classify = nn.Sequential(*wide, last) if kind == "focus" else last
+
+    def forward(self, patches: Tensor, located: Located) -> Tensor:
+        """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
+        tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, 64)
+        return self.classify(tokens.flatten(1))

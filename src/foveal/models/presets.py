@@ -1,0 +1,215 @@
+"""Presets: focus models by name, from plain arguments."""
+
+from typing import Annotated
+
+from foveal.arguments import OneOf, Range, checked
+from foveal.backbones import Backbone
+from foveal.detectors import Detector, GlimpseDetector, PublishedDetector, ZoomDetector
+from foveal.detectors.published import KINDS
+from foveal.heads import PublishedHead, TokenHead
+from foveal.heads.tokens import Encoder, Hidden, Mix
+from foveal.models.focus import FocusNet
+from foveal.models.image_model import Inputs
+from foveal.ranges import (
+    Channels,
+    Classes,
+    Fraction,
+    Keypoints,
+    PatchSize,
+    Positive,
+    Width,
+    Widths,
+)
+
+
+@checked
+def focus(
+    detector: Detector,
+    patch_size: PatchSize = 5,
+    in_channels: Channels = 1,
+    num_classes: Classes = 10,
+    width: Width = 128,
+    mix: Mix = "concat",
+    encoder: Encoder = "mlp",
+    dropout: Fraction = 0.0,
+    jitter_px: Annotated[float, Range(0, 10_000)] = 0.0,
+    hidden: Hidden = (128,),
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return a focus model that reads its patches as tokens.
+
+    Args:
+        detector: view -> locations.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        width: dimension of a patch's token.
+        mix: how the tokens are joined, `concat` or `attention`.
+        encoder: how a patch is encoded, `mlp` or `conv`.
+        dropout: fraction of features dropped in training.
+        jitter_px: see `FocusNet`.
+        hidden: widths of the layers between the patches' tokens and the logits.
+        inputs: what images the model expects.
+
+    Example:
+        >>> import torch
+        >>> from foveal.detectors import Harris
+        >>> model = focus(Harris(keypoints=3), patch_size=5)
+        >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
+        (2, 10)
+    """
+    head = TokenHead(
+        detector.keypoints,
+        patch_size,
+        in_channels,
+        num_classes,
+        width,
+        mix,
+        encoder,
+        dropout,
+        detector.context,
+        hidden,
+    )
+    return FocusNet(detector, head, patch_size, jitter_px, inputs)
+
+
+@checked
+def zoom(
+    keypoints: Keypoints = 3,
+    patch_size: PatchSize = 5,
+    in_channels: Channels = 1,
+    num_classes: Classes = 10,
+    min_scale: Positive = 1.0,
+    max_scale: Positive = 3.0,
+    widths: Widths = (16, 24),
+    width: Width = 128,
+    mix: Mix = "concat",
+    encoder: Encoder = "mlp",
+    dropout: Fraction = 0.0,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return a focus model that learns a location and a scale for each patch.
+
+    The head sees the patches and their locations; a scale shows itself only in what a patch holds.
+
+    Args:
+        keypoints: number K of patches.
+        patch_size: side P of a patch in samples.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        min_scale: minimum spacing of the samples in pixels.
+        max_scale: maximum spacing; less in images that a patch would not fit into.
+        widths: output channels of the detector's convolutions, each of stride 2.
+        width: as in `focus`, and `mix`, `encoder` and `dropout` too.
+        mix: how the tokens are joined.
+        encoder: how a patch is encoded.
+        dropout: fraction of features dropped in training.
+        inputs: what images the model expects.
+    """
+    detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
+    return focus(
+        detector,
+        patch_size,
+        in_channels,
+        num_classes,
+        width,
+        mix,
+        encoder,
+        dropout,
+        inputs=inputs,
+    )
+
+
+@checked
+def glimpse(
+    backbone: Backbone,
+    shrink: Annotated[float, Range(1, 1024)] = 2,
+    depth: int = 2,
+    keypoints: Keypoints = 3,
+    patch_size: PatchSize = 5,
+    num_classes: Classes = 10,
+    width: Width = 128,
+    mix: Mix = "concat",
+    encoder: Encoder = "mlp",
+    dropout: Fraction = 0.0,
+    grid: Annotated[int, Range(1, 64)] = 1,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return the strict focus model: it sees a thumbnail and the patches that it chooses by it.
+
+    Args:
+        backbone: the thumbnail -> local features and a global vector.
+        shrink: as in `GlimpseDetector`, and `depth` and `grid` too.
+        depth: of the local features that say where to look.
+        keypoints: number K of patches.
+        patch_size: side of a patch in pixels.
+        num_classes: number of classes.
+        width: as in `focus`, and `mix`, `encoder` and `dropout` too.
+        mix: how the tokens are joined.
+        encoder: how a patch is encoded.
+        dropout: fraction of features dropped in training.
+        grid: in which the thumbnail's features are read for the decision.
+        inputs: what images the model expects.
+
+    Example:
+        >>> import torch
+        >>> from foveal.backbones import VGGBackbone
+        >>> model = glimpse(VGGBackbone(1, [[8], [16]]), shrink=4)
+        >>> explanation = model.explain(torch.rand(1, 1, 28, 28))
+        >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
+        ((1, 1, 7, 7), (1, 3, 1, 5, 5))
+    """
+    detector = GlimpseDetector(backbone, shrink, depth, keypoints, grid)
+    return focus(
+        detector,
+        patch_size,
+        backbone.in_channels,
+        num_classes,
+        width,
+        mix,
+        encoder,
+        dropout,
+        inputs=inputs,
+    )
+
+
+@checked
+def published(
+    kind: Annotated[str, OneOf(KINDS)] = "focus",
+    keypoints: Keypoints = 3,
+    patch_size: Annotated[int, Range(2, 1024)] = 5,
+    in_channels: Channels = 1,
+    num_classes: Classes = 10,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return a focus model of the original project, rebuilt to compare with.
+
+    They come from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention", and what was wrong with them is kept:
+
+    - A patch of P points is not P pixels: its points span 2P pixels (`focus`, `corners`), or as
+      much as the whole image (`zoom`), with nothing averaged between them. The scales that an
+      explanation shows are the true spacing.
+    - The learned detector averages away all positions before it regresses them (global average
+      pooling), so that it can tell what is in the image, but hardly where.
+    - Its clamp to [-1, 1] has no gradient outside: a keypoint past the border stays there.
+    - `corners` finds (row, column) and reads it as (x, y): the patches are cut at the transposed
+      locations.
+    - Its corners are not suppressed around a maximum, so that all may sit on one corner.
+    - The classifier is not given the locations of its patches.
+    - Patches may leave the image and then hold zeros, the mean image's grey.
+    - The last two layers of `focus` have nothing between them but dropout, so that they are one.
+
+    The original took square images; on others the spacing follows from the height.
+
+    Args:
+        kind: `focus` (56,928 parameters on MNIST), `corners` or `zoom`.
+        keypoints: number K of patches.
+        patch_size: points P along a patch's side, at least 2.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        inputs: what images the model expects.
+    """
+    detector = PublishedDetector(kind, keypoints, patch_size, in_channels)
+    head = PublishedHead(keypoints, patch_size, in_channels, num_classes, kind)
+    return FocusNet(detector, head, patch_size, inputs=inputs)

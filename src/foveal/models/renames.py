@@ -1,0 +1,38 @@
+"""Names of weights in files of format 1, before focus models were made of a detector and a head."""
+
+import re
+from collections.abc import Callable
+
+_TOKENS = (
+    (r"classifier\.place\.", "head.location."),
+    (r"classifier\.mix\.", "head.mixer."),
+    (r"classifier\.head\.", "head.classify."),
+    (r"classifier\.", "head."),
+)
+# By the model's name in config.json of format 1; the first pattern that fits holds.
+_RENAMES = {
+    "focus": _TOKENS,
+    "zoom": (*_TOKENS, (r"(features|windows)\.", r"detector.\1.")),
+    "glimpse": (*_TOKENS, (r"(backbone|heatmaps)\.", r"detector.\1.")),
+    "published": (
+        (r"detector\.", "detector.layers."),
+        (r"(encode|classify)\.", r"head.\1."),
+    ),
+}
+
+
+def renamed(model: str) -> Callable[[str], str]:
+    """Return what gives a weight's name in files of format 1 its current name.
+
+    Args:
+        model: the model's name in config.json.
+    """
+    patterns = [(re.compile(old), new) for old, new in _RENAMES.get(model, ())]
+
+    def rename(name: str) -> str:
+        for pattern, new in patterns:
+            if pattern.match(name):
+                return pattern.sub(new, name, count=1)
+        return name
+
+    return rename
