@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from foveal import zoo
 from foveal.data import ImageSet
 from foveal.detectors import ReconstructionDetector
-from foveal.detectors.heatmap import mean_place
+from foveal.detectors.heatmap import mean_location
 from foveal.errors import UserError
 from foveal.geometry import from_px, soft_mask, to_px
 from foveal.metrics import evaluate
@@ -61,14 +61,14 @@ def unlabelled(tmp_path_factory):
 def test_the_mean_place_is_as_exact_in_half_precision():
     heat = torch.randn(2, 3, 100, 120).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        places = mean_place(heat)
-    torch.testing.assert_close(places, mean_place(heat.float()))
+        places = mean_location(heat)
+    torch.testing.assert_close(places, mean_location(heat.float()))
 
 
 def test_the_mean_place_of_a_sharp_heatmap_is_its_peak():
     heat = torch.zeros(1, 2, 5, 7)
     heat[0, 0, 3, 1] = heat[0, 1, 0, 6] = 50
-    places = to_px(mean_place(heat), (5, 7))
+    places = to_px(mean_location(heat), (5, 7))
     torch.testing.assert_close(places, torch.tensor([[[1.0, 3.0], [6.0, 0.0]]]), atol=1e-4, rtol=0)
 
 
