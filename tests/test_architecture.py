@@ -13,6 +13,7 @@ ROOT = Path(foveal.__file__).parent
 # From the bottom up; a part may import those of lower layers, and its neighbours in its own.
 LAYERS = (
     {
+        "columns",
         "errors",
         "escaping",
         "file_names",

@@ -18,7 +18,7 @@ from foveal.data.lazy import LargeFiles
 from foveal.detectors.score_map import ScoreMap, best_places, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on, explain_files
-from foveal.geometry import covered_share, from_px, patch_mask, to_px
+from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.large import PartView, WholeView
 from foveal.metrics.large import evaluate_large
 from foveal.models import HighResFocusNet, Inputs
@@ -141,17 +141,19 @@ def test_a_model_answers_for_large_images_what_it_answers_for_their_pixels(data_
         assert weights == pytest.approx(part.weights[0].tolist())
 
 
-def test_the_share_covered_is_the_mean_of_the_mask() -> None:
+def test_the_pixels_read_are_the_sum_of_the_mask_and_the_thumbnail_but_no_more_than_all() -> None:
     generator = torch.Generator().manual_seed(0)
     for size in ((20, 31), (7, 9)):
         keypoints = torch.rand(5, 4, 2, generator=generator) * 2.4 - 1.2
         scales = torch.rand(5, 4, generator=generator) * 3 + 0.3
         for given in (None, scales):
             mask = patch_mask(keypoints, 5, size, given)
-            share = covered_share(keypoints, 5, size, given)
-            torch.testing.assert_close(share, mask.float().mean(dim=(1, 2)))
+            pixels = mask.double().sum(dim=(1, 2))
+            assert torch.equal(evidence_px(keypoints, 5, size, given), pixels)
+            most = (pixels + 60).clamp(max=size[0] * size[1])
+            assert torch.equal(evidence_px(keypoints, 5, size, given, 60), most)
     outside = torch.full((1, 2, 2), 3.0)
-    assert float(covered_share(outside, 5, (20, 20))) == 0
+    assert float(evidence_px(outside, 5, (20, 20))) == 0
 
 
 def test_the_best_places_are_the_greatest_of_their_neighbours_first() -> None:

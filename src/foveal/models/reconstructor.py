@@ -6,6 +6,7 @@ from foveal.arguments import check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Look
 from foveal.geometry import look_at, patch_mask, soft_mask
+from foveal.models.abilities import Ability
 from foveal.models.decoders import (
     Decoder,
     Rebuilt,
@@ -53,6 +54,7 @@ class PatchReconstructor(
 
     name = "reconstructor"
     looks = "patches"
+    abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
 
     @checked
     def __init__(
