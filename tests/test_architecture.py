@@ -21,6 +21,7 @@ LAYERS = (
         "indexing",
         "interrupts",
         "lazy",
+        "ledger",
         "logits",
         "memory",
         "precision",

@@ -1,11 +1,6 @@
-"""What `foveal compare` does: measure models and explanations side by side, and report on it.
-
-Every figure is kept in the output folder as soon as it is known, so that a comparison that was
-interrupted goes on where it stopped.
-"""
+"""Comparison of models and of their explanations on the same images, resumed if interrupted."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +19,7 @@ from foveal.data.names import some_names
 from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
-from foveal.files import read_json, write_json
+from foveal.ledger import Ledger
 from foveal.memory import keep_freed_memory
 from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known, classes_of, match_classes
@@ -37,7 +32,6 @@ from foveal.models.contributions import CONTRIBUTIONS
 
 CHUNK = 100  # images explained at a time; bounds the memory
 PIXELS = 2**20  # of them; a gradient keeps all features of an image
-BATCH = 500  # images in one forward pass, without gradients
 
 ANSWER, LABEL = "answer", "label"  # whose logit is explained
 
@@ -57,11 +51,6 @@ class Contestant:
     name: str
     network: ImageClassifier
     digest: str
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that explain it, as `attribution.methods_of` lists them."""
-        return methods_of(self.network)
 
 
 @dataclass(frozen=True)
@@ -161,67 +150,28 @@ def compare(
     jobs = [
         (one, method)
         for one in contestants
-        for method in (*(name for name in one.methods if name in rivals), *controls)
+        for method in (*(m for m in methods_of(one.network) if m in rivals), *controls)
     ]
     steps = len(contestants) + len(jobs)
     figures: list[dict[str, Any]] = []
     explanations: list[dict[str, Any]] = []
     for one in contestants:
         progress(f"{one.name}: figures", len(figures), steps)
-        found = ledger.get(
-            one, "figures", partial(_figures, one, tests[one.name], train, jury, seed)
-        )
-        figures.append(found)
+        measure = partial(_figures, one, tests[one.name], train, jury, seed)
+        figures.append(ledger.get(one.name, one.digest, "figures", measure))
     for one, method in jobs:
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
-        found = ledger.get(
-            one, method, partial(_explained, one, method, tests[one.name], jury, seed, explain)
-        )
+        measure = partial(_explained, one, method, tests[one.name], jury, seed, explain)
+        found = ledger.get(one.name, one.digest, method, measure)
         if published:
             some = tests[one.name].few(min(published, len(few)), seed)
             measure = partial(_published, one, method, some, seed, explain)
-            found = found | ledger.get(one, f"{method}, published, {len(some)}", measure)
+            what = f"{method}, published, {len(some)}"
+            found = found | ledger.get(one.name, one.digest, what, measure)
         explanations.append({"model": one.name, "method": method, **found})
     progress("done", steps, steps)
     return Comparison(contestants, few, judge, tuple(figures), tuple(explanations), explain)
-
-
-class Ledger:
-    """Figures on disk, each in a file of its own, with what they are figures of.
-
-    Args:
-        folder: made if it is not there.
-        key: what they hold for; others are measured anew.
-    """
-
-    def __init__(self, folder: Path, key: dict[str, Any]):
-        self.folder = folder
-        self.key = key
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
-
-    def get(
-        self, one: Contestant, what: str, measure: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the figures that are known, or measure and keep them."""
-        key = {**self.key, "weights": one.digest, "what": what}
-        name = hashlib.sha256(json.dumps([one.name, what]).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}.json"
-        try:
-            kept = read_json(path)
-            if kept["key"] == key:
-                return dict(kept["figures"])
-        except (UserError, ValueError, KeyError, TypeError):
-            pass  # not there, or not ours
-        found = measure()
-        try:
-            write_json(path, {"key": key, "model": one.name, "figures": found})
-        except OSError as error:
-            raise UserError(f"Cannot write to {path}: {error.strerror or error}.") from None
-        return found
 
 
 def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
@@ -320,8 +270,7 @@ def _figures(
     seed: int,
 ) -> dict[str, Any]:
     found = evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
-    subject = Subject(one.network, test, train, judge, BATCH, seed)
-    return found | measured_on_samples(subject)
+    return found | measured_on_samples(Subject(one.network, test, train, judge, seed=seed))
 
 
 def _explained(

@@ -50,10 +50,10 @@ class Subject:
 
     model: ImageModel
     test: ImageSet
-    train: ImageSet | None
-    judge: ImageClassifier | None
-    batch_size: int
-    seed: int
+    train: ImageSet | None = None
+    judge: ImageClassifier | None = None
+    batch_size: int = 500
+    seed: int = 0
 
     @cached_property
     def looks(self) -> Looks:
