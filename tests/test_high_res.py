@@ -362,6 +362,16 @@ def test_a_class_folder_of_photos_of_different_sizes_is_trained_on(tmp_path: Pat
     assert evaluate_large(model, train_set)["accuracy"] == 1
 
 
+def test_the_evidence_of_large_images_is_at_most_all_of_their_pixels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    test = load_large(photos_folder(tmp_path / "photos"), "test")
+    wide = HighResFocusNet(shrink=2, keypoints=8, patch_size=80, in_channels=3, num_classes=2)
+    found = evaluate_large(wide.eval(), test)["evidence_fraction"]
+    shown = wide.explain_large(test.images).evidence_fraction
+    assert found == pytest.approx(float(shown.mean()))
+    assert 0.8 < found <= 1
+
+
 def test_large_images_are_seen_small_by_other_models(data_dir: Path, few: None) -> None:
     found = load_images("megapixel-mnist-200", "test", size=(40, 40), data_dir=data_dir)
     large = load_large("megapixel-mnist-200", "test", data_dir=data_dir)
