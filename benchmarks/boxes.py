@@ -23,7 +23,7 @@ from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
 from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
-from foveal.metrics.annotated import inside
+from foveal.metrics import energy_inside, pointing_game
 from foveal.metrics.classes import as_known
 from foveal.models import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS
@@ -33,7 +33,7 @@ LAST = "backbone.top"  # the layer whose mean the logits are linear in
 AREA = 0.25  # of the image, that its boxes cover at most
 BATCH, PIXELS = 16, 2**20
 RESAMPLES, SEED = 10_000, 0
-FIGURES = {"hits": "pointing_game", "inside": "energy_inside"}
+FIGURES = {"hits": pointing_game, "inside": energy_inside}
 
 Explain = Callable[[ImageClassifier, Tensor, Tensor], Explanation]
 
@@ -88,9 +88,8 @@ def measured(model: ImageClassifier, images: ImageSet[Any], explain: Explain) ->
         assert batch.masks is not None
         explanation = explain(model, batch.images.float() / 255, batch.labels)
         passes += explanation.cost * len(batch)
-        found = inside(explanation, batch.masks)
-        for name, key in FIGURES.items():
-            parts[name].append(found[key].double())
+        for name, figure in FIGURES.items():
+            parts[name].append(figure(explanation, batch.masks).double())
     return {name: torch.cat(values) for name, values in parts.items()} | {
         "passes": passes / len(images)
     }

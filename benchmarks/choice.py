@@ -3,18 +3,21 @@
 from typing import Any
 
 from foveal import zoo
+from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 from foveal.report.original import DATASETS
 
 LEFT_OUT = ("published", "judge", "saliency")  # for comparison, or they answer no class
-FOLLOWS = 0.5  # share of answers from which a model is said to follow pixels, or places
+KEYS = ("accuracy", "evidence_fraction", "macs")
+FOLLOWS = 0.5  # fraction of answers from which a model is said to follow pixels, or places
 MATTERS = 0.02  # of accuracy that the maps must be worth
 
 
 def choice_table() -> str:
     """Return the zoo's models by dataset, the most accurate first."""
+    heads = " | ".join(column_of(key).heading for key in KEYS)
     lines = [
-        "| model | accuracy | sees | MACs | can its explanation be trusted? |",
+        f"| model | {heads} | can its explanation be trusted? |",
         "|---|---:|---:|---:|---|",
     ]
     for data, title in DATASETS.items():
@@ -29,13 +32,7 @@ def _is_of(name: str, data: str) -> bool:
 
 
 def _row(card: dict[str, Any]) -> str:
-    cells = [
-        f"`{card['model']}`",
-        f"{card['accuracy']:.2%}",
-        f"{card['evidence_fraction']:.0%}",
-        f"{card['macs'] / 1e6:.1f} M",
-        trust(card),
-    ]
+    cells = [f"`{card['model']}`", *(column_of(key).cell(card) for key in KEYS), trust(card)]
     return "| " + " | ".join(cells) + " |"
 
 

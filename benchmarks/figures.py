@@ -2,11 +2,13 @@
 
     python benchmarks/figures.py
 
-Tables stand between `<!-- figures:NAME -->` and `<!-- end -->`; pictures go to docs/images.
+Tables stand between `<!-- figures:NAME -->` and `<!-- end -->`; pictures go to docs/images. The
+headings and formats of the zoo's figures go to src/foveal/zoo/columns.json.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,11 @@ import measured_tables
 import report_tables
 
 from foveal import zoo
+from foveal.columns import Column
+from foveal.files import write_json
+from foveal.metrics.registry import column_of, explanation_columns, model_columns
 from foveal.report.original import DATASETS, PUBLISHED
+from foveal.report.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 ROWS = {
@@ -41,6 +47,20 @@ ATTENTION = {
     "fashion-mnist-attention": "attends at three depths",
     "mnist-attention": "attends at three depths",
 }
+COST = ("parameters", "macs", "latency_ms")
+FOLLOWING = (
+    "accuracy",
+    "evidence_fraction",
+    "position_leakage",
+    "content_following",
+    "position_following",
+)
+ATTENTION_KEYS = (
+    "accuracy",
+    "shuffled_attention_accuracy",
+    "uniform_attention_accuracy",
+    *COST,
+)
 
 
 def figures(name: str) -> dict[str, Any]:
@@ -55,7 +75,7 @@ def accuracy_table() -> str:
         if kind in PUBLISHED:
             published = " | ".join(f"{PUBLISHED[kind][data]} %" for data in DATASETS)
             lines.append(f"| *the original's {kind} model, as published* | {published} |")
-        cells = [_percent(figures(f"{data}-{kind}").get("accuracy")) for data in DATASETS]
+        cells = [column_of("accuracy").cell(figures(f"{data}-{kind}")) for data in DATASETS]
         if set(cells) == {"–"}:
             continue
         strong = kind in ("focus", "focus-plain", "focus-wide", "corners", "corners-wide")
@@ -66,75 +86,54 @@ def accuracy_table() -> str:
 
 def honesty_table() -> str:
     """Return cost and honesty of every zoo model."""
-    head = (
-        "| model | accuracy | evidence | leakage | content following | position following "
-        "| random focus | parameters | MACs | ms |"
-    )
-    lines = [head, "|---|" + "---:|" * 9]
-    for data in DATASETS:
-        for kind in ROWS:
-            card = figures(f"{data}-{kind}")
-            if card:
-                lines.append(_honesty_row(card))
-    return "\n".join(lines)
+    return cards_table([*FOLLOWING, "random_focus_accuracy", *COST], tuple(ROWS))
 
 
 def places_table(*kinds: str) -> str:
-    """Return how much of its answer each model of these kinds owes to its places."""
-    lines = [
-        "| model | accuracy | evidence | leakage | content following | position following |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for data in DATASETS:
-        for kind in kinds:
-            card = figures(f"{data}-{kind}")
-            if card:
-                shares = ("position_leakage", "content_following", "position_following")
-                cells = [
-                    f"`{card['model']}`",
-                    _percent(card["accuracy"]),
-                    _percent(card["evidence_fraction"], 1),
-                    *(_share(card[key]) for key in shares),
-                ]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """Return how much each model of these kinds depends on where its patches lie."""
+    return cards_table(FOLLOWING, kinds)
 
 
-def _honesty_row(card: dict[str, Any]) -> str:
-    cells = [
-        f"`{card['model']}`",
-        _percent(card["accuracy"]),
-        _percent(card["evidence_fraction"], 1),
-        _share(card.get("position_leakage")),
-        _share(card.get("content_following")),
-        _share(card.get("position_following")),
-        _percent(card.get("random_focus_accuracy"), 1),
-        f"{card['parameters']:,}",
-        f"{card['macs'] / 1e6:.2f} M",
-        f"{card['latency_ms']:.2f}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+def cards_table(keys: Sequence[str], kinds: Sequence[str]) -> str:
+    """Return figures of the zoo's models of some kinds, by dataset."""
+    cards = [figures(f"{data}-{kind}") for data in DATASETS for kind in kinds]
+    columns = [column_of(key) for key in keys]
+    return markdown_table(["model"], columns, [*filter(None, cards)]).rstrip()
+
+
+def meanings_table(columns: Sequence[Column], with_keys: bool = False) -> str:
+    """Return the headings of figures, what they mean and what a good value is."""
+    heads = ["figure", *["key"] * with_keys, "what it is", "better"]
+    lines = [heads, ["---"] * len(heads)]
+    for column in columns:
+        key = [f"`{column.key}`"] * with_keys
+        lines.append([column.heading, *key, column.meaning, column.direction])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def honesty_meanings() -> str:
+    """Return what the figures of honesty on a card mean."""
+    keys = (*FOLLOWING[1:], "random_focus_accuracy")
+    return meanings_table([column_of(key) for key in keys])
+
+
+def all_meanings() -> str:
+    """Return what every figure of tables means, each key once."""
+    columns = dict.fromkeys([*model_columns(), *explanation_columns()])
+    return meanings_table([*columns], with_keys=True)
 
 
 def attention_table() -> str:
     """Return accuracy, what the maps are worth and cost of the attention family."""
+    columns = [column_of(key) for key in ATTENTION_KEYS]
     lines = [
-        "| model | | accuracy | shuffled maps | uniform maps | parameters | MACs | ms |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        f"| model | | {' | '.join(column.heading for column in columns)} |",
+        "|---|---|" + "---:|" * len(columns),
     ]
     for name, what in ATTENTION.items():
         card = figures(name)
         if card:
-            cells = [
-                f"`{name}`",
-                what,
-                f"**{_percent(card['accuracy'])}**",
-                _percent(card.get("shuffled_attention_accuracy")),
-                _percent(card.get("uniform_attention_accuracy")),
-                f"{card['parameters']:,}",
-                f"{card['macs'] / 1e6:.1f} M",
-                f"{card['latency_ms']:.2f}",
-            ]
+            cells = [f"`{name}`", what, *(column.cell(card) for column in columns)]
             lines.append("| " + " | ".join(cells) + " |")
     none = "None is in the zoo yet; `foveal train cifar10-attention` trains one."
     return "\n".join(lines) if len(lines) > 2 else none
@@ -146,11 +145,12 @@ def cost_table() -> str:
     cost, seeds = (ROOT / "docs" / f"{name}.json" for name in ("attention", "seeds"))
     if cost.is_file():
         found = json.loads(cost.read_text())
+        macs, latency = column_of("macs"), column_of("latency_ms")
         lines += [
-            "| | MACs | latency, ms | trained images/s |",
+            f"| | {macs.heading} | {latency.heading} | trained images/s |",
             "|---|---:|---:|---:|",
             *(
-                f"| `{name}` | {row['macs'] / 1e6:.1f} M | {row['latency_ms']:.2f} "
+                f"| `{name}` | {macs.cell(row)} | {latency.cell(row)} "
                 f"| {row['trained_images_per_second']} |"
                 for name, row in found.items()
                 if name in ATTENTION
@@ -210,8 +210,10 @@ def rebuilding_table() -> str:
         return ""
     found = json.loads(path.read_text())
     controls = ("random", "grid", "harris", "centre")
+    mse, ssim = column_of("rebuilding_mse"), column_of("rebuilding_ssim")
     lines = [
-        "| MSE (SSIM) | patches | learned | random | grid | Harris | centre | lower by |",
+        f"| {mse.heading} ({ssim.heading}) | patches | learned | random | grid | Harris | centre "
+        "| lower by |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for data, row in found.items():
@@ -219,7 +221,7 @@ def rebuilding_table() -> str:
         cells = [f"`{data}-saliency`", f"{row['keypoints']} of {side}x{side}"]
         for way in ("learned", *controls):
             error = row["errors"][way]
-            cells.append(f"{error['rebuilding_mse']:.4f} ({error['rebuilding_ssim']:.2f})")
+            cells.append(f"{mse.cell(error)} ({ssim.cell(error)})")
         lines.append("| " + " | ".join([*cells, _percent(row["lower_by"], 0)]) + " |")
     return "\n".join(lines)
 
@@ -246,13 +248,11 @@ def _percent(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value * 100:.{digits}f} %"
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
 TABLES = {
     "accuracy": accuracy_table,
     "honesty": honesty_table,
+    "honesty-meanings": honesty_meanings,
+    "metrics": all_meanings,
     "price": partial(places_table, "focus-plain", "focus"),
     "attention": attention_table,
     "cost": cost_table,
@@ -323,7 +323,14 @@ def draw_photograph(path: Path) -> None:
             small.save(path, optimize=True)
 
 
+def write_columns(path: Path) -> None:
+    """Write the columns of the figures on the zoo's cards, which `foveal models` shows."""
+    known = {key for name in zoo.names() for key in figures(name)}
+    write_json(path, [vars(column) for column in model_columns() if column.key in known])
+
+
 def main() -> None:
+    write_columns(ROOT / "src" / "foveal" / "zoo" / "columns.json")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw_pictures()

@@ -30,8 +30,10 @@ from foveal.data import LargeSet, load_images, load_large
 from foveal.evaluation import evaluate_on
 from foveal.metrics import accuracy, look_over, rebuilding
 from foveal.metrics.classes import as_known
-from foveal.metrics.figures import METRICS_OF, Subject
+from foveal.metrics.figures import measured
+from foveal.metrics.judged import JUDGED_MAPS, JUDGED_PATCHES
 from foveal.metrics.looks import as_floats, evaluating
+from foveal.metrics.subject import Subject
 from foveal.model_files import (
     CARD,
     CONFIG,
@@ -41,13 +43,8 @@ from foveal.model_files import (
     weights_digest,
     write_card,
 )
-from foveal.models import (
-    AttentionModel,
-    FocusModel,
-    ImageModel,
-    LargeFocusModel,
-    PatchReconstructor,
-)
+from foveal.models import ImageModel, LargeFocusModel
+from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights
 
 LEAST = 100_000  # bytes of a file of weights
@@ -92,7 +89,7 @@ def answers(model: ImageModel, data: str) -> Tensor:
     if isinstance(model, LargeFocusModel):
         return _large_answers(model, load_large(data, "test"))
     images = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels).images
-    if getattr(model, "num_classes", 0):
+    if model.num_classes:
         return look_over(model, images, BATCH).logits.argmax(dim=1, keepdim=True)
     with evaluating(model):
         return torch.cat([model(as_floats(model, batch)) for batch in images.split(BATCH)])
@@ -168,7 +165,7 @@ def answer_figures(folder: Path, data: str) -> dict[str, Any]:
         return evaluate_on(str(folder), data)
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
     known, _ = as_known(test, model)
-    if isinstance(model, PatchReconstructor):
+    if Ability.REBUILT in model.abilities:
         return rebuilding(model, known)._asdict()
     return {"accuracy": accuracy(model, known)}
 
@@ -176,10 +173,9 @@ def answer_figures(folder: Path, data: str) -> dict[str, Any]:
 def judge_again(name: str, judge: str) -> None:
     """Write on a model's card what a judge says now."""
     model, data = zoo.load(name), zoo.card(name)["recipe"]["data"]["name"]
-    kind = next(kind for kind in (FocusModel, AttentionModel) if isinstance(model, kind))
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
     subject = Subject(model, test, None, zoo.load(judge), BATCH, 0)
-    write_figures(zoo.folder(name), METRICS_OF[kind]["judged"](subject))
+    write_figures(zoo.folder(name), measured(subject, [JUDGED_PATCHES, JUDGED_MAPS]))
     print(f"{name}: judged again", flush=True)
 
 

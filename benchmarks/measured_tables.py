@@ -1,6 +1,7 @@
 """The tables of what benchmarks measured, each from its JSON file in docs/."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -8,23 +9,24 @@ from typing import Any
 from report_tables import DOCS, known
 
 from foveal import zoo
+from foveal.metrics.registry import column_of
 
 Measured = dict[str, Any]  # what a benchmark wrote
 
 
 def losses_table(found: Measured) -> str:
     """Return what each term of the loss does to keypoints learned by rebuilding."""
+    keys = ("rebuilding_mse", "rebuilding_ssim", "evidence_fraction", "position_leakage")
+    columns = [column_of(key) for key in keys]
     lines = [
-        f"| `{found['data']}`, {found['epochs']} epochs, validation images | MSE | SSIM "
-        "| pixels seen | leakage |",
-        "|---|---:|---:|---:|---:|",
+        f"| `{found['data']}`, {found['epochs']} epochs, validation images | "
+        f"{' | '.join(column.heading for column in columns)} |",
+        "|---|" + "---:|" * len(columns),
     ]
     for way, row in found["ways"].items():
         weights = ", ".join(f"{weight:g}" for weight in row["weights"].values())
-        lines.append(
-            f"| {way} ({weights}) | {row['rebuilding_mse']:.4f} | {row['rebuilding_ssim']:.3f} "
-            f"| {row['evidence_fraction']:.1%} | {row['position_leakage']:.2f} |"
-        )
+        cells = " | ".join(column.cell(row) for column in columns)
+        lines.append(f"| {way} ({weights}) | {cells} |")
     return "\n".join(lines)
 
 
@@ -148,14 +150,18 @@ def onnx_table(found: Measured) -> str:
 
 def first_hour_table(found: Measured) -> str:
     """Return what a newcomer's three folders of photos came to."""
-    rows = [
-        f"| {name} | {row['train_images']:,} | {row['figures']['accuracy']:.1%} of "
-        f"{row['figures']['images']} | {row['figures']['evidence_fraction']:.0%} "
-        f"| {row['figures']['position_leakage']:.0%} | {row['seconds']:.0f} |"
-        for name, row in found.items()
+    columns = [column_of(key) for key in ("accuracy", "evidence_fraction", "position_leakage")]
+    heads = " | ".join(column.heading for column in columns)
+    lines = [
+        f"| folder | trained on | test images | {heads} | seconds |",
+        "|---|---:|---:|" + "---:|" * len(columns) + "---:|",
     ]
-    head = "| folder | trained on | test images right | pixels seen | its places alone | seconds |"
-    return "\n".join([head, "|---|---:|---:|---:|---:|---:|", *rows])
+    for name, row in found.items():
+        figures = row["figures"]
+        cells = " | ".join(column.cell(figures) for column in columns)
+        counts = f"{row['train_images']:,} | {figures['images']:,}"
+        lines.append(f"| {name} | {counts} | {cells} | {row['seconds']:.0f} |")
+    return "\n".join(lines)
 
 
 def highres_table(found: Measured) -> str:
@@ -254,15 +260,18 @@ def megapixel_table() -> str:
 
 def boxes_table(found: Measured) -> str:
     """Return how methods and contributions agree with boxes of photographs."""
+    passes = replace(column_of("cost_forward_passes"), key="passes")
+    hits = replace(column_of("pointing_game"), key="hits")
+    inside = replace(column_of("energy_inside"), key="inside")
     lines = [
-        f"| {found['images']} photos | of | passes | hits | contributions above | inside "
-        "| contributions above |",
+        f"| {found['images']} photos | of | {passes.heading} | {hits.heading} "
+        f"| contributions above | {inside.heading} | contributions above |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in found["methods"].items():
-        cells = [f"`{name}`", str(row["images"]), f"{row['passes']:.1f}"]
-        for figure in ("hits", "inside"):
-            cells += [f"{row[figure]:.1%}", _difference(row[f"{figure}_above"])]
+        cells = [f"`{name}`", str(row["images"]), passes.cell(row)]
+        for column in (hits, inside):
+            cells += [column.cell(row), _difference(row[f"{column.key}_above"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foveal.report.columns import EXPLANATIONS, MODELS, Column, present
+from foveal.columns import Column, present
+from foveal.metrics.judged import at_top
+from foveal.metrics.registry import column_of, explanation_columns, model_columns
 from foveal.report.tables import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")
+HITS = replace(column_of("pointing_game"), key="hits")
 NOT_YET = "*Not measured yet: `make report` writes this table.*"
-TOP = "_at_10%"  # of a map's pixels, that the judge was shown
 
 
 def known(path: Path) -> dict[str, Any]:
@@ -23,40 +26,36 @@ def known(path: Path) -> dict[str, Any]:
 def models_table(data: str) -> str:
     """Return the figures of a dataset's models."""
     rows = known(DOCS / "results" / f"{data}.json").get("models", [])
-    return markdown_table(["model"], present(MODELS, rows), rows) if rows else NOT_YET
+    return markdown_table(["model"], present(model_columns(), rows), rows) if rows else NOT_YET
 
 
 def explanations_table(data: str, published: bool) -> str:
     """Return the figures of a dataset's explanations: ours, or the field's published ones."""
     found = known(DOCS / "results" / f"{data}.json").get("explanations", [])
-    rows = [_at_top(row) for row in found]
+    rows = [at_top(row) for row in found]
     columns = [
         column
-        for column in present(EXPLANATIONS, rows)
+        for column in present(explanation_columns(), rows)
         if column.key.startswith("published_") == published
     ]
     return markdown_table(["model", "method"], columns, rows) if columns else NOT_YET
 
 
-def _at_top(row: Mapping[str, Any]) -> dict[str, Any]:
-    top = {name.removesuffix(TOP): value for name, value in row.items() if name.endswith(TOP)}
-    return {"evidence_fraction": 0.1, **row, **top}
-
-
 def meanings() -> str:
     """Return what every figure means, of models and of explanations."""
-    said = {(column.name, column.means) for column in MODELS}
-    rest = [column for column in EXPLANATIONS if (column.name, column.means) not in said]
+    models = model_columns()
+    rest = [column for column in explanation_columns() if column not in models]
     lines = []
-    for title, columns in (("Of models", MODELS), ("Of explanations", rest)):
-        lines += [f"{title}:", "", *(f"- **{c.name}**: {c.means} ({_better(c)})." for c in columns)]
+    for title, columns in (("Of models", models), ("Of explanations alone", rest)):
+        said = [f"- **{c.heading}**: {c.meaning} ({_better(c)})." for c in columns]
+        lines += [f"{title}:", "", *said]
         lines.append("")
     return "\n".join(lines)
 
 
 def _better(column: Column) -> str:
-    is_side = column.better in ("higher", "lower")
-    return f"{column.better} is better" if is_side else column.better
+    is_side = column.direction in ("higher", "lower")
+    return f"{column.direction} is better" if is_side else column.direction
 
 
 def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
@@ -72,8 +71,8 @@ def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
 def grid_table() -> str:
     """Return what benchmarks/grid.py found."""
     columns = [
-        Column("energy_inside", "heat inside", "{:.1%}", "", ""),
-        Column("hits", "hits", "{:.1%}", "", ""),
+        column_of("energy_inside"),
+        HITS,
         Column("of", "mosaics", "{}", "", ""),
     ]
     models = {}
@@ -89,13 +88,13 @@ def pointing_table() -> str:
         name: {method: {"hits": hits} for method, hits in found.items()}
         for name, found in known(DOCS / "pointing.json").get("models", {}).items()
     }
-    return by_method(models, [Column("hits", "hits", "{:.2%}", "", "")])
+    return by_method(models, [HITS])
 
 
 def costs_table() -> str:
     """Return what benchmarks/costs.py found."""
     columns = [
-        Column("passes", "forward passes", "{:.2f}", "", ""),
+        replace(column_of("cost_forward_passes"), key="passes"),
         Column("time_ratio", "times the answer's time", "{:.2f}", "", ""),
         Column("time_ratio_of_1", "one image", "{:.2f}", "", ""),
         Column("time_ratio_of_256", "256 images", "{:.2f}", "", ""),
@@ -107,7 +106,7 @@ def planted_models() -> str:
     """Return how far benchmarks/planted.py found models to go by the mark."""
     columns = [
         Column("epochs", "epochs", "{}", "", ""),
-        Column("accuracy", "accuracy", "{:.1%}", "", ""),
+        column_of("accuracy"),
         Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
         Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
@@ -119,7 +118,7 @@ def planted_models() -> str:
 def planted_table() -> str:
     """Return how often benchmarks/planted.py found explanations to show the mark."""
     columns = [
-        Column("evidence", "evidence", "{:.0%}", "", ""),
+        replace(column_of("evidence_fraction"), key="evidence"),
         Column("touched", "touched where decided", "{:.1%}", "", ""),
         Column("shown", "shown where decided", "{:.1%}", "", ""),
         Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
@@ -130,12 +129,8 @@ def planted_table() -> str:
 
 def honest_ways() -> str:
     """Return what benchmarks/honest.py found."""
-    columns = [
-        Column("accuracy", "accuracy", "{:.1%}", "", ""),
-        Column("position_leakage", "leakage", "{:.2f}", "", ""),
-        Column("content_following", "follows content", "{:.2f}", "", ""),
-        Column("position_following", "follows position", "{:.2f}", "", ""),
-    ]
+    keys = ("accuracy", "position_leakage", "content_following", "position_following")
+    columns = [column_of(key) for key in keys]
     parts = []
     for data, found in known(DOCS / "honest.json").items():
         rows = [{"way": way} | row for way, row in found["ways"].items()]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from foveal import comparison
-from foveal.attribution import CONTROLS, METHODS, explain_by, own_method
+from foveal.attribution import CONTROLS, METHODS, explain_by, methods_of, own_method
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.cli.tables import figure_lines
 from foveal.comparison import compare
@@ -441,7 +441,7 @@ def test_compare_measures_photos_of_all_proportions_with_controls(photos, tmp_pa
         assert 0 <= row["deletion"] <= 1 >= row["insertion"] >= 0
     assert rows["uniform"]["cost_forward_passes"] == 1.0 < rows["grad-cam"]["cost_forward_passes"]
     page = write_comparison(found, tmp_path / "out").read_text(encoding="utf-8")
-    assert "Hits and overlap are means over the 3 images" in page
+    assert "Hits, energy inside and evidence IoU are means over the 3 images" in page
 
 
 def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(
@@ -476,7 +476,7 @@ def test_compare_refuses_what_photos_of_all_proportions_cannot_have(photos, tmp_
 
 
 def test_a_net_of_sums_is_explained_by_its_contributions_before_rivals(plain):
-    assert comparison.Contestant("mine", plain[1], "").methods == ("contributions", *METHODS)
+    assert methods_of(plain[1]) == ("contributions", *METHODS)
 
 
 def test_a_set_for_testing_only_is_compared_without_training_images(photos, tmp_path, attentive):

@@ -13,6 +13,7 @@ ROOT = Path(foveal.__file__).parent
 # From the bottom up; a part may import those of lower layers, and its neighbours in its own.
 LAYERS = (
     {
+        "columns",
         "errors",
         "escaping",
         "file_names",
@@ -20,6 +21,7 @@ LAYERS = (
         "indexing",
         "interrupts",
         "lazy",
+        "ledger",
         "logits",
         "memory",
         "precision",

@@ -10,9 +10,10 @@ import torch
 from foveal import comparison, zoo
 from foveal.attribution import OWN
 from foveal.cli import main
+from foveal.columns import Column
 from foveal.comparison import compare
 from foveal.errors import UserError
-from foveal.report.columns import Column
+from foveal.ledger import Ledger
 from foveal.report.compare_page import write_comparison
 from foveal.report.tables import csv_table, latex_table, markdown_table
 
@@ -94,15 +95,14 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(found, out, monkeypa
         compare(MODELS[:1], "mnist-5k", out, **{**settings, "judge": None})
 
 
-def test_a_broken_figure_is_measured_again(found, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_figures", lambda *arguments: {"accuracy": 1.0})
-    ledger = comparison.Ledger(tmp_path, {"data": "mine"})
-    one = found.contestants[0]
-    ledger.get(one, "figures", lambda: {"accuracy": 0.5})
+def test_a_broken_figure_is_measured_again(tmp_path):
+    ledger = Ledger(tmp_path, {"data": "mine"})
+    one = ("mnist-focus", "0123abcd")
+    ledger.get(*one, "figures", lambda: {"accuracy": 0.5})
     (path,) = tmp_path.iterdir()
     path.write_text(path.read_text()[:-9])
-    assert ledger.get(one, "figures", lambda: {"accuracy": 0.7}) == {"accuracy": 0.7}
-    assert ledger.get(one, "figures", dict) == {"accuracy": 0.7}
+    assert ledger.get(*one, "figures", lambda: {"accuracy": 0.7}) == {"accuracy": 0.7}
+    assert ledger.get(*one, "figures", dict) == {"accuracy": 0.7}
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_says_what_figures_mean(page):

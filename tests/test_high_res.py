@@ -18,7 +18,7 @@ from foveal.data.lazy import LargeFiles
 from foveal.detectors.score_map import ScoreMap, best_places, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on, explain_files
-from foveal.geometry import covered_share, from_px, patch_mask, to_px
+from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.images import PartView, WholeView
 from foveal.metrics.large import evaluate_large
 from foveal.models import HighResFocusNet, Inputs
@@ -141,17 +141,19 @@ def test_a_model_answers_for_large_images_what_it_answers_for_their_pixels(data_
         assert weights == pytest.approx(part.weights[0].tolist())
 
 
-def test_the_share_covered_is_the_mean_of_the_mask() -> None:
+def test_the_pixels_read_are_the_sum_of_the_mask_and_the_thumbnail_but_no_more_than_all() -> None:
     generator = torch.Generator().manual_seed(0)
     for size in ((20, 31), (7, 9)):
         keypoints = torch.rand(5, 4, 2, generator=generator) * 2.4 - 1.2
         scales = torch.rand(5, 4, generator=generator) * 3 + 0.3
         for given in (None, scales):
             mask = patch_mask(keypoints, 5, size, given)
-            share = covered_share(keypoints, 5, size, given)
-            torch.testing.assert_close(share, mask.float().mean(dim=(1, 2)))
+            pixels = mask.double().sum(dim=(1, 2))
+            assert torch.equal(evidence_px(keypoints, 5, size, given), pixels)
+            most = (pixels + 60).clamp(max=size[0] * size[1])
+            assert torch.equal(evidence_px(keypoints, 5, size, given, 60), most)
     outside = torch.full((1, 2, 2), 3.0)
-    assert float(covered_share(outside, 5, (20, 20))) == 0
+    assert float(evidence_px(outside, 5, (20, 20))) == 0
 
 
 def test_the_best_places_are_the_greatest_of_their_neighbours_first() -> None:
@@ -358,6 +360,16 @@ def test_a_class_folder_of_photos_of_different_sizes_is_trained_on(tmp_path: Pat
     train_set = load_large(folder, "train")
     assert [problem.path for problem in train_set.problems] == [str(folder / "dark" / "broken.png")]
     assert evaluate_large(model, train_set)["accuracy"] == 1
+
+
+def test_the_evidence_of_large_images_is_at_most_all_of_their_pixels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    test = load_large(photos_folder(tmp_path / "photos"), "test")
+    wide = HighResFocusNet(shrink=2, keypoints=8, patch_size=80, in_channels=3, num_classes=2)
+    found = evaluate_large(wide.eval(), test)["evidence_fraction"]
+    shown = wide.explain_large(test.images).evidence_fraction
+    assert found == pytest.approx(float(shown.mean()))
+    assert 0.8 < found <= 1
 
 
 def test_large_images_are_seen_small_by_other_models(data_dir: Path, few: None) -> None:

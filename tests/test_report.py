@@ -8,10 +8,10 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.errors import UserError
+from foveal.metrics.registry import model_columns
 from foveal.models import AttentionNet, Inputs, PatchReconstructor, SmallCNN, presets
 from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
-from foveal.report.columns import MODELS
 from foveal.report.page import _spread
 
 EVIL = "<script>alert(1)</script>"
@@ -64,11 +64,11 @@ def test_every_figure_that_a_model_has_is_explained_and_where_it_is_missing_is_a
     entries, page
 ):
     known = set().union(*(entry.card for entry in entries))
-    assert known < {column.key for column in MODELS} | {"data", "images"}
-    for column in MODELS:
-        assert (f">{column.name}</th>" in page) == (column.key in known)
-        assert (column.means.replace("'", "&#39;") in page) == (column.key in known)
-    assert "<td>98.7%</td>" in page
+    assert known < {column.key for column in model_columns()} | {"data", "images"}
+    for column in model_columns():
+        assert (f">{column.heading}</th>" in page) == (column.key in known)
+        assert (column.meaning.replace("'", "&#39;") in page) == (column.key in known)
+    assert "<td>98.70%</td>" in page
     assert "<td>98,817</td>" in page
     assert "<td>–</td>" in page
 
@@ -91,7 +91,7 @@ def test_what_a_reconstructor_rebuilt_is_shown_beside_classifiers_or_alone(
     page = write_report([entry, *others], tmp_path).read_text(encoding="utf-8")
     assert "<td>0.0123</td>" in page
     assert ">rebuilds<" in page
-    assert ("98.7%" in page) == beside
+    assert ("98.70%" in page) == beside
     assert all(re.search(r'alt="[^"]{20,}"', found) for found in re.findall(r"<img [^>]*>", page))
 
 

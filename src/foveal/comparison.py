@@ -1,13 +1,8 @@
-"""What `foveal compare` does: measure models and explanations side by side, and report on it.
-
-Every figure is kept in the output folder as soon as it is known, so that a comparison that was
-interrupted goes on where it stopped.
-"""
+"""Comparison of models and of their explanations on the same images, resumed if interrupted."""
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,36 +12,26 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, own_method
+from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, methods_of
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
 from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
-from foveal.explanation import Explanation
-from foveal.files import read_json, write_json
+from foveal.ledger import Ledger
 from foveal.memory import keep_freed_memory
-from foveal.metrics import (
-    adversarial_accuracy,
-    deletion,
-    evaluate,
-    insertion,
-    judged,
-)
-from foveal.metrics.annotated import inside
+from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known, classes_of, match_classes
+from foveal.metrics.figures import measured_on_samples
 from foveal.metrics.published import published as field_metrics
-from foveal.metrics.stability import evidence_overlap, keypoint_shift_px, noisy
-from foveal.models import AttentionModel, AttentionNet, FocusModel, ImageClassifier
+from foveal.metrics.registry import EXPLANATION_METRICS, METRICS, useful_for
+from foveal.metrics.subject import Explained, Given, Subject
+from foveal.models import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS
 
 CHUNK = 100  # images explained at a time; bounds the memory
 PIXELS = 2**20  # of them; a gradient keeps all features of an image
-NOISE = 0.05  # standard deviation, in [0, 1]
-EPSILON = 8 / 255  # greatest change of a pixel by an attack
-SAMPLE = 200  # images that noise and attacks are tried on: they cost many passes each
-SHARES = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
 
 ANSWER, LABEL = "answer", "label"  # whose logit is explained
 
@@ -66,18 +51,6 @@ class Contestant:
     name: str
     network: ImageClassifier
     digest: str
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """What explains it: itself where it can; Grad-CAM beside maps; else every rival."""
-        if isinstance(self.network, FocusModel):
-            return (OWN,)
-        if isinstance(self.network, AttentionNet):
-            return (OWN, CONTRIBUTIONS, "grad-cam")
-        if isinstance(self.network, AttentionModel):
-            return (OWN, "grad-cam")
-        own = own_method(self.network)
-        return (*METHODS,) if own is None else (own, *METHODS)
 
 
 @dataclass(frozen=True)
@@ -167,7 +140,7 @@ def compare(
     if published and isinstance(few.images, Photos):
         raise UserError("Published metrics read images of one size, not of many proportions.")
     train = None
-    if any(isinstance(one.network, FocusModel) for one in contestants):
+    if any(Given.TRAIN in useful_for(one.network) for one in contestants):
         train = probe_images(lambda: load_images(data, "train", **shape), say)
     jury = judge_of(judge, few)
     judge = (judge or zoo.judge_of(few.name)) if jury is not None else None
@@ -177,67 +150,28 @@ def compare(
     jobs = [
         (one, method)
         for one in contestants
-        for method in (*(name for name in one.methods if name in rivals), *controls)
+        for method in (*(m for m in methods_of(one.network) if m in rivals), *controls)
     ]
     steps = len(contestants) + len(jobs)
     figures: list[dict[str, Any]] = []
     explanations: list[dict[str, Any]] = []
     for one in contestants:
         progress(f"{one.name}: figures", len(figures), steps)
-        found = ledger.get(
-            one, "figures", partial(_figures, one, tests[one.name], train, jury, seed)
-        )
-        figures.append(found)
+        measure = partial(_figures, one, tests[one.name], train, jury, seed)
+        figures.append(ledger.get(one.name, one.digest, "figures", measure))
     for one, method in jobs:
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
-        found = ledger.get(
-            one, method, partial(_explained, one, method, tests[one.name], jury, seed, explain)
-        )
+        measure = partial(_explained, one, method, tests[one.name], jury, seed, explain)
+        found = ledger.get(one.name, one.digest, method, measure)
         if published:
             some = tests[one.name].few(min(published, len(few)), seed)
             measure = partial(_published, one, method, some, seed, explain)
-            found = found | ledger.get(one, f"{method}, published, {len(some)}", measure)
+            what = f"{method}, published, {len(some)}"
+            found = found | ledger.get(one.name, one.digest, what, measure)
         explanations.append({"model": one.name, "method": method, **found})
     progress("done", steps, steps)
     return Comparison(contestants, few, judge, tuple(figures), tuple(explanations), explain)
-
-
-class Ledger:
-    """Figures on disk, each in a file of its own, with what they are figures of.
-
-    Args:
-        folder: made if it is not there.
-        key: what they hold for; others are measured anew.
-    """
-
-    def __init__(self, folder: Path, key: dict[str, Any]):
-        self.folder = folder
-        self.key = key
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
-
-    def get(
-        self, one: Contestant, what: str, measure: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Return the figures that are known, or measure and keep them."""
-        key = {**self.key, "weights": one.digest, "what": what}
-        name = hashlib.sha256(json.dumps([one.name, what]).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}.json"
-        try:
-            kept = read_json(path)
-            if kept["key"] == key:
-                return dict(kept["figures"])
-        except (UserError, ValueError, KeyError, TypeError):
-            pass  # not there, or not ours
-        found = measure()
-        try:
-            write_json(path, {"key": key, "model": one.name, "figures": found})
-        except OSError as error:
-            raise UserError(f"Cannot write to {path}: {error.strerror or error}.") from None
-        return found
 
 
 def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
@@ -307,6 +241,7 @@ def _key(test: ImageSet, seed: int, judge: str | None, explain: str) -> dict[str
     """Return what figures hold for."""
     return {
         "version": 3,
+        "metrics": [*METRICS, *EXPLANATION_METRICS],
         "data": test.name,
         "split": test.split,
         "images": _digest(test.images),
@@ -335,12 +270,7 @@ def _figures(
     seed: int,
 ) -> dict[str, Any]:
     found = evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
-    some = test.few(min(SAMPLE, len(test)), seed)
-    attacks = {
-        f"{name}_accuracy": adversarial_accuracy(one.network, some, EPSILON, steps, seed)
-        for name, steps in (("fgsm", 1), ("pgd", 10))
-    }
-    return found | attacks
+    return found | measured_on_samples(Subject(one.network, test, train, judge, seed=seed))
 
 
 def _explained(
@@ -352,35 +282,41 @@ def _explained(
     explain: str,
 ) -> dict[str, Any]:
     """Return the figures of one explanation of one model, means over images."""
-    totals: dict[str, list[Tensor]] = {}
-    seconds = cost = 0.0
+    values: dict[str, list[Tensor]] = {}
     done = 0
-    for number, few in enumerate(test.batches(CHUNK, PIXELS)):
-        images, targets = few.images.float() / 255, targets_of(few, explain)
-        started = time.perf_counter()
-        explanation = explain_by(one.network, images, method, targets)
-        seconds += time.perf_counter() - started
-        cost += explanation.cost * len(few)
-        values = _values(one.network, explanation, few, judge, targets)
-        if done < SAMPLE:
-            noise = noisy(images, NOISE, seed + number)
-            after = explain_by(one.network, noise, method, targets)
-            values["stable_evidence"] = evidence_overlap(explanation, after)
-            if explanation.keypoints is not None:
-                values["keypoint_shift_px"] = keypoint_shift_px(explanation, after)
-        for name, value in values.items():
-            totals.setdefault(name, []).append(value.double())
-        done += len(few)
-    means = {name: float(torch.cat(parts).nanmean()) for name, parts in totals.items()}
-    known = {name: value for name, value in means.items() if value == value}
-    truth = annotated(test)
-    count = {"annotated_images": int(truth.sum())} if truth.any() else {}
-    return {
-        "cost_forward_passes": cost / len(test),
-        "ms_per_image": 1000 * seconds / len(test),
-        **count,
-        **known,
+    for batch in _explained_batches(one, method, test, judge, seed, explain):
+        for metric in EXPLANATION_METRICS.values():
+            if metric.needs <= batch.meets and done < (metric.sample or len(test)):
+                for key, value in metric.measure(batch).items():
+                    values.setdefault(key, []).append(value.double())
+        done += len(batch.test)
+    means = {
+        column.key: metric.pool(torch.cat(values[column.key]))
+        for metric in EXPLANATION_METRICS.values()
+        for column in metric.columns
+        if column.key in values
     }
+    return {key: value for key, value in means.items() if value == value}
+
+
+def _explained_batches(
+    one: Contestant,
+    method: str,
+    test: ImageSet,
+    judge: ImageClassifier | None,
+    seed: int,
+    explain: str,
+) -> Iterator[Explained]:
+    for number, few in enumerate(test.batches(CHUNK, PIXELS)):
+        targets = targets_of(few, explain)
+        explained = partial(explain_by, one.network, method=method, targets=targets)
+        images = few.images.float() / 255
+        started = time.perf_counter()
+        explanation = explained(images)
+        seconds = time.perf_counter() - started
+        yield Explained(
+            one.network, explanation, few, explained, judge, targets, seconds, seed + number
+        )
 
 
 def targets_of(test: ImageSet, explain: str) -> Tensor | None:
@@ -409,33 +345,3 @@ def _published(
     )
     figures = {f"published_{name}": value for name, value in found.items()}
     return {"published_images": len(test), **figures}
-
-
-def _values(
-    network: ImageClassifier,
-    explanation: Explanation,
-    test: ImageSet[Tensor],
-    judge: ImageClassifier | None,
-    targets: Tensor | None,
-) -> dict[str, Tensor]:
-    """Return what is known of each image's explanation, a value (B,) for each figure."""
-    values = {
-        "deletion": deletion(network, explanation, targets=targets),
-        "insertion": insertion(network, explanation, targets=targets),
-    }
-    if test.masks is not None:
-        values |= inside(explanation, test.masks)
-    maps = explanation.maps is not None
-    if not maps:
-        values["evidence_fraction"] = explanation.evidence_fraction
-    if judge is None:
-        return values
-    for share in SHARES if maps else (None,):
-        evidence = explanation.evidence if share is None else explanation.top_evidence(share)
-        asked = judged(judge, test, evidence, explanation.predictions)
-        place = "" if share is None else f"_at_{share:.0%}"
-        values |= {
-            f"{name}{place}": torch.full((len(test),), value)
-            for name, value in asked._asdict().items()
-        }
-    return values

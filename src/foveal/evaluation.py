@@ -64,7 +64,9 @@ def evaluate_on(
     from foveal.data import load_images
     from foveal.metrics import evaluate
     from foveal.metrics.classes import as_known
-    from foveal.models import FocusModel, LargeFocusModel, PatchReconstructor
+    from foveal.metrics.registry import useful_for
+    from foveal.metrics.subject import Given
+    from foveal.models import LargeFocusModel
 
     keep_freed_memory()
     network = export.load(model, runtime)
@@ -81,7 +83,7 @@ def evaluate_on(
     test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
     images = _described(test, network, model, say)
     train = None
-    if isinstance(network, FocusModel | PatchReconstructor):
+    if Given.TRAIN in useful_for(network):
         train = probe_images(
             lambda: as_known(load_images(data, "train", **options), network, model)[0], say
         )

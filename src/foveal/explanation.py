@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.geometry import corners_px, coverage, covered_share, from_px, patch_mask, to_px
+from foveal.geometry import corners_px, coverage, evidence_px, from_px, patch_mask, to_px
 from foveal.indexing import Index, selection
 from foveal.logits import predictions, probabilities
 
@@ -130,16 +130,16 @@ class Explanation:
 
     @property
     def evidence_fraction(self) -> Tensor:
-        """(B,): the pixels that the decision was made from, as a share of the image's.
+        """(B,): the pixels that the decision was made from / the pixels of the image, at most 1.
 
         The pixels of a thumbnail count too, each as one.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
-        share = covered_share(self.keypoints, self.patch_size, self.size, self.scales)
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
-        return (share + coarse / (height * width)).clamp_max(1.0)
+        seen = evidence_px(self.keypoints, self.patch_size, self.size, self.scales, coarse)
+        return (seen / (height * width)).to(self.keypoints.dtype)
 
     @property
     def heat(self) -> Tensor:

@@ -163,12 +163,23 @@ def coverage(
     return down.float().transpose(1, 2) @ across.float()
 
 
-def covered_share(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+def evidence_px(
+    keypoints: Tensor,
+    patch_size: int,
+    size: Size,
+    scales: Tensor | None = None,
+    thumbnail_px: int = 0,
 ) -> Tensor:
-    """Return the share (B,) of an image's pixels that patches read; arguments as of `coverage`.
+    """Return how many pixels of each image (B,) were read, in float64 and at most all of them.
 
-    It is the mean of `patch_mask`, at a cost that does not grow with the image.
+    Patches count as the sum of `patch_mask`, at a cost that does not grow with the image.
+
+    Args:
+        keypoints: (B, K, 2) in grid units.
+        patch_size: side P in samples.
+        size: height and width of the images in pixels.
+        scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
+        thumbnail_px: pixels of a thumbnail that was read too, each of which counts as one.
     """
     first, last = _span_px(keypoints.double(), patch_size, size, scales)
     greatest = _extent(size, first)
@@ -179,7 +190,7 @@ def covered_share(
     across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
     read = (down.transpose(1, 2) @ across > 0).double()
     area = torch.einsum("byx,by,bx->b", read, lengths[..., 1], lengths[..., 0])
-    return (area / greatest.prod()).to(keypoints.dtype)
+    return (area + thumbnail_px).clamp(max=size[0] * size[1])
 
 
 def _span_px(

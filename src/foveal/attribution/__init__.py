@@ -4,7 +4,13 @@ They look from outside at what a model did, where `model.explain` returns what i
 Both are Explanations, so that they are drawn and measured by the same code.
 """
 
-from foveal.attribution.any_method import EXPLAINERS, OWN, explain_by, own_method
+from foveal.attribution.any_method import (
+    EXPLAINERS,
+    OWN,
+    explain_by,
+    methods_of,
+    own_method,
+)
 from foveal.attribution.controls import CONTROLS
 from foveal.attribution.cost import cost_of
 from foveal.attribution.methods import METHODS
@@ -18,5 +24,6 @@ __all__ = [
     "attribute",
     "cost_of",
     "explain_by",
+    "methods_of",
     "own_method",
 ]

@@ -6,6 +6,7 @@ from foveal.attribution.post_hoc import attribute
 from foveal.errors import UserError, unknown_name
 from foveal.explanation import Explanation
 from foveal.logits import Targets
+from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
@@ -22,7 +23,25 @@ def own_method(model: ImageModel) -> str | None:
     """
     if model.looks != "everywhere":
         return OWN
-    return CONTRIBUTIONS if isinstance(model, Additive) and model.is_additive() else None
+    return CONTRIBUTIONS if _is_additive(model) else None
+
+
+def methods_of(model: ImageModel) -> tuple[str, ...]:
+    """Return the methods worth comparing for a model: its own first, then post-hoc methods.
+
+    A model that decides from patches needs no other; beside attention maps stand the contributions,
+    where the model has them, and Grad-CAM.
+    """
+    if Ability.KEYPOINTS in model.abilities:
+        return (OWN,)
+    if Ability.MAPS in model.abilities:
+        return (OWN, *((CONTRIBUTIONS,) if _is_additive(model) else ()), "grad-cam")
+    own = own_method(model)
+    return (*METHODS,) if own is None else (own, *METHODS)
+
+
+def _is_additive(model: ImageModel) -> bool:
+    return isinstance(model, Additive) and model.is_additive()
 
 
 def explain_by(

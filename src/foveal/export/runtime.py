@@ -11,6 +11,7 @@ from foveal.export.graph import IMAGES
 from foveal.export.large_runtime import OnnxLargeFocus
 from foveal.export.seams import KEYPOINTS, LOCAL, SCALES, WEIGHTS
 from foveal.export.session import Graph
+from foveal.models.abilities import Ability
 from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
@@ -137,6 +138,8 @@ class OnnxRebuilder(ImageModel):
     """
 
     name = "onnx-rebuilder"
+    looks = "patches"
+    abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
 
     def __init__(self, about: About, parts: Parts):
         super().__init__(about.in_channels, about.inputs)

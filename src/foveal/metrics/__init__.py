@@ -15,10 +15,12 @@ from foveal.metrics.evidence_iou import evidence_iou
 from foveal.metrics.figures import evaluate
 from foveal.metrics.judged import Judged, judged
 from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.metric import ExplanationMetric, Metric
 from foveal.metrics.pointing_game import pointing_game
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
 from foveal.metrics.rebuilding import Rebuilding, rebuilding
+from foveal.metrics.registry import EXPLANATION_METRICS, METRICS
 from foveal.metrics.stability import Stability, stability
 
 if TYPE_CHECKING:
@@ -34,14 +36,18 @@ else:  # torchmetrics takes seconds
     __getattr__ = lazy_names(__name__, dict.fromkeys(_AVERAGES, "foveal.metrics.averages"))
 
 __all__ = [
+    "EXPLANATION_METRICS",
+    "METRICS",
     "Deletion",
     "EnergyInside",
     "EvidenceIoU",
+    "ExplanationMetric",
     "Following",
     "Insertion",
     "Judged",
     "Looks",
     "MapsWorth",
+    "Metric",
     "PointingGame",
     "Rebuilding",
     "Stability",

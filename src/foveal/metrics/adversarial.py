@@ -1,18 +1,22 @@
-"""Adversarial accuracy: what is left of the accuracy under noise that is made against the model."""
+"""Adversarial accuracy: the accuracy under perturbations optimised against the model."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.metrics.looks import as_floats, evaluating
-from foveal.models.classifier import ImageClassifier
+from foveal.metrics.metric import SAMPLE, About, Metric
+from foveal.metrics.subject import Subject
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
 
 PIXELS = 2**20  # in one pass: its gradient keeps all features
 
 
 def adversarial_accuracy(
-    model: ImageClassifier,
+    model: ImageModel,
     test: ImageSet,
     epsilon: float = 8 / 255,
     steps: int = 10,
@@ -28,9 +32,9 @@ def adversarial_accuracy(
     knows better may find more, so the figure is an upper bound, as that of any gradient attack.
 
     Args:
-        model: of any family; its mode, device and gradients stay as they are.
+        model: a classifier of any family; its mode, device and gradients stay as they are.
         test: labelled images.
-        epsilon: greatest change of a pixel, in [0, 1].
+        epsilon: largest change of a pixel, in [0, 1].
         steps: of the attack.
         seed: of the start; the caller's random numbers stay what they were.
         batch_size: images in one pass; of large images fewer.
@@ -48,7 +52,7 @@ def adversarial_accuracy(
 
 
 def _attack(
-    model: ImageClassifier,
+    model: ImageModel,
     clean: Tensor,
     labels: Tensor,
     epsilon: float,
@@ -66,3 +70,38 @@ def _attack(
         moved = moved.detach() + length * slope.sign()
         moved = torch.maximum(torch.minimum(moved, clean + epsilon), clean - epsilon).clamp(0, 1)
     return moved.detach()
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    return {
+        f"{name}_accuracy": adversarial_accuracy(
+            subject.model, subject.test, steps=steps, seed=subject.seed
+        )
+        for name, steps in (("fgsm", 1), ("pgd", 10))
+    }
+
+
+ADVERSARIAL = Metric(
+    "adversarial",
+    _measure,
+    (
+        Column(
+            "fgsm_accuracy",
+            "FGSM",
+            "{:.1%}",
+            f"accuracy on {SAMPLE} images after one gradient step of 8/255 against the model",
+            "higher",
+        ),
+        Column(
+            "pgd_accuracy",
+            "PGD",
+            "{:.1%}",
+            f"accuracy on {SAMPLE} images after ten smaller steps within 8/255; an upper bound, as "
+            "a stronger attack may find more",
+            "higher",
+        ),
+    ),
+    needs=frozenset({Ability.CLASSES}),
+    about=About.PREDICTION,
+    sample=SAMPLE,
+)

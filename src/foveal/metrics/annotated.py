@@ -1,39 +1,28 @@
-"""Explanations against annotations: hits, energy inside and overlap."""
+"""Agreement of explanations with annotations: hits, energy inside and overlap."""
 
-from collections.abc import Callable
+from functools import partial
+from math import nan
 
 import torch
 from torch import Tensor
 
 from foveal.attribution import CONTROLS, explain_by, own_method
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
 from foveal.explanation import Explanation
-from foveal.metrics.energy_inside import energy_inside
-from foveal.metrics.evidence_iou import evidence_iou
+from foveal.metrics.energy_inside import ENERGY_INSIDE
+from foveal.metrics.evidence_iou import EVIDENCE_IOU
 from foveal.metrics.looks import as_floats
-from foveal.metrics.pointing_game import pointing_game
+from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.pointing_game import POINTING_GAME, pointing_game
+from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.image_model import ImageModel
 
-INSIDE: dict[str, Callable[[Explanation, Tensor], Tensor]] = {
-    "pointing_game": pointing_game,
-    "energy_inside": energy_inside,
-    "evidence_iou": evidence_iou,
+# Of explanations of any method; `evaluate` measures them of a model's own.
+LOCALISATION: dict[str, ExplanationMetric] = {
+    metric.name: metric for metric in (POINTING_GAME, ENERGY_INSIDE, EVIDENCE_IOU)
 }
-
-
-def inside(explanation: Explanation, truth: Tensor) -> dict[str, Tensor]:
-    """Return each figure of `INSIDE`, a value (B,) per image.
-
-    Args:
-        explanation: of B images, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 where it is; NaN are the figures of an image
-            where it is nowhere.
-
-    Raises:
-        ValueError: truth and explanation do not fit, or there is no heat.
-    """
-    return {name: figure(explanation, truth) for name, figure in INSIDE.items()}
 
 
 def annotated_figures(
@@ -47,19 +36,21 @@ def annotated_figures(
         batch_size: images in one pass.
 
     Returns:
-        `annotated_images`, the figures of `INSIDE`, and the hits of each of `CONTROLS`
+        `annotated_images`, the figures of `LOCALISATION`, and the hits of each of `CONTROLS`
         (`centre_pointing_game`, …); None without masks, or if the model does not explain itself.
     """
     method = own_method(model)
     if test.masks is None or method is None:
         return None
+    explain = partial(explain_by, model, method=method)
     chosen = annotated(test).nonzero()[:, 0]
     found: dict[str, list[Tensor]] = {}
     for batch in test.subset(chosen).batches(batch_size) if len(chosen) else ():
-        assert batch.masks is not None
-        explanation = explain_by(model, as_floats(model, batch.images), method)
-        for name, values in (inside(explanation, batch.masks) | _controls(batch.masks)).items():
-            found.setdefault(name, []).append(values.double())
+        one = Explained(model, explain(as_floats(model, batch.images)), batch, explain)
+        measured = [metric.measure(one) for metric in LOCALISATION.values()]
+        for values in (*measured, _controls(one.truth)):
+            for key, value in values.items():
+                found.setdefault(key, []).append(value.double())
     means = {name: float(torch.cat(parts).nanmean()) for name, parts in found.items()}
     known = {name: value for name, value in means.items() if value == value}
     return {"annotated_images": len(chosen), **known}
@@ -75,3 +66,54 @@ def _controls(masks: Tensor) -> dict[str, Tensor]:
         )
         for name, draw in CONTROLS.items()
     }
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    found = annotated_figures(subject.model, subject.test, batch_size=subject.batch_size)
+    return found or {}
+
+
+def _count(values: Tensor) -> float:
+    return int(values.sum()) or nan
+
+
+_ANNOTATED_IMAGES = Column(
+    "annotated_images",
+    "annotated",
+    "{:,}",
+    "number of images with an annotated region; figures of localisation are means over these",
+    "for comparison",
+)
+_CONTROLS = (
+    Column(
+        "centre_pointing_game",
+        "centre hits",
+        "{:.1%}",
+        "pointing game of a map that falls from the centre of the image outwards, without a model",
+        "for comparison",
+    ),
+    Column(
+        "uniform_pointing_game",
+        "uniform hits",
+        "{:.1%}",
+        "pointing game of a uniform map, without a model: the relative area of the region",
+        "for comparison",
+    ),
+)
+ANNOTATIONS = Metric(
+    "annotations",
+    _measure,
+    (
+        _ANNOTATED_IMAGES,
+        *(column for metric in LOCALISATION.values() for column in metric.columns),
+        *_CONTROLS,
+    ),
+    needs=frozenset({Given.MASKS}),
+)
+ANNOTATED_IMAGES = ExplanationMetric(
+    "annotated_images",
+    lambda batch: {"annotated_images": annotated(batch.test)},
+    (_ANNOTATED_IMAGES,),
+    needs=frozenset({Given.MASKS}),
+    pool=_count,
+)

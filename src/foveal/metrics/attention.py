@@ -1,21 +1,25 @@
-"""What attention maps are worth: the accuracy with another image's maps, or with none."""
+"""Attention maps replaced: the accuracy with another image's maps, and with uniform ones."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.data.photos import Photos
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import as_floats, evaluating
+from foveal.metrics.metric import Metric
 from foveal.metrics.random_focus import derangement
+from foveal.metrics.subject import Subject
+from foveal.models.abilities import Ability
 from foveal.models.attention_model import AttentionModel
 
 
 class MapsWorth(NamedTuple):
-    """Accuracies of a model whose maps are not its own; shares from 0 to 1."""
+    """Accuracies of a model whose maps are not its own; fractions from 0 to 1."""
 
     shuffled_attention_accuracy: float
     uniform_attention_accuracy: float
@@ -27,7 +31,7 @@ def maps_worth(
     """Return the accuracy with each image's maps replaced, its features kept.
 
     `shuffled`: by those of another random image; each lends its maps to exactly one other.
-    `uniform`: at every depth by the map's own mean, the same at every place. Where either is as
+    `uniform`: at every depth by the map's own mean, the same at every location. Where either is as
     good as the accuracy, the maps explain nothing.
 
     Args:
@@ -94,3 +98,31 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return model.attend((as_floats(model, images) - model.mean) / model.std)
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    model = cast(AttentionModel, subject.model)  # as `needs` says
+    return maps_worth(model, subject.test, subject.seed, batch_size=subject.batch_size)._asdict()
+
+
+ATTENTION = Metric(
+    "attention",
+    _measure,
+    (
+        Column(
+            "shuffled_attention_accuracy",
+            "shuffled maps",
+            "{:.2%}",
+            "accuracy with each image's attention maps replaced by those of another image",
+            "lower",
+        ),
+        Column(
+            "uniform_attention_accuracy",
+            "uniform maps",
+            "{:.2%}",
+            "accuracy with every attention map replaced by its mean",
+            "lower",
+        ),
+    ),
+    needs=frozenset({Ability.GIVEN_MAPS}),
+)

@@ -12,7 +12,6 @@ from foveal.data import ImageSet, LargeSet
 from foveal.data.names import some_names, spelled_differently
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import ImageModel
 
 Images = TypeVar("Images", ImageSet, LargeSet)
@@ -89,7 +88,7 @@ def match_classes(
     return tuple(index.get(name) for name in theirs)
 
 
-def classes_of(model: ImageClassifier, name: str | None = None) -> Classes:
+def classes_of(model: ImageModel, name: str | None = None) -> Classes:
     """Return the classes of a model, which messages call `name`, or by its kind."""
     inputs = model.inputs
     return Classes(name or model.name, inputs.classes, model.num_classes, inputs.ids)
@@ -114,7 +113,7 @@ def as_known(
     Raises:
         UserError: as `match_classes`, or no image is of a class that the model knows.
     """
-    if not isinstance(model, ImageClassifier):
+    if not model.num_classes:
         return images, []
     known = classes_of(model, name)
     if not images.classes or images.classes == known.names:

@@ -1,20 +1,24 @@
-"""Content following: does the answer follow what the patches show, or where they lie?"""
+"""Content following: does the prediction follow what the patches show, or where they lie?"""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.metric import Metric
 from foveal.metrics.random_focus import predict_at
+from foveal.metrics.subject import Subject
+from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
 
 
 class Following(NamedTuple):
-    """Shares, from 0 to 1, of pairs whose answer followed the pixels or the places."""
+    """Fractions, from 0 to 1, of pairs whose prediction followed the pixels or the keypoints."""
 
     content_following: float
     position_following: float
@@ -29,11 +33,12 @@ def content_following(
     batch_size: int = 500,
     looks: Looks | None = None,
 ) -> Following:
-    """Cut one image's pixels at another's keypoints and see whose class is named.
+    """Cut one image's pixels at another's keypoints and return whose class is predicted.
 
     Over random pairs A, B of different classes, the model classifies B's pixels at A's keypoints
-    (and A's scales). `content_following` is the share named as B's class: the pixels decided.
-    `position_following` is the share named as A's: the places did. They add up to at most 1.
+    (and A's scales). `content_following` is the fraction predicted as B's class: the pixels
+    decided. `position_following` is the fraction predicted as A's: the positions did. They add up
+    to at most 1.
 
     Args:
         model: a focus model; its mode and device stay as they are.
@@ -70,3 +75,33 @@ def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     draw = torch.rand(pairs, generator=generator, dtype=torch.float64) * others[first]
     place = draw.long()
     return first, order[place + counts[own] * (place >= start)]
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    if len(subject.test.labels.unique()) < 2:  # no pairs of different classes
+        return {}
+    model = cast(FocusModel, subject.model)  # as `needs` says
+    return content_following(model, subject.test, seed=subject.seed, **subject.shared)._asdict()
+
+
+CONTENT_FOLLOWING = Metric(
+    "content_following",
+    _measure,
+    (
+        Column(
+            "content_following",
+            "follows content",
+            "{:.2f}",
+            "image B's pixels cut at image A's keypoints: how often the prediction is B's class",
+            "higher",
+        ),
+        Column(
+            "position_following",
+            "follows position",
+            "{:.2f}",
+            "image B's pixels cut at image A's keypoints: how often the prediction is A's class",
+            "lower",
+        ),
+    ),
+    needs=frozenset({Ability.GIVEN_KEYPOINTS}),
+)

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from foveal.columns import Column
 from foveal.explanation import Explanation, ranks
 from foveal.logits import probabilities
 from foveal.metrics.looks import evaluating
+from foveal.metrics.metric import ExplanationMetric
 
 STEPS = 20
 
@@ -81,3 +83,33 @@ def _area(
                 chances = probabilities(model(torch.where(touched, there, gone)).float())
                 curve[step, part] = chances.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
+
+
+DELETION = ExplanationMetric(
+    "deletion",
+    lambda batch: {"deletion": deletion(batch.model, batch.explanation, targets=batch.targets)},
+    (
+        Column(
+            "deletion",
+            "deletion",
+            "{:.2f}",
+            "probability of the explained class, mean while the pixels of most heat are greyed out "
+            "first (Petsiuk et al. 2018)",
+            "lower",
+        ),
+    ),
+)
+INSERTION = ExplanationMetric(
+    "insertion",
+    lambda batch: {"insertion": insertion(batch.model, batch.explanation, targets=batch.targets)},
+    (
+        Column(
+            "insertion",
+            "insertion",
+            "{:.2f}",
+            "probability of the explained class, mean while the pixels of most heat are revealed "
+            "first (Petsiuk et al. 2018)",
+            "higher",
+        ),
+    ),
+)

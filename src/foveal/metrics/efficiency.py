@@ -1,4 +1,4 @@
-"""Efficiency: what a model costs in numbers held, multiplications and time."""
+"""Efficiency: parameters, multiply-adds and latency of a model."""
 
 import statistics
 import time
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.backends import mha
 
+from foveal.columns import Column
 from foveal.metrics.looks import evaluating
+from foveal.metrics.metric import About, Metric
 from foveal.models.image_model import ImageModel
 
 
@@ -93,3 +95,31 @@ def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, model.in_channels, *size, generator=generator)
     return image.to(model.mean.device, model.mean.dtype)
+
+
+PARAMETERS = Metric(
+    "parameters",
+    lambda subject: {"parameters": parameters(subject.model)},
+    (Column("parameters", "parameters", "{:,}", "number of trainable parameters", "lower"),),
+    about=About.COST,
+)
+MACS = Metric(
+    "macs",
+    lambda subject: {"macs": macs(subject.model, subject.looks.size)},
+    (Column("macs", "MACs", "{:,}", "multiply-adds of a forward pass of one image", "lower"),),
+    about=About.COST,
+)
+LATENCY = Metric(
+    "latency_ms",
+    lambda subject: {"latency_ms": latency_ms(subject.model, subject.looks.size)},
+    (
+        Column(
+            "latency_ms",
+            "latency",
+            "{:.2f} ms",
+            "median time of a forward pass of one image on one thread",
+            "lower",
+        ),
+    ),
+    about=About.COST,
+)

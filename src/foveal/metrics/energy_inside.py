@@ -1,8 +1,11 @@
-"""Energy inside: how much of the heat lies where the truth is."""
+"""Energy inside: the fraction of the heat inside the annotated region."""
 
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.metrics.metric import ExplanationMetric
+from foveal.metrics.subject import Given
 from foveal.metrics.truth import check_truth
 
 
@@ -24,3 +27,19 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     heat = explanation.heat.double().clamp(min=0)
     share = (heat * inside).sum(dim=(-2, -1)) / heat.sum(dim=(-2, -1))
     return share.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+
+
+ENERGY_INSIDE = ExplanationMetric(
+    "energy_inside",
+    lambda batch: {"energy_inside": energy_inside(batch.explanation, batch.truth)},
+    (
+        Column(
+            "energy_inside",
+            "energy inside",
+            "{:.1%}",
+            "fraction of the positive heat inside the annotated region (Wang et al. 2020)",
+            "higher",
+        ),
+    ),
+    needs=frozenset({Given.MASKS}),
+)

@@ -1,21 +1,26 @@
 """Evidence: how much of an image the decision was made from."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
-from foveal.geometry import patch_mask
+from foveal.geometry import evidence_px, patch_mask
 from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 
 def evidence_fraction(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500, looks: Looks | None = None
 ) -> float:
-    """Return the share of an image's pixels that its patches cover together, mean over `test`.
+    """Return the fraction of an image's pixels that its patches cover, mean over `test`.
 
-    Pixels that several patches share count once, and what lies outside of the image not at all.
-    Those of a thumbnail that is seen too are added. A model without patches decides from every
+    Pixels that several patches cover count once, and what lies outside of the image not at all.
+    Those of a thumbnail that is read too are added. A model without patches decides from every
     pixel: 1.
 
     Args:
@@ -25,11 +30,16 @@ def evidence_fraction(
         looks: the model's looks at `test`, where they are known already.
     """
     looks = looks or look_over(model, test.images, batch_size)
-    if looks.keypoints is None:
+    if looks.keypoints is None or looks.patch_size is None:
         return 1.0
-    masks = evidence_masks(looks, batch_size)
-    coarse = looks.thumbnail_px * len(masks)
-    return min(1.0, (int(masks.sum()) + coarse) / masks.numel())
+    pixels = sum(
+        float(
+            evidence_px(keypoints, looks.patch_size, looks.size, scales, looks.thumbnail_px).sum()
+        )
+        for keypoints, scales in _parts(looks, batch_size)
+    )
+    height, width = looks.size
+    return pixels / (len(looks.keypoints) * height * width)
 
 
 def evidence_masks(looks: Looks, batch_size: int = 500) -> Tensor:
@@ -39,12 +49,37 @@ def evidence_masks(looks: Looks, batch_size: int = 500) -> Tensor:
         looks: a model's looks at N images, with keypoints.
         batch_size: images at a time; bounds the memory beside the result.
     """
-    keypoints, patch_size, scales = looks.keypoints, looks.patch_size, looks.scales
-    assert keypoints is not None
-    assert patch_size is not None
-    parts = []
-    for first in range(0, len(keypoints), batch_size):
-        part = slice(first, first + batch_size)
-        spacing = None if scales is None else scales[part]
-        parts.append(patch_mask(keypoints[part], patch_size, looks.size, spacing))
-    return torch.cat(parts)
+    assert looks.patch_size is not None
+    masks = [
+        patch_mask(keypoints, looks.patch_size, looks.size, scales)
+        for keypoints, scales in _parts(looks, batch_size)
+    ]
+    return torch.cat(masks)
+
+
+def _parts(looks: Looks, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield keypoints (B, K, 2) and scales (B, K), or None, of a batch at a time."""
+    assert looks.keypoints is not None
+    for part in torch.arange(len(looks.keypoints)).split(batch_size):
+        yield looks.keypoints[part], None if looks.scales is None else looks.scales[part]
+
+
+EVIDENCE_COLUMN = Column(
+    "evidence_fraction",
+    "evidence",
+    "{:.1%}",
+    "fraction of the image's pixels that the decision was made from; among explanations by maps, "
+    "the top 10 % that the judge is shown",
+    "lower",
+)
+EVIDENCE = Metric(
+    "evidence_fraction",
+    lambda s: {"evidence_fraction": evidence_fraction(s.model, s.test, **s.shared)},
+    (EVIDENCE_COLUMN,),
+)
+EVIDENCE_OF_PATCHES = ExplanationMetric(
+    "evidence_fraction",
+    lambda batch: {"evidence_fraction": batch.explanation.evidence_fraction},
+    (EVIDENCE_COLUMN,),
+    needs=frozenset({Ability.KEYPOINTS}),
+)

@@ -1,9 +1,12 @@
-"""Evidence IoU: how well the evidence and the truth cover each other."""
+"""Evidence IoU: the overlap of the evidence and the annotated region."""
 
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.explanation import Explanation, ranks
+from foveal.metrics.metric import ExplanationMetric
+from foveal.metrics.subject import Given
 from foveal.metrics.truth import check_truth
 
 
@@ -29,3 +32,19 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     both = (evidence & inside).sum(dim=(-2, -1))
     either = (evidence | inside).sum(dim=(-2, -1))
     return torch.where(size > 0, both / either, float("nan"))
+
+
+EVIDENCE_IOU = ExplanationMetric(
+    "evidence_iou",
+    lambda batch: {"evidence_iou": evidence_iou(batch.explanation, batch.truth)},
+    (
+        Column(
+            "evidence_iou",
+            "evidence IoU",
+            "{:.2f}",
+            "intersection over union of the evidence and the annotated region",
+            "higher",
+        ),
+    ),
+    needs=frozenset({Given.MASKS}),
+)

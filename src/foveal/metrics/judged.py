@@ -1,22 +1,32 @@
-"""Sufficiency and necessity: what an independent judge makes of the evidence, and without it."""
+"""Sufficiency and necessity: predictions of an independent judge with and without the evidence."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.data.images import new_labels
 from foveal.data.names import some_names
 from foveal.errors import UserError
-from foveal.metrics.accuracy import share_equal
+from foveal.explanation import Explanation
 from foveal.metrics.classes import classes_of, match_classes
+from foveal.metrics.evidence import evidence_masks
 from foveal.metrics.looks import as_floats, evaluating
+from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.subject import Explained, Given, Subject
+from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
+
+FRACTIONS = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
+TOP = 0.1  # the one of them that tables show
 
 
 class Judged(NamedTuple):
-    """What the judge says; shares from 0 to 1."""
+    """Results of a judge; fractions from 0 to 1."""
 
     sufficiency: float  # its accuracy on the evidence alone
     sufficiency_agreement: float  # how often it then answers as the model does
@@ -31,7 +41,7 @@ def judged(
     *,
     batch_size: int = 500,
 ) -> Judged:
-    """Ask a judge that has not seen the model what the model's evidence shows.
+    """Return how well a judge, independent of the model, classifies by the model's evidence.
 
     The judge was trained on images with random regions greyed out, at all ratios, so that a
     greyed image is not foreign to it (EVAL-X of Jethani et al. 2021, "Have we learned to
@@ -48,16 +58,69 @@ def judged(
     Raises:
         UserError: images of a class that the judge does not know.
     """
+    (values,) = _judge(judge, test, [evidence], answers, batch_size)
+    return Judged(*(float(value.mean()) for value in values.values()))
+
+
+def judged_explanation(
+    judge: ImageClassifier, test: ImageSet, explanation: Explanation, batch_size: int = 500
+) -> dict[str, Tensor]:
+    """Return the fields of `Judged` for an explanation, a value (B,) per image.
+
+    Of maps the evidence is each of `FRACTIONS` of the pixels, those of most heat, and the keys are
+    `sufficiency_at_5%` and so on.
+
+    Args:
+        judge: as `judged` takes it.
+        test: the B images that are explained, with labels.
+        explanation: with patches or maps.
+        batch_size: images in one forward pass.
+
+    Raises:
+        UserError: images of a class that the judge does not know.
+    """
+    if explanation.maps is None:
+        evidence = {"": explanation.evidence}
+    else:
+        evidence = {_at(part): explanation.top_evidence(part) for part in FRACTIONS}
+    found = _judge(judge, test, list(evidence.values()), explanation.predictions, batch_size)
+    return {
+        f"{name}{at}": value
+        for at, values in zip(evidence, found, strict=True)
+        for name, value in values.items()
+    }
+
+
+def at_top(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of an explanation with the figures at `TOP` of the pixels under plain keys."""
+    end = _at(TOP)
+    top = {key.removesuffix(end): value for key, value in row.items() if key.endswith(end)}
+    return {"evidence_fraction": TOP, **row, **top}
+
+
+def _at(fraction: float) -> str:
+    return f"_at_{fraction:.0%}"
+
+
+def _judge(
+    judge: ImageClassifier,
+    test: ImageSet,
+    evidence: list[Tensor],
+    answers: Tensor,
+    batch_size: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the fields of `Judged` as values (N,) per image, for each evidence (N, H, W)."""
     labels, answers = _in_terms_of(judge, test, answers)
-    nothing = torch.zeros_like(evidence)
-    shown = _predict(judge, test.images, ~evidence, batch_size)
-    hidden = _predict(judge, test.images, evidence, batch_size)
-    whole = _predict(judge, test.images, nothing, batch_size)
-    return Judged(
-        share_equal(shown, labels),
-        share_equal(shown, answers),
-        share_equal(whole, labels) - share_equal(hidden, labels),
-    )
+    nothing = torch.zeros_like(evidence[0])
+    whole = (_predict(judge, test.images, nothing, batch_size) == labels).double()
+    for part in evidence:
+        shown = _predict(judge, test.images, ~part, batch_size)
+        hidden = _predict(judge, test.images, part, batch_size)
+        yield {
+            "sufficiency": (shown == labels).double(),
+            "sufficiency_agreement": (shown == answers).double(),
+            "necessity": whole - (hidden == labels).double(),
+        }
 
 
 def _in_terms_of(judge: ImageClassifier, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,3 +147,84 @@ def _predict(judge: ImageClassifier, images: Tensor, greyed: Tensor, batch_size:
             seen = torch.where(grey[:, None].to(seen.device), judge.mean, seen)
             found.append(judge(seen).argmax(dim=1).cpu())
     return torch.cat(found)
+
+
+COLUMNS = (
+    Column(
+        "sufficiency",
+        "sufficiency",
+        "{:.1%}",
+        "accuracy of an independent judge on the evidence alone, all else grey",
+        "higher",
+    ),
+    Column(
+        "sufficiency_agreement",
+        "agreement",
+        "{:.1%}",
+        "how often the judge, given the evidence alone, predicts the class that the model does",
+        "higher",
+    ),
+    Column(
+        "necessity",
+        "necessity",
+        "{:.1%}",
+        "drop of the judge's accuracy when the evidence is greyed out",
+        "higher",
+    ),
+)
+COLUMNS_OF_MAPS = tuple(
+    replace(
+        column,
+        key=f"{column.key}{_at(fraction)}",
+        heading=f"{column.heading} at {fraction:.0%}",
+        meaning=f"{column.meaning}; the evidence is {fraction:.0%} of the pixels",
+        listed=False,
+    )
+    for fraction in FRACTIONS
+    for column in COLUMNS
+)
+
+
+def _measure_patches(subject: Subject) -> dict[str, float]:
+    assert subject.judge is not None
+    evidence = evidence_masks(subject.looks, subject.batch_size)
+    answers = subject.looks.logits.argmax(dim=1)
+    found = judged(subject.judge, subject.test, evidence, answers, batch_size=subject.batch_size)
+    return found._asdict()
+
+
+def _measure_maps(subject: Subject) -> dict[str, float]:
+    assert subject.judge is not None
+    parts: dict[str, list[Tensor]] = {}
+    for batch in subject.test.batches(subject.batch_size):
+        images = as_floats(subject.model, batch.images)
+        explanation = subject.model.explain(images, subject.batch_size)
+        found = judged_explanation(subject.judge, batch, explanation, subject.batch_size)
+        for key, values in found.items():
+            parts.setdefault(key, []).append(values)
+    return {key: float(torch.cat(values).mean()) for key, values in parts.items()}
+
+
+def _measure_explanation(batch: Explained) -> dict[str, Tensor]:
+    assert batch.judge is not None
+    return judged_explanation(batch.judge, batch.test, batch.explanation)
+
+
+JUDGED_PATCHES = Metric(
+    "judged_patches",
+    _measure_patches,
+    COLUMNS,
+    needs=frozenset({Ability.CLASSES, Ability.KEYPOINTS, Given.JUDGE}),
+)
+JUDGED_MAPS = Metric(
+    "judged_maps",
+    _measure_maps,
+    COLUMNS_OF_MAPS,
+    needs=frozenset({Ability.CLASSES, Ability.MAPS, Given.JUDGE}),
+)
+JUDGED = ExplanationMetric(
+    "judged",
+    _measure_explanation,
+    (*COLUMNS, *COLUMNS_OF_MAPS),
+    needs=frozenset({Given.JUDGE}),
+)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from foveal.data import LargeSet
-from foveal.geometry import covered_share
+from foveal.geometry import evidence_px
 from foveal.metrics.classes import as_known
 from foveal.metrics.efficiency import latency_ms, macs, parameters
 from foveal.metrics.looks import evaluating
@@ -21,7 +21,7 @@ def evaluate_large(
     batch_size: int = 16,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return a model's figures on large images; all shares are fractions from 0 to 1.
+    """Return a model's figures on large images; all rates are fractions from 0 to 1.
 
     Args:
         model: its mode stays what it was.
@@ -33,11 +33,11 @@ def evaluate_large(
 
     Returns:
         model, data, split, images, accuracy (of the main task; of a task of any number of classes
-        the share of images where all are right), with several tasks accuracy_TASK for each and
+        the fraction of images where all are right), with several tasks accuracy_TASK for each and
         accuracy_mean, parameters, macs (of the thumbnail's convolutions and the patches'; the
         means of squares are sums alone), evidence_fraction (thumbnail and patches),
         latency_ms (median, one image in memory, one thread, the thumbnail made of it included),
-        random_focus_accuracy (each image read at another one's places), input_size and seed.
+        random_focus_accuracy (each image read at the keypoints of another), input_size and seed.
 
     Raises:
         UserError: no labels for a task of the model.
@@ -46,6 +46,7 @@ def evaluate_large(
     right, elsewhere, seen = [], [], []
     with evaluating(model):
         thumbnail = model.places(model.view(test.images, torch.arange(1))).thumbnail
+        coarse, size = thumbnail[0, 0].numel(), test.images.size
         places = torch.cat([_places(model, test, part) for part in _parts(test, batch_size)])
         generator = torch.Generator().manual_seed(seed)
         others = (torch.arange(len(test)) + _steps(len(test), generator)) % len(test)
@@ -53,9 +54,9 @@ def evaluate_large(
             own = _answer(model, test, part, places[part])
             right.append(_right(own, test, part))
             elsewhere.append(_right(_answer(model, test, part, places[others[part]]), test, part))
-            seen.append(covered_share(own.keypoints, model.patch_size, test.images.size))
+            seen.append(evidence_px(own.keypoints, model.patch_size, size, thumbnail_px=coarse))
     shares = torch.cat(right).float().mean(dim=0).tolist()  # (T,)
-    height, width = test.images.size
+    height, width = size
     figures = {
         "model": name or model.name,
         "data": test.name,
@@ -69,10 +70,9 @@ def evaluate_large(
     return figures | {
         "random_focus_accuracy": float(torch.cat(elsewhere)[:, 0].float().mean()),
         "parameters": parameters(model),
-        "macs": macs(model, test.images.size),
-        "evidence_fraction": float(torch.cat(seen).mean())
-        + thumbnail[0, 0].numel() / (height * width),
-        "latency_ms": latency_ms(model, test.images.size),
+        "macs": macs(model, size),
+        "evidence_fraction": float(torch.cat(seen).mean()) / (height * width),
+        "latency_ms": latency_ms(model, size),
         "input_size": [height, width],
         "seed": seed,
     }

@@ -1,17 +1,20 @@
-"""Pointing game: does the place that counts most lie where the truth is?"""
+"""Pointing game: how often the maximum of the heat lies inside the annotated region."""
 
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.metrics.metric import ExplanationMetric
+from foveal.metrics.subject import Given
 from foveal.metrics.truth import check_truth
 
 
 def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
-    """Return for each image (B,) whether the pixel of greatest heat lies inside the truth.
+    """Return for each image (B,) whether the pixel of maximum heat lies inside the truth.
 
     After Zhang et al. 2018, "Top-down neural attention by excitation backprop", section 4.1,
-    without their tolerance. Where several pixels are equally great, as within a patch or a cell
-    of a coarse map, it is the share of them that lie inside: what a draw among them would hit. An
+    without their tolerance. Where several pixels have it, as within a patch or a cell of a
+    coarse map, it is the fraction of them that lie inside: what a draw among them would hit. An
     explanation that is the same everywhere hits by the size of the truth alone. NaN where the
     truth is empty.
 
@@ -27,3 +30,20 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     greatest = heat == heat.amax(dim=(-2, -1), keepdim=True)
     hits = (greatest & inside).sum(dim=(-2, -1)) / greatest.sum(dim=(-2, -1))
     return hits.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+
+
+POINTING_GAME = ExplanationMetric(
+    "pointing_game",
+    lambda batch: {"pointing_game": pointing_game(batch.explanation, batch.truth)},
+    (
+        Column(
+            "pointing_game",
+            "hits",
+            "{:.1%}",
+            "pointing game (Zhang et al. 2018): how often the maximum of the heat lies inside the "
+            "annotated region",
+            "higher",
+        ),
+    ),
+    needs=frozenset({Given.MASKS}),
+)

@@ -1,4 +1,4 @@
-"""Position leakage: how much of the answer the keypoints tell without a single pixel."""
+"""Position leakage: how well the keypoints alone predict the class."""
 
 import copy
 
@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import Looks, look_over
-from foveal.models.focus_model import FocusModel
-from foveal.models.reconstructor import PatchReconstructor
+from foveal.metrics.metric import Metric
+from foveal.metrics.subject import Given, Subject
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
 
 LEAST_IMAGES = 10  # to train the probe on
 STEPS = 2000
@@ -20,7 +23,7 @@ CHECKS = 40  # times in a training that the held-out images choose the best prob
 
 
 def position_leakage(
-    model: FocusModel | PatchReconstructor,
+    model: ImageModel,
     train: ImageSet,
     test: ImageSet,
     seed: int = 0,
@@ -28,13 +31,13 @@ def position_leakage(
     batch_size: int = 500,
     looks: Looks | None = None,
 ) -> float:
-    """Return the accuracy on `test` of a probe that sees the keypoint coordinates alone.
+    """Return the accuracy on `test` of a probe of the keypoint coordinates alone.
 
-    A detector sees the whole image, and may tell the class by where it puts the keypoints; its
+    A detector sees the whole image, and may encode the class in where it puts the keypoints; its
     patches then explain nothing. The probe, a perceptron with two hidden layers of 128, is trained
     afresh on the keypoints that the frozen model finds in `train`. It reads them as the classifier
     receives them: at whole pixels where patches are slices, and with their scales where the model
-    has some. A detector that tells nothing leaves it at the share of the most frequent class.
+    has some. Without any such code its accuracy is the frequency of the most common class.
     That image regions can encode the answer is shown by Jethani et al. 2021, "Have we learned to
     explain?".
 
@@ -104,3 +107,28 @@ def _trained(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
             if loss < least:
                 best, least = copy.deepcopy(probe), loss
     return best
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    train = subject.train
+    if train is None or len(train) < LEAST_IMAGES:
+        return {}
+    found = position_leakage(subject.model, train, subject.test, subject.seed, **subject.shared)
+    return {"position_leakage": found}
+
+
+POSITION_LEAKAGE = Metric(
+    "position_leakage",
+    _measure,
+    (
+        Column(
+            "position_leakage",
+            "leakage",
+            "{:.2f}",
+            "accuracy of a probe trained on keypoint coordinates alone, without pixels: "
+            "the patches need not show what it can predict",
+            "near chance level",
+        ),
+    ),
+    needs=frozenset({Ability.KEYPOINTS, Given.TRAIN}),
+)

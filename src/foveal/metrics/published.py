@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,102 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.columns import Column
 from foveal.errors import UserError, missing_extra, unknown_name
 from foveal.explanation import Explanation
-from foveal.logits import probabilities
 from foveal.metrics.looks import evaluating
+from foveal.metrics.published_case import NOTHING, Case, Explain, Measured, Probabilities
 from foveal.metrics.truth import check_truth
 
 PERCENTAGES = tuple(range(10, 100, 10))  # of the pixels, that ROAD removes
 FLIPS = 32  # steps, or a few more, in which pixel flipping removes all of them
 RAW = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
-
-# (model, images (B, C, H, W) in [0, 1] on the CPU, targets (B,)) -> heat (B, H, W)
-Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
-class Measured(NamedTuple):
-    """A metric's mean, and how many images it is over."""
-
-    mean: float
-    images: int
-
-
-NOTHING = Measured(math.nan, 0)  # of a metric that can be measured on no image
-
-
-class Probabilities(nn.Module):
-    """A classifier's probabilities (B, classes) for any number of images (B, C, H, W).
-
-    Quantus takes a softmax that is listed last for the answer's and removes it: here none is last.
-    """
-
-    def __init__(self, model: nn.Module, batch_size: int):
-        super().__init__()
-        self.model = model
-        self.batch_size = batch_size
-        self.last = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return float32 probabilities, `batch_size` images at a time."""
-        like = next(self.model.parameters(), images)
-        parts = [
-            self.model(batch.to(like, copy=True)).float() for batch in images.split(self.batch_size)
-        ]
-        return self.last(probabilities(torch.cat(parts)))
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a metric is measured on; tensors are on the CPU and share their first dimension B.
-
-    Attributes:
-        model: images -> probabilities, in evaluation mode.
-        images: (B, C, H, W), floats in [0, 1].
-        labels: (B,) classes whose probability or accuracy is followed.
-        heat: (B, H, W), raw.
-        masks: (B, H, W) booleans, where the truth lies; or None.
-        explain: makes the heat anew, of any model; or None.
-        sample: images, drawn at random, that a slow metric is measured on.
-        seed: of all that is drawn.
-    """
-
-    model: Probabilities
-    images: Tensor
-    labels: Tensor
-    heat: Tensor
-    masks: Tensor | None
-    explain: Explain | None
-    sample: int
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def part(self, chosen: Tensor) -> "Case":
-        """Return some of the images, by numbers or booleans (B,)."""
-        masks = None if self.masks is None else self.masks[chosen]
-        images, labels, heat = self.images[chosen], self.labels[chosen], self.heat[chosen]
-        return replace(self, images=images, labels=labels, heat=heat, masks=masks)
-
-    def drawn(self) -> "Case":
-        """Return `sample` of the images, or all if there are no more."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return self.part(torch.randperm(len(self), generator=generator)[: self.sample])
-
-    def order(self) -> Tensor:
-        """Return (B, H, W) from 1 for the coldest pixel to H W for the hottest, no two alike."""
-        heat = self.heat.flatten(1)
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(heat.shape, generator=generator).argsort(dim=1)
-        order = drawn.gather(1, heat.gather(1, drawn).argsort(dim=1, stable=True))
-        places = torch.arange(1.0, heat.shape[1] + 1).expand_as(heat)
-        return torch.empty_like(heat).scatter_(1, order, places).view_as(self.heat)
-
-    def ask(self, metric: Any, attributions: Tensor, **more: Any) -> Any:
-        """Return what a Quantus metric says of attributions (B, 1 or C, H, W)."""
-        x, y, a = self.images.numpy(), self.labels.numpy(), attributions.numpy()
-        return metric(self.model, x, y, a, channel_first=True, softmax=False, **more)
 
 
 def pixel_flipping(case: Case) -> Measured:
@@ -196,14 +110,80 @@ def efficient_mprt(case: Case) -> Measured:
     return _over(_randomised("EfficientMPRT", case))
 
 
-METRICS: dict[str, Callable[[Case], Measured]] = {
-    "pixel_flipping": pixel_flipping,
-    "road": road,
-    "pointing_game": pointing_game,
-    "relevance_mass_accuracy": relevance_mass_accuracy,
-    "mprt": mprt,
-    "efficient_mprt": efficient_mprt,
+class Published(NamedTuple):
+    """A published metric and its column in tables, or None where ours stands there."""
+
+    measure: Callable[[Case], Measured]
+    column: Column | None
+
+
+METRICS: dict[str, Published] = {
+    "pixel_flipping": Published(
+        pixel_flipping,
+        Column(
+            "published_pixel_flipping",
+            "pixel flipping",
+            "{:.2f}",
+            "published (Bach et al. 2015): probability of the explained class while pixels are "
+            "blackened, those of most heat first",
+            "lower",
+        ),
+    ),
+    "road": Published(
+        road,
+        Column(
+            "published_road",
+            "ROAD",
+            "{:.2f}",
+            "published (Rong et al. 2022): accuracy with the pixels of most heat imputed from "
+            "their neighbours",
+            "lower",
+        ),
+    ),
+    "pointing_game": Published(pointing_game, None),
+    "relevance_mass_accuracy": Published(
+        relevance_mass_accuracy,
+        Column(
+            "published_relevance_mass_accuracy",
+            "relevance mass",
+            "{:.1%}",
+            "published (Arras et al. 2022): fraction of the positive heat in the annotated region",
+            "higher",
+        ),
+    ),
+    "mprt": Published(
+        mprt,
+        Column(
+            "published_mprt",
+            "MPRT",
+            "{:.2f}",
+            "published (Adebayo et al. 2018): rank correlation with the explanation of a copy of "
+            "the model with random weights; 1 if the explanation does not depend on the model",
+            "lower",
+        ),
+    ),
+    "efficient_mprt": Published(
+        efficient_mprt,
+        Column(
+            "published_efficient_mprt",
+            "eMPRT",
+            "{:.2f}",
+            "published (Hedström et al. 2023): relative increase of the map's entropy in a copy of "
+            "the model with random weights",
+            "higher",
+        ),
+    ),
 }
+COLUMNS = (
+    *(metric.column for metric in METRICS.values() if metric.column is not None),
+    Column(
+        "published_images",
+        "images",
+        "{:.0f}",
+        "number of images that the published metrics were measured on",
+        "for comparison",
+    ),
+)
 
 
 def published(
@@ -253,7 +233,7 @@ def published(
         images, heat = explanation.images.float(), explanation.heat.float()
         case = Case(asked, images, labels.cpu().long(), heat, truth, explain, sample, seed)
         for name in names:
-            found = METRICS[name](case)
+            found = METRICS[name].measure(case)
             if found.images:
                 figures |= {name: found.mean, f"{name}_images": found.images}
     return figures

@@ -1,12 +1,18 @@
-"""Random focus: what the choice of places is worth."""
+"""Random focus: the accuracy with another image's keypoints."""
+
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import Looks, as_floats, evaluating, look_over
+from foveal.metrics.metric import Metric
+from foveal.metrics.subject import Subject
+from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
 
 
@@ -20,8 +26,8 @@ def random_focus_accuracy(
 ) -> float:
     """Return the accuracy with each image's keypoints replaced by those of another image.
 
-    Where it is as good as the accuracy, the model need not have looked for its places. Each image
-    lends its keypoints (and scales) to exactly one other, and none keeps its own.
+    Where it is as good as the accuracy, the choice of keypoints did not matter. Each image lends
+    its keypoints (and scales) to exactly one other, and none keeps its own.
 
     Args:
         model: a focus model; its mode and device stay as they are.
@@ -77,3 +83,25 @@ def derangement(count: int, seed: int) -> Tensor:
     other = torch.empty_like(circle)
     other[circle] = circle.roll(-1)
     return other
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    model = cast(FocusModel, subject.model)  # as `needs` says
+    found = random_focus_accuracy(model, subject.test, subject.seed, **subject.shared)
+    return {"random_focus_accuracy": found}
+
+
+RANDOM_FOCUS = Metric(
+    "random_focus_accuracy",
+    _measure,
+    (
+        Column(
+            "random_focus_accuracy",
+            "random focus",
+            "{:.1%}",
+            "accuracy with each image's keypoints replaced by those of another image",
+            "for comparison",
+        ),
+    ),
+    needs=frozenset({Ability.GIVEN_KEYPOINTS}),
+)

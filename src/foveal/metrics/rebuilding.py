@@ -4,9 +4,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.metrics.looks import as_floats, evaluating
-from foveal.models.reconstructor import PatchReconstructor
+from foveal.metrics.metric import About, Metric
+from foveal.metrics.subject import Subject
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
 
 
 class Rebuilding(NamedTuple):
@@ -16,15 +20,15 @@ class Rebuilding(NamedTuple):
     rebuilding_ssim: float
 
 
-def rebuilding(model: PatchReconstructor, test: ImageSet, *, batch_size: int = 500) -> Rebuilding:
+def rebuilding(model: ImageModel, test: ImageSet, *, batch_size: int = 500) -> Rebuilding:
     """Return the mean squared error and the structural similarity of rebuilt images.
 
     Pixels count from 0 to 1, so that the error of an image of nothing but its mean is its
     variance. The similarity is 1 for equal images (Wang et al. 2004; windows of 11x11 pixels with
-    a Gaussian of 1.5, or the greatest odd side that fits smaller images).
+    a Gaussian of 1.5, or the largest odd side that fits smaller images).
 
     Args:
-        model: its mode and device stay as they are.
+        model: a reconstructor; its mode and device stay as they are.
         test: images; their labels are not read.
         batch_size: images in one forward pass; bounds the memory.
     """
@@ -44,3 +48,31 @@ def rebuilding(model: PatchReconstructor, test: ImageSet, *, batch_size: int = 5
             assert isinstance(total, Tensor)  # with other settings there are pictures too
             likeness += float(total)
     return Rebuilding(error / len(test), likeness / len(test))
+
+
+def _measure(subject: Subject) -> dict[str, float]:
+    return rebuilding(subject.model, subject.test, batch_size=subject.batch_size)._asdict()
+
+
+REBUILDING = Metric(
+    "rebuilding",
+    _measure,
+    (
+        Column(
+            "rebuilding_mse",
+            "MSE",
+            "{:.4f}",
+            "mean squared error of the image rebuilt from the patches, pixels from 0 to 1",
+            "lower",
+        ),
+        Column(
+            "rebuilding_ssim",
+            "SSIM",
+            "{:.3f}",
+            "structural similarity of the image and the one rebuilt from the patches, 1 if equal",
+            "higher",
+        ),
+    ),
+    needs=frozenset({Ability.REBUILT}),
+    about=About.PREDICTION,
+)

@@ -1,4 +1,4 @@
-"""Stability: how far an explanation moves under noise that does not change the answer."""
+"""Stability: how far an explanation moves under noise that does not change the prediction."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,17 +6,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
 from foveal.geometry import to_px
+from foveal.metrics.metric import SAMPLE, ExplanationMetric
+from foveal.metrics.subject import Explained
 
-SHARE = 0.1  # of the pixels, that are a map's evidence
+FRACTION = 0.1  # of the pixels, that are a map's evidence
+NOISE = 0.05  # standard deviation, in [0, 1]
 
 
 class Stability(NamedTuple):
-    """How an explanation stands noise; shares from 0 to 1, means over images."""
+    """How an explanation stands noise; fractions from 0 to 1, means over images."""
 
-    stable_answers: float  # share of images whose answer stays
+    stable_answers: float  # fraction of images whose answer stays
     stable_evidence: float  # of those, the intersection over union of the evidence before and after
     keypoint_shift_px: float | None  # of those, how far a keypoint moves; None without keypoints
 
@@ -24,7 +28,7 @@ class Stability(NamedTuple):
 def stability(
     explain: Callable[[Tensor], Explanation],
     test: ImageSet,
-    noise: float = 0.05,
+    noise: float = NOISE,
     seed: int = 0,
     *,
     batch_size: int = 500,
@@ -63,7 +67,7 @@ def noisy(images: Tensor, noise: float, seed: int) -> Tensor:
 
 def evidence_overlap(before: Explanation, after: Explanation) -> Tensor:
     """Return the intersection over union (B,) of the evidence; NaN where the answer changed."""
-    first, second = before.top_evidence(SHARE), after.top_evidence(SHARE)
+    first, second = before.top_evidence(FRACTION), after.top_evidence(FRACTION)
     both = (first & second).sum(dim=(-2, -1))
     either = (first | second).sum(dim=(-2, -1))
     return _where_same(before, after, both / either.clamp(min=1))
@@ -79,3 +83,36 @@ def keypoint_shift_px(before: Explanation, after: Explanation) -> Tensor:
 
 def _where_same(before: Explanation, after: Explanation, values: Tensor) -> Tensor:
     return torch.where(before.predictions == after.predictions, values, float("nan"))
+
+
+def _measure(batch: Explained) -> dict[str, Tensor]:
+    images = batch.test.images.float() / 255
+    before, after = batch.explanation, batch.explain(noisy(images, NOISE, batch.seed))
+    found = {"stable_evidence": evidence_overlap(before, after)}
+    if before.keypoints is not None:
+        found["keypoint_shift_px"] = keypoint_shift_px(before, after)
+    return found
+
+
+STABILITY = ExplanationMetric(
+    "stability",
+    _measure,
+    (
+        Column(
+            "stable_evidence",
+            "stability",
+            "{:.2f}",
+            "intersection over union of the evidence before and after slight noise that does not "
+            "change the prediction",
+            "higher",
+        ),
+        Column(
+            "keypoint_shift_px",
+            "keypoint shift",
+            "{:.2f} px",
+            "how far a keypoint moves under slight noise that does not change the prediction",
+            "lower",
+        ),
+    ),
+    sample=SAMPLE,
+)

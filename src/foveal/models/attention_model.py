@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.explanation import Explanation
+from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 
 
@@ -19,6 +20,7 @@ class AttentionModel(ImageClassifier):
     """
 
     looks = "maps"
+    abilities = frozenset({Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS})
 
     @abstractmethod
     def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

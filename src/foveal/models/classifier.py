@@ -5,6 +5,7 @@ from abc import ABC
 from torch import Tensor
 
 from foveal.errors import UserError
+from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel, Inputs
 
 
@@ -19,6 +20,8 @@ class ImageClassifier(ImageModel, ABC):
     Raises:
         UserError: `inputs` fit neither the channels nor the classes.
     """
+
+    abilities = frozenset({Ability.CLASSES})
 
     def __init__(self, in_channels: int, num_classes: int, inputs: Inputs):
         super().__init__(in_channels, inputs)

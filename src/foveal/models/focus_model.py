@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foveal.explanation import Explanation
+from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 from foveal.models.images import Images, as_images
 
@@ -17,6 +18,7 @@ class FocusModel(ImageClassifier, ABC):
     """
 
     looks = "patches"
+    abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
 
     @abstractmethod
     def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -16,6 +16,7 @@ from foveal.arguments import Length, Range, check_values
 from foveal.errors import UserError, at_least_one, build_named, check_arguments
 from foveal.explanation import Explanation
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
+from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
 from foveal.models.weights import Weights, load_weights, save_weights
@@ -106,7 +107,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     name: ClassVar[str]  # in `MODELS` and in config.json
     looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
+    abilities: ClassVar[frozenset[Ability]] = frozenset()  # by which metrics are chosen
     least_side: int = 1  # of the images, in pixels
+    num_classes: int = 0  # logits per image
     mean: Tensor
     std: Tensor
 

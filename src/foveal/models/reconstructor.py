@@ -7,6 +7,7 @@ from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Explanation
 from foveal.geometry import cut_patches, patch_mask, soft_mask
 from foveal.images import WholeView
+from foveal.models.abilities import Ability
 from foveal.models.decoders import (
     Decoder,
     Rebuilt,
@@ -54,6 +55,7 @@ class PatchReconstructor(
 
     name = "reconstructor"
     looks = "patches"
+    abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
 
     @checked
     def __init__(

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from foveal import plotting, zoo
 from foveal.attribution import CONTROLS, OWN, explain_by
+from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
 from foveal.explanation import Explanation
 from foveal.files import json_text
+from foveal.metrics.judged import at_top
 from foveal.metrics.looks import look_over
+from foveal.metrics.registry import explanation_columns, model_columns
 from foveal.report import original
-from foveal.report.columns import EXPLANATIONS, MODELS, present
 from foveal.report.page import inline, render, write_text
 from foveal.report.tables import csv_table, latex_table
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 4  # images in each gallery
-TOP = "10%"  # of a map's pixels, that the table shows the judge's figures for
 
 
 def write_comparison(comparison: Comparison, out: str | Path) -> Path:
@@ -37,8 +38,9 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     """
     out = Path(out)
     models = [dict(row) for row in comparison.models]
-    explanations = [_at_top(row) for row in comparison.explanations]
-    columns, measures = present(MODELS, models), present(EXPLANATIONS, explanations)
+    explanations = [at_top(row) for row in comparison.explanations]
+    columns = present(model_columns(), models)
+    measures = present(explanation_columns(), explanations)
     write_text(out / "models.csv", csv_table(models))
     write_text(out / "explanations.csv", csv_table(comparison.explanations))
     write_text(out / "models.tex", latex_table(["model"], columns, models))
@@ -81,14 +83,6 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     path = out / "index.html"
     write_text(path, page)
     return path
-
-
-def _at_top(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an explanation's figures with those of a map's hottest pixels as its own."""
-    end = f"_at_{TOP}"
-    top = {name.removesuffix(end): value for name, value in row.items() if name.endswith(end)}
-    share = {} if "evidence_fraction" in row else {"evidence_fraction": 0.1}
-    return {**row, **top, **share}
 
 
 def _heading(row: Mapping[str, Any]) -> str:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from foveal import plotting
+from foveal.columns import Column, present
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.explanation import Explanation
-from foveal.report.columns import MODELS, Column, present
+from foveal.metrics.registry import model_columns
 
 SHOWN = 10  # images under every model
 WRONG = 10  # most confident mistakes of each
@@ -157,7 +158,7 @@ def _closer(entry: ReportEntry) -> str | None:
 
 
 def _shown(entries: Sequence[ReportEntry]) -> list[Column]:
-    return present(MODELS, [entry.card for entry in entries])
+    return present(model_columns(), [entry.card for entry in entries])
 
 
 def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foveal.columns import Column
 from foveal.escaping import csv_cell, tex
-from foveal.report.columns import Column
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -36,7 +36,7 @@ def latex_table(
     lines = [
         rf"\begin{{tabular}}{{{'l' * len(heads)}{'r' * len(columns)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, [*heads, *(column.name for column in columns)])) + r" \\",
+        " & ".join(map(_escaped, [*heads, *(column.heading for column in columns)])) + r" \\",
         r"\midrule",
         *(
             " & ".join(
@@ -59,7 +59,7 @@ def markdown_table(
 ) -> str:
     """Return rows as a Markdown table; see `latex_table`. Names are set as code."""
     lines = [
-        [*heads, *(column.name for column in columns)],
+        [*heads, *(column.heading for column in columns)],
         [*("---" for _ in heads), *("---:" for _ in columns)],
         *(
             [*(f"`{row[head]}`" for head in heads), *(column.cell(row) for column in columns)]

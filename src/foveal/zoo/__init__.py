@@ -5,7 +5,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveal.columns import Column
 from foveal.errors import UserError, unknown_name
+from foveal.files import read_json
 from foveal.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
 
 if TYPE_CHECKING:
@@ -62,6 +64,17 @@ def card(model: str | Path) -> dict[str, Any]:
         UserError: the card cannot be read, or is none.
     """
     return read_card(_find(model))
+
+
+def columns() -> list[Column]:
+    """Return the columns of the figures on the zoo's cards, in the order of tables.
+
+    They are generated from the metrics (`benchmarks/figures.py`) and kept in a file, so that the
+    zoo is listed without importing PyTorch.
+    """
+    file = resources.files(__name__) / "columns.json"
+    with resources.as_file(file) as path:
+        return [Column(**column) for column in read_json(path)]
 
 
 def curve(model: str | Path) -> dict[str, list[float]] | None:

@@ -1,0 +1,95 @@
+"""All metrics by name, from which figures, tables, reports and documentation are made."""
+
+from collections.abc import Iterable
+
+from foveal.columns import Column
+from foveal.metrics.accuracy import ACCURACY
+from foveal.metrics.adversarial import ADVERSARIAL
+from foveal.metrics.annotated import ANNOTATED_IMAGES, ANNOTATIONS, LOCALISATION
+from foveal.metrics.attention import ATTENTION
+from foveal.metrics.content_following import CONTENT_FOLLOWING
+from foveal.metrics.deletion import DELETION, INSERTION
+from foveal.metrics.efficiency import LATENCY, MACS, PARAMETERS
+from foveal.metrics.evidence import EVIDENCE, EVIDENCE_OF_PATCHES
+from foveal.metrics.explanation_cost import EXPLANATION_COST
+from foveal.metrics.judged import JUDGED, JUDGED_MAPS, JUDGED_PATCHES
+from foveal.metrics.metric import About, ExplanationMetric, Metric
+from foveal.metrics.position_leakage import POSITION_LEAKAGE
+from foveal.metrics.published import COLUMNS as PUBLISHED_COLUMNS
+from foveal.metrics.random_focus import RANDOM_FOCUS
+from foveal.metrics.rebuilding import REBUILDING
+from foveal.metrics.stability import STABILITY
+from foveal.metrics.subject import Given
+from foveal.models.image_model import ImageModel
+
+# Of a model on a dataset, in the order of the figures of `evaluate`.
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        ACCURACY,
+        REBUILDING,
+        PARAMETERS,
+        MACS,
+        EVIDENCE,
+        LATENCY,
+        ANNOTATIONS,
+        JUDGED_PATCHES,
+        JUDGED_MAPS,
+        POSITION_LEAKAGE,
+        CONTENT_FOLLOWING,
+        RANDOM_FOCUS,
+        ATTENTION,
+        ADVERSARIAL,
+    )
+}
+# Of explanations by any method, in the order of the figures of `compare`.
+EXPLANATION_METRICS: dict[str, ExplanationMetric] = {
+    metric.name: metric
+    for metric in (
+        EXPLANATION_COST,
+        EVIDENCE_OF_PATCHES,
+        JUDGED,
+        DELETION,
+        INSERTION,
+        STABILITY,
+        ANNOTATED_IMAGES,
+        *LOCALISATION.values(),
+    )
+}
+
+
+def model_columns() -> list[Column]:
+    """Return the columns of tables of models: predictions first, then explanations, then cost."""
+    return _columns(METRICS.values())
+
+
+def explanation_columns() -> list[Column]:
+    """Return the columns of tables of explanations, the published metrics before the cost."""
+    metrics = EXPLANATION_METRICS.values()
+    cost = [metric for metric in metrics if metric.about is About.COST]
+    others = [metric for metric in metrics if metric.about is not About.COST]
+    return [*_columns(others), *PUBLISHED_COLUMNS, *_columns(cost)]
+
+
+def column_of(key: str) -> Column:
+    """Return the column of a figure.
+
+    Raises:
+        KeyError: no metric has it.
+    """
+    columns = {c.key: c for metric in EXPLANATION_METRICS.values() for c in metric.columns}
+    columns |= {c.key: c for metric in METRICS.values() for c in metric.columns}
+    return columns[key]
+
+
+def useful_for(model: ImageModel) -> frozenset[Given]:
+    """Return what can be given beside images so that more of a model's figures are measured."""
+    able = model.abilities | frozenset(Given)
+    met = [metric.needs for metric in METRICS.values() if metric.needs <= able]
+    return frozenset(given for given in Given if any(given in needs for needs in met))
+
+
+def _columns(metrics: Iterable[Metric | ExplanationMetric]) -> list[Column]:
+    """Return the columns of metrics that tables list, in the order of `About`."""
+    ordered = sorted(metrics, key=lambda metric: metric.about.value)
+    return [column for metric in ordered for column in metric.columns if column.listed]

@@ -1,0 +1,119 @@
+"""Subjects of metrics: a model with its data, and a batch of explained images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import nan
+from typing import TypedDict
+
+from torch import Tensor
+
+from foveal.data import ImageSet
+from foveal.explanation import Explanation
+from foveal.metrics.looks import Looks, look_over
+from foveal.models.abilities import Ability
+from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
+
+
+class Given(Enum):
+    """What a metric may require beside a model and labelled images."""
+
+    TRAIN = "training images for probes"
+    JUDGE = "an independent judge of the evidence"
+    MASKS = "annotations of the regions that matter"
+
+
+Need = Ability | Given
+
+
+class Shared(TypedDict):
+    """Keyword arguments that metrics of one subject have in common."""
+
+    batch_size: int
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the images to measure it on; one pass over them serves all metrics.
+
+    Attributes:
+        model: the model.
+        test: labelled images that the model was not trained on.
+        train: labelled images to train probes on, or None.
+        judge: a classifier of the same classes that is used to greyed images, or None.
+        batch_size: images in one forward pass.
+        seed: of all that is drawn at random.
+    """
+
+    model: ImageModel
+    test: ImageSet
+    train: ImageSet | None = None
+    judge: ImageClassifier | None = None
+    batch_size: int = 500
+    seed: int = 0
+
+    @cached_property
+    def looks(self) -> Looks:
+        """Logits and keypoints of the test images."""
+        return look_over(self.model, self.test.images, self.batch_size)
+
+    @property
+    def shared(self) -> Shared:
+        """The arguments of every metric that uses `looks`."""
+        return {"batch_size": self.batch_size, "looks": self.looks}
+
+    @property
+    def meets(self) -> frozenset[Need]:
+        """The needs of metrics that this subject meets."""
+        given: dict[Need, object] = {
+            Given.TRAIN: self.train,
+            Given.JUDGE: self.judge,
+            Given.MASKS: self.test.masks,
+        }
+        return self.model.abilities | {need for need, what in given.items() if what is not None}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The explanation of a batch of images by any method.
+
+    Attributes:
+        model: the model that was explained.
+        explanation: of B images.
+        test: the images with their labels, and masks or None.
+        explain: images (B, C, H, W) in [0, 1] -> their explanation by the same method.
+        judge: a classifier of the same classes that is used to greyed images, or None.
+        targets: (B,) classes that are explained; None for the predictions.
+        seconds: that the explanation took; NaN where it was not timed.
+        seed: of all that is drawn at random for this batch.
+    """
+
+    model: ImageModel
+    explanation: Explanation
+    test: ImageSet[Tensor]
+    explain: Callable[[Tensor], Explanation]
+    judge: ImageClassifier | None = None
+    targets: Tensor | None = None
+    seconds: float = nan
+    seed: int = 0
+
+    @property
+    def meets(self) -> frozenset[Need]:
+        """The needs of metrics that this batch meets."""
+        held: dict[Need, object] = {
+            Ability.KEYPOINTS: self.explanation.keypoints,
+            Ability.MAPS: self.explanation.maps,
+            Given.JUDGE: self.judge,
+            Given.MASKS: self.test.masks,
+        }
+        able = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
+        return able | {need for need, what in held.items() if what is not None}
+
+    @property
+    def truth(self) -> Tensor:
+        """(B, 1, H, W), above 0 in the annotated regions."""
+        assert self.test.masks is not None
+        return self.test.masks

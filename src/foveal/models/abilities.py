@@ -1,0 +1,14 @@
+"""Abilities of models: what their results hold and what can be done with their parts."""
+
+from enum import Enum
+
+
+class Ability(Enum):
+    """What a metric may require of a model."""
+
+    CLASSES = "returns a logit for each class"
+    KEYPOINTS = "its result holds keypoints and the patches around them"
+    MAPS = "its decision weights features by attention maps, which its result holds"
+    REBUILT = "returns the image rebuilt from patches"
+    GIVEN_KEYPOINTS = "classifies the patches at given keypoints"
+    GIVEN_MAPS = "classifies features weighted by given attention maps"
