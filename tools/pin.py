@@ -89,8 +89,8 @@ def figures_of(name: str, model: ImageModel) -> Pins:
     """Return the figures of a model on the first test images of its dataset."""
     data = zoo.card(name)["recipe"]["data"]["name"]
     if isinstance(model, LargeFocusModel):
-        test, _ = as_known(load_large(data, "test"), model)
-        found = evaluate_large(model, test.subset(torch.arange(SAMPLE // 4)), name=name)
+        test, _ = as_known(load_large(data, "test", limit=SAMPLE // 4), model)
+        found = evaluate_large(model, test, name=name)
     else:
         options = {"size": model.inputs.sizing, "channels": model.in_channels}
         test, train = (
