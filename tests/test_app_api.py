@@ -14,7 +14,7 @@ from foveal import zoo
 from foveal.app.answering import Task, answer
 from foveal.app.question import Asked
 from foveal.app.served import Models
-from foveal.attribution import EXPLAINERS, METHODS
+from foveal.attribution import METHODS, explainers
 from foveal.cli import main
 from foveal.errors import UserError
 from foveal.models import FocusModel, presets
@@ -184,7 +184,7 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     assert json.loads(json.dumps(described)) == described
     model = served.ready().network
     assert described["holds_keypoints"] == isinstance(model, FocusModel)
-    assert set(described["methods"]) <= set(EXPLAINERS)
+    assert set(described["methods"]) <= set(explainers())
     shape = (
         model.in_channels,
         *(model.inputs.usual_size or (300, 310)),

@@ -27,7 +27,7 @@ LAYERS = (
         "precision",
         "sizing",
     },
-    {"arguments", "model_files"},
+    {"arguments", "model_files", "registry"},
     {"ranges"},
     {"depth", "geometry", "image_files", "pixels"},
     {"images"},

@@ -262,7 +262,7 @@ def explain_files(
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
-        method: one of `attribution.EXPLAINERS`; `model` for the model's own explanation, which
+        method: one of `attribution.explainers()`; `model` for the model's own explanation, which
             is its contributions where it looks everywhere and can give them.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
@@ -270,10 +270,10 @@ def explain_files(
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
     from foveal import export
-    from foveal.attribution import EXPLAINERS, OWN
+    from foveal.attribution import OWN, explainers
 
-    if method not in EXPLAINERS:
-        raise unknown_name("method", method, EXPLAINERS)
+    if method not in explainers():
+        raise unknown_name("method", method, explainers())
     keep_freed_memory()
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
@@ -303,7 +303,7 @@ def _explained(
     Args:
         network: the model.
         path: of the image.
-        method: one of `attribution.EXPLAINERS`.
+        method: one of `attribution.explainers()`.
         model: its name.
         say: told of what is done to the file.
         drawn: whether the explanation is to have the original, which pictures are drawn on.

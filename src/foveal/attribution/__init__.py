@@ -5,9 +5,9 @@ Both are Explanations, so that they are drawn and measured by the same code.
 """
 
 from foveal.attribution.any_method import (
-    EXPLAINERS,
     OWN,
     explain_by,
+    explainers,
     methods_of,
     own_method,
 )
@@ -18,12 +18,12 @@ from foveal.attribution.post_hoc import attribute
 
 __all__ = [
     "CONTROLS",
-    "EXPLAINERS",
     "METHODS",
     "OWN",
     "attribute",
     "cost_of",
     "explain_by",
+    "explainers",
     "methods_of",
     "own_method",
 ]

@@ -12,7 +12,11 @@ from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 
 OWN = "model"  # the method of an explanation that is the model's own
-EXPLAINERS = (OWN, CONTRIBUTIONS, *METHODS)
+
+
+def explainers() -> tuple[str, ...]:
+    """Return the names of all explainers: the model itself, its contributions, post-hoc methods."""
+    return (OWN, CONTRIBUTIONS, *METHODS)
 
 
 def own_method(model: ImageModel) -> str | None:
@@ -75,5 +79,5 @@ def explain_by(
     if method in CONTROLS:
         return control(model, images, method)
     if method not in METHODS:
-        raise unknown_name("method", method, EXPLAINERS)
+        raise unknown_name("method", method, explainers())
     return attribute(model, images, method, targets=targets)

@@ -9,6 +9,7 @@ from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
 from foveal.errors import build_by_name
+from foveal.registry import Registry
 
 __all__ = [
     "BACKBONES",
@@ -22,11 +23,14 @@ __all__ = [
     "build_backbone",
 ]
 
-BACKBONES: dict[str, type[Backbone]] = {
-    "efficientnet-lite0": EfficientNetLite,
-    "vgg": VGGBackbone,
-    "timm": TimmBackbone,
-}
+BACKBONES: Registry[type[Backbone]] = Registry(
+    "foveal.backbones",
+    {
+        "efficientnet-lite0": EfficientNetLite,
+        "vgg": VGGBackbone,
+        "timm": TimmBackbone,
+    },
+)
 
 
 def build_backbone(settings: Mapping[str, Any]) -> Backbone:
@@ -43,5 +47,5 @@ def backbone_settings(backbone: Backbone) -> dict[str, Any]:
 
     A backbone of the user's own is named by its class; add it to `BACKBONES` to load it again.
     """
-    names = {kind: name for name, kind in BACKBONES.items()}
-    return {"name": names.get(type(backbone), type(backbone).__name__), **backbone.settings()}
+    kind = type(backbone)
+    return {"name": BACKBONES.name_of(kind) or kind.__name__, **backbone.settings()}

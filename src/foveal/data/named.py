@@ -19,6 +19,7 @@ from foveal.data.parquet import load_parquet
 from foveal.data.splits import VAL_IMAGES, rest, stratified
 from foveal.errors import UserError
 from foveal.files import open_regular, read_bytes
+from foveal.registry import Registry
 
 FASHION = (
     "T-shirt/top",
@@ -193,16 +194,19 @@ def _planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
     return plant_marks(load(split, data_dir), name)
 
 
-DATASETS: dict[str, Loader] = {
-    "mnist-5k": load_mnist_5k,
-    "mnist": load_mnist,
-    "fashion-mnist": load_fashion_mnist,
-    "cifar10": load_cifar10,
-    "imagenet32": load_imagenet32,
-    "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
-    "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
-    "planted-mnist": functools.partial(_planted, name="planted-mnist", load=load_mnist),
-    "planted-fashion-mnist": functools.partial(
-        _planted, name="planted-fashion-mnist", load=load_fashion_mnist
-    ),
-}
+DATASETS: Registry[Loader] = Registry(
+    "foveal.datasets",
+    {
+        "mnist-5k": load_mnist_5k,
+        "mnist": load_mnist,
+        "fashion-mnist": load_fashion_mnist,
+        "cifar10": load_cifar10,
+        "imagenet32": load_imagenet32,
+        "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
+        "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
+        "planted-mnist": functools.partial(_planted, name="planted-mnist", load=load_mnist),
+        "planted-fashion-mnist": functools.partial(
+            _planted, name="planted-fashion-mnist", load=load_fashion_mnist
+        ),
+    },
+)

@@ -14,20 +14,24 @@ from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
 from foveal.detectors.zoom import ZoomDetector
 from foveal.errors import build_by_name
+from foveal.registry import Registry
 
-DETECTORS: dict[str, type[Detector]] = {
-    "heatmap": HeatmapDetector,
-    "regression": RegressionDetector,
-    "reconstruction": ReconstructionDetector,
-    "harris": Harris,
-    "shi-tomasi": ShiTomasi,
-    "random": RandomKeypoints,
-    "grid": Grid,
-    "centre": Centre,
-    "zoom": ZoomDetector,
-    "glimpse": GlimpseDetector,
-    "published": PublishedDetector,
-}
+DETECTORS: Registry[type[Detector]] = Registry(
+    "foveal.detectors",
+    {
+        "heatmap": HeatmapDetector,
+        "regression": RegressionDetector,
+        "reconstruction": ReconstructionDetector,
+        "harris": Harris,
+        "shi-tomasi": ShiTomasi,
+        "random": RandomKeypoints,
+        "grid": Grid,
+        "centre": Centre,
+        "zoom": ZoomDetector,
+        "glimpse": GlimpseDetector,
+        "published": PublishedDetector,
+    },
+)
 
 
 def build_detector(settings: Mapping[str, Any]) -> Detector:
@@ -46,8 +50,8 @@ def detector_settings(detector: Detector) -> dict[str, Any]:
 
     A detector of the user's own is named by its class; add it to `DETECTORS` to load it again.
     """
-    names = {kind: name for name, kind in DETECTORS.items()}
-    return {"name": names.get(type(detector), type(detector).__name__), **detector.settings()}
+    kind = type(detector)
+    return {"name": DETECTORS.name_of(kind) or kind.__name__, **detector.settings()}
 
 
 __all__ = [

@@ -7,8 +7,12 @@ from foveal.errors import build_by_name
 from foveal.heads.head import Head
 from foveal.heads.published import PublishedHead
 from foveal.heads.tokens import TokenHead
+from foveal.registry import Registry
 
-HEADS: dict[str, type[Head]] = {"tokens": TokenHead, "published": PublishedHead}
+HEADS: Registry[type[Head]] = Registry(
+    "foveal.heads",
+    {"tokens": TokenHead, "published": PublishedHead},
+)
 
 
 def build_head(settings: Mapping[str, Any]) -> Head:
@@ -25,8 +29,8 @@ def head_settings(head: Head) -> dict[str, Any]:
 
     A head of the user's own is named by its class; add it to `HEADS` to load it again.
     """
-    names = {kind: name for name, kind in HEADS.items()}
-    return {"name": names.get(type(head), type(head).__name__), **head.settings()}
+    kind = type(head)
+    return {"name": HEADS.name_of(kind) or kind.__name__, **head.settings()}
 
 
 __all__ = ["HEADS", "Head", "PublishedHead", "TokenHead", "build_head", "head_settings"]

@@ -21,41 +21,48 @@ from foveal.metrics.rebuilding import REBUILDING
 from foveal.metrics.stability import STABILITY
 from foveal.metrics.subject import Given
 from foveal.models.image_model import ImageModel
+from foveal.registry import Registry
 
 # Of a model on a dataset, in the order of the figures of `evaluate`.
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        ACCURACY,
-        REBUILDING,
-        PARAMETERS,
-        MACS,
-        EVIDENCE,
-        LATENCY,
-        ANNOTATIONS,
-        JUDGED_PATCHES,
-        JUDGED_MAPS,
-        POSITION_LEAKAGE,
-        CONTENT_FOLLOWING,
-        RANDOM_FOCUS,
-        ATTENTION,
-        ADVERSARIAL,
-    )
-}
+METRICS: Registry[Metric] = Registry(
+    "foveal.metrics",
+    {
+        metric.name: metric
+        for metric in (
+            ACCURACY,
+            REBUILDING,
+            PARAMETERS,
+            MACS,
+            EVIDENCE,
+            LATENCY,
+            ANNOTATIONS,
+            JUDGED_PATCHES,
+            JUDGED_MAPS,
+            POSITION_LEAKAGE,
+            CONTENT_FOLLOWING,
+            RANDOM_FOCUS,
+            ATTENTION,
+            ADVERSARIAL,
+        )
+    },
+)
 # Of explanations by any method, in the order of the figures of `compare`.
-EXPLANATION_METRICS: dict[str, ExplanationMetric] = {
-    metric.name: metric
-    for metric in (
-        EXPLANATION_COST,
-        EVIDENCE_OF_PATCHES,
-        JUDGED,
-        DELETION,
-        INSERTION,
-        STABILITY,
-        ANNOTATED_IMAGES,
-        *LOCALISATION.values(),
-    )
-}
+EXPLANATION_METRICS: Registry[ExplanationMetric] = Registry(
+    "foveal.explanation_metrics",
+    {
+        metric.name: metric
+        for metric in (
+            EXPLANATION_COST,
+            EVIDENCE_OF_PATCHES,
+            JUDGED,
+            DELETION,
+            INSERTION,
+            STABILITY,
+            ANNOTATED_IMAGES,
+            *LOCALISATION.values(),
+        )
+    },
+)
 
 
 def model_columns() -> list[Column]:

@@ -26,6 +26,7 @@ from foveal.models.reconstructor import PatchReconstructor
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.weights import parameter_limit
+from foveal.registry import Registry
 
 __all__ = [
     "MODELS",
@@ -52,26 +53,29 @@ __all__ = [
 ]
 
 # By name, as config.json and recipes hold it: a class, or a preset that returns a model.
-MODELS: dict[str, Callable[..., ImageModel]] = {
-    "focus": presets.focus,
-    "zoom": presets.zoom,
-    "glimpse": presets.glimpse,
-    "published": presets.published,
-    **{
-        model.name: model
-        for model in (
-            FocusNet,
-            HighResFocusNet,
-            PatchReconstructor,
-            AttentionNet,
-            SANet,
-            SmallCNN,
-            VGG16,
-            PlainNet,
-            PublishedAttention,
-        )
+MODELS: Registry[Callable[..., ImageModel]] = Registry(
+    "foveal.models",
+    {
+        "focus": presets.focus,
+        "zoom": presets.zoom,
+        "glimpse": presets.glimpse,
+        "published": presets.published,
+        **{
+            model.name: model
+            for model in (
+                FocusNet,
+                HighResFocusNet,
+                PatchReconstructor,
+                AttentionNet,
+                SANet,
+                SmallCNN,
+                VGG16,
+                PlainNet,
+                PublishedAttention,
+            )
+        },
     },
-}
+)
 PARTS: dict[str, Mapping[str, type]] = {
     "detector": DETECTORS,
     "head": HEADS,

@@ -15,6 +15,7 @@ from foveal.arguments import checked
 from foveal.errors import build_by_name
 from foveal.models.modes import evaluation_mode
 from foveal.ranges import Channels, Keypoints, PatchSize, Side, Width, Widths
+from foveal.registry import Registry
 
 
 class Seen(NamedTuple):
@@ -208,7 +209,9 @@ class VAEDecoder(Decoder):
             return self.decode(latents).sigmoid()
 
 
-DECODERS: dict[str, type[Decoder]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
+DECODERS: Registry[type[Decoder]] = Registry(
+    "foveal.decoders", {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
+)
 
 
 def build_decoder(settings: Mapping[str, Any]) -> Decoder:
@@ -222,8 +225,8 @@ def build_decoder(settings: Mapping[str, Any]) -> Decoder:
 
 def decoder_settings(decoder: Decoder) -> dict[str, Any]:
     """Return the settings from which `build_decoder` builds this decoder again."""
-    names = {kind: name for name, kind in DECODERS.items()}
-    return {"name": names.get(type(decoder), type(decoder).__name__), **decoder.settings()}
+    kind = type(decoder)
+    return {"name": DECODERS.name_of(kind) or kind.__name__, **decoder.settings()}
 
 
 def resized(images: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""Registries: parts by name, Foveal's own and those of installed packages."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
+from typing import Generic, TypeVar
+
+from foveal.errors import UserError
+
+Part = TypeVar("Part")
+
+
+class Registry(MutableMapping[str, Part], Generic[Part]):
+    """Names -> parts, such as detectors.
+
+    An installed package adds a part by an entry point in the group of the registry. It is imported
+    when its name is first looked up, in whatever process that is; a name alone imports nothing
+    else. Foveal's own parts keep their names.
+
+    Args:
+        group: of the entry points, such as `foveal.detectors`.
+        own: Foveal's parts by name.
+
+    Example:
+        >>> registry = Registry("foveal.examples", {"one": 1})
+        >>> registry["two"] = 2
+        >>> sorted(registry)
+        ['one', 'two']
+    """
+
+    def __init__(self, group: str, own: Mapping[str, Part]):
+        self.group = group
+        self._known = dict(own)
+
+    def __getitem__(self, name: str) -> Part:
+        """Return a part, imported if it is another package's.
+
+        Raises:
+            KeyError: there is no part of that name.
+            UserError: its package cannot be imported.
+        """
+        if name not in self._known:
+            self._known[name] = self._imported(self._points()[name])
+        return self._known[name]
+
+    def __setitem__(self, name: str, part: Part) -> None:
+        self._known[name] = part
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known or name in self._points()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._known
+        yield from (name for name in self._points() if name not in self._known)
+
+    def __len__(self) -> int:
+        return len({*self._known, *self._points()})
+
+    def name_of(self, part: object) -> str | None:
+        """Return the name of a part that has been looked up, or None."""
+        return next((name for name, known in self._known.items() if known is part), None)
+
+    def _points(self) -> Mapping[str, EntryPoint]:
+        return _all_points().get(self.group, {})
+
+    def _imported(self, point: EntryPoint) -> Part:
+        try:
+            part: Part = point.load()
+        except Exception as error:  # whatever another package raises
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            package = point.dist.name if point.dist else point.module
+            raise UserError(
+                f"The package {package} cannot be imported for {point.name!r}: {reason}"
+            ) from error
+        return part
+
+
+@cache
+def _all_points() -> Mapping[str, Mapping[str, EntryPoint]]:
+    """Return the entry points of installed packages in Foveal's groups, by group and name."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for package in distributions():
+        for point in package.entry_points:
+            if point.group.startswith("foveal."):
+                found.setdefault(point.group, {}).setdefault(point.name, point)
+    return found

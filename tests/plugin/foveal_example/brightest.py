@@ -1,0 +1,27 @@
+"""The brightest pixels as keypoints."""
+
+import torch
+
+from foveal.detectors import Detector, Located
+from foveal.geometry import from_px
+from foveal.images import View
+
+
+class Brightest(Detector):
+    """The brightest pixels of an image, the brightest first.
+
+    Args:
+        keypoints: number K of keypoints.
+    """
+
+    def __init__(self, keypoints: int = 2):
+        super().__init__()
+        self.keypoints = keypoints
+
+    def forward(self, view: View) -> Located:
+        """Return the brightest pixels, for a view of B images."""
+        grey = view.whole().mean(dim=1).flatten(1)  # (B, H * W)
+        index = grey.topk(self.keypoints, dim=1).indices  # (B, K)
+        width = view.size[1]
+        xy_px = torch.stack([index % width, index // width], dim=-1).to(grey.dtype)
+        return Located(from_px(xy_px, view.size))

@@ -1,0 +1,15 @@
+"""An explainer: how far each pixel is from the image's mean, whatever the model."""
+
+from torch import Tensor
+
+from foveal.attribution.task import Attributor, Task
+
+
+def contrast(task: Task) -> Attributor:
+    """Return the absolute difference of each pixel from the mean of its image."""
+
+    def attribute(images: Tensor, targets: Tensor) -> Tensor:
+        grey = images.mean(dim=1, keepdim=True)  # (B, 1, H, W)
+        return (grey - grey.mean(dim=(-2, -1), keepdim=True)).abs()
+
+    return attribute
