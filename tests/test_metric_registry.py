@@ -24,7 +24,7 @@ from foveal.metrics.published import COLUMNS as PUBLISHED
 from foveal.metrics.published import METRICS as PUBLISHED_METRICS
 from foveal.metrics.registry import column_of, explanation_columns, model_columns, useful_for
 from foveal.metrics.subject import Given
-from foveal.models import AttentionNet, FocusNet, PatchReconstructor, SmallCNN
+from foveal.models import AttentionNet, PatchReconstructor, SmallCNN, presets
 from foveal.models.abilities import Ability
 from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
@@ -50,7 +50,7 @@ def noise(count=40, split="test", masks=False):
 
 
 def focus():
-    return FocusNet(Harris(3), width=16).eval()
+    return presets.focus(Harris(3), width=16).eval()
 
 
 def attention():

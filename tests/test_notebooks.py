@@ -33,7 +33,7 @@ def test_a_notebook_is_kept_without_outputs(path):
 
 EXPLAIN = """
 import foveal, torch
-model = foveal.presets.focus(foveal.detectors.Grid(keypoints=3), width=16).eval()
+model = foveal.models.presets.focus(foveal.detectors.Grid(keypoints=3), width=16).eval()
 explanation = model.explain(torch.rand(2, 1, 28, 28))
 """
 SHOW = "explanation.show()"

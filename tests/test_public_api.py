@@ -44,7 +44,7 @@ SIGNATURES = {
     ),
 }
 MODULES = {"attribution", "data", "detectors", "geometry", "heads", "metrics", "models"}
-MODULES |= {"plotting", "presets", "zoo"}
+MODULES |= {"plotting", "zoo"}
 
 
 def arguments(name):

@@ -374,7 +374,7 @@ def test_corrupt_weights_and_those_of_another_model_are_said(squares, tmp_path):
         zoo.load(run)
     weights.write_bytes(whole)
     config = json.loads((run / "config.json").read_text())
-    config["width"] = 32
+    config["head"]["width"] = 32
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="another model"):
         zoo.load(run)

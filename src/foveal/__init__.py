@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from foveal.errors import UserError
     from foveal.explanation import Explanation
     from foveal.metrics import evaluate
-    from foveal.models import presets
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
@@ -51,7 +50,6 @@ else:  # torch alone takes seconds
             "models": "foveal.models",
             "plotting": "foveal.plotting",
             "predict": "foveal.batch",
-            "presets": "foveal.models",
             "train": "foveal.training",
             "zoo": "foveal.zoo",
         },
@@ -81,7 +79,6 @@ __all__ = [
     "models",
     "plotting",
     "predict",
-    "presets",
     "train",
     "zoo",
 ]

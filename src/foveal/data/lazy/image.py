@@ -72,7 +72,9 @@ class LargeImage:
             UserError: pixels are missing or broken, or the file is being written to.
         """
         number, level = self._level(shrink)
-        found = np.zeros((rows, columns, self.channels), dtype=np.float32)
+        # One channel is repeated at the end: products of matrices round each column their own way.
+        channels = min(self.channels, self.source.channels)
+        found = np.zeros((rows, columns, channels), dtype=np.float32)
         for down, across in self._parts(level, rows, columns, shrink):
             y, y_weights = _overlaps(down, top, shrink, level.scale, level.size[0])
             x, x_weights = _overlaps(across, left, shrink, level.scale, level.size[1])
@@ -83,7 +85,8 @@ class LargeImage:
                     "rwc,vw->rvc", seen, x_weights, optimize=True
                 )
         self.unchanged.check()
-        return torch.from_numpy(found).permute(2, 0, 1).contiguous()
+        means = torch.from_numpy(found).permute(2, 0, 1)  # (1 or C, rows, columns)
+        return means.expand(self.channels, -1, -1).contiguous()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -95,7 +98,9 @@ class LargeImage:
         except UserError:
             self.unchanged.check()  # what is written to breaks in many ways
             raise
-        return self._with_channels(pixels)
+        if self.channels < pixels.shape[2]:
+            return (pixels @ LUMA)[..., None]
+        return pixels
 
     def _level(self, shrink: int) -> tuple[int, Level]:
         """Return the coarsest level that is good for means of squares, and its number."""
@@ -121,13 +126,6 @@ class LargeImage:
                     range(row, min(row + steps[0], rows)),
                     range(column, min(column + steps[1], columns)),
                 )
-
-    def _with_channels(self, pixels: np.ndarray) -> np.ndarray:
-        if pixels.shape[2] == self.channels:
-            return pixels
-        if self.channels == 1:
-            return (pixels @ LUMA)[..., None]
-        return np.repeat(pixels, self.channels, axis=2)
 
 
 def _serves(level: Level, shrink: int) -> bool:
