@@ -186,14 +186,14 @@ def test_grey_and_colour_are_trained_together_and_a_grey_class_is_warned_of(tmp_
     assert card["recipe"]["data"]["channels"] == 3
 
 
-def test_a_turned_photo_of_20_megapixels_among_thumbnails_is_one_image_more(tmp_path, capsys):
+def test_a_turned_photo_of_60_megapixels_among_thumbnails_is_one_image_more(tmp_path, capsys):
     folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (5000, 4000), "white").save(folder / "light" / "large.jpg", exif=exif)
+    Image.new("RGB", (9000, 6700), "white").save(folder / "light" / "large.jpg", exif=exif)
     said, _ = trained(folder, tmp_path, capsys)
     assert "25 images" in said
-    assert "20 to 5000 pixels a side" in said
+    assert "20 to 9000 pixels a side" in said
 
 
 @pytest.mark.parametrize("family", ["focus", "baseline"])
