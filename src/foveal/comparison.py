@@ -27,7 +27,7 @@ from foveal.metrics.figures import measured_on_samples
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.registry import EXPLANATION_METRICS, METRICS, useful_for
 from foveal.metrics.subject import Explained, Given, Subject
-from foveal.models import ImageClassifier
+from foveal.models import ImageClassifier, as_classifier
 from foveal.models.contributions import CONTRIBUTIONS
 
 CHUNK = 100  # images explained at a time; bounds the memory
@@ -182,9 +182,7 @@ def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _contestant(name: str) -> Contestant:
-    network = zoo.load(name)
-    if not isinstance(network, ImageClassifier):
-        raise UserError(f"{name} names no classes: compare classifiers.")
+    network = as_classifier(zoo.load(name), f"{name} names no classes: compare classifiers.")
     weights = (zoo.folder(name) / "model.safetensors").read_bytes()
     return Contestant(name, network, hashlib.sha256(weights).hexdigest())
 

@@ -222,16 +222,14 @@ def judge_of(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
             the images are photographs of several sizes.
     """
     from foveal.data.photos import Photos
-    from foveal.models import ImageClassifier
+    from foveal.models import as_classifier
 
     chosen = name or zoo.judge_of(images.name)
     if chosen is None:
         return None
     if isinstance(images.images, Photos):
         raise UserError(f"The judge {chosen} reads images of one size, not of many proportions.")
-    judge = zoo.load(chosen)
-    if not isinstance(judge, ImageClassifier):
-        raise UserError(f"{chosen} names no classes, so it cannot judge.")
+    judge = as_classifier(zoo.load(chosen), f"{chosen} names no classes, so it cannot judge.")
     channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
     fits = judge.in_channels == channels and judge.inputs.size in (None, size)
     if name is None:  # a folder may have the name of a dataset

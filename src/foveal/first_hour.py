@@ -20,8 +20,10 @@ from foveal.escaping import printable
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
+from foveal.metrics.registry import useful_for
+from foveal.metrics.subject import Given
 from foveal.model_files import write_card
-from foveal.models import FocusModel, SmallCNN
+from foveal.models import SmallCNN
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
@@ -134,7 +136,7 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
         return folder
     model: Any = zoo.load(folder)
     seen = None
-    if isinstance(model, FocusModel):
+    if Given.TRAIN in useful_for(model):
         seen = _read(recipe, data, "train", options, say)
         if len(seen) < LEAST_IMAGES:
             say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")

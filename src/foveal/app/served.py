@@ -18,14 +18,13 @@ from foveal.escaping import printable
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
-    FocusModel,
-    ImageClassifier,
     ImageModel,
     Inputs,
     LargeFocusModel,
     PlainNet,
     model_type,
 )
+from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 
 
@@ -91,7 +90,7 @@ class Served:
     @property
     def methods(self) -> list[str]:
         """The explanations that it can be asked for, its own first."""
-        if not issubclass(self.kind, ImageClassifier):
+        if Ability.CLASSES not in self.kind.abilities:
             return [OWN]
         own = [CONTRIBUTIONS] if self.contributes else []
         return [OWN, *own, *METHODS]
@@ -113,7 +112,7 @@ class Served:
             "short_side_px": self.inputs.short_side,
             "classes": list(self.inputs.classes),
             "looks": self.kind.looks,
-            "holds_keypoints": issubclass(self.kind, FocusModel),
+            "holds_keypoints": Ability.GIVEN_KEYPOINTS in self.kind.abilities,
             "methods": self.methods,
             "figures": self.card.get("figures", {}),
         }

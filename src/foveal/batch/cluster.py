@@ -29,7 +29,7 @@ from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
 from foveal.interrupts import terminable
 from foveal.memory import keep_freed_memory
-from foveal.models import ImageClassifier, build_model
+from foveal.models import ImageClassifier, as_classifier, build_model
 
 # Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
 # small cluster, and with half ones when nodes die and their actors start again on those left. So
@@ -265,9 +265,8 @@ class _Predictor:
 
         keep_freed_memory()
         found = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
-        network = build_model(settings)
+        network = as_classifier(build_model(settings), "The model names no classes.")
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
-        assert isinstance(network, ImageClassifier)
         self.network = network.eval().to(device)
         self.decoded = decoded
         self.model = model

@@ -20,7 +20,7 @@ from foveal.errors import UserError, unknown_name
 from foveal.escaping import as_unicode
 from foveal.image_files import Passed
 from foveal.memory import keep_freed_memory
-from foveal.models import ImageClassifier, Inputs
+from foveal.models import ImageClassifier, Inputs, as_classifier
 
 ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
@@ -171,10 +171,8 @@ def _device_of_onnx(engine: str, device: str) -> str:
 
 
 def _classifier(model: str | Path, runtime: str) -> ImageClassifier:
-    network = export.load(model, runtime)
-    if not isinstance(network, ImageClassifier):
-        raise UserError(f"{model} names no classes: see what it rebuilds with foveal explain.")
-    return network
+    otherwise = f"{model} names no classes: see what it rebuilds with foveal explain."
+    return as_classifier(export.load(model, runtime), otherwise)
 
 
 def _batch_size(inputs: Inputs) -> int:

@@ -13,7 +13,6 @@ from foveal.export.about import About, write_about
 from foveal.export.seams import traced
 from foveal.metrics.efficiency import macs, parameters
 from foveal.metrics.looks import evaluating
-from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import ImageModel
 from foveal.models.large_model import LargeFocusModel
 
@@ -54,7 +53,7 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     _declare(proto, names)
     about = About(
         in_channels=model.in_channels,
-        num_classes=model.num_classes if isinstance(model, ImageClassifier) else 0,
+        num_classes=model.num_classes,
         inputs=replace(model.inputs, size=size, short_side=None),
         config=model.settings(),
         names=names,

@@ -19,7 +19,7 @@ from foveal.export.seams import KEYPOINTS
 from foveal.export.session import cut
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.classes import as_known
-from foveal.models.classifier import ImageClassifier
+from foveal.models.classifier import ImageClassifier, as_classifier
 
 CALIBRATED_ON = 500  # training images
 ALLOWED = 0.002  # of the accuracy, that may be lost
@@ -65,9 +65,7 @@ def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
     Raises:
         UserError: more than 0.2 points of accuracy are lost, or the model is no classifier.
     """
-    reference = as_onnx(proto)
-    if not isinstance(reference, ImageClassifier):
-        raise UserError("int8 is for classifiers, whose accuracy says what it costs.")
+    reference = _classifier(proto)
     val, _ = as_known(val, reference)
     exact = accuracy(reference, val)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
@@ -151,6 +149,5 @@ def _parts(proto: Any) -> dict[str, list[str]]:
 
 
 def _classifier(graph: Any) -> ImageClassifier:
-    model = as_onnx(graph)
-    assert isinstance(model, ImageClassifier)
-    return model
+    otherwise = "int8 is for classifiers, whose accuracy says what it costs."
+    return as_classifier(as_onnx(graph), otherwise)

@@ -12,7 +12,7 @@ from foveal.heads import HEADS, build_head
 from foveal.models import presets
 from foveal.models.attention import AttentionNet
 from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import ImageClassifier
+from foveal.models.classifier import ImageClassifier, as_classifier
 from foveal.models.cnn import SmallCNN
 from foveal.models.decoders import DECODERS, build_decoder
 from foveal.models.focus import FocusNet
@@ -45,6 +45,7 @@ __all__ = [
     "PublishedAttention",
     "SANet",
     "SmallCNN",
+    "as_classifier",
     "build_model",
     "check_settings",
     "model_name",

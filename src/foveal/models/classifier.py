@@ -36,3 +36,18 @@ class ImageClassifier(ImageModel, ABC):
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1]."""
         self.check(images)
         return self.observe(self.normalised(images)).logits
+
+
+def as_classifier(model: ImageModel, otherwise: str) -> ImageClassifier:
+    """Return a model that has a logit for each class.
+
+    Args:
+        model: any.
+        otherwise: the error for a model without classes.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not isinstance(model, ImageClassifier):
+        raise UserError(otherwise)
+    return model

@@ -20,7 +20,7 @@ from foveal.files import read_json, write_json
 from foveal.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
-from foveal.models import ImageClassifier, ImageModel, build_model
+from foveal.models import ImageModel, as_classifier, build_model
 from foveal.training.features import Features, predicted, with_features
 from foveal.training.first_weights import start_linear, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
@@ -133,9 +133,8 @@ def cross_validate(
 
 def _new_model(recipe: Recipe, settings: dict[str, Any]) -> ImageModel:
     torch.manual_seed(recipe.training.seed)
-    model = build_model(settings)
-    if not isinstance(model, ImageClassifier):
-        raise UserError(f"Folds are for classifiers, but {recipe.name} is {model.name!r}.")
+    built = build_model(settings)
+    model = as_classifier(built, f"Folds are for classifiers, but {recipe.name} is {built.name!r}.")
     take_first_weights(model, recipe)
     return model
 

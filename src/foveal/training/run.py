@@ -17,7 +17,8 @@ from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
-from foveal.models import AttentionModel, ImageModel, LargeFocusModel, build_model
+from foveal.models import ImageModel, LargeFocusModel, build_model
+from foveal.models.abilities import Ability
 from foveal.models.modes import evaluation_mode
 from foveal.training.distributed import (
     Devices,
@@ -122,7 +123,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     recipe = reachable(recipe, options.say)
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
-    if recipe.data.masks and not isinstance(model, AttentionModel):
+    if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
     if isinstance(sets["train"], ImageSet):
         whiten(model, sets["train"])
