@@ -30,7 +30,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Fig
 
 def frontier(
     points: Sequence[tuple[str, float, float]],
-    label: str = "share of the image that was looked at, %",
+    label: str = "evidence, % of the pixels",
     logarithmic: bool = False,
     split: str = "test",
 ) -> "Figure":
