@@ -15,6 +15,7 @@ from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
+from foveal.data.photos import Photos
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.metrics.judged import at_top
@@ -59,6 +60,7 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
         "compare.html",
         test=comparison.test,
         judge=comparison.judge,
+        many_sizes=isinstance(comparison.test.images, Photos),
         explained=comparison.explained,
         annotated=int(annotated(comparison.test).sum()),
         models=[{"name": row["model"], "cells": [c.cell(row) for c in columns]} for row in models],
