@@ -16,7 +16,7 @@ from foveal import zoo
 from foveal.evaluation import evaluate_on
 from foveal.files import write_json
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
-from foveal.models import FocusModel, SmallCNN
+from foveal.models import FocusModel, FocusNet, SmallCNN
 
 ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -30,7 +30,7 @@ def adopt(run: Path) -> None:
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
     model = zoo.load(run)
-    backed = getattr(model, "detector", None) and model.detector.context  # has a backbone
+    backed = isinstance(model, FocusNet) and model.detector.context > 0  # has a backbone
     small = isinstance(model, FocusModel | SmallCNN) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
     with tempfile.TemporaryDirectory() as made:

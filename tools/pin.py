@@ -49,15 +49,9 @@ def pins_of(name: str, figures: bool) -> Pins:
     found = {
         "torch": answers(model, size),
         "torch-wide": answers(model, wide),
-        "onnx": answers(export.as_onnx(*onnx_parts(model)), size),
+        "onnx": answers(export.load(name, "onnx"), size),
     }
     return found | ({"figures": figures_of(name, model)} if figures else {})
-
-
-def onnx_parts(model: ImageModel) -> tuple[Any, int, Any]:
-    """Return a model's graph, the number of threads, and the graphs beside it."""
-    graph, beside = export.exported(model)
-    return graph, 1, beside
 
 
 def answers(model: ImageModel, size: tuple[int, int]) -> Pins:

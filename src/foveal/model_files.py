@@ -30,8 +30,7 @@ def read_config(path: Path) -> Config:
     Raises:
         UserError: the file cannot be read, holds no settings, or is of a format that is not known.
     """
-    values = read_json(path)
-    number, settings = _format(values, path), _current(values, path)
+    settings, number = _without_format(read_json(path), path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
         raise UserError(f"Cannot read {path}: expected a model's settings, its name among them.")
     for part in (settings, settings.get("detector")):
@@ -55,7 +54,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     if not path.exists():
         return {}
-    card = _current(read_json(path), path)
+    card, _ = _without_format(read_json(path), path)
     if not isinstance(card, dict):
         raise UserError(f"Cannot read {path}: expected a JSON object.")
     for keys, kind in ((_TEXTS, str), (_OBJECTS, dict)):
@@ -80,22 +79,17 @@ def with_format(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, **values}
 
 
-def _current(values: Any, path: Path) -> Any:
-    """Return what a file of any known format holds, without the format."""
+def _without_format(values: Any, path: Path) -> tuple[Any, int]:
+    """Return what a file of any known format holds, without the format, and the format."""
     if not isinstance(values, dict):
-        return values
-    _format(values, path)
-    return {key: value for key, value in values.items() if key != "format"}
-
-
-def _format(values: Any, path: Path) -> int:
-    number = values.get("format", 1) if isinstance(values, dict) else 1
+        return values, FORMAT
+    number = values.get("format", 1)
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
             f"Cannot read {path}: expected format 1 to {FORMAT}, which Foveal {__version__} reads, "
             f"but got {number!r:.40}. A newer version may read it: pip install --upgrade foveal."
         )
-    return number
+    return {key: value for key, value in values.items() if key != "format"}, number
 
 
 def weights_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveal.detectors.score_map import CELL, best_places, refined
 from foveal.errors import UserError, at_least_one
 from foveal.explanation import Explanation
-from foveal.geometry import Size, corners_px, from_px, snap
+from foveal.geometry import Size, from_px
 from foveal.images import LargeImages, PartView, View, WholeView
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
@@ -207,8 +207,7 @@ class LargeFocusModel(FocusModel, ABC):
         Raises:
             UserError: the images are smaller than a patch.
         """
-        whole = snap(keypoints, self.patch_size, view.size)
-        patches = view.crops(corners_px(whole, self.patch_size, view.size), self.patch_size)
+        patches, whole = view.patches(keypoints, self.patch_size)
         nothing = None if scores is None else scores - scores.detach()
         logits, weights = self.read(patches, whole, nothing)
         return Answer(logits, whole, patches, weights)

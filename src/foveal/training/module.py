@@ -194,8 +194,7 @@ def _honest(model: ImageClassifier, recipe: Recipe) -> HonestPlaces | None:
     """Return the terms of honest training, where the recipe asks for any."""
     if recipe.honesty == Honesty():
         return None
-    plain = isinstance(model, FocusNet) and not (model.detector.context or model.detector.scaled)
-    if not isinstance(model, FocusNet) or not plain:
+    if not isinstance(model, FocusNet) or model.detector.context or model.detector.scaled:
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
     if recipe.augment.mix:
         raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
