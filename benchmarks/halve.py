@@ -26,13 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveal import zoo
-from foveal.data import LargeSet, load_images, load_large
+from foveal.data import ImageSet, load_images, load_large
 from foveal.evaluation import evaluate_on
-from foveal.metrics import accuracy, look_over, rebuilding
+from foveal.images import LargeImages
+from foveal.metrics import accuracy, observe_all, rebuilding
 from foveal.metrics.classes import as_known
 from foveal.metrics.figures import measured
 from foveal.metrics.judged import JUDGED_MAPS, JUDGED_PATCHES
-from foveal.metrics.looks import as_floats, evaluating
+from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject
 from foveal.model_files import (
     CARD,
@@ -43,7 +44,7 @@ from foveal.model_files import (
     weights_digest,
     write_card,
 )
-from foveal.models import ImageModel, LargeFocusModel
+from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights
 
@@ -86,32 +87,24 @@ def answers(model: ImageModel, data: str) -> Tensor:
         (N, ...): classes (N, 1), of a high-resolution model the class for each task and whether
         each label of the last is given, and of a reconstructor the rebuilt images (N, C, H, W).
     """
-    if isinstance(model, LargeFocusModel):
+    if Ability.IN_PART in model.abilities:
         return _large_answers(model, load_large(data, "test"))
     images = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels).images
     if model.num_classes:
-        return look_over(model, images, BATCH).logits.argmax(dim=1, keepdim=True)
+        return observe_all(model, images, BATCH).logits.argmax(dim=1, keepdim=True)
     with evaluating(model):
         return torch.cat([model(as_floats(model, batch)) for batch in images.split(BATCH)])
 
 
-def _large_answers(model: LargeFocusModel, test: LargeSet) -> Tensor:
-    several = [labels.dtype == torch.bool for labels in test.of(model.tasks).labels.values()]
-    found = []
-    with evaluating(model):
-        for part in torch.arange(len(test)).split(16):
-            view = model.view(test.images, part)
-            logits = model.answer(view, model.places(view).keypoints).logits  # (B, T, classes)
-            found += [
-                torch.cat(
-                    [
-                        task > 0 if many else task.argmax(dim=1, keepdim=True)
-                        for task, many in zip(logits.unbind(1), several, strict=True)
-                    ],
-                    dim=1,
-                )
-            ]
-    return torch.cat(found)
+def _large_answers(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor:
+    observed = observe_all(model, test.images, 16)
+    assert observed.task_logits is not None
+    tasks = zip(observed.task_logits.unbind(1), test.of(model.tasks).tasks.values(), strict=True)
+    found = [
+        logits > 0 if labels.dtype == torch.bool else logits.argmax(dim=1, keepdim=True)
+        for logits, labels in tasks
+    ]
+    return torch.cat(found, dim=1)
 
 
 def kept(before: Tensor, after: Tensor) -> float:
@@ -161,7 +154,7 @@ def halve_model(name: str, answers_only: bool) -> bool:
 def answer_figures(folder: Path, data: str) -> dict[str, Any]:
     """Return the accuracy of a model on test images, or the errors of a reconstructor."""
     model = zoo.load(folder)
-    if isinstance(model, LargeFocusModel):
+    if Ability.IN_PART in model.abilities:
         return evaluate_on(str(folder), data)
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
     known, _ = as_known(test, model)

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveal import zoo
 from foveal.data import load_large
 from foveal.files import write_json
-from foveal.models import HighResFocusNet, SmallCNN, build_model
+from foveal.models import FocusNet, SmallCNN, build_model
 from foveal.plotting import colour, new_figure
 from foveal.training import load_recipe
 
@@ -42,9 +42,9 @@ SMALL = 187  # side in pixels of the downsampled image
 class FullResolution(nn.Module):
     """The patch encoder over the whole image, the maximum over all places, a linear layer."""
 
-    def __init__(self, focus: HighResFocusNet):
+    def __init__(self, focus: FocusNet):
         super().__init__()
-        self.encoder = focus.encoder
+        self.encoder = focus.head.encoder
         self.head = nn.Linear(self.encoder.project.out_features, focus.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ def encode_all(encoder: nn.Module, images: Tensor, side: int) -> Tensor:
 class EveryPatch(nn.Module):
     """Every patch of a grid without gaps goes through the encoder; attention joins them all."""
 
-    def __init__(self, focus: HighResFocusNet):
+    def __init__(self, focus: FocusNet):
         super().__init__()
-        self.encoder, self.attention = focus.encoder, focus.attention
+        self.encoder, self.attention = focus.head.encoder, focus.head.attention
         self.patch_size = focus.patch_size
 
     def forward(self, images: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class EveryPatch(nn.Module):
 class Downsampled(nn.Module):
     """A small CNN on the means of squares."""
 
-    def __init__(self, focus: HighResFocusNet):
+    def __init__(self, focus: FocusNet):
         super().__init__()
         self.cnn = SmallCNN(focus.in_channels, focus.num_classes)
 
@@ -89,7 +89,7 @@ class Downsampled(nn.Module):
 class InMemory(nn.Module):
     """The focus model on an image that is there as a tensor."""
 
-    def __init__(self, focus: HighResFocusNet):
+    def __init__(self, focus: FocusNet):
         super().__init__()
         self.focus = focus
 
@@ -98,7 +98,7 @@ class InMemory(nn.Module):
         return self.focus(images)
 
 
-RIVALS: dict[str, Callable[[HighResFocusNet], nn.Module]] = {
+RIVALS: dict[str, Callable[[FocusNet], nn.Module]] = {
     "focus, image in memory": InMemory,
     "downsampled image": Downsampled,
     "all patches": EveryPatch,
@@ -108,18 +108,18 @@ FOCUS = "focus, read in part"
 NAMES = (FOCUS, *RIVALS)
 
 
-def load(name: str) -> HighResFocusNet:
+def load(name: str) -> FocusNet:
     """Return the trained model, or an untrained one of the recipe of that name: costs are alike."""
     if name in zoo.names() or Path(name).is_dir():
         model = zoo.load(name)
     else:
         settings = {"num_classes": 10, **load_recipe(name).model}
         model = build_model(settings).eval()
-    assert isinstance(model, HighResFocusNet)
+    assert isinstance(model, FocusNet)
     return model
 
 
-def multiply_adds(name: str, focus: HighResFocusNet, side: int) -> int:
+def multiply_adds(name: str, focus: FocusNet, side: int) -> int:
     """Return the multiply-adds of one image, counted without any arithmetic."""
     model = RIVALS.get(name, InMemory)(focus).eval().to("meta")
     counter = FlopCounterMode(display=False)
@@ -140,7 +140,7 @@ def forget_most() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def passes(focus: HighResFocusNet, name: str, side: int) -> Callable[[], object]:
+def passes(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
     """Return what answers for one image of a side; it holds the image."""
     if name == FOCUS:
         images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images

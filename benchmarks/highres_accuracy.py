@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 from highres import SMALL, encode_all, load, multiply_adds
-from selection import labels_of
+from selection import LargeSet, labels_of
 from torch import Tensor, nn
 
-from foveal.data import LargeSet, load_large
+from foveal.data import load_large
 from foveal.files import write_json
 from foveal.geometry import from_px
-from foveal.metrics.large import correct
-from foveal.models import HighResFocusNet, SmallCNN
+from foveal.metrics.accuracy import correct
+from foveal.models import FocusNet, SmallCNN
 from foveal.plotting import colour, new_figure
-from foveal.training.large import answered
+from foveal.training.large import task_losses
 
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
@@ -44,22 +44,20 @@ def shares(answer: Answers, images: LargeSet, batch: int) -> dict[str, float]:
         pairs = zip(answer(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
         right.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
     found = torch.cat(right).float().mean(dim=0).tolist()
-    named = {task: round(share, 4) for task, share in zip(images.labels, found, strict=True)}
+    named = {task: round(share, 4) for task, share in zip(images.tasks, found, strict=True)}
     return named | {"mean": round(sum(found) / len(found), 4)}
 
 
-def by_places(focus: HighResFocusNet, images: LargeSet) -> Answers:
+def by_places(focus: FocusNet, images: LargeSet) -> Answers:
     """Answer from the places that the detector finds."""
 
     def answer(numbers: Tensor) -> Tensor:
-        view = focus.view(images.images, numbers)
-        places = focus.places(view)
-        return focus.answer(view, places.keypoints, places.scores).logits
+        return focus.observe(focus.view(images.images, numbers)).task_logits
 
     return answer
 
 
-def grid_of(focus: HighResFocusNet) -> Tensor:
+def grid_of(focus: FocusNet) -> Tensor:
     """Return the keypoints (1, K, 2) of a grid of patches without gaps."""
     side = focus.patch_size
     centres = torch.arange(SIDE // side) * side + (side - 1) / 2
@@ -68,21 +66,21 @@ def grid_of(focus: HighResFocusNet) -> Tensor:
 
 
 @torch.inference_mode()
-def encoded(focus: HighResFocusNet, images: LargeSet) -> Tensor:
+def encoded(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the vectors (N, K, D) of every patch of the grid, in half precision."""
     found = []
     for number in torch.arange(len(images)).split(1):
         pixels = focus.view(images.images, number).thumbnail(1)
-        found.append(encode_all(focus.encoder, pixels, focus.patch_size).half())
+        found.append(encode_all(focus.head.encoder, pixels, focus.patch_size).half())
     return torch.stack(found)
 
 
 class AttendingToAll(nn.Module):
     """Attention as the focus model's, over the vectors of every patch of the grid."""
 
-    def __init__(self, focus: HighResFocusNet):
+    def __init__(self, focus: FocusNet):
         super().__init__()
-        self.attention = copy.deepcopy(focus.attention)
+        self.attention = copy.deepcopy(focus.head.attention)
         self.grid = grid_of(focus)
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -91,13 +89,15 @@ class AttendingToAll(nn.Module):
 
 
 @torch.inference_mode()
-def greatest(focus: HighResFocusNet, images: LargeSet) -> Tensor:
+def greatest(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the encoder's maxima over all places (N, C) of whole images."""
     found = []
     for number in torch.arange(len(images)).split(1):
         pixels = focus.view(images.images, number).thumbnail(1)
         with torch.autocast("cpu", torch.bfloat16):
-            features = focus.encoder.features(pixels.contiguous(memory_format=torch.channels_last))
+            features = focus.head.encoder.features(
+                pixels.contiguous(memory_format=torch.channels_last)
+            )
         found.append(features.amax(dim=(-2, -1)).float())
     return torch.cat(found)
 
@@ -111,8 +111,8 @@ def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: f
     net.train()
     for _ in range(epochs):
         for numbers in torch.randperm(len(images)).split(BATCH):
-            logits = net(inputs[numbers]).unflatten(1, (len(images.labels), -1))
-            loss, _ = answered(logits, labels_of(images, numbers))
+            logits = net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
+            loss, _ = task_losses(logits, labels_of(images, numbers))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -122,7 +122,7 @@ def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: f
 
 def answers(net: nn.Module, inputs: Tensor, images: LargeSet) -> Answers:
     """Answer by a net as `trained` returns it."""
-    return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.labels), -1))
+    return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -13,8 +13,7 @@ from trained import over_seeds, trained
 
 from foveal.data import load_large
 from foveal.files import write_json
-from foveal.metrics.large import evaluate_large
-from foveal.models import HighResFocusNet
+from foveal.metrics import evaluate
 from foveal.training import load_recipe
 
 NAME = "megapixel-mnist-focus"
@@ -30,8 +29,7 @@ def main() -> None:
     reached: dict[str, list[float]] = {}
     for seed in range(options.seeds):
         model = trained(load_recipe(NAME, [f"seed={seed}"]), options.runs / f"{NAME}-{seed}")
-        assert isinstance(model, HighResFocusNet)
-        figures = evaluate_large(model, test)
+        figures = evaluate(model, test, batch_size=16)
         for task in (*model.tasks, "mean"):
             reached.setdefault(task, []).append(figures[f"accuracy_{task}"])
         print(seed, {task: values[-1] for task, values in reached.items()}, flush=True)

@@ -26,7 +26,7 @@ from foveal.export import as_onnx, onnx_graph
 from foveal.export.int8 import as_int8
 from foveal.export.session import cut, session
 from foveal.metrics import accuracy
-from foveal.models import LargeFocusModel
+from foveal.models.abilities import Ability
 from foveal.plotting.canvas import new_figure
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,7 +35,7 @@ SMALL = 500_000  # parameters of what the table calls a small model
 
 def small_images() -> list[str]:
     """Return the zoo's models that read whole images, as one graph does."""
-    return [name for name in zoo.names() if not isinstance(zoo.load(name), LargeFocusModel)]
+    return [name for name in zoo.names() if Ability.IN_PART not in zoo.load(name).abilities]
 
 
 def raced(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images, planted_marks
 from foveal.data.generated.planted import MARK, patterns
 from foveal.files import write_json
-from foveal.metrics.looks import look_over
+from foveal.metrics.observing import observe_all
 from foveal.models import FocusModel, ImageModel
 from foveal.training import load_recipe
 
@@ -75,8 +75,8 @@ def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> di
     generator = torch.Generator().manual_seed(0)
     number = len(patterns())
     others = (marks + torch.randint(1, number, marks.shape, generator=generator)) % number
-    answers = look_over(model, test.images).logits.argmax(dim=1)
-    after = look_over(model, with_marks(test, others)).logits.argmax(dim=1)
+    answers = observe_all(model, test.images).logits.argmax(dim=1)
+    after = observe_all(model, with_marks(test, others)).logits.argmax(dim=1)
     follows = (answers == marks) & (after == others)
     decided = (answers != after).nonzero().flatten()
     some, followed = test.subset(decided[:images]), follows[decided[:images]]

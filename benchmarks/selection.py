@@ -27,59 +27,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import LargeSet, load_large
+from foveal.data import ImageSet, load_large
 from foveal.data.generated.megapixel import TASKS, TILE
-from foveal.detectors.score_map import CELL, best_places
+from foveal.detectors import Located
+from foveal.detectors.score_map import CELL, best_cells
 from foveal.files import write_json
 from foveal.geometry import corners_px, from_px, snap, to_px
-from foveal.metrics.large import correct
-from foveal.models import HighResFocusNet
-from foveal.models.large_model import Answer
-from foveal.training.large import answered, misranked
+from foveal.heads import HeadOutput
+from foveal.images import LargeImages, View
+from foveal.metrics.accuracy import correct
+from foveal.models import FocusNet
+from foveal.models.presets import high_res
+from foveal.training.large import misranked, task_losses
 
 BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
-Step = Callable[[HighResFocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
+LargeSet = ImageSet[LargeImages]
+Step = Callable[[FocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
 
 
 def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
-    return [labels[numbers] for labels in images.labels.values()]
+    return [labels[numbers] for labels in images.tasks.values()]
 
 
-def ranked(model: HighResFocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def read(model: FocusNet, view: View, located: Located) -> HeadOutput:
+    """Return what the head computes of the patches at given locations."""
+    return model.head(*model.cut(view, located))
+
+
+def ranked(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (B, T, classes) and a loss of the selection."""
     view = model.view(images.images, numbers)
-    places = model.places(view)
-    found = model.answer(view, places.keypoints, places.scores)
-    return found.logits, misranked(places.scores, found.weights)
+    located = model.locate(view)
+    output = read(model, view, located)
+    return output.task_logits, misranked(located.score, output.task_weights)
 
 
-def by_weights(model: HighResFocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def by_weights(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits; the scores get the gradient of the weights."""
     return ranked(model, images, numbers)[0], torch.zeros(())
 
 
-def fixed(model: HighResFocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def fixed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits; the scores get no gradient."""
     view = model.view(images.images, numbers)
-    return model.answer(view, model.places(view).keypoints).logits, torch.zeros(())
+    return read(model, view, Located(model.locate(view).xy)).task_logits, torch.zeros(())
 
 
-def sampled(model: HighResFocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def sampled(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits where the scores are what weighs the patches."""
     view = model.view(images.images, numbers)
-    places = model.places(view)
-    return weighed(model, view, places.keypoints, places.scores).logits, torch.zeros(())
+    return weighed(model, view, model.locate(view))[0], torch.zeros(())
 
 
-def weighed(model: HighResFocusNet, view: Any, keypoints: Tensor, scores: Tensor) -> Answer:
-    """Return the answer with patches weighed by their scores (B, K) alone."""
-    whole = snap(keypoints, model.patch_size, view.size)
-    patches = view.crops(corners_px(whole, model.patch_size, view.size), model.patch_size)
-    vectors = model.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
-    attention = copy.copy(model.attention)
+def weighed(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
+    """Return logits (B, T, classes) with patches weighed by their scores alone, and keypoints."""
+    patches, located = model.cut(view, located)
+    head = model.head
+    vectors = head.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+    attention = copy.copy(head.attention)
     attention._modules = {**attention._modules, "key": _Zeros(len(model.tasks) * attention.heads)}
-    logits, weights = attention(vectors, whole, scores)
-    return Answer(logits, whole, patches, weights)
+    return attention(vectors, located.xy, located.score)[0], located.xy
 
 
 class _Zeros(torch.nn.Module):
@@ -114,20 +121,21 @@ class ExpectedTopK(torch.autograd.Function):
         return torch.einsum("sb,sbn->bn", inner, noise) / (SAMPLES * SIGMA), None
 
 
-def perturbed(model: HighResFocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def perturbed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of expected patches at expected places."""
     view = model.view(images.images, numbers)
-    scores = model.detector(view.thumbnail(model.shrink))
-    numbers = best_places(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
+    detector, head = model.detector, model.head
+    scores = detector.fine(view.thumbnail(detector.shrink))
+    numbers = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
     width = scores.shape[-1]
     cells = torch.stack([numbers % width, numbers // width], dim=-1)
-    places = from_px((cells + 0.5) * CELL * model.shrink - 0.5, view.size)
+    places = from_px((cells + 0.5) * CELL * detector.shrink - 0.5, view.size)
     places = snap(places, model.patch_size, view.size)
     patches = view.crops(corners_px(places, model.patch_size, view.size), model.patch_size)
-    shares = ExpectedTopK.apply(scores.flatten(1).gather(1, numbers), model.keypoints)
+    shares = ExpectedTopK.apply(scores.flatten(1).gather(1, numbers), detector.keypoints)
     mixed = torch.einsum("bkn,bncij->bkcij", shares, patches)
-    vectors = model.encoder(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
-    logits, _ = model.attention(vectors, shares @ places)
+    vectors = head.encoder(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
+    logits, _ = head.attention(vectors, shares @ places)
     return logits, torch.zeros(())
 
 
@@ -140,9 +148,7 @@ ESTIMATORS: dict[str, Step] = {
 }
 
 
-def taught(
-    model: HighResFocusNet, images: LargeSet, step: Step, steps: int, lr: float
-) -> HighResFocusNet:
+def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float) -> FocusNet:
     """Return the model after so many steps."""
     torch.manual_seed(0)
     model.train()
@@ -152,7 +158,7 @@ def taught(
         numbers = torch.randint(len(images), (BATCH,))
         with torch.autocast("cpu", torch.bfloat16):
             logits, extra = step(model, images, numbers)
-        loss = answered(logits.float(), labels_of(images, numbers))[0] + extra
+        loss = task_losses(logits.float(), labels_of(images, numbers))[0] + extra
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -162,20 +168,21 @@ def taught(
 
 
 @torch.inference_mode()
-def figures(model: HighResFocusNet, images: LargeSet, by_scores: bool) -> dict[str, float]:
+def figures(model: FocusNet, images: LargeSet, by_scores: bool) -> dict[str, float]:
     """Return accuracy and the share of digits that a patch shows whole."""
     right, shown = [], []
     for numbers in torch.arange(len(images)).split(50):
         view = model.view(images.images, numbers)
-        places = model.places(view)
+        located = model.locate(view)
         if by_scores:
-            found = weighed(model, view, places.keypoints, places.scores)
+            logits, xy = weighed(model, view, located)
         else:
-            found = model.answer(view, places.keypoints)
-        answers = zip(found.logits.unbind(dim=1), labels_of(images, numbers), strict=True)
-        right.append(torch.stack([correct(logits, labels) for logits, labels in answers], dim=1))
+            observed = model.decide(view, located)
+            logits, xy = observed.task_logits, observed.keypoints
+        answers = zip(logits.unbind(dim=1), labels_of(images, numbers), strict=True)
+        right.append(torch.stack([correct(*pair) for pair in answers], dim=1))
         centres = images.images.boxes[numbers][..., :2] + (TILE - 1) / 2  # type: ignore[attr-defined]
-        apart = to_px(found.keypoints, view.size)[:, :, None] - centres[:, None]
+        apart = to_px(xy, view.size)[:, :, None] - centres[:, None]
         near = apart.abs().amax(dim=-1) <= (model.patch_size - TILE) / 2 + 2  # ink has a margin
         shown.append(near.any(dim=1).float().mean(dim=1))
     shares = torch.cat(right).float().mean(dim=0).tolist()
@@ -197,9 +204,9 @@ def main() -> None:
     val = load_large("megapixel-mnist", "val", limit=options.val)
     small = load_large("megapixel-mnist-300", "train", limit=options.images)
     torch.manual_seed(0)
-    start = HighResFocusNet(keypoints=7, patch_size=40, tasks=TASKS)
+    start = high_res(keypoints=7, patch_size=40, tasks=TASKS)
     start = taught(start, small, fixed, options.first, 2 * options.lr)
-    start.keypoints = 12
+    start.detector.keypoints = 12
     found: dict[str, Any] = {"begin": figures(start, val, False)}
     print(json.dumps(found), flush=True)
     for name, step in ESTIMATORS.items():

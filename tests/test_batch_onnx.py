@@ -11,7 +11,7 @@ from foveal.batch import predict
 from foveal.cli import main
 from foveal.errors import UserError
 from foveal.export import exported, write_onnx
-from foveal.models import HighResFocusNet, Inputs, SmallCNN
+from foveal.models import Inputs, SmallCNN, presets
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     widths = {"detector_widths": (4, 6, 6), "encoder_widths": (4, 8, 8), "width": 16}
-    network = HighResFocusNet(shrink=4, keypoints=4, patch_size=20, heads=2, **widths).eval()
+    network = presets.high_res(shrink=4, keypoints=4, patch_size=20, heads=2, **widths).eval()
     network.save_weights(folder)
     graph, beside = exported(network)
     write_onnx(graph, folder / "model.onnx", beside)

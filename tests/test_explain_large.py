@@ -14,7 +14,7 @@ from foveal import zoo
 from foveal.data.lazy import LargeFiles
 from foveal.evaluation import explain_files
 from foveal.export import exported, write_onnx
-from foveal.models import HighResFocusNet
+from foveal.models.presets import high_res
 
 PEAK_MB = 600  # above the idle process
 
@@ -23,8 +23,8 @@ PEAK_MB = 600  # above the idle process
 def model(tmp_path_factory):
     """A model that looks where something varies, in a folder of its own."""
     folder = tmp_path_factory.mktemp("model")
-    network = HighResFocusNet(shrink=8, keypoints=20, patch_size=50, in_channels=3, regions=4)
-    for detector in (network.detector, network.coarse):
+    network = high_res(shrink=8, keypoints=20, patch_size=50, in_channels=3, regions=4)
+    for detector in (network.detector.fine, network.detector.coarse):
         torch.nn.init.zeros_(detector.score.weight)  # what was not learned says nothing
     network.eval().save_weights(folder)
     return folder
@@ -166,7 +166,7 @@ def test_an_image_smaller_than_the_largest_of_its_folder_has_black_around_it(mod
     for name, side in (("large", 400), ("small", 30)):
         Image.new("RGB", (side, side), (250, 250, 250)).save(tmp_path / f"{name}.png")
     files = LargeFiles([tmp_path / "large.png", tmp_path / "small.png"], 3)
-    seen = zoo.load(model).explain_large(files)
+    seen = zoo.load(model).explain(files)
     assert seen.size == (400, 400)
     assert float(seen.thumbnail[1, :, 4:].max()) == 0
     assert float(seen.patches[1].sum(dim=(1, 2, 3)).max()) > 0

@@ -14,6 +14,7 @@ from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.export import about, as_onnx, exported, load, load_onnx, onnx_graph, write_onnx
+from foveal.images import WholeView
 from foveal.metrics import evaluate
 from foveal.models import AttentionModel, FocusModel, build_model
 
@@ -149,7 +150,7 @@ def test_an_attention_model_takes_other_maps_through_onnx():
 def test_scales_that_are_not_given_are_not_guessed():
     model = built(PUBLISHED)
     images = pictures(model)
-    keypoints, _ = model.find(images)
+    keypoints = model.locate(WholeView(images)).xy
     with pytest.raises(ValueError, match="Expected scales"):
         as_onnx(onnx_graph(model)).classify_at(images, keypoints)
 

@@ -11,20 +11,22 @@ import tifffile
 import torch
 from PIL import Image
 
-from foveal.data import LargeSet, load_large
+from foveal.data import load_large
 from foveal.data.lazy import LargeFiles
+from foveal.detectors import Located
 from foveal.errors import UserError
 from foveal.export import about, exported, large_graphs, large_int8, load, load_onnx, write_onnx
 from foveal.export.large_int8 import as_int8_large
-from foveal.metrics.large import accuracies
-from foveal.models import HighResFocusNet, Inputs
+from foveal.metrics import evaluate
+from foveal.models import Inputs
+from foveal.models.presets import high_res
 
 TOLERANCE = 1e-4  # of logits: rounding in another order, and nothing else
 
 
 def built(**more):
     torch.manual_seed(0)
-    model = HighResFocusNet(
+    model = high_res(
         **{
             "shrink": 4,
             "keypoints": 5,
@@ -80,7 +82,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("size", [(90, 101), (411, 350)])
 def test_images_of_any_size_and_number_are_answered_as_by_pytorch(size, model, folder):
     found = load_onnx(folder / "model.onnx")
-    assert (found.factor(size) > 1) == (size[0] > 400)
+    assert (found.detector.factor(size) > 1) == (size[0] > 400)
     images = pictures(3, size)
     seen = model.explain(images)
     for batch in (1, 3):
@@ -89,9 +91,8 @@ def test_images_of_any_size_and_number_are_answered_as_by_pytorch(size, model, f
     held = model.classify_at(images, others)
     assert not torch.allclose(held, seen.logits, atol=TOLERANCE)
     torch.testing.assert_close(found.classify_at(images, others), held, atol=TOLERANCE, rtol=0)
-    places = model.places(model._whole((images - model.mean) / model.std))
-    mine = found.places(found._whole(images))
-    torch.testing.assert_close(mine.scores, places.scores, atol=TOLERANCE, rtol=0)
+    scores = [each.locate(each.view(images)).score for each in (found, model)]
+    torch.testing.assert_close(scores[0], scores[1], atol=TOLERANCE, rtol=0)
 
 
 def test_files_on_the_disk_are_read_in_part_and_all_tasks_answered(model, folder, tmp_path):
@@ -100,13 +101,11 @@ def test_files_on_the_disk_are_read_in_part_and_all_tasks_answered(model, folder
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), photometric="rgb")
     Image.fromarray(pixels[:250, :300]).save(tmp_path / "b.png")
     files = LargeFiles([tmp_path / "a.tif", tmp_path / "b.png"], 3)
-    assert_same(found.explain_large(files), model.explain_large(files))
-    numbers = torch.arange(2)
-    answers = [
-        each.answer(each.view(files, numbers), torch.zeros(2, 5, 2)) for each in (found, model)
-    ]
-    assert answers[0].logits.shape == (2, 2, 2)
-    torch.testing.assert_close(answers[0].logits, answers[1].logits, atol=TOLERANCE, rtol=0)
+    assert_same(found.explain(files), model.explain(files))
+    held = Located(torch.zeros(2, 5, 2))
+    mine, expected = (each.decide(each.view(files), held).task_logits for each in (found, model))
+    assert mine.shape == (2, 2, 2)
+    torch.testing.assert_close(mine, expected, atol=TOLERANCE, rtol=0)
 
 
 def test_a_model_without_regions_is_two_files(tmp_path):
@@ -178,6 +177,21 @@ def _said(**changes):
     return spoil
 
 
+def _built(**changes):
+    """Change settings wherever the model and its parts have them."""
+
+    def spoil(folder):
+        config = load_onnx(folder / "model.onnx").about.config
+        kept = {part: _changed(config[part], changes) for part in ("detector", "head")}
+        _said(config={**_changed(config, changes), **kept})(folder)
+
+    return spoil
+
+
+def _changed(settings, changes):
+    return settings | {name: value for name, value in changes.items() if name in settings}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -189,12 +203,12 @@ def _said(**changes):
         (_said(beside={"../../etc/passwd": "0"}), "metadata are damaged: a part is '../../etc"),
         (_said(beside=[]), "metadata are damaged"),
         (_said(config=[]), "metadata are damaged: settings are no pairs"),
-        (_said(config={"patch_size": 2**40}), "Expected patch_size from 1 to 1024"),
-        (_said(config={"patch_size": 1000}), "damaged: its patches are of another shape"),
-        (_said(config={"keypoints": 6}), "damaged: its patches are of another shape"),
-        (_said(config={"shrink": "four"}), "Expected shrink to be an integer, but got 'four'"),
-        (_said(config={"shrink": 0}), "Expected shrink"),
-        (_said(config={"regions": 0}), "damaged: they name other parts"),
+        (_built(patch_size=2**40), "Expected patch_size from 1 to 1024"),
+        (_built(patch_size=1000), "damaged: its patches are of another shape"),
+        (_built(keypoints=6), "damaged: its patches are of another shape"),
+        (_built(shrink="four"), "Expected shrink to be an integer, but got 'four'"),
+        (_built(shrink=0), "Expected shrink"),
+        (_built(regions=0), "damaged: they name other parts"),
     ],
 )
 def test_an_export_that_is_not_whole_or_not_ours_is_one_line(spoil, message, folder, tmp_path):
@@ -281,15 +295,15 @@ def test_an_unfit_file_is_named_and_others_go_on(folder, tmp_path, run):
     assert len(err.strip().splitlines()) == 2
 
 
-def learned(data: LargeSet):
+def learned(data):
     """A model that tells the light squares from the dark ones."""
     model = built(tasks=("class",), explore=0.3).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     view = model.view(data.images, torch.arange(len(data)))
     for _ in range(40):
         optimizer.zero_grad()
-        logits = model.observe_view(view).logits
-        torch.nn.functional.cross_entropy(logits, data.labels["class"]).backward()
+        logits = model.observe(view).logits
+        torch.nn.functional.cross_entropy(logits, data.labels).backward()
         optimizer.step()
     return model.eval()
 
@@ -303,15 +317,15 @@ def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps
 ):
     data = load_large(photos, "train")
     before = graphs.graph.SerializeToString()
-    answers = iter([{"class": 1.0, "other": 0.9}, {"class": 0.9, "other": 0.9}, {"a": 0.949}])
-    monkeypatch.setattr(large_int8, "accuracies", lambda *_: next(answers))
+    answers = iter([0.95, 0.9, 0.949])
+    monkeypatch.setattr(large_int8, "_accuracy", lambda *_: next(answers))
     found = as_int8_large(graphs, data, data)
     assert (found.part, found.float_accuracy, found.accuracy) == ("classifier", 0.95, 0.949)
     assert "QuantizeLinear" in operators(found.beside["patches"])
     for proto in (found.graph, found.beside["regions"]):
         assert "QuantizeLinear" not in operators(proto)
     assert graphs.graph.SerializeToString() == before
-    answers = iter([{"a": 0.95}, {"a": 0.90}, {"a": 0.91}])
+    answers = iter([0.95, 0.90, 0.91])
     with pytest.raises(UserError, match=r"would lose 4\.0 points of accuracy on photos"):
         as_int8_large(graphs, data, data)
 
@@ -328,6 +342,6 @@ def test_int8_keeps_the_accuracy_and_says_what_it_costs(photos, tmp_path, run):
     for part in ("", "-patches", "-regions"):
         assert "QuantizeLinear" in operators(onnx.load(tmp_path / f"model{part}.onnx"))
     small = load_onnx(file)
-    assert accuracies(small, val) == {"class": 1}
-    seen, expected = small.explain_large(val.images), model.explain_large(val.images)
+    assert evaluate(small, val)["accuracy"] == 1
+    seen, expected = small.explain(val.images), model.explain(val.images)
     assert 0 < (seen.logits - expected.logits).abs().max() < 1

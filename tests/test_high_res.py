@@ -15,15 +15,16 @@ from foveal import zoo
 from foveal.data import load_images, load_large, megapixel_mnist
 from foveal.data.generated import megapixel
 from foveal.data.lazy import LargeFiles
-from foveal.detectors.score_map import ScoreMap, best_places, refined
+from foveal.detectors.score_map import ScoreMap, best_cells, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on, explain_files
 from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.images import PartView, WholeView
-from foveal.metrics.large import evaluate_large
-from foveal.models import HighResFocusNet, Inputs
+from foveal.metrics import evaluate
+from foveal.models import FocusNet, Inputs
+from foveal.models.presets import high_res
 from foveal.training import load_recipe, train
-from foveal.training.large import answered, misranked
+from foveal.training.large import misranked, task_losses
 
 SMALL = {
     "shrink": 4,
@@ -70,9 +71,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(megapixel.IMAGES, split, count)
 
 
-def model_of(**more) -> HighResFocusNet:
+def model_of(**more) -> FocusNet:
     torch.manual_seed(0)
-    return HighResFocusNet(**{**SMALL, **more}).eval()
+    return high_res(**{**SMALL, **more}).eval()
 
 
 def whole_view(images: Tensor) -> WholeView:
@@ -123,7 +124,7 @@ def test_a_model_answers_for_large_images_what_it_answers_for_their_pixels(data_
     for more in ({}, {"regions": 6, "thumbnail_side": 16}):
         model = model_of(inputs=Inputs(mean=(0.1,), std=(0.3,)), tasks=("a", "b"), **more)
         images = torch.stack([found.whole(n) for n in range(3)]).float() / 255
-        part, whole = model.explain_large(found, batch_size=2), model.explain(images)
+        part, whole = model.explain(found, batch_size=2), model.explain(images)
         torch.testing.assert_close(part.logits, whole.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(part.keypoints, whole.keypoints)
         torch.testing.assert_close(part.patches, whole.patches, atol=1e-5, rtol=0)
@@ -156,11 +157,11 @@ def test_the_pixels_read_are_the_sum_of_the_mask_and_the_thumbnail_but_no_more_t
     assert float(evidence_px(outside, 5, (20, 20))) == 0
 
 
-def test_the_best_places_are_the_greatest_of_their_neighbours_first() -> None:
+def test_the_best_cells_are_the_greatest_of_their_neighbours_first() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(3, 2, 7, 9, generator=generator)
     for margin in (0, 2):
-        found = best_places(scores, 8, margin)
+        found = best_cells(scores, 8, margin)
         for image in range(3):
             ranks = {}
             for r in range(2):
@@ -172,7 +173,7 @@ def test_the_best_places_are_the_greatest_of_their_neighbours_first() -> None:
             expected = sorted(ranks, key=lambda cell: ranks[cell], reverse=True)[:8]
             assert found[image].tolist() == expected
     with pytest.raises(ValueError, match="at least 31 places, one a patch, but got 30"):
-        best_places(scores, 31, 2)
+        best_cells(scores, 31, 2)
 
 
 def test_a_place_is_refined_to_the_mean_of_its_neighbours() -> None:
@@ -226,24 +227,24 @@ class Counting:
 
 
 def test_what_is_read_hardly_grows_with_the_image() -> None:
-    model = HighResFocusNet(regions=64).eval()
+    model = high_res(regions=64).eval()
     read = {}
     for side in (1500, 3000, 12_000, 20_000):
         images = Counting(side)
-        model.explain_large(images)
+        model.explain(images)
         read[side] = images.read
     assert read[1500] < 0.05 * 1500**2
     assert max(read.values()) <= 3 * read[1500]
 
 
 def test_hardly_anything_is_left_unseen_at_the_edges() -> None:
-    model = HighResFocusNet(regions=64)
+    model = high_res(regions=64)
     for side in range(1500, 12_001, 250):
-        factor = model.factor((side, side))
-        assert side // (model.shrink * factor) <= model.thumbnail_side
-        assert side % (2 * model.shrink * factor) <= model.patch_size / 2 + side / 100
-    assert model.factor((1500, 1500)) == 1
-    assert model.factor((100, 100_000)) > 1
+        factor = model.detector.factor((side, side))
+        assert side // (model.detector.shrink * factor) <= model.detector.thumbnail_side
+        assert side % (2 * model.detector.shrink * factor) <= model.patch_size / 2 + side / 100
+    assert model.detector.factor((1500, 1500)) == 1
+    assert model.detector.factor((100, 100_000)) > 1
 
 
 def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights() -> None:
@@ -265,7 +266,7 @@ def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights(
 def test_each_task_is_answered_by_its_own_kind_of_label() -> None:
     logits = torch.tensor([[[2.0, 0.0], [1.0, -1.0]], [[0.0, 1.0], [1.0, 1.0]]])
     classes, several = torch.tensor([0, 0]), torch.tensor([[True, False], [True, False]])
-    loss, right = answered(logits, [classes, several])
+    loss, right = task_losses(logits, [classes, several])
     assert right.tolist() == [0.5, 0.5]
     bits = F.binary_cross_entropy_with_logits(logits[:, 1], several.float())
     expected = F.cross_entropy(logits[:, 0], classes) + bits * 2 / 3
@@ -355,19 +356,19 @@ def test_a_class_folder_of_photos_of_different_sizes_is_trained_on(tmp_path: Pat
     recipe = load_recipe("megapixel-mnist-focus", changes)
     run = train(recipe, tmp_path / "run", data=str(folder), progress=False)
     model = zoo.load(run)
-    assert isinstance(model, HighResFocusNet)
+    assert isinstance(model, FocusNet)
     assert (model.in_channels, model.num_classes, model.inputs.size) == (3, 2, None)
     train_set = load_large(folder, "train")
     assert [problem.path for problem in train_set.problems] == [str(folder / "dark" / "broken.png")]
-    assert evaluate_large(model, train_set)["accuracy"] == 1
+    assert evaluate(model, train_set)["accuracy"] == 1
 
 
 def test_the_evidence_of_large_images_is_at_most_all_of_their_pixels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     test = load_large(photos_folder(tmp_path / "photos"), "test")
-    wide = HighResFocusNet(shrink=2, keypoints=8, patch_size=80, in_channels=3, num_classes=2)
-    found = evaluate_large(wide.eval(), test)["evidence_fraction"]
-    shown = wide.explain_large(test.images).evidence_fraction
+    wide = high_res(shrink=2, keypoints=8, patch_size=80, in_channels=3, num_classes=2)
+    found = evaluate(wide.eval(), test)["evidence_fraction"]
+    shown = wide.explain(test.images).evidence_fraction
     assert found == pytest.approx(float(shown.mean()))
     assert 0.8 < found <= 1
 
@@ -377,7 +378,7 @@ def test_large_images_are_seen_small_by_other_models(data_dir: Path, few: None) 
     large = load_large("megapixel-mnist-200", "test", data_dir=data_dir)
     means = large.images.thumbnails(torch.arange(16), 5)
     assert torch.equal(found.images, (means * 255).round().to(torch.uint8))
-    assert torch.equal(found.labels, large.labels["majority"])
+    assert torch.equal(found.labels, large.tasks["majority"])
     with pytest.raises(UserError, match=r"too large to be read whole: give data\.size"):
         load_images("megapixel-mnist-200", "test", data_dir=data_dir)
 
@@ -402,7 +403,7 @@ def test_what_cannot_be_done_is_an_error_that_says_so(data_dir: Path, few: None)
     with pytest.raises(UserError, match="Did you mean 'topmost'"):
         large.of(("majority", "topmst"))
     with pytest.raises(UserError, match="Expected shrink"):
-        HighResFocusNet(shrink=0)
+        high_res(shrink=0)
     model = model_of()
     with pytest.raises(ValueError, match="at least 8x8 pixels, but got 1x100000"):
         model(torch.zeros(1, 1, 1, 100_000))

@@ -8,6 +8,7 @@ from torch import nn
 
 from foveal.data import ImageSet
 from foveal.errors import UserError
+from foveal.images import WholeView
 from foveal.metrics import content_following, position_leakage
 from foveal.models import build_model
 from foveal.training import load_recipe, parse_recipe, train
@@ -143,7 +144,7 @@ def _loss_of_places(honesty, done, moves=None, alike=False):
     for probe in honest.probes[1:] if alike else ():
         probe.load_state_dict(honest.probes[0].state_dict())
     images = train.images.float() / 255
-    loss = honest(model, images, model.observe(images), train.labels, moves, done)
+    loss = honest(model, images, model.observe(WholeView(images)), train.labels, moves, done)
     loss.backward()
     steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
@@ -174,7 +175,7 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
     for done, settled in ((0.74, False), (0.75, True)):
         model = new_model()
         honest = HonestPlaces(model, 1, recipe)
-        observed = honest.observe(model, images, done)
+        observed = honest.observe(model, WholeView(images), done)
         told = honest(model, images, observed, digits.labels, None, done)
         (F.cross_entropy(observed.logits, digits.labels) + told).backward()
         learns = [
@@ -182,7 +183,7 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
             for part in (model.detector, honest.probes, model.head)
         ]
         assert learns == [not settled, not settled, True]
-        used = model.eval().observe(images)
+        used = model.eval().observe(WholeView(images))
         assert torch.allclose(observed.keypoints, used.keypoints) == settled
 
 

@@ -17,7 +17,7 @@ from foveal.metrics import (
     content_following,
     evaluate,
     evidence_fraction,
-    look_over,
+    observe_all,
     position_leakage,
     predict_logits,
     random_focus_accuracy,
@@ -57,15 +57,17 @@ class Toy(FocusModel):
         super().__init__(1, 10, Inputs())
         self.spoken, self.heard, self.scaled = spoken, heard, scaled
 
-    def find(self, images):
+    def locate(self, view):
+        images = view.whole()
         read = (images[:, 0, 0, 0 if self.spoken != "noise" else 1] * 255 / STEP).round()
         read = torch.div(read, 2, rounding_mode="floor") if self.spoken == "half" else read
         if self.scaled:
-            return images.new_zeros(len(images), 1, 2), 1 + read[:, None]
+            return Located(images.new_zeros(len(images), 1, 2), 1 + read[:, None])
         at = torch.stack([2 + 2 * read, torch.full_like(read, 5)], dim=-1)
-        return from_px(at, (SIDE, SIDE))[:, None], None
+        return Located(from_px(at, (SIDE, SIDE))[:, None])
 
-    def decide(self, images, keypoints, scales=None):
+    def decide(self, view, located):
+        images, keypoints, scales = view.whole(), located.xy, located.scale
         patches = slice_patches(images, keypoints, self.patch_size)
         place = (to_px(keypoints, (SIDE, SIDE))[:, 0, 0] - 2) / 2
         place = (place if scales is None else scales[:, 0] - 1).round().long()
@@ -151,17 +153,17 @@ def test_pairs_of_different_classes_are_all_equally_likely():
 
 def test_random_focus_gives_each_image_the_keypoints_of_one_other():
     class Recorder(Toy):
-        def decide(self, images, keypoints, scales=None):
-            pixel = (images[:, 0, 9, 9] * 255 / STEP).round().long()
-            place = (to_px(keypoints, (SIDE, SIDE))[:, 0, 0] - 2) / 2
+        def decide(self, view, located):
+            pixel = (view.whole()[:, 0, 9, 9] * 255 / STEP).round().long()
+            place = (to_px(located.xy, (SIDE, SIDE))[:, 0, 0] - 2) / 2
             seen.extend(zip(pixel.tolist(), place.round().long().tolist(), strict=True))
-            return super().decide(images, keypoints, scales)
+            return super().decide(view, located)
 
     model, test, seen = Recorder("class", "place"), painted(torch.arange(10)), []
-    looks = look_over(model, test.images)
+    observed = observe_all(model, test.images)
     for seed in range(20):
         seen.clear()
-        assert random_focus_accuracy(model, test, seed, looks=looks) == 0.0
+        assert random_focus_accuracy(model, test, seed, observed=observed) == 0.0
         assert sorted(place for _, place in seen) == list(range(10))
         assert all(pixel != place for pixel, place in seen)
 

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from foveal import export
 from foveal.comparison import compare
-from foveal.data import ImageSet, LargeSet, load_images
+from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on
 from foveal.explanation import Explanation
@@ -39,7 +39,8 @@ class Brightness(ImageClassifier):
         super().__init__(1, len(classes), Inputs(size=(8, 8), classes=classes if named else ()))
         self.weight = torch.nn.Parameter(torch.tensor([LEVELS[c] / 255 for c in classes]))
 
-    def observe(self, images):
+    def observe(self, view):
+        images = view.whole()
         return Explanation(images, -(images.mean(dim=(1, 2, 3))[:, None] - self.weight).square())
 
 
@@ -159,12 +160,13 @@ def test_large_images_are_relabelled_in_every_task():
         "class": torch.tensor([0, 1, 2, 1]),
         "any": torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0]]).bool(),
     }
-    found = LargeSet("l", "test", Numbered(), labels, ("zebra", "bright", "dark"), tuple("abcd"))
+    classes = ("zebra", "bright", "dark")
+    found = ImageSet("l", "test", Numbered(), labels["class"], classes, tuple("abcd"), tasks=labels)
     known, _ = as_known(found.of(("any",)), Brightness())
-    assert known.labels["any"].tolist() == [[True, False, True], [True, False, False]]
+    assert known.tasks["any"].tolist() == [[True, False, True], [True, False, False]]
     known, _ = as_known(found, Brightness())
     assert known.paths == ("b", "c")  # 0 and 3 have to do with a zebra
-    assert known.labels["class"].tolist() == [2, 0]
+    assert known.labels.tolist() == known.tasks["class"].tolist() == [2, 0]
     assert known.images.thumbnails(torch.tensor([1, 0]), 1).flatten().tolist() == [2, 1]
     assert known.images.crops(torch.tensor([1]), torch.zeros(1, 1, 2), 1).item() == 2
     assert len(known.images) == 2

@@ -47,7 +47,8 @@ class Sampler(ImageClassifier):
         self.kind = kind
         self.linear = nn.Linear(3, 10)
 
-    def observe(self, images):
+    def observe(self, view):
+        images = view.whole()
         if self.kind == "patches":
             sampled = extract_patches(images, images.new_zeros(len(images), 4, 2), 5)
         else:
@@ -76,9 +77,9 @@ def test_parameters_are_what_is_learned():
 
 def test_latency_is_the_median_of_passes_of_one_image_on_one_thread():
     class Watched(Sampler):
-        def observe(self, images):
-            seen.append((len(images), torch.get_num_threads(), self.training))
-            return super().observe(images)
+        def observe(self, view):
+            seen.append((len(view.whole()), torch.get_num_threads(), self.training))
+            return super().observe(view)
 
     seen, threads = [], torch.get_num_threads()
     torch.set_num_threads(2)

@@ -62,7 +62,8 @@ class OnePixel(ImageClassifier):
         super().__init__(1, 2, Inputs(mean=(0.5,)))
         self.scale = nn.Parameter(torch.tensor(20.0))
 
-    def observe(self, images):
+    def observe(self, view):
+        images = view.whole()
         pixel = images[:, 0, 2, 3] * self.scale
         maps = hot(2, 3, len(images))[:, None]
         return Explanation(images, torch.stack([-pixel, pixel], dim=1), maps=maps)

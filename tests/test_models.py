@@ -17,6 +17,7 @@ from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.export import as_onnx, onnx_graph
 from foveal.geometry import slice_patches
+from foveal.images import WholeView
 from foveal.metrics import evaluate
 from foveal.model_files import read_settings
 from foveal.models import (
@@ -75,8 +76,9 @@ def reconstructor(decoder, channels=GREY, size=(28, 28)):
     }
 
 
+WITH_THEIR_HEADS = ("glimpse", "high-res")  # detectors that are taught through a head of their own
 SETTINGS = {
-    **{f"focus-{detector}": focus(detector) for detector in DETECTORS if detector != "glimpse"},
+    **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_THEIR_HEADS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
     "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
@@ -504,7 +506,7 @@ def test_a_thumbnail_is_the_means_of_squares(key):
 )
 def test_a_thumbnail_has_as_many_pixels_as_whole_squares_fit(side, shrink, means):
     model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
-    thumbnail = model.detector.thumbnail(torch.ones(1, 3, side, side))
+    thumbnail = model.detector.thumbnail(WholeView(torch.ones(1, 3, side, side)))
     torch.testing.assert_close(thumbnail, torch.ones(1, 3, means, means))
 
 

@@ -18,7 +18,6 @@ from foveal.evaluation import LONGEST, explain_files
 from foveal.explanation import Explanation
 from foveal.models import (
     AttentionNet,
-    HighResFocusNet,
     Inputs,
     PatchReconstructor,
     PlainNet,
@@ -331,7 +330,7 @@ def models():
             in_channels=3,
             inputs=Inputs(size=(28, 28)),
         ),
-        "large": HighResFocusNet(shrink=8, keypoints=4, patch_size=20, in_channels=3, regions=4),
+        "large": presets.high_res(shrink=8, keypoints=4, patch_size=20, in_channels=3, regions=4),
     }
 
 

@@ -14,13 +14,9 @@ SIGNATURES = {
     ),
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
-        "[weights] [extent] [classes] [method] [cost] [originals]"
+        "[weights] [task_logits] [extent] [classes] [method] [cost] [originals]"
     ),
     "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
-    "HighResFocusNet": (
-        "[shrink] [keypoints] [patch_size] [in_channels] [num_classes] [tasks] [width] [heads] "
-        "[detector_widths] [encoder_widths] [regions] [thumbnail_side] [explore] [dropout] [inputs]"
-    ),
     "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",
     "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
     "SANet": (

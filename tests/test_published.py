@@ -49,7 +49,7 @@ def test_patches_are_what_torch_samples_with_aligned_corners(kind, half, channel
     around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
     grid = (places + around).reshape(6, 5, 5, 2)
     expected = F.grid_sample(images.repeat_interleave(3, 0), grid, align_corners=True)
-    patches = model.observe(images).patches
+    patches = model.observe(model.view(images)).patches
     torch.testing.assert_close(patches.flatten(0, 1), expected, atol=1e-5, rtol=0)
 
 
@@ -70,7 +70,9 @@ def test_a_keypoint_past_the_border_gets_no_gradient(images):
 def test_corners_are_read_transposed():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 9:, 30:] = 1  # its corner is at x = 30, y = 9
-    wrong = to_px(presets.published("corners", keypoints=1).find(images)[0][0, 0], (40, 40))
+    wrong = to_px(
+        presets.published("corners", keypoints=1).locate(WholeView(images)).xy[0, 0], (40, 40)
+    )
     right = to_px(Harris(keypoints=1)(WholeView(images)).xy[0, 0], (40, 40))
     assert (right - torch.tensor([30.0, 9.0])).abs().max() <= 1
     assert (wrong - torch.tensor([9.0, 30.0])).abs().max() <= 2
@@ -79,7 +81,9 @@ def test_corners_are_read_transposed():
 def test_all_corners_sit_on_one_corner():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 14:, 20:] = 1
-    places = to_px(presets.published("corners", keypoints=3).find(images)[0][0], (40, 40))
+    places = to_px(
+        presets.published("corners", keypoints=3).locate(WholeView(images)).xy[0], (40, 40)
+    )
     assert torch.pdist(places).max() < 3
 
 
@@ -87,7 +91,7 @@ def test_detector_cannot_tell_where_what_it_sees_is(images):
     model = presets.published("focus")
     blob = torch.rand(1, 1, 8, 8)
     here, there = (F.pad(blob, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
-    torch.testing.assert_close(model.find(here)[0], model.find(there)[0])
+    torch.testing.assert_close(model.locate(WholeView(here)).xy, model.locate(WholeView(there)).xy)
 
 
 def test_answer_does_not_depend_on_where_the_patches_come_from():

@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 from foveal import zoo
 from foveal.data import load_images, load_large
 from foveal.errors import UserError
-from foveal.metrics import accuracy
+from foveal.metrics import accuracy, evaluate
 from foveal.metrics.classes import as_known
-from foveal.metrics.large import evaluate_large
 from foveal.models import FocusModel, SmallCNN
 from foveal.models.weights import SCALE, as_difference
 from foveal.sizing import ShortSide
@@ -84,7 +83,7 @@ def test_mnist_models_know_digits_that_none_was_trained_on(name):
 def test_a_large_model_knows_what_its_card_says(name, full_data):
     card = zoo.card(name)
     images = load_large(card["recipe"]["data"]["name"], "test", data_dir=full_data, limit=100)
-    figures = evaluate_large(zoo.load(name), images)
+    figures = evaluate(zoo.load(name), images, batch_size=16)
     assert figures["accuracy"] > card["figures"]["accuracy"] - 0.04
     assert figures["accuracy_mean"] > card["figures"]["accuracy_mean"] - 0.06
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from foveal.detectors import Located
 from foveal.geometry import to_px
+from foveal.images import WholeView
 from foveal.models import presets
 
 
@@ -14,7 +16,8 @@ def test_zoom_patches_lie_inside_the_image_at_every_scale(size):
     model = presets.zoom(keypoints=4, patch_size=5, min_scale=1.5, max_scale=4.0).eval()
     with torch.no_grad():
         model.detector.windows.weight.mul_(30)  # far out, where tanh and sigmoid are flat
-    keypoints, scales = model.find(torch.rand(8, 1, *size, generator=generator))
+    located = model.locate(WholeView(torch.rand(8, 1, *size, generator=generator)))
+    keypoints, scales = located.xy, located.scale
     reach = 2 * scales[..., None]
     extent = torch.tensor([size[1], size[0]])
     places = to_px(keypoints, size)
@@ -46,5 +49,7 @@ def test_zoom_sees_coarser_at_a_greater_scale():
     model = presets.zoom(keypoints=1).eval()
     middle = torch.zeros(1, 1, 2)
     for scale in (1.0, 2.0, 3.0):
-        patch = model.decide(ramp, middle, torch.tensor([[scale]])).patches[0, 0, 0]
+        patch = model.decide(WholeView(ramp), Located(middle, torch.tensor([[scale]]))).patches[
+            0, 0, 0
+        ]
         torch.testing.assert_close(patch.diff(dim=1), torch.full((5, 4), scale / 28))

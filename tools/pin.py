@@ -28,8 +28,8 @@ from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
 from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known
-from foveal.metrics.large import evaluate_large
-from foveal.models import ImageModel, LargeFocusModel
+from foveal.models import ImageModel
+from foveal.models.abilities import Ability
 
 IMAGES, SEED = 4, 0
 LARGE = (512, 512)  # height and width for a model that expects no size
@@ -82,9 +82,9 @@ def tensors_of(explanation: Explanation) -> Pins:
 def figures_of(name: str, model: ImageModel) -> Pins:
     """Return the figures of a model on the first test images of its dataset."""
     data = zoo.card(name)["recipe"]["data"]["name"]
-    if isinstance(model, LargeFocusModel):
+    if Ability.IN_PART in model.abilities:
         test, _ = as_known(load_large(data, "test", limit=SAMPLE // 4), model)
-        found = evaluate_large(model, test, name=name)
+        found = evaluate(model, test, name=name, batch_size=16)
     else:
         options = {"size": model.inputs.sizing, "channels": model.in_channels}
         test, train = (

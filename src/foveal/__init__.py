@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
-    from foveal.models.high_res import HighResFocusNet
     from foveal.models.image_model import Inputs
     from foveal.models.reconstructor import PatchReconstructor
     from foveal.models.self_attention import SANet
@@ -30,7 +29,6 @@ else:  # torch alone takes seconds
             "AttentionNet": "foveal.models.attention",
             "Explanation": "foveal.explanation",
             "FocusNet": "foveal.models.focus",
-            "HighResFocusNet": "foveal.models.high_res",
             "Inputs": "foveal.models.image_model",
             "PatchReconstructor": "foveal.models.reconstructor",
             "SANet": "foveal.models.self_attention",
@@ -59,7 +57,6 @@ __all__ = [
     "AttentionNet",
     "Explanation",
     "FocusNet",
-    "HighResFocusNet",
     "Inputs",
     "PatchReconstructor",
     "SANet",

@@ -16,13 +16,14 @@ from foveal.memory import keep_freed_memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from foveal.data import Groups, ImageSet, LargeSet
+    from foveal.data import Groups, ImageSet
+    from foveal.data.images import Pixels
     from foveal.data.reading import DecodedImage
     from foveal.explanation import Explanation
-    from foveal.metrics.classes import Images
-    from foveal.models import ImageClassifier, ImageModel, LargeFocusModel
+    from foveal.models import ImageClassifier, ImageModel
 
 Say = Callable[[str], None]
+LARGE = 16  # large images in one forward pass
 LONGEST = 1600  # pixels along the longer side of an original that pictures are drawn on
 
 
@@ -61,19 +62,22 @@ def evaluate_on(
             as `groups_of`.
     """
     from foveal import export
-    from foveal.data import load_images
+    from foveal.data import load_images, load_large
     from foveal.metrics import evaluate
     from foveal.metrics.classes import as_known
     from foveal.metrics.registry import useful_for
     from foveal.metrics.subject import Given
-    from foveal.models import LargeFocusModel
+    from foveal.models.abilities import Ability
 
     keep_freed_memory()
     network = export.load(model, runtime)
-    if isinstance(network, LargeFocusModel):
+    if Ability.IN_PART in network.abilities:
         if boxes or masks:
             raise UserError(f"{model} reads images in part: boxes and masks are not read for it.")
-        return _evaluate_large(network, model, data, split, data_dir, seed, say)
+        large = _described(load_large(data, split, data_dir=data_dir), network, model, say)
+        found = judge_of(judge, large)
+        figures = evaluate(network, large, judge=found, name=model, batch_size=LARGE, seed=seed)
+        return figures | _by_onnx(network, large.images.size)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
@@ -167,7 +171,9 @@ def probe_images(load: Callable[[], "ImageSet"], say: Say) -> "ImageSet | None":
         return None
 
 
-def _described(images: "Images", network: "ImageModel", model: str, say: Say) -> "Images":
+def _described(
+    images: "ImageSet[Pixels]", network: "ImageModel", model: str, say: Say
+) -> "ImageSet[Pixels]":
     """Return images labelled by a model's classes; say what differs and what was left out."""
     from foveal.data.names import some_names
     from foveal.metrics.classes import absent_classes, as_known
@@ -181,7 +187,7 @@ def _described(images: "Images", network: "ImageModel", model: str, say: Say) ->
     return found
 
 
-def reading_notes(images: "ImageSet | LargeSet") -> list[str]:
+def reading_notes(images: "ImageSet[Any]") -> list[str]:
     """Return what a folder was taken for, and its first problems, a line each."""
     from foveal.data.images import problem_lines
 
@@ -197,37 +203,21 @@ def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict
     return {**found, "runtime": "onnx"} if found else {}
 
 
-def _evaluate_large(
-    network: "LargeFocusModel",
-    model: str,
-    data: str,
-    split: str,
-    data_dir: Path | None,
-    seed: int,
-    say: Say,
-) -> dict[str, Any]:
-    from foveal.data import load_large
-    from foveal.metrics.large import evaluate_large
-
-    images = _described(load_large(data, split, data_dir=data_dir), network, model, say)
-    figures = evaluate_large(network, images, name=model, seed=seed)
-    return figures | _by_onnx(network, images.images.size)
-
-
-def judge_of(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
+def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageClassifier | None":
     """Return the judge of that name, or the zoo's for that dataset if there is one that fits.
 
     Raises:
         UserError: a judge that was named is unknown, is no classifier, or reads other images, or
             the images are photographs of several sizes.
     """
-    from foveal.data.photos import Photos
+    from torch import Tensor
+
     from foveal.models import as_classifier
 
     chosen = name or zoo.judge_of(images.name)
     if chosen is None:
         return None
-    if isinstance(images.images, Photos):
+    if not isinstance(images.images, Tensor):
         raise UserError(f"The judge {chosen} reads images of one size, not of many proportions.")
     judge = as_classifier(zoo.load(chosen), f"{chosen} names no classes, so it cannot judge.")
     channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
@@ -307,9 +297,9 @@ def _explained(
         drawn: whether the explanation is to have the original, which pictures are drawn on.
     """
     from foveal.attribution import OWN, explain_by
-    from foveal.models import LargeFocusModel
+    from foveal.models.abilities import Ability
 
-    if isinstance(network, LargeFocusModel) and method == OWN:
+    if Ability.IN_PART in network.abilities and method == OWN:
         return _explained_in_part(network, path, say, drawn)
     (image, (height, width), note), original = _read(network, path, drawn)
     if note:
@@ -333,9 +323,7 @@ def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage
     return read_noted(path, size=sizing, channels=channels), None
 
 
-def _explained_in_part(
-    network: "LargeFocusModel", path: Path, say: Say, drawn: bool
-) -> "Explanation":
+def _explained_in_part(network: "ImageModel", path: Path, say: Say, drawn: bool) -> "Explanation":
     from foveal.data.lazy import LargeFiles
 
     try:
@@ -343,7 +331,7 @@ def _explained_in_part(
         note = files.image(0).note
         if note:
             say(f"{path} {note}")
-        explanation = network.explain_large(files)
+        explanation = network.explain(files)
         if not drawn:
             return explanation
         shrink = -(-max(files.size) // LONGEST)  # rounded up

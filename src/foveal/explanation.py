@@ -13,7 +13,17 @@ from foveal.indexing import Index, selection
 from foveal.logits import predictions, probabilities
 
 # Names of the tensors that a model computes, in the order in which an exported graph returns them.
-COMPUTED = ("logits", "keypoints", "patches", "scales", "maps", "rebuilt", "thumbnail", "weights")
+COMPUTED = (
+    "logits",
+    "keypoints",
+    "patches",
+    "scales",
+    "maps",
+    "rebuilt",
+    "thumbnail",
+    "weights",
+    "task_logits",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Explanation:
         rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
         thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
         weights: (B, K), how much the model attends to each patch, or None.
+        task_logits: (B, T, classes) of a model of several tasks, the main one first, or None.
         extent: height and width in pixels of images of which `images` holds thumbnails, or None.
         originals: B images (C', H', W') in [0, 1] of any sizes, as they were before they were
             resized for the model: what pictures are drawn on. Empty where `images` are drawn.
@@ -53,6 +64,7 @@ class Explanation:
     rebuilt: Tensor | None = None
     thumbnail: Tensor | None = None
     weights: Tensor | None = None
+    task_logits: Tensor | None = None
     extent: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"

@@ -20,9 +20,9 @@ from foveal.models import (
     MODELS,
     ImageModel,
     Inputs,
-    LargeFocusModel,
     PlainNet,
     model_type,
+    reads_in_part,
 )
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Additive
@@ -49,6 +49,7 @@ class Served:
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
         settings = zoo.settings(source)
+        self.reads_in_part = reads_in_part(settings)  # a thumbnail and patches of a large image
         self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.contributes = _contributes(self.kind, settings)
@@ -94,11 +95,6 @@ class Served:
             return [OWN]
         own = [CONTRIBUTIONS] if self.contributes else []
         return [OWN, *own, *METHODS]
-
-    @property
-    def reads_in_part(self) -> bool:
-        """Whether it looks at a thumbnail and at patches of a large image."""
-        return issubclass(self.kind, LargeFocusModel)
 
     def describe(self) -> dict[str, Any]:
         """Return what a client may know of it, as JSON has it."""

@@ -128,11 +128,12 @@ def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[Ran]:
     image = noise(task.model, task.shape).requires_grad_()
     with outputs_of(layers.values()) as outputs:
         if isinstance(task.model, FocusModel):
-            places = task.model.find(image)
+            view = task.model.view(image)
+            located = task.model.locate(view)
         else:
             scores = task.scores(image)
     if isinstance(task.model, FocusModel):
-        scores = class_logits(task.model.decide(image, *places).logits)
+        scores = class_logits(task.model.decide(view, located).logits)
     followed = {layer: seen for layer, seen in outputs.items() if seen.requires_grad}
     if not followed or not scores.requires_grad:
         return []

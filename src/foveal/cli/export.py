@@ -53,9 +53,9 @@ def _int8(network: Any, found: Any, source: str, data_dir: Path | None) -> Any:
     from foveal.export import Exported
     from foveal.export.int8 import as_int8
     from foveal.export.large_int8 import CALIBRATED_ON, as_int8_large
-    from foveal.models import LargeFocusModel
+    from foveal.models.abilities import Ability
 
-    if isinstance(network, LargeFocusModel):
+    if Ability.IN_PART in network.abilities:
         train = load_large(source, "train", limit=CALIBRATED_ON, data_dir=data_dir)
         val = load_large(source, "val", data_dir=data_dir)
         small = as_int8_large(found, train, val)

@@ -18,7 +18,7 @@ from foveal.data.generated import (
 )
 from foveal.data.groups import Groups, read_groups
 from foveal.data.images import ImageSet, Problem
-from foveal.data.large import LargeSet, is_generated, load_large, seen_small
+from foveal.data.large import is_generated, load_large, seen_small
 from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
@@ -32,7 +32,6 @@ __all__ = [
     "DATASETS",
     "Groups",
     "ImageSet",
-    "LargeSet",
     "Mosaics",
     "Problem",
     "SparseImages",

@@ -1,7 +1,7 @@
 """Images in memory: one tensor of bytes and what is known of it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, Generic
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from foveal.data.photos import PIXELS, Photos, parts_of
-from foveal.errors import UserError
+from foveal.errors import UserError, unknown_name
 from foveal.escaping import printable
+from foveal.images import LargeImages, selected
 
 SAID = 5  # problems that are named
 
@@ -55,8 +56,8 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
     return lines + [f"and {len(by_path) - SAID:,} others"] * (len(by_path) > SAID)
 
 
-# A tensor; of photographs that keep their proportions, tensors of their sizes.
-Pixels = TypeVar("Pixels", Tensor, Photos, default=Tensor)
+# A tensor; of photographs that keep their proportions, tensors of their sizes; large images.
+Pixels = TypeVar("Pixels", Tensor, Photos, LargeImages, default=Tensor)
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class ImageSet(Generic[Pixels]):
     Attributes:
         name: of the dataset.
         split: `train`, `val` or `test`.
-        images: uint8 (N, C, H, W), or photographs in the order of their sizes.
-        labels: (N,) class numbers.
+        images: uint8 (N, C, H, W), photographs in the order of their sizes, or large images.
+        labels: (N,) class indices, or booleans (N, classes) where an image has any number of
+            classes; of the main task.
         classes: a name for each class.
         paths: where each image comes from, or empty.
         problems: images that were left out, or were read by a guess.
@@ -76,6 +78,7 @@ class ImageSet(Generic[Pixels]):
         notes: what in a folder was taken for classes and splits, a line each.
         groups: name of each image's group, of images that belong together, or empty.
         named: whether `classes` are names; else they are numbers, for want of names.
+        tasks: labels of each task by its name, the main one first; empty where there is but one.
     """
 
     name: str
@@ -89,27 +92,48 @@ class ImageSet(Generic[Pixels]):
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     named: bool = True
+    tasks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def of(self, tasks: Sequence[str]) -> "ImageSet[Pixels]":
+        """Return the same images with the labels of some tasks, in their order.
+
+        Raises:
+            UserError: a task that there are no labels for.
+        """
+        known = self.tasks or {"class": self.labels}
+        for task in tasks:
+            if task not in known:
+                raise unknown_name(f"task of {self.name}", task, known)
+        chosen = {task: known[task] for task in tasks}
+        return replace(self, labels=chosen[tasks[0]], tasks=chosen)
 
     def subset(self, indices: Tensor) -> "ImageSet[Pixels]":
         """Return the images at `indices` (M,), in that order."""
         indices = torch.as_tensor(indices)
         paths = tuple(self.paths[int(i)] for i in indices) if self.paths else ()
         groups = tuple(self.groups[int(i)] for i in indices) if self.groups else ()
-        masks = None if self.masks is None else self.masks[indices]
-        images, labels = self.images[indices], self.labels[indices]
-        return replace(self, images=images, labels=labels, paths=paths, masks=masks, groups=groups)
+        masks = None if self.masks is None else selected(self.masks, indices)
+        return replace(
+            self,
+            images=selected(self.images, indices),
+            labels=self.labels[indices],
+            paths=paths,
+            masks=masks,
+            groups=groups,
+            tasks={task: labels[indices] for task, labels in self.tasks.items()},
+        )
 
     def by_size(self) -> Iterator["ImageSet[Tensor]"]:
         """Yield the images of each height and width, in order."""
-        masks = repeat(None) if self.masks is None else parts_of(self.masks)
+        one: Any = self
+        masks = repeat(None) if self.masks is None else parts_of(one.masks)
         first = 0
-        for images, marks in zip(parts_of(self.images), masks, strict=False):
+        for images, marks in zip(parts_of(one.images), masks, strict=False):
             part = slice(first, first + len(images))
             labels, paths = self.labels[part], self.paths[part]
-            one: Any = self
             yield replace(one, images=images, labels=labels, paths=paths, masks=marks)
             first += len(images)
 
@@ -135,9 +159,12 @@ class ImageSet(Generic[Pixels]):
             indices: for each class its index among `classes`, or None to leave its images out.
             classes: the names of these classes.
         """
-        labels = new_labels(self.labels, indices)
-        found = replace(self, labels=labels, classes=classes)
-        known = labels >= 0
+        labels, known = _relabelled(self.labels, indices, len(classes))
+        tasks = {}
+        for task, old in self.tasks.items():
+            tasks[task], task_known = _relabelled(old, indices, len(classes))
+            known = known & task_known
+        found = replace(self, labels=labels, tasks=tasks, classes=classes)
         return found if known.all() else found.subset(known.nonzero().flatten())
 
     def few(self, count: int, seed: int = 0) -> "ImageSet[Pixels]":
@@ -162,3 +189,20 @@ class ImageSet(Generic[Pixels]):
             turns[own] = torch.arange(int(own.sum()))
         chosen = order[turns.argsort(stable=True)[:count]]
         return self.subset(chosen.sort().values if isinstance(self.images, Photos) else chosen)
+
+
+def _relabelled(
+    labels: Tensor, indices: Sequence[int | None], classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return labels among other classes, and (N,) whether each image's are all known."""
+    if labels.dtype != torch.bool:
+        found = new_labels(labels, indices)
+        return found, found >= 0
+    found = torch.zeros(len(labels), classes, dtype=torch.bool)
+    known = torch.ones(len(labels), dtype=torch.bool)
+    for column, index in zip(labels.T, indices, strict=True):
+        if index is None:
+            known &= ~column
+        else:
+            found[:, index] = column
+    return found, known

@@ -1,109 +1,26 @@
-"""One split of a dataset of large images, which stay where they are until a part is read."""
+"""Datasets of large images, which stay where they are until a part is read."""
 
 import re
-from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from foveal.data.folder import list_folder
 from foveal.data.generated import SparseImages, megapixel_mnist
 from foveal.data.generated.megapixel import IMAGES, SIDE, STROKES
-from foveal.data.images import ImageSet, Problem, new_labels
+from foveal.data.images import ImageSet, Problem
 from foveal.data.mnist import DIGITS
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
-from foveal.images import LargeImages, SomeImages
-
-__all__ = ["LargeImages", "LargeSet", "load_large"]
+from foveal.images import LargeImages
 
 _MEGAPIXEL = re.compile(r"megapixel-mnist(?:-(\d{1,6}))?")
 
 
-@dataclass(frozen=True)
-class LargeSet:
-    """One split of a dataset of large images.
-
-    Attributes:
-        name: of the dataset.
-        split: `train`, `val` or `test`.
-        images: what reads them.
-        labels: for each task class numbers (N,), or booleans (N, classes) where an image has any
-            number of classes. The first task is the main one.
-        classes: a name for each class.
-        paths: where each image comes from, or empty.
-        problems: images that were left out.
-        notes: what in a folder was taken for classes and splits, a line each.
-    """
-
-    name: str
-    split: str
-    images: LargeImages
-    labels: Mapping[str, Tensor]
-    classes: tuple[str, ...]
-    paths: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def of(self, tasks: tuple[str, ...]) -> "LargeSet":
-        """Return the same images with the labels of some tasks, in their order.
-
-        Raises:
-            UserError: a task that there are no labels for.
-        """
-        for task in tasks:
-            if task not in self.labels:
-                raise unknown_name(f"task of {self.name}", task, self.labels)
-        return replace(self, labels={task: self.labels[task] for task in tasks})
-
-    def relabelled(self, indices: Sequence[int | None], classes: tuple[str, ...]) -> "LargeSet":
-        """Return the images with labels among other classes.
-
-        Args:
-            indices: for each class its index among `classes`, or None to leave its images out.
-            classes: the names of these classes.
-        """
-        labels = {}
-        known = torch.ones(len(self), dtype=torch.bool)
-        for task, old in self.labels.items():
-            if old.dtype == torch.bool:
-                labels[task], task_known = _new_columns(old, indices, len(classes))
-            else:
-                labels[task] = new_labels(old, indices)
-                task_known = labels[task] >= 0
-            known &= task_known
-        found = replace(self, labels=labels, classes=classes)
-        return found if known.all() else found._some(known.nonzero().flatten())
-
-    def _some(self, numbers: Tensor) -> "LargeSet":
-        paths = tuple(self.paths[number] for number in numbers.tolist()) if self.paths else ()
-        labels = {task: labels[numbers] for task, labels in self.labels.items()}
-        return replace(self, images=SomeImages(self.images, numbers), labels=labels, paths=paths)
-
-
-def _new_columns(
-    labels: Tensor, indices: Sequence[int | None], classes: int
-) -> tuple[Tensor, Tensor]:
-    """Return booleans (N, classes) for others, and (N,) whether all that is true has a column."""
-    found = torch.zeros(len(labels), classes, dtype=torch.bool)
-    known = torch.ones(len(labels), dtype=torch.bool)
-    for column, index in zip(labels.T, indices, strict=True):
-        if index is None:
-            known &= ~column
-        else:
-            found[:, index] = column
-    return found, known
-
-
 def load_large(
     source: str | Path, split: str, *, limit: int = 0, data_dir: str | Path | None = None
-) -> LargeSet:
+) -> ImageSet[LargeImages]:
     """Return one split of a dataset of large images.
 
     Args:
@@ -133,7 +50,9 @@ def is_generated(name: str) -> bool:
     return _MEGAPIXEL.fullmatch(name) is not None
 
 
-def _megapixel(name: str, split: str, limit: int, data_dir: str | Path | None) -> LargeSet:
+def _megapixel(
+    name: str, split: str, limit: int, data_dir: str | Path | None
+) -> ImageSet[LargeImages]:
     named = _MEGAPIXEL.fullmatch(name)
     assert named is not None
     side = int(named[1] or SIDE)
@@ -141,10 +60,11 @@ def _megapixel(name: str, split: str, limit: int, data_dir: str | Path | None) -
     if limit > IMAGES[split]:
         raise UserError(f"Expected at most {IMAGES[split]} images, as {name} has, not {limit}.")
     images: SparseImages = megapixel_mnist(split, side, limit or None, strokes, data_dir)
-    return LargeSet(name, split, images, images.labels, DIGITS)
+    labels = next(iter(images.labels.values()))
+    return ImageSet(name, split, images, labels, DIGITS, tasks=images.labels)
 
 
-def _photos(folder: Path, split: str, limit: int) -> LargeSet:
+def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
     """Return the photos of class folders; each is opened, and none is decoded."""
     from foveal.data.lazy import FORMATS, LargeFiles, open_large
 
@@ -165,11 +85,11 @@ def _photos(folder: Path, split: str, limit: int) -> LargeSet:
             f"No image in {found.part} could be read: {broken[0].path}: {broken[0].reason}."
         )
     paths = [found.files[index] for index in kept]
-    return LargeSet(
+    return ImageSet(
         name=folder.resolve().name,
         split=split,
         images=LargeFiles(paths, max(channels)),
-        labels={"class": found.labels[kept]},
+        labels=found.labels[kept],
         classes=found.classes,
         paths=tuple(str(path) for path in paths),
         problems=(*found.problems, *broken),
@@ -177,7 +97,7 @@ def _photos(folder: Path, split: str, limit: int) -> LargeSet:
     )
 
 
-def seen_small(large: LargeSet, size: tuple[int, int]) -> ImageSet:
+def seen_small(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageSet:
     """Return large images as thumbnails in memory, with the labels of their main task.
 
     Args:
@@ -189,15 +109,4 @@ def seen_small(large: LargeSet, size: tuple[int, int]) -> ImageSet:
         (large.images.thumbnails(numbers, shrink) * 255).round().to(torch.uint8)
         for numbers in torch.arange(len(large)).split(100)
     ]
-    labels = next(iter(large.labels.values()))
-    return ImageSet(large.name, large.split, torch.cat(parts), labels, large.classes)
-
-
-def sample_px(images: LargeImages, count: int = 32, squares: int = 16, side: int = 64) -> Tensor:
-    """Return pixels (M, C) of squares anywhere in some of the images, the same from every call."""
-    generator = torch.Generator().manual_seed(0)
-    numbers = torch.randint(len(images), (count,), generator=generator)
-    height, width = images.size
-    last = torch.tensor([max(width - side, 0), max(height - side, 0)])
-    corners = (torch.rand(count, squares, 2, generator=generator) * (last + 1)).long()
-    return images.crops(numbers, corners, side).movedim(2, -1).flatten(0, -2)
+    return ImageSet(large.name, large.split, torch.cat(parts), large.labels, large.classes)

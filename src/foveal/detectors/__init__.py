@@ -9,6 +9,7 @@ from foveal.detectors.corners import Harris, ShiTomasi
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.glimpse import GlimpseDetector
 from foveal.detectors.heatmap import HeatmapDetector
+from foveal.detectors.high_res import HighResDetector
 from foveal.detectors.published import PublishedDetector
 from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
@@ -29,6 +30,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "centre": Centre,
         "zoom": ZoomDetector,
         "glimpse": GlimpseDetector,
+        "high-res": HighResDetector,
         "published": PublishedDetector,
     },
 )
@@ -62,6 +64,7 @@ __all__ = [
     "Grid",
     "Harris",
     "HeatmapDetector",
+    "HighResDetector",
     "Located",
     "PublishedDetector",
     "RandomKeypoints",

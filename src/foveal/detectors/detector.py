@@ -17,8 +17,10 @@ class Located(NamedTuple):
 
     xy: Tensor  # (B, K, 2) in grid units
     scale: Tensor | None = None  # (B, K) pixels between samples; None for whole pixels
+    score: Tensor | None = None  # (B, K) of the detector
     context: Tensor | None = None  # (B, D), which the head reads beside the patches
-    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, which the context was made from
+    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, which counts as evidence
+    score_map: Tensor | None = None  # (B, h', w') of all cells of the thumbnail
 
 
 class Detector(nn.Module, ABC):
@@ -32,16 +34,23 @@ class Detector(nn.Module, ABC):
         least_side: minimum side of the images in pixels.
         scaled: whether patches have a scale.
         context: dimension D of the context vector; 0 for none.
+        in_part: whether it reads no more of the images than thumbnails and crops, so that they
+            may be of any size.
     """
 
     keypoints: int
     least_side: int = 1
     scaled: bool = False
     context: int = 0
+    in_part: bool = False
 
     @abstractmethod
     def forward(self, view: View) -> Located:
         """Return where to cut patches, for a view of B normalised images."""
+
+    def thumbnail(self, view: View) -> Tensor | None:
+        """Return the thumbnail (B, C, h, w) that it reads and that counts as evidence, or None."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this detector again."""

@@ -57,20 +57,21 @@ class GlimpseDetector(Detector):
 
     def forward(self, view: View) -> Located:
         """Return keypoints, the thumbnail of B normalised images, and its features as context."""
-        thumbnail = self.thumbnail(view.whole())  # (B, C, h, w)
+        thumbnail = self.thumbnail(view)  # (B, C, h, w)
         local, whole = self.backbone(thumbnail)
         if self.grid > 1:
             whole = F.adaptive_max_pool2d(local[-1], self.grid).flatten(1)
         xy = mean_location(self.heatmaps(local[self.depth - 1]))  # (B, K, 2)
         return Located(xy, context=whole, thumbnail=thumbnail)
 
-    def thumbnail(self, images: Tensor) -> Tensor:
-        """Return the means (B, C, h, w) of whole squares of images (B, C, H, W).
+    def thumbnail(self, view: View) -> Tensor:
+        """Return the means (B, C, h, w) of whole squares of B images.
 
         Raises:
             UserError: the images are smaller than one square.
         """
-        if min(images.shape[-2:]) < self.shrink:
+        images = view.whole()
+        if min(view.size) < self.shrink:
             raise UserError(
                 f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them or choose a smaller shrink."

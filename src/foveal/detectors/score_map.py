@@ -1,4 +1,4 @@
-"""Where to look, from a thumbnail: a score for every place, and the best places apart."""
+"""Scores of the cells of a thumbnail, and the best cells apart from each other."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ class ScoreMap(nn.Module):
         return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
 
 
-def best_places(scores: Tensor, count: int, margin: int = 0) -> Tensor:
+def best_cells(scores: Tensor, count: int, margin: int = 0) -> Tensor:
     """Return the numbers (B, count) of the best cells of maps (B, R, h, w), counted row by row.
 
     Cells that are greatest among their eight neighbours come first; where there are too few of
@@ -98,7 +98,7 @@ def refined(scores: Tensor, places: Tensor) -> Tensor:
 
     Args:
         scores: (B, R, h, w).
-        places: as `best_places` returns them.
+        places: as `best_cells` returns them.
     """
     height, width = scores.shape[-2:]
     scores = at_least_single(scores)

@@ -12,9 +12,9 @@ from foveal.errors import UserError, missing_extra
 from foveal.export.about import About, write_about
 from foveal.export.seams import traced
 from foveal.metrics.efficiency import macs, parameters
-from foveal.metrics.looks import evaluating
+from foveal.metrics.observing import evaluating
+from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
-from foveal.models.large_model import LargeFocusModel
 
 IMAGES = "images"  # name of the graph's input
 
@@ -34,7 +34,7 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
     Raises:
         UserError: onnx is not installed, no size is known, or the model cannot be a graph.
     """
-    if isinstance(model, LargeFocusModel):
+    if Ability.IN_PART in model.abilities:
         raise UserError(
             "A high-res model reads its image in part, which no single graph can do: "
             "see foveal.export.large_graphs."

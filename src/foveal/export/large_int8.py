@@ -7,20 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.data import LargeSet
-from foveal.errors import UserError
+from foveal.data import ImageSet
 from foveal.export.about import read_about, write_about
 from foveal.export.files import Exported
 from foveal.export.int8 import ALLOWED, Quantised, quantised, refused
 from foveal.export.large_graphs import PATCHES, SCORES, sums
-from foveal.export.large_runtime import OnnxLargeFocus, Runs, planned
-from foveal.export.loading import as_onnx
-from foveal.metrics.large import accuracies
+from foveal.export.large_runtime import Runs, as_large, run_by
+from foveal.export.session import Graph
+from foveal.images import LargeImages, SomeImages
+from foveal.metrics.accuracy import task_accuracies
+from foveal.metrics.classes import as_known
+from foveal.metrics.observing import observe_all
+from foveal.models.focus import FocusNet
 
-CALIBRATED_ON = 100  # training images, each of many places
+CALIBRATED_ON = 100  # training images, each of many patches
+BATCH = 16  # images in one forward pass
 
 
-def as_int8_large(exported: Exported, train: LargeSet, val: LargeSet) -> Quantised:
+def as_int8_large(
+    exported: Exported, train: ImageSet[LargeImages], val: ImageSet[LargeImages]
+) -> Quantised:
     """Return the graphs of a high-resolution model in 8-bit whole numbers, as `as_int8` does.
 
     Where all of them lose too much, those that find places stay in floats. So does a graph that
@@ -62,13 +68,14 @@ class _Kept:
         return self.graph.run(given, wanted)
 
 
-def _seen(exported: Exported, train: LargeSet) -> dict[str, list[Mapping[str, Tensor]]]:
+def _seen(
+    exported: Exported, train: ImageSet[LargeImages]
+) -> dict[str, list[Mapping[str, Tensor]]]:
     """Return what each graph is given for some of the images."""
-    model = _model(exported)
-    kept = {part: _Kept(graph) for part, graph in model.graphs.items()}
-    watched = OnnxLargeFocus(model.about, planned(model.about), kept).eval()
+    kept = {part: _Kept(Graph(proto)) for part, proto in _named(exported).items()}
+    watched = run_by(read_about(exported.graph), kept)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    watched.explain_large(train.images, drawn[:CALIBRATED_ON])
+    watched.explain(SomeImages(train.images, drawn[:CALIBRATED_ON]), batch_size=BATCH)
     return {part: graph.given for part, graph in kept.items()}
 
 
@@ -85,13 +92,12 @@ def _joined(graphs: Mapping[str, Any]) -> Exported:
     return Exported(first, beside)
 
 
-def _accuracy(exported: Exported, val: LargeSet) -> float:
-    shares = accuracies(_model(exported), val).values()
-    return sum(shares) / len(shares)
+def _accuracy(exported: Exported, val: ImageSet[LargeImages]) -> float:
+    model = _model(exported)
+    known, _ = as_known(val.of(model.tasks), model)
+    fractions = task_accuracies(observe_all(model, known.images, BATCH), known).values()
+    return sum(fractions) / len(fractions)
 
 
-def _model(exported: Exported) -> OnnxLargeFocus:
-    model = as_onnx(exported.graph, beside=exported.beside)
-    if not isinstance(model, OnnxLargeFocus):
-        raise UserError("Expected the graphs of a high-resolution model.")
-    return model
+def _model(exported: Exported) -> FocusNet:
+    return as_large(read_about(exported.graph), exported.graph, exported.beside, threads=1)

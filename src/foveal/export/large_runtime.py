@@ -1,11 +1,12 @@
-"""High-resolution models that ONNX Runtime runs: it scores and reads, patches are cut here."""
+"""Parts of focus models run by ONNX Runtime, in the places of PyTorch's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from foveal.detectors import HighResDetector, Located
 from foveal.errors import UserError
 from foveal.export.about import About
 from foveal.export.large_graphs import (
@@ -16,10 +17,12 @@ from foveal.export.large_graphs import (
     SCORES,
     THUMBNAIL,
     WEIGHTS,
+    parts_of,
 )
 from foveal.export.session import Graph
-from foveal.models import HighResFocusNet, build_model
-from foveal.models.large_model import LargeFocusModel
+from foveal.heads import AttentionHead, Head, HeadOutput
+from foveal.heads.attention import of_tasks
+from foveal.models import FocusNet, build_model
 
 
 class Runs(Protocol):
@@ -29,50 +32,45 @@ class Runs(Protocol):
         """Return the tensors `wanted` for those given."""
 
 
-class OnnxLargeFocus(LargeFocusModel):
-    """A high-resolution model run by ONNX Runtime, which reads no more of an image than another.
+class OnnxScores(nn.Module):
+    """The scores of a thumbnail's cells, computed by a graph that normalises it by itself."""
+
+    def __init__(self, graph: Runs):
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        """Return scores (B, h // 2, w // 2) of a thumbnail (B, C, h, w) in [0, 1]."""
+        return self.graph.run({THUMBNAIL: thumbnail}, [SCORES])[SCORES]
+
+
+class OnnxHead(Head):
+    """A head of any tasks, computed by a graph that normalises the patches by itself.
 
     Args:
-        about: what the first graph says of the model.
-        plan: the model that it was, without weights.
-        graphs: the first by the name of what it returns, `scores`, the others by their parts.
+        graph: that runs.
+        like: the head that it was, without weights.
     """
 
-    name = "onnx-high-res"
+    def __init__(self, graph: Runs, like: AttentionHead):
+        super().__init__()
+        self.graph, self.keypoints, self.patch_size = graph, like.keypoints, like.patch_size
+        self.in_channels, self.num_classes = like.in_channels, like.num_classes
+        self.tasks, self.kept = like.tasks, like.settings()
 
-    def __init__(self, about: About, plan: HighResFocusNet, graphs: Mapping[str, Runs]):
-        super().__init__(
-            plan.in_channels,
-            plan.num_classes,
-            about.inputs,
-            shrink=plan.shrink,
-            keypoints=plan.keypoints,
-            patch_size=plan.patch_size,
-            tasks=plan.tasks,
-            regions=plan.regions,
-            thumbnail_side=plan.thumbnail_side,
-        )
-        self.about, self.graphs = about, dict(graphs)
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
+        """Return the logits of all tasks for patches (B, K, C, P, P) in [0, 1]."""
+        given = {PATCHES: patches, KEYPOINTS: located.xy}
+        found = self.graph.run(given, [LOGITS, WEIGHTS])
+        return of_tasks(found[LOGITS], found[WEIGHTS])
 
-    def score(self, thumbnail: Tensor) -> Tensor:
-        """Return scores (B, h // 2, w // 2) of a thumbnail (B, C, h, w) in [0, 1]."""
-        return self.graphs[SCORES].run({THUMBNAIL: thumbnail}, [SCORES])[SCORES]
-
-    def score_coarsely(self, thumbnail: Tensor) -> Tensor:
-        """Return scores (B, h // 2, w // 2) of a coarser thumbnail (B, C, h, w) in [0, 1]."""
-        return self.graphs[REGIONS].run({THUMBNAIL: thumbnail}, [SCORES])[SCORES]
-
-    def read(
-        self, patches: Tensor, keypoints: Tensor, scores: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Answer all tasks from patches (B, K, C, P, P) in [0, 1] at keypoints (B, K, 2)."""
-        given = {PATCHES: patches, KEYPOINTS: keypoints}
-        found = self.graphs[PATCHES].run(given, [LOGITS, WEIGHTS])
-        return found[LOGITS], found[WEIGHTS]
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of the head that it was."""
+        return self.kept
 
 
-def as_large(about: About, graph: Any, beside: Mapping[str, Any], threads: int) -> OnnxLargeFocus:
-    """Return the model that graphs of `large_graphs` were made of.
+def as_large(about: About, graph: Any, beside: Mapping[str, Any], threads: int) -> FocusNet:
+    """Return the model that graphs of `large_graphs` were made of, run by ONNX Runtime.
 
     Args:
         about: what the first graph says.
@@ -83,21 +81,41 @@ def as_large(about: About, graph: Any, beside: Mapping[str, Any], threads: int) 
     Raises:
         UserError: they are not all of one model, or ONNX Runtime is not installed.
     """
-    plan = planned(about)
     if not beside:
         raise UserError(
             "This is a part of a high-resolution model: give the file beside it that "
             f"has no -{PATCHES} or -{REGIONS} in its name."
         )
-    if set(beside) != ({PATCHES, REGIONS} if plan.regions else {PATCHES}):
+    detector, head = parts_of(planned(about))
+    if set(beside) != ({PATCHES, REGIONS} if detector.regions else {PATCHES}):
         raise UserError("The ONNX file's metadata are damaged: they name other parts than needed.")
-    _check_fits(plan, beside[PATCHES])
+    _check_fits(head, beside[PATCHES])
     protos = {SCORES: graph, **beside}
-    graphs = {part: Graph(proto, threads) for part, proto in protos.items()}
-    return OnnxLargeFocus(about, plan, graphs)
+    return run_by(about, {part: Graph(proto, threads) for part, proto in protos.items()})
 
 
-def planned(about: About) -> HighResFocusNet:
+def run_by(about: About, graphs: Mapping[str, Runs]) -> FocusNet:
+    """Return a model whose parts are run by graphs.
+
+    Args:
+        about: what the first graph says.
+        graphs: the first by the name of what it returns, `scores`, the others by their parts.
+    """
+    detector, head = parts_of(planned(about))
+    scores: dict[str, nn.Module] = {
+        name: OnnxScores(graphs[part])
+        for name, part in (("fine", SCORES), ("coarse", REGIONS))
+        if part in graphs
+    }
+    for name, part in scores.items():
+        setattr(detector, name, part)
+    replaced = OnnxHead(graphs[PATCHES], head)
+    model = FocusNet(detector, replaced, head.patch_size, inputs=about.inputs)
+    model.about = about
+    return model.eval()
+
+
+def planned(about: About) -> FocusNet:
     """Return the model that an export was made of, without weights: it takes no memory.
 
     Raises:
@@ -105,15 +123,15 @@ def planned(about: About) -> HighResFocusNet:
     """
     with torch.device("meta"):
         plan = build_model(about.config)
-    if not isinstance(plan, HighResFocusNet):
+    if type(plan) is not FocusNet or type(plan.detector) is not HighResDetector:
         raise UserError("The ONNX file's metadata are damaged: its settings are of another model.")
     return plan
 
 
-def _check_fits(plan: HighResFocusNet, proto: Any) -> None:
+def _check_fits(head: Head, proto: Any) -> None:
     """Raise UserError unless patches are what their graph reads: settings are only a text."""
-    side = plan.patch_size
-    expected = [plan.keypoints, plan.in_channels, side, side]
+    side = head.patch_size
+    expected = [head.keypoints, head.in_channels, side, side]
     for taken in proto.graph.input:
         if taken.name == PATCHES:
             shape = [length.dim_value for length in taken.type.tensor_type.shape.dim]

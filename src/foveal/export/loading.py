@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from foveal import zoo
 from foveal.errors import UserError, unknown_name
@@ -10,21 +10,21 @@ from foveal.export.about import About, read_about
 from foveal.export.files import Exported, read_onnx
 from foveal.export.graph import onnx_graph
 from foveal.export.large_graphs import large_graphs
-from foveal.export.large_runtime import OnnxLargeFocus, as_large, planned
+from foveal.export.large_runtime import as_large, planned
 from foveal.export.runtime import (
     OnnxAttention,
     OnnxClassifier,
     OnnxFocus,
-    OnnxModel,
     OnnxRebuilder,
     Parts,
 )
 from foveal.export.seams import KEYPOINTS, LOCAL
 from foveal.export.session import Graph
 from foveal.metrics.efficiency import macs
-from foveal.models.high_res import HighResFocusNet
+from foveal.models import reads_in_part
+from foveal.models.abilities import Ability
+from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
-from foveal.models.large_model import LargeFocusModel
 
 RUNTIMES = ("torch", "onnx")
 
@@ -62,14 +62,14 @@ def exported(model: ImageModel, size: tuple[int, int] | None = None) -> Exported
         UserError: onnx is not installed, no size is known, or one is given to a model that reads
             images of any.
     """
-    if not isinstance(model, LargeFocusModel):
+    if Ability.IN_PART not in model.abilities:
         return Exported(onnx_graph(model, size))
     if size is not None:
         raise UserError("A high-resolution model reads images of any size: leave the size out.")
-    return large_graphs(model)
+    return large_graphs(cast(FocusNet, model))
 
 
-def load_onnx(path: Path, threads: int = 1) -> OnnxModel:
+def load_onnx(path: Path, threads: int = 1) -> ImageModel:
     """Return the model in a file that `foveal export` wrote.
 
     Args:
@@ -87,7 +87,7 @@ def load_onnx(path: Path, threads: int = 1) -> OnnxModel:
         raise UserError(f"{path}: {error}") from None
 
 
-def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> OnnxModel:
+def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> ImageModel:
     """Return the model that a graph of `onnx_graph` was made of, run by ONNX Runtime.
 
     Args:
@@ -99,15 +99,15 @@ def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> Onn
         UserError: ONNX Runtime is not installed, or the graph is not one of Foveal's.
     """
     said = read_about(proto)
-    if said.config.get("name") == HighResFocusNet.name:
-        return as_large(said, proto, beside, threads).eval()
+    if reads_in_part(said.config):
+        return as_large(said, proto, beside, threads)
     parts = Parts(Graph(proto, threads), said.names)
     return _kind(said)(said, parts).eval()
 
 
 def about(model: ImageModel) -> About | None:
     """Return what the graph of a model says of it, or None of a model that PyTorch runs."""
-    return model.about if isinstance(model, OnnxModel) else None
+    return model.about if isinstance(model.about, About) else None
 
 
 def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, int]:
@@ -123,7 +123,7 @@ def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, in
     if said is None:
         return {}
     counted = said.macs
-    if isinstance(model, OnnxLargeFocus) and size is not None:
+    if not counted and size is not None:
         counted = macs(planned(said), size)
     return {"parameters": said.parameters, "macs": counted}
 

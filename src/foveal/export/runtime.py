@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from foveal.detectors import Located
 from foveal.explanation import COMPUTED, Explanation
 from foveal.export.about import About
 from foveal.export.graph import IMAGES
-from foveal.export.large_runtime import OnnxLargeFocus
 from foveal.export.seams import KEYPOINTS, LOCAL, SCALES, WEIGHTS
 from foveal.export.session import Graph
+from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
@@ -64,9 +65,9 @@ class OnnxClassifier(ImageClassifier):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
         self.about, self.parts = about, parts
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Return the logits for images (B, C, H, W) in [0, 1], and what they were computed from."""
-        return self.parts.observe(images=images)
+    def observe(self, view: View) -> Explanation:
+        """Return the logits for B images, and what they were computed from."""
+        return self.parts.observe(images=view.whole())
 
 
 class OnnxFocus(OnnxClassifier, FocusModel):
@@ -79,26 +80,25 @@ class OnnxFocus(OnnxClassifier, FocusModel):
 
     name = "onnx-focus"
 
-    def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return keypoints (B, K, 2) and scales (B, K), or None, for images in [0, 1]."""
+    def locate(self, view: View) -> Located:
+        """Return keypoints and scales, if the model has any, for B images."""
         found = self.parts.run(
-            {IMAGES: images}, [name for name in (KEYPOINTS, SCALES) if name in self.parts.names]
+            {IMAGES: view.whole()},
+            [name for name in (KEYPOINTS, SCALES) if name in self.parts.names],
         )
-        return found[KEYPOINTS], found.get(SCALES)
+        return Located(found[KEYPOINTS], found.get(SCALES))
 
-    def decide(
-        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
-    ) -> Explanation:
-        """Classify from the patches at given places of images (B, C, H, W) in [0, 1].
+    def decide(self, view: View, located: Located) -> Explanation:
+        """Classify from the patches at given locations of B images.
 
         Raises:
             ValueError: the model's patches have scales, and none are given.
         """
-        given = {IMAGES: images, KEYPOINTS: keypoints}
+        given = {IMAGES: view.whole(), KEYPOINTS: located.xy}
         if SCALES in self.parts.names:
-            if scales is None:
-                raise ValueError("Expected scales (B, K), as `find` returns them, but got None.")
-            given[SCALES] = scales
+            if located.scale is None:
+                raise ValueError("Expected scales (B, K), as `locate` returns them, but got None.")
+            given[SCALES] = located.scale
         return self.parts.observe(**given)
 
 
@@ -150,9 +150,6 @@ class OnnxRebuilder(ImageModel):
         self.check(images)
         return self.parts.run({IMAGES: self.normalised(images)}, ["rebuilt"])["rebuilt"]
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Find places in images (B, C, H, W) in [0, 1] and rebuild from the patches there."""
-        return self.parts.observe(images=images)
-
-
-OnnxModel = OnnxClassifier | OnnxRebuilder | OnnxLargeFocus
+    def observe(self, view: View) -> Explanation:
+        """Locate in B images and rebuild them from the patches there."""
+        return self.parts.observe(images=view.whole())

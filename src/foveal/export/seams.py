@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.explanation import Explanation
+from foveal.images import View, WholeView
 from foveal.models.attention_model import AttentionModel, at_size
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
@@ -31,13 +32,13 @@ class Traced(nn.Module, ABC):
         self.model = model
 
     @abstractmethod
-    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
-        """Return what is computed of normalised images (B, C, H, W), and through each seam."""
+    def seams(self, view: View) -> tuple[Explanation, Tensors]:
+        """Return what is computed of B images, and through each seam."""
 
     def named(self, images: Tensor) -> Tensors:
         """Return all named tensors for images (B, C, H, W); of one that has two names, both."""
         model = self.model
-        observed, seams = self.seams((images - model.mean) / model.std)
+        observed, seams = self.seams(WholeView((images - model.mean) / model.std))
         parts = model.denormalised(observed).items()
         return {name: part for name, part in parts if part.shape[1]} | seams
 
@@ -58,11 +59,13 @@ class TracedFocus(Traced):
 
     model: FocusModel
 
-    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+    def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation, and the keypoints (B, K, 2) and scales (B, K) that were found."""
-        keypoints, scales = self.model.find(seen)
-        found = {KEYPOINTS: keypoints} if scales is None else {KEYPOINTS: keypoints, SCALES: scales}
-        return self.model.decide(seen, keypoints, scales), found
+        located = self.model.locate(view)
+        found = {KEYPOINTS: located.xy}
+        if located.scale is not None:
+            found[SCALES] = located.scale
+        return self.model.decide(view, located), found
 
 
 class TracedAttention(Traced):
@@ -70,11 +73,11 @@ class TracedAttention(Traced):
 
     model: AttentionModel
 
-    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+    def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation, and the features and maps that `attend` returns."""
+        seen = view.whole()
         local, maps = self.model.attend(seen)
-        size = (seen.shape[-2], seen.shape[-1])
-        shown = at_size(maps, size, self.model.map_strides())
+        shown = at_size(maps, view.size, self.model.map_strides())
         found = {f"{LOCAL}.{number}": part for number, part in enumerate(local)}
         found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(maps)}
         return Explanation(seen, self.model.decide(local, maps), maps=shown), found
@@ -83,9 +86,9 @@ class TracedAttention(Traced):
 class TracedWhole(Traced):
     """A model without seams."""
 
-    def seams(self, seen: Tensor) -> tuple[Explanation, Tensors]:
+    def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation alone."""
-        return self.model.observe(seen), {}
+        return self.model.observe(view), {}
 
 
 def traced(model: ImageModel) -> Traced:

@@ -1,17 +1,18 @@
-"""Heads: patches -> logits."""
+"""Heads: patches and locations -> logits."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from foveal.errors import build_by_name
-from foveal.heads.head import Head
+from foveal.heads.attention import AttentionHead
+from foveal.heads.head import Head, HeadOutput
 from foveal.heads.published import PublishedHead
 from foveal.heads.tokens import TokenHead
 from foveal.registry import Registry
 
 HEADS: Registry[type[Head]] = Registry(
     "foveal.heads",
-    {"tokens": TokenHead, "published": PublishedHead},
+    {"tokens": TokenHead, "attention": AttentionHead, "published": PublishedHead},
 )
 
 
@@ -33,4 +34,13 @@ def head_settings(head: Head) -> dict[str, Any]:
     return {"name": HEADS.name_of(kind) or kind.__name__, **head.settings()}
 
 
-__all__ = ["HEADS", "Head", "PublishedHead", "TokenHead", "build_head", "head_settings"]
+__all__ = [
+    "HEADS",
+    "AttentionHead",
+    "Head",
+    "HeadOutput",
+    "PublishedHead",
+    "TokenHead",
+    "build_head",
+    "head_settings",
+]

@@ -1,12 +1,21 @@
-"""The interface of heads: patches -> logits."""
+"""The interface of heads: patches and locations -> logits."""
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from foveal.detectors import Located
+
+
+class HeadOutput(NamedTuple):
+    """What a head computes from the patches of B images."""
+
+    logits: Tensor  # (B, classes)
+    weights: Tensor | None = None  # (B, K), how much it attends to each patch
+    task_logits: Tensor | None = None  # (B, T, classes), of all tasks, the main one first
+    task_weights: Tensor | None = None  # (B, T, K)
 
 
 class Head(nn.Module, ABC):
@@ -21,6 +30,7 @@ class Head(nn.Module, ABC):
         in_channels: channels C of the patches.
         num_classes: number of classes.
         context: dimension D of the vector that it reads beside the patches; 0 for none.
+        tasks: names of the tasks that it computes logits for; the first is the main one.
     """
 
     keypoints: int
@@ -28,10 +38,11 @@ class Head(nn.Module, ABC):
     in_channels: int
     num_classes: int
     context: int = 0
+    tasks: tuple[str, ...] = ("class",)
 
     @abstractmethod
-    def forward(self, patches: Tensor, located: Located) -> Tensor:
-        """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
+        """Return logits, and what belongs to them, for normalised patches (B, K, C, P, P)."""
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that build this head again."""

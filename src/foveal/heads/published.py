@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from foveal.arguments import OneOf, Range, checked
 from foveal.detectors import Located
 from foveal.detectors.published import KINDS
-from foveal.heads.head import Head
+from foveal.heads.head import Head, HeadOutput
 from foveal.ranges import Channels, Classes, Keypoints
 
 
@@ -49,7 +49,7 @@ class PublishedHead(Head):
         wide = [nn.Dropout(0.25), nn.Linear(tokens, tokens), nn.Dropout(0.5)]
         self.classify = nn.Sequential(*wide, last) if kind == "focus" else last
 
-    def forward(self, patches: Tensor, located: Located) -> Tensor:
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, 64)
-        return self.classify(tokens.flatten(1))
+        return HeadOutput(self.classify(tokens.flatten(1)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from foveal.arguments import Length, OneOf, Range, checked
 from foveal.detectors import Located
 from foveal.errors import UserError
-from foveal.heads.head import Head
+from foveal.heads.head import Head, HeadOutput
 from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 
 MIXES = ("concat", "attention")
@@ -83,7 +83,7 @@ class TokenHead(Head):
         ordered = keypoints * width if mix == "concat" else width
         self.classify = _classifier(ordered + context, hidden, dropout, num_classes)
 
-    def forward(self, patches: Tensor, located: Located) -> Tensor:
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         tokens = self.mixer(self.drop(tokens + self.location(located.xy.to(patches.dtype))))
@@ -91,7 +91,7 @@ class TokenHead(Head):
         if self.context:
             assert located.context is not None
             read = torch.cat([read, located.context], dim=1)
-        return self.classify(read)
+        return HeadOutput(self.classify(read))
 
 
 def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:

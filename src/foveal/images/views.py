@@ -1,6 +1,6 @@
 """Views: batches of images that are read as a whole, as a thumbnail, or in patches."""
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor
 from foveal.geometry import Size, corners_px, cut_patches, extract_patches, snap
 
 
+@runtime_checkable
 class LargeImages(Protocol):
     """Images of one size that are read in part: coarsely as a whole, closely at a few places.
 
@@ -76,6 +77,11 @@ class SomeImages:
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
         """Return squares of some of the images (B, K, C, side // shrink, side // shrink)."""
         return self.images.crops(self.chosen[numbers], corners_px, side, shrink)
+
+
+def selected(images: Any, indices: Tensor) -> Any:
+    """Return the images at indices (M,) of a tensor, of photographs or of large images."""
+    return SomeImages(images, indices) if isinstance(images, LargeImages) else images[indices]
 
 
 class View(Protocol):

@@ -14,8 +14,8 @@ from foveal.metrics.evidence import evidence_fraction
 from foveal.metrics.evidence_iou import evidence_iou
 from foveal.metrics.figures import evaluate
 from foveal.metrics.judged import Judged, judged
-from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.observing import observe_all
 from foveal.metrics.pointing_game import pointing_game
 from foveal.metrics.position_leakage import position_leakage
 from foveal.metrics.random_focus import random_focus_accuracy
@@ -45,7 +45,6 @@ __all__ = [
     "Following",
     "Insertion",
     "Judged",
-    "Looks",
     "MapsWorth",
     "Metric",
     "PointingGame",
@@ -62,9 +61,9 @@ __all__ = [
     "insertion",
     "judged",
     "latency_ms",
-    "look_over",
     "macs",
     "maps_worth",
+    "observe_all",
     "parameters",
     "pointing_game",
     "position_leakage",

@@ -1,34 +1,72 @@
 """Accuracy: the fraction of images that a model classifies correctly."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
-from foveal.metrics.looks import Looks, look_over
+from foveal.explanation import Explanation
 from foveal.metrics.metric import About, Metric
+from foveal.metrics.observing import observe_all
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 
 def accuracy(
-    model: ImageModel, test: ImageSet, *, batch_size: int = 500, looks: Looks | None = None
+    model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
 ) -> float:
-    """Return the fraction of images, from 0 to 1, whose largest logit is that of their label.
+    """Return the fraction of images, from 0 to 1, that are classified correctly.
+
+    The largest logit is that of the label; of labels of any number of classes, the logits of all
+    of them and no others are above 0.
 
     Args:
         model: a classifier of any family; its mode and device stay as they are.
         test: labelled images.
         batch_size: images in one forward pass; bounds the memory.
-        looks: the model's looks at `test`, where they are known already.
+        observed: what `observe_all` returns for `test`, where it is known already.
     """
-    looks = looks or look_over(model, test.images, batch_size)
-    return share_equal(looks.logits.argmax(dim=1), test.labels)
+    observed = observed or observe_all(model, test.images, batch_size)
+    return mean_correct(observed.logits, test.labels)
 
 
 def predict_logits(model: ImageModel, images: Tensor, batch_size: int = 500) -> Tensor:
     """Return logits (N, classes) on the CPU for uint8 images (N, C, H, W)."""
-    return look_over(model, images, batch_size).logits
+    return observe_all(model, images, batch_size).logits
+
+
+def task_accuracies(observed: Explanation, test: ImageSet[Any]) -> dict[str, float]:
+    """Return the accuracy of each task by its name.
+
+    Args:
+        observed: what `observe_all` returns for `test`.
+        test: with the labels of all tasks of the model, in its order.
+    """
+    logits = observed.logits[:, None] if observed.task_logits is None else observed.task_logits
+    return {
+        task: mean_correct(logits[:, index], labels)
+        for index, (task, labels) in enumerate(test.tasks.items())
+    }
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (B,) whether logits (B, classes) are right.
+
+    Args:
+        logits: of one task.
+        labels: (B,) class indices, or (B, classes) booleans, which must all be met.
+    """
+    if labels.dtype == torch.bool:
+        return ((logits > 0) == labels).all(dim=1)
+    return logits.argmax(dim=1) == labels
+
+
+def mean_correct(logits: Tensor, labels: Tensor) -> float:
+    """Return the fraction of logits (N, classes) that are right, see `correct`."""
+    return int(correct(logits, labels).sum()) / len(labels)
 
 
 def share_equal(predictions: Tensor, labels: Tensor) -> float:
@@ -37,7 +75,12 @@ def share_equal(predictions: Tensor, labels: Tensor) -> float:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    return {"accuracy": accuracy(subject.model, subject.test, **subject.shared)}
+    found = {"accuracy": accuracy(subject.model, subject.test, **subject.shared)}
+    if len(subject.model.tasks) > 1:
+        by_task = task_accuracies(subject.observed, subject.test)
+        found |= {f"accuracy_{task}": value for task, value in by_task.items()}
+        found["accuracy_mean"] = sum(by_task.values()) / len(by_task)
+    return found
 
 
 ACCURACY = Metric(

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
-from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.metric import SAMPLE, About, Metric
+from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel

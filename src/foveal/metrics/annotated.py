@@ -13,8 +13,8 @@ from foveal.data.annotations import annotated
 from foveal.explanation import Explanation
 from foveal.metrics.energy_inside import ENERGY_INSIDE
 from foveal.metrics.evidence_iou import EVIDENCE_IOU
-from foveal.metrics.looks import as_floats
 from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.observing import as_floats
 from foveal.metrics.pointing_game import POINTING_GAME, pointing_game
 from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.image_model import ImageModel

@@ -10,8 +10,8 @@ from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.data.photos import Photos
 from foveal.metrics.accuracy import share_equal
-from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.metric import Metric
+from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.random_focus import derangement
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability

@@ -4,17 +4,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
 import torch
 
-from foveal.data import ImageSet, LargeSet
+from foveal.data import ImageSet
+from foveal.data.images import Pixels
 from foveal.data.names import some_names, spelled_differently
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.models.image_model import ImageModel
-
-Images = TypeVar("Images", ImageSet, LargeSet)
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def classes_of(model: ImageModel, name: str | None = None) -> Classes:
 
 
 def as_known(
-    images: Images, model: ImageModel, name: str | None = None
-) -> tuple[Images, list[str]]:
+    images: ImageSet[Pixels], model: ImageModel, name: str | None = None
+) -> tuple[ImageSet[Pixels], list[str]]:
     """Return images labelled by the indices of a model's classes, and what differs.
 
     Images of classes that the model does not know are left out. Of a model that knows classes
@@ -118,11 +117,10 @@ def as_known(
     known = classes_of(model, name)
     if not images.classes or images.classes == known.names:
         return images, []
-    named = not isinstance(images, ImageSet) or images.named
-    matched = match_classes(known, images.name, images.classes, named=named)
+    matched = match_classes(known, images.name, images.classes, named=images.named)
     notes: list[str] = []
-    if not named or not known.names:
-        who = known.model if named else images.name
+    if not images.named or not known.names:
+        who = known.model if images.named else images.name
         notes.append(f"{who} has no names for its classes: they are matched by number")
     classes = known.names or images.classes
     if matched == tuple(range(len(matched))):
@@ -142,9 +140,9 @@ def as_known(
     return found, notes
 
 
-def absent_classes(images: ImageSet | LargeSet) -> tuple[str, ...]:
+def absent_classes(images: ImageSet[Any]) -> tuple[str, ...]:
     """Return the names of the classes that no image is labelled with, in the first task."""
-    labels = images.labels if isinstance(images, ImageSet) else next(iter(images.labels.values()))
+    labels = images.labels
     present = labels.any(dim=0).nonzero() if labels.dtype == torch.bool else labels
     indices = set(present.flatten().tolist())
     return tuple(name for index, name in enumerate(images.classes) if index not in indices)

@@ -8,13 +8,16 @@ from torch import Tensor
 from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
-from foveal.metrics.accuracy import share_equal
-from foveal.metrics.looks import Looks, look_over
+from foveal.explanation import Explanation
+from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
-from foveal.metrics.random_focus import predict_at
+from foveal.metrics.observing import observe_all
+from foveal.metrics.random_focus import logits_at
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
+
+PAIRS = 10_000
 
 
 class Following(NamedTuple):
@@ -27,11 +30,11 @@ class Following(NamedTuple):
 def content_following(
     model: FocusModel,
     test: ImageSet,
-    pairs: int = 10_000,
+    pairs: int = PAIRS,
     seed: int = 0,
     *,
     batch_size: int = 500,
-    looks: Looks | None = None,
+    observed: Explanation | None = None,
 ) -> Following:
     """Cut one image's pixels at another's keypoints and return whose class is predicted.
 
@@ -46,17 +49,17 @@ def content_following(
         pairs: drawn with replacement, each pair of different classes as likely as any other.
         seed: of the draw; the caller's random numbers stay what they were.
         batch_size: images in one forward pass.
-        looks: the model's looks at `test`, where they are known already.
+        observed: what `observe_all` returns for `test`, where it is known already.
 
     Raises:
         UserError: all images are of one class.
     """
-    looks = looks or look_over(model, test.images, batch_size)
+    observed = observed or observe_all(model, test.images, batch_size)
     places, pixels = _pairs(test.labels, pairs, seed)
-    predictions = predict_at(model, test.images, pixels, looks, places, batch_size)
+    logits = logits_at(model, test.images, pixels, observed, places, batch_size)
     return Following(
-        content_following=share_equal(predictions, test.labels[pixels]),
-        position_following=share_equal(predictions, test.labels[places]),
+        content_following=mean_correct(logits, test.labels[pixels]),
+        position_following=mean_correct(logits, test.labels[places]),
     )
 
 
@@ -78,10 +81,12 @@ def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    if len(subject.test.labels.unique()) < 2:  # no pairs of different classes
+    labels, pairs = subject.test.labels, min(PAIRS, 10 * len(subject.test))
+    if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
     model = cast(FocusModel, subject.model)  # as `needs` says
-    return content_following(model, subject.test, seed=subject.seed, **subject.shared)._asdict()
+    found = content_following(model, subject.test, pairs, subject.seed, **subject.shared)
+    return found._asdict()
 
 
 CONTENT_FOLLOWING = Metric(

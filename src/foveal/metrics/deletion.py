@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from foveal.columns import Column
 from foveal.explanation import Explanation, ranks
 from foveal.logits import probabilities
-from foveal.metrics.looks import evaluating
 from foveal.metrics.metric import ExplanationMetric
+from foveal.metrics.observing import evaluating
 
 STEPS = 20
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.backends import mha
 
 from foveal.columns import Column
-from foveal.metrics.looks import evaluating
 from foveal.metrics.metric import About, Metric
+from foveal.metrics.observing import evaluating
 from foveal.models.image_model import ImageModel
 
 
@@ -105,13 +105,13 @@ PARAMETERS = Metric(
 )
 MACS = Metric(
     "macs",
-    lambda subject: {"macs": macs(subject.model, subject.looks.size)},
+    lambda subject: {"macs": macs(subject.model, subject.observed.size)},
     (Column("macs", "MACs", "{:,}", "multiply-adds of a forward pass of one image", "lower"),),
     about=About.COST,
 )
 LATENCY = Metric(
     "latency_ms",
-    lambda subject: {"latency_ms": latency_ms(subject.model, subject.looks.size)},
+    lambda subject: {"latency_ms": latency_ms(subject.model, subject.observed.size)},
     (
         Column(
             "latency_ms",

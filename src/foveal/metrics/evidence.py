@@ -7,15 +7,16 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
+from foveal.explanation import Explanation
 from foveal.geometry import evidence_px, patch_mask
-from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 
 def evidence_fraction(
-    model: ImageModel, test: ImageSet, *, batch_size: int = 500, looks: Looks | None = None
+    model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
 ) -> float:
     """Return the fraction of an image's pixels that its patches cover, mean over `test`.
 
@@ -27,41 +28,40 @@ def evidence_fraction(
         model: of any family.
         test: images; their labels are not read.
         batch_size: images in one pass; bounds the memory.
-        looks: the model's looks at `test`, where they are known already.
+        observed: what `observe_all` returns for `test`, where it is known already.
     """
-    looks = looks or look_over(model, test.images, batch_size)
-    if looks.keypoints is None or looks.patch_size is None:
+    observed = observed or observe_all(model, test.images, batch_size)
+    if observed.keypoints is None or observed.patch_size is None:
         return 1.0
+    (height, width), side = observed.size, observed.patch_size
+    coarse = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
     pixels = sum(
-        float(
-            evidence_px(keypoints, looks.patch_size, looks.size, scales, looks.thumbnail_px).sum()
-        )
-        for keypoints, scales in _parts(looks, batch_size)
+        float(evidence_px(keypoints, side, observed.size, scales, coarse).sum())
+        for keypoints, scales in _parts(observed, batch_size)
     )
-    height, width = looks.size
-    return pixels / (len(looks.keypoints) * height * width)
+    return pixels / (len(observed.keypoints) * height * width)
 
 
-def evidence_masks(looks: Looks, batch_size: int = 500) -> Tensor:
+def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
     """Return which pixels a model with keypoints decided from, as booleans (N, H, W).
 
     Args:
-        looks: a model's looks at N images, with keypoints.
+        observed: N images, with keypoints.
         batch_size: images at a time; bounds the memory beside the result.
     """
-    assert looks.patch_size is not None
+    assert observed.patch_size is not None
     masks = [
-        patch_mask(keypoints, looks.patch_size, looks.size, scales)
-        for keypoints, scales in _parts(looks, batch_size)
+        patch_mask(keypoints, observed.patch_size, observed.size, scales)
+        for keypoints, scales in _parts(observed, batch_size)
     ]
     return torch.cat(masks)
 
 
-def _parts(looks: Looks, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _parts(observed: Explanation, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield keypoints (B, K, 2) and scales (B, K), or None, of a batch at a time."""
-    assert looks.keypoints is not None
-    for part in torch.arange(len(looks.keypoints)).split(batch_size):
-        yield looks.keypoints[part], None if looks.scales is None else looks.scales[part]
+    assert observed.keypoints is not None
+    for part in torch.arange(len(observed.keypoints)).split(batch_size):
+        yield observed.keypoints[part], None if observed.scales is None else observed.scales[part]
 
 
 EVIDENCE_COLUMN = Column(

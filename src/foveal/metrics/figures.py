@@ -16,7 +16,7 @@ from foveal.models.image_model import ImageModel
 
 def evaluate(
     model: ImageModel,
-    test: ImageSet,
+    test: ImageSet[Any],
     train: ImageSet | None = None,
     *,
     judge: ImageClassifier | None = None,
@@ -61,7 +61,7 @@ def evaluate(
     }
     whole = [metric for metric in METRICS.values() if metric.sample is None]
     figures |= measured(subject, whole, progress)
-    return {**figures, "input_size": list(subject.looks.size), "seed": seed}
+    return {**figures, "input_size": list(subject.observed.size), "seed": seed}
 
 
 def measured(
@@ -99,7 +99,7 @@ def measured_on_samples(subject: Subject) -> dict[str, float]:
     return figures
 
 
-def _check_kinds(model: ImageModel, test: ImageSet, train: ImageSet | None) -> None:
+def _check_kinds(model: ImageModel, test: ImageSet[Any], train: ImageSet | None) -> None:
     if not isinstance(model, ImageModel):
         raise UserError(
             f"Expected a model of Foveal, as foveal.load returns, but got {type(model).__name__}."
@@ -114,7 +114,7 @@ def _check_kinds(model: ImageModel, test: ImageSet, train: ImageSet | None) -> N
 
 
 def _labelled_for(model: ImageModel, images: ImageSet, name: str | None) -> ImageSet:
-    found, _ = as_known(images, model, name)
+    found, _ = as_known(images.of(model.tasks), model, name)
     _check(model, found)
     return found
 

@@ -15,8 +15,8 @@ from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.metrics.classes import classes_of, match_classes
 from foveal.metrics.evidence import evidence_masks
-from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.metric import ExplanationMetric, Metric
+from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
@@ -187,8 +187,8 @@ COLUMNS_OF_MAPS = tuple(
 
 def _measure_patches(subject: Subject) -> dict[str, float]:
     assert subject.judge is not None
-    evidence = evidence_masks(subject.looks, subject.batch_size)
-    answers = subject.looks.logits.argmax(dim=1)
+    evidence = evidence_masks(subject.observed, subject.batch_size)
+    answers = subject.observed.logits.argmax(dim=1)
     found = judged(subject.judge, subject.test, evidence, answers, batch_size=subject.batch_size)
     return found._asdict()
 

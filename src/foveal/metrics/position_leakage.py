@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
+from foveal.explanation import Explanation
 from foveal.metrics.accuracy import share_equal
-from foveal.metrics.looks import Looks, look_over
 from foveal.metrics.metric import Metric
+from foveal.metrics.observing import observe_all
 from foveal.metrics.subject import Given, Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
@@ -29,7 +30,7 @@ def position_leakage(
     seed: int = 0,
     *,
     batch_size: int = 500,
-    looks: Looks | None = None,
+    observed: Explanation | None = None,
 ) -> float:
     """Return the accuracy on `test` of a probe of the keypoint coordinates alone.
 
@@ -47,7 +48,7 @@ def position_leakage(
         test: labelled images that the probe is not trained on.
         seed: of the probe; the caller's random numbers stay what they were.
         batch_size: images in one forward pass.
-        looks: the model's looks at `test`, where they are known already.
+        observed: what `observe_all` returns for `test`, where it is known already.
 
     Raises:
         UserError: fewer than 10 training images.
@@ -56,23 +57,25 @@ def position_leakage(
         raise UserError(
             f"Expected at least {LEAST_IMAGES} images to train the probe on, but got {len(train)}."
         )
-    looks = looks or look_over(model, test.images, batch_size)
-    seen = look_over(model, train.images, batch_size)
+    observed = observed or observe_all(model, test.images, batch_size)
+    seen = observe_all(model, train.images, batch_size)
     # The caller may measure without gradients; the probe needs its own.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inputs, questions = _standardised(_places(seen), _places(looks))
+        inputs, questions = _standardised(_places(seen), _places(observed))
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         probe = _trained(inputs, train.labels.clone(), classes)
         with torch.no_grad():
             return share_equal(probe(questions).argmax(dim=1), test.labels)
 
 
-def _places(looks: Looks) -> Tensor:
+def _places(observed: Explanation) -> Tensor:
     """Return all that is known of the places, (N, 2 K) or with scales (N, 3 K)."""
-    assert looks.keypoints is not None
-    places = looks.keypoints.float().flatten(1)
-    return places if looks.scales is None else torch.cat([places, looks.scales.float()], dim=1)
+    assert observed.keypoints is not None
+    places = observed.keypoints.float().flatten(1)
+    return (
+        places if observed.scales is None else torch.cat([places, observed.scales.float()], dim=1)
+    )
 
 
 def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from foveal.columns import Column
 from foveal.errors import UserError, missing_extra, unknown_name
 from foveal.explanation import Explanation
-from foveal.metrics.looks import evaluating
+from foveal.metrics.observing import evaluating
 from foveal.metrics.published_case import NOTHING, Case, Explain, Measured, Probabilities
 from foveal.metrics.truth import check_truth
 

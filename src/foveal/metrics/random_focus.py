@@ -7,10 +7,13 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
+from foveal.detectors import Located
 from foveal.errors import UserError
-from foveal.metrics.accuracy import share_equal
-from foveal.metrics.looks import Looks, as_floats, evaluating, look_over
+from foveal.explanation import Explanation
+from foveal.images import LargeImages
+from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
+from foveal.metrics.observing import evaluating, observe_all
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
@@ -22,7 +25,7 @@ def random_focus_accuracy(
     seed: int = 0,
     *,
     batch_size: int = 500,
-    looks: Looks | None = None,
+    observed: Explanation | None = None,
 ) -> float:
     """Return the accuracy with each image's keypoints replaced by those of another image.
 
@@ -34,45 +37,45 @@ def random_focus_accuracy(
         test: at least two labelled images.
         seed: of the exchange; the caller's random numbers stay what they were.
         batch_size: images in one forward pass.
-        looks: the model's looks at `test`, where they are known already.
+        observed: what `observe_all` returns for `test`, where it is known already.
 
     Raises:
         UserError: there is only one image.
     """
-    looks = looks or look_over(model, test.images, batch_size)
+    observed = observed or observe_all(model, test.images, batch_size)
     everyone = torch.arange(len(test))
     others = derangement(len(test), seed)
-    predictions = predict_at(model, test.images, everyone, looks, others, batch_size)
-    return share_equal(predictions, test.labels)
+    logits = logits_at(model, test.images, everyone, observed, others, batch_size)
+    return mean_correct(logits, test.labels)
 
 
-def predict_at(
+def logits_at(
     model: FocusModel,
-    images: Tensor,
+    images: Tensor | LargeImages,
     pixels: Tensor,
-    looks: Looks,
+    observed: Explanation,
     places: Tensor,
     batch_size: int,
 ) -> Tensor:
-    """Return the classes (M,) named for some images' pixels at other images' keypoints.
+    """Return the logits (M, classes) of some images' pixels at other images' keypoints.
 
     Args:
         model: a focus model.
-        images: (N, C, H, W), uint8.
+        images: (N, C, H, W), uint8, or large images.
         pixels: (M,) numbers of the images that are read.
-        looks: the model's looks at `images`.
+        observed: what `observe_all` returns for `images`.
         places: (M,) numbers of the images whose keypoints and scales are used.
         batch_size: images in one forward pass.
     """
-    assert looks.keypoints is not None
-    device, predictions = model.mean.device, []
+    assert observed.keypoints is not None
+    device, logits = model.mean.device, []
     with evaluating(model):
         for pixel, place in zip(pixels.split(batch_size), places.split(batch_size), strict=True):
-            scales = None if looks.scales is None else looks.scales[place].to(device)
-            keypoints = looks.keypoints[place].to(device)
-            logits = model.classify_at(as_floats(model, images[pixel]), keypoints, scales)
-            predictions.append(logits.argmax(dim=1).cpu())
-    return torch.cat(predictions)
+            scales = None if observed.scales is None else observed.scales[place].to(device)
+            keypoints = observed.keypoints[place].to(device)
+            held = model.decide(model.view(images, pixel), Located(keypoints, scales))
+            logits.append(held.logits.cpu())
+    return torch.cat(logits)
 
 
 def derangement(count: int, seed: int) -> Tensor:

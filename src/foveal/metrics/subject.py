@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from math import nan
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
-from foveal.metrics.looks import Looks, look_over
+from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import ImageModel
@@ -32,7 +32,7 @@ class Shared(TypedDict):
     """Keyword arguments that metrics of one subject have in common."""
 
     batch_size: int
-    looks: Looks
+    observed: Explanation
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Subject:
     """
 
     model: ImageModel
-    test: ImageSet
+    test: ImageSet[Any]
     train: ImageSet | None = None
     judge: ImageClassifier | None = None
     batch_size: int = 500
     seed: int = 0
 
     @cached_property
-    def looks(self) -> Looks:
-        """Logits and keypoints of the test images."""
-        return look_over(self.model, self.test.images, self.batch_size)
+    def observed(self) -> Explanation:
+        """Logits and keypoints of the test images, without their pixels."""
+        return observe_all(self.model, self.test.images, self.batch_size)
 
     @property
     def shared(self) -> Shared:
-        """The arguments of every metric that uses `looks`."""
-        return {"batch_size": self.batch_size, "looks": self.looks}
+        """The arguments of every metric that uses `observed`."""
+        return {"batch_size": self.batch_size, "observed": self.observed}
 
     @property
     def meets(self) -> frozenset[Need]:

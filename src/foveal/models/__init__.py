@@ -17,9 +17,7 @@ from foveal.models.cnn import SmallCNN
 from foveal.models.decoders import DECODERS, build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
-from foveal.models.high_res import HighResFocusNet
 from foveal.models.image_model import ImageModel, Inputs
-from foveal.models.large_model import LargeFocusModel
 from foveal.models.plain import PlainNet
 from foveal.models.published_attention import PublishedAttention
 from foveal.models.reconstructor import PatchReconstructor
@@ -35,11 +33,9 @@ __all__ = [
     "AttentionNet",
     "FocusModel",
     "FocusNet",
-    "HighResFocusNet",
     "ImageClassifier",
     "ImageModel",
     "Inputs",
-    "LargeFocusModel",
     "PatchReconstructor",
     "PlainNet",
     "PublishedAttention",
@@ -51,6 +47,7 @@ __all__ = [
     "model_name",
     "model_type",
     "presets",
+    "reads_in_part",
 ]
 
 # By name, as config.json and recipes hold it: a class, or a preset that returns a model.
@@ -60,12 +57,12 @@ MODELS: Registry[Callable[..., ImageModel]] = Registry(
         "focus": presets.focus,
         "zoom": presets.zoom,
         "glimpse": presets.glimpse,
+        "high-res": presets.high_res,
         "published": presets.published,
         **{
             model.name: model
             for model in (
                 FocusNet,
-                HighResFocusNet,
                 PatchReconstructor,
                 AttentionNet,
                 SANet,
@@ -119,6 +116,14 @@ def model_type(name: str) -> type[ImageModel]:
         type[ImageModel],
         build if isinstance(build, type) else signature(build).return_annotation,
     )
+
+
+def reads_in_part(settings: Mapping[str, Any]) -> bool:
+    """Return whether a model of such settings reads large images in part."""
+    detector = settings.get("detector")
+    named = detector.get("name") if isinstance(detector, Mapping) else None
+    kind = DETECTORS.get(named) if isinstance(named, str) else None
+    return settings.get("name") == "high-res" or (kind is not None and kind.in_part)
 
 
 def check_settings(settings: object) -> None:

@@ -7,6 +7,7 @@ class Ability(Enum):
     """What a metric may require of a model."""
 
     CLASSES = "returns a logit for each class"
+    IN_PART = "reads no more of large images than thumbnails and patches"
     KEYPOINTS = "its result holds keypoints and the patches around them"
     MAPS = "its decision weights features by attention maps, which its result holds"
     REBUILT = "returns the image rebuilt from patches"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 
@@ -34,10 +35,11 @@ class AttentionModel(ImageClassifier):
     def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, classes) from features and maps as `attend` returns them."""
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W) and keep the maps at their size."""
+    def observe(self, view: View) -> Explanation:
+        """Classify B images and keep the maps at their size."""
+        images = view.whole()
         local, maps = self.attend(images)
-        shown = at_size(maps, (images.shape[-2], images.shape[-1]), self.map_strides())
+        shown = at_size(maps, view.size, self.map_strides())
         return Explanation(images, self.decide(local, maps), maps=shown)
 
     def map_strides(self) -> Sequence[int | None]:

@@ -35,7 +35,7 @@ class ImageClassifier(ImageModel, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1]."""
         self.check(images)
-        return self.observe(self.normalised(images)).logits
+        return self.observe(self.view(images)).logits
 
 
 def as_classifier(model: ImageModel, otherwise: str) -> ImageClassifier:

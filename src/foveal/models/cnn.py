@@ -1,9 +1,10 @@
 """The baseline: a small convolutional net that sees the whole image."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from foveal.arguments import checked
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.ranges import Channels, Classes, Fraction, Widths
@@ -51,7 +52,8 @@ class SmallCNN(ImageClassifier):
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W) from all of their pixels."""
+    def observe(self, view: View) -> Explanation:
+        """Classify B images from all of their pixels."""
+        images = view.whole()
         features = self.features(images)  # (B, F, H/4, W/4)
         return Explanation(images, self.head(features.mean(dim=(-2, -1))))

@@ -9,8 +9,9 @@ from foveal.arguments import Range, check_agreement, checked
 from foveal.detectors import Detector, Located, build_detector, detector_settings
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.heads import Head, build_head, head_settings
-from foveal.images import View, WholeView
+from foveal.heads import Head, HeadOutput, build_head, head_settings
+from foveal.images import View
+from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import Inputs
 from foveal.ranges import PatchSize
@@ -71,48 +72,13 @@ class FocusNet(
             )
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
-        self.least_side = detector.least_side
+        self.least_side, self.tasks = detector.least_side, tuple(head.tasks)
+        if detector.in_part:
+            self.abilities = self.abilities | {Ability.IN_PART}
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Locate, cut patches, and classify from them, for normalised images (B, C, H, W)."""
-        view = WholeView(images)
-        return self._decided(view, self._jittered(self.detector(view), view))
-
-    def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return keypoints (B, K, 2) and scales (B, K), or None, for normalised images."""
-        view = WholeView(images)
-        located = self._jittered(self.detector(view), view)
-        return located.xy, located.scale
-
-    def decide(
-        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
-    ) -> Explanation:
-        """Classify from the patches at keypoints (B, K, 2) of normalised images.
-
-        The detector runs only where the head reads its context, or a scale is missing.
-        """
-        view, held = WholeView(images), Located(keypoints, scales)
-        if self.detector.context or (self.detector.scaled and scales is None):
-            own = self.detector(view)
-            held = own._replace(xy=keypoints, scale=own.scale if scales is None else scales)
-        return self._decided(view, held)
-
-    def _decided(self, view: View, located: Located) -> Explanation:
-        if located.scale is None:
-            patches, xy = view.patches(located.xy, self.patch_size)  # (B, K, C, P, P), (B, K, 2)
-            located = located._replace(xy=xy)
-        else:
-            patches = view.samples(located.xy, self.patch_size, located.scale)
-        return Explanation(
-            view.whole(),
-            self.head(patches, located),
-            located.xy,
-            patches,
-            located.scale,
-            thumbnail=located.thumbnail,
-        )
-
-    def _jittered(self, located: Located, view: View) -> Located:
+    def locate(self, view: View) -> Located:
+        """Return what the detector returns; in training, with noise on the keypoints."""
+        located: Located = self.detector(view)
         if not (self.training and self.jitter_px):
             return located
         height, width = view.size
@@ -120,3 +86,47 @@ class FocusNet(
         return located._replace(
             xy=located.xy + torch.randn_like(located.xy) * self.jitter_px * pixel
         )
+
+    def decide(self, view: View, located: Located) -> Explanation:
+        """Cut patches of B images at given locations and classify from them.
+
+        The detector runs only where the head reads its context, or a scale is missing.
+        """
+        patches, located = self.cut(view, self._completed(view, located))
+        output: HeadOutput = self.head(patches, located)
+        in_part = self.detector.in_part
+        return Explanation(
+            located.thumbnail if in_part and located.thumbnail is not None else view.whole(),
+            output.logits,
+            located.xy,
+            patches,
+            located.scale,
+            thumbnail=located.thumbnail,
+            weights=output.weights,
+            task_logits=output.task_logits,
+            extent=view.size if in_part else None,
+        )
+
+    def cut(self, view: View, located: Located) -> tuple[Tensor, Located]:
+        """Return patches (B, K, C, P, P), and where they were cut.
+
+        Raises:
+            UserError: the images are smaller than a patch.
+        """
+        if located.scale is not None:
+            return view.samples(located.xy, self.patch_size, located.scale), located
+        patches, xy = view.patches(located.xy, self.patch_size)
+        return patches, located._replace(xy=xy)
+
+    def _completed(self, view: View, located: Located) -> Located:
+        """Return locations with what they lack: context, scale or thumbnail."""
+        detector = self.detector
+        lacks_context = bool(detector.context) and located.context is None
+        if lacks_context or (detector.scaled and located.scale is None):
+            own: Located = detector(view)
+            return own._replace(
+                xy=located.xy, scale=own.scale if located.scale is None else located.scale
+            )
+        if detector.in_part and located.thumbnail is None:
+            return located._replace(thumbnail=detector.thumbnail(view))
+        return located

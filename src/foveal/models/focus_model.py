@@ -1,11 +1,13 @@
-"""What every focus model is: places found in the image, an answer from the patches there."""
+"""Base class of focus models: locations found in the image, logits from the patches there."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
+from foveal.detectors import Located
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 from foveal.models.images import Images, as_images
@@ -14,34 +16,29 @@ from foveal.models.images import Images, as_images
 class FocusModel(ImageClassifier, ABC):
     """An image classifier that decides from patches around keypoints, and from nothing else.
 
-    A subclass is final and implements `find` (where) and `decide` (what).
+    A subclass is final and implements `locate` (where) and `decide` (what).
     """
 
     looks = "patches"
     abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
 
     @abstractmethod
-    def find(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return where to look in normalised images (B, C, H, W).
-
-        Returns:
-            Keypoints (B, K, 2) in grid units, and the patches' scales (B, K) in pixels from one
-            sample to the next, or None for plain slices.
-        """
+    def locate(self, view: View) -> Located:
+        """Return where to cut patches in B images."""
 
     @abstractmethod
-    def decide(self, images: Tensor, keypoints: Tensor, scales: Tensor | None) -> Explanation:
-        """Cut patches at given places of normalised images and classify from them.
+    def decide(self, view: View, located: Located) -> Explanation:
+        """Cut patches of B images at given locations and classify from them.
 
         Args:
-            images: (B, C, H, W), normalised.
-            keypoints: (B, K, 2) in grid units.
-            scales: (B, K) as `find` returns them, or None for the model's own.
+            view: the images.
+            located: as `locate` returns it; what is missing of it, such as scales, is the model's
+                own.
         """
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Find places in normalised images (B, C, H, W), then decide from the patches there."""
-        return self.decide(images, *self.find(images))
+    def observe(self, view: View) -> Explanation:
+        """Locate in B images, then decide from the patches there."""
+        return self.decide(view, self.locate(view))
 
     def classify_at(
         self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
@@ -51,13 +48,13 @@ class FocusModel(ImageClassifier, ABC):
         Args:
             images: (B, C, H, W), floats in [0, 1].
             keypoints: (B, K, 2) in grid units.
-            scales: (B, K) as `find` returns them, or None for the model's own.
+            scales: (B, K) pixels from one sample to the next, or None for the model's own.
 
         Raises:
             UserError: the images are not of the model's shape or type.
         """
         self.check(images)
-        return self.decide(self.normalised(images), keypoints, scales).logits
+        return self.decide(self.view(images), Located(keypoints, scales)).logits
 
     @torch.no_grad()
     def explain_at(
@@ -68,11 +65,11 @@ class FocusModel(ImageClassifier, ABC):
         Args:
             images: (B, C, H, W), floats in [0, 1], as `explain` takes them.
             keypoints: (B, K, 2) in grid units, as many as the model finds.
-            scales: (B, K) as `find` returns them, or None for the model's own.
+            scales: (B, K) pixels from one sample to the next, or None for the model's own.
 
         Raises:
             UserError: the images are not of the model's shape or type.
         """
         images = as_images(images)
         self.check(images)
-        return self.explained(self.decide(self.normalised(images), keypoints, scales), images)
+        return self.explained(self.decide(self.view(images), Located(keypoints, scales)), images)

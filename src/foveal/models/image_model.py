@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foveal.arguments import Length, Range, check_values
 from foveal.errors import UserError, at_least_one, build_named, check_arguments
 from foveal.explanation import Explanation
+from foveal.images import LargeImages, PartView, View, WholeView
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
@@ -107,11 +108,14 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     name: ClassVar[str]  # in `MODELS` and in config.json
     looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
-    abilities: ClassVar[frozenset[Ability]] = frozenset()  # by which metrics are chosen
+    abilities: frozenset[Ability] = frozenset()  # by which metrics are chosen
     least_side: int = 1  # of the images, in pixels
     num_classes: int = 0  # logits per image
+    tasks: tuple[str, ...] = ("class",)  # the main one first
     mean: Tensor
     std: Tensor
+    black: Tensor  # as it is normalised
+    about: object = None  # what the metadata of the ONNX graphs say that run in its place
 
     def __init__(self, in_channels: int, inputs: Inputs):
         super().__init__()
@@ -129,41 +133,66 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         std = torch.tensor(inputs.std or (1.0,)).reshape(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+        self.register_buffer("black", -mean / std, persistent=False)
 
     @abstractmethod
-    def observe(self, images: Tensor) -> Explanation:
-        """Return the logits for normalised images (B, C, H, W), and what they were computed from.
+    def observe(self, view: View) -> Explanation:
+        """Return the logits for a view of B images, and what they were computed from.
 
         `explain` calls it in inference mode: what a model keeps of that for training must be
         cloned.
         """
 
-    def explain(self, images: Images, batch_size: int = 256) -> Explanation:
+    def explain(self, images: Images | LargeImages, batch_size: int = 256) -> Explanation:
         """Return what the model looks at in images, and its answer.
 
         Args:
             images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a
-                list of either (C, H, W); the explanation may keep this very tensor.
+                list of either (C, H, W); the explanation may keep this very tensor. Or large
+                images, of which a model that reads in part reads no more than it shows.
             batch_size: images in one forward pass; bounds the memory.
 
         Raises:
             UserError: the images are not of the model's shape or type, or not finite.
         """
         batch_size = at_least_one("batch_size", batch_size)
+        if isinstance(images, LargeImages):
+            parts = torch.arange(len(images)).split(batch_size)
+            with evaluation_mode(self):
+                found = [self._explain_view(self.view(images, part)) for part in parts]
+            return Explanation.concatenate(found)
         images = as_images(images)
         self.check(images)
         self._check_values(images)
         with evaluation_mode(self):
-            parts = [self._explain_batch(batch) for batch in images.detach().split(batch_size)]
-        return Explanation.concatenate(parts)
+            found = [
+                self._explain_view(self.view(batch), batch)
+                for batch in images.detach().split(batch_size)
+            ]
+        return Explanation.concatenate(found)
 
-    def _explain_batch(self, images: Tensor) -> Explanation:
+    def _explain_view(self, view: View, images: Tensor | None = None) -> Explanation:
         with torch.inference_mode():
-            observed = self.observe(self.normalised(images))
+            observed = self.observe(view)
         return self.explained(observed, images)
 
+    def view(self, images: Tensor | LargeImages, indices: Tensor | None = None) -> View:
+        """Return images as `observe` takes them: normalised, on the model's device.
+
+        Args:
+            images: (N, C, H, W), floats in [0, 1] or uint8; or large images.
+            indices: (B,) of those to read; all if not given.
+        """
+        if not isinstance(images, Tensor):
+            indices = torch.arange(len(images)) if indices is None else indices
+            return PartView(images, indices, self.mean, self.std)
+        chosen = images if indices is None else images[indices]
+        if chosen.dtype == torch.uint8:
+            chosen = chosen.to(self.mean) / 255
+        return WholeView(self.normalised(chosen), self.black)
+
     def normalised(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W) as `observe` takes them, in the precision of the weights."""
+        """Return images (B, C, H, W) in [0, 1] normalised, in the precision of the weights."""
         # Of images in pinned memory, the copy to a GPU need not be waited for.
         return (images.to(self.mean, non_blocking=self.mean.is_cuda) - self.mean) / self.std
 
@@ -172,18 +201,15 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
         Args:
             observed: by this model.
-            images: (B, C, H, W) in [0, 1], or None where the thumbnail stands for them.
+            images: (B, C, H, W) in [0, 1]; those that were observed, or their thumbnails, if None.
         """
         tensors = self.denormalised(observed)
-        if images is not None:
-            tensors["images"] = images
+        tensors["images"] = observed.images * self.std + self.mean if images is None else images
         # A copy of what inference mode made is a plain tensor, which autograd takes.
         on_cpu: dict[str, Any] = {
             name: at_least_single(t.detach().to("cpu", copy=t.is_inference()))
             for name, t in tensors.items()
         }
-        if images is None:
-            on_cpu["images"] = on_cpu["thumbnail"]
         return replace(observed, classes=tuple(self.inputs.classes), **on_cpu)
 
     def denormalised(self, observed: Explanation) -> dict[str, Tensor]:

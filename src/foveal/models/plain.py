@@ -10,6 +10,7 @@ from foveal.arguments import checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.logits import Targets
 from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
@@ -47,8 +48,9 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(backbone.width, num_classes))
         self.logit_scale = logit_scale
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W) from all of their pixels."""
+    def observe(self, view: View) -> Explanation:
+        """Classify B images from all of their pixels."""
+        images = view.whole()
         _, whole = self.backbone(images)  # (B, width)
         return Explanation(images, self.classify({}, whole))
 

@@ -1,12 +1,20 @@
 """Presets: focus models by name, from plain arguments."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
-from foveal.arguments import OneOf, Range, checked
+from foveal.arguments import Length, OneOf, Range, checked
 from foveal.backbones import Backbone
-from foveal.detectors import Detector, GlimpseDetector, PublishedDetector, ZoomDetector
+from foveal.detectors import (
+    Detector,
+    GlimpseDetector,
+    HighResDetector,
+    PublishedDetector,
+    ZoomDetector,
+)
 from foveal.detectors.published import KINDS
-from foveal.heads import PublishedHead, TokenHead
+from foveal.detectors.score_map import CELL
+from foveal.heads import AttentionHead, PublishedHead, TokenHead
 from foveal.heads.tokens import Encoder, Hidden, Mix
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import Inputs
@@ -171,6 +179,77 @@ def glimpse(
         dropout,
         inputs=inputs,
     )
+
+
+@checked
+def high_res(
+    shrink: Annotated[int, Range(1, 1024)] = 8,
+    keypoints: Keypoints = 20,
+    patch_size: PatchSize = 50,
+    in_channels: Channels = 1,
+    num_classes: Classes = 10,
+    tasks: Annotated[Sequence[str], Length(1, 64)] = ("class",),
+    width: Width = 128,
+    heads: Annotated[int, Range(1, 64)] = 8,
+    detector_widths: Annotated[Widths, Length(2, 64)] = (8, 16, 24),
+    encoder_widths: Widths = (16, 32, 64, 96),
+    regions: Annotated[int, Range(0, 1024)] = 0,
+    thumbnail_side: Annotated[int, Range(CELL, 4096)] = 192,
+    explore: Annotated[float, Range(0, 1000)] = 1.0,
+    dropout: Fraction = 0.0,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return a focus model for images of any size: a thumbnail says where, patches say what.
+
+    Its cost depends on the thumbnail and on K, not on the image. The logits are made from the
+    patches and their locations alone.
+
+    Args:
+        shrink: as in `HighResDetector`, and `regions`, `thumbnail_side` and `explore` too.
+        keypoints: number K of patches.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        num_classes: number of classes.
+        tasks: as in `AttentionHead`, and `width`, `heads` and `dropout` too.
+        width: dimension of a patch's vector.
+        heads: learned queries of each task.
+        detector_widths: output channels of the thumbnail's convolutions.
+        encoder_widths: output channels of a patch's convolutions.
+        regions: number of regions that are scored in larger images; 0 for no coarser thumbnail.
+        thumbnail_side: maximum side in pixels of a square image's thumbnail.
+        explore: in training, factor of the Gumbel noise on the scores.
+        dropout: fraction of features dropped in training.
+        inputs: what images the model expects.
+
+    Example:
+        >>> import torch
+        >>> model = high_res(shrink=8, keypoints=4, patch_size=32)
+        >>> explanation = model.explain(torch.rand(1, 1, 256, 320))
+        >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
+        ((1, 1, 32, 40), (1, 4, 1, 32, 32))
+    """
+    detector = HighResDetector(
+        keypoints,
+        patch_size,
+        in_channels,
+        shrink,
+        detector_widths,
+        regions,
+        thumbnail_side,
+        explore,
+    )
+    head = AttentionHead(
+        keypoints,
+        patch_size,
+        in_channels,
+        num_classes,
+        tasks,
+        width,
+        heads,
+        encoder_widths,
+        dropout,
+    )
+    return FocusNet(detector, head, patch_size, inputs=inputs)
 
 
 @checked

@@ -5,8 +5,8 @@ from torch import Tensor
 from foveal.arguments import check_agreement, checked
 from foveal.detectors import Detector, build_detector, detector_settings
 from foveal.explanation import Explanation
-from foveal.geometry import cut_patches, patch_mask, soft_mask
-from foveal.images import WholeView
+from foveal.geometry import patch_mask, soft_mask
+from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.decoders import (
     Decoder,
@@ -85,19 +85,20 @@ class PatchReconstructor(
     def forward(self, images: Tensor) -> Tensor:
         """Return rebuilt images (B, C, H, W) in [0, 1] for images (B, C, H, W) in [0, 1]."""
         self.check(images)
-        return self.rebuild(self.normalised(images))[1].images
+        return self.rebuild(self.view(images))[1].images
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Find places in normalised images (B, C, H, W), then rebuild from the patches there."""
-        seen, rebuilt = self.rebuild(images)
+    def observe(self, view: View) -> Explanation:
+        """Locate in B images, then rebuild them from the patches there."""
+        images = view.whole()
+        seen, rebuilt = self.rebuild(view)
         none = images.new_zeros(images.shape[0], 0)  # len() would fix it in an export
         return Explanation(images, none, seen.keypoints, seen.patches, rebuilt=rebuilt.images)
 
-    def rebuild(self, images: Tensor) -> tuple[Seen, Rebuilt]:
-        """Return what was seen of normalised images (B, C, H, W), and what was made of it."""
-        size = (images.shape[-2], images.shape[-1])
-        keypoints = self.detector(WholeView(images)).xy
-        patches, whole = cut_patches(images, keypoints, self.patch_size)
+    def rebuild(self, view: View) -> tuple[Seen, Rebuilt]:
+        """Return what was seen of B images, and what was made of it."""
+        images, size = view.whole(), view.size
+        keypoints = self.detector(view).xy
+        patches, whole = view.patches(keypoints, self.patch_size)
         mask = patch_mask(whole.detach(), self.patch_size, size)[:, None].to(images.dtype)
         if keypoints.requires_grad:
             soft = soft_mask(keypoints, self.patch_size, size, self.softness_px)

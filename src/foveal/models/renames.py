@@ -1,4 +1,4 @@
-"""Names of weights in files of format 1, before focus models were made of a detector and a head."""
+"""Names of weights in files of earlier formats, before focus models had a detector and a head."""
 
 import re
 from collections.abc import Callable
@@ -9,11 +9,16 @@ _TOKENS = (
     (r"classifier\.head\.", "head.classify."),
     (r"classifier\.", "head."),
 )
-# By the model's name in config.json of format 1; the first pattern that fits holds.
+# By the model's name in config.json, which was its preset's; the first pattern that fits holds.
 _RENAMES = {
     "focus": _TOKENS,
     "zoom": (*_TOKENS, (r"(features|windows)\.", r"detector.\1.")),
     "glimpse": (*_TOKENS, (r"(backbone|heatmaps)\.", r"detector.\1.")),
+    "high-res": (
+        (r"detector\.", "detector.fine."),
+        (r"coarse\.", "detector.coarse."),
+        (r"(encoder|attention)\.", r"head.\1."),
+    ),
     "published": (
         (r"detector\.", "detector.layers."),
         (r"(encode|classify)\.", r"head.\1."),
@@ -22,7 +27,7 @@ _RENAMES = {
 
 
 def renamed(model: str) -> Callable[[str], str]:
-    """Return what gives a weight's name in files of format 1 its current name.
+    """Return what gives a weight's name in files of earlier formats its current name.
 
     Args:
         model: the model's name in config.json.

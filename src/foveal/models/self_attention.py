@@ -12,6 +12,7 @@ from foveal.backbones.vgg import halve
 from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.models.local_attention import (
@@ -94,16 +95,16 @@ class SANet(ImageClassifier):
         self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(channels, num_classes)
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W), with a map of each stage at their size."""
-        size = (images.shape[-2], images.shape[-1])
+    def observe(self, view: View) -> Explanation:
+        """Classify B images, with a map of each stage at their size."""
+        images = view.whole()
         features = self.first(self.whitening(images))  # (B, widths[0], H, W)
         maps = []
         for number, stage in enumerate(self.stages):
             if number or self.pool_first:
                 features = halve(features)
             features, seen = stage(features)
-            maps.append(F.interpolate(seen[:, None], size, mode="nearest-exact"))
+            maps.append(F.interpolate(seen[:, None], view.size, mode="nearest-exact"))
         logits = self.head(features.mean(dim=(-2, -1)))
         return Explanation(images, logits, maps=torch.cat(maps, dim=1))
 

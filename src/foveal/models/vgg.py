@@ -1,9 +1,10 @@
 """VGG-16 for small images."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from foveal.arguments import checked
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import Inputs
 from foveal.ranges import Channels, Classes, Fraction
@@ -46,7 +47,8 @@ class VGG16(ImageClassifier):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, num_classes))
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W) from all of their pixels."""
+    def observe(self, view: View) -> Explanation:
+        """Classify B images from all of their pixels."""
+        images = view.whole()
         features = self.features(images)  # (B, 512, H/32, W/32)
         return Explanation(images, self.head(features.mean(dim=(-2, -1))))

@@ -19,7 +19,7 @@ from foveal.data.photos import Photos
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.metrics.judged import at_top
-from foveal.metrics.looks import look_over
+from foveal.metrics.observing import observe_all
 from foveal.metrics.registry import explanation_columns, model_columns
 from foveal.report import original
 from foveal.report.page import inline, render, write_text
@@ -49,7 +49,7 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     results = {"models": models, "explanations": list(comparison.explanations)}
     write_text(out / "results.json", json_text(results, indent=2) + "\n")
     logits = {
-        one.name: look_over(one.network, comparison.test.images).logits
+        one.name: observe_all(one.network, comparison.test.images).logits
         for one in comparison.contestants
     }
     plots = _plots(comparison, logits)

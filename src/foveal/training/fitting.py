@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from foveal.data import ImageSet, LargeSet
+from foveal.data import ImageSet
 from foveal.errors import UserError
-from foveal.models import HighResFocusNet, ImageModel, PatchReconstructor
+from foveal.images import LargeImages
+from foveal.models import FocusNet, ImageModel, PatchReconstructor
+from foveal.models.abilities import Ability
 from foveal.training.batches import Batches
 from foveal.training.callbacks import (
     AveragedWeights,
@@ -124,9 +127,8 @@ def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> 
     """Return what trains a model of its family."""
     steps = recipe.training.epochs * len(batches)
     module: RecipeModule
-    if isinstance(model, HighResFocusNet):
-        large = {name: part for name, part in sets.items() if isinstance(part, LargeSet)}
-        module = LargeModule(model, recipe, steps, large)
+    if Ability.IN_PART in model.abilities:
+        module = LargeModule(cast(FocusNet, model), recipe, steps, sets)
     elif isinstance(model, PatchReconstructor):
         module = ReconstructionModule(model, recipe, steps)
     else:
@@ -180,7 +182,7 @@ def _trainer(
 def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batches, Batches]:
     """Return what a training runs over and what validates it; of large images, their numbers."""
     training, train, val = recipe.training, sets["train"], sets["val"]
-    if isinstance(train, LargeSet) or isinstance(val, LargeSet):
+    if isinstance(train.images, LargeImages) or isinstance(val.images, LargeImages):
         numbers, others = torch.arange(len(train)), torch.arange(len(val))
         found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
         return found, Batches(others, others, training.batch_size)
@@ -201,9 +203,9 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
     return found, Batches(val.images, val.labels, 1000)
 
 
-def _few(images: ImageSet | LargeSet, count: int) -> torch.Tensor:
+def _few(images: ImageSet[Any], count: int) -> torch.Tensor:
     """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
-    if isinstance(images, LargeSet) or not count:
+    if not count:
         return torch.empty(0)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images.images[order[:count]]

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.detectors import Located
 from foveal.explanation import Explanation
+from foveal.images import View, WholeView
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
@@ -48,19 +50,19 @@ class HonestPlaces(nn.Module):
         settle = self.recipe.honesty.settle
         return settle > 0 and done >= 1 - settle
 
-    def observe(self, model: ImageModel, images: Tensor, done: float) -> Explanation:
-        """Return what a focus model computes of normalised images; settled places learn no more.
+    def observe(self, model: ImageModel, view: View, done: float) -> Explanation:
+        """Return what a focus model computes of images; settled places learn no more.
 
         They are those of use: with the detector's own statistics, not the batch's, by which
         places move a little.
         """
         assert isinstance(model, FocusNet)
         if not self.settled(done):
-            return model.observe(images)
+            return model.observe(view)
         model.detector.eval()
         with torch.no_grad():
-            keypoints, scales = model.find(images)
-        return model.decide(images, keypoints, scales)
+            located = model.locate(view)
+        return model.decide(view, located)
 
     def forward(
         self,
@@ -88,7 +90,8 @@ class HonestPlaces(nn.Module):
             loss = loss + self._told(observed.keypoints, labels, moves, strength)
         if weights.swap:
             others = torch.randperm(len(labels), device=labels.device)
-            seen = model.decide(images[others], observed.keypoints.detach(), observed.scales)
+            held = Located(observed.keypoints.detach(), observed.scales)
+            seen = model.decide(WholeView(images[others]), held)
             told = classification_loss(seen.logits, labels[others], self.recipe.training)
             loss = loss + weights.swap * told
         return loss

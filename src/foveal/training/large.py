@@ -1,17 +1,19 @@
 """Training on large images: patches where the detector draws them, and the detector by those."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import LargeSet
+from foveal.data import ImageSet
+from foveal.detectors import HighResDetector, Located
 from foveal.errors import UserError
-from foveal.metrics.large import correct
-from foveal.models.high_res import HighResFocusNet
-from foveal.models.large_model import Places
+from foveal.heads import HeadOutput
+from foveal.images import LargeImages
+from foveal.metrics.accuracy import correct
+from foveal.models.focus import FocusNet
 from foveal.training.module import RecipeModule
 from foveal.training.settings import Recipe
 
@@ -23,16 +25,16 @@ COARSE = 0.01
 
 
 class LargeModule(RecipeModule):
-    """Answers all tasks of numbered images; the images themselves stay where they are.
+    """The losses of all tasks on batches of indices; the images themselves stay where they are.
 
-    To the losses of the answers is added how far the detector's scores are from the patches'
-    weights, over the patches that were cut: the model that reads them at full resolution teaches
-    the one that sees the thumbnail. The detector draws its places at random, by their scores, so
-    that it also learns of places that it thinks little of.
+    To the losses of the tasks is added how far the detector's scores are from the patches'
+    weights, over the patches that were cut: the head that reads them at full resolution teaches
+    the detector that reads the thumbnail. The detector draws its keypoints at random, by their
+    scores, so that it also learns of cells that it scores low.
 
     Args:
-        model: what is trained.
-        recipe: its `large` says how.
+        model: with a `HighResDetector`.
+        recipe: its `large` has the settings.
         steps: in all epochs.
         sets: `train` and `val`, and `first` where the recipe has one.
 
@@ -42,21 +44,31 @@ class LargeModule(RecipeModule):
 
     monitor, mode = "val_accuracy", "max"
 
-    model: HighResFocusNet
+    model: FocusNet
 
     def __init__(
-        self, model: HighResFocusNet, recipe: Recipe, steps: int, sets: Mapping[str, LargeSet]
+        self,
+        model: FocusNet,
+        recipe: Recipe,
+        steps: int,
+        sets: Mapping[str, ImageSet[LargeImages]],
     ):
         super().__init__(model, recipe, steps)
-        self.sets = {name: images.of(model.tasks) for name, images in sets.items()}
+        tasks = model.tasks
+        self.sets = {name: images.of(tasks) for name, images in sets.items()}
         if "first" in sets and len(sets["first"]) != len(sets["train"]):
             raise UserError(
                 f"Expected {len(sets['train'])} images in large.first, as there are in "
                 f"{sets['train'].name}, but got {len(sets['first'])}."
             )
-        self.keypoints = model.keypoints
-        several = [f"val_{task}" for task in model.tasks] if len(model.tasks) > 1 else []
+        self.keypoints = model.detector.keypoints
+        several = [f"val_{task}" for task in tasks] if len(tasks) > 1 else []
         self.columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", *several)
+
+    @property
+    def detector(self) -> HighResDetector:
+        """The model's detector."""
+        return cast(HighResDetector, self.model.detector)
 
     @property
     def early(self) -> bool:
@@ -67,24 +79,24 @@ class LargeModule(RecipeModule):
         """Seed the epoch, and cut as many patches as it is to have."""
         super().on_train_epoch_start()
         early = self.recipe.large.first_keypoints if self.early else 0
-        self.model.keypoints = early or self.keypoints
+        self.detector.keypoints = early or self.keypoints
 
     def on_validation_epoch_start(self) -> None:
         """Cut all patches."""
-        self.model.keypoints = self.keypoints
+        self.detector.keypoints = self.keypoints
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Return the loss on the images of these numbers."""
+        """Return the loss on the images at these indices."""
         images = self.sets["first" if self.early else "train"]
-        labels = self._labels(images, batch[0])
-        view = self.model.view(images.images, batch[0].cpu())
-        places = self.model.places(view)
-        found = self.model.answer(view, places.keypoints, places.scores)
-        loss, right = answered(found.logits, labels)
+        located, output = self._read(images, batch[0])
+        loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
         if not self.early and self.recipe.large.distil:
-            loss = loss + self.recipe.large.distil * misranked(places.scores, found.weights)
-        if self.model.coarse is not None:
-            loss = loss + COARSE * self._coarse_loss(places, index)
+            assert located.score is not None
+            assert output.task_weights is not None
+            ranking = misranked(located.score, output.task_weights)
+            loss = loss + self.recipe.large.distil * ranking
+        if self.detector.coarse is not None:
+            loss = loss + COARSE * self._coarse_loss(located, index)
         self.check_loss(loss, index)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         accuracy = right.mean()
@@ -92,43 +104,54 @@ class LargeModule(RecipeModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Measure the loss and every task's accuracy on the images of these numbers."""
+        """Measure the loss and every task's accuracy on the images at these indices."""
         images = self.sets["val"]
-        labels = self._labels(images, batch[0])
-        view = self.model.view(images.images, batch[0].cpu())
-        found = self.model.answer(view, self.model.places(view).keypoints)
-        loss, right = answered(found.logits, labels)
+        _, output = self._read(images, batch[0])
+        loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
         shared: dict[str, Any] = {"batch_size": len(batch[0]), "sync_dist": True}
         self.log("val_loss", loss, **shared)
         self.log("val_accuracy", right.mean(), prog_bar=True, **shared)
         if len(self.model.tasks) > 1:
-            for task, share in zip(self.model.tasks, right, strict=True):
-                self.log(f"val_{task}", share, **shared)
+            for task, fraction in zip(self.model.tasks, right, strict=True):
+                self.log(f"val_{task}", fraction, **shared)
 
-    def _labels(self, images: LargeSet, numbers: Tensor) -> list[Tensor]:
-        return [labels[numbers.cpu()].to(numbers.device) for labels in images.labels.values()]
+    def _read(self, images: ImageSet[LargeImages], indices: Tensor) -> tuple[Located, HeadOutput]:
+        """Return what the detector and the head return for the images at indices (B,)."""
+        view = self.model.view(images.images, indices.cpu())
+        patches, located = self.model.cut(view, self.model.locate(view))
+        return located, self.model.head(patches, located)
 
-    def _coarse_loss(self, places: Places, index: int) -> Tensor:
-        """Return how far the coarse detector is from the greatest fine score of each region."""
+    def _labels(self, images: ImageSet[LargeImages], indices: Tensor) -> list[Tensor]:
+        chosen = indices.cpu()
+        return [labels[chosen].to(indices.device) for labels in images.tasks.values()]
+
+    def _coarse_loss(self, located: Located, index: int) -> Tensor:
+        """Return how far the coarse scores are from the maximum fine score of each region."""
+        assert located.score_map is not None
+        assert located.thumbnail is not None
         factor = FACTORS[index % len(FACTORS)]
-        fine = places.map.detach()
-        if self.model.coarse is None or min(fine.shape[-2:]) < factor:
-            return places.scores.new_zeros(())
-        greatest = F.max_pool2d(fine[:, None], factor).flatten(1)
-        scores = self.model.coarse(F.avg_pool2d(places.thumbnail, factor)).flatten(1)
-        wanted = greatest.softmax(dim=1)
+        fine = located.score_map.detach()
+        if self.detector.coarse is None or min(fine.shape[-2:]) < factor:
+            return fine.new_zeros(())
+        highest = F.max_pool2d(fine[:, None], factor).flatten(1)
+        scores = self.detector.coarse(F.avg_pool2d(located.thumbnail, factor)).flatten(1)
+        wanted = highest.softmax(dim=1)
         return F.kl_div(scores.log_softmax(dim=1), wanted, reduction="batchmean")
 
 
-def answered(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the sum of the tasks' losses, and the share of right answers to each (T,).
+def _task_logits(output: HeadOutput) -> Tensor:
+    return output.logits[:, None] if output.task_logits is None else output.task_logits
+
+
+def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the sum of the tasks' losses, and the accuracy of each (T,).
 
     Cross-entropy; of a task with booleans for labels, the sum over the classes of the binary one,
     and an answer is right where it is so for every class.
 
     Args:
         logits: (B, T, classes).
-        labels: for each task (B,) class numbers, or (B, classes) booleans.
+        labels: for each task (B,) class indices, or (B, classes) booleans.
     """
     loss, right = logits.new_zeros(()), []
     for task, wanted in enumerate(labels):

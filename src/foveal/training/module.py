@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
+from foveal.images import WholeView
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
@@ -150,9 +151,9 @@ class ClassifierModule(RecipeModule):
         seen = (images - self.model.mean) / self.model.std
         done = self.global_step / self.steps
         if self.honest is None:
-            observed = self.model.observe(seen)
+            observed = self.model.observe(WholeView(seen))
         else:
-            observed = self.honest.observe(self.model, seen, done)
+            observed = self.honest.observe(self.model, WholeView(seen), done)
         logits, weight = observed.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foveal.data import ImageSet, LargeSet
+from foveal.data import ImageSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
-from foveal.models import ImageModel, LargeFocusModel, build_model
+from foveal.models import ImageModel, build_model
 from foveal.models.abilities import Ability
 from foveal.models.modes import evaluation_mode
 from foveal.training.distributed import (
@@ -125,7 +125,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     model = build_model(model_settings(recipe, sets["train"]))
     if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
         raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
-    if isinstance(sets["train"], ImageSet):
+    if Ability.IN_PART not in model.abilities:
         whiten(model, sets["train"])
     take_first_weights(model, recipe)
     _try_out(model, sets["train"])
@@ -154,9 +154,8 @@ def _with_features(
 
     if options.machines.processes > 1:
         raise UserError("training.cache is for one process: give --devices 1, or cache=false.")
-    whole = {split: images for split, images in sets.items() if isinstance(images, ImageSet)}
     return with_features(
-        model, recipe, whole, out / FEATURES, progress=options.progress, say=options.say
+        model, recipe, sets, out / FEATURES, progress=options.progress, say=options.say
     )
 
 
@@ -178,7 +177,7 @@ def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, Any]:
     }
 
 
-def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
+def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
     """Check that a model can read images of such a size, before anything is trained.
 
     Raises:
@@ -186,16 +185,16 @@ def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
     """
     try:
         with evaluation_mode(model), torch.no_grad():
-            if isinstance(images, ImageSet):
+            if Ability.IN_PART in model.abilities:
+                model.observe(model.view(images.images, torch.zeros(1, dtype=torch.long)))
+            else:
                 model(next(iter(images.images.split(1))).float() / 255)
-            elif isinstance(model, LargeFocusModel):
-                model.observe_view(model.view(images.images, torch.zeros(1, dtype=torch.long)))
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
-def _say_what_was_read(sets: Iterable[ImageSet | LargeSet], say: Callable[[str], None]) -> None:
+def _say_what_was_read(sets: Iterable[ImageSet[Any]], say: Callable[[str], None]) -> None:
     """Say what a folder was taken for; name its first problems, and count the others."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):

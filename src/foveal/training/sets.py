@@ -6,19 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from foveal.backbones import BACKBONES
-from foveal.data import ImageSet, LargeSet, load_images, load_large, read_groups, with_masks
-from foveal.data.large import sample_px
-from foveal.data.photos import Photos
+from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
+from foveal.data.sampling import sample_px
 from foveal.errors import UserError
-from foveal.models import MODELS, PARTS, HighResFocusNet, PatchReconstructor
+from foveal.models import MODELS, PARTS, PatchReconstructor, reads_in_part
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
 
-Sets = dict[str, ImageSet[Any]] | dict[str, LargeSet]
+Sets = dict[str, ImageSet[Any]]
 
 
 def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
@@ -27,7 +25,7 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     Raises:
         UserError: the data cannot be read, or the recipe asks of large images what they lack.
     """
-    if recipe.model.get("name") == HighResFocusNet.name:
+    if reads_in_part(recipe.model):
         return _large_sets(recipe, source, data_dir)
     data, groups = recipe.data, read_groups(recipe.data.groups)
     sets = {
@@ -50,7 +48,7 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     return sets
 
 
-def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> dict[str, LargeSet]:
+def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     data, first = recipe.data, recipe.large.first
     if data.sizing or data.channels or data.masks or recipe.training.recalibrate:
         raise UserError(
@@ -67,15 +65,9 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> dic
     return sets
 
 
-def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any]:
+def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, Any]:
     """Return the recipe's model settings, completed by what the images are."""
-    if isinstance(images, LargeSet):
-        pixels, size = sample_px(images.images), None  # (M, C); any size will do
-    elif isinstance(images.images, Photos):
-        pixels, size = _pixels_of(images.images), None
-    else:
-        sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
-        pixels, size = sample.movedim(1, -1).flatten(0, -2), list(images.images.shape[-2:])
+    pixels, size = sample_px(images.images)
     channels = pixels.shape[1]
     mean, std = _rounded(pixels.mean(dim=0)), _rounded(pixels.std(dim=0).clamp_min(1e-3))
     if (expected := _normalisation(recipe)) is not None:
@@ -103,13 +95,6 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
             given |= {k: v for k, v in settings[part].items() if k == "keypoints"}
     shown = ("in_channels", "num_classes")
     return _completed(settings, MODELS, {k: v for k, v in given.items() if k in shown})
-
-
-def _pixels_of(photos: Photos) -> Tensor:
-    """Return some pixels (M, C) of all photographs, in [0, 1]."""
-    every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
-    parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
-    return torch.cat(parts).float() / 255
 
 
 def _normalisation(recipe: Recipe) -> tuple[float, float] | None:

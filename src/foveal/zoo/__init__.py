@@ -47,8 +47,7 @@ def load(model: str | Path) -> "ImageModel":
     folder = _find(model)
     config = read_config(folder / CONFIG)
     weights = Weights(folder / WEIGHTS)
-    if config.format == 1:
-        weights.rename(renamed(config.settings["name"]))
+    weights.rename(renamed(config.settings["name"]))
     return load_weights(lambda: build_model(config.settings), weights)
 
 

@@ -8,7 +8,7 @@ from foveal.models.abilities import Ability
 
 def confidence(subject: Subject) -> dict[str, float]:
     """Return the mean probability of the predicted class, from 0 to 1."""
-    probabilities = subject.looks.logits.softmax(dim=1)
+    probabilities = subject.observed.logits.softmax(dim=1)
     return {"confidence": float(probabilities.amax(dim=1).mean())}
 
 

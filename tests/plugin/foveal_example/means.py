@@ -1,9 +1,10 @@
 """A model family: a linear layer on the mean of each quarter of the image."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from foveal.explanation import Explanation
+from foveal.images import View
 from foveal.models import ImageClassifier, Inputs
 
 
@@ -22,7 +23,8 @@ class MeansNet(ImageClassifier):
         super().__init__(in_channels, num_classes, inputs)
         self.linear = nn.Linear(4 * in_channels, num_classes)
 
-    def observe(self, images: Tensor) -> Explanation:
-        """Classify normalised images (B, C, H, W) from the means of their quarters."""
+    def observe(self, view: View) -> Explanation:
+        """Classify B images from the means of their quarters."""
+        images = view.whole()
         means = F.adaptive_avg_pool2d(images, 2).flatten(1)  # (B, 4 C)
         return Explanation(images, self.linear(means))

@@ -1,0 +1,35 @@
+"""Samples of pixels, by which the mean and the deviation of a dataset are estimated."""
+
+import torch
+from torch import Tensor
+
+from foveal.data.photos import Photos
+from foveal.images import LargeImages
+
+LARGE, SQUARES, SIDE = 32, 16, 64  # large images, squares of each, their side in pixels
+
+
+def sample_px(images: Tensor | Photos | LargeImages) -> tuple[Tensor, list[int] | None]:
+    """Return pixels (M, C) in [0, 1] of a dataset, and the height and width of all of its images.
+
+    The same pixels by every call; None for the size where the images have several or may have any.
+    """
+    if isinstance(images, Tensor):
+        sample = images[:: max(1, len(images) // 10_000)].float() / 255
+        return sample.movedim(1, -1).flatten(0, -2), list(images.shape[-2:])
+    return (_of_photos(images) if isinstance(images, Photos) else _of_large(images)), None
+
+
+def _of_photos(photos: Photos) -> Tensor:
+    every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
+    parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
+    return torch.cat(parts).float() / 255
+
+
+def _of_large(images: LargeImages) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    indices = torch.randint(len(images), (LARGE,), generator=generator)
+    height, width = images.size
+    last = torch.tensor([max(width - SIDE, 0), max(height - SIDE, 0)])
+    corners = (torch.rand(LARGE, SQUARES, 2, generator=generator) * (last + 1)).long()
+    return images.crops(indices, corners, SIDE).movedim(2, -1).flatten(0, -2)

@@ -1,0 +1,131 @@
+"""Keypoints on a thumbnail of images of any size, which are read in part."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from foveal.arguments import Length, Range, checked
+from foveal.detectors.detector import Detector, Located
+from foveal.detectors.score_map import CELL, ScoreMap, best_cells, refined
+from foveal.errors import UserError
+from foveal.geometry import Size, from_px
+from foveal.images import View
+from foveal.ranges import Channels, Keypoints, PatchSize, Widths
+
+MARGIN = 2  # cells around a region that are scored with it
+
+
+class HighResDetector(Detector):
+    """Scores the cells of a thumbnail and takes the best ones apart from each other.
+
+    Its cost depends on the thumbnail, not on the image: where a thumbnail would have more than
+    `thumbnail_side` squared pixels, a coarser one takes its place, whose scores choose the
+    `regions` in which finer thumbnails are scored. (Those grow with the image, but are small
+    beside the thumbnail up to some 20,000 pixels a side.) In training, Gumbel noise on the scores
+    draws K cells without replacement, by their probabilities (Kool et al. 2019, "Stochastic beams
+    and where to find them").
+
+    Args:
+        keypoints: number K of keypoints.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
+        widths: output channels of the convolutions.
+        regions: number of regions that are scored in larger images; 0 for no coarser thumbnail,
+            whatever the size.
+        thumbnail_side: maximum side in pixels of a square image's thumbnail.
+        explore: in training, factor of the Gumbel noise on the scores.
+    """
+
+    in_part = True
+
+    @checked
+    def __init__(
+        self,
+        keypoints: Keypoints = 20,
+        patch_size: PatchSize = 50,
+        in_channels: Channels = 1,
+        shrink: Annotated[int, Range(1, 1024)] = 8,
+        widths: Annotated[Widths, Length(2, 64)] = (8, 16, 24),
+        regions: Annotated[int, Range(0, 1024)] = 0,
+        thumbnail_side: Annotated[int, Range(CELL, 4096)] = 192,
+        explore: Annotated[float, Range(0, 1000)] = 1.0,
+    ):
+        super().__init__()
+        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
+        self.shrink, self.widths = shrink, list(widths)
+        self.regions, self.thumbnail_side, self.explore = regions, thumbnail_side, explore
+        window = max(CELL, round(patch_size / shrink))
+        self.fine: nn.Module = ScoreMap(in_channels, window, widths)
+        self.coarse: nn.Module | None = None
+        if regions:
+            self.coarse = ScoreMap(in_channels, 2 * CELL, widths)
+
+    def forward(self, view: View) -> Located:
+        """Return keypoints and their scores, the thumbnail and the scores of all of its cells.
+
+        Raises:
+            UserError: the images are too small for the thumbnail or for K keypoints.
+        """
+        factor = self.factor(view.size)
+        thumbnail = self.thumbnail(view)  # (B, C, h, w)
+        if factor == 1 or self.coarse is None:
+            scores = self.fine(thumbnail)  # (B, h / 2, w / 2)
+            xy, chosen = self._chosen(scores[:, None], None, 0, view.size)
+            return Located(xy, score=chosen, thumbnail=thumbnail, score_map=scores)
+        scores = self.coarse(thumbnail)
+        ranked = scores.flatten(1)
+        best = ranked.topk(min(self.regions, ranked.shape[1]), dim=1)  # (B, R)
+        width = scores.shape[-1]
+        cells = torch.stack([best.indices % width, best.indices // width], dim=-1)
+        corners = (cells * factor - MARGIN) * (CELL * self.shrink)  # (B, R, 2) in pixels
+        side = (factor + 2 * MARGIN) * CELL * self.shrink
+        regions = view.crops(corners, side, self.shrink)  # (B, R, C, r, r)
+        fine = self.fine(regions.flatten(0, 1)).unflatten(0, regions.shape[:2])
+        fine = fine + (best.values - best.values.detach())[..., None, None]
+        xy, chosen = self._chosen(fine, corners, MARGIN, view.size)
+        return Located(xy, score=chosen, thumbnail=thumbnail, score_map=scores)
+
+    def thumbnail(self, view: View) -> Tensor:
+        """Return the thumbnail (B, C, h, w) of normalised images.
+
+        Raises:
+            UserError: they are too small for one.
+        """
+        shrink = self.shrink * self.factor(view.size)
+        height, width = view.size
+        if min(height, width) < shrink * CELL:
+            raise UserError(
+                f"Expected images of at least {shrink * CELL}x{shrink * CELL} pixels, but got "
+                f"{height}x{width}. Resize them or choose a smaller shrink."
+            )
+        return view.thumbnail(shrink)
+
+    def factor(self, size: Size) -> int:
+        """Return how many times coarser than `shrink` the thumbnail of images of a size is.
+
+        Of the factors that make it small enough, one up to half as large again that leaves the
+        fewest pixels uncovered at the right and lower edge.
+        """
+        if not self.regions:
+            return 1
+        area = size[0] * size[1] / (self.shrink * self.thumbnail_side) ** 2
+        least = max(1, -int(-(area**0.5) // 1))
+        choices = range(least, least + least // 2 + 1)
+        return min(choices, key=lambda f: max(side % (f * CELL * self.shrink) for side in size))
+
+    def _chosen(
+        self, scores: Tensor, corners: Tensor | None, margin: int, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """Return keypoints (B, K, 2) and their scores (B, K) from maps (B, R, h, w) at corners."""
+        drawn = scores.detach()
+        if self.training and self.explore:
+            drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
+        indices = best_cells(drawn, self.keypoints, margin)
+        cells = refined(scores.detach(), indices)
+        xy_px = (cells + 0.5) * (CELL * self.shrink) - 0.5
+        if corners is not None:
+            region = indices // (scores.shape[-2] * scores.shape[-1])
+            xy_px = xy_px + corners.gather(1, region[..., None].expand(-1, -1, 2))
+        return from_px(xy_px, size), scores.flatten(1).gather(1, indices)

@@ -1,0 +1,68 @@
+"""A head that encodes each patch by itself and attends to the patches, for one task or several."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from foveal.arguments import Length, Range, checked
+from foveal.detectors import Located
+from foveal.heads.head import Head, HeadOutput
+from foveal.heads.patch_attention import PatchAttention
+from foveal.heads.patch_encoder import PatchEncoder
+from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width, Widths
+
+
+class AttentionHead(Head):
+    """Classifies from any number of patches of some dozens of pixels, as a set.
+
+    Args:
+        keypoints: number K of patches.
+        patch_size: side P of a patch in pixels.
+        in_channels: channels C of the patches.
+        num_classes: number of classes of each task.
+        tasks: names of the tasks; the first is the main one.
+        width: dimension of a patch's vector.
+        heads: learned queries of each task.
+        widths: output channels of a patch's convolutions.
+        dropout: fraction of features dropped in training.
+
+    Raises:
+        UserError: the width is no multiple of the number of heads, or an argument is not what is
+            listed here.
+    """
+
+    @checked
+    def __init__(
+        self,
+        keypoints: Keypoints = 20,
+        patch_size: PatchSize = 50,
+        in_channels: Channels = 1,
+        num_classes: Classes = 10,
+        tasks: Annotated[Sequence[str], Length(1, 64)] = ("class",),
+        width: Width = 128,
+        heads: Annotated[int, Range(1, 64)] = 8,
+        widths: Widths = (16, 32, 64, 96),
+        dropout: Fraction = 0.0,
+    ):
+        super().__init__()
+        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
+        self.num_classes, self.tasks, self.width = num_classes, tuple(tasks), width
+        self.heads, self.widths, self.dropout = heads, list(widths), dropout
+        self.encoder: nn.Module = PatchEncoder(in_channels, widths, width)
+        self.attention: nn.Module = PatchAttention(width, len(tasks), heads, num_classes, dropout)
+
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
+        """Return the logits of all tasks for normalised patches (B, K, C, P, P).
+
+        The detector's scores change no logit, but get the gradient of the patches' weights.
+        """
+        vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
+        score = located.score
+        nothing = None if score is None else score - score.detach()
+        return of_tasks(*self.attention(vectors, located.xy, nothing))
+
+
+def of_tasks(logits: Tensor, weights: Tensor) -> HeadOutput:
+    """Return the output of a head for logits (B, T, classes) and weights (B, T, K) of T tasks."""
+    return HeadOutput(logits[:, 0], weights[:, 0], logits, weights)

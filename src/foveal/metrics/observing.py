@@ -1,0 +1,115 @@
+"""Models observed in evaluation mode, over all images of a dataset."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from foveal.data.photos import Photos
+from foveal.errors import UserError
+from foveal.explanation import Explanation
+from foveal.images import LargeImages, View
+from foveal.models.image_model import ImageModel
+from foveal.models.modes import evaluation_mode
+
+
+@contextmanager
+def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    """Put a model in evaluation mode, without gradients; each part gets its own mode back.
+
+    Args:
+        model: any module.
+        gradients: keep them all the same, even where the caller has switched them off.
+    """
+    with (
+        evaluation_mode(model),
+        torch.inference_mode(not gradients),
+        torch.set_grad_enabled(gradients),
+    ):
+        yield
+
+
+def as_floats(model: ImageModel, images: Tensor) -> Tensor:
+    """Return uint8 images as floats in [0, 1], of the model's type and on its device."""
+    return images.to(model.mean.device, model.mean.dtype) / 255
+
+
+def observe_all(
+    model: ImageModel, images: Tensor | Photos | LargeImages, batch_size: int = 500
+) -> Explanation:
+    """Return logits, keypoints and scales of N images, without their pixels.
+
+    Args:
+        model: of any family; its mode and device stay as they are.
+        images: uint8 (N, C, H, W), photographs, or large images.
+        batch_size: images in one forward pass; bounds the memory.
+
+    Returns:
+        An explanation whose images, patches and thumbnails have their shapes, but are NaN and take
+        no memory: those of 60,000 images are many.
+
+    Raises:
+        UserError: there are no images, they are not uint8, or not of the model's shape.
+    """
+    with evaluating(model):
+        parts = [_without_pixels(model.observe(v)) for v in _views(model, images, batch_size)]
+    first, count = parts[0], len(images)
+    size = images.size if isinstance(images, LargeImages) else images.shape[-2:]
+    return Explanation(
+        images=_nothing((first.images.shape[1], *size), count),
+        logits=torch.cat([part.logits for part in parts]),
+        keypoints=_joined([part.keypoints for part in parts]),
+        patches=None if first.patches is None else _nothing(first.patches.shape[1:], count),
+        scales=_joined([part.scales for part in parts]),
+        thumbnail=None if first.thumbnail is None else _nothing(first.thumbnail.shape[1:], count),
+        task_logits=_joined([part.task_logits for part in parts]),
+    )
+
+
+def _views(
+    model: ImageModel, images: Tensor | Photos | LargeImages, batch_size: int
+) -> Iterator[View]:
+    count = len(images)
+    if isinstance(images, LargeImages):
+        for part in torch.arange(count).split(batch_size):
+            yield model.view(images, part)
+        return
+    if images.dtype != torch.uint8 or count == 0:
+        raise UserError(f"Expected at least one image of uint8, but got {count} of {images.dtype}.")
+    for batch in images.split(batch_size):
+        floats = as_floats(model, batch)
+        model.check(floats)
+        yield model.view(floats)
+
+
+def _without_pixels(observed: Explanation) -> Explanation:
+    """Return the tensors of a batch that are kept, on the CPU; of pixels those of one image."""
+    images, patches, thumbnail = (
+        None if tensor is None else tensor[:1].cpu()
+        for tensor in (observed.images, observed.patches, observed.thumbnail)
+    )
+    keypoints, scales, task_logits = (
+        None if tensor is None else tensor.cpu()
+        for tensor in (observed.keypoints, observed.scales, observed.task_logits)
+    )
+    assert images is not None
+    return Explanation(
+        images,
+        observed.logits.cpu(),
+        keypoints,
+        patches,
+        scales,
+        thumbnail=thumbnail,
+        task_logits=task_logits,
+    )
+
+
+def _nothing(shape: Sequence[int], count: int) -> Tensor:
+    """Return NaN in the place of the pixels of all images."""
+    return torch.tensor(float("nan")).expand(count, *shape)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
