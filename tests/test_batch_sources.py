@@ -14,9 +14,9 @@ from foveal.batch.fetching import sources_of
 from foveal.batch.listing import Listing, write_listing
 from foveal.batch.source import Item, list_items
 from foveal.data import load_images
-from foveal.data.reading import decode
 from foveal.errors import UserError
-from foveal.image_files import Passed
+from foveal.images.formats import Passed
+from foveal.images.reading import decode
 
 
 def png(value: int = 0) -> bytes:

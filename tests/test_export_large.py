@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from foveal.data import LargeSet, load_large
-from foveal.data.lazy import LargeFiles
 from foveal.errors import UserError
 from foveal.export import about, exported, large_graphs, large_int8, load, load_onnx, write_onnx
 from foveal.export.large_int8 import as_int8_large
+from foveal.images.pyramids import LargeFiles
 from foveal.metrics.large import accuracies
 from foveal.models import HighResFocusNet, Inputs
 

@@ -11,7 +11,7 @@ from PIL import Image
 from foveal.data import load_images, read_image
 from foveal.data.survey import survey_folder
 from foveal.errors import UserError
-from foveal.image_files import (
+from foveal.images.formats import (
     ENDINGS,
     FORMATS,
     HEAD,
@@ -78,7 +78,7 @@ def test_files_without_a_telling_ending_are_looked_into_and_others_counted(tmp_p
 
 
 def test_only_files_whose_ending_says_nothing_are_opened(tmp_path: Path) -> None:
-    from foveal.image_files import images_among
+    from foveal.images.formats import images_among
 
     opened: list[str] = []
 

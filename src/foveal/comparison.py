@@ -16,9 +16,9 @@ from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, methods_of
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
-from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
+from foveal.images.photos import Photos, parts_of
 from foveal.ledger import Ledger
 from foveal.memory import keep_freed_memory
 from foveal.metrics import evaluate

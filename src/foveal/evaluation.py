@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from foveal.data import Groups, ImageSet, LargeSet
-    from foveal.data.reading import DecodedImage
     from foveal.explanation import Explanation
+    from foveal.images.reading import DecodedImage
     from foveal.metrics.classes import Images
     from foveal.models import ImageClassifier, ImageModel, LargeFocusModel
 
@@ -221,7 +221,7 @@ def judge_of(name: str | None, images: "ImageSet") -> "ImageClassifier | None":
         UserError: a judge that was named is unknown, is no classifier, or reads other images, or
             the images are photographs of several sizes.
     """
-    from foveal.data.photos import Photos
+    from foveal.images.photos import Photos
     from foveal.models import as_classifier
 
     chosen = name or zoo.judge_of(images.name)
@@ -325,7 +325,7 @@ def _explained(
 
 def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage", "Tensor | None"]:
     """Return an image as a model takes it, and its original (C, H, W), uint8, if it is drawn."""
-    from foveal.data.reading import read_noted, read_pictured
+    from foveal.images.reading import read_noted, read_pictured
 
     sizing, channels = network.inputs.sizing, network.in_channels
     if drawn:
@@ -336,7 +336,7 @@ def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage
 def _explained_in_part(
     network: "LargeFocusModel", path: Path, say: Say, drawn: bool
 ) -> "Explanation":
-    from foveal.data.lazy import LargeFiles
+    from foveal.images.pyramids import LargeFiles
 
     try:
         files = LargeFiles([path], network.in_channels)

@@ -25,8 +25,8 @@ from foveal.batch.job import Batch, Job
 from foveal.batch.local import one_thread_each
 from foveal.batch.rows import draw, predict_batch
 from foveal.batch.source import Item
-from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
+from foveal.images.reading import without_warnings
 from foveal.interrupts import terminable
 from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier, as_classifier, build_model

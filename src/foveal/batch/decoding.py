@@ -14,10 +14,10 @@ from torch import Tensor
 from foveal.batch.fetching import sources_of
 from foveal.batch.source import Item
 from foveal.data.decoding import Source
-from foveal.data.reading import decode
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.sizing import Sizing
+from foveal.images.reading import decode
+from foveal.images.sizing import Sizing
 
 _BLOCK = 16  # images that a thread decodes in one go
 _SMALL = 4_096  # bytes of a file below which one thread decodes faster than two

@@ -6,8 +6,8 @@ from typing import Any, BinaryIO, cast
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import open_regular, read_bytes
-from foveal.image_files import HEAD, local_heads
-from foveal.pixels import MAX_BYTES
+from foveal.images.decode import MAX_BYTES
+from foveal.images.formats import HEAD, local_heads
 
 
 def url_filesystem(url: str) -> tuple[Any, str]:

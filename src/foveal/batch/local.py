@@ -12,8 +12,8 @@ import torch
 from foveal.batch.decoding import Decoding, decode_ahead, reader_count
 from foveal.batch.job import Batch, Job
 from foveal.batch.rows import draw, predict_batch
-from foveal.data.reading import without_warnings
 from foveal.errors import UserError
+from foveal.images.reading import without_warnings
 from foveal.models import ImageClassifier
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted

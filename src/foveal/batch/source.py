@@ -11,7 +11,7 @@ from foveal.data.hub import hub_folder
 from foveal.data.parquet import IMAGE_COLUMNS
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.image_files import Passed, images_among
+from foveal.images.formats import Passed, images_among
 
 Walk = Iterator[tuple[str, list[str], list[str]]]  # folder, its folders and its files
 
@@ -34,7 +34,7 @@ def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
     """Yield each image of a source once, always in the same order, from little memory.
 
     Files come sorted by name, those of a folder before those of its folders. What is no image (see
-    `image_files`) is passed over and counted, and so is what is hidden. Links to folders are not
+    `images.formats`) is passed over and counted, and so is what is hidden. Links to folders are not
     followed. A FIFO, socket or device with the name of an image is listed: whoever reads it will
     say that it is no regular file.
 

@@ -23,10 +23,10 @@ from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
 from foveal.data.place import data_place
-from foveal.data.reading import Size, check_shape, read_image
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
-from foveal.sizing import ShortSide
+from foveal.images.reading import Size, check_shape, read_image
+from foveal.images.sizing import ShortSide
 
 __all__ = [
     "DATASETS",

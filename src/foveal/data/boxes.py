@@ -18,11 +18,11 @@ from torch import Tensor
 from foveal.data.images import ImageSet
 from foveal.data.masks import check_folder, upright_size
 from foveal.data.names import some_names
-from foveal.data.photos import sizes_of, stacked
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import read_bytes
-from foveal.image_files import images_below
+from foveal.images.formats import images_below
+from foveal.images.photos import sizes_of, stacked
 
 COLUMNS = ("file", "x1", "y1", "x2", "y2")
 MAX_CSV = 256 * 2**20  # bytes

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from foveal.data.images import Problem
-from foveal.data.photos import Photos
-from foveal.data.reading import DecodedImage, decode, without_warnings
 from foveal.errors import UserError
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.photos import Photos
+from foveal.images.reading import DecodedImage, decode, without_warnings
+from foveal.images.sizing import ShortSide, Sizing
 
 Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's content
 _BLOCK = (

@@ -14,13 +14,13 @@ from foveal.data.decoding import decode_all, decode_photos
 from foveal.data.groups import Groups
 from foveal.data.images import ImageSet, Problem
 from foveal.data.layout import Layout, read_layout
-from foveal.data.photos import Photos
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import read_bytes
-from foveal.pixels import MAX_BYTES
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.decode import MAX_BYTES
+from foveal.images.photos import Photos
+from foveal.images.sizing import ShortSide, Sizing
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def list_folder(
     only trains. Copies of one file train if one of them lies among the training images, and are
     left out of validation and test; those of a test image do not validate. A file that lies in two
     classes is left out of all. Files that are no images (see
-    `image_files`) are passed over and counted.
+    `images.formats`) are passed over and counted.
 
     Args:
         folder: of class folders, or of the folders of splits.

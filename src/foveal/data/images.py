@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from foveal.data.photos import PIXELS, Photos, parts_of
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.images.photos import PIXELS, Photos, parts_of
 
 SAID = 5  # problems that are named
 

@@ -146,7 +146,7 @@ def _megapixel(name: str, split: str, limit: int, data_dir: str | Path | None) -
 
 def _photos(folder: Path, split: str, limit: int) -> LargeSet:
     """Return the photos of class folders; each is opened, and none is decoded."""
-    from foveal.data.lazy import FORMATS, LargeFiles, open_large
+    from foveal.images.pyramids import FORMATS, LargeFiles, open_large
 
     found = list_folder(folder, split, FORMATS)
     order = torch.arange(len(found.files))

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data.images import ImageSet
-from foveal.data.photos import sizes_of, stacked
-from foveal.data.reading import read_image, without_warnings
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.image_files import ENDINGS
-from foveal.pixels import read_header
+from foveal.images.decode import read_header
+from foveal.images.formats import ENDINGS
+from foveal.images.photos import sizes_of, stacked
+from foveal.images.reading import read_image, without_warnings
 
 
 def with_masks(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
-from foveal.data.photos import Photos
+from foveal.images.photos import Photos
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.looks import as_floats, evaluating
 from foveal.metrics.metric import Metric

@@ -15,9 +15,9 @@ from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
-from foveal.data.photos import Photos
 from foveal.explanation import Explanation
 from foveal.files import json_text
+from foveal.images.photos import Photos
 from foveal.metrics.judged import at_top
 from foveal.metrics.looks import look_over
 from foveal.metrics.registry import explanation_columns, model_columns

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.data.photos import parts_of
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
+from foveal.images.photos import parts_of
 from foveal.models import ImageModel
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode

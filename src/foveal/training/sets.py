@@ -12,8 +12,8 @@ from torch import Tensor
 from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, LargeSet, load_images, load_large, read_groups, with_masks
 from foveal.data.large import sample_px
-from foveal.data.photos import Photos
 from foveal.errors import UserError
+from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, HighResFocusNet, PatchReconstructor
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
 from foveal.errors import UserError, missing_extra
 from foveal.files import check_regular
+from foveal.images.pyramids.pyramid import Blocks, Pyramid, as_shares, check_block, make_levels
 
 # Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
 CODECS = frozenset(
@@ -18,7 +18,7 @@ CODECS = frozenset(
 )
 
 
-class Zarr(Source):
+class Zarr(Pyramid):
     """A zarr array, or the levels of an OME-Zarr image, of which only chunks are read.
 
     An array is (H, W), (C, H, W) or (H, W, C); what OME-Zarr has besides channels and places must

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.pixels import MAX_PIXELS, read_pixels
-from foveal.pixels import read_pictured as pixels_pictured
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.decode import MAX_PIXELS, read_pixels
+from foveal.images.decode import read_pictured as pixels_pictured
+from foveal.images.sizing import ShortSide, Sizing
 
 __all__ = [
     "MAX_PIXELS",

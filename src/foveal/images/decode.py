@@ -13,11 +13,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveal.depth import DEEP, dim, named_bits, scaled
 from foveal.errors import UserError
 from foveal.files import open_regular, read_bytes
-from foveal.image_files import HEAD, readable, unreadable
-from foveal.sizing import ShortSide, Sizing, size_for
+from foveal.images.depth import DEEP, dim, named_bits, scaled
+from foveal.images.formats import HEAD, readable, unreadable
+from foveal.images.sizing import ShortSide, Sizing, size_for
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
 MAX_BYTES = 2**30  # of a file
@@ -74,7 +74,7 @@ def read_pixels(
         crop: cut the middle out instead of squeezing an image of another shape into `size`.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
         max_pixels: that an image may have.
-        formats: names of Pillow's formats that are tried; `image_files.readable` if not given.
+        formats: names of Pillow's formats that are tried; `formats.readable` if not given.
 
     Raises:
         UserError: not an image or no regular file, truncated, of more than `max_pixels`, or with

@@ -11,7 +11,7 @@ import numpy as np
 from foveal.errors import UserError
 from foveal.geometry import Size
 
-CACHE = 64 * 2**20  # bytes of decoded pixels that a source keeps to read again
+CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps to read again
 MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: missing chunks take no bytes of a file
 MAX_BLOCK = 128 * 2**20  # bytes; what must be decoded at once, and is larger, is refused
 
@@ -31,7 +31,7 @@ class Level:
     scale: float
 
 
-class Source(ABC):
+class Pyramid(ABC):
     """A file of one large image, opened but not read.
 
     A subclass is final and sets in its constructor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
-from foveal.depth import tiff_bits
 from foveal.errors import UserError, missing_extra
 from foveal.geometry import Size
+from foveal.images.depth import tiff_bits
+from foveal.images.pyramids.pyramid import Blocks, Pyramid, as_shares, check_block, make_levels
 
 NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
 MAXIMUM, DESCRIPTION = 281, 270
@@ -19,7 +19,7 @@ JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders turn Y
 UNASSOCIATED = 2  # transparency that colours are not multiplied by yet
 
 
-class Tiff(Source):
+class Tiff(Pyramid):
     """A TIFF file: what a box needs of its tiles or strips is decoded, and nothing else.
 
     Rows of an uncompressed image are read on their own, so that one strip for all of it does no

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.data.lazy.source import Source, make_levels
 from foveal.errors import UserError, missing_extra
+from foveal.images.pyramids.pyramid import Pyramid, make_levels
 
 BLOCK = 512  # pixels along a side that are asked for at once; OpenSlide keeps its own tiles
 
 
-class Slide(Source):
+class Slide(Pyramid):
     """A scanned slide of any format that OpenSlide reads; what was not scanned is white.
 
     Args:
