@@ -17,10 +17,10 @@ from foveal.images.formats import (
     HEAD,
     Passed,
     format_of,
-    images_below,
     local_heads,
     readable,
 )
+from foveal.images.sources import images_below
 
 WRITTEN = (
     "JPEG PNG WEBP TIFF BMP GIF MPO PPM AVIF JPEG2000 QOI DDS SGI ICO PCX TGA".split()  # noqa: SIM905
@@ -152,7 +152,7 @@ def test_training_and_the_survey_agree_on_what_is_an_image(tmp_path: Path) -> No
 
 
 def test_predict_lists_what_training_reads(tmp_path: Path) -> None:
-    from foveal.batch.source import list_items
+    from foveal.images.sources import list_items
 
     photos(tmp_path)
     passed = Passed()

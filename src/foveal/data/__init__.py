@@ -147,9 +147,12 @@ def _load_fixed(
             seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
         )
     if name.startswith("hf:"):
-        from foveal.data.hub import load_hub
+        from foveal.data.parquet import load_parquet_folder
+        from foveal.images.hub import hub_folder
 
-        return load_hub(name.removeprefix("hf:"), split, shape, channels)
+        folder = hub_folder(name.removeprefix("hf:"))
+        # It is named after a commit, which tells nobody anything.
+        return replace(load_parquet_folder(folder, split, shape, channels), name=name)
     return _load_folder(Path(name).expanduser(), split, shape, channels)
 
 
