@@ -17,6 +17,7 @@ from foveal.data.mnist import DIGITS
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
 from foveal.images import LargeImages, SomeImages
+from foveal.images.values import as_bytes
 
 __all__ = ["LargeImages", "LargeSet", "load_large"]
 
@@ -186,7 +187,7 @@ def seen_small(large: LargeSet, size: tuple[int, int]) -> ImageSet:
     """
     shrink = max(1, min(side // small for side, small in zip(large.images.size, size, strict=True)))
     parts = [
-        (large.images.thumbnails(numbers, shrink) * 255).round().to(torch.uint8)
+        as_bytes(large.images.thumbnails(numbers, shrink))
         for numbers in torch.arange(len(large)).split(100)
     ]
     labels = next(iter(large.labels.values()))

@@ -97,7 +97,7 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 
 def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    return model.attend((as_floats(model, images) - model.mean) / model.std)
+    return model.attend(model.normalised(as_floats(model, images)))
 
 
 def _measure(subject: Subject) -> dict[str, float]:

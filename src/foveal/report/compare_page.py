@@ -18,6 +18,7 @@ from foveal.data.annotations import annotated
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.images.photos import Photos
+from foveal.images.values import as_floats
 from foveal.metrics.judged import at_top
 from foveal.metrics.looks import look_over
 from foveal.metrics.registry import explanation_columns, model_columns
@@ -162,7 +163,7 @@ def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> 
     for index in chosen:
         (image,) = test.subset(index[None]).batches(1)
         targets = targets_of(image, comparison.explained)
-        explanation = explain_by(one.network, image.images.float() / 255, row["method"], targets)
+        explanation = explain_by(one.network, as_floats(image.images), row["method"], targets)
         found.append(replace(explanation, classes=test.classes))
     return found
 

@@ -38,7 +38,7 @@ class ReconstructionModule(RecipeModule):
         images = self.recipe.augment(self.floats(batch[0]))
         optimizers = self.optimizers()
         first, *rest = optimizers if isinstance(optimizers, list) else [optimizers]
-        seen, rebuilt = self.model.rebuild((images - self.model.mean) / self.model.std)
+        seen, rebuilt = self.model.rebuild(self.model.normalised(images))
         loss, mse = self._loss(images, seen, rebuilt)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
@@ -59,7 +59,7 @@ class ReconstructionModule(RecipeModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Measure the loss and the mean squared error on one batch."""
         images = self.floats(batch[0])
-        seen, rebuilt = self.model.rebuild((images - self.model.mean) / self.model.std)
+        seen, rebuilt = self.model.rebuild(self.model.normalised(images))
         loss, mse = self._loss(images, seen, rebuilt)
         count = len(images)
         self.log("val_loss", loss, batch_size=count, sync_dist=True)

@@ -15,6 +15,7 @@ import torch
 from foveal.data import ImageSet, LargeSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
+from foveal.images.values import as_floats
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import ImageModel, LargeFocusModel, build_model
@@ -187,7 +188,7 @@ def _try_out(model: ImageModel, images: ImageSet | LargeSet) -> None:
     try:
         with evaluation_mode(model), torch.no_grad():
             if isinstance(images, ImageSet):
-                model(next(iter(images.images.split(1))).float() / 255)
+                model(as_floats(next(iter(images.images.split(1)))))
             elif isinstance(model, LargeFocusModel):
                 model.observe_view(model.view(images.images, torch.zeros(1, dtype=torch.long)))
     except (ValueError, RuntimeError) as error:

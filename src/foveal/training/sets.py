@@ -14,6 +14,7 @@ from foveal.data import ImageSet, LargeSet, load_images, load_large, read_groups
 from foveal.data.large import sample_px
 from foveal.errors import UserError
 from foveal.images.photos import Photos
+from foveal.images.values import as_floats
 from foveal.models import MODELS, PARTS, HighResFocusNet, PatchReconstructor
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
@@ -74,7 +75,7 @@ def model_settings(recipe: Recipe, images: ImageSet | LargeSet) -> dict[str, Any
     elif isinstance(images.images, Photos):
         pixels, size = _pixels_of(images.images), None
     else:
-        sample = images.images[:: max(1, len(images) // 10_000)].float() / 255
+        sample = as_floats(images.images[:: max(1, len(images) // 10_000)])
         pixels, size = sample.movedim(1, -1).flatten(0, -2), list(images.images.shape[-2:])
     channels = pixels.shape[1]
     mean, std = _rounded(pixels.mean(dim=0)), _rounded(pixels.std(dim=0).clamp_min(1e-3))
@@ -109,7 +110,7 @@ def _pixels_of(photos: Photos) -> Tensor:
     """Return some pixels (M, C) of all photographs, in [0, 1]."""
     every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
     parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
-    return torch.cat(parts).float() / 255
+    return as_floats(torch.cat(parts))
 
 
 def _normalisation(recipe: Recipe) -> tuple[float, float] | None:

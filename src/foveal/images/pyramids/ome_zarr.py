@@ -8,7 +8,8 @@ import numpy as np
 
 from foveal.errors import UserError, missing_extra
 from foveal.files import check_regular
-from foveal.images.pyramids.pyramid import Blocks, Pyramid, as_shares, check_block, make_levels
+from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
+from foveal.images.values import as_fractions
 
 # Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
 CODECS = frozenset(
@@ -71,7 +72,7 @@ class Zarr(Pyramid):
         if "c" not in kept:
             found, kept = found[..., None], [*kept, "c"]
         pixels = found.transpose([kept.index(axis) for axis in "yxc"])
-        return as_shares(pixels, bits=8 * array.dtype.itemsize)
+        return as_fractions(pixels, bits=8 * array.dtype.itemsize)
 
 
 def _store(path: Path) -> Any:

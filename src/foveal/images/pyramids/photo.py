@@ -7,6 +7,7 @@ import numpy as np
 from foveal.images.decode import read_header
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.reading import decode, without_warnings
+from foveal.images.values import as_fractions
 
 COARSER = (1, 2, 4, 8)  # of JPEG, which can be decoded at these fractions of its size
 
@@ -41,7 +42,7 @@ class Photo(Pyramid):
         with without_warnings():
             pixels = self._decode(self.coarser[level])
         box = pixels[top : top + height, left : left + width]
-        return box.astype(np.float32) / np.float32(255)
+        return as_fractions(box)
 
     def _decode(self, coarser: int) -> np.ndarray:
         """Return all pixels (height, width, channels), bytes, at a fraction of their number."""
