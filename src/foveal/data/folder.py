@@ -17,10 +17,9 @@ from foveal.data.layout import Layout, read_layout
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.files import read_bytes
-from foveal.images.decode import MAX_BYTES
 from foveal.images.photos import Photos
 from foveal.images.sizing import ShortSide, Sizing
+from foveal.images.stores import Local
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def load_folder(
         UserError: as `list_folder`, or no image can be read.
     """
     found = list_folder(folder, split, whole=whole, groups=groups)
-    sources = [(str(path), partial(read_bytes, path, MAX_BYTES)) for path in found.files]
+    sources = [(str(path), partial(Local().read, str(path))) for path in found.files]
     images: Tensor | Photos
     if isinstance(size, ShortSide):
         images, kept, broken = decode_photos(sources, size, channels)

@@ -44,7 +44,7 @@ class Local:
 
     def join(self, folder: str, name: str) -> str:
         """Return the path of a file in a folder."""
-        return os.path.join(folder, name).removeprefix("./")
+        return os.path.join(folder, name).removeprefix(os.path.join(self.start, ""))
 
     def named(self, path: str) -> str:
         """Return the name of a file, from which `store_of` finds it again."""
