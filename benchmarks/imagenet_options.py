@@ -18,10 +18,10 @@ from foveal.backbones import EfficientNetLite
 from foveal.data import load_images
 from foveal.data.images import ImageSet
 from foveal.files import write_json
+from foveal.images.sizing import ShortSide
 from foveal.memory import keep_freed_memory
 from foveal.metrics.classes import as_known
 from foveal.models import PlainNet
-from foveal.sizing import ShortSide
 
 DATA = "imagenet-val-1000"
 

@@ -31,10 +31,11 @@ from PIL import Image
 from foveal import zoo
 from foveal.batch import predict
 from foveal.batch.decoding import Shape, decode_ahead, reader_count
-from foveal.batch.local import cpu_count, one_thread_each
+from foveal.batch.local import one_thread_each
 from foveal.batch.rows import CPU_PIXELS
 from foveal.batch.run import _batch_size
-from foveal.batch.source import Item, list_items
+from foveal.images.sources import Item, list_items
+from foveal.images.threads import cpu_count
 from foveal.models import ImageClassifier
 
 MODEL, ROUNDS, FEW = "mnist-focus-plain", 3, 4_096

@@ -29,10 +29,10 @@ from foveal import zoo
 from foveal.batch.decoding import Shape, decode_ahead
 from foveal.batch.job import Job
 from foveal.batch.listing import Listing, write_listing
-from foveal.batch.local import cpu_count
 from foveal.batch.output import Output
 from foveal.batch.rows import predict_batch
-from foveal.batch.source import Item, list_items
+from foveal.images.sources import Item, list_items
+from foveal.images.threads import cpu_count
 
 SIZE, SIDE, QUALITY = (500, 375), 224, 97  # of a photo, of what the model takes, of the JPEG
 SHARD, ROUNDS = 2_048, 5

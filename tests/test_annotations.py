@@ -15,13 +15,13 @@ from foveal.comparison import compare
 from foveal.data import load_images, with_masks
 from foveal.data.annotations import annotated, with_annotations
 from foveal.data.boxes import with_boxes
-from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError
+from foveal.images.photos import Photos, parts_of
+from foveal.images.sizing import ShortSide
 from foveal.metrics import energy_inside, evidence_iou, maps_worth, pointing_game
 from foveal.metrics.annotated import annotated_figures
 from foveal.models import AttentionNet, Inputs, PlainNet, SmallCNN
 from foveal.report.compare_page import write_comparison
-from foveal.sizing import ShortSide
 
 SHORT = ShortSide(32)
 SHAPES = ((40, 60), (60, 40), (40, 61), (64, 64), (40, 62))

@@ -20,9 +20,9 @@ from foveal.batch import output as outputs
 from foveal.batch import predict
 from foveal.batch.decoding import reader_count
 from foveal.batch.run import _batch_size
-from foveal.batch.source import Item
 from foveal.data import read_image
 from foveal.errors import UserError
+from foveal.images.sources import Item
 from foveal.models import Inputs, build_model
 
 BROKEN = (7, 40)

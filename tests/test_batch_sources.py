@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from foveal.batch.fetching import sources_of
 from foveal.batch.listing import Listing, write_listing
-from foveal.batch.source import Item, list_items
 from foveal.data import load_images
-from foveal.data.reading import decode
 from foveal.errors import UserError
-from foveal.image_files import Passed
+from foveal.images.formats import Passed
+from foveal.images.reading import decode
+from foveal.images.sources import Item, list_items, sources_of
 
 
 def png(value: int = 0) -> bytes:
@@ -233,9 +232,9 @@ def test_a_special_file_that_is_named_is_a_row_with_an_error(tmp_path):
 
 
 def test_a_file_that_is_larger_than_an_image_can_be_is_not_read(tmp_path, monkeypatch):
-    import foveal.batch.files as files
+    from foveal.images import stores
 
-    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    monkeypatch.setattr(stores, "MAX_BYTES", 100)
     (tmp_path / "a.png").write_bytes(bytes(101))
     fsspec.filesystem("memory").pipe("/large/a.png", bytes(101))
     for source in (str(tmp_path / "a.png"), "memory://large/a.png", f"file://{tmp_path}/a.png"):

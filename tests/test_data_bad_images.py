@@ -12,9 +12,9 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from foveal.data import load_images, read_image
-from foveal.data.reading import MAX_PIXELS, decode, without_warnings
 from foveal.errors import UserError
-from foveal.pixels import read_header, read_pixels
+from foveal.images.decode import read_header, read_pixels
+from foveal.images.reading import MAX_PIXELS, decode, without_warnings
 
 SIZE = (6, 8)  # height, width
 

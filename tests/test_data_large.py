@@ -13,9 +13,9 @@ import zarr
 from PIL import Image
 from torch.nn import functional as F
 
-from foveal.data.lazy import LargeFiles, open_large
-from foveal.data.lazy import source as source_module
 from foveal.errors import UserError
+from foveal.images.pyramids import LargeFiles, open_large
+from foveal.images.pyramids import pyramid as pyramid_module
 
 HEIGHT, WIDTH = 300, 421
 
@@ -101,7 +101,7 @@ def test_pixels_and_means_are_those_of_the_whole_image(name, pixels, tmp_path):
     before = image.means(left=-5, top=-3, rows=10, columns=10)
     torch.testing.assert_close(before[:, 3:, 5:], whole[:, :7, :5])
     assert before[:, :3].abs().max() == before[:, :, :5].abs().max() == 0
-    level = 1 / 255 + 1e-6 if len(image.source.levels) > 1 else 1e-6  # a pyramid is rounded
+    level = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6  # a pyramid is rounded
     for shrink in (1, 3, 8):
         means = image.thumbnail(shrink)
         torch.testing.assert_close(means, expected_means(pixels, shrink), atol=level, rtol=0)
@@ -113,7 +113,7 @@ def test_pixels_and_means_are_those_of_the_whole_image(name, pixels, tmp_path):
 
 @pytest.mark.parametrize("name", ["tiled.tif", "strips.tif", "plain.png", "array.zarr"])
 def test_parts_that_are_read_one_by_one_join_without_a_seam(name, pixels, tmp_path, monkeypatch):
-    from foveal.data.lazy import image as image_module
+    from foveal.images.pyramids import image as image_module
 
     WRITERS[name](tmp_path / name, pixels)
     image = open_large(tmp_path / name)
@@ -134,7 +134,7 @@ def test_a_thumbnail_of_a_jpeg_is_near_the_means_and_upright(pixels, tmp_path):
         difference = image.thumbnail(8) - expected_means(turned, 8)
         assert difference.abs().mean() < 0.005
         finest = 8 if lying is not pixels else 1
-        assert set(image.source.decoded) == {finest}  # nothing finer than it needs
+        assert set(image.pyramid.decoded) == {finest}  # nothing finer than it needs
         part = image.means(left=100, top=200, rows=40, columns=30)
         exact = torch.from_numpy(turned[200:240, 100:130].copy()).permute(2, 0, 1) / 255
         assert (part - exact).abs().mean() < 0.03
@@ -172,12 +172,12 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.keys = []
-        get = source_module.Blocks.get
+        get = pyramid_module.Blocks.get
 
         def counting(blocks, key, decode):
             return get(blocks, key, lambda: (self.keys.append(key), decode())[1])
 
-        monkeypatch.setattr(source_module.Blocks, "get", counting)
+        monkeypatch.setattr(pyramid_module.Blocks, "get", counting)
 
 
 def test_only_the_tiles_of_a_patch_and_the_level_of_a_thumbnail_are_decoded(
@@ -185,7 +185,7 @@ def test_only_the_tiles_of_a_patch_and_the_level_of_a_thumbnail_are_decoded(
 ):
     write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
     image = open_large(tmp_path / "pyramid.tif")
-    assert [level.scale for level in image.source.levels] == [1, 2, 4]
+    assert [level.scale for level in image.pyramid.levels] == [1, 2, 4]
     counted = Counted(monkeypatch)
     image.means(left=100, top=70, rows=20, columns=20)
     assert counted.keys == [(0, 1, 1)]
@@ -299,7 +299,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_an_error(name, pixels, tm
 def test_a_large_image_without_a_pyramid_is_read_and_the_user_is_told(
     pixels, tmp_path, monkeypatch
 ):
-    from foveal.data.lazy import opening
+    from foveal.images.pyramids import opening
 
     monkeypatch.setattr(opening, "MANY", 100_000)
     tifffile.imwrite(tmp_path / "slide.svs", pixels, tile=(64, 96), photometric="rgb")
@@ -330,7 +330,7 @@ def test_an_image_smaller_than_a_patch_has_black_around_it(tmp_path):
 
 
 def test_what_must_be_decoded_at_once_and_is_too_large_is_refused(pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(source_module, "MAX_BLOCK", 100_000)
+    monkeypatch.setattr(pyramid_module, "MAX_BLOCK", 100_000)
     tifffile.imwrite(tmp_path / "one.tif", pixels, compression="zlib", rowsperstrip=HEIGHT)
     zarr.create_array(tmp_path / "one.zarr", data=pixels, chunks=pixels.shape)
     for name in ("one.tif", "one.zarr"):
@@ -341,10 +341,10 @@ def test_what_must_be_decoded_at_once_and_is_too_large_is_refused(pixels, tmp_pa
 
 
 def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatch):
-    from foveal import pixels
+    from foveal.images import decode
 
     Image.new("RGB", (640, 480)).save(tmp_path / "photo.jpg")
-    monkeypatch.setattr(pixels, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100_000)
     with pytest.raises(UserError, match="640x480 is more than 100,000 pixels"):
         open_large(tmp_path / "photo.jpg")
 

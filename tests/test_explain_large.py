@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from foveal import zoo
-from foveal.data.lazy import LargeFiles
 from foveal.evaluation import explain_files
 from foveal.export import exported, write_onnx
+from foveal.images.pyramids import LargeFiles
 from foveal.models.presets import high_res
 
 PEAK_MB = 600  # above the idle process
@@ -61,7 +61,7 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 from foveal import zoo
-from foveal.data.lazy import LargeFiles
+from foveal.images.pyramids import LargeFiles
 from foveal.evaluation import explain_files
 
 def peak_mb():

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from foveal.data import load_large
-from foveal.data.lazy import LargeFiles
 from foveal.detectors import Located
 from foveal.errors import UserError
 from foveal.export import about, exported, large_graphs, large_int8, load, load_onnx, write_onnx
 from foveal.export.large_int8 import as_int8_large
+from foveal.images.pyramids import LargeFiles
 from foveal.metrics import evaluate
 from foveal.models import Inputs
 from foveal.models.presets import high_res

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from foveal import zoo
 from foveal.backbones import EfficientNetLite, TimmBackbone, VGGBackbone
 from foveal.data import ImageSet, load_images
-from foveal.data.photos import Photos
 from foveal.errors import UserError
+from foveal.images.photos import Photos
+from foveal.images.sizing import ShortSide
 from foveal.models import AttentionNet, Inputs, PlainNet
-from foveal.sizing import ShortSide
 from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.features import (

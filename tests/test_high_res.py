@@ -14,12 +14,12 @@ from torch import Tensor
 from foveal import zoo
 from foveal.data import load_images, load_large, megapixel_mnist
 from foveal.data.generated import megapixel
-from foveal.data.lazy import LargeFiles
 from foveal.detectors.score_map import ScoreMap, best_cells, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on, explain_files
 from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.images import PartView, WholeView
+from foveal.images.pyramids import LargeFiles
 from foveal.metrics import evaluate
 from foveal.models import FocusNet, Inputs
 from foveal.models.presets import high_res

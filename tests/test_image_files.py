@@ -11,16 +11,16 @@ from PIL import Image
 from foveal.data import load_images, read_image
 from foveal.data.survey import survey_folder
 from foveal.errors import UserError
-from foveal.image_files import (
+from foveal.images.formats import (
     ENDINGS,
     FORMATS,
     HEAD,
     Passed,
     format_of,
-    images_below,
     local_heads,
     readable,
 )
+from foveal.images.sources import images_below
 
 WRITTEN = (
     "JPEG PNG WEBP TIFF BMP GIF MPO PPM AVIF JPEG2000 QOI DDS SGI ICO PCX TGA".split()  # noqa: SIM905
@@ -78,7 +78,7 @@ def test_files_without_a_telling_ending_are_looked_into_and_others_counted(tmp_p
 
 
 def test_only_files_whose_ending_says_nothing_are_opened(tmp_path: Path) -> None:
-    from foveal.image_files import images_among
+    from foveal.images.formats import images_among
 
     opened: list[str] = []
 
@@ -152,7 +152,7 @@ def test_training_and_the_survey_agree_on_what_is_an_image(tmp_path: Path) -> No
 
 
 def test_predict_lists_what_training_reads(tmp_path: Path) -> None:
-    from foveal.batch.source import list_items
+    from foveal.images.sources import list_items
 
     photos(tmp_path)
     passed = Passed()

@@ -9,13 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal import evaluation, pixels, plotting
+from foveal import evaluation, plotting
 from foveal.attribution import explain_by
 from foveal.backbones import EfficientNetLite, VGGBackbone
-from foveal.data.reading import read_noted, read_pictured
 from foveal.detectors import Harris, ReconstructionDetector
 from foveal.evaluation import LONGEST, explain_files
 from foveal.explanation import Explanation
+from foveal.images import decode
+from foveal.images.reading import read_noted, read_pictured
+from foveal.images.sizing import ShortSide
 from foveal.models import (
     AttentionNet,
     Inputs,
@@ -27,7 +29,6 @@ from foveal.models import (
 from foveal.models.decoders import ConvDecoder
 from foveal.plotting.cells import cells_of, smooth
 from foveal.plotting.photo import MOST_DOTS, draw_photo
-from foveal.sizing import ShortSide
 
 
 def picture(height, width, seed=0, channels=3):
@@ -302,9 +303,9 @@ def test_a_photo_is_decoded_once_where_one_decode_is_fine_enough(
 ):
     path = photo(tmp_path / name, 600, 800)
     calls = []
-    decoded = pixels._decoded
+    decoded = decode._decoded
     monkeypatch.setattr(
-        pixels, "_decoded", lambda *arguments: calls.append(1) or decoded(*arguments)
+        decode, "_decoded", lambda *arguments: calls.append(1) or decoded(*arguments)
     )
     read_pictured(path, size=size, channels=3, longest=LONGEST)
     assert len(calls) == decodes
@@ -379,7 +380,7 @@ def test_an_original_is_bounded(saved, tmp_path, monkeypatch):
 
 def test_nothing_is_read_for_a_picture_that_is_not_drawn(saved, tmp_path, monkeypatch):
     path = photo(tmp_path / "photo.png", 300, 420)
-    monkeypatch.setattr("foveal.data.reading.read_pictured", None)
+    monkeypatch.setattr("foveal.images.reading.read_pictured", None)
     assert explain_files(str(saved / "focus"), [path], None)[1] == 0
     with pytest.raises(TypeError):
         explain_files(str(saved / "focus"), [path], tmp_path / "out")

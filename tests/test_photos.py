@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from foveal.data import load_images, read_image
-from foveal.data.photos import PIXELS, Photos
 from foveal.errors import UserError
+from foveal.images.photos import PIXELS, Photos
+from foveal.images.sizing import ShortSide
 from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known
 from foveal.models import Inputs, SmallCNN
-from foveal.sizing import ShortSide
 
 SHORT = ShortSide(32)
 

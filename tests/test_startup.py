@@ -135,6 +135,13 @@ def test_serve_is_healthy_with_torch_and_no_more(modules):
     assert found & HEAVY == {"torch", "huggingface_hub", "fastapi"}
 
 
+def test_the_process_that_decodes_starts_without_torch():
+    code = "import sys, foveal.app.decoder; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "foveal.images.decode" in found.stdout.split()
+    assert set(found.stdout.split()) & HEAVY == set()
+
+
 def test_a_lazy_name_is_imported_when_it_is_first_used(tmp_path, monkeypatch):
     (tmp_path / "parcel").mkdir()
     (tmp_path / "parcel" / "__init__.py").write_text(

@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from foveal import zoo
 from foveal.data import load_images, load_large
 from foveal.errors import UserError
+from foveal.images.sizing import ShortSide
 from foveal.metrics import accuracy, evaluate
 from foveal.metrics.classes import as_known
 from foveal.models import FocusModel, SmallCNN
 from foveal.models.weights import SCALE, as_difference
-from foveal.sizing import ShortSide
 from foveal.training import load_recipe, parse_recipe
 
 KERNEL = "backbone.top.conv.weight"  # of a model on EfficientNet-Lite0

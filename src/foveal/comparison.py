@@ -16,9 +16,10 @@ from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, methods_of
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
-from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
+from foveal.images.photos import Photos, parts_of
+from foveal.images.values import as_floats
 from foveal.ledger import Ledger
 from foveal.memory import keep_freed_memory
 from foveal.metrics import evaluate
@@ -308,7 +309,7 @@ def _explained_batches(
     for number, few in enumerate(test.batches(CHUNK, PIXELS)):
         targets = targets_of(few, explain)
         explained = partial(explain_by, one.network, method=method, targets=targets)
-        images = few.images.float() / 255
+        images = as_floats(few.images)
         started = time.perf_counter()
         explanation = explained(images)
         seconds = time.perf_counter() - started
@@ -331,7 +332,7 @@ def _published(
         return explain_by(model, images, method, targets).heat
 
     targets = targets_of(test, explain)
-    explanation = explain_by(one.network, test.images.float() / 255, method, targets)
+    explanation = explain_by(one.network, as_floats(test.images), method, targets)
     found = field_metrics(
         one.network,
         explanation,

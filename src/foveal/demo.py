@@ -8,6 +8,7 @@ import torch
 from foveal import zoo
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
+from foveal.images.values import as_floats
 from foveal.metrics import evaluate
 from foveal.report import ReportEntry, write_report
 from foveal.training import load_recipe, parse_recipe, train
@@ -56,7 +57,7 @@ def _entry(
     return ReportEntry(
         name=name,
         card={**zoo.card(folder), **figures},
-        explanation=model.explain(shown.images.float() / 255),
+        explanation=model.explain(as_floats(shown.images)),
         labels=shown.labels,
         curve=zoo.curve(folder),
         note=note,

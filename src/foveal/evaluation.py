@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from foveal.data import Groups, ImageSet
     from foveal.data.images import Pixels
-    from foveal.data.reading import DecodedImage
     from foveal.explanation import Explanation
+    from foveal.images.reading import DecodedImage
     from foveal.models import ImageClassifier, ImageModel
 
 Say = Callable[[str], None]
@@ -315,7 +315,7 @@ def _explained(
 
 def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage", "Tensor | None"]:
     """Return an image as a model takes it, and its original (C, H, W), uint8, if it is drawn."""
-    from foveal.data.reading import read_noted, read_pictured
+    from foveal.images.reading import read_noted, read_pictured
 
     sizing, channels = network.inputs.sizing, network.in_channels
     if drawn:
@@ -324,7 +324,7 @@ def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage
 
 
 def _explained_in_part(network: "ImageModel", path: Path, say: Say, drawn: bool) -> "Explanation":
-    from foveal.data.lazy import LargeFiles
+    from foveal.images.pyramids import LargeFiles
 
     try:
         files = LargeFiles([path], network.in_channels)

@@ -17,6 +17,7 @@ from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES
@@ -285,4 +286,4 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
 def _image(images: ImageSet[Any], index: int) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1]."""
     (one,) = images.subset(torch.tensor([index])).images.split(1)
-    return one.float() / 255
+    return as_floats(one)

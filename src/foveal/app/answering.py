@@ -14,6 +14,7 @@ from foveal.app.served import Served
 from foveal.attribution import OWN, explain_by
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.images.values import as_floats
 from foveal.models import FocusModel
 
 Answer = dict[str, Any]
@@ -83,7 +84,7 @@ def _answer_one(task: Task) -> Answer | Refused:
 
 def _floats(tasks: list[Task]) -> Tensor:
     # Here, in the lane's thread: the thread of all requests would wait for it at each operation.
-    return torch.from_numpy(np.stack([task.image for task in tasks])).float() / 255
+    return as_floats(torch.from_numpy(np.stack([task.image for task in tasks])))
 
 
 def _first(told: Answer, top: int) -> Answer:

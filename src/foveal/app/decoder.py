@@ -13,8 +13,8 @@ from functools import partial
 from typing import BinaryIO
 
 from foveal.errors import UserError
-from foveal.pixels import read_pixels
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.decode import read_pixels
+from foveal.images.sizing import ShortSide, Sizing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 READY = b"!"

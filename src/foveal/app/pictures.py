@@ -8,11 +8,12 @@ from PIL import Image
 from torch import Tensor
 
 from foveal.explanation import Explanation
+from foveal.images.values import as_bytes
 
 
 def data_url(image: Tensor) -> str:
     """Return an image (C, H, W) in [0, 1], of 1 or 3 channels, as the data URL of a PNG."""
-    levels = (image.detach().float().clamp(0, 1) * 255).round().byte()
+    levels = as_bytes(image.detach().float().clamp(0, 1))
     pixels = levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)

@@ -4,6 +4,7 @@ from typing import Any
 
 from foveal.app.pictures import data_url
 from foveal.data import load_images
+from foveal.images.values import as_floats
 
 COUNT = 20
 
@@ -16,7 +17,7 @@ def samples() -> list[dict[str, Any]]:
         {
             "name": f"{digits.classes[int(digits.labels[index])]}-{index}.png",
             "label": digits.classes[int(digits.labels[index])],
-            "image": data_url(digits.images[index].float() / 255),
+            "image": data_url(as_floats(digits.images[index])),
         }
         for index in order
     ]

@@ -24,9 +24,9 @@ from foveal.batch.decoding import Decoded, Shape, decode_ahead, reader_count
 from foveal.batch.job import Batch, Job
 from foveal.batch.local import one_thread_each
 from foveal.batch.rows import draw, predict_batch
-from foveal.batch.source import Item
-from foveal.data.reading import without_warnings
 from foveal.errors import UserError, missing_extra
+from foveal.images.reading import without_warnings
+from foveal.images.sources import Item
 from foveal.interrupts import terminable
 from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier, as_classifier, build_model

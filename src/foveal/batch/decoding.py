@@ -2,24 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from foveal.batch.fetching import sources_of
-from foveal.batch.source import Item
-from foveal.data.decoding import Source
-from foveal.data.reading import decode
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.sizing import Sizing
+from foveal.images import threads
+from foveal.images.sizing import Sizing
+from foveal.images.sources import Item, sources_of
 
-_BLOCK = 16  # images that a thread decodes in one go
 _SMALL = 4_096  # bytes of a file below which one thread decodes faster than two
 _SAMPLE = 32  # files that tell how large the others are
 
@@ -55,21 +51,27 @@ class Decoded:
         return len(self.paths)
 
 
+@dataclass(frozen=True)
 class Decoding:
-    """A batch that threads are at work on; `result` waits for it."""
+    """A batch that threads are at work on; `result` waits for it, once."""
 
-    def __init__(self, blocks: list["Future[Decoded]"]):
-        self._blocks = blocks
+    batch: threads.Pending
+    shape: Shape
 
     def result(self) -> Decoded:
         """Return the whole batch."""
-        parts = [block.result() for block in self._blocks]
-        return Decoded(
-            *(
-                sum((getattr(part, name) for part in parts), ())
-                for name in ("paths", "images", "errors", "resized", "notes")
-            )
-        )
+        return Decoded(self.batch.names, *zip(*map(self._row, self.batch), strict=True))
+
+    def _row(self, found: threads.Found) -> tuple[Tensor | None, str, bool, str]:
+        """Return the image, why it could not be read, whether it was resized, and a note."""
+        size = self.shape.size
+        if not isinstance(found, UserError):
+            resized = size is not None and found.size != tuple(found.image.shape[-2:])
+            return found.image, "", resized, found.note
+        blank = None
+        if isinstance(size, tuple):
+            blank = torch.zeros(self.shape.channels, *size, dtype=torch.uint8)
+        return blank, printable(str(found)), False, ""
 
 
 def reader_count(items: Sequence[Item], most: int) -> int:
@@ -97,34 +99,6 @@ def decode_ahead(
 
     Rows of Parquet files are read by the caller's thread, files by those of the pool.
     """
-    sources = sources_of(items)
-    while batch := list(islice(sources, batch_size)):
-        blocks = [batch[first : first + _BLOCK] for first in range(0, len(batch), _BLOCK)]
-        yield Decoding([pool.submit(_block, block, shape) for block in blocks])
-
-
-def _block(sources: Sequence[Source], shape: Shape) -> Decoded:
-    paths = tuple(path for path, _ in sources)
-    found = zip(*(_one(source, shape) for source in sources), strict=True)
-    return Decoded(paths, *found)
-
-
-def _one(source: Source, shape: Shape) -> tuple[Tensor | None, str, bool, str]:
-    """Return the image, why it could not be read, whether it was resized, and a note."""
-    _, read = source
-    try:
-        image, before, note = decode(read(), shape.size, shape.channels)
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except UserError as error:
-        reason = str(error)
-    except Exception as error:  # the system's, or whatever an object store's client raises
-        text = error.strerror if isinstance(error, OSError) else None
-        reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
-    else:
-        resized = shape.size is not None and before != (image.shape[-2], image.shape[-1])
-        return image, "", resized, note
-    blank = None
-    if isinstance(shape.size, tuple):
-        blank = torch.zeros(shape.channels, *shape.size, dtype=torch.uint8)
-    return blank, printable(reason), False, ""
+    size, channels = shape.size, shape.channels
+    for batch in threads.decode_ahead(sources_of(items), batch_size, size, channels, pool):
+        yield Decoding(batch, shape)

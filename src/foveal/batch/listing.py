@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foveal.batch.source import Item
 from foveal.errors import UserError
+from foveal.images.sources import Item
 
 # Paths as bytes: not all of them are UTF-8.
 _SCHEMA = pa.schema([("path", pa.binary()), ("row", pa.int64())])

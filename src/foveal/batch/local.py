@@ -1,6 +1,5 @@
 """The local engine: one process, whose threads decode ahead of the model."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +11,9 @@ import torch
 from foveal.batch.decoding import Decoding, decode_ahead, reader_count
 from foveal.batch.job import Batch, Job
 from foveal.batch.rows import draw, predict_batch
-from foveal.data.reading import without_warnings
 from foveal.errors import UserError
+from foveal.images.reading import without_warnings
+from foveal.images.threads import cpu_count
 from foveal.models import ImageClassifier
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted
@@ -92,8 +92,3 @@ def one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def cpu_count() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,6 +15,7 @@ from foveal import __version__
 from foveal.batch.decoding import Decoded
 from foveal.escaping import as_unicode, path_text
 from foveal.explanation import Explanation
+from foveal.images.values import as_floats
 from foveal.models import ImageClassifier
 from foveal.plotting import save_figure
 
@@ -61,7 +62,8 @@ def predict_batch(
         if not shape:
             tables.append(_table(model, decoded, indices, {}))
             continue
-        images = _floats([image for i in indices if (image := decoded.images[i]) is not None])
+        same = [image for i in indices if (image := decoded.images[i]) is not None]
+        images = as_floats(torch.stack(same))
         batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
         if network.mean.is_cuda:
             images = images.pin_memory()  # a GPU copies from there without a detour
@@ -89,11 +91,6 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
     with _drawing:
         save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
     return file.getvalue()
-
-
-def _floats(images: list[Tensor]) -> Tensor:
-    """Return uint8 images (C, H, W) of one size as floats (B, C, H, W) in [0, 1]."""
-    return torch.stack(images).float().div_(255)
 
 
 def _answers(found: Explanation) -> dict[str, tuple[Any, int]]:

@@ -15,10 +15,10 @@ from foveal.batch.decoding import Shape
 from foveal.batch.job import Batch, Engine, Job, whole_shards
 from foveal.batch.listing import Listing, write_listing
 from foveal.batch.output import Output, Tally
-from foveal.batch.source import list_items
 from foveal.errors import UserError, unknown_name
 from foveal.escaping import as_unicode
-from foveal.image_files import Passed
+from foveal.images.formats import Passed
+from foveal.images.sources import list_items
 from foveal.memory import keep_freed_memory
 from foveal.models import ImageClassifier, Inputs, as_classifier
 

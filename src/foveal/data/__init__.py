@@ -23,10 +23,10 @@ from foveal.data.masks import with_masks
 from foveal.data.named import DATASETS
 from foveal.data.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
 from foveal.data.place import data_place
-from foveal.data.reading import Size, check_shape, read_image
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
-from foveal.sizing import ShortSide
+from foveal.images.reading import Size, check_shape, read_image
+from foveal.images.sizing import ShortSide
 
 __all__ = [
     "DATASETS",
@@ -146,9 +146,12 @@ def _load_fixed(
             seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
         )
     if name.startswith("hf:"):
-        from foveal.data.hub import load_hub
+        from foveal.data.parquet import load_parquet_folder
+        from foveal.images.hub import hub_folder
 
-        return load_hub(name.removeprefix("hf:"), split, shape, channels)
+        folder = hub_folder(name.removeprefix("hf:"))
+        # It is named after a commit, which tells nobody anything.
+        return replace(load_parquet_folder(folder, split, shape, channels), name=name)
     return _load_folder(Path(name).expanduser(), split, shape, channels)
 
 

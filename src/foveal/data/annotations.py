@@ -11,9 +11,9 @@ from foveal.data.boxes import with_boxes
 from foveal.data.images import ImageSet
 from foveal.data.masks import with_masks
 from foveal.data.photo_sets import PHOTO_SETS
-from foveal.data.photos import parts_of
 from foveal.data.place import data_place
 from foveal.errors import UserError
+from foveal.images.photos import parts_of
 
 
 def with_annotations(

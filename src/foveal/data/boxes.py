@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from foveal.data.images import ImageSet
-from foveal.data.masks import check_folder, upright_size
+from foveal.data.masks import check_folder
 from foveal.data.names import some_names
-from foveal.data.photos import sizes_of, stacked
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import read_bytes
-from foveal.image_files import images_below
+from foveal.images.photos import sizes_of, stacked
+from foveal.images.reading import upright_size
+from foveal.images.sources import images_below
 
 COLUMNS = ("file", "x1", "y1", "x2", "y2")
 MAX_CSV = 256 * 2**20  # bytes

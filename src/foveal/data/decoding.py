@@ -1,24 +1,17 @@
-"""Image files decoded into memory by threads; those that cannot be read are named."""
+"""Image files decoded into memory; those that cannot be read are named."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from foveal.data.images import Problem
-from foveal.data.photos import Photos
-from foveal.data.reading import DecodedImage, decode, without_warnings
 from foveal.errors import UserError
-from foveal.sizing import ShortSide, Sizing
-
-Source = tuple[str, Callable[[], bytes]]  # a path to show, and what returns the file's content
-_BLOCK = (
-    16  # images that a thread decodes in one go: handing over tiny ones costs more than they do
-)
-_AT_ONCE = 16 * _BLOCK  # bounds what is decoded but not yet checked
+from foveal.images.photos import Photos
+from foveal.images.sizing import ShortSide
+from foveal.images.sources import Source
+from foveal.images.threads import decoded
 
 
 def decode_photos(
@@ -40,9 +33,9 @@ def decode_photos(
     channels = channels or 3
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     problems: list[Problem] = []
-    for index, found in enumerate(_decoded(sources, size, channels)):
-        if isinstance(found, Problem):
-            problems.append(found)
+    for index, found in enumerate(decoded(sources, size, channels)):
+        if isinstance(found, UserError):
+            problems.append(Problem(sources[index][0], str(found)))
             continue
         if not groups:
             _check_memory(len(sources), found.image)
@@ -74,9 +67,9 @@ def decode_all(
     images = torch.empty(0, channels or 1, 1, 1, dtype=torch.uint8)
     kept: list[int] = []
     problems: list[Problem] = []
-    for index, found in enumerate(_decoded(sources, size, channels)):
-        if isinstance(found, Problem):
-            problems.append(found)
+    for index, found in enumerate(decoded(sources, size, channels)):
+        if isinstance(found, UserError):
+            problems.append(Problem(sources[index][0], str(found)))
             continue
         if found.note:
             problems.append(Problem(sources[index][0], found.note, kept=True))
@@ -91,29 +84,6 @@ def decode_all(
         images[len(kept)] = image
         kept.append(index)
     return images[: len(kept)], kept, problems
-
-
-def _decoded(
-    sources: Sequence[Source], size: Sizing | None, channels: int | None
-) -> Iterator[DecodedImage | Problem]:
-    def one(source: Source) -> DecodedImage | Problem:
-        path, read = source
-        try:
-            return decode(read(), size, channels)
-        except UserError as error:
-            return Problem(path, str(error))
-        except OSError as error:
-            return Problem(path, error.strerror or str(error))
-
-    def block(first: int) -> list[DecodedImage | Problem]:
-        return [one(source) for source in sources[first : first + _BLOCK]]
-
-    # Warning filters belong to the process, not to a thread: set them once, around all threads.
-    with without_warnings(), ThreadPoolExecutor(max_workers=cpu_count()) as pool:
-        for first in range(0, len(sources), _AT_ONCE):
-            last = min(first + _AT_ONCE, len(sources))
-            for done in pool.map(block, range(first, last, _BLOCK)):
-                yield from done
 
 
 def _sizes_differ(path: str, image: Tensor, other_path: str, other: Tensor) -> UserError:

@@ -14,13 +14,12 @@ from foveal.data.decoding import decode_all, decode_photos
 from foveal.data.groups import Groups
 from foveal.data.images import ImageSet, Problem
 from foveal.data.layout import Layout, read_layout
-from foveal.data.photos import Photos
 from foveal.data.splits import share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.files import read_bytes
-from foveal.pixels import MAX_BYTES
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.photos import Photos
+from foveal.images.sizing import ShortSide, Sizing
+from foveal.images.stores import Local
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def list_folder(
     only trains. Copies of one file train if one of them lies among the training images, and are
     left out of validation and test; those of a test image do not validate. A file that lies in two
     classes is left out of all. Files that are no images (see
-    `image_files`) are passed over and counted.
+    `images.formats`) are passed over and counted.
 
     Args:
         folder: of class folders, or of the folders of splits.
@@ -220,7 +219,7 @@ def load_folder(
         UserError: as `list_folder`, or no image can be read.
     """
     found = list_folder(folder, split, whole=whole, groups=groups)
-    sources = [(str(path), partial(read_bytes, path, MAX_BYTES)) for path in found.files]
+    sources = [(str(path), partial(Local().read, str(path))) for path in found.files]
     images: Tensor | Photos
     if isinstance(size, ShortSide):
         images, kept, broken = decode_photos(sources, size, channels)

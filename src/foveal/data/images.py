@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from foveal.data.photos import PIXELS, Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.escaping import printable
 from foveal.images import LargeImages, selected
+from foveal.images.photos import PIXELS, Photos, parts_of
 
 SAID = 5  # problems that are named
 

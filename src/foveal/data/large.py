@@ -14,6 +14,7 @@ from foveal.data.mnist import DIGITS
 from foveal.data.splits import SPLITS
 from foveal.errors import UserError, unknown_name
 from foveal.images import LargeImages
+from foveal.images.values import as_bytes
 
 _MEGAPIXEL = re.compile(r"megapixel-mnist(?:-(\d{1,6}))?")
 
@@ -66,7 +67,7 @@ def _megapixel(
 
 def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
     """Return the photos of class folders; each is opened, and none is decoded."""
-    from foveal.data.lazy import FORMATS, LargeFiles, open_large
+    from foveal.images.pyramids import FORMATS, LargeFiles, open_large
 
     found = list_folder(folder, split, FORMATS)
     order = torch.arange(len(found.files))
@@ -106,7 +107,7 @@ def seen_small(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageSet:
     """
     shrink = max(1, min(side // small for side, small in zip(large.images.size, size, strict=True)))
     parts = [
-        (large.images.thumbnails(numbers, shrink) * 255).round().to(torch.uint8)
+        as_bytes(large.images.thumbnails(numbers, shrink))
         for numbers in torch.arange(len(large)).split(100)
     ]
     return ImageSet(large.name, large.split, torch.cat(parts), large.labels, large.classes)

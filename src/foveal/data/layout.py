@@ -12,7 +12,8 @@ from foveal.data.names import some_names, spelled_differently
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import OUTPUT_MARK
-from foveal.image_files import Passed, images_below
+from foveal.images.formats import Passed
+from foveal.images.sources import images_below
 
 # The names that the Hugging Face Hub knows too; where a split has two folders, the first is read.
 _SPLIT_NAMES = {

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data.images import ImageSet
-from foveal.data.photos import sizes_of, stacked
-from foveal.data.reading import read_image, without_warnings
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.image_files import ENDINGS
-from foveal.pixels import read_header
+from foveal.images.formats import ENDINGS
+from foveal.images.photos import sizes_of, stacked
+from foveal.images.reading import read_image, upright_size
 
 
 def with_masks(
@@ -66,12 +65,6 @@ def check_folder(images: ImageSet[Any], folder: Path, what: str) -> None:
             f"{what} need a folder of image files, but {printable(outside)} is not in "
             f"{printable(folder)}."
         )
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Return height and width in pixels of an image file, once it is upright."""
-    with without_warnings():
-        return read_header(path).size
 
 
 def _check_stems(paths: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Parquet shards in the Hugging Face image layout."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.data.decoding import Source, decode_all
+from foveal.data.decoding import decode_all
 from foveal.data.images import ImageSet
 from foveal.data.layout import read_layout, split_named
 from foveal.data.names import some_names
@@ -18,8 +18,9 @@ from foveal.data.splits import SPLITS, share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import open_regular, parse_json
+from foveal.images.parquet import bytes_of, check_image_column, image_column
+from foveal.images.sources import Source
 
-IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 MAX_CLASSES = 100_000  # more is taken for something else than a label
 
@@ -81,7 +82,7 @@ def _holds_images(shard: Path) -> bool:
 
     try:
         with open_regular(shard) as file:
-            return not set(IMAGE_COLUMNS).isdisjoint(pq.read_schema(file).names)
+            return image_column(pq.read_schema(file).names) is not None
     except (pa.ArrowException, OSError, UserError):
         return True
 
@@ -153,7 +154,7 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
             schema = pq.read_schema(file)
     except (pa.ArrowException, OSError, UserError) as error:
         raise _unreadable(shard, error) from None
-    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+    image = image_column(schema.names)
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
     if image is None or label is None:
         raise UserError(
@@ -168,49 +169,6 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
         kind = schema.field(label).type
         raise UserError(f"{shard}: expected {label} to be whole numbers, but got {kind}.")
     return schema, image, label
-
-
-def check_image_column(field: Any) -> None:
-    """Check that a column holds the bytes of image files; text in it is never opened as a path.
-
-    Args:
-        field: of an Arrow schema.
-
-    Raises:
-        UserError: the column is of another type.
-    """
-    import pyarrow as pa
-
-    kind = field.type
-    found = kind.field("bytes").type if _has_bytes(kind) else None
-    if found is None or not (pa.types.is_binary(found) or pa.types.is_large_binary(found)):
-        raise UserError(
-            f"expected {field.name} to be structs of bytes and path (binary, string), but got "
-            f"{kind}: images are read from the bytes alone"
-        )
-
-
-def _has_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
-
-
-def bytes_of(cell: Mapping[str, Any] | None) -> bytes:
-    """Return the content of the image file that a cell of a column of images holds.
-
-    Raises:
-        UserError: there is none.
-    """
-    content = (cell or {}).get("bytes")
-    if not content:
-        path = (cell or {}).get("path")
-        raise UserError(
-            "the row has a path but no bytes: images are read from the bytes alone"
-            if path
-            else "the row holds no image"
-        )
-    return bytes(content)
 
 
 def _read(shard: Path) -> tuple[list[Any], list[Any]]:

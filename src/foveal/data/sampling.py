@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from foveal.data.photos import Photos
 from foveal.images import LargeImages
+from foveal.images.photos import Photos
+from foveal.images.values import as_floats
 
 LARGE, SQUARES, SIDE = 32, 16, 64  # large images, squares of each, their side in pixels
 
@@ -15,7 +16,7 @@ def sample_px(images: Tensor | Photos | LargeImages) -> tuple[Tensor, list[int] 
     The same pixels by every call; None for the size where the images have several or may have any.
     """
     if isinstance(images, Tensor):
-        sample = images[:: max(1, len(images) // 10_000)].float() / 255
+        sample = as_floats(images[:: max(1, len(images) // 10_000)])
         return sample.movedim(1, -1).flatten(0, -2), list(images.shape[-2:])
     return (_of_photos(images) if isinstance(images, Photos) else _of_large(images)), None
 
@@ -23,7 +24,7 @@ def sample_px(images: Tensor | Photos | LargeImages) -> tuple[Tensor, list[int] 
 def _of_photos(photos: Photos) -> Tensor:
     every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
     parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
-    return torch.cat(parts).float() / 255
+    return as_floats(torch.cat(parts))
 
 
 def _of_large(images: LargeImages) -> Tensor:

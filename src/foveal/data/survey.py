@@ -8,9 +8,9 @@ from statistics import median
 from foveal.data.copies import copies
 from foveal.data.images import Problem
 from foveal.data.layout import read_layout
-from foveal.data.reading import without_warnings
 from foveal.errors import UserError
-from foveal.pixels import read_header
+from foveal.images.decode import read_header
+from foveal.images.reading import without_warnings
 
 
 @dataclass(frozen=True)

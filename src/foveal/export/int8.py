@@ -17,6 +17,7 @@ from foveal.export.graph import IMAGES
 from foveal.export.loading import as_onnx
 from foveal.export.seams import KEYPOINTS
 from foveal.export.session import cut
+from foveal.images.values import as_floats
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.classes import as_known
 from foveal.models.classifier import ImageClassifier, as_classifier
@@ -69,7 +70,7 @@ def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
     val, _ = as_known(val, reference)
     exact = accuracy(reference, val)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    images = train.images[drawn[:CALIBRATED_ON]].float() / 255
+    images = as_floats(train.images[drawn[:CALIBRATED_ON]])
     batches = [{IMAGES: batch} for batch in images.split(50)]
     lost = []
     for part, kept in _parts(proto).items():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.data import ImageSet
-from foveal.data.photos import Photos
+from foveal.images.photos import Photos
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import as_floats, evaluating
@@ -97,7 +97,7 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 
 def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    return model.attend((as_floats(model, images) - model.mean) / model.std)
+    return model.attend(model.normalised(as_floats(model, images)))
 
 
 def _measure(subject: Subject) -> dict[str, float]:

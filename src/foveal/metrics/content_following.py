@@ -81,7 +81,9 @@ def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    labels, pairs = subject.test.labels, min(PAIRS, 10 * len(subject.test))
+    labels, pairs = subject.test.labels, PAIRS
+    if Ability.IN_PART in subject.model.abilities:  # each pair is read from a file anew
+        pairs = min(pairs, 10 * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
     model = cast(FocusModel, subject.model)  # as `needs` says

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from foveal.data.photos import Photos
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.images import LargeImages, View
+from foveal.images.photos import Photos
 from foveal.models.image_model import ImageModel
 from foveal.models.modes import evaluation_mode
 

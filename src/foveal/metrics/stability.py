@@ -10,6 +10,7 @@ from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
 from foveal.geometry import to_px
+from foveal.images.values import as_floats
 from foveal.metrics.metric import SAMPLE, ExplanationMetric
 from foveal.metrics.subject import Explained
 
@@ -46,7 +47,7 @@ def stability(
     """
     same, overlaps, shifts = [], [], []
     for number, batch in enumerate(test.images.split(batch_size)):
-        images = batch.float() / 255
+        images = as_floats(batch)
         before, after = explain(images), explain(noisy(images, noise, seed + number))
         same.append(before.predictions == after.predictions)
         overlaps.append(evidence_overlap(before, after))
@@ -86,7 +87,7 @@ def _where_same(before: Explanation, after: Explanation, values: Tensor) -> Tens
 
 
 def _measure(batch: Explained) -> dict[str, Tensor]:
-    images = batch.test.images.float() / 255
+    images = as_floats(batch.test.images)
     before, after = batch.explanation, batch.explain(noisy(images, NOISE, batch.seed))
     found = {"stable_evidence": evidence_overlap(before, after)}
     if before.keypoints is not None:

@@ -16,6 +16,7 @@ from foveal.arguments import Length, Range, check_values
 from foveal.errors import UserError, at_least_one, build_named, check_arguments
 from foveal.explanation import Explanation
 from foveal.images import LargeImages, PartView, View, WholeView
+from foveal.images.sizing import ShortSide, Sizing
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
@@ -23,7 +24,6 @@ from foveal.models.modes import evaluation_mode
 from foveal.models.weights import Weights, load_weights, save_weights
 from foveal.precision import at_least_single, check_finite
 from foveal.ranges import Side
-from foveal.sizing import ShortSide, Sizing
 
 
 @dataclass(frozen=True)

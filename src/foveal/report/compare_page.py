@@ -15,9 +15,10 @@ from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
-from foveal.data.photos import Photos
 from foveal.explanation import Explanation
 from foveal.files import json_text
+from foveal.images.photos import Photos
+from foveal.images.values import as_floats
 from foveal.metrics.judged import at_top
 from foveal.metrics.observing import observe_all
 from foveal.metrics.registry import explanation_columns, model_columns
@@ -162,7 +163,7 @@ def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> 
     for index in chosen:
         (image,) = test.subset(index[None]).batches(1)
         targets = targets_of(image, comparison.explained)
-        explanation = explain_by(one.network, image.images.float() / 255, row["method"], targets)
+        explanation = explain_by(one.network, as_floats(image.images), row["method"], targets)
         found.append(replace(explanation, classes=test.classes))
     return found
 

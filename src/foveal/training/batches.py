@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.data.photos import PIXELS, Photos, parts_of
+from foveal.images.photos import PIXELS, Photos, parts_of
 
 
 class Batches:

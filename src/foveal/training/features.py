@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet
-from foveal.data.photos import parts_of
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
+from foveal.images.photos import parts_of
+from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
@@ -307,7 +308,7 @@ def _compute(
 
 
 def _seen(model: Any, images: Tensor) -> Tensor:
-    pixels = images.to(model.mean.device).float() / 255
+    pixels = as_floats(images.to(model.mean.device))
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
 

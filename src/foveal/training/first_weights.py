@@ -9,6 +9,7 @@ from foveal import zoo
 from foveal.backbones import Backbone, WhiteningConv
 from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
+from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
@@ -100,5 +101,5 @@ def whiten(model: ImageModel, images: ImageSet) -> None:
     """Set the filters of a whitening first layer, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
-            some = images.images[:: max(1, len(images) // 5_000)].float() / 255
-            layer.fit((some - model.mean) / model.std)
+            some = as_floats(images.images[:: max(1, len(images) // 5_000)])
+            layer.fit(model.normalised(some))

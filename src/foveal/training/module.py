@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from foveal.errors import UserError
 from foveal.images import WholeView
+from foveal.images.values import as_floats
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
@@ -108,7 +109,7 @@ class RecipeModule(L.LightningModule):
     @staticmethod
     def floats(images: Tensor) -> Tensor:
         """Return bytes as numbers from 0 to 1, laid out as convolutions like them."""
-        return (images.float() / 255).contiguous(memory_format=torch.channels_last)
+        return as_floats(images).contiguous(memory_format=torch.channels_last)
 
 
 class ClassifierModule(RecipeModule):
@@ -148,7 +149,7 @@ class ClassifierModule(RecipeModule):
         images, answers = self.recipe.augment.mix_in(images, labels, len(self.class_weights))
         images = self.recipe.augment.hide_regions(images, self.model.mean)
         masks = pixels[:, self.model.in_channels :]
-        seen = (images - self.model.mean) / self.model.std
+        seen = self.model.normalised(images)
         done = self.global_step / self.steps
         if self.honest is None:
             observed = self.model.observe(WholeView(seen))

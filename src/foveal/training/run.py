@@ -15,6 +15,7 @@ import torch
 from foveal.data import ImageSet
 from foveal.data.images import problem_lines
 from foveal.errors import UserError, unknown_name
+from foveal.images.values import as_floats
 from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import ImageModel, build_model
@@ -188,7 +189,7 @@ def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
             if Ability.IN_PART in model.abilities:
                 model.observe(model.view(images.images, torch.zeros(1, dtype=torch.long)))
             else:
-                model(next(iter(images.images.split(1))).float() / 255)
+                model(as_floats(next(iter(images.images.split(1)))))
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error

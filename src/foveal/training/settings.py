@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from foveal.arguments import OneOf, Range
+from foveal.images.sizing import STEP, ShortSide, Sizing
 from foveal.ranges import Fraction, Seed, Side
-from foveal.sizing import STEP, ShortSide, Sizing
 from foveal.training.augment import Augment
 
 Amount = Annotated[float, Range(0, 1_000_000, below=True)]

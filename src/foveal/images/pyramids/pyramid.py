@@ -11,7 +11,7 @@ import numpy as np
 from foveal.errors import UserError
 from foveal.geometry import Size
 
-CACHE = 64 * 2**20  # bytes of decoded pixels that a source keeps to read again
+CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps to read again
 MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: missing chunks take no bytes of a file
 MAX_BLOCK = 128 * 2**20  # bytes; what must be decoded at once, and is larger, is refused
 
@@ -31,7 +31,7 @@ class Level:
     scale: float
 
 
-class Source(ABC):
+class Pyramid(ABC):
     """A file of one large image, opened but not read.
 
     A subclass is final and sets in its constructor:
@@ -146,24 +146,3 @@ def check_block(size: Size, channels: int, bytes_each: int) -> None:
             f"{size[1]:,}x{size[0]:,} pixels must be decoded at once ({needed / 1e6:,.0f} MB): "
             "store the image in tiles, such as a tiled TIFF"
         )
-
-
-def as_shares(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Return pixels as floats in [0, 1]: whole numbers by their range, floats as they are.
-
-    Args:
-        pixels: unsigned whole numbers, booleans, or floats.
-        bits: of a whole number.
-
-    Raises:
-        UserError: floats that are not from 0 to 1, NaN, or numbers with a sign.
-    """
-    if pixels.dtype.kind in "bu":
-        return pixels.astype(np.float32) / np.float32(2**bits - 1)
-    if pixels.dtype.kind != "f":
-        raise UserError(f"pixels of {pixels.dtype} are not read: store whole numbers from 0")
-    shares = pixels.astype(np.float32)
-    # What a large file's greatest value is, only reading all of it would tell.
-    if not (shares.min(initial=0) >= 0 and shares.max(initial=0) <= 1):
-        raise UserError("floats beyond 0 to 1, or NaN: scale the pixels to that range")
-    return shares

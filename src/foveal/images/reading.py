@@ -13,9 +13,9 @@ from torch import Tensor
 
 from foveal.errors import UserError
 from foveal.escaping import printable
-from foveal.pixels import MAX_PIXELS, read_pixels
-from foveal.pixels import read_pictured as pixels_pictured
-from foveal.sizing import ShortSide, Sizing
+from foveal.images.decode import MAX_PIXELS, read_header, read_pixels
+from foveal.images.decode import read_pictured as pixels_pictured
+from foveal.images.sizing import ShortSide, Sizing
 
 __all__ = [
     "MAX_PIXELS",
@@ -25,6 +25,7 @@ __all__ = [
     "read_image",
     "read_noted",
     "read_pictured",
+    "upright_size",
     "without_warnings",
 ]
 
@@ -104,6 +105,12 @@ def read_pictured(
     with without_warnings():
         (pixels, before, note), picture = pixels_pictured(path, shape, channels, longest)
     return DecodedImage(_planes(pixels), before, note), _planes(picture)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return height and width in pixels of an image file, once it is upright."""
+    with without_warnings():
+        return read_header(path).size
 
 
 def _planes(pixels: np.ndarray) -> Tensor:

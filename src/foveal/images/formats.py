@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -158,40 +157,6 @@ def images_among(
         else:
             pass_over(path)
     return images
-
-
-def images_below(
-    folder: Path,
-    pass_over: PassOver,
-    more: Container[str] = (),
-    leave_out: Callable[[Path], bool] = lambda _: False,
-) -> list[Path]:
-    """Return the image files at any depth of a folder in a fixed order.
-
-    Links to folders are not followed, and what is hidden is passed over. A link that leads nowhere
-    is among the images, and so is a FIFO with the name of one: that it cannot be read is for
-    people to know.
-
-    Args:
-        folder: of this machine.
-        pass_over: called with each file that is passed over.
-        more: endings that make a file an image too, in small letters.
-        leave_out: whether a folder in it is not entered.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
-    found: list[Path] = []
-    for above, folders, names in os.walk(folder, onerror=_raise):
-        inside = Path(above)
-        folders[:] = [n for n in folders if not n.startswith(".") and not leave_out(inside / n)]
-        paths = [f"{above}/{name}" for name in names]
-        found += map(Path, images_among(paths, local_heads, pass_over, more))
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 class Passed:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.data.lazy.source import Source, make_levels
 from foveal.errors import UserError, missing_extra
+from foveal.images.pyramids.pyramid import Pyramid, make_levels
+from foveal.images.values import as_fractions
 
 BLOCK = 512  # pixels along a side that are asked for at once; OpenSlide keeps its own tiles
 
 
-class Slide(Source):
+class Slide(Pyramid):
     """A scanned slide of any format that OpenSlide reads; what was not scanned is white.
 
     Args:
@@ -49,7 +50,7 @@ class Slide(Source):
             raise UserError(
                 f"the pixels at ({corner[0]}, {corner[1]}) are broken: {_reason(error)}"
             ) from None
-        pixels = np.asarray(region, dtype=np.float32) / 255
+        pixels = as_fractions(np.asarray(region))
         alpha = pixels[..., 3:]
         return pixels[..., :3] * alpha + 1 - alpha
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.data.lazy.source import CACHE, Level, Source, Unchanged
 from foveal.errors import UserError
 from foveal.geometry import Size
+from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's grey
 FINE = 4  # of a level's pixels, along a square's side, blur its edge little
@@ -20,7 +20,7 @@ class LargeImage:
     """An image in a file that stays there: only what is asked for is decoded.
 
     Args:
-        source: the file, opened.
+        pyramid: the file, opened.
         path: of what changes when the file is written to.
         channels: 1 for grey, 3 for colour, None for what the image has.
 
@@ -28,20 +28,20 @@ class LargeImage:
         unchanged: notices that the file is another than it was when it was opened.
     """
 
-    def __init__(self, source: Source, path: Path, channels: int | None = None):
-        self.source = source
-        self.channels = channels or source.channels
+    def __init__(self, pyramid: Pyramid, path: Path, channels: int | None = None):
+        self.pyramid = pyramid
+        self.channels = channels or pyramid.channels
         self.unchanged = Unchanged(path)
 
     @property
     def size(self) -> Size:
         """Height and width in pixels."""
-        return self.source.levels[0].size
+        return self.pyramid.levels[0].size
 
     @property
     def note(self) -> str:
         """What a user should know of reading this file, or empty."""
-        return self.source.note
+        return self.pyramid.note
 
     def thumbnail(self, shrink: int) -> Tensor:
         """Return the means of squares (C, H // shrink, W // shrink), floats in [0, 1].
@@ -73,7 +73,7 @@ class LargeImage:
         """
         number, level = self._level(shrink)
         # One channel is repeated at the end: products of matrices round each column their own way.
-        channels = min(self.channels, self.source.channels)
+        channels = min(self.channels, self.pyramid.channels)
         found = np.zeros((rows, columns, channels), dtype=np.float32)
         for down, across in self._parts(level, rows, columns, shrink):
             y, y_weights = _overlaps(down, top, shrink, level.scale, level.size[0])
@@ -90,11 +90,11 @@ class LargeImage:
 
     def close(self) -> None:
         """Let go of the file."""
-        self.source.close()
+        self.pyramid.close()
 
     def _read(self, level: int, y: range, x: range) -> np.ndarray:
         try:
-            pixels = self.source.read(level, y.start, x.start, len(y), len(x))
+            pixels = self.pyramid.read(level, y.start, x.start, len(y), len(x))
         except UserError:
             self.unchanged.check()  # what is written to breaks in many ways
             raise
@@ -104,15 +104,15 @@ class LargeImage:
 
     def _level(self, shrink: int) -> tuple[int, Level]:
         """Return the coarsest level that is good for means of squares, and its number."""
-        return [(n, lv) for n, lv in enumerate(self.source.levels) if _serves(lv, shrink)][-1]
+        return [(n, lv) for n, lv in enumerate(self.pyramid.levels) if _serves(lv, shrink)][-1]
 
     def _parts(
         self, level: Level, rows: int, columns: int, shrink: int
     ) -> Iterator[tuple[range, range]]:
         """Yield the squares in parts that take little memory, each block read about once."""
         high, wide = level.block
-        if wide >= level.size[1]:  # strips: a row of parts must fit into what a source keeps
-            bytes_each = 4 * self.source.channels
+        if wide >= level.size[1]:  # strips: a row of parts must fit into what a pyramid keeps
+            bytes_each = 4 * self.pyramid.channels
             high = max(high, min(AT_ONCE, CACHE // (2 * level.size[1] * bytes_each)))
             wide = AT_ONCE
         per_square = shrink / level.scale

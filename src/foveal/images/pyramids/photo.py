@@ -4,18 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.data.lazy.source import Source, make_levels
-from foveal.data.reading import decode, without_warnings
-from foveal.pixels import read_header
+from foveal.images.decode import read_header
+from foveal.images.pyramids.pyramid import Pyramid, make_levels
+from foveal.images.reading import decode, without_warnings
+from foveal.images.values import as_fractions
 
 COARSER = (1, 2, 4, 8)  # of JPEG, which can be decoded at these fractions of its size
 
 
-class Photo(Source):
+class Photo(Pyramid):
     """An image whose format cannot be read in part.
 
     It is decoded as a whole, once, when pixels at full resolution are asked for; of JPEG, a
-    thumbnail costs a fraction of that. `data.reading.MAX_PIXELS` bounds the memory.
+    thumbnail costs a fraction of that. `images.decode.MAX_PIXELS` bounds the memory.
 
     Args:
         path: of the file.
@@ -41,7 +42,7 @@ class Photo(Source):
         with without_warnings():
             pixels = self._decode(self.coarser[level])
         box = pixels[top : top + height, left : left + width]
-        return box.astype(np.float32) / np.float32(255)
+        return as_fractions(box)
 
     def _decode(self, coarser: int) -> np.ndarray:
         """Return all pixels (height, width, channels), bytes, at a fraction of their number."""

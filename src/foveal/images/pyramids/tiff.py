@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
-from foveal.depth import tiff_bits
 from foveal.errors import UserError, missing_extra
 from foveal.geometry import Size
+from foveal.images.depth import tiff_bits
+from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
+from foveal.images.values import as_fractions
 
 NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
 MAXIMUM, DESCRIPTION = 281, 270
@@ -19,7 +20,7 @@ JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders turn Y
 UNASSOCIATED = 2  # transparency that colours are not multiplied by yet
 
 
-class Tiff(Source):
+class Tiff(Pyramid):
     """A TIFF file: what a box needs of its tiles or strips is decoded, and nothing else.
 
     Rows of an uncompressed image are read on their own, so that one strip for all of it does no
@@ -194,14 +195,14 @@ def _missing(page: Any, place_px: tuple[int, int]) -> np.ndarray:
 def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
     """Return a page's pixels as floats (height, width, 1 or 3) in [0, 1], on white."""
     if page.photometric == PALETTE:
-        return as_shares(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0), bits=16)
-    shares = as_shares(pixels, _bits(page)).clip(max=1)
-    colours = shares[..., : _channels(page)]
+        return as_fractions(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0), bits=16)
+    fractions = as_fractions(pixels, _bits(page)).clip(max=1)
+    colours = fractions[..., : _channels(page)]
     if page.photometric == INVERTED:
         colours = 1 - colours
     kinds = [int(kind) for kind in page.extrasamples]
     if kinds and kinds[0] in (1, UNASSOCIATED):
-        alpha = shares[..., _channels(page), None]
+        alpha = fractions[..., _channels(page), None]
         colours = colours * (alpha if kinds[0] == UNASSOCIATED else 1) + 1 - alpha
     return np.ascontiguousarray(colours)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foveal.data.lazy.image import LargeImage
-from foveal.data.lazy.opening import open_large
-from foveal.data.lazy.source import Unchanged
 from foveal.errors import UserError
 from foveal.geometry import Size
+from foveal.images.pyramids.image import LargeImage
+from foveal.images.pyramids.opening import open_large
+from foveal.images.pyramids.pyramid import Unchanged
 
 OPEN = 8  # files that stay open, the last used
 

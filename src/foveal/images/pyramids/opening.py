@@ -5,20 +5,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from foveal.data.lazy.image import LargeImage
-from foveal.data.lazy.ome_zarr import Zarr
-from foveal.data.lazy.photo import Photo
-from foveal.data.lazy.slide import Slide
-from foveal.data.lazy.source import Source
-from foveal.data.lazy.tiff import Tiff
 from foveal.files import check_regular
-from foveal.image_files import ENDINGS
+from foveal.images.formats import ENDINGS
+from foveal.images.pyramids.image import LargeImage
+from foveal.images.pyramids.ome_zarr import Zarr
+from foveal.images.pyramids.photo import Photo
+from foveal.images.pyramids.pyramid import Pyramid
+from foveal.images.pyramids.slide import Slide
+from foveal.images.pyramids.tiff import Tiff
 
 _TIFF = dict.fromkeys((".tif", ".tiff", ".btf", ".tf8"), Tiff)
 _SLIDES = dict.fromkeys(
     (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"), Slide
 )
-FORMATS: dict[str, Callable[[Path], Source]] = {
+FORMATS: dict[str, Callable[[Path], Pyramid]] = {
     **dict.fromkeys(ENDINGS, Photo),
     **_TIFF,
     **_SLIDES,
@@ -33,7 +33,7 @@ def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
 
     TIFF and BigTIFF (`pip install 'foveal[tiff]'`), whole slides (`[slides]`), zarr and OME-Zarr
     (`[zarr]`) are read in part. Of other formats, JPEG's thumbnails are; at full resolution they
-    are decoded as a whole, and refused if that is more than `data.reading.MAX_PIXELS`. Where there
+    are decoded as a whole, and refused if that is more than `images.decode.MAX_PIXELS`. Where there
     is no coarse level to take a thumbnail from, all pixels are read for it, part by part: the
     image's `note` says so.
 
@@ -48,14 +48,14 @@ def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
     path = Path(path)
     with suppress(OSError):  # which the format finds too, and words
         check_regular(path, sys.maxsize)  # libraries open it by its path
-    source = FORMATS.get(path.suffix.lower(), Photo)(path)
-    height, width = source.levels[0].size
-    if source.levels[-1].scale == 1 and height * width > MANY:
-        source.note = (
+    pyramid = FORMATS.get(path.suffix.lower(), Photo)(path)
+    height, width = pyramid.levels[0].size
+    if pyramid.levels[-1].scale == 1 and height * width > MANY:
+        pyramid.note = (
             f"has no coarser level: a thumbnail takes reading all {height * width:,} pixels"
         )
     watched = next((path / name for name in _MEANING if (path / name).is_file()), path)
-    return LargeImage(source, watched, channels)
+    return LargeImage(pyramid, watched, channels)
 
 
 _MEANING = ("zarr.json", ".zgroup", ".zarray")  # of a zarr, what says how its chunks are read

@@ -13,15 +13,16 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveal.depth import DEEP, dim, named_bits, scaled
 from foveal.errors import UserError
 from foveal.files import open_regular, read_bytes
-from foveal.image_files import HEAD, readable, unreadable
-from foveal.sizing import ShortSide, Sizing, size_for
+from foveal.images.depth import DEEP, dim, named_bits, scaled
+from foveal.images.formats import HEAD, readable, unreadable
+from foveal.images.sizing import ShortSide, Sizing, size_for
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
 MAX_BYTES = 2**30  # of a file
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
+GREY = ("1", "L", "LA", *DEEP)  # Pillow's modes that are read as grey
 _ALPHA = ("LA", "PA", "RGBA", "RGBa")
 _TURNS = {  # what makes an image of that EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,7 +75,7 @@ def read_pixels(
         crop: cut the middle out instead of squeezing an image of another shape into `size`.
         coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
         max_pixels: that an image may have.
-        formats: names of Pillow's formats that are tried; `image_files.readable` if not given.
+        formats: names of Pillow's formats that are tried; `formats.readable` if not given.
 
     Raises:
         UserError: not an image or no regular file, truncated, of more than `max_pixels`, or with
@@ -141,12 +142,11 @@ def read_header(path: Path) -> Header:
         UserError: not an image or no regular file, or of more than `MAX_PIXELS`.
     """
     with _opened(path, MAX_PIXELS, None, whole=False) as image:
-        grey = image.mode in ("1", "L", "LA", *DEEP)
         orientation = _orientation(image)
         # Turned or mirrored, a square that is not whole comes to lie first.
         whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
         jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
-        return Header(_upright(image), 1 if grey else 3, jpeg)
+        return Header(_upright(image), 1 if image.mode in GREY else 3, jpeg)
 
 
 @contextmanager
@@ -302,11 +302,10 @@ def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Ima
     if image.mode == "1":
         return image.convert("L"), note
     if image.mode in _ALPHA or "transparency" in image.info:
-        grey = image.mode in ("L", "LA")
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         flat = Image.alpha_composite(white, over)
-        return flat.convert("L" if grey else "RGB"), note
+        return flat.convert("L" if image.mode in GREY else "RGB"), note
     return image if image.mode == "L" else image.convert("RGB"), note
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from foveal.data.lazy.source import Blocks, Source, as_shares, check_block, make_levels
 from foveal.errors import UserError, missing_extra
 from foveal.files import check_regular
+from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
+from foveal.images.values import as_fractions
 
 # Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
 CODECS = frozenset(
@@ -18,7 +19,7 @@ CODECS = frozenset(
 )
 
 
-class Zarr(Source):
+class Zarr(Pyramid):
     """A zarr array, or the levels of an OME-Zarr image, of which only chunks are read.
 
     An array is (H, W), (C, H, W) or (H, W, C); what OME-Zarr has besides channels and places must
@@ -71,7 +72,7 @@ class Zarr(Source):
         if "c" not in kept:
             found, kept = found[..., None], [*kept, "c"]
         pixels = found.transpose([kept.index(axis) for axis in "yxc"])
-        return as_shares(pixels, bits=8 * array.dtype.itemsize)
+        return as_fractions(pixels, bits=8 * array.dtype.itemsize)
 
 
 def _store(path: Path) -> Any:

@@ -1,0 +1,157 @@
+"""Stores of files: this machine, and any other that fsspec reads by URL, such as `s3://`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from foveal.errors import UserError
+from foveal.escaping import printable
+from foveal.files import open_regular, read_bytes
+from foveal.images.decode import MAX_BYTES
+from foveal.images.formats import HEAD, local_heads
+
+Walk = Iterator[tuple[str, list[str], list[str]]]  # folder, its folders and its files
+
+
+@dataclass(frozen=True)
+class Local:
+    """Files of this machine.
+
+    Attributes:
+        prefix: of the name of a file before its path, as `file://`.
+        start: the folder in which a glob begins that names none.
+    """
+
+    prefix: str = ""
+    start = "."
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether there is a folder at a path."""
+        return os.path.isdir(path)
+
+    def is_file(self, path: str) -> bool:
+        """Return whether there is anything else; whoever reads it finds out if it is regular."""
+        return os.path.exists(path)
+
+    def walk(self, folder: str) -> Walk:
+        """Yield as `os.walk` does.
+
+        Raises:
+            OSError: a folder cannot be listed.
+        """
+        return os.walk(folder, onerror=_raise)
+
+    def join(self, folder: str, name: str) -> str:
+        """Return the path of a file in a folder."""
+        return os.path.join(folder, name).removeprefix(os.path.join(self.start, ""))
+
+    def named(self, path: str) -> str:
+        """Return the name of a file, from which `store_of` finds it again."""
+        return self.prefix + path
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read its bytes from.
+
+        Raises:
+            UserError: no regular file.
+        """
+        return open_regular(path)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            UserError: no regular file, or larger than an image can be.
+        """
+        return read_bytes(path, MAX_BYTES)
+
+    def heads(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the first bytes of files, none of those that cannot be read."""
+        return local_heads(paths)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Files of a store that fsspec reads; its methods are those of `Local`.
+
+    Attributes:
+        filesystem: fsspec's.
+        start: the folder in which a glob begins that names none.
+    """
+
+    filesystem: Any
+    start = ""
+
+    def is_folder(self, path: str) -> bool:
+        """Return whether there is a folder at a path."""
+        return bool(self.filesystem.isdir(path))
+
+    def is_file(self, path: str) -> bool:
+        """Return whether there is a file at a path."""
+        return bool(self.filesystem.isfile(path))
+
+    def walk(self, folder: str) -> Walk:
+        """Yield as `os.walk` does."""
+        return cast(Walk, self.filesystem.walk(folder, on_error="raise"))
+
+    def join(self, folder: str, name: str) -> str:
+        """Return the path of a file in a folder."""
+        return f"{folder.rstrip('/')}/{name}"
+
+    def named(self, path: str) -> str:
+        """Return the URL of a file."""
+        return str(self.filesystem.unstrip_protocol(path))
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read its bytes from."""
+        return cast(BinaryIO, self.filesystem.open(path, "rb"))
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            UserError: larger than an image can be.
+        """
+        content = cast(bytes, self.filesystem.cat_file(path, start=0, end=MAX_BYTES + 1))
+        if len(content) > MAX_BYTES:
+            raise UserError(f"larger than {MAX_BYTES:,} bytes")
+        return content
+
+    def heads(self, paths: Sequence[str]) -> list[bytes]:
+        """Return the first bytes of files, of which many are requested at a time."""
+        found = self.filesystem.cat_ranges(list(paths), 0, HEAD, on_error="return")
+        return [head if isinstance(head, bytes) else b"" for head in found]
+
+
+Store = Local | Remote
+
+
+def store_of(name: str) -> tuple[Store, str]:
+    """Return the store of a path of this machine or a URL, and the path in it.
+
+    The protocol before the first `://` decides alone. fsspec itself would follow chains, such as
+    `s3://bucket/a::file:///etc/passwd`, and an object in a store can have such a name.
+
+    Raises:
+        UserError: fsspec knows no such protocol, or the package for it is not installed.
+    """
+    if "://" not in name:
+        return Local(), name
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    protocol = name.partition("://")[0]
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+        path = str(kind._strip_protocol(name))
+        if issubclass(kind, LocalFileSystem):
+            return Local("file://"), path
+        return Remote(kind(**kind._get_kwargs_from_urls(name))), path
+    except (ValueError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"Cannot read {printable(name)}: {reason}") from None
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,103 @@
+"""Images decoded by threads, ahead of their use and in order; a bad one keeps its place."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from foveal.errors import UserError
+from foveal.images.reading import DecodedImage, decode, without_warnings
+from foveal.images.sizing import Sizing
+from foveal.images.sources import Source
+
+_BLOCK = (
+    16  # images that a thread decodes in one go: handing over tiny ones costs more than they do
+)
+_AT_ONCE = 16 * _BLOCK  # bounds what is decoded but not yet used
+Found = DecodedImage | UserError  # an image, or why it could not be read
+
+
+class Pending:
+    """A batch that threads are decoding; iterating waits for it, and yields each image once.
+
+    Args:
+        sources: N.
+        size: what to resize to, or None.
+        channels: 1, 3 or None.
+        pool: of threads.
+
+    Attributes:
+        names: N, to show.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        size: Sizing | None,
+        channels: int | None,
+        pool: ThreadPoolExecutor,
+    ):
+        self.names = tuple(name for name, _ in sources)
+        blocks = (sources[first : first + _BLOCK] for first in range(0, len(sources), _BLOCK))
+        self._blocks: deque[Future[list[Found]]] = deque(
+            pool.submit(_decode_block, block, size, channels) for block in blocks
+        )
+
+    def __iter__(self) -> Iterator[Found]:
+        while self._blocks:
+            yield from self._blocks.popleft().result()
+
+
+def decode_ahead(
+    sources: Iterable[Source],
+    batch_size: int,
+    size: Sizing | None,
+    channels: int | None,
+    pool: ThreadPoolExecutor,
+) -> Iterator[Pending]:
+    """Yield the batches of some images, each handed to the threads of a pool when it is requested.
+
+    Args:
+        sources: a name to show, and a function that returns the file's bytes, for each image.
+        batch_size: images of a batch; the last may have fewer.
+        size: what to resize to, or None.
+        channels: 1, 3 or None.
+        pool: of threads, among which Pillow's warnings are held back (`without_warnings`).
+    """
+    remaining = iter(sources)
+    while batch := list(islice(remaining, batch_size)):
+        yield Pending(batch, size, channels, pool)
+
+
+def decoded(
+    sources: Iterable[Source], size: Sizing | None, channels: int | None
+) -> Iterator[Found]:
+    """Yield each image decoded, or why it could not be read; arguments as for `decode_ahead`."""
+    # Warning filters belong to the process, not to a thread: set them once, around all threads.
+    with without_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+        for batch in decode_ahead(sources, _AT_ONCE, size, channels, pool):
+            yield from batch
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decode_block(
+    sources: Sequence[Source], size: Sizing | None, channels: int | None
+) -> list[Found]:
+    return [_decode_one(source, size, channels) for source in sources]
+
+
+def _decode_one(source: Source, size: Sizing | None, channels: int | None) -> Found:
+    _, read = source
+    try:
+        return decode(read(), size, channels)
+    except UserError as error:
+        reason = str(error)
+    except Exception as error:  # the system's, or whatever an object store's client raises
+        text = error.strerror if isinstance(error, OSError) else None
+        reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
+    return UserError(reason)  # without the traceback, which would keep the file's bytes
