@@ -13,6 +13,7 @@ from foveal.comparison import compare
 from foveal.data import ImageSet
 from foveal.detectors import Harris
 from foveal.errors import UserError
+from foveal.heads import ConvDecoder
 from foveal.metrics import (
     EXPLANATION_METRICS,
     METRICS,
@@ -24,9 +25,8 @@ from foveal.metrics.published import COLUMNS as PUBLISHED
 from foveal.metrics.published import METRICS as PUBLISHED_METRICS
 from foveal.metrics.registry import column_of, explanation_columns, model_columns, useful_for
 from foveal.metrics.subject import Given
-from foveal.models import AttentionNet, PatchReconstructor, SmallCNN, presets
+from foveal.models import AttentionNet, SmallCNN, presets
 from foveal.models.abilities import Ability
-from foveal.models.decoders import ConvDecoder
 from foveal.report import ReportEntry, write_report
 from foveal.report.compare_page import write_comparison
 
@@ -58,7 +58,7 @@ def attention():
 
 
 def rebuilder():
-    return PatchReconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
+    return presets.reconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
 
 
 @pytest.fixture

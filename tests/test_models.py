@@ -24,12 +24,12 @@ from foveal.models import (
     MODELS,
     FocusModel,
     Inputs,
-    PatchReconstructor,
     SmallCNN,
     build_model,
     model_name,
     model_type,
 )
+from foveal.models.abilities import Ability
 
 GREY = {"in_channels": 1, "inputs": {"mean": [0.3], "std": [0.4]}}
 COLOUR = {"in_channels": 3, "inputs": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
@@ -193,7 +193,7 @@ def pictures(model, batch=3, size=(28, 28), seed=0):
 
 
 def answer_shape(model, images):
-    return images.shape if isinstance(model, PatchReconstructor) else (len(images), 10)
+    return images.shape if Ability.REBUILT in model.abilities else (len(images), 10)
 
 
 def answer_of(explanation):

@@ -15,18 +15,17 @@ from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.detectors import Harris, ReconstructionDetector
 from foveal.evaluation import LONGEST, explain_files
 from foveal.explanation import Explanation
+from foveal.heads import ConvDecoder
 from foveal.images import decode
 from foveal.images.reading import read_noted, read_pictured
 from foveal.images.sizing import ShortSide
 from foveal.models import (
     AttentionNet,
     Inputs,
-    PatchReconstructor,
     PlainNet,
     SmallCNN,
     presets,
 )
-from foveal.models.decoders import ConvDecoder
 from foveal.plotting.cells import cells_of, smooth
 from foveal.plotting.photo import MOST_DOTS, draw_photo
 
@@ -175,7 +174,7 @@ def test_a_strip_is_drawn_wide_enough_to_be_seen(shape):
 
 def test_a_rebuilt_image_has_the_proportions_of_its_photo():
     torch.manual_seed(0)
-    model = PatchReconstructor(ReconstructionDetector(3), ConvDecoder(1)).eval()
+    model = presets.reconstructor(ReconstructionDetector(3), ConvDecoder(1)).eval()
     found = replace(model.explain(torch.rand(1, 1, 28, 28)), originals=(torch.rand(3, 50, 100),))
     axes = [one for one in found.figure().axes if one.images][:5]
     assert [one.get_aspect() for one in axes] == [0.5] * 5
@@ -325,7 +324,7 @@ def models():
         ),
         "cnn": SmallCNN(3, inputs=Inputs(short_side=32)),
         "plain": PlainNet(EfficientNetLite(weights="imagenet"), 4, inputs=Inputs(short_side=32)),
-        "rebuilt": PatchReconstructor(
+        "rebuilt": presets.reconstructor(
             ReconstructionDetector(3, 3),
             ConvDecoder(3),
             in_channels=3,

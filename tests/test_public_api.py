@@ -18,7 +18,6 @@ SIGNATURES = {
     ),
     "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
     "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",
-    "PatchReconstructor": "detector decoder [patch_size] [in_channels] [softness_px] [inputs]",
     "SANet": (
         "[kind] [blocks] [widths] [sides] [pool_first] [whiten] "
         "[in_channels] [num_classes] [inputs]"

@@ -15,11 +15,13 @@ from foveal.detectors import ReconstructionDetector
 from foveal.detectors.heatmap import mean_location
 from foveal.errors import UserError
 from foveal.geometry import from_px, soft_mask, to_px
+from foveal.heads import ConvDecoder, VAEDecoder
+from foveal.heads.decoders import canvas_of, rebuilt
 from foveal.images import WholeView
 from foveal.metrics import evaluate
 from foveal.metrics.rebuilding import rebuilding
-from foveal.models import FocusNet, PatchReconstructor, build_model
-from foveal.models.decoders import ConvDecoder, Rebuilt, VAEDecoder
+from foveal.models import FocusNet, build_model
+from foveal.models.presets import reconstructor
 from foveal.plotting import rebuilding_grid, sample_grid
 from foveal.training import load_recipe, train
 from foveal.training.losses import RandomFeatures, divergence, movement, overlap
@@ -76,7 +78,7 @@ def test_the_mean_place_of_a_sharp_heatmap_is_its_peak():
 def test_the_saliency_net_gets_a_gradient_and_learns_to_look_at_what_matters():
     torch.manual_seed(0)
     detector = ReconstructionDetector(1, widths=(8, 16, 16))
-    model = PatchReconstructor(detector, ConvDecoder(1, (8, 16)), patch_size=5)
+    model = reconstructor(detector, ConvDecoder(1, (8, 16)), patch_size=5)
     images, centres = blobs(256)
     before = detector(WholeView(images)).xy.detach()
     first = {name: p.clone() for name, p in detector.named_parameters()}
@@ -165,11 +167,11 @@ def test_samples_of_a_vae_follow_their_seed_alone():
 class _Mean(ConvDecoder):
     """Rebuilds every image as grey."""
 
-    def forward(self, seen):
-        return Rebuilt(torch.full_like(seen.shown, 0.5))
+    def forward(self, patches, located):
+        return rebuilt(torch.full_like(canvas_of(located)[:, :-1], 0.5))
 
 
-class _Cheat(PatchReconstructor):
+class _Cheat(FocusNet):
     name = "cheat"
 
     def forward(self, images):
@@ -179,12 +181,12 @@ class _Cheat(PatchReconstructor):
 def test_rebuilding_errors_are_known_where_the_answer_is():
     images = (torch.rand(7, 1, 16, 16) * 255).byte()
     test = ImageSet("noise", "test", images, torch.zeros(7, dtype=torch.long), ("a",))
-    grey = PatchReconstructor(ReconstructionDetector(2), _Mean(1), patch_size=5)
+    grey = reconstructor(ReconstructionDetector(2), _Mean(1), patch_size=5)
     expected = float((images.float() / 255 - 0.5).square().mean())
     found = rebuilding(grey, test, batch_size=3)
     assert found.rebuilding_mse == pytest.approx(expected, rel=1e-5)
     assert 0 <= found.rebuilding_ssim < 0.1
-    same = rebuilding(_Cheat(ReconstructionDetector(2), ConvDecoder(1), patch_size=5), test)
+    same = rebuilding(_Cheat(ReconstructionDetector(2), ConvDecoder(1), 5), test)
     assert same == pytest.approx((0, 1), abs=1e-5)
 
 
@@ -210,7 +212,7 @@ def saliency_run(unlabelled, tmp_path_factory):
 
 def test_training_without_labels_finds_the_square_and_writes_a_card(saliency_run):
     model = zoo.load(saliency_run)
-    assert isinstance(model, PatchReconstructor)
+    assert isinstance(model, FocusNet)
     images, centres = blobs(64, seed=9)
     explanation = model.explain(images)
     apart = (to_px(explanation.keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)

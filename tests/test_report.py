@@ -8,9 +8,9 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Harris
 from foveal.errors import UserError
+from foveal.heads import ConvDecoder
 from foveal.metrics.registry import model_columns
-from foveal.models import AttentionNet, Inputs, PatchReconstructor, SmallCNN, presets
-from foveal.models.decoders import ConvDecoder
+from foveal.models import AttentionNet, Inputs, SmallCNN, presets
 from foveal.report import ReportEntry, write_report
 from foveal.report.page import _spread
 
@@ -82,7 +82,7 @@ def test_each_model_but_the_first_is_shown_closely_if_it_shows_what_it_saw(page)
 def test_what_a_reconstructor_rebuilt_is_shown_beside_classifiers_or_alone(
     entries, tmp_path, beside
 ):
-    model = PatchReconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
+    model = presets.reconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
     explanation = model.explain(torch.rand(6, 1, 28, 28))
     card = {"rebuilding_mse": 0.0123, "rebuilding_ssim": 0.71, "data": "mnist-5k", "images": 6}
     curve = {"epoch": [0.0], "val_mse": [0.0123]}

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
     from foveal.models.image_model import Inputs
-    from foveal.models.reconstructor import PatchReconstructor
     from foveal.models.self_attention import SANet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
@@ -30,7 +29,6 @@ else:  # torch alone takes seconds
             "Explanation": "foveal.explanation",
             "FocusNet": "foveal.models.focus",
             "Inputs": "foveal.models.image_model",
-            "PatchReconstructor": "foveal.models.reconstructor",
             "SANet": "foveal.models.self_attention",
             "SmallCNN": "foveal.models.cnn",
             "UserError": "foveal.errors",
@@ -58,7 +56,6 @@ __all__ = [
     "Explanation",
     "FocusNet",
     "Inputs",
-    "PatchReconstructor",
     "SANet",
     "SmallCNN",
     "UserError",

@@ -20,6 +20,7 @@ class Located(NamedTuple):
     score: Tensor | None = None  # (B, K) of the detector
     context: Tensor | None = None  # (B, D), which the head reads beside the patches
     thumbnail: Tensor | None = None  # (B, C, h, w), normalised, which counts as evidence
+    canvas: Tensor | None = None  # (B, C + 1, H, W), patches on an empty image, and their mask
     score_map: Tensor | None = None  # (B, h', w') of all cells of the thumbnail
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from foveal.errors import build_by_name
 from foveal.heads.attention import AttentionHead
+from foveal.heads.decoders import DECODERS, ConvDecoder, MLPDecoder, VAEDecoder, build_decoder
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.published import PublishedHead
 from foveal.heads.tokens import TokenHead
@@ -12,7 +13,12 @@ from foveal.registry import Registry
 
 HEADS: Registry[type[Head]] = Registry(
     "foveal.heads",
-    {"tokens": TokenHead, "attention": AttentionHead, "published": PublishedHead},
+    {
+        "tokens": TokenHead,
+        "attention": AttentionHead,
+        "published": PublishedHead,
+        **{f"{name}-decoder": decoder for name, decoder in DECODERS.items()},
+    },
 )
 
 
@@ -35,12 +41,17 @@ def head_settings(head: Head) -> dict[str, Any]:
 
 
 __all__ = [
+    "DECODERS",
     "HEADS",
     "AttentionHead",
+    "ConvDecoder",
     "Head",
     "HeadOutput",
+    "MLPDecoder",
     "PublishedHead",
     "TokenHead",
+    "VAEDecoder",
+    "build_decoder",
     "build_head",
     "head_settings",
 ]

@@ -16,10 +16,12 @@ class HeadOutput(NamedTuple):
     weights: Tensor | None = None  # (B, K), how much it attends to each patch
     task_logits: Tensor | None = None  # (B, T, classes), of all tasks, the main one first
     task_weights: Tensor | None = None  # (B, T, K)
+    rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1], the image rebuilt from the patches
+    latent: tuple[Tensor, Tensor] | None = None  # mean and logarithm of the variance (B, L)
 
 
 class Head(nn.Module, ABC):
-    """Classifies from patches and their locations; it never sees the image.
+    """Classifies from patches and their locations, or rebuilds the image; it never sees that.
 
     A subclass is final and keeps each argument as an attribute of the same name, so that `settings`
     can write it down.
@@ -28,16 +30,20 @@ class Head(nn.Module, ABC):
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
         in_channels: channels C of the patches.
-        num_classes: number of classes.
+        num_classes: number of classes; 0 for a head that rebuilds images.
         context: dimension D of the vector that it reads beside the patches; 0 for none.
+        softness_px: of a head that reads the patches on a canvas, the width of their soft edges,
+            through which the gradient reaches their locations (straight-through estimator, Bengio
+            et al. 2013: the head gets hard edges); else None.
         tasks: names of the tasks that it computes logits for; the first is the main one.
     """
 
     keypoints: int
     patch_size: int
     in_channels: int
-    num_classes: int
+    num_classes: int = 0
     context: int = 0
+    softness_px: float | None = None
     tasks: tuple[str, ...] = ("class",)
 
     @abstractmethod

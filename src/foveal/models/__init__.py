@@ -8,19 +8,17 @@ from foveal.arguments import check_values
 from foveal.backbones import BACKBONES, build_backbone
 from foveal.detectors import DETECTORS, build_detector
 from foveal.errors import UserError, build_named, check_known, split_name
-from foveal.heads import HEADS, build_head
+from foveal.heads import DECODERS, HEADS, build_decoder, build_head
 from foveal.models import presets
 from foveal.models.attention import AttentionNet
 from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier, as_classifier
 from foveal.models.cnn import SmallCNN
-from foveal.models.decoders import DECODERS, build_decoder
 from foveal.models.focus import FocusNet
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel, Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published_attention import PublishedAttention
-from foveal.models.reconstructor import PatchReconstructor
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.weights import parameter_limit
@@ -36,7 +34,6 @@ __all__ = [
     "ImageClassifier",
     "ImageModel",
     "Inputs",
-    "PatchReconstructor",
     "PlainNet",
     "PublishedAttention",
     "SANet",
@@ -48,6 +45,7 @@ __all__ = [
     "model_type",
     "presets",
     "reads_in_part",
+    "rebuilds",
 ]
 
 # By name, as config.json and recipes hold it: a class, or a preset that returns a model.
@@ -58,12 +56,12 @@ MODELS: Registry[Callable[..., ImageModel]] = Registry(
         "zoom": presets.zoom,
         "glimpse": presets.glimpse,
         "high-res": presets.high_res,
+        "reconstructor": presets.reconstructor,
         "published": presets.published,
         **{
             model.name: model
             for model in (
                 FocusNet,
-                PatchReconstructor,
                 AttentionNet,
                 SANet,
                 SmallCNN,
@@ -124,6 +122,16 @@ def reads_in_part(settings: Mapping[str, Any]) -> bool:
     named = detector.get("name") if isinstance(detector, Mapping) else None
     kind = DETECTORS.get(named) if isinstance(named, str) else None
     return settings.get("name") == "high-res" or (kind is not None and kind.in_part)
+
+
+def rebuilds(settings: Mapping[str, Any]) -> bool:
+    """Return whether a model of such settings rebuilds images and names no classes."""
+    head = settings.get("head")
+    named = head.get("name") if isinstance(head, Mapping) else None
+    kind = HEADS.get(named) if isinstance(named, str) else None
+    return settings.get("name") == "reconstructor" or (
+        kind is not None and kind.softness_px is not None
+    )
 
 
 def check_settings(settings: object) -> None:

@@ -2,8 +2,6 @@
 
 from abc import ABC
 
-from torch import Tensor
-
 from foveal.errors import UserError
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel, Inputs
@@ -31,11 +29,6 @@ class ImageClassifier(ImageModel, ABC):
                 f"but got {len(inputs.classes)}."
             )
         self.num_classes = num_classes
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1]."""
-        self.check(images)
-        return self.observe(self.view(images)).logits
 
 
 def as_classifier(model: ImageModel, otherwise: str) -> ImageClassifier:

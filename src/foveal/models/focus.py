@@ -9,6 +9,7 @@ from foveal.arguments import Range, check_agreement, checked
 from foveal.detectors import Detector, Located, build_detector, detector_settings
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.geometry import patch_mask, soft_mask
 from foveal.heads import Head, HeadOutput, build_head, head_settings
 from foveal.images import View
 from foveal.models.abilities import Ability
@@ -30,9 +31,12 @@ class FocusNet(
     the detector through the bilinear samples beside them (straight-through estimator, Bengio et
     al. 2013). With a scale it is bilinear samples.
 
+    With a decoder for a head it rebuilds the image instead, and needs no labels to learn: a
+    detector that lets the image be rebuilt well has found what is in it.
+
     Args:
         detector: view -> locations, and what else the head may read.
-        head: patches and locations -> logits.
+        head: patches and locations -> logits, or the image rebuilt.
         patch_size: side of a patch in pixels, or in samples where it has a scale.
         jitter_px: in training, standard deviation in pixels of noise on the keypoints; with it, a
             class can hardly be told by fine differences of location, so the patches must tell it.
@@ -73,6 +77,8 @@ class FocusNet(
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
         self.least_side, self.tasks = detector.least_side, tuple(head.tasks)
+        if not head.num_classes:
+            self.abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
         if detector.in_part:
             self.abilities = self.abilities | {Ability.IN_PART}
 
@@ -92,8 +98,7 @@ class FocusNet(
 
         The detector runs only where the head reads its context, or a scale is missing.
         """
-        patches, located = self.cut(view, self._completed(view, located))
-        output: HeadOutput = self.head(patches, located)
+        patches, located, output = self.read(view, self._completed(view, located))
         in_part = self.detector.in_part
         return Explanation(
             located.thumbnail if in_part and located.thumbnail is not None else view.whole(),
@@ -103,9 +108,26 @@ class FocusNet(
             located.scale,
             thumbnail=located.thumbnail,
             weights=output.weights,
+            rebuilt=output.rebuilt,
             task_logits=output.task_logits,
             extent=view.size if in_part else None,
         )
+
+    def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
+        """Return the patches, where they were cut, and what the head computes of them."""
+        patches, cut = self.cut(view, located)
+        if self.head.softness_px is not None:
+            cut = cut._replace(canvas=self._canvas(view, located.xy, cut.xy))
+        return patches, cut, self.head(patches, cut)
+
+    def _canvas(self, view: View, xy: Tensor, cut: Tensor) -> Tensor:
+        """Return the patches on an empty image, and a last channel that is 1 where they are."""
+        images, side = view.whole(), self.patch_size
+        mask = patch_mask(cut.detach(), side, view.size)[:, None].to(images.dtype)
+        if xy.requires_grad:
+            soft = soft_mask(xy, side, view.size, self.head.softness_px or 1.0)
+            mask = mask + (soft - soft.detach()).to(mask.dtype)
+        return torch.cat([images * mask, mask], dim=1)
 
     def cut(self, view: View, located: Located) -> tuple[Tensor, Located]:
         """Return patches (B, K, C, P, P), and where they were cut.

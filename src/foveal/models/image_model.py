@@ -143,6 +143,15 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         cloned.
         """
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1].
+
+        Of a model without classes, the images rebuilt, (B, C, H, W) in [0, 1].
+        """
+        self.check(images)
+        observed = self.observe(self.view(images))
+        return observed.logits if observed.rebuilt is None else observed.rebuilt
+
     def explain(self, images: Images | LargeImages, batch_size: int = 256) -> Explanation:
         """Return what the model looks at in images, and its answer.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from foveal.arguments import Length, OneOf, Range, checked
+from foveal.arguments import Length, OneOf, Range, check_agreement, checked
 from foveal.backbones import Backbone
 from foveal.detectors import (
     Detector,
@@ -14,7 +14,7 @@ from foveal.detectors import (
 )
 from foveal.detectors.published import KINDS
 from foveal.detectors.score_map import CELL
-from foveal.heads import AttentionHead, PublishedHead, TokenHead
+from foveal.heads import AttentionHead, Head, PublishedHead, TokenHead
 from foveal.heads.tokens import Encoder, Hidden, Mix
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import Inputs
@@ -292,3 +292,38 @@ def published(
     detector = PublishedDetector(kind, keypoints, patch_size, in_channels)
     head = PublishedHead(keypoints, patch_size, in_channels, num_classes, kind)
     return FocusNet(detector, head, patch_size, inputs=inputs)
+
+
+@checked
+def reconstructor(
+    detector: Detector,
+    decoder: Head,
+    patch_size: PatchSize = 7,
+    in_channels: Channels = 1,
+    softness_px: Positive = 1.0,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return a model that rebuilds the image from a few small patches; no label is ever seen.
+
+    Args:
+        detector: view -> locations.
+        decoder: patches and locations -> the image rebuilt.
+        patch_size: side of a patch in pixels.
+        in_channels: channels of the images.
+        softness_px: width in pixels of the soft edges, see `Head`.
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: the parts do not fit, or an argument is not what is listed here.
+
+    Example:
+        >>> import torch
+        >>> from foveal.detectors import ReconstructionDetector
+        >>> from foveal.heads import ConvDecoder
+        >>> model = reconstructor(ReconstructionDetector(keypoints=5), ConvDecoder(1))
+        >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
+        (2, 1, 28, 28)
+    """
+    check_agreement("decoder", decoder.settings(), in_channels=in_channels)
+    decoder.softness_px = softness_px
+    return FocusNet(detector, decoder, patch_size, inputs=inputs)

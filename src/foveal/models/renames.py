@@ -19,6 +19,7 @@ _RENAMES = {
         (r"coarse\.", "detector.coarse."),
         (r"(encoder|attention)\.", r"head.\1."),
     ),
+    "reconstructor": ((r"decoder\.", "head."),),
     "published": (
         (r"detector\.", "detector.layers."),
         (r"(encode|classify)\.", r"head.\1."),

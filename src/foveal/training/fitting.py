@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.images import LargeImages
-from foveal.models import FocusNet, ImageModel, PatchReconstructor
+from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.training.batches import Batches
 from foveal.training.callbacks import (
@@ -129,8 +129,8 @@ def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> 
     module: RecipeModule
     if Ability.IN_PART in model.abilities:
         module = LargeModule(cast(FocusNet, model), recipe, steps, sets)
-    elif isinstance(model, PatchReconstructor):
-        module = ReconstructionModule(model, recipe, steps)
+    elif Ability.REBUILT in model.abilities:
+        module = ReconstructionModule(cast(FocusNet, model), recipe, steps)
     else:
         kind = FeatureModule if recipe.training.cache else ClassifierModule
         module = kind(model, recipe, steps)

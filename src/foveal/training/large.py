@@ -118,8 +118,8 @@ class LargeModule(RecipeModule):
     def _read(self, images: ImageSet[LargeImages], indices: Tensor) -> tuple[Located, HeadOutput]:
         """Return what the detector and the head return for the images at indices (B,)."""
         view = self.model.view(images.images, indices.cpu())
-        patches, located = self.model.cut(view, self.model.locate(view))
-        return located, self.model.head(patches, located)
+        _, located, output = self.model.read(view, self.model.locate(view))
+        return located, output
 
     def _labels(self, images: ImageSet[LargeImages], indices: Tensor) -> list[Tensor]:
         chosen = indices.cpu()

@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.models.reconstructor import PatchReconstructor
+from foveal.detectors import Located
+from foveal.models.focus import FocusNet
 from foveal.training.losses import RandomFeatures, divergence, movement, overlap
 from foveal.training.module import RecipeModule
 from foveal.training.settings import Recipe
+
+Latent = tuple[Tensor, Tensor] | None  # mean and logarithm of the variance (B, L)
 
 
 class ReconstructionModule(RecipeModule):
@@ -23,10 +26,10 @@ class ReconstructionModule(RecipeModule):
     columns = ("train_loss", "train_mse", "val_loss", "val_mse")
     monitor, mode = "val_mse", "min"
 
-    model: PatchReconstructor
+    model: FocusNet
     discriminator: "Discriminator | None"
 
-    def __init__(self, model: PatchReconstructor, recipe: Recipe, steps: int):
+    def __init__(self, model: FocusNet, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         self.rebuild = recipe.rebuild
         self.automatic_optimization = False  # there may be two optimizers, in turn
@@ -38,17 +41,17 @@ class ReconstructionModule(RecipeModule):
         images = self.recipe.augment(self.floats(batch[0]))
         optimizers = self.optimizers()
         first, *rest = optimizers if isinstance(optimizers, list) else [optimizers]
-        seen, rebuilt = self.model.rebuild(self.model.view(images))
-        loss, mse = self._loss(images, seen, rebuilt)
+        rebuilt, located, latent = self._rebuilt(images)
+        loss, mse = self._loss(images, rebuilt, located, latent)
         if self.discriminator is not None:
             self.discriminator.requires_grad_(False)
-            loss = loss - self.rebuild.adversarial * self.discriminator(rebuilt.images).mean()
+            loss = loss - self.rebuild.adversarial * self.discriminator(rebuilt).mean()
             self.discriminator.requires_grad_(True)
         self.check_loss(loss, index)
         self._step(first, loss)
         if self.discriminator is not None:
             real = F.relu(1 - self.discriminator(images)).mean()
-            made = F.relu(1 + self.discriminator(rebuilt.images.detach())).mean()
+            made = F.relu(1 + self.discriminator(rebuilt.detach())).mean()
             self._step(rest[0], real + made)
         schedules = self.lr_schedulers() or []
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
@@ -59,8 +62,8 @@ class ReconstructionModule(RecipeModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Measure the loss and the mean squared error on one batch."""
         images = self.floats(batch[0])
-        seen, rebuilt = self.model.rebuild(self.model.view(images))
-        loss, mse = self._loss(images, seen, rebuilt)
+        rebuilt, located, latent = self._rebuilt(images)
+        loss, mse = self._loss(images, rebuilt, located, latent)
         count = len(images)
         self.log("val_loss", loss, batch_size=count, sync_dist=True)
         self.log("val_mse", mse, prog_bar=True, batch_size=count, sync_dist=True)
@@ -76,22 +79,30 @@ class ReconstructionModule(RecipeModule):
             )
         return found if len(found) > 1 else found[0]
 
-    def _loss(self, images: Tensor, seen: Any, rebuilt: Any) -> tuple[Tensor, Tensor]:
+    def _rebuilt(self, images: Tensor) -> tuple[Tensor, Located, Latent]:
+        """Return the images rebuilt, where the patches were cut, and the latent vectors."""
+        view = self.model.view(images)
+        _, located, output = self.model.read(view, self.model.locate(view))
+        assert output.rebuilt is not None
+        return output.rebuilt, located, output.latent
+
+    def _loss(
+        self, images: Tensor, rebuilt: Tensor, located: Located, latent: Latent
+    ) -> tuple[Tensor, Tensor]:
         """Return the weighted loss, without the adversary, and the mean squared error."""
         weights = self.rebuild
-        mse = F.mse_loss(rebuilt.images, images)
+        mse = F.mse_loss(rebuilt, images)
         loss = weights.pixel * mse
         if self.features is not None:
-            loss = loss + weights.perceptual * self.features.distance(rebuilt.images, images)
+            loss = loss + weights.perceptual * self.features.distance(rebuilt, images)
         if weights.diversity:
             size = (images.shape[-2], images.shape[-1])
-            piled = overlap(seen.keypoints, self.model.patch_size, size)
+            piled = overlap(located.xy, self.model.patch_size, size)
             loss = loss + weights.diversity * piled
         if weights.movement:
-            loss = loss + weights.movement * movement(seen.keypoints)
-        if rebuilt.mean is not None:
-            numbers = images[0].numel()
-            spread = divergence(rebuilt.mean, rebuilt.log_variance) / numbers
+            loss = loss + weights.movement * movement(located.xy)
+        if latent is not None:
+            spread = divergence(*latent) / images[0].numel()
             loss = loss + weights.kl * spread
         return loss, mse
 

@@ -12,7 +12,7 @@ from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
 from foveal.data.sampling import sample_px
 from foveal.errors import UserError
-from foveal.models import MODELS, PARTS, PatchReconstructor, reads_in_part
+from foveal.models import MODELS, PARTS, reads_in_part, rebuilds
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
 
@@ -74,20 +74,20 @@ def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, Any]:
         mean, std = ([value] * channels for value in expected)
     short_side = recipe.data.short_side
     shape = {"size": size} if short_side is None else {"short_side": short_side}
-    rebuilds = recipe.model.get("name") == PatchReconstructor.name
+    nameless = rebuilds(recipe.model)
     settings = {
         "inputs": {
             **shape,
             "mean": mean,
             "std": std,
-            "classes": [] if rebuilds else list(images.classes),
+            "classes": [] if nameless else list(images.classes),
         },
         **without_file(recipe.model),
     }
     # What the parts read and return follows from the images, where the recipe does not say it.
     given: dict[str, Any] = {"in_channels": channels, "size": size}
     given |= {k: v for k, v in settings.items() if k == "patch_size"}
-    if not rebuilds:
+    if not nameless:
         given["num_classes"] = len(images.classes)
     for part, known in PARTS.items():  # the detector first, whose keypoints the others read
         if isinstance(settings.get(part), Mapping):

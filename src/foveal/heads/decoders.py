@@ -1,65 +1,23 @@
-"""Decoders: patches and their places -> the image, rebuilt."""
+"""Decoders: heads that rebuild the image from patches and their locations."""
 
-import inspect
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.arguments import checked
+from foveal.detectors import Located
 from foveal.errors import build_by_name
-from foveal.models.modes import evaluation_mode
-from foveal.ranges import Channels, Keypoints, PatchSize, Side, Width, Widths
-from foveal.registry import Registry
+from foveal.heads.head import Head, HeadOutput
+from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 
 
-class Seen(NamedTuple):
-    """All that a decoder gets: the patches, and the same on an empty image."""
-
-    patches: Tensor  # (B, K, C, P, P), normalised
-    keypoints: Tensor  # (B, K, 2)
-    shown: Tensor  # (B, C, H, W), normalised; 0 where no patch is
-    mask: Tensor  # (B, 1, H, W), 1 where a patch is
-
-    @property
-    def vector(self) -> Tensor:
-        """Each image's patches and keypoints in one row (B, K (C P P + 2))."""
-        keypoints = self.keypoints.to(self.patches.dtype)
-        return torch.cat([self.patches.flatten(1), keypoints.flatten(1)], dim=1)
-
-
-class Rebuilt(NamedTuple):
-    """What a decoder makes of it."""
-
-    images: Tensor  # (B, C, H, W) in [0, 1]
-    mean: Tensor | None = None  # (B, L) of the latent vector, in a VAE
-    log_variance: Tensor | None = None  # (B, L)
-
-
-class Decoder(nn.Module, ABC):
-    """Rebuilds images from what was seen of them.
-
-    A subclass is final and keeps each argument as an attribute of the same name. It is told
-    `keypoints`, `patch_size`, `in_channels` and `size` by the model that it is part of.
-    """
-
-    @abstractmethod
-    def forward(self, seen: Seen) -> Rebuilt:
-        """Return the rebuilt images, of the size that `seen.shown` has."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments that build this decoder again."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
-
-
-class MLPDecoder(Decoder):
-    """A perceptron from all pixels of the patches and their places, as the original project's.
+class MLPDecoder(Head):
+    """A perceptron from all pixels of the patches and their locations, as the original project's.
 
     Images of other sizes than it was built for are rebuilt at that size and resized.
 
@@ -69,6 +27,7 @@ class MLPDecoder(Decoder):
         in_channels: channels C.
         size: height and width in pixels of what it rebuilds.
         widths: outputs of the hidden layers.
+        softness_px: see `Head`.
     """
 
     @checked
@@ -79,8 +38,10 @@ class MLPDecoder(Decoder):
         in_channels: Channels,
         size: tuple[Side, Side],
         widths: Widths = (512, 512),
+        softness_px: Positive = 1.0,
     ):
         super().__init__()
+        self.softness_px = softness_px
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
         self.size, self.widths = list(size), list(widths)
         layers: list[nn.Module] = []
@@ -90,13 +51,14 @@ class MLPDecoder(Decoder):
             numbers = width
         self.layers = nn.Sequential(*layers, nn.Linear(numbers, in_channels * math.prod(size)))
 
-    def forward(self, seen: Seen) -> Rebuilt:
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images."""
-        images = self.layers(seen.vector).unflatten(1, (self.in_channels, *self.size))
-        return Rebuilt(resized(images, seen.shown).sigmoid())
+        values = self.layers(joined(patches, located))
+        images = values.unflatten(1, (self.in_channels, *self.size))
+        return rebuilt(resized(images, canvas_of(located)).sigmoid())
 
 
-class ConvDecoder(Decoder):
+class ConvDecoder(Head):
     """Convolutions over the patches laid out on an empty image, down to coarse places and back.
 
     A U-Net (Ronneberger et al. 2015) of the image with holes and the mask of what was seen. Its
@@ -105,12 +67,19 @@ class ConvDecoder(Decoder):
     Args:
         in_channels: channels C.
         widths: output channels at each resolution; each is half of the one before.
+        softness_px: see `Head`.
     """
 
     @checked
-    def __init__(self, in_channels: Channels, widths: Widths = (32, 64, 96)):
+    def __init__(
+        self,
+        in_channels: Channels,
+        widths: Widths = (32, 64, 96),
+        softness_px: Positive = 1.0,
+    ):
         super().__init__()
         self.in_channels, self.widths = in_channels, list(widths)
+        self.softness_px = softness_px
         down, up = [_convolutions(4 * (in_channels + 1), widths[0], 1)], []
         for fine, coarse in pairwise(widths):
             down.append(_convolutions(fine, coarse, 2))
@@ -118,10 +87,11 @@ class ConvDecoder(Decoder):
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
         self.last = nn.Conv2d(widths[0], 4 * in_channels, 3, padding=1)
 
-    def forward(self, seen: Seen) -> Rebuilt:
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images."""
-        height, width = seen.mask.shape[-2:]
-        even = F.pad(torch.cat([seen.shown, seen.mask], dim=1), (0, width % 2, 0, height % 2))
+        canvas = canvas_of(located)
+        height, width = canvas.shape[-2:]
+        even = F.pad(canvas, (0, width % 2, 0, height % 2))
         features = F.pixel_unshuffle(even, 2)  # (B, 4 (C + 1), H / 2, W / 2)
         finer = []
         for block in self.down:
@@ -132,10 +102,10 @@ class ConvDecoder(Decoder):
             beside = finer.pop()
             features = block(torch.cat([resized(features, beside), beside], dim=1))
         images = F.pixel_shuffle(self.last(features), 2)[..., :height, :width]
-        return Rebuilt(images.sigmoid())
+        return rebuilt(images.sigmoid())
 
 
-class VAEDecoder(Decoder):
+class VAEDecoder(Head):
     """A variational autoencoder of what was seen: patches -> latent vector -> image.
 
     The latent vector is drawn in training and is the mean of its distribution otherwise
@@ -148,7 +118,8 @@ class VAEDecoder(Decoder):
         in_channels: channels C.
         size: height and width in pixels of what it rebuilds.
         latent: numbers L in the latent vector.
-        width: numbers in a hidden layer; a quarter of it are the channels of the convolutions.
+        width: dimension of a hidden layer; a quarter of it are the channels of the convolutions.
+        softness_px: see `Head`.
     """
 
     @checked
@@ -160,8 +131,10 @@ class VAEDecoder(Decoder):
         size: tuple[Side, Side],
         latent: Width = 32,
         width: Width = 256,
+        softness_px: Positive = 1.0,
     ):
         super().__init__()
+        self.softness_px = softness_px
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
         self.size, self.latent, self.width = list(size), latent, width
         numbers = keypoints * (in_channels * patch_size**2 + 2)
@@ -182,14 +155,14 @@ class VAEDecoder(Decoder):
         )
         self.last = nn.Conv2d(channels // 2 or 1, in_channels, 3, padding=1)
 
-    def forward(self, seen: Seen) -> Rebuilt:
+    def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images, and the distribution of their latent vectors."""
-        mean, log_variance = self.encode(seen.vector).chunk(2, dim=1)
+        mean, log_variance = self.encode(joined(patches, located)).chunk(2, dim=1)
         latents = mean
         if self.training:
             latents = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        images = resized(self.decode(latents), seen.shown)
-        return Rebuilt(images.sigmoid(), mean, log_variance)
+        images = resized(self.decode(latents), canvas_of(located))
+        return rebuilt(images.sigmoid(), (mean, log_variance))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images (B, C, H, W), before the sigmoid, for latent vectors (B, L)."""
@@ -205,16 +178,17 @@ class VAEDecoder(Decoder):
         like = self.last.weight
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
-        with evaluation_mode(self):
-            return self.decode(latents).sigmoid()
+        training = self.training
+        found = self.eval().decode(latents).sigmoid()
+        self.train(training)
+        return found
 
 
-DECODERS: Registry[type[Decoder]] = Registry(
-    "foveal.decoders", {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
-)
+# By their names in the preset `reconstructor`; in `HEADS` they are mlp-decoder and so on.
+DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
 
 
-def build_decoder(settings: Mapping[str, Any]) -> Decoder:
+def build_decoder(settings: Mapping[str, Any]) -> Head:
     """Build a decoder from `{"name": ..., argument: value, ...}`.
 
     Raises:
@@ -223,10 +197,22 @@ def build_decoder(settings: Mapping[str, Any]) -> Decoder:
     return build_by_name("decoder", DECODERS, settings)
 
 
-def decoder_settings(decoder: Decoder) -> dict[str, Any]:
-    """Return the settings from which `build_decoder` builds this decoder again."""
-    kind = type(decoder)
-    return {"name": DECODERS.name_of(kind) or kind.__name__, **decoder.settings()}
+def joined(patches: Tensor, located: Located) -> Tensor:
+    """Return each image's patches and keypoints in one row (B, K (C P P + 2))."""
+    keypoints = located.xy.to(patches.dtype)
+    return torch.cat([patches.flatten(1), keypoints.flatten(1)], dim=1)
+
+
+def canvas_of(located: Located) -> Tensor:
+    """Return the canvas (B, C + 1, H, W) that a model lays out for heads with a `softness_px`."""
+    assert located.canvas is not None
+    return located.canvas
+
+
+def rebuilt(images: Tensor, latent: tuple[Tensor, Tensor] | None = None) -> HeadOutput:
+    """Return the output of a head that rebuilds images (B, C, H, W) and names no classes."""
+    # Of len(), an export would keep the batch size.
+    return HeadOutput(images.new_zeros(images.shape[0], 0), rebuilt=images, latent=latent)
 
 
 def resized(images: Tensor, like: Tensor) -> Tensor:
