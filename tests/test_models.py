@@ -22,7 +22,6 @@ from foveal.metrics import evaluate
 from foveal.model_files import read_settings
 from foveal.models import (
     MODELS,
-    FocusModel,
     Inputs,
     SmallCNN,
     build_model,
@@ -142,9 +141,7 @@ SETTINGS = {
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
 REBUILDS = [key for key in SETTINGS if key.startswith("reconstructor")]
-FOCUS = [
-    key for key, value in SETTINGS.items() if issubclass(model_type(value["name"]), FocusModel)
-]
+FOCUS = [key for key in SETTINGS if Ability.GIVEN_KEYPOINTS in build_model(SETTINGS[key]).abilities]
 GLIMPSES = [key for key, value in SETTINGS.items() if value["name"] == "glimpse"]
 TRAINED = [
     "focus-heatmap",
