@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import attribute, explain_by
+from foveal.attribution import attribute, explainer
 from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
 from foveal.explanation import Explanation
@@ -39,8 +39,8 @@ Explain = Callable[[ImageClassifier, Tensor, Tensor], Explanation]
 
 
 def named(method: str) -> Explain:
-    """Return the explanation of a method as `explain_by` gives it."""
-    return lambda model, images, targets: explain_by(model, images, method, targets)
+    """Return the explanation of a method by its name."""
+    return lambda model, images, targets: explainer(method)(model, images, targets)
 
 
 def at_last(method: str) -> Explain:

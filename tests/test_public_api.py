@@ -14,7 +14,7 @@ SIGNATURES = {
     ),
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
-        "[weights] [extent] [classes] [method] [cost] [originals]"
+        "[weights] [extent] [classes] [method] [cost] [originals] [values]"
     ),
     "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
     "HighResFocusNet": (

@@ -87,6 +87,15 @@ def test_explain_takes_the_packages_explainer(runs, pictures, tmp_path):
     assert (tmp_path / "0.png").is_file()
 
 
+def test_a_packages_explainer_declares_what_its_values_mean():
+    code = (
+        "import torch; from foveal.attribution import explainer\n"
+        "from foveal.models import SmallCNN\n"
+        "print(explainer('contrast')(SmallCNN(), torch.rand(1, 1, 8, 8)).values.label)"
+    )
+    assert python("-c", code).stdout.strip() == "distance from the mean"
+
+
 def test_compare_takes_all_of_them(runs, tmp_path):
     foveal(
         "compare", runs / "focus", runs / "means", "--data", "halves", "--images", "10",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, methods_of
+from foveal.attribution import CONTROLS, OWN, explainer, methods_of, post_hoc_methods
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
@@ -109,7 +109,7 @@ def compare(
         images: how many, of each class as many as can be; all where there are fewer.
         data_dir: where named datasets lie.
         judge: a model trained with `augment.hide`; the zoo's of that dataset if not given.
-        methods: rivals to measure, names of `attribution.METHODS`; all if not given.
+        methods: rivals to measure, of `attribution.post_hoc_methods()`; all if not given.
         published: images, some of those that are compared on, for the field's published metrics
             through Quantus (an extra); 0 for none. They take seconds an image.
         explain: the logit that methods explain, of the model's `answer` or of the true `label`;
@@ -175,10 +175,11 @@ def compare(
 
 
 def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
+    known = post_hoc_methods()
     for method in methods or ():
-        if method not in METHODS:
-            raise unknown_name("method", method, METHODS)
-    return (OWN, CONTRIBUTIONS, *(METHODS if methods is None else methods))
+        if method not in known:
+            raise unknown_name("method", method, known)
+    return (OWN, CONTRIBUTIONS, *(known if methods is None else methods))
 
 
 def _contestant(name: str) -> Contestant:
@@ -307,7 +308,7 @@ def _explained_batches(
 ) -> Iterator[Explained]:
     for number, few in enumerate(test.batches(CHUNK, PIXELS)):
         targets = targets_of(few, explain)
-        explained = partial(explain_by, one.network, method=method, targets=targets)
+        explained = partial(explainer(method), one.network, targets=targets)
         images = few.images.float() / 255
         started = time.perf_counter()
         explanation = explained(images)
@@ -327,11 +328,13 @@ def _published(
 ) -> dict[str, Any]:
     """Return the field's published figures of one explanation."""
 
+    explained = explainer(method)
+
     def heat(model: Any, images: Tensor, targets: Tensor) -> Tensor:
-        return explain_by(model, images, method, targets).heat
+        return explained(model, images, targets).heat
 
     targets = targets_of(test, explain)
-    explanation = explain_by(one.network, test.images.float() / 255, method, targets)
+    explanation = explained(one.network, test.images.float() / 255, targets)
     found = field_metrics(
         one.network,
         explanation,

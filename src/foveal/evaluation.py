@@ -260,7 +260,7 @@ def explain_files(
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
-        method: one of `attribution.explainers()`; `model` for the model's own explanation, which
+        method: a name of `attribution.EXPLAINERS`; `model` for the model's own explanation, which
             is its contributions where it looks everywhere and can give them.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
@@ -268,10 +268,10 @@ def explain_files(
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
     from foveal import export
-    from foveal.attribution import OWN, explainers
+    from foveal.attribution import EXPLAINERS, OWN
 
-    if method not in explainers():
-        raise unknown_name("method", method, explainers())
+    if method not in EXPLAINERS:
+        raise unknown_name("method", method, EXPLAINERS)
     keep_freed_memory()
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
@@ -301,12 +301,12 @@ def _explained(
     Args:
         network: the model.
         path: of the image.
-        method: one of `attribution.explainers()`.
+        method: a name of `attribution.EXPLAINERS`.
         model: its name.
         say: told of what is done to the file.
         drawn: whether the explanation is to have the original, which pictures are drawn on.
     """
-    from foveal.attribution import OWN, explain_by
+    from foveal.attribution import OWN, explainer
     from foveal.models import LargeFocusModel
 
     if isinstance(network, LargeFocusModel) and method == OWN:
@@ -317,7 +317,7 @@ def _explained(
     size = (image.shape[-2], image.shape[-1])
     if network.inputs.size and (height, width) != size:
         say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
-    explanation = explain_by(network, image[None].float() / 255, method)
+    explanation = explainer(method)(network, image[None].float() / 255)
     if original is None or (original.shape == image.shape and bool((original == image).all())):
         return explanation
     return replace(explanation, originals=(original.float() / 255,))

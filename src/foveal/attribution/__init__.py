@@ -1,29 +1,34 @@
-"""Post-hoc methods: any classifier's answer -> how much each pixel spoke for it.
+"""Explainers: the model itself, its contributions, and post-hoc methods of any classifier.
 
-They look from outside at what a model did, where `model.explain` returns what it decided from.
-Both are Explanations, so that they are drawn and measured by the same code.
+Post-hoc methods look from outside at what a model did, where `model.explain` returns what it
+decided from. Both are Explanations, so that they are drawn and measured by the same code.
 """
 
-from foveal.attribution.any_method import (
-    OWN,
-    explain_by,
-    explainers,
+from foveal.attribution.controls import CONTROLS
+from foveal.attribution.explainer import Explainer
+from foveal.attribution.own import OWN
+from foveal.attribution.post_hoc import PostHoc
+from foveal.attribution.registry import (
+    EXPLAINERS,
+    attribute,
+    explainer,
     methods_of,
     own_method,
+    post_hoc_methods,
 )
-from foveal.attribution.controls import CONTROLS
-from foveal.attribution.cost import cost_of
-from foveal.attribution.methods import METHODS
-from foveal.attribution.post_hoc import attribute
+from foveal.attribution.task import Attributor, Task
 
 __all__ = [
     "CONTROLS",
-    "METHODS",
+    "EXPLAINERS",
     "OWN",
+    "Attributor",
+    "Explainer",
+    "PostHoc",
+    "Task",
     "attribute",
-    "cost_of",
-    "explain_by",
-    "explainers",
+    "explainer",
     "methods_of",
     "own_method",
+    "post_hoc_methods",
 ]

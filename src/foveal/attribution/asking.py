@@ -72,6 +72,11 @@ def _no_logits(found: str) -> UserError:
     )
 
 
+def known_classes(model: nn.Module) -> tuple[str, ...]:
+    """Return a name for each class, none for a model that is not of Foveal."""
+    return tuple(model.inputs.classes) if isinstance(model, ImageModel) else ()
+
+
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless images are (B, C, H, W), finite floats and, if known, of its C."""
     if isinstance(model, ImageModel):

@@ -1,13 +1,17 @@
 """Controls: maps that know nothing of the image, which every explanation must beat."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from foveal.attribution.explainer import Explainer
 from foveal.explanation import Explanation
+from foveal.logits import Targets
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.values import ATTRIBUTION
 
 
 def centre(size: tuple[int, int]) -> Tensor:
@@ -25,17 +29,31 @@ def uniform(size: tuple[int, int]) -> Tensor:
     return torch.ones(size)
 
 
-CONTROLS: dict[str, Callable[[tuple[int, int]], Tensor]] = {"centre": centre, "uniform": uniform}
+@dataclass(frozen=True)
+class Control(Explainer):
+    """The same map for all images of a size.
+
+    Attributes:
+        name: `method` of its explanations.
+        draw: returns the map (H, W) for images of a size (H, W) in pixels.
+    """
+
+    name: str
+    draw: Callable[[tuple[int, int]], Tensor]
+
+    def __call__(
+        self, model: ImageModel, images: Images, targets: Targets | None = None
+    ) -> Explanation:
+        """Return a model's answers with the map: see `Explainer`."""
+        answered = model.explain(images)
+        return Explanation(
+            images=answered.images,
+            logits=answered.logits,
+            maps=self.draw(answered.size).expand(len(answered), 1, -1, -1),
+            classes=answered.classes,
+            method=self.name,
+            values=ATTRIBUTION,
+        )
 
 
-def control(model: ImageModel, images: Images, name: str) -> Explanation:
-    """Return a model's answers to images (B, C, H, W) with one of `CONTROLS` as their map."""
-    answered = model.explain(images)
-    found = CONTROLS[name](answered.size).expand(len(answered), 1, -1, -1)
-    return Explanation(
-        images=answered.images,
-        logits=answered.logits,
-        maps=found,
-        classes=answered.classes,
-        method=name,
-    )
+CONTROLS = {one.name: one for one in (Control("centre", centre), Control("uniform", uniform))}

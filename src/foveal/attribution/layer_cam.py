@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.attribution.layer import feature_layer, features_of
+from foveal.attribution.post_hoc import PostHoc
 from foveal.attribution.task import Attributor, Task
 
 
@@ -25,3 +26,6 @@ def layer_cam(task: Task) -> Attributor:
         return F.interpolate(weighed.sum(dim=1, keepdim=True).relu(), task.size, mode="bilinear")
 
     return attribute
+
+
+LAYER_CAM = PostHoc("layer-cam", layer_cam, reads_layer=True)

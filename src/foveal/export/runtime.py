@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from foveal.explanation import COMPUTED, Explanation
+from foveal.explanation import Explanation
 from foveal.export.about import About
 from foveal.export.graph import IMAGES
 from foveal.export.large_runtime import OnnxLargeFocus
@@ -16,6 +16,7 @@ from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
+from foveal.observation import COMPUTED
 
 
 class Parts:

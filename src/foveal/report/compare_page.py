@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import CONTROLS, OWN, explain_by
+from foveal.attribution import CONTROLS, OWN, explainer
 from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
@@ -158,11 +158,12 @@ def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> 
     """Return the explanation of each of the images at `chosen` (M,), in that order."""
     one = _explained_one(comparison, row)
     test = comparison.test_of(one)
+    explain = explainer(row["method"])
     found = []
     for index in chosen:
         (image,) = test.subset(index[None]).batches(1)
         targets = targets_of(image, comparison.explained)
-        explanation = explain_by(one.network, image.images.float() / 255, row["method"], targets)
+        explanation = explain(one.network, image.images.float() / 255, targets)
         found.append(replace(explanation, classes=test.classes))
     return found
 
