@@ -72,15 +72,16 @@ def _no_logits(found: str) -> UserError:
     )
 
 
-def known_classes(model: nn.Module) -> tuple[str, ...]:
-    """Return a name for each class, none for a model that is not of Foveal."""
-    return tuple(model.inputs.classes) if isinstance(model, ImageModel) else ()
+def known(model: nn.Module) -> ImageModel | None:
+    """Return a model of Foveal's own, which has abilities and names; None for any other."""
+    return model if isinstance(model, ImageModel) else None
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless images are (B, C, H, W), finite floats and, if known, of its C."""
-    if isinstance(model, ImageModel):
-        model.check(images)
+    own = known(model)
+    if own is not None:
+        own.check(images)
     elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(
             "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveal.attribution.asking import answer, check_images, given, known_classes, undisturbed
+from foveal.attribution.asking import answer, check_images, given, known, undisturbed
 from foveal.attribution.cost import measured
 from foveal.attribution.explainer import Explainer
 from foveal.attribution.task import Attributor, Task
@@ -95,12 +95,13 @@ class PostHoc(Explainer):
                 moved = given(model, batch)
                 maps.append(at_least_single(attribute(moved, numbers.to(moved.device))).cpu())
         found = torch.cat(maps)
+        own = known(model)
         check_finite(f"The maps of {self.name}", found)
         return Explanation(
             images=images.detach().cpu(),
             logits=logits,
             maps=found,
-            classes=tuple(classes) or known_classes(model),
+            classes=tuple(classes or (own.inputs.classes if own is not None else ())),
             method=self.name,
             cost=cost,
             values=self.values,
