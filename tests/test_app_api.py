@@ -14,7 +14,7 @@ from foveal import zoo
 from foveal.app.answering import Task, answer
 from foveal.app.question import Asked
 from foveal.app.served import Models
-from foveal.attribution import EXPLAINERS, post_hoc_methods
+from foveal.attribution import EXPLAINERS, own_method, post_hoc_methods
 from foveal.cli import main
 from foveal.errors import UserError
 from foveal.models import FocusModel, presets
@@ -188,6 +188,8 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     model = served.ready().network
     assert described["holds_keypoints"] == isinstance(model, FocusModel)
     assert set(described["methods"]) <= set(EXPLAINERS)
+    assert served.abilities == model.abilities
+    assert described["default_method"] == (own_method(model) or "grad-cam")
     shape = (
         model.in_channels,
         *(model.inputs.usual_size or (300, 310)),
