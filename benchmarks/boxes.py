@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import attribute, explainer
 from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
+from foveal.explainers import attribute, explainer
 from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
 from foveal.metrics import energy_inside, pointing_game

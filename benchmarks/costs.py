@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
-from foveal.attribution import OWN, explainer, post_hoc_methods
+from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.models import AttentionNet, FocusModel, ImageModel

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from trained import trained
 
-from foveal.attribution import OWN, explainer, post_hoc_methods
 from foveal.data import ImageSet, load_images, planted_marks
 from foveal.data.generated.planted import MARK, patterns
+from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.metrics.looks import look_over
 from foveal.models import FocusModel, ImageModel

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from foveal import zoo
-from foveal.attribution import OWN, explainer
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
+from foveal.explainers import OWN, explainer
 from foveal.files import write_json
 from foveal.metrics import PointingGame
 from foveal.models import FocusModel

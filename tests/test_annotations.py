@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from foveal import comparison
-from foveal.attribution import CONTROLS, explainer, methods_of, own_method, post_hoc_methods
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.cli.tables import figure_lines
 from foveal.comparison import compare
@@ -17,6 +16,7 @@ from foveal.data.annotations import annotated, with_annotations
 from foveal.data.boxes import with_boxes
 from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError
+from foveal.explainers import CONTROLS, explainer, methods_of, own_method, post_hoc_methods
 from foveal.metrics import energy_inside, evidence_iou, maps_worth, pointing_game
 from foveal.metrics.annotated import annotated_figures
 from foveal.models import AttentionNet, Inputs, PlainNet, SmallCNN

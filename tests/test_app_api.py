@@ -14,9 +14,9 @@ from foveal import zoo
 from foveal.app.answering import Task, answer
 from foveal.app.question import Asked
 from foveal.app.served import Models
-from foveal.attribution import EXPLAINERS, own_method, post_hoc_methods
 from foveal.cli import main
 from foveal.errors import UserError
+from foveal.explainers import EXPLAINERS, own_method, post_hoc_methods
 from foveal.models import FocusModel, presets
 from studio_server import digits, encoded, running
 

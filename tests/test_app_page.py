@@ -16,7 +16,7 @@ from PIL import Image
 from browser import CHROMIUM, FLAGS, launched, need_chromium
 from foveal import zoo
 from foveal.app.served import Models
-from foveal.attribution import post_hoc_methods
+from foveal.explainers import post_hoc_methods
 from studio_server import running
 
 need_chromium()

@@ -39,7 +39,7 @@ LAYERS = (
     {"detectors", "backbones"},
     {"heads"},
     {"models"},
-    {"metrics", "attribution", "zoo", "data", "progress"},
+    {"metrics", "explainers", "zoo", "data", "progress"},
     {"app", "report", "batch", "export", "training", "evaluation", "comparison"},
     {"demo", "first_hour"},
     {"cli"},

@@ -4,9 +4,9 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 
-from foveal.attribution import explainer
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.errors import UserError
+from foveal.explainers import explainer
 from foveal.models import PlainNet
 from foveal.models.contributions import owners, spread
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from foveal import evaluation, pixels, plotting
-from foveal.attribution import explainer
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.data.reading import read_noted, read_pictured
 from foveal.detectors import Harris, ReconstructionDetector
 from foveal.evaluation import LONGEST, explain_files
+from foveal.explainers import explainer
 from foveal.explanation import Explanation
 from foveal.models import (
     AttentionNet,

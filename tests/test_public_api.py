@@ -43,7 +43,7 @@ SIGNATURES = {
         "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
     ),
 }
-MODULES = {"attribution", "data", "detectors", "geometry", "heads", "metrics", "models"}
+MODULES = {"data", "detectors", "explainers", "geometry", "heads", "metrics", "models"}
 MODULES |= {"plotting", "zoo"}
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import CONTROLS, OWN, explainer, methods_of, post_hoc_methods
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
 from foveal.data.photos import Photos, parts_of
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
+from foveal.explainers import CONTROLS, OWN, explainer, methods_of, post_hoc_methods
 from foveal.ledger import Ledger
 from foveal.memory import keep_freed_memory
 from foveal.metrics import evaluate
@@ -109,7 +109,7 @@ def compare(
         images: how many, of each class as many as can be; all where there are fewer.
         data_dir: where named datasets lie.
         judge: a model trained with `augment.hide`; the zoo's of that dataset if not given.
-        methods: rivals to measure, of `attribution.post_hoc_methods()`; all if not given.
+        methods: rivals to measure, of `explainers.post_hoc_methods()`; all if not given.
         published: images, some of those that are compared on, for the field's published metrics
             through Quantus (an extra); 0 for none. They take seconds an image.
         explain: the logit that methods explain, of the model's `answer` or of the true `label`;

@@ -260,7 +260,7 @@ def explain_files(
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
-        method: a name of `attribution.EXPLAINERS`; `model` for the model's own explanation, which
+        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation, which
             is its contributions where it looks everywhere and can give them.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
@@ -268,7 +268,7 @@ def explain_files(
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
     from foveal import export
-    from foveal.attribution import EXPLAINERS, OWN
+    from foveal.explainers import EXPLAINERS, OWN
 
     if method not in EXPLAINERS:
         raise unknown_name("method", method, EXPLAINERS)
@@ -301,12 +301,12 @@ def _explained(
     Args:
         network: the model.
         path: of the image.
-        method: a name of `attribution.EXPLAINERS`.
+        method: a name of `explainers.EXPLAINERS`.
         model: its name.
         say: told of what is done to the file.
         drawn: whether the explanation is to have the original, which pictures are drawn on.
     """
-    from foveal.attribution import OWN, explainer
+    from foveal.explainers import OWN, explainer
     from foveal.models import LargeFocusModel
 
     if isinstance(network, LargeFocusModel) and method == OWN:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import explainer, own_method
 from foveal.data import ImageSet, load_images, read_groups
 from foveal.data.photo_sets import PHOTO_SETS, photo_folder
 from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.explainers import explainer, own_method
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
 from foveal.metrics.position_leakage import LEAST_IMAGES

@@ -11,8 +11,8 @@ from foveal.app.pictures import data_url, pictures
 from foveal.app.question import Asked
 from foveal.app.refusal import Refused
 from foveal.app.served import Served
-from foveal.attribution import OWN, explainer
 from foveal.errors import UserError
+from foveal.explainers import OWN, explainer
 from foveal.explanation import Explanation
 from foveal.models import FocusModel
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from foveal import export, zoo
 from foveal.app.refusal import Refused
-from foveal.attribution import EXPLAINERS, OWN
 from foveal.errors import UserError, split_name, unknown_name
 from foveal.escaping import printable
+from foveal.explainers import EXPLAINERS, OWN
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import CONTROLS, OWN, explainer
 from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
 from foveal.data.photos import Photos
+from foveal.explainers import CONTROLS, OWN, explainer
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.metrics.judged import at_top

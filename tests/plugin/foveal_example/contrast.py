@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from foveal.attribution import Attributor, PostHoc, Task
+from foveal.explainers import Attributor, PostHoc, Task
 from foveal.values import Values
 
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveal.attribution.asking import answer, check_images, given, known, undisturbed
-from foveal.attribution.cost import measured
-from foveal.attribution.explainer import Explainer
-from foveal.attribution.task import Attributor, Task
 from foveal.errors import at_least_one
+from foveal.explainers.cost import measured
+from foveal.explainers.interface import Explainer
+from foveal.explainers.model_wrapper import answer, check_images, given, known, undisturbed
+from foveal.explainers.task import Attributor, Task
 from foveal.explanation import Explanation
 from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.abilities import Ability

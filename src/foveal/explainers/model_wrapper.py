@@ -1,4 +1,4 @@
-"""How a model is asked that need not be one of ours: undisturbed, and its answer checked."""
+"""Any classifier, of Foveal or not, run without side effects, its logits checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.backends import mha
 
-from foveal.attribution.asking import answer, noise
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.model_wrapper import answer, noise
+from foveal.explainers.task import Attributor, Task
 
 # A model is measured once, and forgotten with it.
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.layer import feature_layer, features_of
-from foveal.attribution.post_hoc import PostHoc
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.layer import feature_layer, features_of
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 
 def grad_cam(task: Task) -> Attributor:

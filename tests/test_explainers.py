@@ -7,14 +7,14 @@ import torchvision
 from torch import Tensor, nn
 
 import foveal
-from foveal.attribution import EXPLAINERS, attribute, explainer, post_hoc_methods
-from foveal.attribution.asking import undisturbed
-from foveal.attribution.layer import feature_layer
-from foveal.attribution.occlusion import window_px
-from foveal.attribution.rise import MASKS, SHOWN, Masks
-from foveal.attribution.task import Task
 from foveal.detectors import HeatmapDetector
 from foveal.errors import UserError
+from foveal.explainers import EXPLAINERS, attribute, explainer, post_hoc_methods
+from foveal.explainers.layer import feature_layer
+from foveal.explainers.model_wrapper import undisturbed
+from foveal.explainers.occlusion import window_px
+from foveal.explainers.rise import MASKS, SHOWN, Masks
+from foveal.explainers.task import Task
 from foveal.models import SANet, SmallCNN, build_model, presets
 from foveal.plotting import explanation_figure, side_by_side
 

@@ -2,8 +2,8 @@
 
 from typing import cast
 
-from foveal.attribution.explainer import Explainer
 from foveal.errors import UserError
+from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
 from foveal.logits import Targets
 from foveal.models.abilities import Ability

@@ -7,10 +7,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from foveal.attribution.asking import known, noise
-from foveal.attribution.layout import AsFeatures, can_be_channels_first, layouts
-from foveal.attribution.task import Task
 from foveal.errors import UserError, unknown_name
+from foveal.explainers.layout import AsFeatures, can_be_channels_first, layouts
+from foveal.explainers.model_wrapper import known, noise
+from foveal.explainers.task import Task
 from foveal.logits import class_logits
 from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.post_hoc import PostHoc
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 from foveal.precision import at_least_single
 from foveal.values import ATTRIBUTION
 

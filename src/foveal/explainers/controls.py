@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveal.attribution.explainer import Explainer
+from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
 from foveal.logits import Targets
 from foveal.models.image_model import ImageModel

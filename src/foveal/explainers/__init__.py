@@ -4,11 +4,11 @@ Post-hoc methods look from outside at what a model did, where `model.explain` re
 decided from. Both are Explanations, so that they are drawn and measured by the same code.
 """
 
-from foveal.attribution.controls import CONTROLS
-from foveal.attribution.explainer import Explainer
-from foveal.attribution.own import OWN
-from foveal.attribution.post_hoc import PostHoc
-from foveal.attribution.registry import (
+from foveal.explainers.controls import CONTROLS
+from foveal.explainers.interface import Explainer
+from foveal.explainers.own import OWN
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.registry import (
     EXPLAINERS,
     attribute,
     explainer,
@@ -16,7 +16,7 @@ from foveal.attribution.registry import (
     own_method,
     post_hoc_methods,
 )
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.task import Attributor, Task
 
 __all__ = [
     "CONTROLS",

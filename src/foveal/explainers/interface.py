@@ -1,4 +1,4 @@
-"""Explainers: what explains the answers of a model, the model itself included."""
+"""The interface of explainers: of the model itself and of post-hoc methods alike."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar

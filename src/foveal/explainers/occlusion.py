@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from foveal.attribution.post_hoc import PostHoc
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 WINDOWS = 6  # in the shorter side of the image, were they laid edge to edge
 

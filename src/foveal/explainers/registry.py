@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from foveal.attribution.controls import CONTROLS
-from foveal.attribution.explainer import Explainer
-from foveal.attribution.grad_cam import GRAD_CAM
-from foveal.attribution.gradients import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
-from foveal.attribution.layer_cam import LAYER_CAM
-from foveal.attribution.occlusion import OCCLUSION
-from foveal.attribution.own import OWN, Contributions, Own
-from foveal.attribution.post_hoc import PostHoc
-from foveal.attribution.rise import RISE
 from foveal.errors import UserError, unknown_name
+from foveal.explainers.controls import CONTROLS
+from foveal.explainers.grad_cam import GRAD_CAM
+from foveal.explainers.gradients import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
+from foveal.explainers.interface import Explainer
+from foveal.explainers.layer_cam import LAYER_CAM
+from foveal.explainers.occlusion import OCCLUSION
+from foveal.explainers.own import OWN, Contributions, Own
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.rise import RISE
 from foveal.explanation import Explanation
 from foveal.logits import Targets
 from foveal.models.abilities import Ability
