@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import attribute, explain_by
 from foveal.data import ImageSet
 from foveal.evaluation import load_annotated
+from foveal.explainers import attribute, explainer
 from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
 from foveal.metrics import energy_inside, pointing_game
@@ -39,8 +39,8 @@ Explain = Callable[[ImageClassifier, Tensor, Tensor], Explanation]
 
 
 def named(method: str) -> Explain:
-    """Return the explanation of a method as `explain_by` gives it."""
-    return lambda model, images, targets: explain_by(model, images, method, targets)
+    """Return the explanation of a method by its name."""
+    return lambda model, images, targets: explainer(method)(model, images, targets)
 
 
 def at_last(method: str) -> Explain:

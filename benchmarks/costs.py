@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
-from foveal.attribution import METHODS, OWN, explain_by
+from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.memory import keep_freed_memory
 from foveal.models import AttentionNet, FocusModel, ImageModel
@@ -52,15 +52,15 @@ def costs(name: str, rounds: int) -> dict[str, Any]:
     """Return what each of a model's explanations costs, in forward passes."""
     model = zoo.load(name).to(memory_format=torch.channels_last)
     images = random_images(model, BATCH)
-    methods = (OWN,) if isinstance(model, FocusModel) else (OWN, *METHODS)
+    methods = (OWN,) if isinstance(model, FocusModel) else (OWN, *post_hoc_methods())
     if isinstance(model, AttentionNet):
-        methods = (OWN, CONTRIBUTIONS, *METHODS)
+        methods = (OWN, CONTRIBUTIONS, *post_hoc_methods())
     if model.name == "cnn":
-        methods = tuple(METHODS)
+        methods = post_hoc_methods()
 
     found = {}
     for method in methods:
-        counted = flops(partial(explain_by, model, images, method)) / flops(partial(model, images))
+        counted = flops(partial(explainer(method), model, images)) / flops(partial(model, images))
         turns = rounds if counted < 10 else 1
         row = {"passes": round(counted, 3), "time_ratio": time_ratio(model, images, method, turns)}
         if method in (OWN, CONTRIBUTIONS):
@@ -86,7 +86,7 @@ def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> fl
             model(images)
 
     def explain() -> None:
-        explain_by(model, images, method)
+        explainer(method)(model, images)
 
     pairs = [(seconds(answer), seconds(explain)) for _ in range(turns + 1)][1:]
     once, more = (statistics.median(column) for column in zip(*pairs, strict=True))

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import attribute
 from foveal.data import Mosaics, load_images, mosaics
+from foveal.explainers import attribute
 from foveal.explanation import Explanation
 from foveal.files import write_json
 from foveal.metrics import energy_inside, pointing_game

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from trained import trained
 
-from foveal.attribution import METHODS, OWN, explain_by
 from foveal.data import ImageSet, load_images, planted_marks
 from foveal.data.generated.planted import MARK, patterns
+from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.metrics.observing import observe_all
 from foveal.models import FocusModel, ImageModel
@@ -65,7 +65,7 @@ def with_marks(test: ImageSet, marks: Tensor) -> Tensor:
 def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
     """Return how many pixels of each image are evidence by a method, and of its mark (2, B)."""
     assert images.masks is not None
-    explanation = explain_by(model, images.images.float() / 255, method)
+    explanation = explainer(method)(model, images.images.float() / 255)
     evidence = explanation.top_evidence(SHARE)
     return torch.stack([evidence, evidence & (images.masks[:, 0] > 0)]).sum(dim=(-2, -1))
 
@@ -80,7 +80,7 @@ def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> di
     follows = (answers == marks) & (after == others)
     decided = (answers != after).nonzero().flatten()
     some, followed = test.subset(decided[:images]), follows[decided[:images]]
-    methods = (OWN,) if isinstance(model, FocusModel) else tuple(METHODS)
+    methods = (OWN,) if isinstance(model, FocusModel) else post_hoc_methods()
     if model.name == "attention":
         methods = (OWN, "contributions", "grad-cam")
     return {

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from foveal import zoo
-from foveal.attribution import OWN, explain_by
 from foveal.data import ImageSet, load_images
 from foveal.errors import UserError
+from foveal.explainers import OWN, explainer
 from foveal.files import write_json
 from foveal.metrics import PointingGame
 from foveal.models import FocusModel
@@ -35,7 +35,7 @@ def hits(name: str, test: ImageSet) -> dict[str, float]:
     for method in (OWN,) if isinstance(model, FocusModel) else RIVALS:
         game = PointingGame()
         for part in torch.arange(len(test)).split(CHUNK):
-            explanation = explain_by(model, test.images[part].float() / 255, method)
+            explanation = explainer(method)(model, test.images[part].float() / 255)
             game.update(explanation, test.masks[part])
         found[method] = round(float(game.compute()), 4)
         print(name, method, found[method], flush=True)

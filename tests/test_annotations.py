@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from foveal import comparison
-from foveal.attribution import CONTROLS, METHODS, explain_by, methods_of, own_method
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.cli.tables import figure_lines
 from foveal.comparison import compare
@@ -16,6 +15,7 @@ from foveal.data import load_images, with_masks
 from foveal.data.annotations import annotated, with_annotations
 from foveal.data.boxes import with_boxes
 from foveal.errors import UserError
+from foveal.explainers import CONTROLS, explainer, methods_of, own_method, post_hoc_methods
 from foveal.images.photos import Photos, parts_of
 from foveal.images.sizing import ShortSide
 from foveal.metrics import energy_inside, evidence_iou, maps_worth, pointing_game
@@ -364,7 +364,7 @@ def values_by_hand(model, images, method, targets=None):
         if not batch.masks.any():
             continue
         chosen = None if targets is None else batch.labels
-        found = explain_by(model, batch.images / 255, method, chosen)
+        found = explainer(method)(model, batch.images / 255, chosen)
         rows.append([float(f(found, batch.masks)) for f in FIGURES.values()])
     return dict(zip(FIGURES, torch.tensor(rows).nanmean(dim=0).tolist(), strict=True))
 
@@ -477,7 +477,7 @@ def test_compare_refuses_what_photos_of_all_proportions_cannot_have(photos, tmp_
 
 
 def test_a_net_of_sums_is_explained_by_its_contributions_before_rivals(plain):
-    assert methods_of(plain[1]) == ("contributions", *METHODS)
+    assert methods_of(plain[1]) == ("contributions", *post_hoc_methods())
 
 
 def test_a_set_for_testing_only_is_compared_without_training_images(photos, tmp_path, attentive):
@@ -513,7 +513,7 @@ def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
 def test_the_centre_falls_outwards_and_uniform_hits_by_area(plain):
     _, model = plain
     images = torch.rand(2, 3, 32, 64)
-    centre = explain_by(model, images, "centre")
+    centre = explainer("centre")(model, images)
     assert tuple(centre.maps.shape) == (2, 1, 32, 64)
     assert torch.equal(centre.logits, model.explain(images).logits)
     heat = centre.heat[0]
@@ -522,6 +522,6 @@ def test_the_centre_falls_outwards_and_uniform_hits_by_area(plain):
     assert (heat[15, 32:].diff() < 0).all()
     truth = torch.zeros(2, 32, 64)
     truth[:, :8] = 1
-    uniform = explain_by(model, images, "uniform")
+    uniform = explainer("uniform")(model, images)
     assert pointing_game(uniform, truth).tolist() == [0.25, 0.25]
     assert energy_inside(uniform, truth).tolist() == [0.25, 0.25]

@@ -14,9 +14,9 @@ from foveal import zoo
 from foveal.app.answering import Task, answer
 from foveal.app.question import Asked
 from foveal.app.served import Models
-from foveal.attribution import METHODS, explainers
 from foveal.cli import main
 from foveal.errors import UserError
+from foveal.explainers import EXPLAINERS, own_method, post_hoc_methods
 from foveal.models import FocusModel, presets
 from studio_server import digits, encoded, running
 
@@ -132,6 +132,7 @@ def test_more_is_told_where_more_is_asked(server, pictures):
         assert sum(p["probability"] for p in told["evidence"][name]["probabilities"]) <= 1.00001
     maps = server.explain(pictures[0][0], model="mnist-attention", show="maps").json["images"][0]
     assert np.array(maps["maps"]).shape[1:] == (28, 28)
+    assert not maps["values"]["signed"]
     whole = server.explain(pictures[0][0], model="mnist-cnn", show="evidence").json["images"][0]
     assert whole["evidence"] is None
 
@@ -167,12 +168,14 @@ def test_an_unknown_runtime_is_a_user_error():
         Models(["mnist-focus"], "onx")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", post_hoc_methods())
 def test_rivals_are_asked_on_the_same_image(server, pictures, method):
     reply = server.explain(pictures[0][0], model="mnist-cnn", method=method, show="maps,evidence")
     told = reply.json["images"][0]
     assert told["method"] == method
     assert np.array(told["maps"]).shape == (1, 28, 28)
+    assert told["values"]["signed"]
+    assert told["values"]["zero"] == (method != "rise")
     assert told["cost_forward_passes"] > 1
     assert told["evidence"]["share"] == pytest.approx(0.2, abs=0.01)
 
@@ -184,7 +187,9 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     assert json.loads(json.dumps(described)) == described
     model = served.ready().network
     assert described["holds_keypoints"] == isinstance(model, FocusModel)
-    assert set(described["methods"]) <= set(explainers())
+    assert set(described["methods"]) <= set(EXPLAINERS)
+    assert served.abilities == model.abilities
+    assert described["default_method"] == (own_method(model) or "grad-cam")
     shape = (
         model.in_channels,
         *(model.inputs.usual_size or (300, 310)),

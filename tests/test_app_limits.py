@@ -126,7 +126,7 @@ def test_a_large_body_is_read_while_others_are_answered(good, monkeypatch):
 
 def test_a_slow_method_does_not_hold_up_quick_answers(good, monkeypatch):
     method = Gate(lambda *_: 1 / 0)
-    monkeypatch.setattr(answering, "explain_by", method)
+    monkeypatch.setattr(answering, "explainer", lambda name: method)
     with running("mnist-cnn") as server, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(server.explain, good, model="mnist-cnn", method="rise")
         method.wait_until_reached()

@@ -16,7 +16,7 @@ from PIL import Image
 from browser import CHROMIUM, FLAGS, launched, need_chromium
 from foveal import zoo
 from foveal.app.served import Models
-from foveal.attribution import METHODS
+from foveal.explainers import post_hoc_methods
 from studio_server import running
 
 need_chromium()
@@ -350,7 +350,7 @@ def test_rivals_are_shown_on_the_same_picture(opened):
     assert page.locator(".signed").is_visible()
     page.click("text=Ask the rivals")
     page.wait_for_selector("text=/rise, \\d+ passes/")
-    assert page.locator(".rivals img").count() == len(METHODS)
+    assert page.locator(".rivals img").count() == len(post_hoc_methods())
     shot(page, "rivals")
 
 

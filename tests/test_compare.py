@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from foveal import comparison, zoo
-from foveal.attribution import OWN
 from foveal.cli import main
 from foveal.columns import Column
 from foveal.comparison import compare
 from foveal.errors import UserError
+from foveal.explainers import OWN
 from foveal.ledger import Ledger
 from foveal.report.compare_page import write_comparison
 from foveal.report.tables import csv_table, latex_table, markdown_table

@@ -4,9 +4,9 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 
-from foveal.attribution import explain_by
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.errors import UserError
+from foveal.explainers import explainer
 from foveal.models import PlainNet
 from foveal.models.contributions import owners, spread
 
@@ -57,7 +57,7 @@ def test_contributions_are_grad_cam_at_the_last_layer_up_to_a_constant(model):
 
 
 def test_contributions_are_an_explanation_like_others(model):
-    explanation = explain_by(model, images(64, 64), "contributions")
+    explanation = explainer("contributions")(model, images(64, 64))
     assert (explanation.method, explanation.cost) == ("contributions", 1.0)
 
 

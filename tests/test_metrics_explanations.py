@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foveal.data import ImageSet
-from foveal.explanation import Explanation, ranks
+from foveal.explanation import Explanation
 from foveal.geometry import from_px
 from foveal.metrics import (
     Deletion,
@@ -26,6 +26,7 @@ from foveal.metrics import (
 )
 from foveal.models import Inputs
 from foveal.models.classifier import ImageClassifier
+from foveal.observation import ranks
 
 SIDE = 8
 

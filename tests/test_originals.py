@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from foveal import evaluation, plotting
-from foveal.attribution import explain_by
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.detectors import Harris, ReconstructionDetector
 from foveal.evaluation import LONGEST, explain_files
+from foveal.explainers import explainer
 from foveal.explanation import Explanation
 from foveal.heads import ConvDecoder
 from foveal.images import decode
@@ -106,7 +106,7 @@ def test_maps_lie_over_all_of_the_photo(method):
     torch.manual_seed(0)
     model = AttentionNet(VGGBackbone(3, [[4], [4]]), depths=[1, 2]).eval()
     original = torch.rand(3, 200, 500)
-    found = explain_by(model, torch.rand(1, 3, 32, 48), method)
+    found = explainer(method)(model, torch.rand(1, 3, 32, 48))
     figure = replace(found, originals=(original,)).figure()
     over = [axes for axes in figure.axes if len(axes.images) == 2]
     assert len(over) == (3 if method == "model" else 1)
@@ -233,7 +233,7 @@ def test_a_map_of_one_value_stays_so():
 def test_contributions_of_few_locations_are_smooth_over_a_photo_and_say_how_many():
     torch.manual_seed(0)
     model = PlainNet(EfficientNetLite(weights="imagenet"), num_classes=4).eval()
-    found = explain_by(model, torch.rand(1, 3, 64, 96))
+    found = explainer("model")(model, torch.rand(1, 3, 64, 96))
     figure = replace(found, originals=(torch.rand(3, 300, 450),)).figure()
     (axes,) = [axes for axes in figure.axes if len(axes.images) == 2]
     assert "2 x 3 locations, interpolated" in axes.get_title()
@@ -405,17 +405,18 @@ def test_a_model_that_looks_everywhere_shows_its_contributions(saved, tmp_path, 
     assert json.loads(done.stdout)["images"][0]["method"] == "model"
 
 
-def test_explain_by_gives_contributions_where_they_are_exact():
+def test_the_model_explains_itself_by_contributions_where_they_are_exact():
     torch.manual_seed(0)
     images, targets = torch.rand(2, 3, 64, 64), torch.tensor([1, 2])
     model = PlainNet(EfficientNetLite(weights="imagenet"), num_classes=4).eval()
-    found = explain_by(model, images, targets=targets)
+    found = explainer("model")(model, images, targets=targets)
     expected = model.contributions(images, targets)
     assert found.method == "contributions"
     assert torch.equal(found.maps, expected.maps)
     assert model.explain(images).method == "model"
     maxima = PlainNet(VGGBackbone(3, [[4], [4]]), num_classes=4).eval()
-    assert (explain_by(maxima, images).method, explain_by(maxima, images).maps) == ("model", None)
+    found = explainer("model")(maxima, images)
+    assert (found.method, found.maps) == ("model", None)
 
 
 def test_a_photo_keeps_its_proportions_over_any_coordinates():

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import warnings
+from dataclasses import replace
 from types import ModuleType
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ import pytest
 import torch
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -21,9 +23,11 @@ from foveal import plotting
 from foveal.backbones import VGGBackbone
 from foveal.detectors import Grid, Harris
 from foveal.errors import UserError
+from foveal.explanation import Explanation
 from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, presets
 from foveal.plotting import frontier, judged_curves, learning_curves, new_figure, save_figure
 from foveal.plotting.canvas import short, wrapped
+from foveal.values import Values
 
 
 def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
@@ -246,6 +250,34 @@ def test_the_grid_has_a_row_an_image_and_a_column_a_depth():
     assert len(shown) == 3 * (1 + 3 + 1)
     answers = [axes.get_ylabel() for axes in shown[::5]]
     assert answers == [explanation.class_name(int(p)) for p in explanation.predictions]
+
+
+def drawn_map(explanation):
+    """Return the map that is drawn over the image of an explanation with one, and its label."""
+    figure = explanation.figure()
+    (over,) = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    return over, over.colorbar.ax.get_ylabel()
+
+
+def test_maps_are_drawn_by_what_their_values_mean_whoever_made_them():
+    heat = torch.linspace(1, 3, 64).reshape(1, 1, 8, 8)
+    found = Explanation(torch.rand(1, 1, 8, 8), torch.zeros(1, 2), maps=heat, method="model")
+    over, label = drawn_map(found)
+    assert isinstance(over.norm, LogNorm)
+    assert label == "attention, times an even share"
+    over, label = drawn_map(replace(found, values=Values("volts")))
+    assert (over.get_clim(), label) == ((-3, 3), "volts")
+    over, _ = drawn_map(replace(found, values=Values("volts", zero=False)))
+    assert over.get_clim() == pytest.approx((1, 3))
+
+
+def test_values_of_few_locations_are_summed_where_their_sums_mean_something():
+    heat = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(64, 0).repeat_interleave(64, 1)
+    found = Explanation(torch.rand(1, 1, 128, 128), torch.zeros(1, 2), maps=heat[None, None])
+    over, label = drawn_map(replace(found, values=Values("volts", location_label="sums of volts")))
+    assert (over.get_clim(), label) == ((-4 * 64**2, 4 * 64**2), "sums of volts")
+    over, label = drawn_map(replace(found, values=Values("volts")))
+    assert (over.get_clim(), label) == ((-4, 4), "volts")
 
 
 def test_a_grid_needs_maps():

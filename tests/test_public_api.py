@@ -15,6 +15,7 @@ SIGNATURES = {
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
         "[weights] [task_logits] [extent] [classes] [method] [cost] [originals]"
+        "[weights] [extent] [classes] [method] [cost] [originals] [values]"
     ),
     "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
     "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",
@@ -38,7 +39,7 @@ SIGNATURES = {
         "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
     ),
 }
-MODULES = {"attribution", "data", "detectors", "geometry", "heads", "metrics", "models"}
+MODULES = {"data", "detectors", "explainers", "geometry", "heads", "metrics", "models"}
 MODULES |= {"plotting", "zoo"}
 
 

@@ -87,6 +87,15 @@ def test_explain_takes_the_packages_explainer(runs, pictures, tmp_path):
     assert (tmp_path / "0.png").is_file()
 
 
+def test_a_packages_explainer_declares_what_its_values_mean():
+    code = (
+        "import torch; from foveal.explainers import explainer\n"
+        "from foveal.models import SmallCNN\n"
+        "print(explainer('contrast')(SmallCNN(), torch.rand(1, 1, 8, 8)).values.label)"
+    )
+    assert python("-c", code).stdout.strip() == "distance from the mean"
+
+
 def test_compare_takes_all_of_them(runs, tmp_path):
     foveal(
         "compare", runs / "focus", runs / "means", "--data", "halves", "--images", "10",
@@ -123,7 +132,7 @@ def test_a_run_cannot_be_loaded_without_the_package(runs):
 
 def test_importing_foveal_imports_no_other_package():
     code = (
-        "import sys, foveal.models, foveal.metrics, foveal.attribution, foveal.data\n"
+        "import sys, foveal.models, foveal.metrics, foveal.explainers, foveal.data\n"
         "from foveal.detectors import DETECTORS\n"
         "assert 'brightest' in DETECTORS and 'brightest' in list(DETECTORS)\n"
         "assert not [name for name in sys.modules if name.startswith('foveal_example')]\n"

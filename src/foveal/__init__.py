@@ -7,11 +7,11 @@ from foveal.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from foveal import attribution, data, detectors, geometry, heads, metrics, models, plotting, zoo
-    from foveal.attribution import attribute
+    from foveal import data, detectors, explainers, geometry, heads, metrics, models, plotting, zoo
     from foveal.batch import predict
     from foveal.data import load_images
     from foveal.errors import UserError
+    from foveal.explainers import attribute
     from foveal.explanation import Explanation
     from foveal.metrics import evaluate
     from foveal.models.attention import AttentionNet
@@ -32,11 +32,11 @@ else:  # torch alone takes seconds
             "SANet": "foveal.models.self_attention",
             "SmallCNN": "foveal.models.cnn",
             "UserError": "foveal.errors",
-            "attribute": "foveal.attribution",
-            "attribution": "foveal.attribution",
+            "attribute": "foveal.explainers",
             "data": "foveal.data",
             "detectors": "foveal.detectors",
             "evaluate": "foveal.metrics",
+            "explainers": "foveal.explainers",
             "geometry": "foveal.geometry",
             "heads": "foveal.heads",
             "load": "foveal.zoo",
@@ -60,10 +60,10 @@ __all__ = [
     "SmallCNN",
     "UserError",
     "attribute",
-    "attribution",
     "data",
     "detectors",
     "evaluate",
+    "explainers",
     "geometry",
     "heads",
     "load",

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.attribution import CONTROLS, METHODS, OWN, explain_by, methods_of
 from foveal.data import ImageSet, load_images
 from foveal.data.annotations import annotated
 from foveal.data.names import some_names
 from foveal.errors import UserError, unknown_name
 from foveal.evaluation import groups_of, judge_of, load_annotated, probe_images, reading_notes
+from foveal.explainers import CONTROLS, OWN, explainer, methods_of, post_hoc_methods
 from foveal.images.photos import Photos, parts_of
 from foveal.images.values import as_floats
 from foveal.ledger import Ledger
@@ -110,7 +110,7 @@ def compare(
         images: how many, of each class as many as can be; all where there are fewer.
         data_dir: where named datasets lie.
         judge: a model trained with `augment.hide`; the zoo's of that dataset if not given.
-        methods: rivals to measure, names of `attribution.METHODS`; all if not given.
+        methods: rivals to measure, of `explainers.post_hoc_methods()`; all if not given.
         published: images, some of those that are compared on, for the field's published metrics
             through Quantus (an extra); 0 for none. They take seconds an image.
         explain: the logit that methods explain, of the model's `answer` or of the true `label`;
@@ -176,10 +176,11 @@ def compare(
 
 
 def _rivals(methods: Sequence[str] | None) -> tuple[str, ...]:
+    known = post_hoc_methods()
     for method in methods or ():
-        if method not in METHODS:
-            raise unknown_name("method", method, METHODS)
-    return (OWN, CONTRIBUTIONS, *(METHODS if methods is None else methods))
+        if method not in known:
+            raise unknown_name("method", method, known)
+    return (OWN, CONTRIBUTIONS, *(known if methods is None else methods))
 
 
 def _contestant(name: str) -> Contestant:
@@ -308,7 +309,7 @@ def _explained_batches(
 ) -> Iterator[Explained]:
     for number, few in enumerate(test.batches(CHUNK, PIXELS)):
         targets = targets_of(few, explain)
-        explained = partial(explain_by, one.network, method=method, targets=targets)
+        explained = partial(explainer(method), one.network, targets=targets)
         images = as_floats(few.images)
         started = time.perf_counter()
         explanation = explained(images)
@@ -328,11 +329,13 @@ def _published(
 ) -> dict[str, Any]:
     """Return the field's published figures of one explanation."""
 
+    explained = explainer(method)
+
     def heat(model: Any, images: Tensor, targets: Tensor) -> Tensor:
-        return explain_by(model, images, method, targets).heat
+        return explained(model, images, targets).heat
 
     targets = targets_of(test, explain)
-    explanation = explain_by(one.network, as_floats(test.images), method, targets)
+    explanation = explained(one.network, as_floats(test.images), targets)
     found = field_metrics(
         one.network,
         explanation,

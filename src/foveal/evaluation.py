@@ -250,7 +250,7 @@ def explain_files(
         paths: image files.
         out: folder for the pictures, or None.
         say: told of what is done to a file.
-        method: one of `attribution.explainers()`; `model` for the model's own explanation, which
+        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation, which
             is its contributions where it looks everywhere and can give them.
         runtime: one of `export.RUNTIMES`, which runs the model.
 
@@ -258,10 +258,10 @@ def explain_files(
         UserError: unknown model, method or runtime, or the method needs PyTorch.
     """
     from foveal import export
-    from foveal.attribution import OWN, explainers
+    from foveal.explainers import EXPLAINERS, OWN
 
-    if method not in explainers():
-        raise unknown_name("method", method, explainers())
+    if method not in EXPLAINERS:
+        raise unknown_name("method", method, EXPLAINERS)
     keep_freed_memory()
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
@@ -291,12 +291,12 @@ def _explained(
     Args:
         network: the model.
         path: of the image.
-        method: one of `attribution.explainers()`.
+        method: a name of `explainers.EXPLAINERS`.
         model: its name.
         say: told of what is done to the file.
         drawn: whether the explanation is to have the original, which pictures are drawn on.
     """
-    from foveal.attribution import OWN, explain_by
+    from foveal.explainers import OWN, explainer
     from foveal.models.abilities import Ability
 
     if Ability.IN_PART in network.abilities and method == OWN:
@@ -307,7 +307,7 @@ def _explained(
     size = (image.shape[-2], image.shape[-1])
     if network.inputs.size and (height, width) != size:
         say(f"{path}: resized from {height}x{width} to {size[0]}x{size[1]}, as {model} expects")
-    explanation = explain_by(network, image[None].float() / 255, method)
+    explanation = explainer(method)(network, image[None].float() / 255)
     if original is None or (original.shape == image.shape and bool((original == image).all())):
         return explanation
     return replace(explanation, originals=(original.float() / 255,))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import OWN, explain_by
 from foveal.data import ImageSet, load_images, read_groups
 from foveal.data.photo_sets import PHOTO_SETS, photo_folder
 from foveal.data.place import data_place
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
+from foveal.explainers import explainer, own_method
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
@@ -24,8 +24,7 @@ from foveal.metrics.position_leakage import LEAST_IMAGES
 from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.model_files import write_card
-from foveal.models import SmallCNN
-from foveal.models.contributions import CONTRIBUTIONS, Additive
+from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
 from foveal.training.probe import Probe, probe
@@ -271,13 +270,12 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()
     spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
-    method = "grad-cam" if isinstance(model, SmallCNN) else OWN
-    if isinstance(model, Additive) and model.is_additive():
-        method = CONTRIBUTIONS  # exact, where attention is only a part of the answer
+    explain = explainer(CONTRIBUTIONS)  # exact, where attention is only a part of the answer
+    if not explain.supports(model):
+        explain = explainer(own_method(model) or "grad-cam")
     shown = torch.cat([spread, wrong[:SHOWN]])
     explanations = [
-        replace(explain_by(model, _image(test, int(index)), method), classes=test.classes)
-        for index in shown
+        replace(explain(model, _image(test, int(index))), classes=test.classes) for index in shown
     ]
     plotting.save_figure(plotting.gallery(explanations, test.labels[shown]), path)
     return path

@@ -1,7 +1,7 @@
 """One model's answers to questions, as JSON has them."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from foveal.app.pictures import data_url, pictures
 from foveal.app.question import Asked
 from foveal.app.refusal import Refused
 from foveal.app.served import Served
-from foveal.attribution import OWN, explain_by
 from foveal.errors import UserError
+from foveal.explainers import OWN, explainer
 from foveal.explanation import Explanation
 from foveal.images.values import as_floats
 from foveal.models import FocusModel
@@ -73,6 +73,7 @@ def _answer_one(task: Task) -> Answer | Refused:
             told["pictures"] = pictures(explanation)
         if "maps" in task.asked.show and explanation.maps is not None:
             told["maps"] = explanation.maps[0].tolist()
+            told["values"] = asdict(explanation.values)
         if "evidence" in task.asked.show:
             told["evidence"] = _evidence(task, explanation)
     except Refused as refused:
@@ -101,14 +102,15 @@ def _explanation(task: Task) -> Explanation:
     if asked.keypoints is not None:
         return _held(task)
     if task.slow:
-        return explain_by(served.slow_network, task.images, asked.method)
+        return explainer(asked.method)(served.slow_network, task.images)
     return served.explain(task.images)
 
 
 def _held(task: Task) -> Explanation:
-    network, asked = task.served.network, task.asked
-    if not isinstance(network, FocusModel) or task.slow:
+    served, asked = task.served, task.asked
+    if not served.holds_keypoints or task.slow:
         raise Refused(422, "Only a focus model's own explanation can have its keypoints held.")
+    network = cast(FocusModel, served.network)
     keypoints = torch.tensor(asked.keypoints)[None]
     with torch.inference_mode():
         found = network.explain(task.images)

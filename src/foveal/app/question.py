@@ -42,8 +42,9 @@ class Asked(BaseModel):
     )
     show: list[Show] = Field(
         [],
-        description="More in the answer: `maps` as numbers, `pictures` as PNG data URLs, "
-        "`evidence` for the answers to the evidence alone and to all but the evidence.",
+        description="More in the answer: `maps` as numbers and what those `values` mean, "
+        "`pictures` as PNG data URLs, `evidence` for the answers to the evidence alone and to all "
+        "but the evidence.",
     )
     share: float = Field(
         0.2, gt=0, le=1, description="Of the pixels, that count as evidence of a map."

@@ -1,7 +1,7 @@
 """The models that are served: known by name from the start, loaded when first asked."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,18 @@ from torch import Tensor
 
 from foveal import export, zoo
 from foveal.app.refusal import Refused
-from foveal.attribution import METHODS, OWN
-from foveal.backbones import BACKBONES
 from foveal.errors import UserError, split_name, unknown_name
 from foveal.escaping import printable
+from foveal.explainers import EXPLAINERS, OWN
 from foveal.explanation import Explanation
 from foveal.models import (
     MODELS,
     ImageModel,
     Inputs,
-    PlainNet,
     model_type,
     reads_in_part,
 )
 from foveal.models.abilities import Ability
-from foveal.models.contributions import CONTRIBUTIONS, Additive
 
 
 class Served:
@@ -37,7 +34,8 @@ class Served:
         runtime: what answers, `torch` or `onnx`.
 
     Raises:
-        UserError: there is no such model or runtime.
+        UserError: there is no such model or runtime, or an explainer of another package cannot be
+            imported.
     """
 
     def __init__(self, name: str, source: str, runtime: str = "torch"):
@@ -52,7 +50,9 @@ class Served:
         self.reads_in_part = reads_in_part(settings)  # a thumbnail and patches of a large image
         self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
-        self.contributes = _contributes(self.kind, settings)
+        self.abilities = self.kind.abilities_with(settings)
+        # The explanations that it can be asked for, its own first.
+        self.methods = [name for name, one in EXPLAINERS.items() if one.needs <= self.abilities]
         self.trained_on: str | None = self.card.get("trained_on")
         self.judge: Served | None = None  # says what this one's evidence shows to others
         self.is_ready = False
@@ -89,12 +89,16 @@ class Served:
         return self
 
     @property
-    def methods(self) -> list[str]:
-        """The explanations that it can be asked for, its own first."""
-        if Ability.CLASSES not in self.kind.abilities:
-            return [OWN]
-        own = [CONTRIBUTIONS] if self.contributes else []
-        return [OWN, *own, *METHODS]
+    def default_method(self) -> str:
+        """The first method that shows something: a model that looks everywhere shows nothing."""
+        if self.kind.looks == "everywhere":
+            return next((name for name in self.methods if name != OWN), OWN)
+        return OWN
+
+    @property
+    def holds_keypoints(self) -> bool:
+        """Whether it answers from patches at given keypoints."""
+        return Ability.GIVEN_KEYPOINTS in self.abilities
 
     def describe(self) -> dict[str, Any]:
         """Return what a client may know of it, as JSON has it."""
@@ -108,17 +112,11 @@ class Served:
             "short_side_px": self.inputs.short_side,
             "classes": list(self.inputs.classes),
             "looks": self.kind.looks,
-            "holds_keypoints": Ability.GIVEN_KEYPOINTS in self.kind.abilities,
+            "holds_keypoints": self.holds_keypoints,
             "methods": self.methods,
+            "default_method": self.default_method,
             "figures": self.card.get("figures", {}),
         }
-
-
-def _contributes(kind: type[ImageModel], settings: Mapping[str, Any]) -> bool:
-    """Return whether a model that is not loaded yet can give its contributions."""
-    if not issubclass(kind, PlainNet):
-        return issubclass(kind, Additive)
-    return BACKBONES[split_name("backbone", BACKBONES, settings.get("backbone"))[0]].averages
 
 
 FIRST = ("mnist-focus", "mnist-attention")  # where the whole zoo is served

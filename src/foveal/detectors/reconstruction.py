@@ -6,7 +6,7 @@ from foveal.ranges import Channels, Keypoints, Widths
 
 
 class ReconstructionDetector(HeatmapDetector):
-    """The net of `HeatmapDetector`, somewhat wider, for `PatchReconstructor` to train.
+    """The net of `HeatmapDetector`, somewhat wider, for the preset `reconstructor` to train.
 
     It has a name of its own because where it looks has another reason: what lets the image be
     rebuilt, not what tells the class.

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from foveal.detectors import Located
-from foveal.explanation import COMPUTED, Explanation
+from foveal.explanation import Explanation
 from foveal.export.about import About
 from foveal.export.graph import IMAGES
 from foveal.export.seams import KEYPOINTS, LOCAL, SCALES, WEIGHTS
@@ -17,6 +17,7 @@ from foveal.models.attention_model import AttentionModel
 from foveal.models.classifier import ImageClassifier
 from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
+from foveal.observation import COMPUTED
 
 
 class Parts:

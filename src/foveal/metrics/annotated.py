@@ -6,10 +6,10 @@ from math import nan
 import torch
 from torch import Tensor
 
-from foveal.attribution import CONTROLS, explain_by, own_method
 from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
+from foveal.explainers import CONTROLS, explainer, own_method
 from foveal.explanation import Explanation
 from foveal.metrics.energy_inside import ENERGY_INSIDE
 from foveal.metrics.evidence_iou import EVIDENCE_IOU
@@ -42,7 +42,7 @@ def annotated_figures(
     method = own_method(model)
     if test.masks is None or method is None:
         return None
-    explain = partial(explain_by, model, method=method)
+    explain = partial(explainer(method), model)
     chosen = annotated(test).nonzero()[:, 0]
     found: dict[str, list[Tensor]] = {}
     for batch in test.subset(chosen).batches(batch_size) if len(chosen) else ():
@@ -61,10 +61,12 @@ def _controls(masks: Tensor) -> dict[str, Tensor]:
     size = (masks.shape[-2], masks.shape[-1])
     return {
         f"{name}_pointing_game": pointing_game(
-            Explanation(masks, masks[:, 0, :1, 0], maps=draw(size).expand(len(masks), 1, -1, -1)),
+            Explanation(
+                masks, masks[:, 0, :1, 0], maps=one.draw(size).expand(len(masks), 1, -1, -1)
+            ),
             masks,
         )
-        for name, draw in CONTROLS.items()
+        for name, one in CONTROLS.items()
     }
 
 

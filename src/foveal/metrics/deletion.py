@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from foveal.columns import Column
-from foveal.explanation import Explanation, ranks
+from foveal.explanation import Explanation
 from foveal.logits import probabilities
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.observing import evaluating
+from foveal.observation import ranks
 
 STEPS = 20
 

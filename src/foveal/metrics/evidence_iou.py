@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from foveal.columns import Column
-from foveal.explanation import Explanation, ranks
+from foveal.explanation import Explanation
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.subject import Given
 from foveal.metrics.truth import check_truth
+from foveal.observation import ranks
 
 
 def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:

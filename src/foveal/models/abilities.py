@@ -4,12 +4,13 @@ from enum import Enum
 
 
 class Ability(Enum):
-    """What a metric may require of a model."""
+    """What a metric or an explainer may require of a model."""
 
     CLASSES = "returns a logit for each class"
     IN_PART = "reads no more of large images than thumbnails and patches"
     KEYPOINTS = "its result holds keypoints and the patches around them"
     MAPS = "its decision weights features by attention maps, which its result holds"
     REBUILT = "returns the image rebuilt from patches"
+    CONTRIBUTIONS = "its logits are sums over locations, whose terms it returns"
     GIVEN_KEYPOINTS = "classifies the patches at given keypoints"
     GIVEN_MAPS = "classifies features weighted by given attention maps"

@@ -12,6 +12,7 @@ from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.logits import Targets
+from foveal.models.abilities import Ability
 from foveal.models.attention_model import AttentionModel
 from foveal.models.contributions import Terms, contribute
 from foveal.models.image_model import Inputs
@@ -63,6 +64,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
     """
 
     name = "attention"
+    abilities = AttentionModel.abilities | {Ability.CONTRIBUTIONS}
 
     @checked
     def __init__(
@@ -189,10 +191,6 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
                 one of its classes each.
         """
         return contribute(self, images, targets, batch_size)
-
-    def is_additive(self) -> bool:
-        """Return True: features reach the answer as weighted sums alone."""
-        return True
 
     def terms(self, images: Tensor) -> Terms:
         """Return local features of normalised images, and what sums them up to logits."""

@@ -15,6 +15,7 @@ from foveal.models.classifier import ImageClassifier
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
 from foveal.precision import at_least_single, check_finite
+from foveal.values import TERMS
 
 CONTRIBUTIONS = "contributions"  # method of such an explanation
 
@@ -46,9 +47,6 @@ class Additive(Protocol):
 
     def terms(self, images: Tensor) -> Terms:
         """Return features of normalised images (B, C, H, W), and what sums them up."""
-
-    def is_additive(self) -> bool:
-        """Return whether this very model can, which may depend on its parts."""
 
 
 def contribute(
@@ -89,6 +87,7 @@ def contribute(
         maps=maps,
         classes=tuple(model.inputs.classes),
         method=CONTRIBUTIONS,
+        values=TERMS,
     )
 
 

@@ -108,7 +108,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     name: ClassVar[str]  # in `MODELS` and in config.json
     looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
-    abilities: frozenset[Ability] = frozenset()  # by which metrics are chosen
+    abilities: frozenset[Ability] = frozenset()  # by which metrics and explainers are chosen
     least_side: int = 1  # of the images, in pixels
     num_classes: int = 0  # logits per image
     tasks: tuple[str, ...] = ("class",)  # the main one first
@@ -270,6 +270,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """Return what `build_model` builds this model from again, as `config.json` keeps it."""
         kept = cast(dict[str, Any], self._hub_mixin_config or {})
         return {key: value for key, value in kept.items() if key != "format"}
+
+    @classmethod
+    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+        """Return the abilities of a model of this kind and these settings, without building it."""
+        return cls.abilities
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

@@ -1,17 +1,18 @@
 """The baseline: a backbone and a linear layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from foveal.arguments import checked
-from foveal.backbones import Backbone, backbone_settings, build_backbone
-from foveal.errors import UserError
+from foveal.backbones import BACKBONES, Backbone, backbone_settings, build_backbone
+from foveal.errors import UserError, split_name
 from foveal.explanation import Explanation
 from foveal.images import View
 from foveal.logits import Targets
+from foveal.models.abilities import Ability
 from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import Inputs
@@ -32,6 +33,7 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
     """
 
     name = "plain"
+    abilities = frozenset({Ability.CLASSES, Ability.CONTRIBUTIONS})
     depths: Sequence[int] = ()
 
     @checked
@@ -47,6 +49,13 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
         self.backbone = backbone
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(backbone.width, num_classes))
         self.logit_scale = logit_scale
+        self.abilities = _abilities(backbone)
+
+    @classmethod
+    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+        """Return the abilities of a model of such settings: see `ImageModel`."""
+        name, _ = split_name("backbone", BACKBONES, settings.get("backbone"))
+        return _abilities(BACKBONES[name])
 
     def observe(self, view: View) -> Explanation:
         """Classify B images from all of their pixels."""
@@ -85,16 +94,12 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
             UserError: the images are not of the model's shape or type, or the targets are not
                 one of its classes each.
         """
-        if not self.is_additive():
+        if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
                 f"{CONTRIBUTIONS} need a backbone that averages its features, such as "
                 "efficientnet-lite0 or timm's; this one takes their maxima."
             )
         return contribute(self, images, targets, batch_size)
-
-    def is_additive(self) -> bool:
-        """Return whether the global vector is the mean of the deepest features."""
-        return self.backbone.averages
 
     def terms(self, images: Tensor) -> Terms:
         """Return the deepest features of normalised images, and what sums them up to logits."""
@@ -104,3 +109,8 @@ class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_back
             return self.head(seen[0].mean(dim=(-2, -1))) * self.logit_scale
 
         return Terms(local[-1:], self.backbone.strides[-1:], decide)
+
+
+def _abilities(backbone: Backbone | type[Backbone]) -> frozenset[Ability]:
+    """Return the abilities of a net: its logits are sums where its backbone averages features."""
+    return PlainNet.abilities - (set() if backbone.averages else {Ability.CONTRIBUTIONS})

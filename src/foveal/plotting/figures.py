@@ -1,5 +1,6 @@
 """One image explained, and many in a gallery."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.observation import Observation
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
-    ATTRIBUTION,
-    LABEL,
-    NO_ZERO,
-    TERMS,
-    TERMS_OF_LOCATIONS,
     combined,
     draw_attribution,
     draw_map,
@@ -39,7 +36,7 @@ GALLERY_DOTS = 288  # an inch of a gallery, at most
 
 def draw_image(
     axes: "Axes",
-    explanation: Any,
+    explanation: Observation,
     numbers: bool = True,
     greatest: float | None = None,
     longest: int = LONGEST,
@@ -60,29 +57,29 @@ def draw_image(
         The map as it was drawn, for a colour bar; None where there are no maps.
     """
     drawn = None
-    image = photo_of(explanation)
-    if _is_attribution(explanation):
-        heat = explanation.maps[0].mean(dim=0)
-        middle = float(heat.mean()) if explanation.method in NO_ZERO else 0.0
-        drawn = draw_attribution(axes, image, heat, middle, longest)
-    elif explanation.maps is not None:
-        heat = combined(explanation.maps)[0]
-        drawn = draw_map(axes, image, heat, greatest or scale_end(heat), longest)
-    else:
+    image, maps = photo_of(explanation), explanation.maps
+    if maps is None:
         # A thumbnail, where it stands for the image, fills the place of the image.
         draw_photo(axes, image, explanation.size, longest)
+    elif explanation.values.signed:
+        heat = maps[0].mean(dim=0)
+        middle = 0.0 if explanation.values.zero else float(heat.mean())
+        drawn = draw_attribution(axes, image, heat, middle, longest)
+    else:
+        heat = combined(maps)[0]
+        drawn = draw_map(axes, image, heat, greatest or scale_end(heat), longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
     return drawn
 
 
-def _is_attribution(explanation: Any) -> bool:
-    """Return whether the maps are those of a post-hoc method, not attention of the model's own."""
-    return explanation.maps is not None and explanation.method != "model"
+def _is_attribution(explanation: Observation) -> bool:
+    """Return whether there are maps that speak for and against a class, not weights."""
+    return explanation.maps is not None and explanation.values.signed
 
 
-def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
+def draw_classes(axes: "Axes", explanation: Observation, top: int = 5) -> None:
     """Draw the most probable classes of one image as bars, the answer emphasised."""
     values, order = explanation.probabilities[0].sort(descending=True)
     values, order = values[:top].flip(0), order[:top].flip(0)
@@ -100,7 +97,7 @@ def draw_classes(axes: "Axes", explanation: Any, top: int = 5) -> None:
     axes.spines["left"].set_color(PALE)
 
 
-def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
+def explanation_figure(explanation: Observation, title: str | None = None) -> "Figure":
     """Draw one image: numbered patch frames, the patches enlarged, the classes.
 
     A photograph is drawn as it was given (`Explanation.originals`) and at its own resolution, up
@@ -109,7 +106,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     Of a reconstructor: the patches, what was rebuilt from them and what was lost.
 
     Args:
-        explanation: an `Explanation` of one image.
+        explanation: of one image.
         title: above it all.
     """
     if explanation.rebuilt is not None:
@@ -129,7 +126,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
         draw_photo(axes, photo_of(explanation), explanation.size)
         axes.set_axis_off()
         if explanation.maps is not None:
-            _draw_maps(parts[1], explanation)
+            _draw_maps(parts[1], explanation, explanation.maps)
     axes.set_title(_title(explanation, patches), fontsize=9, color=INK)
     bars = parts[-1].subplots()
     draw_classes(bars, explanation)
@@ -140,7 +137,7 @@ def explanation_figure(explanation: Any, title: str | None = None) -> "Figure":
     return figure
 
 
-def _parts(explanation: Any) -> tuple["Figure", Any]:
+def _parts(explanation: Observation) -> tuple["Figure", Any]:
     """Return a figure for one image, and its parts: image, all that was seen, evidence, classes.
 
     Those of which the explanation has nothing are left out. The figure has as many pixels as the
@@ -166,8 +163,9 @@ def _columns(patches: Tensor) -> int:
     return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3 if len(patches) <= 12 else 5
 
 
-def _draw_seen(figure: Any, explanation: Any) -> None:
+def _draw_seen(figure: Any, explanation: Observation) -> None:
     """Draw the thumbnail as large as the image, and the patches' pixels over it."""
+    assert explanation.thumbnail is not None
     coarse = F.interpolate(explanation.thumbnail, explanation.size, mode="nearest")
     place = figure.subplots()
     seen = torch.where(explanation.evidence[:, None], explanation.images, coarse)
@@ -187,30 +185,30 @@ def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
             place.set_axis_off()
 
 
-def _draw_attribution(figure: Any, explanation: Any) -> None:
-    """Draw an attribution; of contributions from few locations, what each of those adds."""
+def _draw_attribution(figure: Any, explanation: Observation, maps: Tensor) -> None:
+    """Draw an attribution; where its values can be summed, those of few locations as their sums."""
     place = figure.subplots()
-    few = locations(explanation.maps[0].mean(dim=0), photo_of(explanation))
-    label = TERMS if explanation.method == "contributions" else ATTRIBUTION
-    if few is not None and explanation.method == "contributions":
-        label = TERMS_OF_LOCATIONS
-        pixels = explanation.maps[0, 0].numel() / (few[0] * few[1])
-        explanation = replace(explanation, maps=explanation.maps * pixels)
+    few = locations(maps[0].mean(dim=0), photo_of(explanation))
+    label = explanation.values.label
+    if few is not None and explanation.values.location_label is not None:
+        label = explanation.values.location_label
+        pixels = maps[0, 0].numel() / (few[0] * few[1])
+        explanation = replace(explanation, maps=maps * pixels)
     drawn = draw_image(place, explanation)
     place.set_title(with_locations(short(explanation.method), few), fontsize=9, color=INK)
     _colour_bar(figure, drawn, place, label)
 
 
-def _draw_maps(figure: Any, explanation: Any) -> None:
+def _draw_maps(figure: Any, explanation: Observation, maps: Tensor) -> None:
     """Draw each depth's map and all together, on one scale; an attribution's only map."""
     if _is_attribution(explanation):
-        _draw_attribution(figure, explanation)
+        _draw_attribution(figure, explanation, maps)
         return
     image = photo_of(explanation)
-    depths = list(relative(explanation.maps)[0])
-    heats = [*depths, combined(explanation.maps)[0]] if len(depths) > 1 else depths
+    depths = list(relative(maps)[0])
+    heats = [*depths, combined(maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
-    greatest = scale_end(relative(explanation.maps))
+    greatest = scale_end(relative(maps))
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
@@ -220,7 +218,7 @@ def _draw_maps(figure: Any, explanation: Any) -> None:
         place.set_title(title, fontsize=7, color=INK)
     for place in grid[len(heats) :]:
         place.set_axis_off()
-    _colour_bar(figure, drawn, grid, LABEL)
+    _colour_bar(figure, drawn, grid, explanation.values.label)
 
 
 def _colour_bar(figure: Any, drawn: Any, grid: Any, label: str) -> Any:
@@ -230,7 +228,7 @@ def _colour_bar(figure: Any, drawn: Any, grid: Any, label: str) -> Any:
     return bar
 
 
-def _title(explanation: Any, patches: Tensor | None) -> str:
+def _title(explanation: Observation, patches: Tensor | None) -> str:
     if patches is None and explanation.maps is None:
         return "looks at the whole image"
     if _is_attribution(explanation):  # its name stands over the map
@@ -244,7 +242,9 @@ def _title(explanation: Any, patches: Tensor | None) -> str:
     return f"decided from {len(patches)} {seen}:{between}{said} of the pixels"
 
 
-def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
+def gallery(
+    explanation: Observation | Sequence[Observation], labels: Tensor, columns: int = 5
+) -> "Figure":
     """Draw many images small: frames, the answer, and a sign for right or wrong.
 
     Args:
@@ -270,14 +270,14 @@ def gallery(explanation: Any, labels: Tensor, columns: int = 5) -> "Figure":
         drawn = draw_image(place, one, False, greatest, longest=round(CELL * GALLERY_DOTS))
         _mark(place, one, label)
     if drawn is not None and _is_attribution(ones[0]):
-        label = f"{ATTRIBUTION} ({short(ones[0].method)}), each image on its own scale"
+        label = f"attribution ({short(ones[0].method)}), each image on its own scale"
         _colour_bar(figure, drawn, grid, label).set_ticks([])
     elif drawn is not None:
-        _colour_bar(figure, drawn, grid, LABEL)
+        _colour_bar(figure, drawn, grid, ones[0].values.label)
     return figure
 
 
-def _mark(axes: "Axes", explanation: Any, truth: int) -> None:
+def _mark(axes: "Axes", explanation: Observation, truth: int) -> None:
     """Write the answer over one image, and whether it is right."""
     answer = int(explanation.predictions[0])
     name = short(explanation.class_name(answer), 10)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from foveal.observation import Observation
 from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short
 from foveal.plotting.cells import cells_of, smooth
 from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_photo, photo_of
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL = "attention, times an even share"
-ATTRIBUTION = "attribution"
-TERMS = "added to the logit, a pixel"  # of `contributions`, whose unit is known
-TERMS_OF_LOCATIONS = "added to the logit, a location"
-NO_ZERO = ("rise",)  # methods whose zero says nothing: their maps are drawn around their mean
 OPAQUE = 0.65  # of maps
 FAINT, STRONG = 0.15, 0.7  # of attributions over photographs, where they are 0 and greatest
 LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
@@ -144,7 +140,7 @@ def with_locations(name: str, few: tuple[int, int] | None) -> str:
     return name if few is None else f"{name}: {few[0]} x {few[1]} locations, interpolated"
 
 
-def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
+def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "Figure":
     """Draw a row for each image and a column for each depth, then all depths together.
 
     Args:
@@ -172,11 +168,13 @@ def attention_grid(explanation: Any, labels: Tensor | None = None) -> "Figure":
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for place, heat in zip(grid[row, 1:], heats, strict=True):
             drawn = draw_map(place, image, heat, greatest)
-    figure.colorbar(drawn, ax=grid, fraction=0.03, aspect=30, label=LABEL, format="{x:g}")
+    figure.colorbar(
+        drawn, ax=grid, fraction=0.03, aspect=30, label=explanation.values.label, format="{x:g}"
+    )
     return figure
 
 
-def _answer(axes: "Axes", explanation: Any, truth: int | None) -> None:
+def _answer(axes: "Axes", explanation: Observation, truth: int | None) -> None:
     """Write an image's answer beside it, where no title gets in the way."""
     answer = int(explanation.predictions[0])
     shade = INK if truth is None else RIGHT if answer == truth else WRONG

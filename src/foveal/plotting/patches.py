@@ -1,34 +1,38 @@
 """Keypoints and patches: frames over the image, and what is in them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from foveal.geometry import to_px
+from foveal.observation import Observation
 from foveal.plotting.canvas import colour, pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def frames_px(explanation: Any) -> Tensor:
+def frames_px(explanation: Observation) -> Tensor:
     """Return left, top, width and height (K, 4) in pixels of one image's patch frames.
 
     Pixel (0, 0) reaches from -0.5 to 0.5, so a frame goes around whole pixels.
     """
+    assert explanation.keypoints is not None
+    assert explanation.patch_size is not None
     places = to_px(explanation.keypoints[0], explanation.size)  # (K, 2)
     spacing = torch.ones(len(places)) if explanation.scales is None else explanation.scales[0]
     side = (explanation.patch_size - 1) * spacing + 1
     return torch.stack([places[:, 0] - side / 2, places[:, 1] - side / 2, side, side], dim=1)
 
 
-def draw_frames(axes: "Axes", explanation: Any, numbers: bool = True) -> None:
+def draw_frames(axes: "Axes", explanation: Observation, numbers: bool = True) -> None:
     """Draw the numbered patch frames of one image, and a cross at each keypoint."""
     from matplotlib.patches import Rectangle
 
-    width = max(1.2, 1.8 - 0.05 * len(explanation.keypoints[0]))
+    assert explanation.keypoints is not None
     places = to_px(explanation.keypoints[0], explanation.size)
+    width = max(1.2, 1.8 - 0.05 * len(places))
     for index, (left, top, across, down) in enumerate(frames_px(explanation).tolist()):
         frame = Rectangle((left, top), across, down, fill=False, ec=colour(index), lw=width)
         axes.add_patch(frame)

@@ -1,10 +1,11 @@
 """Images as they were given: drawn in their own proportions, below maps and frames."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.observation import Observation
 from foveal.plotting.canvas import DPI, pixels
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ MOST_DOTS = 600  # an inch
 Extent = tuple[float, float, float, float]
 
 
-def photo_of(explanation: Any, index: int = 0) -> Tensor:
+def photo_of(explanation: Observation, index: int = 0) -> Tensor:
     """Return an image (C, H', W') as it is drawn: as it was given, or else as the model got it."""
     return explanation.originals[index] if explanation.originals else explanation.images[index]
 

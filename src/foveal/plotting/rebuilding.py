@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from foveal.observation import Observation
 from foveal.plotting.canvas import INK, new_figure, pixels
 from foveal.plotting.patches import draw_frames
 from foveal.plotting.photo import dots_per_inch, draw_photo, photo_of
@@ -17,7 +18,7 @@ CELL = 1.3  # inches across an image
 GREY = 0.5  # of pixels that no patch shows
 
 
-def rebuilding_grid(explanation: Any) -> "Figure":
+def rebuilding_grid(explanation: Observation) -> "Figure":
     """Draw a row for each image: itself, keypoints, patches, what was rebuilt, what was lost.
 
     Lost is the absolute difference, mean over channels, on one scale from 0 to 1 for all.

@@ -5,11 +5,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from foveal.errors import UserError
+from foveal.explanation_json import explanation_dicts
 from foveal.file_names import file_key, safe_stem
 from foveal.files import json_text, make_output_folder, read_json, whole_file, write_text
+from foveal.observation import Observation
+from foveal.plotting.figures import explanation_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +41,7 @@ def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> N
 
 
 def save_explanation(
-    explanation: Any, folder: Path, names: Sequence[str] | None = None
+    explanation: Observation, folder: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
     """Write one PNG per image and `explanations.json`, which names them; return the pictures.
 
@@ -46,7 +49,7 @@ def save_explanation(
     `explanations.json` names are replaced or removed.
 
     Args:
-        explanation: an `Explanation`.
+        explanation: of B images.
         folder: made if it is not there.
         names: a file name without an ending for each image; its number if None.
 
@@ -58,12 +61,13 @@ def save_explanation(
     stems = list(numbers if names is None else names)
     _check_names(stems, len(explanation))
     pictures = [f"{stem}.png" for stem in stems]
-    answers = explanation.to_dicts()
+    answers = explanation_dicts(explanation)
     told = [{"picture": name, **one} for name, one in zip(pictures, answers, strict=True)]
     make_output_folder(folder)
     with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
         for index, name in enumerate(pictures):
-            save_figure(explanation.figure(index, title=stems[index]), Path(drawn) / name)
+            figure = explanation_figure(explanation[index], title=stems[index])
+            save_figure(figure, Path(drawn) / name)
         earlier = _earlier(folder)
         (folder / ANSWERS).unlink(missing_ok=True)  # from here on the pictures are of no save
         for path in folder.glob("*.png"):

@@ -1,10 +1,11 @@
 """The same images under several models and methods."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from foveal.observation import Observation
 from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.figures import draw_image
 from foveal.plotting.photo import draw_photo, photo_of
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def side_by_side(explanations: Sequence[tuple[str, Any]], labels: Tensor) -> "Figure":
+def side_by_side(
+    explanations: Sequence[tuple[str, Observation | Sequence[Observation]]], labels: Tensor
+) -> "Figure":
     """Draw a row for each image: the image, then what each explanation shows of it.
 
     Args:

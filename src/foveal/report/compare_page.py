@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from foveal import plotting, zoo
-from foveal.attribution import CONTROLS, OWN, explain_by
 from foveal.columns import present
 from foveal.comparison import Comparison, Contestant, targets_of
 from foveal.data import ImageSet
 from foveal.data.annotations import annotated
+from foveal.explainers import CONTROLS, OWN, explainer
 from foveal.explanation import Explanation
 from foveal.files import json_text
 from foveal.images.photos import Photos
@@ -159,11 +159,12 @@ def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> 
     """Return the explanation of each of the images at `chosen` (M,), in that order."""
     one = _explained_one(comparison, row)
     test = comparison.test_of(one)
+    explain = explainer(row["method"])
     found = []
     for index in chosen:
         (image,) = test.subset(index[None]).batches(1)
         targets = targets_of(image, comparison.explained)
-        explanation = explain_by(one.network, as_floats(image.images), row["method"], targets)
+        explanation = explain(one.network, as_floats(image.images), targets)
         found.append(replace(explanation, classes=test.classes))
     return found
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers import Attributor, PostHoc, Task
+from foveal.values import Values
 
 
 def contrast(task: Task) -> Attributor:
@@ -13,3 +14,6 @@ def contrast(task: Task) -> Attributor:
         return (grey - grey.mean(dim=(-2, -1), keepdim=True)).abs()
 
     return attribute
+
+
+CONTRAST = PostHoc("contrast", contrast, Values("distance from the mean"))

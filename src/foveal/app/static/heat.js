@@ -8,8 +8,6 @@ const LEAST = 0.1; // of an even share: what is less looks like this
 const OPAQUE = 0.65;
 const [FAINT, STRONG] = [0.15, 0.7]; // of signed values over photographs, at 0 and at the ends
 
-export const css = { attention: "magma", attribution: "signed" };
-
 // Each map as multiples of its mean, and the mean of all: what every place would get is 1.
 export function relative(maps) {
   const each = maps.map((map) => {
@@ -30,10 +28,11 @@ export function attention(map, end, picture) {
   return blend(map, picture, MAGMA, (value) => Math.log(Math.max(value, LEAST) / LEAST) / span, 1);
 }
 
-// A data URL of signed values over the picture in pale grey: red for, blue against.
-export function attribution(map, picture, method) {
+// A data URL of signed values over the picture in pale grey: red for, blue against. `zero` says
+// whether 0 is neutral; if not, the mean is.
+export function attribution(map, picture, zero) {
   const values = map.flat();
-  const middle = method === "rise" ? average(values) : 0; // its zero says nothing
+  const middle = zero ? 0 : average(values);
   const reach = Math.max(...values.map((value) => Math.abs(value - middle))) || 1;
   return blend(map, picture, SIGNED, (value) => ((value - middle) / reach + 1) / 2, 0.5);
 }

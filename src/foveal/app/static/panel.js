@@ -66,11 +66,7 @@ export class Panel {
     const method = this.find(".method");
     method.replaceChildren(
       ...this.model.methods.map((one) => new Option(METHODS[one] ?? `rival: ${one}`, one)));
-    // A model that looks everywhere has nothing to show of its own but its exact terms.
-    if (this.model.looks === "everywhere") {
-      const exact = this.model.methods.includes("contributions");
-      method.value = exact ? "contributions" : "grad-cam";
-    }
+    method.value = this.model.default_method;
     this.find(".rivals").hidden = this.model.methods.length < 2;
     text(this.find(".about"), this.model.about);
     fill(this.find(".card"), this.find(".honesty dl"), this.model);
@@ -162,25 +158,26 @@ export class Panel {
     const shown = given ?? this.small;
     let href = given ? given.toDataURL("image/jpeg", 0.92) : answer.pictures.image;
     let legend = "";
-    if (answer.maps && this.method === "model") {
+    const weighed = Boolean(answer.maps) && !answer.values.signed; // by attention of its own
+    if (weighed) {
       this.maps = heat.relative(answer.maps);
       this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
       href = heat.attention(this.maps.all, this.end, shown);
       legend = `0.1 × … ${this.end.toFixed(0)} × an even share of attention`;
     } else if (answer.maps) {
-      href = heat.attribution(mean(answer.maps), shown, this.method);
+      href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
       legend = "against … for the answer";
     }
-    const smooth = Boolean(given) || (Boolean(answer.maps) && this.method === "model");
+    const smooth = Boolean(given) || weighed;
     const svg = marks.picture(href, size, given ?? size, smooth);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
     if (answer.keypoints) this.showKeypoints(svg, answer, size);
-    else if (answer.attention && this.method === "model") marks.peaks(svg, answer.attention, size);
+    else if (weighed) marks.peaks(svg, answer.attention, size);
     this.swap(svg);
     const label = this.find(".legend");
     text(label, legend);
-    label.className = `legend ${this.method === "model" ? "magma" : "signed"}`;
+    label.className = `legend ${answer.values?.signed ? "signed" : "magma"}`;
     text(this.find(".hint"), [this.stranger(), this.hint(answer)].filter(Boolean).join(" "));
   }
 
@@ -203,18 +200,15 @@ export class Panel {
   }
 
   hint(answer) {
-    if (this.model.holds_keypoints && this.method === "model") {
+    if (answer.keypoints && this.model.holds_keypoints) {
       return "Drag a keypoint, or focus it and press the arrow keys: the model answers from there.";
     }
-    if (answer.attention && this.method === "model") {
-      return "The numbers are where each depth's attention is greatest.";
-    }
     if (answer.keypoints) return "";
-    if (this.method === "contributions") {
-      const terms = heat.cells(answer.maps[0]);
-      return `What each of ${terms.length} × ${terms[0].length} locations adds to the answer's logit.`;
-    }
-    return this.method === "model" ? "This model looks at the whole picture." : "";
+    if (!answer.maps) return "This model looks at the whole picture.";
+    if (!answer.values.signed) return "The numbers are where each depth's attention is greatest.";
+    if (!answer.values.location_label) return "";
+    const terms = heat.cells(answer.maps[0]);
+    return `What each of ${terms.length} × ${terms[0].length} locations adds to the answer's logit.`;
   }
 
   showKeypoints(svg, answer, size) {
@@ -296,7 +290,7 @@ export class Panel {
       if (thumbnail) parts.append(part(thumbnail, "a thumbnail"));
       patches.forEach((patch, index) => parts.append(patchPart(patch, index)));
       if (rebuilt) parts.append(part(rebuilt, "rebuilt"));
-    } else if (answer.maps && this.method === "model" && answer.maps.length > 1) {
+    } else if (answer.maps?.length > 1 && !answer.values.signed) {
       title.textContent = "Attention at each depth";
       this.maps.each.forEach((map, index) =>
         parts.append(part(heat.attention(map, this.end, this.small), `depth ${index + 1}`, true)));
@@ -343,7 +337,7 @@ export class Panel {
           { model: model.model, method, show: "pictures,maps", fit: "crop" });
         if (this.rivalsOf !== key) return;
         const shown = await loaded(answer.pictures.image);
-        const href = heat.attribution(mean(answer.maps), shown, method);
+        const href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
         waiting.replaceWith(part(href, `${method}, ${answer.cost_forward_passes.toFixed(0)} passes`));
       } catch (error) {
         waiting.querySelector("figcaption").textContent = `${method}: ${error.message}`;

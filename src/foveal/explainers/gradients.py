@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 STEPS = 32
 
@@ -42,3 +43,7 @@ def integrated_gradients(task: Task) -> Attributor:
         return found.detach().sum(dim=1, keepdim=True)
 
     return attribute
+
+
+GRADIENT_X_INPUT = PostHoc("gradient-x-input", gradient_x_input)
+INTEGRATED_GRADIENTS = PostHoc("integrated-gradients", integrated_gradients)

@@ -1,4 +1,4 @@
-"""How a model is asked that need not be one of ours: undisturbed, and its answer checked."""
+"""Any classifier, of Foveal or not, run without side effects, its logits checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,10 +72,16 @@ def _no_logits(found: str) -> UserError:
     )
 
 
+def known(model: nn.Module) -> ImageModel | None:
+    """Return a model of Foveal's own, which has abilities and names; None for any other."""
+    return model if isinstance(model, ImageModel) else None
+
+
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless images are (B, C, H, W), finite floats and, if known, of its C."""
-    if isinstance(model, ImageModel):
-        model.check(images)
+    own = known(model)
+    if own is not None:
+        own.check(images)
     elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(
             "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "

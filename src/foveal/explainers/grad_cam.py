@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.layer import feature_layer, features_of
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.layer import feature_layer, features_of
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 
 def grad_cam(task: Task) -> Attributor:
@@ -25,3 +26,6 @@ def grad_cam(task: Task) -> Attributor:
         return F.interpolate(coarse, task.size, mode="bilinear")
 
     return attribute
+
+
+GRAD_CAM = PostHoc("grad-cam", grad_cam, reads_layer=True)

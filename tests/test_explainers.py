@@ -7,17 +7,18 @@ import torchvision
 from torch import Tensor, nn
 
 import foveal
-from foveal.attribution import METHODS, attribute, cost_of, explain_by
-from foveal.attribution.asking import undisturbed
-from foveal.attribution.layer import feature_layer
-from foveal.attribution.occlusion import window_px
-from foveal.attribution.rise import MASKS, SHOWN, Masks
-from foveal.attribution.task import Task
 from foveal.detectors import HeatmapDetector
 from foveal.errors import UserError
+from foveal.explainers import EXPLAINERS, attribute, explainer, post_hoc_methods
+from foveal.explainers.layer import feature_layer
+from foveal.explainers.model_wrapper import undisturbed
+from foveal.explainers.occlusion import window_px
+from foveal.explainers.rise import MASKS, SHOWN, Masks
+from foveal.explainers.task import Task
 from foveal.models import SANet, SmallCNN, build_model, presets
 from foveal.plotting import explanation_figure, side_by_side
 
+METHODS = post_hoc_methods()
 ROW, COLUMN = 3, 8  # of the one pixel that decides
 
 
@@ -228,13 +229,13 @@ def test_the_model_and_the_caller_are_left_as_they_were(method: str) -> None:
     ],
 )
 def test_the_cost_counts_the_answer_and_all_passes(method: str, low: float, high: float) -> None:
-    assert low <= cost_of(FAMILIES["cnn"], method, (1, 28, 28)) <= high
+    assert low <= EXPLAINERS[method].cost(FAMILIES["cnn"], (1, 28, 28)) <= high
 
 
 def test_occlusion_costs_a_pass_for_each_window() -> None:
     side = window_px((28, 28))
     along = -(-(28 - side) // (side // 2)) + 1
-    cost = cost_of(FAMILIES["cnn"], "occlusion", (1, 28, 28))
+    cost = EXPLAINERS["occlusion"].cost(FAMILIES["cnn"], (1, 28, 28))
     assert cost == pytest.approx(1 + 1 + along**2)  # the answer, the image whole, each window
 
 
@@ -565,17 +566,53 @@ def test_it_can_be_asked_from_the_package_and_drawn() -> None:
 
 def test_one_door_leads_to_every_explanation() -> None:
     model, images = FAMILIES["attention"], images_of(3, 1, 28, 28)
-    own = explain_by(model, images)
+    own = explainer("model")(model, images)
     assert (own.method, own.maps.shape[1]) == ("model", 2)
-    terms = explain_by(model, images, "contributions", torch.tensor([1, 2, 3]))
+    terms = explainer("contributions")(model, images, torch.tensor([1, 2, 3]))
     assert (terms.method, terms.maps.shape[1]) == ("contributions", 1)
     assert torch.allclose(
-        explain_by(model, images, "grad-cam").maps, attribute(model, images, "grad-cam").maps
+        explainer("grad-cam")(model, images).maps, attribute(model, images, "grad-cam").maps
     )
     with pytest.raises(UserError, match="sums over locations"):
-        explain_by(FAMILIES["cnn"], images, "contributions")
+        explainer("contributions")(FAMILIES["cnn"], images)
     with pytest.raises(UserError, match="Did you mean 'contributions'"):
-        explain_by(model, images, "contribution")
+        explainer("contribution")(model, images)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_explainers_support_what_they_can_explain(name):
+    model, images = FAMILIES[name].eval(), images_of(1, 1, 28, 28)
+    for explain in EXPLAINERS.values():
+        assert explain.supports(model) == (explain.name != "contributions" or name == "attention")
+        if explain.supports(model):
+            found = explain(model, images)
+            assert found.method == explain.name
+            assert found.cost == explain.cost(model, (1, 28, 28))
+    rebuilding = build_model(
+        {
+            "name": "reconstructor",
+            "detector": {"name": "reconstruction", "keypoints": 2},
+            "decoder": {"name": "conv", "in_channels": 1},
+        }
+    )
+    supporting = [one.name for one in EXPLAINERS.values() if one.supports(rebuilding)]
+    assert supporting == ["model"]
+
+
+def test_explainers_declare_what_their_values_mean():
+    model, images = FAMILIES["attention"].eval(), images_of(1, 1, 28, 28)
+    found = {name: explain(model, images).values for name, explain in EXPLAINERS.items()}
+    assert not found["model"].signed
+    assert all(values.signed for name, values in found.items() if name != "model")
+    assert [name for name, values in found.items() if not values.zero] == ["rise"]
+    assert [name for name, values in found.items() if values.location_label] == ["contributions"]
+    assert found["grad-cam"].label == "attribution"
+
+
+def test_an_explainer_that_is_no_post_hoc_method_explains_no_other_classifier():
+    for method in ("model", "contributions", "centre"):
+        with pytest.raises(UserError, match="Unknown attribution method"):
+            attribute(Linear(), images_of(1, 3, 6, 6), method)
 
 
 @pytest.mark.parametrize("method", ["gradient-x-input", "grad-cam", "occlusion"])

@@ -1,11 +1,15 @@
 """RISE: what the images that are still recognised behind random masks have in common."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 from foveal.precision import at_least_single
+from foveal.values import ATTRIBUTION
 
 MASKS = 500
 CELLS = 7  # a side of a mask's grid
@@ -71,3 +75,7 @@ def _chances(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -> Tens
     chances = task.probabilities(masked.flatten(0, 1)).unflatten(0, masked.shape[:2])
     found = chances.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
     return at_least_single(found)
+
+
+# Where no mask matters, the map is the target's probability everywhere: 0 is not neutral.
+RISE = PostHoc("rise", rise, replace(ATTRIBUTION, zero=False))

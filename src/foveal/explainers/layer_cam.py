@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.attribution.layer import feature_layer, features_of
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.layer import feature_layer, features_of
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 
 def layer_cam(task: Task) -> Attributor:
@@ -25,3 +26,6 @@ def layer_cam(task: Task) -> Attributor:
         return F.interpolate(weighed.sum(dim=1, keepdim=True).relu(), task.size, mode="bilinear")
 
     return attribute
+
+
+LAYER_CAM = PostHoc("layer-cam", layer_cam, reads_layer=True)

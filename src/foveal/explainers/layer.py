@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from foveal.attribution.asking import noise
-from foveal.attribution.layout import AsFeatures, can_be_channels_first, layouts
-from foveal.attribution.task import Task
 from foveal.errors import UserError, unknown_name
+from foveal.explainers.layout import AsFeatures, can_be_channels_first, layouts
+from foveal.explainers.model_wrapper import known, noise
+from foveal.explainers.task import Task
 from foveal.logits import class_logits
+from foveal.models.abilities import Ability
 from foveal.models.focus_model import FocusModel
 
 PLACES = 4  # a side of features that can still say where
@@ -126,14 +127,16 @@ def _named(task: Task, name: str) -> Ran:
 def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[Ran]:
     """Return those of the layers that have a say in the answer for one image, in order of use."""
     image = noise(task.model, task.shape).requires_grad_()
-    with outputs_of(layers.values()) as outputs:
-        if isinstance(task.model, FocusModel):
-            view = task.model.view(image)
-            located = task.model.locate(view)
-        else:
+    own = known(task.model)
+    if own is not None and Ability.GIVEN_KEYPOINTS in own.abilities:
+        focus = cast(FocusModel, own)
+        with outputs_of(layers.values()) as outputs:
+            view = focus.view(image)
+            located = focus.locate(view)
+        scores = class_logits(focus.decide(view, located).logits)
+    else:
+        with outputs_of(layers.values()) as outputs:
             scores = task.scores(image)
-    if isinstance(task.model, FocusModel):
-        scores = class_logits(task.model.decide(view, located).logits)
     followed = {layer: seen for layer, seen in outputs.items() if seen.requires_grad}
     if not followed or not scores.requires_grad:
         return []

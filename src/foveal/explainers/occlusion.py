@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from foveal.attribution.task import Attributor, Task
+from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.task import Attributor, Task
 
 WINDOWS = 6  # in the shorter side of the image, were they laid edge to edge
 
@@ -37,3 +38,6 @@ def occlusion(task: Task) -> Attributor:
         return found[:, :1]  # a window hides all channels: each has the same value
 
     return attribute
+
+
+OCCLUSION = PostHoc("occlusion", occlusion)

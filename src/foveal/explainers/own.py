@@ -1,0 +1,51 @@
+"""The model itself as an explainer: its keypoints or attention, and its exact contributions."""
+
+from typing import cast
+
+from foveal.errors import UserError
+from foveal.explainers.interface import Explainer
+from foveal.explanation import Explanation
+from foveal.logits import Targets
+from foveal.models.abilities import Ability
+from foveal.models.contributions import CONTRIBUTIONS, Additive
+from foveal.models.image_model import ImageModel
+from foveal.models.images import Images
+
+OWN = "model"  # the method of an explanation that is the model's own
+
+
+class Contributions(Explainer):
+    """What each location adds to a logit, where logits are sums over locations."""
+
+    name = CONTRIBUTIONS
+    needs = frozenset({Ability.CONTRIBUTIONS})
+
+    def __call__(
+        self, model: ImageModel, images: Images, targets: Targets | None = None
+    ) -> Explanation:
+        """Return the terms of the targets' logits: see `Explainer`."""
+        if not self.needs <= type(model).abilities:
+            raise UserError(
+                f"{CONTRIBUTIONS} are for models whose logits are sums over locations ('attention' "
+                f"and 'plain'); this model is of another kind, {model.name!r}."
+            )
+        return cast(Additive, model).contributions(images, targets)
+
+
+class Own(Explainer):
+    """The model's own explanation, which its answer was computed from.
+
+    Where a model looks everywhere there is nothing to show of its own but its contributions, if it
+    has them.
+    """
+
+    name = OWN
+
+    def __call__(
+        self, model: ImageModel, images: Images, targets: Targets | None = None
+    ) -> Explanation:
+        """Return what `model.explain` returns, or its contributions: see `Explainer`."""
+        contributions = Contributions()
+        if model.looks == "everywhere" and contributions.supports(model):
+            return contributions(model, images, targets)
+        return model.explain(images)
