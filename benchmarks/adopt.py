@@ -16,7 +16,7 @@ from foveal import zoo
 from foveal.evaluation import evaluate_on
 from foveal.files import write_json
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
-from foveal.models import FocusModel, FocusNet, SmallCNN
+from foveal.models import FocusNet, ImageModel, SmallCNN
 
 ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -31,7 +31,7 @@ def adopt(run: Path) -> None:
     name, data = card["model"], card["recipe"]["data"]["name"]
     model = zoo.load(run)
     backed = isinstance(model, FocusNet) and model.detector.context > 0  # has a backbone
-    small = isinstance(model, FocusModel | SmallCNN) and not backed
+    small = isinstance(model, ImageModel | SmallCNN) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
     with tempfile.TemporaryDirectory() as made:
         folder, copy = run, Path(made) / name

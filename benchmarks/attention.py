@@ -16,7 +16,7 @@ import torch
 from foveal.backbones import WhiteningConv
 from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import build_model
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 from foveal.training import load_recipe
 from foveal.training.losses import classification_loss
 from foveal.training.module import make_optimizer
@@ -26,7 +26,7 @@ NAMES = ("cifar10-vgg", "cifar10-attention")
 SIZE = (32, 32)
 
 
-def built(recipe: Recipe) -> ImageClassifier:
+def built(recipe: Recipe) -> ImageModel:
     torch.manual_seed(0)
     model = build_model(recipe.model)
     for layer in model.modules():
@@ -35,7 +35,7 @@ def built(recipe: Recipe) -> ImageClassifier:
     return model.to(memory_format=torch.channels_last)
 
 
-def step_seconds(model: ImageClassifier, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
+def step_seconds(model: ImageModel, recipe: Recipe, optimizer: torch.optim.Optimizer) -> float:
     """Return the seconds of one training step on random images."""
     size = recipe.training.batch_size
     images = torch.rand(size, 3, *SIZE).contiguous(memory_format=torch.channels_last)

@@ -25,7 +25,8 @@ from foveal.explanation import Explanation
 from foveal.files import read_json, write_json
 from foveal.metrics import energy_inside, pointing_game
 from foveal.metrics.classes import as_known
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
+from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 
 MODEL, DATA = "imagenet", "imagenet-val-1000"
@@ -35,7 +36,7 @@ BATCH, PIXELS = 16, 2**20
 RESAMPLES, SEED = 10_000, 0
 FIGURES = {"hits": pointing_game, "inside": energy_inside}
 
-Explain = Callable[[ImageClassifier, Tensor, Tensor], Explanation]
+Explain = Callable[[ImageModel, Tensor, Tensor], Explanation]
 
 
 def named(method: str) -> Explain:
@@ -80,7 +81,7 @@ def hard(images: ImageSet[Any]) -> Tensor:
     return torch.cat(chosen).nonzero()[:, 0]
 
 
-def measured(model: ImageClassifier, images: ImageSet[Any], explain: Explain) -> dict[str, Any]:
+def measured(model: ImageModel, images: ImageSet[Any], explain: Explain) -> dict[str, Any]:
     """Return the figures of `FIGURES`, a value (N,) per photo, and the mean number of passes."""
     parts: dict[str, list[Tensor]] = {name: [] for name in FIGURES}
     passes = 0.0
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     model = zoo.load(MODEL)
-    assert isinstance(model, ImageClassifier)
+    assert Ability.CLASSES in model.abilities
     sizing = model.inputs.sizing
     test, _ = as_known(load_annotated(DATA, "test", size=sizing, channels=3), model)
     test = test.subset(hard(test))

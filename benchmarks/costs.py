@@ -27,7 +27,8 @@ from foveal import zoo
 from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.memory import keep_freed_memory
-from foveal.models import AttentionNet, FocusModel, ImageModel
+from foveal.models import AttentionNet, ImageModel
+from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 
 MODELS = ("mnist-focus", "mnist-attention", "cifar10-focus", "cifar10-attention", "cifar10-cnn")
@@ -52,7 +53,7 @@ def costs(name: str, rounds: int) -> dict[str, Any]:
     """Return what each of a model's explanations costs, in forward passes."""
     model = zoo.load(name).to(memory_format=torch.channels_last)
     images = random_images(model, BATCH)
-    methods = (OWN,) if isinstance(model, FocusModel) else (OWN, *post_hoc_methods())
+    methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else (OWN, *post_hoc_methods())
     if isinstance(model, AttentionNet):
         methods = (OWN, CONTRIBUTIONS, *post_hoc_methods())
     if model.name == "cnn":

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from foveal import zoo
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
 
 MODELS = ("mnist-focus", "cifar10-cnn", "cifar10-glimpse", "cifar10-attention", "imagenet")
 PIXELS = 2**24  # of a batch, of all channels: 7,133 digits, 111 photographs of 224x224 pixels
@@ -38,7 +38,7 @@ def rate(step: Callable[[], object], count: int, seconds: float, device: torch.d
 
 
 def rates(
-    network: ImageClassifier, images: torch.Tensor, seconds: float, dtype: torch.dtype
+    network: ImageModel, images: torch.Tensor, seconds: float, dtype: torch.dtype
 ) -> dict[str, float]:
     """Return images a second of a model at images (B, C, H, W) of its device."""
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)

@@ -24,7 +24,7 @@ from foveal.explainers import attribute
 from foveal.explanation import Explanation
 from foveal.files import write_json
 from foveal.metrics import energy_inside, pointing_game
-from foveal.models import MODELS, AttentionModel, AttentionNet
+from foveal.models import MODELS, AttentionNet, ImageModel
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import load_recipe
 
@@ -35,10 +35,10 @@ RIVALS = ("grad-cam", "gradient-x-input")
 def names() -> list[str]:
     """Return the zoo's models that explain themselves by maps."""
     kinds = {name: MODELS[load_recipe(name).model["name"]] for name in zoo.names()}
-    return [name for name, kind in kinds.items() if issubclass(kind, AttentionModel)]
+    return [name for name, kind in kinds.items() if issubclass(kind, ImageModel)]
 
 
-def explained(model: AttentionModel, images: Tensor) -> Iterator[tuple[str, Explanation]]:
+def explained(model: ImageModel, images: Tensor) -> Iterator[tuple[str, Explanation]]:
     """Yield each explanation of a batch of mosaics by its name."""
     own = model.explain(images)
     yield "own maps", own

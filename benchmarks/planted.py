@@ -25,7 +25,8 @@ from foveal.data.generated.planted import MARK, patterns
 from foveal.explainers import OWN, explainer, post_hoc_methods
 from foveal.files import write_json
 from foveal.metrics.observing import observe_all
-from foveal.models import FocusModel, ImageModel
+from foveal.models import ImageModel
+from foveal.models.abilities import Ability
 from foveal.training import load_recipe
 
 SOURCE = "fashion-mnist"
@@ -80,7 +81,7 @@ def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> di
     follows = (answers == marks) & (after == others)
     decided = (answers != after).nonzero().flatten()
     some, followed = test.subset(decided[:images]), follows[decided[:images]]
-    methods = (OWN,) if isinstance(model, FocusModel) else post_hoc_methods()
+    methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else post_hoc_methods()
     if model.name == "attention":
         methods = (OWN, "contributions", "grad-cam")
     return {

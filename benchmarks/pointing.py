@@ -19,7 +19,7 @@ from foveal.errors import UserError
 from foveal.explainers import OWN, explainer
 from foveal.files import write_json
 from foveal.metrics import PointingGame
-from foveal.models import FocusModel
+from foveal.models.abilities import Ability
 
 KINDS = ("focus", "centre", "random", "cnn")
 RIVALS = ("grad-cam", "gradient-x-input", "integrated-gradients")
@@ -32,7 +32,7 @@ def hits(name: str, test: ImageSet) -> dict[str, float]:
     if test.masks is None:
         raise UserError(f"{test.name} has no masks that say where the truth lies.")
     found = {}
-    for method in (OWN,) if isinstance(model, FocusModel) else RIVALS:
+    for method in (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else RIVALS:
         game = PointingGame()
         for part in torch.arange(len(test)).split(CHUNK):
             explanation = explainer(method)(model, test.images[part].float() / 255)

@@ -36,7 +36,7 @@ from foveal.batch.rows import CPU_PIXELS
 from foveal.batch.run import _batch_size
 from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
 
 MODEL, ROUNDS, FEW = "mnist-focus-plain", 3, 4_096
 CHUNK = 2_048  # images that are decoded and then answered, in turns
@@ -107,7 +107,7 @@ def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
     return {"cores": cores, "runs": found, "rss_mb": memory}
 
 
-def parts(network: ImageClassifier, items: list[Item], cores: int) -> tuple[Counter, Counter]:
+def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, Counter]:
     """Return what decoding all images takes, and what the bare model takes for them."""
     shape = Shape(network.inputs.sizing, network.in_channels)
     batch, images = _batch_size(network.inputs), []

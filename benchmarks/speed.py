@@ -25,7 +25,7 @@ from foveal.data import ImageSet, load_images
 from foveal.memory import keep_freed_memory
 from foveal.metrics.accuracy import accuracy
 from foveal.models import build_model
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 from foveal.training import load_recipe
 from foveal.training.batches import Batches
 from foveal.training.module import make_optimizer
@@ -107,12 +107,12 @@ def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float
 
 
 def until_target(
-    model: ImageClassifier,
+    model: ImageModel,
     epoch: Callable[[], None],
     val: ImageSet,
     epochs: int,
     images: int,
-    trained: ImageClassifier | None = None,
+    trained: ImageModel | None = None,
 ) -> dict[str, float]:
     """Train until the validation accuracy of `model` is reached or the epochs are over."""
     seconds, reached = 0.0, 0.0
@@ -135,7 +135,7 @@ def until_target(
     }
 
 
-def inference_rate(model: ImageClassifier, val: ImageSet) -> float:
+def inference_rate(model: ImageModel, val: ImageSet) -> float:
     """Return images a second in batches of 500, the best of three passes."""
     rates = []
     for _ in range(3):

@@ -501,9 +501,9 @@ def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
     right = 0
     with torch.no_grad():
         for part in images.by_size():
-            local, maps = model.attend(model.normalised(part.images.float() / 255))
+            local, maps = model.attend(model.view(part.images))
             uniform = [torch.full_like(depth, 1 / depth[0].numel()) for depth in maps]
-            right += int((model.decide(local, uniform).argmax(dim=1) == part.labels).sum())
+            right += int((model.combine(local, uniform).argmax(dim=1) == part.labels).sum())
     assert found.uniform_attention_accuracy == pytest.approx(right / len(images))
     assert 0 <= found.shuffled_attention_accuracy <= 1
     with pytest.raises(UserError, match="at least 2 images"):

@@ -17,7 +17,8 @@ from foveal.app.served import Models
 from foveal.cli import main
 from foveal.errors import UserError
 from foveal.explainers import EXPLAINERS, own_method, post_hoc_methods
-from foveal.models import FocusModel, presets
+from foveal.models import presets
+from foveal.models.abilities import Ability
 from studio_server import digits, encoded, running
 
 MODELS = ("mnist-focus", "mnist-focus-published", "mnist-attention", "mnist-cnn", "cifar10-focus")
@@ -186,7 +187,7 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     described = served.describe()
     assert json.loads(json.dumps(described)) == described
     model = served.ready().network
-    assert described["holds_keypoints"] == isinstance(model, FocusModel)
+    assert described["holds_keypoints"] == Ability.GIVEN_KEYPOINTS in model.abilities
     assert set(described["methods"]) <= set(EXPLAINERS)
     assert served.abilities == model.abilities
     assert described["default_method"] == (own_method(model) or "grad-cam")

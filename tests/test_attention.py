@@ -8,6 +8,7 @@ import torch
 from foveal.backbones import VGGBackbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.images import WholeView
 from foveal.models.attention import Attention, AttentionNet, weigh
 from foveal.models.contributions import spread
 
@@ -62,7 +63,7 @@ def test_a_softmax_of_parametrised_scores_is_the_same_without_the_global_vector(
 def test_softmax_maps_sum_to_one_and_are_shown_as_they_weigh():
     model = built()
     images = torch.rand(2, 3, 32, 24)
-    _, maps = model.attend((images - model.mean) / model.std)
+    _, maps = model.attend(model.view(images))
     for weights in maps:
         torch.testing.assert_close(weights.sum((1, 2)), torch.ones(2))
     shown = model.explain(images).maps
@@ -74,12 +75,12 @@ def test_softmax_maps_sum_to_one_and_are_shown_as_they_weigh():
 
 def test_independent_classifiers_answer_with_the_mean_of_their_probabilities():
     model = built(join="independent", depths=[1, 3])
-    local, maps = model.attend(torch.rand(4, 3, 16, 16))
+    local, maps = model.attend(WholeView(torch.rand(4, 3, 16, 16)))
     each = [
         head(weigh(seen, weights, "softmax")).softmax(-1)
         for head, seen, weights in zip(model.heads, local, maps, strict=True)
     ]
-    found = model.decide(local, maps)
+    found = model.combine(local, maps)
     torch.testing.assert_close(found.softmax(-1), (each[0] + each[1]) / 2)
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(4))
 
@@ -101,17 +102,17 @@ def test_contributions_are_the_terms_of_the_logit(normalise):
     found = model.contributions(images, targets, batch_size=2)
     assert (found.method, found.cost, found.maps.shape) == ("contributions", 1.0, (5, 1, 20, 16))
     torch.testing.assert_close(found.logits, model.explain(images).logits)
-    local, maps = model.attend((images - model.mean) / model.std)
-    nothing = model.decide(local, [torch.zeros_like(weights) for weights in maps])
+    local, maps = model.attend(model.view(images))
+    nothing = model.combine(local, [torch.zeros_like(weights) for weights in maps])
     added = (found.logits - nothing).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(found.maps.sum((1, 2, 3)), added, atol=1e-4, rtol=1e-4)
     # One place of one depth: hiding it takes its own term away.
     weights = [weights.clone() for weights in maps]
     weights[1][:, 2, 3] = 0
-    less = (found.logits - model.decide(local, weights)).gather(1, targets[:, None])[:, 0]
+    less = (found.logits - model.combine(local, weights)).gather(1, targets[:, None])[:, 0]
     alone = [torch.zeros_like(weights) for weights in maps]
     alone[1][:, 2, 3] = maps[1][:, 2, 3]
-    term = (model.decide(local, alone) - nothing).gather(1, targets[:, None])[:, 0]
+    term = (model.combine(local, alone) - nothing).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(less, term, atol=1e-4, rtol=1e-3)
     asked = model.contributions(images)
     again = model.contributions(images, asked.predictions)
@@ -141,15 +142,15 @@ def test_values_of_places_are_spread_with_their_sum_kept():
 
 def test_the_decision_is_made_from_the_weighed_places_alone():
     model = built()
-    local, maps = model.attend(torch.rand(1, 3, 16, 16))
+    local, maps = model.attend(WholeView(torch.rand(1, 3, 16, 16)))
     maps = [torch.zeros_like(weights) for weights in maps]
     for weights in maps:
         weights[:, 0, 0] = 1
-    expected = model.decide(local, maps)
+    expected = model.combine(local, maps)
     hidden = [torch.randn_like(features) for features in local]
     for new, old in zip(hidden, local, strict=True):
         new[:, :, 0, 0] = old[:, :, 0, 0]
-    torch.testing.assert_close(model.decide(hidden, maps), expected)
+    torch.testing.assert_close(model.combine(hidden, maps), expected)
 
 
 def test_standardised_sums_have_mean_0_and_variance_1_over_the_images_of_a_batch():

@@ -16,7 +16,9 @@ from foveal.explanation import Explanation
 from foveal.export import about, as_onnx, exported, load, load_onnx, onnx_graph, write_onnx
 from foveal.images import WholeView
 from foveal.metrics import evaluate
-from foveal.models import AttentionModel, FocusModel, build_model
+from foveal.models import build_model
+from foveal.models.abilities import Ability
+from foveal.models.attention_maps import Attended
 
 TOLERANCE = 1e-4  # of logits up to 30: rounding in another order, and nothing else
 CLASSES = [f"digit {i}" for i in range(10)]
@@ -72,7 +74,7 @@ def test_every_zoo_model_answers_and_explains_by_onnx_as_by_pytorch(name):
     images = pictures(model)
     assert_same(found.explain(images), model.explain(images))
     assert_same(found.explain(images[:1]), model.explain(images[:1]))
-    if isinstance(model, FocusModel):
+    if Ability.GIVEN_KEYPOINTS in model.abilities:
         seen = model.explain(images)
         keypoints = seen.keypoints.roll(1, 0) + 0.3  # controls look at the same places in each
         scales = None if seen.scales is None else seen.scales.roll(1, 0)
@@ -136,14 +138,17 @@ def test_honesty_and_cost_are_measured_through_onnx_as_through_pytorch():
 def test_an_attention_model_takes_other_maps_through_onnx():
     model = built(ATTENTION)
     found = as_onnx(onnx_graph(model))
-    assert isinstance(found, AttentionModel)
+    assert Ability.GIVEN_MAPS in found.abilities
     images = pictures(model)
-    local, maps = model.attend((images - model.mean) / model.std)
-    seen, weights = found.attend(images)
+    local, maps = model.attend(model.view(images))
+    seen, weights = found.attend(found.view(images))
     other = [torch.full_like(each, 1 / each[0].numel()) for each in maps]
     torch.testing.assert_close(weights, maps, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(
-        found.decide(seen, other), model.decide(local, other), atol=TOLERANCE, rtol=0
+        found.decide(found.view(images), Attended(seen, other)).logits,
+        model.combine(local, other),
+        atol=TOLERANCE,
+        rtol=0,
     )
 
 

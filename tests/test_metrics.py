@@ -23,7 +23,8 @@ from foveal.metrics import (
     random_focus_accuracy,
 )
 from foveal.models import Inputs, SmallCNN, presets
-from foveal.models.focus_model import FocusModel
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
 
 SIDE = 24
 STEP = 20  # grey levels between classes
@@ -42,7 +43,7 @@ def balanced(count):
     return torch.arange(count) % 10
 
 
-class Toy(FocusModel):
+class Toy(ImageModel):
     """Puts its one patch where a pixel says and answers from the place or from the patch.
 
     Args:
@@ -51,6 +52,7 @@ class Toy(FocusModel):
     """
 
     name = "toy"
+    abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
     patch_size = 3
 
     def __init__(self, spoken, heard, scaled=False):

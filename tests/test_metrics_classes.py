@@ -23,14 +23,14 @@ from foveal.metrics import adversarial_accuracy, evaluate
 from foveal.metrics.classes import Classes, absent_classes, as_known, match_classes
 from foveal.metrics.judged import judged
 from foveal.models import SmallCNN
-from foveal.models.classifier import ImageClassifier
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.report.compare_page import write_comparison
 
 LEVELS = {"dark": 40, "middle": 120, "bright": 200}  # of grey, of 255
 
 
-class Brightness(ImageClassifier):
+class Brightness(ImageModel):
     """Answers the class whose level of grey is nearest: what it is right in can be counted."""
 
     name = "brightness"

@@ -10,7 +10,7 @@ from foveal.explanation import Explanation
 from foveal.geometry import extract_patches
 from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import Inputs, SmallCNN, presets
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 WIDTH = 128  # numbers in a token
 HEAD = 128 * 10
@@ -37,7 +37,7 @@ def test_macs_see_through_fused_attention():
     assert macs(model, (20, 28)) == expected
 
 
-class Sampler(ImageClassifier):
+class Sampler(ImageModel):
     """Only samples: bilinear patches, an interpolation, or one linear layer on the pixels."""
 
     name = "sampler"

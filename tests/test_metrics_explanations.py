@@ -25,7 +25,7 @@ from foveal.metrics import (
     stability,
 )
 from foveal.models import Inputs
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 from foveal.observation import ranks
 
 SIDE = 8
@@ -54,7 +54,7 @@ def hot(row, column, batch=1):
     return maps
 
 
-class OnePixel(ImageClassifier):
+class OnePixel(ImageModel):
     """Two classes: class 1 where pixel (2, 3) is brighter than 0.5; it explains itself by that."""
 
     name = "one-pixel"

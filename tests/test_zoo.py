@@ -11,7 +11,8 @@ from foveal.errors import UserError
 from foveal.images.sizing import ShortSide
 from foveal.metrics import accuracy, evaluate
 from foveal.metrics.classes import as_known
-from foveal.models import FocusModel, SmallCNN
+from foveal.models import ImageModel, SmallCNN
+from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference
 from foveal.training import load_recipe, parse_recipe
 
@@ -28,7 +29,7 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     card = zoo.card(name)
     model = zoo.load(name)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    small = isinstance(model, FocusModel | SmallCNN) and "glimpse" not in name
+    small = isinstance(model, ImageModel | SmallCNN) and "glimpse" not in name
     assert megabytes <= (1 if small else 8)
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
@@ -46,7 +47,7 @@ def test_the_recipe_on_the_card_is_the_one_that_comes_with_foveal(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-wide")])
 def test_a_wide_model_looks_at_a_quarter_of_the_image_at_most(name):
     model = zoo.load(name)
-    assert isinstance(model, FocusModel)
+    assert Ability.GIVEN_KEYPOINTS in model.abilities
     height, width = model.inputs.size
     assert model.detector.keypoints * model.patch_size**2 <= 0.25 * height * width
 

@@ -49,7 +49,6 @@ def test_zoom_sees_coarser_at_a_greater_scale():
     model = presets.zoom(keypoints=1).eval()
     middle = torch.zeros(1, 1, 2)
     for scale in (1.0, 2.0, 3.0):
-        patch = model.decide(WholeView(ramp), Located(middle, torch.tensor([[scale]]))).patches[
-            0, 0, 0
-        ]
+        located = Located(middle, torch.tensor([[scale]]))
+        patch = model.decide(WholeView(ramp), located).patches[0, 0, 0]
         torch.testing.assert_close(patch.diff(dim=1), torch.full((5, 4), scale / 28))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
     from foveal.models.focus import FocusNet
-    from foveal.models.image_model import Inputs
+    from foveal.models.inputs import Inputs
     from foveal.models.self_attention import SANet
     from foveal.training import load_recipe, train
     from foveal.zoo import load

@@ -28,7 +28,7 @@ from foveal.metrics.figures import measured_on_samples
 from foveal.metrics.published import published as field_metrics
 from foveal.metrics.registry import EXPLANATION_METRICS, METRICS, useful_for
 from foveal.metrics.subject import Explained, Given, Subject
-from foveal.models import ImageClassifier, as_classifier
+from foveal.models import ImageModel, as_classifier
 from foveal.models.contributions import CONTRIBUTIONS
 
 CHUNK = 100  # images explained at a time; bounds the memory
@@ -50,7 +50,7 @@ class Contestant:
     """
 
     name: str
-    network: ImageClassifier
+    network: ImageModel
     digest: str
 
 
@@ -266,7 +266,7 @@ def _figures(
     one: Contestant,
     test: ImageSet,
     train: ImageSet | None,
-    judge: ImageClassifier | None,
+    judge: ImageModel | None,
     seed: int,
 ) -> dict[str, Any]:
     found = evaluate(one.network, test, train, judge=judge, name=one.name, seed=seed)
@@ -277,7 +277,7 @@ def _explained(
     one: Contestant,
     method: str,
     test: ImageSet,
-    judge: ImageClassifier | None,
+    judge: ImageModel | None,
     seed: int,
     explain: str,
 ) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _explained_batches(
     one: Contestant,
     method: str,
     test: ImageSet,
-    judge: ImageClassifier | None,
+    judge: ImageModel | None,
     seed: int,
     explain: str,
 ) -> Iterator[Explained]:

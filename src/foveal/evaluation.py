@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from foveal.data.images import Pixels
     from foveal.explanation import Explanation
     from foveal.images.reading import DecodedImage
-    from foveal.models import ImageClassifier, ImageModel
+    from foveal.models import ImageModel
 
 Say = Callable[[str], None]
 LARGE = 16  # large images in one forward pass
@@ -203,7 +203,7 @@ def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict
     return {**found, "runtime": "onnx"} if found else {}
 
 
-def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageClassifier | None":
+def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
     """Return the judge of that name, or the zoo's for that dataset if there is one that fits.
 
     Raises:

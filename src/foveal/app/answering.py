@@ -1,7 +1,7 @@
 """One model's answers to questions, as JSON has them."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from foveal.errors import UserError
 from foveal.explainers import OWN, explainer
 from foveal.explanation import Explanation
 from foveal.images.values import as_floats
-from foveal.models import FocusModel
 
 Answer = dict[str, Any]
 
@@ -110,7 +109,7 @@ def _held(task: Task) -> Explanation:
     served, asked = task.served, task.asked
     if not served.holds_keypoints or task.slow:
         raise Refused(422, "Only a focus model's own explanation can have its keypoints held.")
-    network = cast(FocusModel, served.network)
+    network = served.network
     keypoints = torch.tensor(asked.keypoints)[None]
     with torch.inference_mode():
         found = network.explain(task.images)

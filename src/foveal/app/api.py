@@ -24,6 +24,7 @@ from foveal.app.samples import samples
 from foveal.app.served import Models
 from foveal.app.upload import Budget, Room, read_form, receive_body
 from foveal.files import json_text
+from foveal.models.abilities import Ability
 
 TYPES = {
     ".html": "text/html",
@@ -83,7 +84,7 @@ class Studio:
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
         channels = served.network.in_channels
-        side = self.limits.large_side if served.reads_in_part else self.limits.side
+        side = self.limits.large_side if Ability.IN_PART in served.abilities else self.limits.side
         tasks = []
         for name, data in question.files:
             try:

@@ -20,7 +20,6 @@ from foveal.models import (
     ImageModel,
     Inputs,
     model_type,
-    reads_in_part,
 )
 from foveal.models.abilities import Ability
 
@@ -47,7 +46,6 @@ class Served:
         self.folder = zoo.folder(source)
         self.card = zoo.card(source)
         settings = zoo.settings(source)
-        self.reads_in_part = reads_in_part(settings)  # a thumbnail and patches of a large image
         self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.abilities = self.kind.abilities_with(settings)

@@ -29,7 +29,7 @@ from foveal.images.reading import without_warnings
 from foveal.images.sources import Item
 from foveal.interrupts import terminable
 from foveal.memory import keep_freed_memory
-from foveal.models import ImageClassifier, as_classifier, build_model
+from foveal.models import ImageModel, as_classifier, build_model
 
 # Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
 # small cluster, and with half ones when nodes die and their actors start again on those left. So
@@ -109,7 +109,7 @@ def _check_reachable(address: str) -> None:
 
 
 def predict_on_ray(
-    network: ImageClassifier, job: Job, shards: Iterable[int], *, apart: bool | None = None
+    network: ImageModel, job: Job, shards: Iterable[int], *, apart: bool | None = None
 ) -> Iterator[Batch]:
     """Yield the predicted batches of shards, in the order in which they are done.
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from foveal.batch.decoding import Shape
 from foveal.batch.listing import Listing
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Batch:
 
 
 Engine = Callable[
-    [ImageClassifier, Job, Iterable[int]], Iterator[Batch]
+    [ImageModel, Job, Iterable[int]], Iterator[Batch]
 ]  # yields the batches of the shards
 
 

@@ -14,13 +14,13 @@ from foveal.batch.rows import draw, predict_batch
 from foveal.errors import UserError
 from foveal.images.reading import without_warnings
 from foveal.images.threads import cpu_count
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted
 _STORE_THREADS = 32  # that wait for an object store
 
 
-def predict_here(network: ImageClassifier, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+def predict_here(network: ImageModel, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
     """Yield the predicted batches of shards in their order, with a few of them in memory.
 
     Each batch is predicted by one thread of its own, on one core of a CPU: cores work on batches
@@ -71,7 +71,7 @@ def _decodings(
             yield shard, index, decoding
 
 
-def _run(network: ImageClassifier, job: Job, shard: int, index: int, decoding: Decoding) -> Batch:
+def _run(network: ImageModel, job: Job, shard: int, index: int, decoding: Decoding) -> Batch:
     chosen = draw if job.explain else None
     return Batch(shard, index, *predict_batch(network, job.model, decoding.result(), chosen))
 

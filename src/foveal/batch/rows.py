@@ -16,7 +16,7 @@ from foveal.batch.decoding import Decoded
 from foveal.escaping import as_unicode, path_text
 from foveal.explanation import Explanation
 from foveal.images.values import as_floats
-from foveal.models import ImageClassifier
+from foveal.models import ImageModel
 from foveal.plotting import save_figure
 
 _PLACE = pa.struct([("x", pa.float32()), ("y", pa.float32())])
@@ -44,7 +44,7 @@ _drawing = threading.Lock()  # matplotlib is not for several threads
 
 
 def predict_batch(
-    network: ImageClassifier, model: str, decoded: Decoded, draw: Draw | None = None
+    network: ImageModel, model: str, decoded: Decoded, draw: Draw | None = None
 ) -> tuple[pa.Table, dict[int, bytes]]:
     """Predict a batch; return its rows, and the pictures by the image's place in the batch.
 

@@ -20,7 +20,7 @@ from foveal.escaping import as_unicode
 from foveal.images.formats import Passed
 from foveal.images.sources import list_items
 from foveal.memory import keep_freed_memory
-from foveal.models import ImageClassifier, Inputs, as_classifier
+from foveal.models import ImageModel, Inputs, as_classifier
 
 ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
@@ -170,7 +170,7 @@ def _device_of_onnx(engine: str, device: str) -> str:
     return "cpu"
 
 
-def _classifier(model: str | Path, runtime: str) -> ImageClassifier:
+def _classifier(model: str | Path, runtime: str) -> ImageModel:
     otherwise = f"{model} names no classes: see what it rebuilds with foveal explain."
     return as_classifier(export.load(model, runtime), otherwise)
 
@@ -194,7 +194,7 @@ def _digest(model: Path) -> str:
 
 
 def _begin(
-    output: Output, source: str, settings: dict[str, Any], network: ImageClassifier
+    output: Output, source: str, settings: dict[str, Any], network: ImageModel
 ) -> dict[str, Any]:
     """List the source and write the manifest of a new run."""
     passed = Passed()

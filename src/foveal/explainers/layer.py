@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from foveal.explainers.model_wrapper import known, noise
 from foveal.explainers.task import Task
 from foveal.logits import class_logits
 from foveal.models.abilities import Ability
-from foveal.models.focus_model import FocusModel
 
 PLACES = 4  # a side of features that can still say where
 LEAST = 1e-4  # of the mean size of a gradient: what is less is a sum of zero, rounded
@@ -129,7 +128,7 @@ def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[Ran]:
     image = noise(task.model, task.shape).requires_grad_()
     own = known(task.model)
     if own is not None and Ability.GIVEN_KEYPOINTS in own.abilities:
-        focus = cast(FocusModel, own)
+        focus = own
         with outputs_of(layers.values()) as outputs:
             view = focus.view(image)
             located = focus.locate(view)

@@ -7,7 +7,7 @@ from typing import Any
 
 from foveal.errors import UserError, check_arguments
 from foveal.files import parse_json
-from foveal.models.image_model import Inputs
+from foveal.models.inputs import Inputs
 
 KEY = "foveal"  # of the metadata; its value is JSON
 

@@ -20,7 +20,7 @@ from foveal.export.session import cut
 from foveal.images.values import as_floats
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.classes import as_known
-from foveal.models.classifier import ImageClassifier, as_classifier
+from foveal.models.image_model import ImageModel, as_classifier
 
 CALIBRATED_ON = 500  # training images
 ALLOWED = 0.002  # of the accuracy, that may be lost
@@ -149,6 +149,6 @@ def _parts(proto: Any) -> dict[str, list[str]]:
     return {"all": [], "classifier": [node.name for node in finding.graph.node]}
 
 
-def _classifier(graph: Any) -> ImageClassifier:
+def _classifier(graph: Any) -> ImageModel:
     otherwise = "int8 is for classifiers, whose accuracy says what it costs."
     return as_classifier(as_onnx(graph), otherwise)

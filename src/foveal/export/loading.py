@@ -11,17 +11,10 @@ from foveal.export.files import Exported, read_onnx
 from foveal.export.graph import onnx_graph
 from foveal.export.large_graphs import large_graphs
 from foveal.export.large_runtime import as_large, planned
-from foveal.export.runtime import (
-    OnnxAttention,
-    OnnxClassifier,
-    OnnxFocus,
-    OnnxRebuilder,
-    Parts,
-)
-from foveal.export.seams import KEYPOINTS, LOCAL
+from foveal.export.runtime import OnnxModel, Parts
 from foveal.export.session import Graph
 from foveal.metrics.efficiency import macs
-from foveal.models import reads_in_part
+from foveal.models import abilities_of
 from foveal.models.abilities import Ability
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
@@ -99,10 +92,10 @@ def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> Ima
         UserError: ONNX Runtime is not installed, or the graph is not one of Foveal's.
     """
     said = read_about(proto)
-    if reads_in_part(said.config):
+    if Ability.IN_PART in abilities_of(said.config):
         return as_large(said, proto, beside, threads)
     parts = Parts(Graph(proto, threads), said.names)
-    return _kind(said)(said, parts).eval()
+    return OnnxModel(said, parts).eval()
 
 
 def about(model: ImageModel) -> About | None:
@@ -126,11 +119,3 @@ def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, in
     if not counted and size is not None:
         counted = macs(planned(said), size)
     return {"parameters": said.parameters, "macs": counted}
-
-
-def _kind(said: About) -> type[OnnxClassifier | OnnxRebuilder]:
-    if KEYPOINTS in said.names:
-        return OnnxFocus
-    if f"{LOCAL}.0" in said.names:
-        return OnnxAttention
-    return OnnxClassifier if said.num_classes else OnnxRebuilder

@@ -13,9 +13,7 @@ from foveal.export.seams import KEYPOINTS, LOCAL, SCALES, WEIGHTS
 from foveal.export.session import Graph
 from foveal.images import View
 from foveal.models.abilities import Ability
-from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import ImageClassifier
-from foveal.models.focus_model import FocusModel
+from foveal.models.attention_maps import Attended
 from foveal.models.image_model import ImageModel
 from foveal.observation import COMPUTED
 
@@ -52,8 +50,10 @@ class Parts:
         return {name: answers[self.names[name]] for name in wanted}
 
 
-class OnnxClassifier(ImageClassifier):
-    """A classifier run by ONNX Runtime, in one run; its graph normalises the images by itself.
+class OnnxModel(ImageModel):
+    """A model run by ONNX Runtime: whole, or with other keypoints or maps put in.
+
+    Its graph normalises the images by itself.
 
     Args:
         about: what the graph says of the model.
@@ -65,92 +65,50 @@ class OnnxClassifier(ImageClassifier):
     def __init__(self, about: About, parts: Parts):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
         self.about, self.parts = about, parts
+        self.local, self.weights = parts.like(LOCAL), parts.like(WEIGHTS)
+        classes = about.num_classes > 0
+        able = {
+            Ability.CLASSES: classes,
+            Ability.KEYPOINTS: KEYPOINTS in parts.names,
+            Ability.GIVEN_KEYPOINTS: classes and KEYPOINTS in parts.names,
+            Ability.MAPS: bool(self.local),
+            Ability.GIVEN_MAPS: bool(self.local),
+            Ability.REBUILT: "rebuilt" in parts.names,
+        }
+        self.abilities = frozenset(ability for ability, has in able.items() if has)
+        self.looks = next((name for name in ("patches", "maps") if name in parts.names), self.looks)
 
     def observe(self, view: View) -> Explanation:
-        """Return the logits for B images, and what they were computed from."""
+        """Return the logits for B images, and what they were computed from, in one run."""
         return self.parts.observe(images=view.whole())
-
-
-class OnnxFocus(OnnxClassifier, FocusModel):
-    """A focus model run by ONNX Runtime: whole, or with the keypoints held where given.
-
-    Args:
-        about: what the graph says of the model.
-        parts: of the graph.
-    """
-
-    name = "onnx-focus"
 
     def locate(self, view: View) -> Located:
         """Return keypoints and scales, if the model has any, for B images."""
-        found = self.parts.run(
-            {IMAGES: view.whole()},
-            [name for name in (KEYPOINTS, SCALES) if name in self.parts.names],
-        )
+        wanted = [name for name in (KEYPOINTS, SCALES) if name in self.parts.names]
+        found = self.parts.run({IMAGES: view.whole()}, wanted)
         return Located(found[KEYPOINTS], found.get(SCALES))
 
-    def decide(self, view: View, located: Located) -> Explanation:
-        """Classify from the patches at given locations of B images.
+    def attend(self, view: View) -> Attended:
+        """Return features and maps of B images."""
+        found = self.parts.run({IMAGES: view.whole()}, self.local + self.weights)
+        return Attended(
+            [found[name] for name in self.local], [found[name] for name in self.weights]
+        )
+
+    def decide(self, view: View, given: Any) -> Explanation:
+        """Classify B images from given locations or maps.
 
         Raises:
             ValueError: the model's patches have scales, and none are given.
         """
-        given = {IMAGES: view.whole(), KEYPOINTS: located.xy}
+        if Ability.GIVEN_MAPS in self.abilities:
+            values = dict(zip(self.local, given.local, strict=True))
+            values |= dict(zip(self.weights, given.maps, strict=True))
+            logits = self.parts.run(values, ["logits"])["logits"]
+            return Explanation(view.whole(), logits)
+        values = {IMAGES: view.whole(), KEYPOINTS: given.xy}
         if SCALES in self.parts.names:
-            if located.scale is None:
+            if given.scale is None:
                 raise ValueError("Expected scales (B, K), as `locate` returns them, but got None.")
-            given[SCALES] = located.scale
-        return self.parts.observe(**given)
-
-
-class OnnxAttention(OnnxClassifier, AttentionModel):
-    """An attention model run by ONNX Runtime: whole, or with other maps put in.
-
-    Args:
-        about: what the graph says of the model.
-        parts: of the graph.
-    """
-
-    name = "onnx-attention"
-
-    def __init__(self, about: About, parts: Parts):
-        super().__init__(about, parts)
-        self.local, self.weights = parts.like(LOCAL), parts.like(WEIGHTS)
-
-    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return features and maps of images (B, C, H, W) in [0, 1]."""
-        found = self.parts.run({IMAGES: images}, self.local + self.weights)
-        return [found[name] for name in self.local], [found[name] for name in self.weights]
-
-    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-        """Return logits (B, classes) from features and maps as `attend` returns them."""
-        given = dict(zip(self.local, local, strict=True)) | dict(
-            zip(self.weights, maps, strict=True)
-        )
-        return self.parts.run(given, ["logits"])["logits"]
-
-
-class OnnxRebuilder(ImageModel):
-    """A model run by ONNX Runtime that names no classes and rebuilds images.
-
-    Args:
-        about: what the graph says of the model.
-        parts: of the graph.
-    """
-
-    name = "onnx-rebuilder"
-    looks = "patches"
-    abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
-
-    def __init__(self, about: About, parts: Parts):
-        super().__init__(about.in_channels, about.inputs)
-        self.about, self.parts = about, parts
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return rebuilt images (B, C, H, W) in [0, 1] for images (B, C, H, W) in [0, 1]."""
-        self.check(images)
-        return self.parts.run({IMAGES: self.normalised(images)}, ["rebuilt"])["rebuilt"]
-
-    def observe(self, view: View) -> Explanation:
-        """Locate in B images and rebuild them from the patches there."""
-        return self.parts.observe(images=view.whole())
+            values[SCALES] = given.scale
+        return self.parts.observe(**values)

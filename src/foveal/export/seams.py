@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from foveal.explanation import Explanation
 from foveal.images import View, WholeView
-from foveal.models.attention_model import AttentionModel, at_size
-from foveal.models.focus_model import FocusModel
+from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 KEYPOINTS, SCALES = "seam.keypoints", "seam.scales"  # of a focus model, as it finds them
@@ -55,12 +54,10 @@ class Traced(nn.Module, ABC):
 
 
 class TracedFocus(Traced):
-    """A focus model; what it finds flows through a seam, so that other keypoints can be held."""
-
-    model: FocusModel
+    """A model whose locations flow through a seam, so that other keypoints can be held."""
 
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
-        """Return the explanation, and the keypoints (B, K, 2) and scales (B, K) that were found."""
+        """Return the explanation, and the keypoints (B, K, 2) and scales (B, K)."""
         located = self.model.locate(view)
         found = {KEYPOINTS: located.xy}
         if located.scale is not None:
@@ -69,18 +66,14 @@ class TracedFocus(Traced):
 
 
 class TracedAttention(Traced):
-    """An attention model; its features and maps are seams, so that other maps can be put in."""
-
-    model: AttentionModel
+    """A model whose features and maps are seams, so that other maps can be put in."""
 
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation, and the features and maps that `attend` returns."""
-        seen = view.whole()
-        local, maps = self.model.attend(seen)
-        shown = at_size(maps, view.size, self.model.map_strides())
-        found = {f"{LOCAL}.{number}": part for number, part in enumerate(local)}
-        found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(maps)}
-        return Explanation(seen, self.model.decide(local, maps), maps=shown), found
+        attended = self.model.attend(view)
+        found = {f"{LOCAL}.{number}": part for number, part in enumerate(attended.local)}
+        found |= {f"{WEIGHTS}.{number}": part for number, part in enumerate(attended.maps)}
+        return self.model.decide(view, attended), found
 
 
 class TracedWhole(Traced):
@@ -93,6 +86,6 @@ class TracedWhole(Traced):
 
 def traced(model: ImageModel) -> Traced:
     """Return a model as a graph sees it."""
-    if isinstance(model, FocusModel):
+    if Ability.KEYPOINTS in model.abilities:
         return TracedFocus(model)
-    return TracedAttention(model) if isinstance(model, AttentionModel) else TracedWhole(model)
+    return TracedAttention(model) if Ability.GIVEN_MAPS in model.abilities else TracedWhole(model)

@@ -30,6 +30,8 @@ class MLPDecoder(Head):
         softness_px: see `Head`.
     """
 
+    rebuilds = True
+
     @checked
     def __init__(
         self,
@@ -69,6 +71,8 @@ class ConvDecoder(Head):
         widths: output channels at each resolution; each is half of the one before.
         softness_px: see `Head`.
     """
+
+    rebuilds = True
 
     @checked
     def __init__(
@@ -121,6 +125,8 @@ class VAEDecoder(Head):
         width: dimension of a hidden layer; a quarter of it are the channels of the convolutions.
         softness_px: see `Head`.
     """
+
+    rebuilds = True
 
     @checked
     def __init__(
@@ -204,7 +210,7 @@ def joined(patches: Tensor, located: Located) -> Tensor:
 
 
 def canvas_of(located: Located) -> Tensor:
-    """Return the canvas (B, C + 1, H, W) that a model lays out for heads with a `softness_px`."""
+    """Return the canvas (B, C + 1, H, W) that a model lays out for heads that rebuild images."""
     assert located.canvas is not None
     return located.canvas
 

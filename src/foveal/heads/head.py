@@ -32,9 +32,10 @@ class Head(nn.Module, ABC):
         in_channels: channels C of the patches.
         num_classes: number of classes; 0 for a head that rebuilds images.
         context: dimension D of the vector that it reads beside the patches; 0 for none.
-        softness_px: of a head that reads the patches on a canvas, the width of their soft edges,
-            through which the gradient reaches their locations (straight-through estimator, Bengio
-            et al. 2013: the head gets hard edges); else None.
+        rebuilds: whether it rebuilds the image, from the patches on a canvas, and has no classes.
+        softness_px: of such a head, the width of the patches' soft edges, through which the
+            gradient reaches their locations (straight-through estimator, Bengio et al. 2013: the
+            head gets hard edges).
         tasks: names of the tasks that it computes logits for; the first is the main one.
     """
 
@@ -43,7 +44,8 @@ class Head(nn.Module, ABC):
     in_channels: int
     num_classes: int = 0
     context: int = 0
-    softness_px: float | None = None
+    rebuilds: bool = False
+    softness_px: float = 1.0
     tasks: tuple[str, ...] = ("class",)
 
     @abstractmethod

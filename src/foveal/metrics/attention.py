@@ -1,6 +1,6 @@
 """Attention maps replaced: the accuracy with another image's maps, and with uniform ones."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,12 @@ from foveal.data import ImageSet
 from foveal.images.photos import Photos
 from foveal.metrics.accuracy import share_equal
 from foveal.metrics.metric import Metric
-from foveal.metrics.observing import as_floats, evaluating
+from foveal.metrics.observing import evaluating
 from foveal.metrics.random_focus import derangement
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
-from foveal.models.attention_model import AttentionModel
+from foveal.models.attention_maps import Attended
+from foveal.models.image_model import ImageModel
 
 
 class MapsWorth(NamedTuple):
@@ -26,7 +27,7 @@ class MapsWorth(NamedTuple):
 
 
 def maps_worth(
-    model: AttentionModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
+    model: ImageModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
 ) -> MapsWorth:
     """Return the accuracy with each image's maps replaced, its features kept.
 
@@ -58,25 +59,26 @@ def maps_worth(
 Maps = list[Tensor]  # (h, w) of one image, one per depth
 
 
-def _maps(model: AttentionModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
+def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
     """Return the maps of each uint8 image of (N, C, H, W), or of each photograph."""
     found: list[Maps] = []
     with evaluating(model):
         for batch in images.split(batch_size):
-            depths = [weights.cpu() for weights in _attend(model, batch)[1]]
+            depths = [weights.cpu() for weights in model.attend(model.view(batch)).maps]
             found += [list(one) for one in zip(*depths, strict=True)]
     return found
 
 
 def _predict(
-    model: AttentionModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
+    model: ImageModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
 ) -> Tensor:
     """Return the classes (N,) that are predicted for uint8 images weighed by given maps."""
     predictions: list[Tensor] = []
     first = 0
     with evaluating(model):
         for batch in images.split(batch_size):
-            local, own = _attend(model, batch)
+            view = model.view(batch)
+            local, own = model.attend(view)
             given = maps[first : first + len(batch)]
             first += len(batch)
             weights = [
@@ -84,7 +86,8 @@ def _predict(
                 for depth in range(len(own))
             ]
             moved = [depth.to(model.mean.device) for depth in weights]
-            predictions.append(model.decide(local, moved).argmax(dim=1).cpu())
+            decided = model.decide(view, Attended(local, moved))
+            predictions.append(decided.logits.argmax(dim=1).cpu())
     return torch.cat(predictions)
 
 
@@ -96,12 +99,8 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
     return resized * (weights.sum() / resized.sum().clamp_min(1e-12))
 
 
-def _attend(model: AttentionModel, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    return model.attend(model.normalised(as_floats(model, images)))
-
-
 def _measure(subject: Subject) -> dict[str, float]:
-    model = cast(AttentionModel, subject.model)  # as `needs` says
+    model = subject.model  # as `needs` says
     return maps_worth(model, subject.test, subject.seed, batch_size=subject.batch_size)._asdict()
 
 

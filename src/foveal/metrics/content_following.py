@@ -1,6 +1,6 @@
 """Content following: does the prediction follow what the patches show, or where they lie?"""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from foveal.metrics.observing import observe_all
 from foveal.metrics.random_focus import logits_at
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
-from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel
 
 PAIRS = 10_000
 
@@ -28,7 +28,7 @@ class Following(NamedTuple):
 
 
 def content_following(
-    model: FocusModel,
+    model: ImageModel,
     test: ImageSet,
     pairs: int = PAIRS,
     seed: int = 0,
@@ -86,7 +86,7 @@ def _measure(subject: Subject) -> dict[str, float]:
         pairs = min(pairs, 10 * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
-    model = cast(FocusModel, subject.model)  # as `needs` says
+    model = subject.model  # as `needs` says
     found = content_following(model, subject.test, pairs, subject.seed, **subject.shared)
     return found._asdict()
 

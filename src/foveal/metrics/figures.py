@@ -10,7 +10,6 @@ from foveal.metrics.classes import as_known
 from foveal.metrics.metric import Metric
 from foveal.metrics.registry import METRICS
 from foveal.metrics.subject import Subject
-from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import ImageModel
 
 
@@ -19,7 +18,7 @@ def evaluate(
     test: ImageSet[Any],
     train: ImageSet | None = None,
     *,
-    judge: ImageClassifier | None = None,
+    judge: ImageModel | None = None,
     name: str | None = None,
     batch_size: int = 500,
     seed: int = 0,

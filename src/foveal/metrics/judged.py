@@ -19,7 +19,7 @@ from foveal.metrics.metric import ExplanationMetric, Metric
 from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.abilities import Ability
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
 TOP = 0.1  # the one of them that tables show
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 
 
 def judged(
-    judge: ImageClassifier,
+    judge: ImageModel,
     test: ImageSet,
     evidence: Tensor,
     answers: Tensor,
@@ -63,7 +63,7 @@ def judged(
 
 
 def judged_explanation(
-    judge: ImageClassifier, test: ImageSet, explanation: Explanation, batch_size: int = 500
+    judge: ImageModel, test: ImageSet, explanation: Explanation, batch_size: int = 500
 ) -> dict[str, Tensor]:
     """Return the fields of `Judged` for an explanation, a value (B,) per image.
 
@@ -103,7 +103,7 @@ def _at(fraction: float) -> str:
 
 
 def _judge(
-    judge: ImageClassifier,
+    judge: ImageModel,
     test: ImageSet,
     evidence: list[Tensor],
     answers: Tensor,
@@ -123,7 +123,7 @@ def _judge(
         }
 
 
-def _in_terms_of(judge: ImageClassifier, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
+def _in_terms_of(judge: ImageModel, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
     """Return labels and answers as indices of the judge's classes, answers of others as -1."""
     if not test.classes:
         return test.labels, answers
@@ -138,7 +138,7 @@ def _in_terms_of(judge: ImageClassifier, test: ImageSet, answers: Tensor) -> tup
     return labels, new_labels(answers, indices)
 
 
-def _predict(judge: ImageClassifier, images: Tensor, greyed: Tensor, batch_size: int) -> Tensor:
+def _predict(judge: ImageModel, images: Tensor, greyed: Tensor, batch_size: int) -> Tensor:
     """Return the judge's classes (N,) for uint8 images with pixels greyed."""
     found = []
     with evaluating(judge):

@@ -1,7 +1,5 @@
 """Random focus: the accuracy with another image's keypoints."""
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -16,11 +14,11 @@ from foveal.metrics.metric import Metric
 from foveal.metrics.observing import evaluating, observe_all
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
-from foveal.models.focus_model import FocusModel
+from foveal.models.image_model import ImageModel
 
 
 def random_focus_accuracy(
-    model: FocusModel,
+    model: ImageModel,
     test: ImageSet,
     seed: int = 0,
     *,
@@ -50,7 +48,7 @@ def random_focus_accuracy(
 
 
 def logits_at(
-    model: FocusModel,
+    model: ImageModel,
     images: Tensor | LargeImages,
     pixels: Tensor,
     observed: Explanation,
@@ -89,7 +87,7 @@ def derangement(count: int, seed: int) -> Tensor:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    model = cast(FocusModel, subject.model)  # as `needs` says
+    model = subject.model  # as `needs` says
     found = random_focus_accuracy(model, subject.test, subject.seed, **subject.shared)
     return {"random_focus_accuracy": found}
 

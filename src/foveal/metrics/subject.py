@@ -13,7 +13,6 @@ from foveal.data import ImageSet
 from foveal.explanation import Explanation
 from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability
-from foveal.models.classifier import ImageClassifier
 from foveal.models.image_model import ImageModel
 
 
@@ -51,7 +50,7 @@ class Subject:
     model: ImageModel
     test: ImageSet[Any]
     train: ImageSet | None = None
-    judge: ImageClassifier | None = None
+    judge: ImageModel | None = None
     batch_size: int = 500
     seed: int = 0
 
@@ -95,7 +94,7 @@ class Explained:
     explanation: Explanation
     test: ImageSet[Tensor]
     explain: Callable[[Tensor], Explanation]
-    judge: ImageClassifier | None = None
+    judge: ImageModel | None = None
     targets: Tensor | None = None
     seconds: float = nan
     seed: int = 0

@@ -10,13 +10,12 @@ from foveal.detectors import DETECTORS, build_detector
 from foveal.errors import UserError, build_named, check_known, split_name
 from foveal.heads import DECODERS, HEADS, build_decoder, build_head
 from foveal.models import presets
+from foveal.models.abilities import Ability
 from foveal.models.attention import AttentionNet
-from foveal.models.attention_model import AttentionModel
-from foveal.models.classifier import ImageClassifier, as_classifier
 from foveal.models.cnn import SmallCNN
 from foveal.models.focus import FocusNet
-from foveal.models.focus_model import FocusModel
-from foveal.models.image_model import ImageModel, Inputs
+from foveal.models.image_model import ImageModel, as_classifier
+from foveal.models.inputs import Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published_attention import PublishedAttention
 from foveal.models.self_attention import SANet
@@ -27,25 +26,21 @@ from foveal.registry import Registry
 __all__ = [
     "MODELS",
     "VGG16",
-    "AttentionModel",
     "AttentionNet",
-    "FocusModel",
     "FocusNet",
-    "ImageClassifier",
     "ImageModel",
     "Inputs",
     "PlainNet",
     "PublishedAttention",
     "SANet",
     "SmallCNN",
+    "abilities_of",
     "as_classifier",
     "build_model",
     "check_settings",
     "model_name",
     "model_type",
     "presets",
-    "reads_in_part",
-    "rebuilds",
 ]
 
 # By name, as config.json and recipes hold it: a class, or a preset that returns a model.
@@ -116,22 +111,12 @@ def model_type(name: str) -> type[ImageModel]:
     )
 
 
-def reads_in_part(settings: Mapping[str, Any]) -> bool:
-    """Return whether a model of such settings reads large images in part."""
-    detector = settings.get("detector")
-    named = detector.get("name") if isinstance(detector, Mapping) else None
-    kind = DETECTORS.get(named) if isinstance(named, str) else None
-    return settings.get("name") == "high-res" or (kind is not None and kind.in_part)
-
-
-def rebuilds(settings: Mapping[str, Any]) -> bool:
-    """Return whether a model of such settings rebuilds images and names no classes."""
-    head = settings.get("head")
-    named = head.get("name") if isinstance(head, Mapping) else None
-    kind = HEADS.get(named) if isinstance(named, str) else None
-    return settings.get("name") == "reconstructor" or (
-        kind is not None and kind.softness_px is not None
-    )
+def abilities_of(settings: Mapping[str, Any]) -> frozenset[Ability]:
+    """Return the abilities of a model of such settings, without building it; none if unknown."""
+    name = settings.get("name")
+    if not isinstance(name, str) or name not in MODELS:
+        return frozenset()
+    return model_type(name).abilities_with(settings)
 
 
 def check_settings(settings: object) -> None:

@@ -11,12 +11,14 @@ from foveal.arguments import OneOf, checked
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.images import View, WholeView
 from foveal.logits import Targets
 from foveal.models.abilities import Ability
-from foveal.models.attention_model import AttentionModel
+from foveal.models.attention_maps import Attended, at_size
 from foveal.models.contributions import Terms, contribute
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.models.inputs import Inputs
 from foveal.ranges import Classes, Fraction, Positive
 
 COMPATIBILITIES = ("pc", "dp")
@@ -24,7 +26,7 @@ NORMALISATIONS = ("softmax", "sigmoid")
 JOINS = ("concat", "independent")
 
 
-class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_backbone)}):
+class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):
     """Classifies from local features of several depths, each weighed by an attention map.
 
     After Jetley et al. 2018, "Learn to Pay Attention": the global vector of the backbone says
@@ -64,7 +66,10 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
     """
 
     name = "attention"
-    abilities = AttentionModel.abilities | {Ability.CONTRIBUTIONS}
+    looks = "maps"
+    abilities = frozenset(
+        {Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS, Ability.CONTRIBUTIONS}
+    )
 
     @checked
     def __init__(
@@ -109,23 +114,22 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
         groups = [sum(widths)] if join == "concat" else widths
         self.heads = nn.ModuleList(nn.Linear(width, num_classes) for width in groups)
 
-    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what is seen in normalised images (B, C, H, W), and how it is weighed.
-
-        Returns:
-            For each depth, local features (B, C_d, h, w) and an attention map (B, h, w).
-        """
-        features, whole = self.backbone(images)
+    def attend(self, view: View) -> Attended:
+        """Return for each depth local features (B, C_d, h, w) and an attention map (B, h, w)."""
+        features, whole = self.backbone(view.whole())
         return self._weighed(dict(enumerate(features, start=1)), whole)
 
-    def _weighed(
-        self, features: Mapping[int, Tensor], whole: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _weighed(self, features: Mapping[int, Tensor], whole: Tensor) -> Attended:
         local = [features[depth] for depth in self.depths]
         pairs = zip(self.attentions, local, strict=True)
-        return local, [attention(seen, whole) for attention, seen in pairs]
+        return Attended(local, [attention(seen, whole) for attention, seen in pairs])
 
-    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+    def decide(self, view: View, given: Attended) -> Explanation:
+        """Classify from local features and maps as `attend` returns them."""
+        maps = at_size(given.maps, view.size, self.map_strides())
+        return Explanation(view.whole(), self.combine(*given), maps=maps)
+
+    def combine(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, classes) from local features and maps as `attend` returns them."""
         sums = [
             norm(weigh(seen, weights, self.normalise))
@@ -139,7 +143,7 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
         """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
-        return self.decide(*self._weighed(features, whole))
+        return self.combine(*self._weighed(features, whole))
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
@@ -194,8 +198,8 @@ class AttentionNet(AttentionModel, coders={Backbone: (backbone_settings, build_b
 
     def terms(self, images: Tensor) -> Terms:
         """Return local features of normalised images, and what sums them up to logits."""
-        local, maps = self.attend(images)
-        return Terms(local, self.map_strides(), lambda seen: self.decide(seen, maps))
+        local, maps = self.attend(WholeView(images))
+        return Terms(list(local), self.map_strides(), lambda seen: self.combine(seen, maps))
 
 
 class Attention(nn.Module):

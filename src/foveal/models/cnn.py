@@ -5,12 +5,12 @@ from torch import nn
 from foveal.arguments import checked
 from foveal.explanation import Explanation
 from foveal.images import View
-from foveal.models.classifier import ImageClassifier
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.ranges import Channels, Classes, Fraction, Widths
 
 
-class SmallCNN(ImageClassifier):
+class SmallCNN(ImageModel):
     """Six convolutions, two poolings, and the mean over all places.
 
     Small enough to train on two processor cores (180,000 parameters, 19 million MACs on 32x32

@@ -11,7 +11,7 @@ from torch import Tensor
 from foveal.errors import at_least_one
 from foveal.explanation import Explanation
 from foveal.logits import Targets, class_logits, class_numbers, predictions
-from foveal.models.classifier import ImageClassifier
+from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
 from foveal.models.modes import evaluation_mode
 from foveal.precision import at_least_single, check_finite
@@ -50,7 +50,7 @@ class Additive(Protocol):
 
 
 def contribute(
-    model: ImageClassifier, images: Images, targets: Targets | None, batch_size: int
+    model: ImageModel, images: Images, targets: Targets | None, batch_size: int
 ) -> Explanation:
     """Return what each location adds to a logit, divided evenly over the pixels of the location.
 
@@ -91,9 +91,7 @@ def contribute(
     )
 
 
-def _contribute(
-    model: ImageClassifier, images: Tensor, targets: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
     assert isinstance(model, Additive)
     with torch.no_grad():

@@ -1,25 +1,26 @@
 """The focus model: locate, cut patches, classify from these and their locations."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from foveal.arguments import Range, check_agreement, checked
-from foveal.detectors import Detector, Located, build_detector, detector_settings
+from foveal.detectors import DETECTORS, Detector, Located, build_detector, detector_settings
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.geometry import patch_mask, soft_mask
-from foveal.heads import Head, HeadOutput, build_head, head_settings
+from foveal.heads import HEADS, Head, HeadOutput, build_head, head_settings
 from foveal.images import View
 from foveal.models.abilities import Ability
-from foveal.models.focus_model import FocusModel
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.ranges import PatchSize
 
 
 class FocusNet(
-    FocusModel,
+    ImageModel,
     coders={
         Detector: (detector_settings, build_detector),
         Head: (head_settings, build_head),
@@ -55,6 +56,8 @@ class FocusNet(
     """
 
     name = "focus-net"
+    looks = "patches"
+    abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
 
     @checked
     def __init__(
@@ -77,10 +80,17 @@ class FocusNet(
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
         self.least_side, self.tasks = detector.least_side, tuple(head.tasks)
-        if not head.num_classes:
-            self.abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
-        if detector.in_part:
-            self.abilities = self.abilities | {Ability.IN_PART}
+        self.abilities = _abilities(head.rebuilds, detector.in_part)
+
+    @classmethod
+    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+        """Return the abilities of a model of such settings: see `ImageModel`."""
+        detector = DETECTORS.get(_name_of(settings, "detector"))
+        head = HEADS.get(_name_of(settings, "head"))
+        preset = settings.get("name")
+        decodes = preset == "reconstructor" or (head is not None and head.rebuilds)
+        in_part = preset == "high-res" or (detector is not None and detector.in_part)
+        return _abilities(decodes, in_part)
 
     def locate(self, view: View) -> Located:
         """Return what the detector returns; in training, with noise on the keypoints."""
@@ -93,12 +103,12 @@ class FocusNet(
             xy=located.xy + torch.randn_like(located.xy) * self.jitter_px * pixel
         )
 
-    def decide(self, view: View, located: Located) -> Explanation:
+    def decide(self, view: View, given: Located) -> Explanation:
         """Cut patches of B images at given locations and classify from them.
 
         The detector runs only where the head reads its context, or a scale is missing.
         """
-        patches, located, output = self.read(view, self._completed(view, located))
+        patches, located, output = self.read(view, self._completed(view, given))
         in_part = self.detector.in_part
         return Explanation(
             located.thumbnail if in_part and located.thumbnail is not None else view.whole(),
@@ -116,7 +126,7 @@ class FocusNet(
     def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
         """Return the patches, where they were cut, and what the head computes of them."""
         patches, cut = self.cut(view, located)
-        if self.head.softness_px is not None:
+        if self.head.rebuilds:
             cut = cut._replace(canvas=self._canvas(view, located.xy, cut.xy))
         return patches, cut, self.head(patches, cut)
 
@@ -125,7 +135,7 @@ class FocusNet(
         images, side = view.whole(), self.patch_size
         mask = patch_mask(cut.detach(), side, view.size)[:, None].to(images.dtype)
         if xy.requires_grad:
-            soft = soft_mask(xy, side, view.size, self.head.softness_px or 1.0)
+            soft = soft_mask(xy, side, view.size, self.head.softness_px)
             mask = mask + (soft - soft.detach()).to(mask.dtype)
         return torch.cat([images * mask, mask], dim=1)
 
@@ -152,3 +162,16 @@ class FocusNet(
         if detector.in_part and located.thumbnail is None:
             return located._replace(thumbnail=detector.thumbnail(view))
         return located
+
+
+def _abilities(decodes: bool, in_part: bool) -> frozenset[Ability]:
+    """Return the abilities of a model whose head decodes images, or classifies them."""
+    able = FocusNet.abilities
+    if decodes:
+        able = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
+    return able | {Ability.IN_PART} if in_part else able
+
+
+def _name_of(settings: Mapping[str, Any], part: str) -> str:
+    named = settings.get(part)
+    return str(named.get("name")) if isinstance(named, Mapping) else ""

@@ -1,123 +1,62 @@
-"""What every model is: it looks at images, and its answer and explanation are one path."""
+"""The base class of models: images -> logits and their explanation, by one path."""
 
 import inspect
 import warnings
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range, check_values
-from foveal.errors import UserError, at_least_one, build_named, check_arguments
+from foveal.detectors import Located
+from foveal.errors import UserError, at_least_one, build_named
 from foveal.explanation import Explanation
 from foveal.images import LargeImages, PartView, View, WholeView
-from foveal.images.sizing import ShortSide, Sizing
 from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.abilities import Ability
+from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
+from foveal.models.inputs import Inputs
 from foveal.models.modes import evaluation_mode
 from foveal.models.weights import Weights, load_weights, save_weights
 from foveal.precision import at_least_single, check_finite
-from foveal.ranges import Side
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What images a model expects.
-
-    Attributes:
-        size: height and width in pixels that it was trained on, or None for any.
-        mean: per channel, subtracted from images in [0, 1].
-        std: per channel, divided by.
-        classes: a unique name for each class, in the order of the logits.
-        ids: another name for each class, such as its WordNet id, by which data may call it.
-        short_side: of images of any proportions, in pixels, that they are resized to; `size` is
-            None then.
-
-    Raises:
-        UserError: a value is not what is listed here.
-    """
-
-    size: tuple[Side, Side] | None = None
-    mean: tuple[Annotated[float, Range(-1, 2)], ...] = ()
-    std: tuple[Annotated[float, Range(0.001, 10)], ...] = ()
-    classes: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
-    ids: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
-    short_side: Annotated[int, Range(32, 4096)] | None = None
-
-    def __post_init__(self) -> None:
-        # JSON and YAML give lists.
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-        check_values(type(self), vars(self), of="inputs.")
-        if len(self.ids) not in (0, len(self.classes)):
-            raise UserError(
-                f"Expected {len(self.classes)} values in inputs.ids, one per class, but got "
-                f"{len(self.ids)}."
-            )
-        if self.size and self.short_side:
-            raise UserError("Expected inputs.size or inputs.short_side, but got both.")
-
-    @property
-    def usual_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of a usual image, or None where any is as good."""
-        return self.size if self.short_side is None else (self.short_side, self.short_side)
-
-    @property
-    def sizing(self) -> Sizing | None:
-        """How images are resized for the model; None if it takes them as they are."""
-        return self.size if self.short_side is None else ShortSide(self.short_side)
-
-    @classmethod
-    def from_settings(cls, settings: object) -> Self:
-        """Return what `config.json` and recipes describe.
-
-        Raises:
-            UserError: not pairs of keys and values, a key that is not known, or a wrong value.
-        """
-        if not isinstance(settings, Mapping):
-            raise UserError(f"Expected inputs as 'key: value' pairs, but got {settings!r:.100}.")
-        check_arguments("inputs", cls, settings)
-        return cls(**settings)
-
 
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
-    """A model of images that can say what it looked at.
+    """A model of images that explains its decisions.
 
-    A subclass that is to be used has a `name` and is final. It implements `observe`; `forward`
-    returns the logits of that pass and `explain` all of it, so that an explanation cannot drift
-    from its decision.
+    A subclass has a `name` and is final. It implements `observe`; `forward` returns the logits of
+    that pass and `explain` all of it, so that an explanation cannot drift from its decision. A
+    model that decides from patches at keypoints implements `locate` and `decide` instead, of which
+    `observe` is made; one that weighs features by attention maps, `attend` and `decide`.
 
     Args:
         in_channels: channels C of the images.
+        num_classes: number of classes; 0 for a model that rebuilds images.
         inputs: what images the model expects.
 
     Raises:
-        UserError: `inputs` do not fit the channels.
+        UserError: `inputs` fit neither the channels nor the classes.
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
-    looks: ClassVar[str] = "everywhere"  # what its explanation shows; or `patches`, or `maps`
-    abilities: frozenset[Ability] = frozenset()  # by which metrics and explainers are chosen
+    looks: str = "everywhere"  # what its explanation shows; or `patches`, or `maps`
+    # By which metrics and explainers are chosen.
+    abilities: frozenset[Ability] = frozenset({Ability.CLASSES})
     least_side: int = 1  # of the images, in pixels
-    num_classes: int = 0  # logits per image
     tasks: tuple[str, ...] = ("class",)  # the main one first
     mean: Tensor
     std: Tensor
     black: Tensor  # as it is normalised
     about: object = None  # what the metadata of the ONNX graphs say that run in its place
 
-    def __init__(self, in_channels: int, inputs: Inputs):
+    def __init__(self, in_channels: int, num_classes: int, inputs: Inputs):
         super().__init__()
         for field, values in (("mean", inputs.mean), ("std", inputs.std)):
             if len(values) not in (0, 1, in_channels):
@@ -125,8 +64,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                     f"Expected {in_channels} numbers in inputs.{field}, one a channel, "
                     f"but got {len(values)}."
                 )
-        self.in_channels = in_channels
-        self.inputs = inputs
+        if len(inputs.classes) not in (0, num_classes):
+            raise UserError(
+                f"Expected {num_classes} names in inputs.classes, one a class, "
+                f"but got {len(inputs.classes)}."
+            )
+        self.in_channels, self.num_classes, self.inputs = in_channels, num_classes, inputs
         # The hub mixin has collected the arguments; the name says whose they are.
         self._hub_mixin_config = with_format({"name": self.name, **self.settings()})
         mean = torch.tensor(inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
@@ -135,13 +78,36 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         self.register_buffer("std", std, persistent=False)
         self.register_buffer("black", -mean / std, persistent=False)
 
-    @abstractmethod
     def observe(self, view: View) -> Explanation:
         """Return the logits for a view of B images, and what they were computed from.
 
         `explain` calls it in inference mode: what a model keeps of that for training must be
         cloned.
         """
+        if Ability.GIVEN_MAPS in self.abilities:
+            return self.decide(view, self.attend(view))
+        return self.decide(view, self.locate(view))
+
+    def locate(self, view: View) -> Located:
+        """Return where to cut patches in B images; for `Ability.KEYPOINTS`."""
+        raise self._unable(Ability.KEYPOINTS)
+
+    def attend(self, view: View) -> Attended:
+        """Return features and attention maps of B images; for `Ability.GIVEN_MAPS`."""
+        raise self._unable(Ability.GIVEN_MAPS)
+
+    def decide(self, view: View, given: Any) -> Explanation:
+        """Return the logits for B images, with locations or maps held where given.
+
+        Args:
+            view: the images.
+            given: `Located` as `locate` returns it, of which what is missing, such as scales, is
+                the model's own; or `Attended`, as `attend` returns it.
+        """
+        raise self._unable(Ability.GIVEN_KEYPOINTS)
+
+    def _unable(self, ability: Ability) -> UserError:
+        return UserError(f"Expected a model that {ability.value}, but {self.name!r} is none.")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1].
@@ -199,6 +165,40 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         if chosen.dtype == torch.uint8:
             chosen = chosen.to(self.mean) / 255
         return WholeView(self.normalised(chosen), self.black)
+
+    def classify_at(
+        self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Tensor:
+        """Return logits (B, classes) with the keypoints held where given.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1].
+            keypoints: (B, K, 2) in grid units.
+            scales: (B, K) pixels from one sample to the next, or None for the model's own.
+
+        Raises:
+            UserError: the images are not of the model's shape or type.
+        """
+        self.check(images)
+        return self.decide(self.view(images), Located(keypoints, scales)).logits
+
+    @torch.no_grad()
+    def explain_at(
+        self, images: Images, keypoints: Tensor, scales: Tensor | None = None
+    ) -> Explanation:
+        """Return the explanation of an answer with the keypoints held where given.
+
+        Args:
+            images: (B, C, H, W), floats in [0, 1], as `explain` takes them.
+            keypoints: (B, K, 2) in grid units, as many as the model finds.
+            scales: (B, K) pixels from one sample to the next, or None for the model's own.
+
+        Raises:
+            UserError: the images are not of the model's shape or type.
+        """
+        images = as_images(images)
+        self.check(images)
+        return self.explained(self.decide(self.view(images), Located(keypoints, scales)), images)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [0, 1] normalised, in the precision of the weights."""
@@ -339,3 +339,18 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             lambda: cls.from_settings({**settings, **options}), Weights(weights), strict
         )
         return model.to(map_location)
+
+
+def as_classifier(model: ImageModel, otherwise: str) -> ImageModel:
+    """Return a model that has a logit for each class.
+
+    Args:
+        model: any.
+        otherwise: the error for a model without classes.
+
+    Raises:
+        UserError: it has none.
+    """
+    if Ability.CLASSES not in model.abilities:
+        raise UserError(otherwise)
+    return model

@@ -13,14 +13,14 @@ from foveal.explanation import Explanation
 from foveal.images import View
 from foveal.logits import Targets
 from foveal.models.abilities import Ability
-from foveal.models.classifier import ImageClassifier
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.models.inputs import Inputs
 from foveal.ranges import Classes, Fraction, Positive
 
 
-class PlainNet(ImageClassifier, coders={Backbone: (backbone_settings, build_backbone)}):
+class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):
     """Classifies from a backbone's global vector: what attention over it is compared with.
 
     Args:

@@ -17,7 +17,7 @@ from foveal.detectors.score_map import CELL
 from foveal.heads import AttentionHead, Head, PublishedHead, TokenHead
 from foveal.heads.tokens import Encoder, Hidden, Mix
 from foveal.models.focus import FocusNet
-from foveal.models.image_model import Inputs
+from foveal.models.inputs import Inputs
 from foveal.ranges import (
     Channels,
     Classes,

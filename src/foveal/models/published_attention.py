@@ -1,6 +1,5 @@
 """The original project's attention net as it was published, defects included."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -9,15 +8,19 @@ from torch import Tensor, nn
 
 from foveal.arguments import Range, checked
 from foveal.backbones.vgg import halve
-from foveal.models.attention_model import AttentionModel
-from foveal.models.image_model import Inputs
+from foveal.explanation import Explanation
+from foveal.images import View
+from foveal.models.abilities import Ability
+from foveal.models.attention_maps import Attended, at_size
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.ranges import Channels
 
 OUTPUTS = 1000
 PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels
 
 
-class PublishedAttention(AttentionModel):
+class PublishedAttention(ImageModel):
     """The attention net of the original project, rebuilt to compare with.
 
     It comes from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
@@ -41,6 +44,8 @@ class PublishedAttention(AttentionModel):
     """
 
     name = "published-attention"
+    looks = "maps"
+    abilities = frozenset({Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS})
 
     @checked
     def __init__(
@@ -68,21 +73,23 @@ class PublishedAttention(AttentionModel):
             nn.LogSoftmax(dim=1),
         )
 
-    def attend(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return two layers' features of normalised images (B, C, H, W), and one map.
+    def attend(self, view: View) -> Attended:
+        """Return two layers' features of B images, and one map.
 
         Only the first layer, (B, 128, H/2, W/2), is weighed by the map.
         """
-        local = self.second(halve(self.first(images)))  # (B, 128, H/2, W/2)
+        local = self.second(halve(self.first(view.whole())))  # (B, 128, H/2, W/2)
         whole = self.third(halve(local))  # (B, 256, H/4, W/4)
-        return [local, whole], [self._weigh(local, whole)]
+        return Attended([local, whole], [self._weigh(local, whole)])
 
-    def decide(self, local: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-        """Return logits (B, classes) from features and maps as `attend` returns them."""
+    def decide(self, view: View, given: Attended) -> Explanation:
+        """Classify from features and maps as `attend` returns them."""
+        local, maps = given
         seen = (maps[0][:, None] * local[0]).sum(dim=(-2, -1))  # (B, 128)
         places = F.adaptive_avg_pool2d(halve(local[1]), PLACES)
         answers = self.head(torch.cat([places.flatten(1), seen], dim=1))  # (B, 1000)
-        return answers[:, : self.num_classes]
+        logits = answers[:, : self.num_classes]
+        return Explanation(view.whole(), logits, maps=at_size(maps, view.size))
 
     def _weigh(self, local: Tensor, whole: Tensor) -> Tensor:
         size = (local.shape[-2], local.shape[-1])

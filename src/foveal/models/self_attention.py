@@ -13,8 +13,8 @@ from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.images import View
-from foveal.models.classifier import ImageClassifier
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.models.local_attention import (
     SHARE,
     PairwiseAttention,
@@ -31,7 +31,7 @@ KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
 SAN10 = {"blocks": (2, 1, 2, 4, 1), "widths": (64, 256, 512, 1024, 2048), "sides": (3, 7, 7, 7, 7)}
 
 
-class SANet(ImageClassifier):
+class SANet(ImageModel):
     """A residual net of local self-attention; no filter learns from neighbours (Zhao et al. 2020).
 
     The maps of an explanation say how much each place is attended to in the last block of each

@@ -5,12 +5,12 @@ from torch import nn
 from foveal.arguments import checked
 from foveal.explanation import Explanation
 from foveal.images import View
-from foveal.models.classifier import ImageClassifier
-from foveal.models.image_model import Inputs
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
 from foveal.ranges import Channels, Classes, Fraction
 
 
-class VGG16(ImageClassifier):
+class VGG16(ImageModel):
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015, configuration D), batch-normalised.
 
     torchvision's layers, with poolings that round up, so that small and odd sizes keep a pixel to

@@ -8,7 +8,6 @@ from foveal.detectors import Located
 from foveal.explanation import Explanation
 from foveal.images import View, WholeView
 from foveal.models.focus import FocusNet
-from foveal.models.focus_model import FocusModel
 from foveal.models.image_model import ImageModel
 from foveal.training.augment import places_before
 from foveal.training.losses import classification_loss
@@ -29,7 +28,7 @@ class HonestPlaces(nn.Module):
         recipe: whose `honesty` says which terms, and how much.
     """
 
-    def __init__(self, model: FocusModel, keypoints: int, recipe: Recipe):
+    def __init__(self, model: ImageModel, keypoints: int, recipe: Recipe):
         super().__init__()
         self.recipe = recipe
         numbers = keypoints * (4 if recipe.honesty.still else 2)
@@ -66,7 +65,7 @@ class HonestPlaces(nn.Module):
 
     def forward(
         self,
-        model: FocusModel,
+        model: ImageModel,
         images: Tensor,
         observed: Explanation,
         labels: Tensor,

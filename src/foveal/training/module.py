@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from foveal.errors import UserError
 from foveal.images import WholeView
 from foveal.images.values import as_floats
-from foveal.models.classifier import ImageClassifier
+from foveal.models.abilities import Ability
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
 from foveal.training.augment import moved
@@ -121,7 +121,7 @@ class ClassifierModule(RecipeModule):
 
     def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
-        assert isinstance(model, ImageClassifier)
+        assert Ability.CLASSES in model.abilities
         self.honest = _honest(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         # With weighted classes, each counts alike in what is validated too.
@@ -192,7 +192,7 @@ class ClassifierModule(RecipeModule):
         self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
 
 
-def _honest(model: ImageClassifier, recipe: Recipe) -> HonestPlaces | None:
+def _honest(model: ImageModel, recipe: Recipe) -> HonestPlaces | None:
     """Return the terms of honest training, where the recipe asks for any."""
     if recipe.honesty == Honesty():
         return None

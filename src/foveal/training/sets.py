@@ -12,7 +12,8 @@ from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
 from foveal.data.sampling import sample_px
 from foveal.errors import UserError
-from foveal.models import MODELS, PARTS, reads_in_part, rebuilds
+from foveal.models import MODELS, PARTS, abilities_of
+from foveal.models.abilities import Ability
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import without_file
 
@@ -25,7 +26,7 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     Raises:
         UserError: the data cannot be read, or the recipe asks of large images what they lack.
     """
-    if reads_in_part(recipe.model):
+    if Ability.IN_PART in abilities_of(recipe.model):
         return _large_sets(recipe, source, data_dir)
     data, groups = recipe.data, read_groups(recipe.data.groups)
     sets = {
@@ -74,7 +75,7 @@ def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, Any]:
         mean, std = ([value] * channels for value in expected)
     short_side = recipe.data.short_side
     shape = {"size": size} if short_side is None else {"short_side": short_side}
-    nameless = rebuilds(recipe.model)
+    nameless = Ability.REBUILT in abilities_of(recipe.model)
     settings = {
         "inputs": {
             **shape,

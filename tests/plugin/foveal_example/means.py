@@ -5,10 +5,10 @@ from torch import nn
 
 from foveal.explanation import Explanation
 from foveal.images import View
-from foveal.models import ImageClassifier, Inputs
+from foveal.models import ImageModel, Inputs
 
 
-class MeansNet(ImageClassifier):
+class MeansNet(ImageModel):
     """Classifies from the mean value of each quarter of the image.
 
     Args:

@@ -1,0 +1,72 @@
+"""The images that a model expects: their size, normalisation and classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Self
+
+from foveal.arguments import Length, Range, check_values
+from foveal.errors import UserError, check_arguments
+from foveal.images.sizing import ShortSide, Sizing
+from foveal.ranges import Side
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images that a model expects.
+
+    Attributes:
+        size: height and width in pixels that it was trained on, or None for any.
+        mean: per channel, subtracted from images in [0, 1].
+        std: per channel, divided by.
+        classes: a unique name for each class, in the order of the logits.
+        ids: another name for each class, such as its WordNet id, by which data may call it.
+        short_side: of images of any proportions, in pixels, that they are resized to; `size` is
+            None then.
+
+    Raises:
+        UserError: a value is not what is listed here.
+    """
+
+    size: tuple[Side, Side] | None = None
+    mean: tuple[Annotated[float, Range(-1, 2)], ...] = ()
+    std: tuple[Annotated[float, Range(0.001, 10)], ...] = ()
+    classes: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
+    ids: Annotated[tuple[str, ...], Length(0, 100_000)] = ()
+    short_side: Annotated[int, Range(32, 4096)] | None = None
+
+    def __post_init__(self) -> None:
+        # JSON and YAML give lists.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        check_values(type(self), vars(self), of="inputs.")
+        if len(self.ids) not in (0, len(self.classes)):
+            raise UserError(
+                f"Expected {len(self.classes)} values in inputs.ids, one per class, but got "
+                f"{len(self.ids)}."
+            )
+        if self.size and self.short_side:
+            raise UserError("Expected inputs.size or inputs.short_side, but got both.")
+
+    @property
+    def usual_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels of a usual image, or None where any is as good."""
+        return self.size if self.short_side is None else (self.short_side, self.short_side)
+
+    @property
+    def sizing(self) -> Sizing | None:
+        """How images are resized for the model; None if it takes them as they are."""
+        return self.size if self.short_side is None else ShortSide(self.short_side)
+
+    @classmethod
+    def from_settings(cls, settings: object) -> Self:
+        """Return what `config.json` and recipes describe.
+
+        Raises:
+            UserError: not pairs of keys and values, a key that is not known, or a wrong value.
+        """
+        if not isinstance(settings, Mapping):
+            raise UserError(f"Expected inputs as 'key: value' pairs, but got {settings!r:.100}.")
+        check_arguments("inputs", cls, settings)
+        return cls(**settings)
