@@ -261,7 +261,7 @@ def test_a_file_that_is_not_whole_or_not_ours_is_one_line(spoil, exported_model,
 
 def test_the_runtime_is_chosen_by_name_or_by_the_file(exported_model):
     _, path = exported_model
-    assert load(path).name == "onnx-focus"
+    assert load(path).name == "onnx"
     assert load("mnist-cnn").name == "cnn"
     assert load("mnist-cnn", "onnx").name == "onnx"
     with pytest.raises(UserError, match=r"Unknown runtime 'onyx'\. Did you mean 'onnx'"):

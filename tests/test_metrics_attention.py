@@ -98,8 +98,9 @@ def test_the_originals_net_hardly_needs_its_map():
     torch.manual_seed(0)
     model = PublishedAttention(num_classes=3).eval()
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    local, maps = model.attend(model.view(images))
-    torch.testing.assert_close(model.combine(local, maps), model(images.float() / 255))
+    view = model.view(images)
+    decided = model.decide(view, model.attend(view))
+    torch.testing.assert_close(decided.logits, model(images.float() / 255))
     test = ImageSet("any", "test", images, torch.arange(8) % 3, ("a", "b", "c"))
     figures = evaluate(model, test)
     for kind in ("shuffled", "uniform"):
