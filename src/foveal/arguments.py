@@ -98,6 +98,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def check_constructor(kind: type[Any]) -> None:
+    """Check the arguments of a class's own constructor, if it has one, by their annotations."""
+    if "__init__" in vars(kind):
+        kind.__init__ = checked(kind.__init__)
+
+
 def check_values(function: Callable[..., Any], values: Mapping[str, object], of: str = "") -> None:
     """Check values by the annotations of a function, constructor or dataclass.
 

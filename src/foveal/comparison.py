@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -163,7 +163,8 @@ def compare(
     for one, method in jobs:
         what = f"{one.name}: {'its own explanation' if method == OWN else method}"
         progress(what, len(figures) + len(explanations), steps)
-        measure = partial(_explained, one, method, tests[one.name], jury, seed, explain)
+        batches = _explained_batches(one, method, tests[one.name], jury, seed, explain)
+        measure = partial(_explained, batches, tests[one.name])  # lazily, if not in the ledger
         found = ledger.get(one.name, one.digest, method, measure)
         if published:
             some = tests[one.name].few(min(published, len(few)), seed)
@@ -273,18 +274,11 @@ def _figures(
     return found | measured_on_samples(Subject(one.network, test, train, judge, seed=seed))
 
 
-def _explained(
-    one: Contestant,
-    method: str,
-    test: ImageSet,
-    judge: ImageModel | None,
-    seed: int,
-    explain: str,
-) -> dict[str, Any]:
-    """Return the figures of one explanation of one model, means over images."""
+def _explained(batches: Iterable[Explained], test: ImageSet) -> dict[str, Any]:
+    """Return the figures of one explanation of one model, means over the images of its batches."""
     values: dict[str, list[Tensor]] = {}
     done = 0
-    for batch in _explained_batches(one, method, test, judge, seed, explain):
+    for batch in batches:
         for metric in EXPLANATION_METRICS.values():
             if metric.needs <= batch.meets and done < (metric.sample or len(test)):
                 for key, value in metric.measure(batch).items():

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from foveal.errors import UserError
+from foveal.errors import UserError, build_by_name
 
 Part = TypeVar("Part")
 
@@ -76,6 +76,54 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
                 f"The package {package} cannot be imported for {point.name!r}: {reason}"
             ) from error
         return part
+
+
+class PartRegistry(Registry[type[Part]]):
+    """Classes of parts of models, which are built from settings and described by them.
+
+    Settings are `{"name": ..., argument: value, ...}`, as config.json and recipes hold them. A part
+    of the user's own is named by its class; added to the registry, it can be loaded again.
+
+    Args:
+        what: the kind of part, such as `detector`.
+        own: Foveal's classes by name. Each has a method `settings`, which returns its arguments.
+        inner: registries of the arguments that are parts with settings of their own.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        own: Mapping[str, type[Part]],
+        inner: "Mapping[str, PartRegistry[Any]] | None" = None,
+    ):
+        super().__init__(f"foveal.{what}s", own)
+        self.what, self.inner = what, dict(inner or {})
+
+    def build(self, settings: object) -> Part:
+        """Build a part from its settings.
+
+        Raises:
+            UserError: the name or an argument is not known, missing or of no use.
+        """
+        if isinstance(settings, Mapping):
+            built = {
+                name: registry.build(settings[name])
+                for name, registry in self.inner.items()
+                if isinstance(settings.get(name), Mapping)
+            }
+            settings = {**settings, **built}
+        return build_by_name(self.what, self, settings)
+
+    def settings_of(self, part: Any) -> dict[str, Any]:
+        """Return the settings from which `build` builds a part again."""
+        kind = type(part)
+        kept = dict(part.settings())
+        kept |= {
+            name: registry.settings_of(kept[name])
+            for name, registry in self.inner.items()
+            if name in kept
+        }
+        return {"name": self.name_of(kind) or kind.__name__, **kept}
 
 
 @cache

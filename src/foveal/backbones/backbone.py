@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from foveal.arguments import check_constructor
 from foveal.errors import UserError
 
 
@@ -31,6 +32,10 @@ class Backbone(nn.Module, ABC):
     strides: Sequence[int | None]
     averages: bool = False
     normalisation: ClassVar[tuple[float, float] | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        check_constructor(cls)
+        super().__init_subclass__(**options)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import checked
 from foveal.backbones.backbone import StagedBackbone
 from foveal.errors import UserError, unknown_name
 from foveal.ranges import Channels
@@ -54,7 +53,6 @@ class EfficientNetLite(StagedBackbone):
     averages = True
     normalisation = (MEAN, STD)
 
-    @checked
     def __init__(self, in_channels: Channels = 3, weights: str = "", stride: int = STRIDE):
         super().__init__()
         if weights and weights not in WEIGHTS:

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from foveal.arguments import checked
 from foveal.backbones.backbone import Backbone
 from foveal.errors import UserError, missing_extra, unknown_name
 from foveal.ranges import Channels
@@ -27,7 +26,6 @@ class TimmBackbone(Backbone):
 
     averages = True
 
-    @checked
     def __init__(
         self, model: str = "resnet18", in_channels: Channels = 3, pretrained: bool = False
     ):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range, checked
+from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.backbone import StagedBackbone
 from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.ranges import Channels, Widths
@@ -37,7 +37,6 @@ class VGGBackbone(StagedBackbone):
         UserError: an argument is not what is listed here.
     """
 
-    @checked
     def __init__(
         self,
         in_channels: Channels = 3,

@@ -1,9 +1,6 @@
 """Detectors: view -> located."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from foveal.backbones import build_backbone
+from foveal.backbones import BACKBONES
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
 from foveal.detectors.corners import Harris, ShiTomasi
 from foveal.detectors.detector import Detector, Located
@@ -14,11 +11,10 @@ from foveal.detectors.published import PublishedDetector
 from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
 from foveal.detectors.zoom import ZoomDetector
-from foveal.errors import build_by_name
-from foveal.registry import Registry
+from foveal.registry import PartRegistry
 
-DETECTORS: Registry[type[Detector]] = Registry(
-    "foveal.detectors",
+DETECTORS: PartRegistry[Detector] = PartRegistry(
+    "detector",
     {
         "heatmap": HeatmapDetector,
         "regression": RegressionDetector,
@@ -33,27 +29,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "high-res": HighResDetector,
         "published": PublishedDetector,
     },
+    inner={"backbone": BACKBONES},
 )
-
-
-def build_detector(settings: Mapping[str, Any]) -> Detector:
-    """Build a detector from `{"name": ..., argument: value, ...}`; a backbone has its own settings.
-
-    Raises:
-        UserError: the name or an argument is not known, missing or of no use.
-    """
-    if isinstance(settings, Mapping) and isinstance(settings.get("backbone"), Mapping):
-        settings = {**settings, "backbone": build_backbone(settings["backbone"])}
-    return build_by_name("detector", DETECTORS, settings)
-
-
-def detector_settings(detector: Detector) -> dict[str, Any]:
-    """Return the settings from which `build_detector` builds this detector again.
-
-    A detector of the user's own is named by its class; add it to `DETECTORS` to load it again.
-    """
-    kind = type(detector)
-    return {"name": DETECTORS.name_of(kind) or kind.__name__, **detector.settings()}
+build_detector, detector_settings = DETECTORS.build, DETECTORS.settings_of
 
 
 __all__ = [

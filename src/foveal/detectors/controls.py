@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from foveal.arguments import checked
 from foveal.detectors.detector import Detector, Located
 from foveal.images import View
 from foveal.ranges import Keypoints, Seed
@@ -21,7 +20,6 @@ class RandomKeypoints(Detector):
 
     places: Tensor
 
-    @checked
     def __init__(self, keypoints: Keypoints, seed: Seed = 0):
         super().__init__()
         self.keypoints = keypoints
@@ -44,7 +42,6 @@ class Grid(Detector):
 
     places: Tensor
 
-    @checked
     def __init__(self, keypoints: Keypoints):
         super().__init__()
         self.keypoints = keypoints
@@ -68,7 +65,6 @@ class Centre(Detector):
         keypoints: number K of keypoints.
     """
 
-    @checked
     def __init__(self, keypoints: Keypoints = 1):
         super().__init__()
         self.keypoints = keypoints

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.arguments import Range, checked
+from foveal.arguments import Range
 from foveal.detectors.detector import Detector, Located
 from foveal.errors import UserError
 from foveal.geometry import from_px
@@ -77,7 +77,6 @@ class Harris(Detector):
 
     least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,
@@ -111,7 +110,6 @@ class ShiTomasi(Detector):
 
     least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
 
-    @checked
     def __init__(self, keypoints: Keypoints, radius: Radius = 2, border: Border = 2):
         super().__init__()
         self.keypoints = keypoints

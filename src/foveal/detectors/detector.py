@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from foveal.arguments import check_constructor
 from foveal.images import View
 
 
@@ -28,7 +29,8 @@ class Detector(nn.Module, ABC):
     """Finds keypoints in images.
 
     A subclass is final, takes plain values (numbers, strings, lists of them) or a backbone, and
-    keeps each argument as an attribute of the same name, so that `settings` can write it down.
+    keeps each argument as an attribute of the same name, so that `settings` can write it
+    down. Arguments are checked by their annotations (`foveal.ranges`).
 
     Attributes:
         keypoints: number K of keypoints.
@@ -44,6 +46,10 @@ class Detector(nn.Module, ABC):
     scaled: bool = False
     context: int = 0
     in_part: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        check_constructor(cls)
+        super().__init_subclass__(**options)
 
     @abstractmethod
     def forward(self, view: View) -> Located:

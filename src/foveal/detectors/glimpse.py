@@ -1,13 +1,13 @@
 """Keypoints chosen on a thumbnail, which the head reads too."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range, checked
-from foveal.backbones import Backbone, backbone_settings
+from foveal.arguments import Range
+from foveal.backbones import Backbone
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.heatmap import mean_location
 from foveal.errors import UserError
@@ -35,7 +35,6 @@ class GlimpseDetector(Detector):
         UserError: the backbone has no such depth, or an argument is not what is listed here.
     """
 
-    @checked
     def __init__(
         self,
         backbone: Backbone,
@@ -80,16 +79,6 @@ class GlimpseDetector(Detector):
             return F.avg_pool2d(images, int(self.shrink))
         down, across = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
         return down @ images @ across.T
-
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments that build this detector again."""
-        return {
-            "backbone": backbone_settings(self.backbone),
-            "shrink": self.shrink,
-            "depth": self.depth,
-            "keypoints": self.keypoints,
-            "grid": self.grid,
-        }
 
 
 def _fractions(side: int, shrink: float, like: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import checked
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
 from foveal.geometry import from_px
@@ -28,7 +27,6 @@ class HeatmapDetector(Detector):
             all places lie in the middle; a greater one lets them leave it from the first step.
     """
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,

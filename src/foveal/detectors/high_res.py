@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range, checked
+from foveal.arguments import Length, Range
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.score_map import CELL, ScoreMap, best_cells, refined
 from foveal.errors import UserError
@@ -40,7 +40,6 @@ class HighResDetector(Detector):
 
     in_part = True
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints = 20,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range, checked
+from foveal.arguments import OneOf, Range
 from foveal.detectors.detector import Detector, Located
 from foveal.errors import UserError
 from foveal.geometry import from_aligned
@@ -36,7 +36,6 @@ class PublishedDetector(Detector):
     least_side = 2
     scaled = True
 
-    @checked
     def __init__(
         self,
         kind: Annotated[str, OneOf(KINDS)] = "focus",

@@ -1,6 +1,5 @@
 """Keypoints learned without labels: those from which the image can be rebuilt."""
 
-from foveal.arguments import checked
 from foveal.detectors.heatmap import HeatmapDetector
 from foveal.ranges import Channels, Keypoints, Widths
 
@@ -18,7 +17,6 @@ class ReconstructionDetector(HeatmapDetector):
             the resolution.
     """
 
-    @checked
     def __init__(
         self, keypoints: Keypoints, in_channels: Channels = 1, widths: Widths = (16, 32, 48, 48)
     ):

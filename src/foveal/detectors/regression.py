@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foveal.arguments import checked
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
 from foveal.images import View
@@ -25,7 +24,6 @@ class RegressionDetector(Detector):
         widths: output channels of the convolutions, each of stride 2.
     """
 
-    @checked
     def __init__(self, keypoints: Keypoints, in_channels: Channels = 1, widths: Widths = (16, 24)):
         super().__init__()
         self.keypoints = keypoints

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foveal.arguments import checked
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
 from foveal.errors import UserError
@@ -39,7 +38,6 @@ class ZoomDetector(Detector):
 
     scaled = True
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints = 3,

@@ -1,18 +1,14 @@
 """Heads: patches and locations -> logits."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from foveal.errors import build_by_name
 from foveal.heads.attention import AttentionHead
-from foveal.heads.decoders import DECODERS, ConvDecoder, MLPDecoder, VAEDecoder, build_decoder
+from foveal.heads.decoders import DECODERS, ConvDecoder, MLPDecoder, VAEDecoder
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.published import PublishedHead
 from foveal.heads.tokens import TokenHead
-from foveal.registry import Registry
+from foveal.registry import PartRegistry
 
-HEADS: Registry[type[Head]] = Registry(
-    "foveal.heads",
+HEADS: PartRegistry[Head] = PartRegistry(
+    "head",
     {
         "tokens": TokenHead,
         "attention": AttentionHead,
@@ -20,24 +16,7 @@ HEADS: Registry[type[Head]] = Registry(
         **{f"{name}-decoder": decoder for name, decoder in DECODERS.items()},
     },
 )
-
-
-def build_head(settings: Mapping[str, Any]) -> Head:
-    """Build a head from `{"name": ..., argument: value, ...}`.
-
-    Raises:
-        UserError: the name or an argument is not known, missing or of no use.
-    """
-    return build_by_name("head", HEADS, settings)
-
-
-def head_settings(head: Head) -> dict[str, Any]:
-    """Return the settings from which `build_head` builds this head again.
-
-    A head of the user's own is named by its class; add it to `HEADS` to load it again.
-    """
-    kind = type(head)
-    return {"name": HEADS.name_of(kind) or kind.__name__, **head.settings()}
+build_head, head_settings = HEADS.build, HEADS.settings_of
 
 
 __all__ = [
@@ -51,7 +30,6 @@ __all__ = [
     "PublishedHead",
     "TokenHead",
     "VAEDecoder",
-    "build_decoder",
     "build_head",
     "head_settings",
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range, checked
+from foveal.arguments import Length, Range
 from foveal.detectors import Located
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.patch_attention import PatchAttention
@@ -32,7 +32,6 @@ class AttentionHead(Head):
             listed here.
     """
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints = 20,

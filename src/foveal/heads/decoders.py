@@ -1,17 +1,13 @@
 """Decoders: heads that rebuild the image from patches and their locations."""
 
 import math
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import checked
 from foveal.detectors import Located
-from foveal.errors import build_by_name
 from foveal.heads.head import Head, HeadOutput
 from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 
@@ -32,7 +28,6 @@ class MLPDecoder(Head):
 
     rebuilds = True
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,
@@ -74,7 +69,6 @@ class ConvDecoder(Head):
 
     rebuilds = True
 
-    @checked
     def __init__(
         self,
         in_channels: Channels,
@@ -128,7 +122,6 @@ class VAEDecoder(Head):
 
     rebuilds = True
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,
@@ -192,15 +185,6 @@ class VAEDecoder(Head):
 
 # By their names in the preset `reconstructor`; in `HEADS` they are mlp-decoder and so on.
 DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
-
-
-def build_decoder(settings: Mapping[str, Any]) -> Head:
-    """Build a decoder from `{"name": ..., argument: value, ...}`.
-
-    Raises:
-        UserError: the name or an argument is not known, missing or of no use.
-    """
-    return build_by_name("decoder", DECODERS, settings)
 
 
 def joined(patches: Tensor, located: Located) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from foveal.arguments import check_constructor
 from foveal.detectors import Located
 
 
@@ -47,6 +48,10 @@ class Head(nn.Module, ABC):
     rebuilds: bool = False
     softness_px: float = 1.0
     tasks: tuple[str, ...] = ("class",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        check_constructor(cls)
+        super().__init_subclass__(**options)
 
     @abstractmethod
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:

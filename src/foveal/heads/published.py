@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range, checked
+from foveal.arguments import OneOf, Range
 from foveal.detectors import Located
 from foveal.detectors.published import KINDS
 from foveal.heads.head import Head, HeadOutput
@@ -25,7 +25,6 @@ class PublishedHead(Head):
         kind: `focus`, `corners` or `zoom`.
     """
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,

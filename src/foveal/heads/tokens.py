@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range, checked
+from foveal.arguments import Length, OneOf, Range
 from foveal.detectors import Located
 from foveal.errors import UserError
 from foveal.heads.head import Head, HeadOutput
@@ -43,7 +43,6 @@ class TokenHead(Head):
             that is no multiple of 4.
     """
 
-    @checked
     def __init__(
         self,
         keypoints: Keypoints,

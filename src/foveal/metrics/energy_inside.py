@@ -4,9 +4,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.metrics.metric import ExplanationMetric
-from foveal.metrics.subject import Given
-from foveal.metrics.truth import check_truth
+from foveal.metrics.truth import check_truth, localisation
 
 
 def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
@@ -16,9 +14,7 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     that is the same everywhere gets the size of the truth. NaN where the truth is empty or no heat
     is positive.
 
-    Args:
-        explanation: of B images, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 where it is.
+    For explanation and truth see `localisation`.
 
     Raises:
         ValueError: truth and explanation do not fit, or there is no heat.
@@ -29,17 +25,13 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
     return share.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
 
 
-ENERGY_INSIDE = ExplanationMetric(
-    "energy_inside",
-    lambda batch: {"energy_inside": energy_inside(batch.explanation, batch.truth)},
-    (
-        Column(
-            "energy_inside",
-            "energy inside",
-            "{:.1%}",
-            "fraction of the positive heat inside the annotated region (Wang et al. 2020)",
-            "higher",
-        ),
+ENERGY_INSIDE = localisation(
+    Column(
+        "energy_inside",
+        "energy inside",
+        "{:.1%}",
+        "fraction of the positive heat inside the annotated region (Wang et al. 2020)",
+        "higher",
     ),
-    needs=frozenset({Given.MASKS}),
+    energy_inside,
 )

@@ -5,9 +5,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.metrics.metric import ExplanationMetric
-from foveal.metrics.subject import Given
-from foveal.metrics.truth import check_truth
+from foveal.metrics.truth import check_truth, localisation
 from foveal.observation import ranks
 
 
@@ -17,9 +15,7 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     Patches are their own evidence. Of maps it is as many of the hottest pixels as the truth has,
     so that no threshold is to be chosen. NaN where the truth is empty.
 
-    Args:
-        explanation: of B images, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 where it is.
+    For explanation and truth see `localisation`.
 
     Raises:
         ValueError: truth and explanation do not fit, or there is no heat.
@@ -35,17 +31,13 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     return torch.where(size > 0, both / either, float("nan"))
 
 
-EVIDENCE_IOU = ExplanationMetric(
-    "evidence_iou",
-    lambda batch: {"evidence_iou": evidence_iou(batch.explanation, batch.truth)},
-    (
-        Column(
-            "evidence_iou",
-            "evidence IoU",
-            "{:.2f}",
-            "intersection over union of the evidence and the annotated region",
-            "higher",
-        ),
+EVIDENCE_IOU = localisation(
+    Column(
+        "evidence_iou",
+        "evidence IoU",
+        "{:.2f}",
+        "intersection over union of the evidence and the annotated region",
+        "higher",
     ),
-    needs=frozenset({Given.MASKS}),
+    evidence_iou,
 )

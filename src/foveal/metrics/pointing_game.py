@@ -4,9 +4,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.metrics.metric import ExplanationMetric
-from foveal.metrics.subject import Given
-from foveal.metrics.truth import check_truth
+from foveal.metrics.truth import check_truth, localisation
 
 
 def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
@@ -18,9 +16,7 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     explanation that is the same everywhere hits by the size of the truth alone. NaN where the
     truth is empty.
 
-    Args:
-        explanation: of B images, with maps or patches.
-        truth: (B, H, W) or (B, 1, H, W), above 0 where it is.
+    For explanation and truth see `localisation`.
 
     Raises:
         ValueError: truth and explanation do not fit, or there is no heat.
@@ -32,18 +28,14 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     return hits.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
 
 
-POINTING_GAME = ExplanationMetric(
-    "pointing_game",
-    lambda batch: {"pointing_game": pointing_game(batch.explanation, batch.truth)},
-    (
-        Column(
-            "pointing_game",
-            "hits",
-            "{:.1%}",
-            "pointing game (Zhang et al. 2018): how often the maximum of the heat lies inside the "
-            "annotated region",
-            "higher",
-        ),
+POINTING_GAME = localisation(
+    Column(
+        "pointing_game",
+        "hits",
+        "{:.1%}",
+        "pointing game (Zhang et al. 2018): how often the maximum of the heat lies inside the "
+        "annotated region",
+        "higher",
     ),
-    needs=frozenset({Given.MASKS}),
+    pointing_game,
 )

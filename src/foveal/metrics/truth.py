@@ -1,8 +1,13 @@
-"""What is known of where the truth lies in an image."""
+"""Annotated regions: their check, and metrics that compare explanations with them."""
+
+from collections.abc import Callable
 
 from torch import Tensor
 
+from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.metrics.metric import ExplanationMetric
+from foveal.metrics.subject import Given
 
 
 def check_truth(explanation: Explanation, truth: Tensor) -> Tensor:
@@ -23,3 +28,21 @@ def check_truth(explanation: Explanation, truth: Tensor) -> Tensor:
             f"{tuple(truth.shape)}."
         )
     return flat > 0
+
+
+def localisation(
+    column: Column, measure: Callable[[Explanation, Tensor], Tensor]
+) -> ExplanationMetric:
+    """Return the metric of a column that compares explanations with annotated regions.
+
+    Args:
+        column: by whose key the metric is named.
+        measure: explanation of B images, with maps or patches, and truth (B, H, W) or
+            (B, 1, H, W), above 0 in the annotated region -> values (B,), NaN where that is empty.
+    """
+    return ExplanationMetric(
+        column.key,
+        lambda batch: {column.key: measure(batch.explanation, batch.truth)},
+        (column,),
+        needs=frozenset({Given.MASKS}),
+    )

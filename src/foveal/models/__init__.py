@@ -1,14 +1,15 @@
 """Models: images -> logits or the image rebuilt, and what they looked at."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any, cast
 
 from foveal.arguments import check_values
 from foveal.backbones import BACKBONES, build_backbone
 from foveal.detectors import DETECTORS, build_detector
-from foveal.errors import UserError, build_named, check_known, split_name
-from foveal.heads import DECODERS, HEADS, build_decoder, build_head
+from foveal.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.heads import DECODERS, HEADS, build_head
 from foveal.models import presets
 from foveal.models.abilities import Ability
 from foveal.models.attention import AttentionNet
@@ -77,7 +78,7 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
     "detector": build_detector,
     "head": build_head,
     "backbone": build_backbone,
-    "decoder": build_decoder,
+    "decoder": partial(build_by_name, "decoder", DECODERS),
     "inputs": Inputs.from_settings,
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, checked
+from foveal.arguments import OneOf
 from foveal.backbones import Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError
 from foveal.explanation import Explanation
@@ -71,7 +71,6 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         {Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS, Ability.CONTRIBUTIONS}
     )
 
-    @checked
     def __init__(
         self,
         backbone: Backbone,

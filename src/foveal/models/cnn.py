@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from foveal.arguments import checked
 from foveal.explanation import Explanation
 from foveal.images import View
 from foveal.models.image_model import ImageModel
@@ -27,7 +26,6 @@ class SmallCNN(ImageModel):
 
     name = "cnn"
 
-    @checked
     def __init__(
         self,
         in_channels: Channels = 1,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from foveal.arguments import Range, check_agreement, checked
+from foveal.arguments import Range, check_agreement
 from foveal.detectors import DETECTORS, Detector, Located, build_detector, detector_settings
 from foveal.errors import UserError
 from foveal.explanation import Explanation
@@ -59,7 +59,6 @@ class FocusNet(
     looks = "patches"
     abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
 
-    @checked
     def __init__(
         self,
         detector: Detector,

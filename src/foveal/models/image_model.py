@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from foveal.arguments import check_constructor
 from foveal.detectors import Located
 from foveal.errors import UserError, at_least_one, build_named
 from foveal.explanation import Explanation
@@ -55,6 +56,10 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     std: Tensor
     black: Tensor  # as it is normalised
     about: object = None  # what the metadata of the ONNX graphs say that run in its place
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        check_constructor(cls)
+        super().__init_subclass__(**options)
 
     def __init__(self, in_channels: int, num_classes: int, inputs: Inputs):
         super().__init__()

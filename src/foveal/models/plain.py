@@ -6,7 +6,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import checked
 from foveal.backbones import BACKBONES, Backbone, backbone_settings, build_backbone
 from foveal.errors import UserError, split_name
 from foveal.explanation import Explanation
@@ -36,7 +35,6 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
     abilities = frozenset({Ability.CLASSES, Ability.CONTRIBUTIONS})
     depths: Sequence[int] = ()
 
-    @checked
     def __init__(
         self,
         backbone: Backbone,

@@ -66,18 +66,8 @@ def focus(
         >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
         (2, 10)
     """
-    head = TokenHead(
-        detector.keypoints,
-        patch_size,
-        in_channels,
-        num_classes,
-        width,
-        mix,
-        encoder,
-        dropout,
-        detector.context,
-        hidden,
-    )
+    taken = (detector.keypoints, patch_size, in_channels, num_classes)
+    head = TokenHead(*taken, width, mix, encoder, dropout, detector.context, hidden)
     return FocusNet(detector, head, patch_size, jitter_px, inputs)
 
 
@@ -115,17 +105,9 @@ def zoom(
         inputs: what images the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
-    return focus(
-        detector,
-        patch_size,
-        in_channels,
-        num_classes,
-        width,
-        mix,
-        encoder,
-        dropout,
-        inputs=inputs,
-    )
+    taken = (keypoints, patch_size, in_channels, num_classes)
+    head = TokenHead(*taken, width, mix, encoder, dropout)
+    return FocusNet(detector, head, patch_size, inputs=inputs)
 
 
 @checked
@@ -168,17 +150,9 @@ def glimpse(
         ((1, 1, 7, 7), (1, 3, 1, 5, 5))
     """
     detector = GlimpseDetector(backbone, shrink, depth, keypoints, grid)
-    return focus(
-        detector,
-        patch_size,
-        backbone.in_channels,
-        num_classes,
-        width,
-        mix,
-        encoder,
-        dropout,
-        inputs=inputs,
-    )
+    taken = (keypoints, patch_size, backbone.in_channels, num_classes)
+    head = TokenHead(*taken, width, mix, encoder, dropout, detector.context)
+    return FocusNet(detector, head, patch_size, inputs=inputs)
 
 
 @checked
@@ -228,27 +202,9 @@ def high_res(
         >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
         ((1, 1, 32, 40), (1, 4, 1, 32, 32))
     """
-    detector = HighResDetector(
-        keypoints,
-        patch_size,
-        in_channels,
-        shrink,
-        detector_widths,
-        regions,
-        thumbnail_side,
-        explore,
-    )
-    head = AttentionHead(
-        keypoints,
-        patch_size,
-        in_channels,
-        num_classes,
-        tasks,
-        width,
-        heads,
-        encoder_widths,
-        dropout,
-    )
+    taken = (keypoints, patch_size, in_channels)
+    detector = HighResDetector(*taken, shrink, detector_widths, regions, thumbnail_side, explore)
+    head = AttentionHead(*taken, num_classes, tasks, width, heads, encoder_widths, dropout)
     return FocusNet(detector, head, patch_size, inputs=inputs)
 
 

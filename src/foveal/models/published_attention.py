@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range, checked
+from foveal.arguments import Range
 from foveal.backbones.vgg import halve
 from foveal.explanation import Explanation
 from foveal.images import View
@@ -47,7 +47,6 @@ class PublishedAttention(ImageModel):
     looks = "maps"
     abilities = frozenset({Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS})
 
-    @checked
     def __init__(
         self,
         in_channels: Channels = 3,

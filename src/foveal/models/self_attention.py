@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range, checked
+from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.vgg import halve
 from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.errors import UserError
@@ -63,7 +63,6 @@ class SANet(ImageModel):
     name = "san"
     looks = "maps"
 
-    @checked
     def __init__(
         self,
         kind: Annotated[str, OneOf(tuple(KINDS))] = "patchwise",

@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from foveal.arguments import checked
 from foveal.explanation import Explanation
 from foveal.images import View
 from foveal.models.image_model import ImageModel
@@ -26,7 +25,6 @@ class VGG16(ImageModel):
 
     name = "vgg16"
 
-    @checked
     def __init__(
         self,
         in_channels: Channels = 3,

@@ -51,15 +51,7 @@ class SparseImages:
         return len(self.digits)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images (B, 1, H // shrink, W // shrink).
-
-        Args:
-            numbers: (B,) of the images.
-            shrink: side of a square in pixels.
-
-        Returns:
-            Floats in [0, 1], as `F.avg_pool2d` makes them of the whole image.
-        """
+        """Return the means of squares of some of the images: see `LargeImages`."""
         height, width = (side // shrink for side in self.size)
         owner, rows, columns, values = self._pixels(numbers)
         rows, columns = rows // shrink, columns // shrink
@@ -70,18 +62,7 @@ class SparseImages:
         return means.reshape(len(numbers), 1, height, width)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images (B, K, 1, side // shrink, side // shrink).
-
-        Args:
-            numbers: (B,) of the images.
-            corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
-                outside of the image is black.
-            side: of the squares in pixels of the image, a multiple of `shrink`.
-            shrink: each pixel returned is the mean of a square of this side.
-
-        Returns:
-            Floats in [0, 1].
-        """
+        """Return squares of some of the images: see `LargeImages`."""
         owner, rows, columns, values = self._pixels(numbers)
         squares, cells = corners_px.shape[1], side // shrink
         left, top = corners_px[owner].int().unbind(-1)  # (P, K)

@@ -68,14 +68,7 @@ class LargeFiles:
         return image
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink).
-
-        Args:
-            numbers: (B,) of the images.
-            shrink: side of a square in pixels, at least 1.
-
-        Returns:
-            Floats in [0, 1].
+        """Return the means of squares of some of the images: see `LargeImages`.
 
         Raises:
             UserError: pixels are missing or broken.
@@ -85,17 +78,7 @@ class LargeFiles:
         return torch.stack([self._means(*box, shrink) for box in boxes])
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images (B, K, C, side // shrink, side // shrink).
-
-        Args:
-            numbers: (B,) of the images.
-            corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
-                outside of the image is black.
-            side: of the squares in pixels of the image, a multiple of `shrink`.
-            shrink: each pixel returned is the mean of a square of this side.
-
-        Returns:
-            Floats in [0, 1].
+        """Return squares of some of the images: see `LargeImages`.
 
         Raises:
             UserError: pixels are missing or broken.
