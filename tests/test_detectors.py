@@ -48,12 +48,10 @@ def keypoints_of(detector, images):
 
 
 def built(name, keypoints):
-    """Return a detector by its name; `glimpse` has a small backbone."""
+    """Return a detector by its name, for small images."""
     backbone = {"name": "vgg", "in_channels": 1, "stages": [[4], [8]]}
-    return build_detector(
-        {"name": name, "keypoints": keypoints}
-        | ({"backbone": backbone, "shrink": 2} if name == "glimpse" else {})
-    )
+    more = {"glimpse": {"backbone": backbone, "shrink": 2}, "high-res": {"shrink": 1}}
+    return build_detector({"name": name, "keypoints": keypoints, **more.get(name, {})})
 
 
 def found_px(detector, images):
