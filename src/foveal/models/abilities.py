@@ -8,6 +8,7 @@ class Ability(Enum):
 
     CLASSES = "returns a logit for each class"
     IN_PART = "reads no more of large images than thumbnails and patches"
+    BACKBONE = "computes its logits from the features of a backbone"
     KEYPOINTS = "its result holds keypoints and the patches around them"
     MAPS = "its decision weights features by attention maps, which its result holds"
     REBUILT = "returns the image rebuilt from patches"

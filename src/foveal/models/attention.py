@@ -68,7 +68,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
     name = "attention"
     looks = "maps"
     abilities = frozenset(
-        {Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS, Ability.CONTRIBUTIONS}
+        {Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS, Ability.BACKBONE, Ability.CONTRIBUTIONS}
     )
 
     def __init__(

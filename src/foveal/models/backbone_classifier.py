@@ -1,14 +1,13 @@
 """Classifiers that read images through a backbone alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
 from foveal.backbones import Backbone
 
 
-@runtime_checkable
 class BackboneClassifier(Protocol):
     """A classifier whose logits follow from a backbone's features, computed by whomever.
 

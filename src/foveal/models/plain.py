@@ -32,7 +32,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
     """
 
     name = "plain"
-    abilities = frozenset({Ability.CLASSES, Ability.CONTRIBUTIONS})
+    abilities = frozenset({Ability.CLASSES, Ability.BACKBONE, Ability.CONTRIBUTIONS})
     depths: Sequence[int] = ()
 
     def __init__(

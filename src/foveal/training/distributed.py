@@ -93,11 +93,11 @@ def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Set
     if place:
         return _mapped(Path(place))
     sets = load()
-    whole = {split: part for split, part in sets.items() if isinstance(part, ImageSet)}
-    if processes == 1 or any(name in os.environ for name in _RANKS) or len(whole) < len(sets):
+    in_memory = all(isinstance(part.images, Tensor) for part in sets.values())
+    if processes == 1 or any(name in os.environ for name in _RANKS) or not in_memory:
         return sets
     path = folder / "images.safetensors"
-    _write(whole, path)
+    _write(sets, path)
     os.environ[_SHARED] = str(path)  # Lightning starts the other processes with this environment
     return _mapped(path)
 

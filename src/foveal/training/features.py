@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from foveal.files import read_json, write_json
 from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
+from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.modes import evaluation_mode
 from foveal.progress import rate_bar
@@ -156,9 +157,9 @@ def with_features(
     Raises:
         UserError: the model has no backbone, or as `cached_features`.
     """
-    if not isinstance(model, BackboneClassifier):
+    if Ability.BACKBONE not in model.abilities:
         raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
-    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
+    cut = cut_of(cast(BackboneClassifier, model), recipe.training.freeze_depth, recipe.augment.flip)
     shown: Any = nullcontext(lambda count: None)
     if progress:
         shown = rate_bar("features", sum(len(images) for images in sets.values()))

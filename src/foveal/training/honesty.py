@@ -49,13 +49,12 @@ class HonestPlaces(nn.Module):
         settle = self.recipe.honesty.settle
         return settle > 0 and done >= 1 - settle
 
-    def observe(self, model: ImageModel, view: View, done: float) -> Explanation:
+    def observe(self, model: FocusNet, view: View, done: float) -> Explanation:
         """Return what a focus model computes of images; settled places learn no more.
 
         They are those of use: with the detector's own statistics, not the batch's, by which
         places move a little.
         """
-        assert isinstance(model, FocusNet)
         if not self.settled(done):
             return model.observe(view)
         model.detector.eval()

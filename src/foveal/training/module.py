@@ -1,7 +1,7 @@
 """The Lightning modules that train models by a recipe: what all share, and the classifiers'."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -154,7 +154,7 @@ class ClassifierModule(RecipeModule):
         if self.honest is None:
             observed = self.model.observe(WholeView(seen))
         else:
-            observed = self.honest.observe(self.model, WholeView(seen), done)
+            observed = self.honest.observe(cast(FocusNet, self.model), WholeView(seen), done)
         logits, weight = observed.logits, self.recipe.training.mask_weight
         balance = self.class_weights if self.balanced else None
         loss = classification_loss(logits, answers, self.recipe.training, balance)
@@ -196,11 +196,16 @@ def _honest(model: ImageModel, recipe: Recipe) -> HonestPlaces | None:
     """Return the terms of honest training, where the recipe asks for any."""
     if recipe.honesty == Honesty():
         return None
-    if not isinstance(model, FocusNet) or model.detector.context or model.detector.scaled:
+    detector = cast(FocusNet, model).detector if _is_focus(model) else None
+    if detector is None or detector.context or detector.scaled or detector.in_part:
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
     if recipe.augment.mix:
         raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
-    return HonestPlaces(model, model.detector.keypoints, recipe)
+    return HonestPlaces(model, detector.keypoints, recipe)
+
+
+def _is_focus(model: ImageModel) -> bool:
+    return Ability.GIVEN_KEYPOINTS in model.abilities
 
 
 def make_optimizer(model: ImageModel, training: Training) -> torch.optim.Optimizer:
