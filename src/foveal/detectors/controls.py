@@ -29,8 +29,7 @@ class RandomKeypoints(Detector):
 
     def forward(self, view: View) -> Located:
         """Return the same keypoints (B, K, 2) for each image of a view."""
-        images = view.whole()
-        return Located(self.places.to(images.dtype).expand(images.shape[0], -1, -1))
+        return _for_all(self.places, view)
 
 
 class Grid(Detector):
@@ -54,8 +53,7 @@ class Grid(Detector):
 
     def forward(self, view: View) -> Located:
         """Return the same keypoints (B, K, 2) for each image of a view."""
-        images = view.whole()
-        return Located(self.places.to(images.dtype).expand(images.shape[0], -1, -1))
+        return _for_all(self.places, view)
 
 
 class Centre(Detector):
@@ -71,5 +69,10 @@ class Centre(Detector):
 
     def forward(self, view: View) -> Located:
         """Return the same keypoints (B, K, 2) for each image of a view."""
-        images = view.whole()
-        return Located(images.new_zeros(images.shape[0], self.keypoints, 2))
+        return _for_all(view.whole().new_zeros(self.keypoints, 2), view)
+
+
+def _for_all(xy: Tensor, view: View) -> Located:
+    """Return the same keypoints (K, 2) for each image of a view."""
+    images = view.whole()
+    return Located(xy.to(images.dtype).expand(images.shape[0], -1, -1))

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.metrics.truth import check_truth, localisation
+from foveal.metrics.truth import check_truth, fraction_inside, localisation
 
 
 def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
@@ -20,9 +20,7 @@ def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
         ValueError: truth and explanation do not fit, or there is no heat.
     """
     inside = check_truth(explanation, truth)
-    heat = explanation.heat.double().clamp(min=0)
-    share = (heat * inside).sum(dim=(-2, -1)) / heat.sum(dim=(-2, -1))
-    return share.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+    return fraction_inside(explanation.heat.double().clamp(min=0), inside)
 
 
 ENERGY_INSIDE = localisation(

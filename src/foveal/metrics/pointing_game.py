@@ -4,7 +4,7 @@ from torch import Tensor
 
 from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.metrics.truth import check_truth, localisation
+from foveal.metrics.truth import check_truth, fraction_inside, localisation
 
 
 def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
@@ -23,9 +23,7 @@ def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
     """
     inside = check_truth(explanation, truth)
     heat = explanation.heat
-    greatest = heat == heat.amax(dim=(-2, -1), keepdim=True)
-    hits = (greatest & inside).sum(dim=(-2, -1)) / greatest.sum(dim=(-2, -1))
-    return hits.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+    return fraction_inside(heat == heat.amax(dim=(-2, -1), keepdim=True), inside)
 
 
 POINTING_GAME = localisation(

@@ -30,6 +30,17 @@ def check_truth(explanation: Explanation, truth: Tensor) -> Tensor:
     return flat > 0
 
 
+def fraction_inside(values: Tensor, inside: Tensor) -> Tensor:
+    """Return for each image (B,) the fraction of values that lies inside; NaN if nothing does.
+
+    Args:
+        values: (B, H, W), none negative; of booleans, their number counts.
+        inside: (B, H, W) booleans, as `check_truth` returns them.
+    """
+    found = (values * inside).sum(dim=(-2, -1)) / values.sum(dim=(-2, -1))
+    return found.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+
+
 def localisation(
     column: Column, measure: Callable[[Explanation, Tensor], Tensor]
 ) -> ExplanationMetric:
