@@ -116,7 +116,7 @@ def check_values(function: Callable[..., Any], values: Mapping[str, object], of:
 
 
 @functools.cache
-def annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations(function: Callable[..., Any]) -> dict[str, object]:
     """Return the annotations of a function, a constructor or a dataclass, ranges included."""
     if inspect.isclass(function) and "__init__" in vars(function):
         function = function.__init__

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +131,22 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     Raises:
         UserError: as `train`.
     """
-    test = _read(recipe, data, "test", options, say)
+    data_dir = options.get("data_dir")
+    test = _read(recipe, data, "test", data_dir, say)
     folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
     if not is_first_process():
         return folder
     model: Any = zoo.load(folder)
     seen = None
     if Given.TRAIN in useful_for(model):
-        seen = _read(recipe, data, "train", options, say)
+        seen = _read(recipe, data, "train", data_dir, say)
         if len(seen) < LEAST_IMAGES:
             say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
     figures = evaluate(model, test, seen, name=recipe.name)
     answers = predict_logits(model, test.images).argmax(dim=1)
     for line in trust(figures, answers, test):
         say(line)
-    found = _probed(recipe, data, test, folder, options)
+    found = _probed(recipe, data, test, folder, data_dir)
     if found is not None:
         figures |= {"linear_accuracy": found.accuracy}
         for line in beside(found, answers, test):
@@ -158,27 +160,29 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
 
 
 def _read(
-    recipe: Recipe, data: str, split: str, options: dict[str, Any], say: Say
+    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, say: Say
 ) -> ImageSet[Any]:
     """Return the images of a split; in the place of `test` those of `val` if none can be read."""
-    shape: dict[str, Any] = {
-        "size": recipe.data.sizing,
-        "channels": recipe.data.channels,
-        "data_dir": options.get("data_dir"),
-        "groups": read_groups(recipe.data.groups),
-    }
+    read = partial(
+        load_images,
+        data,
+        size=recipe.data.sizing,
+        channels=recipe.data.channels,
+        data_dir=data_dir,
+        groups=read_groups(recipe.data.groups),
+    )
     try:
-        return load_images(data, split, **shape)
+        return read(split)
     except UserError as error:
         if split != "test":
             raise
         say(f"  warning: no images to test with: {error}")
         say("  what is measured is measured on the validation images, which also choose the epoch")
-        return load_images(data, "val", **shape)
+        return read("val")
 
 
 def _probed(
-    recipe: Recipe, data: str, test: ImageSet[Any], folder: Path, options: dict[str, Any]
+    recipe: Recipe, data: str, test: ImageSet[Any], folder: Path, data_dir: str | Path | None
 ) -> Probe | None:
     """Return what a linear layer on the frozen backbone answers, and copies that it shows."""
     features = folder / FEATURES
@@ -186,7 +190,7 @@ def _probed(
         return None
     try:
         sets = {
-            split: _read(recipe, data, split, options, lambda line: None)
+            split: _read(recipe, data, split, data_dir, lambda line: None)
             for split in ("train", "val")
         }
         return probe(recipe, sets | {"test": test}, features)

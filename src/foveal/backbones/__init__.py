@@ -1,7 +1,6 @@
 """Backbones: images -> feature maps."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from foveal.backbones.backbone import Backbone, StagedBackbone
 from foveal.backbones.efficientnet_lite import EfficientNetLite
@@ -33,7 +32,7 @@ BACKBONES: Registry[type[Backbone]] = Registry(
 )
 
 
-def build_backbone(settings: Mapping[str, Any]) -> Backbone:
+def build_backbone(settings: Mapping[str, object]) -> Backbone:
     """Build a backbone from `{"name": ..., argument: value, ...}`.
 
     Raises:
@@ -42,7 +41,7 @@ def build_backbone(settings: Mapping[str, Any]) -> Backbone:
     return build_by_name("backbone", BACKBONES, settings)
 
 
-def backbone_settings(backbone: Backbone) -> dict[str, Any]:
+def backbone_settings(backbone: Backbone) -> dict[str, object]:
     """Return the settings from which `build_backbone` builds this backbone again.
 
     A backbone of the user's own is named by its class; add it to `BACKBONES` to load it again.

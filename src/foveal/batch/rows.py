@@ -123,7 +123,7 @@ def _table(
     """Return the rows of the images at `indices`; what was not read or not answered is null."""
     count = len(indices)
     bad = np.array([bool(decoded.errors[index]) for index in indices])
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "path": [path_text(decoded.paths[index]) for index in indices],
         "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
         "model": [as_unicode(model)] * count,

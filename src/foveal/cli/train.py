@@ -59,7 +59,7 @@ def train(
         recipe = None
     if groups is not None:
         changes.append(f"data.groups={json.dumps(groups)}")
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "data_dir": data_dir,
         "resume": resume,
         "devices": devices if devices == "auto" else int(devices),

@@ -1,7 +1,6 @@
 """Detectors: view -> located."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from foveal.backbones import build_backbone
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
@@ -36,18 +35,19 @@ DETECTORS: Registry[type[Detector]] = Registry(
 )
 
 
-def build_detector(settings: Mapping[str, Any]) -> Detector:
+def build_detector(settings: Mapping[str, object]) -> Detector:
     """Build a detector from `{"name": ..., argument: value, ...}`; a backbone has its own settings.
 
     Raises:
         UserError: the name or an argument is not known, missing or of no use.
     """
-    if isinstance(settings, Mapping) and isinstance(settings.get("backbone"), Mapping):
-        settings = {**settings, "backbone": build_backbone(settings["backbone"])}
+    backbone = settings.get("backbone") if isinstance(settings, Mapping) else None
+    if isinstance(backbone, Mapping):
+        settings = {**settings, "backbone": build_backbone(backbone)}
     return build_by_name("detector", DETECTORS, settings)
 
 
-def detector_settings(detector: Detector) -> dict[str, Any]:
+def detector_settings(detector: Detector) -> dict[str, object]:
     """Return the settings from which `build_detector` builds this detector again.
 
     A detector of the user's own is named by its class; add it to `DETECTORS` to load it again.

@@ -1,6 +1,6 @@
 """Keypoints chosen on a thumbnail, which the head reads too."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ class GlimpseDetector(Detector):
         down, across = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
         return down @ images @ across.T
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this detector again."""
         return {
             "backbone": backbone_settings(self.backbone),

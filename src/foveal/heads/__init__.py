@@ -1,7 +1,6 @@
 """Heads: patches and locations -> logits."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from foveal.errors import build_by_name
 from foveal.heads.attention import AttentionHead
@@ -22,7 +21,7 @@ HEADS: Registry[type[Head]] = Registry(
 )
 
 
-def build_head(settings: Mapping[str, Any]) -> Head:
+def build_head(settings: Mapping[str, object]) -> Head:
     """Build a head from `{"name": ..., argument: value, ...}`.
 
     Raises:
@@ -31,7 +30,7 @@ def build_head(settings: Mapping[str, Any]) -> Head:
     return build_by_name("head", HEADS, settings)
 
 
-def head_settings(head: Head) -> dict[str, Any]:
+def head_settings(head: Head) -> dict[str, object]:
     """Return the settings from which `build_head` builds this head again.
 
     A head of the user's own is named by its class; add it to `HEADS` to load it again.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +193,7 @@ class VAEDecoder(Head):
 DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
 
 
-def build_decoder(settings: Mapping[str, Any]) -> Head:
+def build_decoder(settings: Mapping[str, object]) -> Head:
     """Build a decoder from `{"name": ..., argument: value, ...}`.
 
     Raises:

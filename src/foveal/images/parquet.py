@@ -3,9 +3,9 @@
 They are read from the bytes alone: a path that stands in a table is never opened.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 from foveal.errors import UserError
 
@@ -44,18 +44,25 @@ def _has_bytes(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
 
 
-def bytes_of(cell: Mapping[str, Any] | None) -> bytes:
+class Cell(TypedDict, total=False):
+    """A cell of a column of images."""
+
+    bytes: bytes | None
+    path: str | None
+
+
+def bytes_of(cell: Cell | None) -> bytes:
     """Return the content of the image file that a cell of a column of images holds.
 
     Raises:
         UserError: there is none.
     """
-    content = (cell or {}).get("bytes")
+    cell = cell or {}
+    content = cell.get("bytes")
     if not content:
-        path = (cell or {}).get("path")
         raise UserError(
             "the row has a path but no bytes: images are read from the bytes alone"
-            if path
+            if cell.get("path")
             else "the row holds no image"
         )
     return bytes(content)

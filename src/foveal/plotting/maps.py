@@ -63,7 +63,7 @@ def draw_map(
     grey = bounded(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
     values = _values(heat, image).clamp(min=LEAST)
-    look: dict[str, Any] = {"cmap": "magma", "norm": norm, "interpolation": "bilinear"}
+    look: dict[str, object] = {"cmap": "magma", "norm": norm, "interpolation": "bilinear"}
     return _lay(axes, values, heat, alpha=OPAQUE, **look)
 
 

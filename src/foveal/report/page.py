@@ -114,7 +114,7 @@ def inline(figure: Any) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _lead(entry: ReportEntry) -> dict[str, Any]:
+def _lead(entry: ReportEntry) -> dict[str, object]:
     """Return the first picture: one image, drawn large."""
     index = _typical(entry)
     one = entry.explanation[index]
@@ -161,7 +161,7 @@ def _shown(entries: Sequence[ReportEntry]) -> list[Column]:
     return present(model_columns(), [entry.card for entry in entries])
 
 
-def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, Any]:
+def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
     cells = [column.cell(entry.card) for column in columns]
     shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _names_classes(entry):

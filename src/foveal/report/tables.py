@@ -9,7 +9,7 @@ from foveal.columns import Column
 from foveal.escaping import csv_cell, tex
 
 
-def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as CSV with all their figures, unrounded; what a row lacks is empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -24,7 +24,7 @@ def _csv_value(value: Any) -> Any:
 
 
 def latex_table(
-    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
     """Return rows as a LaTeX table for the package booktabs.
 
@@ -55,7 +55,7 @@ def latex_table(
 
 
 def markdown_table(
-    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
     """Return rows as a Markdown table; see `latex_table`. Names are set as code."""
     lines = [

@@ -56,11 +56,11 @@ class Curve(L.Callback):
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """Return the rows, for the checkpoint."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
         """Take the rows back from a checkpoint."""
         self.rows = list(state_dict["rows"])
 
@@ -71,9 +71,11 @@ class Progress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=False, console_kwargs={"stderr": True})
 
-    def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what is shown beside the bar."""
-        shown = super().get_metrics(*arguments)
+        shown = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 

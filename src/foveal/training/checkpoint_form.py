@@ -58,7 +58,7 @@ class Form:
         trainer = self.trainer
         weights = self.module.state_dict()
         loops = ("fit", "validate", "test", "predict")
-        expected: dict[str, Any] = {
+        expected: dict[str, object] = {
             "state_dict": weights,
             "loops": {
                 f"{name}_loop": getattr(trainer, f"{name}_loop").state_dict() for name in loops

@@ -167,7 +167,7 @@ def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
     model.cpu().eval().save_weights(out)
 
 
-def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, Any]:
+def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, object]:
     return {
         "model": recipe.name,
         "trained_on": sets["train"].name,
@@ -204,7 +204,7 @@ def _say_what_was_read(sets: Iterable[ImageSet[Any]], say: Callable[[str], None]
         say(f"  warning: {line}")
 
 
-def versions() -> dict[str, Any]:
+def versions() -> dict[str, object]:
     """Return what a card says of the machine and the versions that made it."""
     import lightning
 

@@ -101,7 +101,7 @@ class Study:
             )
             self._check({**what, "space": {key: list(values) for key, values in space.items()}})
 
-    def _check(self, what: Mapping[str, Any]) -> None:
+    def _check(self, what: Mapping[str, object]) -> None:
         known = self._study.user_attrs
         for name, value in what.items():
             if known and known.get(name) != value:
