@@ -18,6 +18,7 @@ from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.explainers import explainer, own_method
+from foveal.images.photos import Photos
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
@@ -182,7 +183,11 @@ def _read(
 
 
 def _probed(
-    recipe: Recipe, data: str, test: ImageSet[Any], folder: Path, data_dir: str | Path | None
+    recipe: Recipe,
+    data: str,
+    test: ImageSet[object],
+    folder: Path,
+    data_dir: str | Path | None,
 ) -> Probe | None:
     """Return what a linear layer on the frozen backbone answers, and copies that it shows."""
     features = folder / FEATURES
@@ -198,7 +203,7 @@ def _probed(
         shutil.rmtree(features, ignore_errors=True)
 
 
-def beside(found: Probe, answers: Tensor, test: ImageSet[Any]) -> list[str]:
+def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
     """Return what the linear layer reaches beside the model, and near-copies, a line each.
 
     Args:
@@ -285,7 +290,7 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     return path
 
 
-def _image(images: ImageSet[Any], index: int) -> Tensor:
+def _image(images: ImageSet[Tensor | Photos], index: int) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1]."""
     (one,) = images.subset(torch.tensor([index])).images.split(1)
     return as_floats(one)

@@ -16,7 +16,7 @@ from torch import Tensor
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
-from foveal.images.photos import parts_of
+from foveal.images.photos import Photos, parts_of
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.backbone_classifier import BackboneClassifier
@@ -142,7 +142,7 @@ def with_features(
     *,
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, ImageSet[Any]]:
+) -> dict[str, ImageSet[Features]]:
     """Return sets with the features of the frozen backbone in the place of their images.
 
     Args:
@@ -196,7 +196,7 @@ def cut_of(model: BackboneClassifier, depth: int, mirrored: bool) -> Cut:
 def cached_features(
     model: Any,
     cut: Cut,
-    images: ImageSet[Any],
+    images: ImageSet[Tensor | Photos],
     folder: Path,
     progress: Progress = lambda count: None,
     say: Callable[[str], None] = lambda text: None,

@@ -181,7 +181,7 @@ def _one(
     return torch.stack([ours, theirs])
 
 
-def _key(recipe: Recipe, images: ImageSet[Any], fold: Tensor) -> str:
+def _key(recipe: Recipe, images: ImageSet[object], fold: Tensor) -> str:
     said = [recipe.to_dict(), images.labels.tolist(), fold.tolist(), list(images.paths)]
     return hashlib.sha256(json.dumps(said).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -202,7 +202,7 @@ def _said(answers: Tensor, labels: Tensor) -> str:
 
 
 def _summed_up(
-    answers: Tensor, images: ImageSet[Any], fold: Tensor, balanced: bool
+    answers: Tensor, images: ImageSet[object], fold: Tensor, balanced: bool
 ) -> CrossValidation:
     right = (answers == images.labels).double()
     interval = partial(bootstrap, labels=images.labels, groups=images.groups)

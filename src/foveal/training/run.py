@@ -195,7 +195,7 @@ def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
-def _say_what_was_read(sets: Iterable[ImageSet[Any]], say: Callable[[str], None]) -> None:
+def _say_what_was_read(sets: Iterable[ImageSet[object]], say: Callable[[str], None]) -> None:
     """Say what a folder was taken for; name its first problems, and count the others."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):

@@ -12,6 +12,8 @@ from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
 from foveal.data.sampling import sample_px
 from foveal.errors import UserError
+from foveal.images import LargeImages
+from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, abilities_of
 from foveal.models.abilities import Ability
 from foveal.training.settings import Recipe
@@ -66,7 +68,9 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Set
     return sets
 
 
-def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, object]:
+def model_settings(
+    recipe: Recipe, images: ImageSet[Tensor | Photos | LargeImages]
+) -> dict[str, object]:
     """Return the recipe's model settings, completed by what the images are."""
     pixels, size = sample_px(images.images)
     channels = pixels.shape[1]
