@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Built = TypeVar("Built")
 
@@ -67,7 +67,7 @@ def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings
 
 
 def check_known(
-    what: str, build: Callable[..., Any], arguments: Mapping[str, object]
+    what: str, build: Callable[..., object], arguments: Mapping[str, object]
 ) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of `build`, which all that `arguments` name are among.
 
@@ -81,7 +81,9 @@ def check_known(
     return takes
 
 
-def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str, object]) -> None:
+def check_arguments(
+    what: str, build: Callable[..., object], arguments: Mapping[str, object]
+) -> None:
     """Check that `build(**arguments)` names only what it takes and all that it needs.
 
     Raises:

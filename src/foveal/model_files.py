@@ -79,7 +79,7 @@ def with_format(values: Mapping[str, object]) -> dict[str, object]:
     return {"format": FORMAT, **values}
 
 
-def _without_format(values: Any, path: Path) -> tuple[Any, int]:
+def _without_format(values: object, path: Path) -> tuple[object, int]:
     """Return what a file of any known format holds, without the format, and the format."""
     if not isinstance(values, dict):
         return values, FORMAT

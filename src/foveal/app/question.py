@@ -4,7 +4,7 @@ import base64
 import binascii
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -143,7 +143,7 @@ def _bytes(text: str, name: str) -> bytes:
         raise Refused(422, f"{name}: not base64.") from None
 
 
-def _checked(kind: type[Checked], values: Any) -> Checked:
+def _checked(kind: type[Checked], values: object) -> Checked:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -5,9 +5,13 @@ They are read from the bytes alone: a path that stands in a table is never opene
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO, TypedDict
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from foveal.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _COLUMNS = ("image", "img")
 _ROWS = 64  # in memory at a time
@@ -18,7 +22,7 @@ def image_column(names: Collection[str]) -> str | None:
     return next((name for name in _COLUMNS if name in names), None)
 
 
-def check_image_column(field: Any) -> None:
+def check_image_column(field: "pa.Field") -> None:
     """Check that a column holds the bytes of image files; text in it is never opened as a path.
 
     Args:
@@ -38,7 +42,7 @@ def check_image_column(field: Any) -> None:
         )
 
 
-def _has_bytes(kind: Any) -> bool:
+def _has_bytes(kind: "pa.DataType") -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
@@ -92,7 +96,9 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
                 return
 
 
-def _cells_from(shard: Any, column: str | None, first: int) -> Iterator[tuple[int, Any]]:
+def _cells_from(
+    shard: "pq.ParquetFile", column: str | None, first: int
+) -> Iterator[tuple[int, "pa.Scalar"]]:
     """Yield number and cell of each row, from the row group on that holds the row `first`."""
     number, groups = 0, list(range(shard.metadata.num_row_groups))
     while groups and number + shard.metadata.row_group(groups[0]).num_rows <= first:
@@ -103,5 +109,5 @@ def _cells_from(shard: Any, column: str | None, first: int) -> Iterator[tuple[in
             number += 1
 
 
-def _content(cell: Any) -> bytes:
+def _content(cell: "pa.Scalar") -> bytes:
     return bytes_of(cell.as_py())

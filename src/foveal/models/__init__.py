@@ -137,7 +137,7 @@ def check_settings(settings: object) -> None:
             _check_values(f"{part} {named!r}", known[named], inner)
 
 
-def _check_values(what: str, kind: Callable[..., Any], arguments: Mapping[str, object]) -> None:
+def _check_values(what: str, kind: Callable[..., object], arguments: Mapping[str, object]) -> None:
     check_known(what, kind, arguments)
     values = {k: v for k, v in arguments.items() if k not in PARTS and k != "inputs"}
     try:

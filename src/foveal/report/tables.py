@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from foveal.columns import Column
 from foveal.escaping import csv_cell, tex
@@ -19,7 +18,7 @@ def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
-def _csv_value(value: Any) -> Any:
+def _csv_value(value: object) -> object:
     return csv_cell(value) if isinstance(value, str) else value
 
 

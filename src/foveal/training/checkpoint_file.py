@@ -90,7 +90,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return _plain(values)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Return values as built-in types, so that no subclass brings attributes or methods of its own.
 
     Raises:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def with_features(
     if not isinstance(model, BackboneClassifier):
         raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
     cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
-    shown: Any = nullcontext(lambda count: None)
+    shown: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
         shown = rate_bar("features", sum(len(images) for images in sets.values()))
     with shown as done:
@@ -312,7 +312,7 @@ def _seen(model: Any, images: Tensor) -> Tensor:
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
 
-def _half(values: Tensor) -> Any:
+def _half(values: Tensor) -> np.ndarray:
     return values.clamp(-LARGEST, LARGEST).half().cpu().numpy()
 
 

@@ -1,7 +1,7 @@
 """The Lightning modules that train models by a recipe: what all share, and the classifiers'."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -126,7 +126,7 @@ class ClassifierModule(RecipeModule):
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         # With weighted classes, each counts alike in what is validated too.
         self.balanced = recipe.training.balance > 0
-        average: Any = "macro" if self.balanced else "micro"
+        average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
         self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
 

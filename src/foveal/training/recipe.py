@@ -68,7 +68,7 @@ def parse_recipe(values: object) -> Recipe:
     return Recipe(_checked_name(values["name"]), values["model"], about, **sections)
 
 
-def _check_together(data: Data, augment: Augment, training: Training, **_: Any) -> None:
+def _check_together(data: Data, augment: Augment, training: Training, **_: object) -> None:
     """Check the sections of a recipe against each other.
 
     Raises:
@@ -183,7 +183,7 @@ def _section(name: str, values: object) -> Any:
     return kind(**plain)
 
 
-def _converted(default: object, value: Any) -> Any:
+def _converted(default: object, value: object) -> object:
     """Return a list as a tuple, and an integer as a float where the default is one."""
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**63 else value
