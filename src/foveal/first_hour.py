@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,11 +26,13 @@ from foveal.metrics.position_leakage import LEAST_IMAGES
 from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.model_files import write_card
+from foveal.models import ImageModel
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
 from foveal.training.probe import Probe, probe
 from foveal.training.recipe import change_recipe
+from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
@@ -116,7 +118,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any) -> Path:
+def train_photos(
+    recipe: Recipe, out: Path, data: str, say: Say, **options: Unpack[TrainOptions]
+) -> Path:
     """Train, evaluate on the test images, draw a gallery, say how far to trust it.
 
     Where no image can test, such as where none of a `test/` can be read, that is said before the
@@ -137,7 +141,7 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
     if not is_first_process():
         return folder
-    model: Any = zoo.load(folder)
+    model = zoo.load(folder)
     seen = None
     if Given.TRAIN in useful_for(model):
         seen = _read(recipe, data, "train", data_dir, say)
@@ -274,7 +278,7 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     return lines
 
 
-def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
+def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> Path:
     """Draw right answers, then the wrong ones, with what the model looked at."""
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()

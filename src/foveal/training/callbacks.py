@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from foveal.files import write_text
+from foveal.training.module import RecipeModule
 
 
 class Curve(L.Callback):
@@ -130,10 +130,10 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the averaged weights in place, with statistics of their own."""
         super().on_validation_epoch_start(trainer, pl_module)
-        module: Any = pl_module  # a RecipeModule
+        assert isinstance(pl_module, RecipeModule)
         if self.batches:
-            batches = (module.floats(batch.to(module.device)) for batch in self.batches)
-            update_bn(batches, module.model)
+            batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
+            update_bn(batches, pl_module.model)
 
 
 class KeptSignals(L.Callback):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -41,6 +41,19 @@ if TYPE_CHECKING:
     from foveal.training.fitting import Kept, Options
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # half the precision in all learns badly
+
+
+class TrainOptions(TypedDict, total=False):
+    """Arguments of `train` that say where and how a run is computed, not what is trained."""
+
+    data_dir: str | Path | None
+    resume: bool
+    devices: str | int
+    nodes: int
+    strategy: str
+    sync_norm: bool
+    precision: str
+    progress: bool
 
 
 def train(
