@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from foveal.metrics.classes import as_known
 from foveal.models.image_model import ImageModel, as_classifier
 
 if TYPE_CHECKING:
-    import numpy as np
     from onnx import ModelProto
 
 CALIBRATED_ON = 500  # training images
