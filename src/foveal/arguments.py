@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -31,7 +31,7 @@ class Range:
     above: bool = False
     below: bool = False
 
-    def __call__(self, name: str, value: Any) -> None:
+    def __call__(self, name: str, value: float) -> None:
         """Raise UserError unless the value is in the range."""
         high_enough = value > self.low if self.above else value >= self.low
         low_enough = value < self.high if self.below else value <= self.high
@@ -52,7 +52,7 @@ class Length:
     low: int
     high: int
 
-    def __call__(self, name: str, value: Any) -> None:
+    def __call__(self, name: str, value: Sized) -> None:
         """Raise UserError unless the list is of such a length."""
         if not self.low <= len(value) <= self.high:
             raise UserError(
@@ -66,7 +66,7 @@ class OneOf:
 
     choices: tuple[str, ...] | tuple[int, ...]
 
-    def __call__(self, name: str, value: Any) -> None:
+    def __call__(self, name: str, value: object) -> None:
         """Raise UserError, with the nearest name, unless the value is one of the choices."""
         if value in self.choices:
             return
@@ -104,7 +104,9 @@ def check_constructor(kind: type[Any]) -> None:
         kind.__init__ = checked(kind.__init__)
 
 
-def check_values(function: Callable[..., Any], values: Mapping[str, object], of: str = "") -> None:
+def check_values(
+    function: Callable[..., object], values: Mapping[str, object], of: str = ""
+) -> None:
     """Check values by the annotations of a function, constructor or dataclass.
 
     Args:
@@ -122,14 +124,14 @@ def check_values(function: Callable[..., Any], values: Mapping[str, object], of:
 
 
 @functools.cache
-def annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations(function: Callable[..., object]) -> dict[str, object]:
     """Return the annotations of a function, a constructor or a dataclass, ranges included."""
     if inspect.isclass(function) and "__init__" in vars(function):
         function = function.__init__
     return get_type_hints(function, include_extras=True)
 
 
-def check(name: str, hint: Any, value: Any) -> None:
+def check(name: str, hint: object, value: object) -> None:
     """Check one value by its annotation.
 
     Raises:
@@ -149,7 +151,7 @@ def check(name: str, hint: Any, value: Any) -> None:
         _check_type(name, hint, value)
 
 
-def _check_list(name: str, origin: Any, parts: tuple[Any, ...], value: Any) -> None:
+def _check_list(name: str, origin: object, parts: tuple[object, ...], value: object) -> None:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise UserError(f"Expected {name} to be a list, but got {shown(value)}.")
     fixed = origin is tuple and parts[-1] is not Ellipsis

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,12 @@ class Column:
     direction: str
     listed: bool = True
 
-    def cell(self, figures: Mapping[str, Any]) -> str:
+    def cell(self, figures: Mapping[str, object]) -> str:
         """Return the formatted figure, or a dash if there is none."""
         value = figures.get(self.key)
         return "–" if value is None else self.form.format(value)
 
 
-def present(columns: Iterable[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+def present(columns: Iterable[Column], rows: Sequence[Mapping[str, object]]) -> list[Column]:
     """Return the columns that at least one of the rows has a figure for."""
     return [column for column in columns if any(row.get(column.key) is not None for row in rows)]

@@ -4,7 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Built = TypeVar("Built")
 
@@ -40,7 +40,7 @@ def missing_extra(package: str, extra: str) -> UserError:
 
 def split_name(
     what: str, known: Mapping[str, object], settings: object
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, object]]:
     """Return the name and the arguments of `{"name": one of known, argument: value, ...}`.
 
     Raises:
@@ -67,7 +67,7 @@ def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings
 
 
 def check_known(
-    what: str, build: Callable[..., Any], arguments: Mapping[str, Any]
+    what: str, build: Callable[..., object], arguments: Mapping[str, object]
 ) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of `build`, which all that `arguments` name are among.
 
@@ -81,7 +81,9 @@ def check_known(
     return takes
 
 
-def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def check_arguments(
+    what: str, build: Callable[..., object], arguments: Mapping[str, object]
+) -> None:
     """Check that `build(**arguments)` names only what it takes and all that it needs.
 
     Raises:
@@ -94,7 +96,7 @@ def check_arguments(what: str, build: Callable[..., Any], arguments: Mapping[str
         raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")
 
 
-def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
+def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, object]) -> Built:
     """Return `build(**arguments)`.
 
     Raises:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foveal import plotting
 from foveal.explanation_json import explanation_dicts
 from foveal.observation import Observation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Explanation(Observation):
         """
         return explanation_dicts(self, top)
 
-    def figure(self, index: int = 0, title: str | None = None) -> Any:
+    def figure(self, index: int = 0, title: str | None = None) -> "Figure":
         """Return a matplotlib figure of one image: keypoints, patches and classes."""
         return plotting.explanation_figure(self[index], title=title)
 

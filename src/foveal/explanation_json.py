@@ -1,7 +1,5 @@
 """Explanations as plain values, one dictionary per image."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -9,7 +7,7 @@ from foveal.geometry import corners_px, to_px
 from foveal.observation import Observation
 
 
-def explanation_dicts(explanation: Observation, top: int = 5) -> list[dict[str, Any]]:
+def explanation_dicts(explanation: Observation, top: int = 5) -> list[dict[str, object]]:
     """Return one plain dictionary an image, as `foveal explain --json` prints it.
 
     Args:
@@ -30,7 +28,7 @@ def explanation_dicts(explanation: Observation, top: int = 5) -> list[dict[str, 
     ]
 
 
-def _common(explanation: Observation) -> list[dict[str, Any]]:
+def _common(explanation: Observation) -> list[dict[str, object]]:
     return [
         {
             "size_px": {"height": explanation.size[0], "width": explanation.size[1]},
@@ -42,8 +40,8 @@ def _common(explanation: Observation) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(explanation: Observation, top: int) -> list[dict[str, Any]]:
-    answers: list[dict[str, Any]] = [{} for _ in range(len(explanation))]
+def _answers(explanation: Observation, top: int) -> list[dict[str, object]]:
+    answers: list[dict[str, object]] = [{} for _ in range(len(explanation))]
     if explanation.logits.shape[1]:
         probabilities, order = explanation.probabilities.sort(descending=True)
         rows = zip(
@@ -79,7 +77,7 @@ def _peaks(peaks: Tensor, size: tuple[int, int]) -> list[dict[str, float]]:
 
 def _keypoints(
     explanation: Observation, keypoints: Tensor, patch_size: int
-) -> list[list[dict[str, Any]]]:
+) -> list[list[dict[str, object]]]:
     """Return for each image where its keypoints (B, K, 2) and patches lie."""
     scales = explanation.scales
     scales = torch.ones(keypoints.shape[:2]) if scales is None else scales

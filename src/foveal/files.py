@@ -5,16 +5,18 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from foveal.errors import UserError
 from foveal.escaping import as_unicode
 from foveal.interrupts import held_back
+
+Parsed = TypeVar("Parsed")
 
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
@@ -103,7 +105,7 @@ def read_yaml(path: Path) -> Any:
     return _parsed_file(path, parse_yaml)
 
 
-def _parsed_file(path: Path, parse: Any) -> Any:
+def _parsed_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
     try:
         return parse(read_bytes(path, MAX_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
@@ -130,11 +132,11 @@ def parse_json(text: str | bytes) -> Any:
     return values
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def json_text(values: Any, indent: int | None = None) -> str:
+def json_text(values: object, indent: int | None = None) -> str:
     """Return plain values as JSON that every parser reads.
 
     Names are valid Unicode (see `as_unicode`), and a number that is NaN or infinite, which JSON
@@ -151,7 +153,7 @@ def json_text(values: Any, indent: int | None = None) -> str:
     return json.dumps(_json_values(values), indent=indent, allow_nan=False)
 
 
-def _json_values(values: Any) -> Any:
+def _json_values(values: object) -> object:
     if isinstance(values, Mapping):
         return {as_unicode(str(key)): _json_values(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -174,7 +176,7 @@ def parse_yaml(text: str) -> Any:
     class Loader(yaml.SafeLoader):
         depth = 0
 
-        def compose_node(self, parent: Any, index: Any) -> Any:
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.events.AliasEvent):
                 raise UserError("aliases (*name) are not allowed")
             self.depth += 1
@@ -194,7 +196,7 @@ def parse_yaml(text: str) -> Any:
     return values
 
 
-def check_extent(values: Any) -> None:
+def check_extent(values: object) -> None:
     """Check that plain values are not too many, and do not lie too deep within each other.
 
     A value that occurs several times counts as often, so that a cycle is too deep.
@@ -213,7 +215,7 @@ def check_extent(values: Any) -> None:
     raise UserError(f"more than {MAX_DEPTH} levels of values within values")
 
 
-def _inner(value: Any) -> list[Any]:
+def _inner(value: object) -> list[object]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return list(value) if isinstance(value, list | tuple | set) else []
@@ -269,7 +271,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: object) -> None:
     """Write plain values as indented JSON, whole or not at all; NaN and infinity are null.
 
     Raises:

@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.explainers import explainer, own_method
+from foveal.images.photos import Photos
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
@@ -24,11 +26,13 @@ from foveal.metrics.position_leakage import LEAST_IMAGES
 from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.model_files import write_card
+from foveal.models import ImageModel
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import choose
 from foveal.training.probe import Probe, probe
 from foveal.training.recipe import change_recipe
+from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
@@ -114,7 +118,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any) -> Path:
+def train_photos(
+    recipe: Recipe, out: Path, data: str, say: Say, **options: Unpack[TrainOptions]
+) -> Path:
     """Train, evaluate on the test images, draw a gallery, say how far to trust it.
 
     Where no image can test, such as where none of a `test/` can be read, that is said before the
@@ -130,21 +136,22 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
     Raises:
         UserError: as `train`.
     """
-    test = _read(recipe, data, "test", options, say)
+    data_dir = options.get("data_dir")
+    test = _read(recipe, data, "test", data_dir, say)
     folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
     if not is_first_process():
         return folder
-    model: Any = zoo.load(folder)
+    model = zoo.load(folder)
     seen = None
     if Given.TRAIN in useful_for(model):
-        seen = _read(recipe, data, "train", options, say)
+        seen = _read(recipe, data, "train", data_dir, say)
         if len(seen) < LEAST_IMAGES:
             say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
     figures = evaluate(model, test, seen, name=recipe.name)
     answers = predict_logits(model, test.images).argmax(dim=1)
     for line in trust(figures, answers, test):
         say(line)
-    found = _probed(recipe, data, test, folder, options)
+    found = _probed(recipe, data, test, folder, data_dir)
     if found is not None:
         figures |= {"linear_accuracy": found.accuracy}
         for line in beside(found, answers, test):
@@ -158,27 +165,33 @@ def train_photos(recipe: Recipe, out: Path, data: str, say: Say, **options: Any)
 
 
 def _read(
-    recipe: Recipe, data: str, split: str, options: dict[str, Any], say: Say
+    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, say: Say
 ) -> ImageSet[Any]:
     """Return the images of a split; in the place of `test` those of `val` if none can be read."""
-    shape: dict[str, Any] = {
-        "size": recipe.data.sizing,
-        "channels": recipe.data.channels,
-        "data_dir": options.get("data_dir"),
-        "groups": read_groups(recipe.data.groups),
-    }
+    read = partial(
+        load_images,
+        data,
+        size=recipe.data.sizing,
+        channels=recipe.data.channels,
+        data_dir=data_dir,
+        groups=read_groups(recipe.data.groups),
+    )
     try:
-        return load_images(data, split, **shape)
+        return read(split)
     except UserError as error:
         if split != "test":
             raise
         say(f"  warning: no images to test with: {error}")
         say("  what is measured is measured on the validation images, which also choose the epoch")
-        return load_images(data, "val", **shape)
+        return read("val")
 
 
 def _probed(
-    recipe: Recipe, data: str, test: ImageSet[Any], folder: Path, options: dict[str, Any]
+    recipe: Recipe,
+    data: str,
+    test: ImageSet[object],
+    folder: Path,
+    data_dir: str | Path | None,
 ) -> Probe | None:
     """Return what a linear layer on the frozen backbone answers, and copies that it shows."""
     features = folder / FEATURES
@@ -186,7 +199,7 @@ def _probed(
         return None
     try:
         sets = {
-            split: _read(recipe, data, split, options, lambda line: None)
+            split: _read(recipe, data, split, data_dir, lambda line: None)
             for split in ("train", "val")
         }
         return probe(recipe, sets | {"test": test}, features)
@@ -194,7 +207,7 @@ def _probed(
         shutil.rmtree(features, ignore_errors=True)
 
 
-def beside(found: Probe, answers: Tensor, test: ImageSet[Any]) -> list[str]:
+def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
     """Return what the linear layer reaches beside the model, and near-copies, a line each.
 
     Args:
@@ -265,7 +278,7 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     return lines
 
 
-def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
+def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> Path:
     """Draw right answers, then the wrong ones, with what the model looked at."""
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()
@@ -281,7 +294,7 @@ def _gallery(model: Any, test: ImageSet, answers: Tensor, path: Path) -> Path:
     return path
 
 
-def _image(images: ImageSet[Any], index: int) -> Tensor:
+def _image(images: ImageSet[Tensor | Photos], index: int) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1]."""
     (one,) = images.subset(torch.tensor([index])).images.split(1)
     return as_floats(one)

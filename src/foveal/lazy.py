@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's `__getattr__`, which imports a name from its module and keeps it.
 
     The package's `__all__` lists the names for people, and imports under `TYPE_CHECKING` for type
@@ -18,7 +17,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
         modules: for each name, the module that defines it; for a submodule's name, the submodule.
     """
 
-    def find(name: str) -> Any:
+    def find(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_module(modules[name])

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
@@ -21,7 +20,7 @@ class Ledger:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, key: dict[str, Any]):
+    def __init__(self, folder: Path, key: dict[str, object]):
         self.folder = folder
         self.key = key
         try:
@@ -30,8 +29,8 @@ class Ledger:
             raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
 
     def get(
-        self, model: str, weights: str, what: str, measure: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
+        self, model: str, weights: str, what: str, measure: Callable[[], dict[str, object]]
+    ) -> dict[str, object]:
         """Return the figures that are known, or measure and keep them.
 
         Args:

@@ -20,7 +20,7 @@ _TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on 
 class Config(NamedTuple):
     """What config.json holds."""
 
-    settings: dict[str, Any]  # of the model, of which `name` is a text
+    settings: dict[str, object]  # of the model, of which `name` is a text
     format: int
 
 
@@ -40,7 +40,7 @@ def read_config(path: Path) -> Config:
     return Config(settings, number)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, object]:
     """Return the settings of a trained model, as `read_config` does."""
     return read_config(path).settings
 
@@ -64,22 +64,22 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """Write a model's settings into config.json, whole or not at all."""
     write_json(folder / CONFIG, with_format(settings))
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+def write_card(folder: Path, card: Mapping[str, object]) -> None:
     """Write what is known of a trained model into card.json, whole or not at all."""
     write_json(folder / CARD, with_format(card))
 
 
-def with_format(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_format(values: Mapping[str, object]) -> dict[str, object]:
     """Return what a file holds, with its format."""
     return {"format": FORMAT, **values}
 
 
-def _without_format(values: Any, path: Path) -> tuple[Any, int]:
+def _without_format(values: object, path: Path) -> tuple[object, int]:
     """Return what a file of any known format holds, without the format, and the format."""
     if not isinstance(values, dict):
         return values, FORMAT

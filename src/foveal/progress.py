@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from foveal.escaping import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TextColumn
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
         yield lambda steps: bar.advance(task, steps)
 
 
-def _text() -> Any:
+def _text() -> "TextColumn":
     """Return the column that says what is done; names in it are no markup."""
     from rich.progress import TextColumn
 

@@ -192,7 +192,7 @@ def _add_page(app: FastAPI) -> None:
         return page(name)
 
 
-def _json(value: Any) -> Response:
+def _json(value: object) -> Response:
     return Response(json_text(value), media_type="application/json")
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Decoders:
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
-        self._running: set[asyncio.Task[Any]] = set()  # decodes and replaces, beside requests
+        self._running: set[asyncio.Task[object]] = set()  # decodes and replaces, beside requests
 
     async def start(self) -> None:
         """Start the processes."""
@@ -56,13 +56,13 @@ class Decoders:
         """End a process and start another, while whoever asked it hears of it."""
         self._start(self._replace(process))
 
-    def _start(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
+    def _start(self, work: Coroutine[object, None, Done]) -> asyncio.Task[Done]:
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # heard by the request, unless that is gone

@@ -49,7 +49,7 @@ _REFUSALS = {
 }
 
 
-def _form_schema() -> dict[str, Any]:
+def _form_schema() -> dict[str, object]:
     schema = Asked.model_json_schema()
     text = {"type": "string"}
     properties = {

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -20,9 +19,9 @@ def data_url(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def pictures(explanation: Explanation) -> dict[str, Any]:
+def pictures(explanation: Explanation) -> dict[str, object]:
     """Return the pictures of one image: as the model got it, and what it looked at or made."""
-    found: dict[str, Any] = {"image": data_url(explanation.images[0])}
+    found: dict[str, object] = {"image": data_url(explanation.images[0])}
     if explanation.patches is not None:
         found["patches"] = [data_url(patch) for patch in explanation.patches[0]]
     if explanation.thumbnail is not None:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -91,12 +91,12 @@ def from_form(form: Form, limits: Limits) -> Question:
     Raises:
         Refused: something is missing, unknown, or too much.
     """
-    values: dict[str, Any] = dict(form.values)
-    if "show" in values:
-        values["show"] = [part.strip() for part in values["show"].split(",") if part.strip()]
+    values: dict[str, object] = dict(form.values)
+    if "show" in form.values:
+        values["show"] = [part.strip() for part in form.values["show"].split(",") if part.strip()]
     for name in ("keypoints", "scales"):
-        if name in values:
-            values[name] = _json(values[name].encode(), name)
+        if name in form.values:
+            values[name] = _json(form.values[name].encode(), name)
     asked = _checked(Asked, values)
     _check_count(len(form.files), limits)
     return Question(asked, form.files)
@@ -124,7 +124,7 @@ def _check_count(images: int, limits: Limits) -> None:
         raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
 
 
-def _json(text: bytes, what: str) -> Any:
+def _json(text: bytes, what: str) -> object:
     # Counted before they are parsed: millions of them take gigabytes and many seconds.
     if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
         raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {what}.")
@@ -143,7 +143,7 @@ def _bytes(text: str, name: str) -> bytes:
         raise Refused(422, f"{name}: not base64.") from None
 
 
-def _checked(kind: type[Checked], values: Any) -> Checked:
+def _checked(kind: type[Checked], values: object) -> Checked:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,7 +1,5 @@
 """Digits to try a model with: a few of those that a dependency carries."""
 
-from typing import Any
-
 from foveal.app.pictures import data_url
 from foveal.data import load_images
 from foveal.images.values import as_floats
@@ -9,7 +7,7 @@ from foveal.images.values import as_floats
 COUNT = 20
 
 
-def samples() -> list[dict[str, Any]]:
+def samples() -> list[dict[str, object]]:
     """Return two digits of each class that no model of the zoo was trained on, as PNG data URLs."""
     digits = load_images("mnist-5k", "test").few(COUNT)
     order = digits.labels.argsort(stable=True).tolist()

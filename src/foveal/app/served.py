@@ -4,7 +4,6 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +97,7 @@ class Served:
         """Whether it answers from patches at given keypoints."""
         return Ability.GIVEN_KEYPOINTS in self.abilities
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what a client may know of it, as JSON has it."""
         size = self.inputs.size
         return {

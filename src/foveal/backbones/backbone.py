@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class Backbone(nn.Module, ABC):
     averages: bool = False
     normalisation: ClassVar[tuple[float, float] | None] = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         check_constructor(cls)
         super().__init_subclass__(**options)
 
@@ -98,7 +98,7 @@ class Backbone(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this backbone again."""
 
 

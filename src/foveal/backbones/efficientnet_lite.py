@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -106,7 +105,7 @@ class EfficientNetLite(StagedBackbone):
         """Return the mean (B, 1280) of the deepest features."""
         return deepest.mean(dim=(-2, -1))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this backbone again."""
         names = ("in_channels", "weights", "stride")
         return {name: getattr(self, name) for name in names}

@@ -59,7 +59,7 @@ class TimmBackbone(Backbone):
             local = [features.permute(0, 3, 1, 2) for features in local]
         return local, local[-1].mean(dim=(-2, -1))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this backbone again, without any download."""
         return {"model": self.model, "in_channels": self.in_channels, "pretrained": False}
 

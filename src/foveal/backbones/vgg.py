@@ -1,7 +1,7 @@
 """VGG for small images: 3x3 convolutions in stages, each ended by a pooling."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class VGGBackbone(StagedBackbone):
         """Return the global vector (B, width): the maxima of the deepest features, and the neck."""
         return self.neck(deepest.amax(dim=(-2, -1)))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this backbone again."""
         names = ("in_channels", "stages", "tap", "hidden", "whiten", "activation")
         return {name: getattr(self, name) for name in names}

@@ -86,11 +86,12 @@ def _connect(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     if address and ":" in address and "://" not in address:
         _check_reachable(address)
-    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options
-        )
+        if address:
+            start(address=address)
+        else:
+            start(address="local", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"Cannot reach the Ray cluster {address or ''}: {reason}") from None
@@ -253,7 +254,7 @@ class _Predictor:
 
     def __init__(
         self,
-        settings: dict[str, Any],
+        settings: dict[str, object],
         weights: Any,
         decoded: Callable[[pa.Table], Iterator[_Numbered]],
         *,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +28,7 @@ class Listing:
     """
 
     path: Path
-    metadata: Any
+    metadata: pq.FileMetaData
 
     @classmethod
     def open(cls, path: Path) -> "Listing":

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,7 +90,7 @@ class Output:
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self) -> dict[str, object] | None:
         """Return what a run has said of itself, or None where there was none.
 
         Raises:
@@ -115,7 +114,7 @@ class Output:
         """Return whether a run was begun here that has not finished a shard."""
         return not self.out.is_file() and not any(self.folder.glob("part-*.parquet"))
 
-    def _of_file(self) -> dict[str, Any]:
+    def _of_file(self) -> dict[str, object]:
         try:
             found = parse_json((pq.read_schema(self.out).metadata or {})[_KEY])
             return dict(found["manifest"])
@@ -126,7 +125,7 @@ class Output:
         """Return the tally of the one file of a run that has ended."""
         return _tally(self.out) or Tally()
 
-    def begin(self, manifest: Mapping[str, Any]) -> None:
+    def begin(self, manifest: Mapping[str, object]) -> None:
         """Write what the run is; from now on the folder can be resumed."""
         path = self.folder / _MANIFEST
         with self.writing(path) as partial:
@@ -157,7 +156,7 @@ class Output:
         shards: int,
         rows: pa.Table,
         pictures: Mapping[int, bytes],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, object],
     ) -> Tally:
         """Write a shard and its pictures.
 
@@ -193,7 +192,7 @@ class Output:
         place = SCHEMA.get_field_index("picture")
         return rows.set_column(place, SCHEMA.field(place), pa.array(names, pa.string()))
 
-    def finish(self, counts: tuple[int, ...], manifest: Mapping[str, Any], tally: Tally) -> None:
+    def finish(self, counts: tuple[int, ...], manifest: Mapping[str, object], tally: Tally) -> None:
         """Make one file of the shards where one was asked for, and take the shards away.
 
         Raises:
@@ -236,7 +235,7 @@ class Output:
             raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
 
 
-def _marked(rows: pa.Table, manifest: Mapping[str, Any], tally: Tally) -> pa.Table:
+def _marked(rows: pa.Table, manifest: Mapping[str, object], tally: Tally) -> pa.Table:
     said = json_text({"manifest": manifest, "tally": vars(tally)})
     return rows.replace_schema_metadata({_KEY: said.encode()})
 

@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -93,12 +93,15 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
     return file.getvalue()
 
 
-def _answers(found: Explanation) -> dict[str, tuple[Any, int]]:
+Column: TypeAlias = "list[str] | np.ndarray | pa.Array"
+
+
+def _answers(found: Explanation) -> dict[str, tuple[Column, int]]:
     """Return each column's values for B images, and how many a row has: 0 for one that is none."""
     probabilities = found.probabilities.numpy()
     best = found.predictions.numpy()
     names = {index: as_unicode(found.class_name(index)) for index in set(best.tolist())}
-    columns: dict[str, tuple[Any, int]] = {
+    columns: dict[str, tuple[Column, int]] = {
         "prediction": ([names[index] for index in best.tolist()], 0),
         "probability": (probabilities[np.arange(len(best)), best], 0),
         "probabilities": (pa.array(probabilities.reshape(-1)), probabilities.shape[1]),
@@ -111,19 +114,19 @@ def _answers(found: Explanation) -> dict[str, tuple[Any, int]]:
     return columns
 
 
-def _structs(values: Tensor, kind: Any) -> pa.Array:
+def _structs(values: Tensor, kind: pa.StructType) -> pa.Array:
     """Return (B, M, fields) as B·M structs."""
     columns = [pa.array(column.numpy()) for column in values.float().flatten(0, 1).unbind(-1)]
     return pa.StructArray.from_arrays(columns, fields=list(kind))
 
 
 def _table(
-    model: str, decoded: Decoded, indices: list[int], answers: dict[str, tuple[Any, int]]
+    model: str, decoded: Decoded, indices: list[int], answers: dict[str, tuple[Column, int]]
 ) -> pa.Table:
     """Return the rows of the images at `indices`; what was not read or not answered is null."""
     count = len(indices)
     bad = np.array([bool(decoded.errors[index]) for index in indices])
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "path": [path_text(decoded.paths[index]) for index in indices],
         "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
         "model": [as_unicode(model)] * count,

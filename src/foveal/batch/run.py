@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from foveal import __version__, export, zoo
 from foveal.batch.decoding import Shape
@@ -26,6 +26,18 @@ ENGINES = ("local", "ray")
 DEVICES = ("auto", "cpu", "cuda")
 SHARD_SIZE = 2048
 Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
+
+
+class Settings(TypedDict):
+    """What a run is started with, as its manifest keeps it."""
+
+    model: str
+    runtime: str
+    weights_sha256: str
+    source: str
+    batch_size: int
+    shard_size: int
+    explain: bool
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def predict(
     if by_onnx:
         device = _device_of_onnx(engine, device)
     size, output = network.inputs.size, Output(Path(out))
-    settings: dict[str, Any] = {
+    settings: Settings = {
         "model": as_unicode(str(model)),
         "runtime": "onnx" if by_onnx else "torch",
         "weights_sha256": _digest(Path(model)),
@@ -194,8 +206,8 @@ def _digest(model: Path) -> str:
 
 
 def _begin(
-    output: Output, source: str, settings: dict[str, Any], network: ImageModel
-) -> dict[str, Any]:
+    output: Output, source: str, settings: Settings, network: ImageModel
+) -> dict[str, object]:
     """List the source and write the manifest of a new run."""
     passed = Passed()
     with output.writing(output.listing) as partial_listing:
@@ -218,7 +230,7 @@ def _begin(
 
 
 def _check_same(
-    out: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any], resume: bool
+    out: Path, manifest: Mapping[str, object], settings: Mapping[str, object], resume: bool
 ) -> None:
     if not resume:
         raise UserError(f"{out} holds a run already: give --resume, or another --out.")
@@ -254,7 +266,7 @@ def _run(
     engine: Callable[[Iterable[int]], Iterator[Batch]],
     job: Job,
     output: Output,
-    manifest: Mapping[str, Any],
+    manifest: Mapping[str, object],
     bar: Bar | None,
 ) -> tuple[Tally, int]:
     """Do the shards that are left; return the tally of all, and how many images are new."""
@@ -285,7 +297,7 @@ def _predicted(
     output: Output,
     tally: Tally,
     new: int,
-    manifest: Mapping[str, Any],
+    manifest: Mapping[str, object],
     size: tuple[int, int] | None,
     started: float,
 ) -> Predicted:

@@ -76,7 +76,7 @@ def show(line: str | Path) -> None:
     print(printable(line))
 
 
-def show_json(values: Any) -> None:
+def show_json(values: object) -> None:
     """Print results on stdout as one line of JSON."""
     print(json_text(values))
 
@@ -95,6 +95,5 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        what: Any = error.filename or "file"
-        say(f"foveal: {what}: {error.strerror or error}")
+        say(f"foveal: {error.filename or 'file'}: {error.strerror or error}")
         sys.exit(1)

@@ -1,13 +1,18 @@
 """`foveal export`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foveal.cli.app import DataDir, app, say, show
 from foveal.errors import UserError
 from foveal.interrupts import resumable
+
+if TYPE_CHECKING:
+    from foveal.export import Exported
+    from foveal.models import ImageModel
 
 
 @app.command()
@@ -47,7 +52,9 @@ def export(
     show(out)
 
 
-def _int8(network: Any, found: Any, source: str, data_dir: Path | None) -> Any:
+def _int8(
+    network: "ImageModel", found: "Exported", source: str, data_dir: Path | None
+) -> "Exported":
     """Return an export as one of 8-bit numbers, and say what it costs."""
     from foveal.data import load_images, load_large
     from foveal.export import Exported
@@ -60,11 +67,14 @@ def _int8(network: Any, found: Any, source: str, data_dir: Path | None) -> Any:
         val = load_large(source, "val", data_dir=data_dir)
         small = as_int8_large(found, train, val)
     else:
-        shape: dict[str, Any] = {"size": network.inputs.size, "channels": network.in_channels}
-        images = [
-            load_images(source, part, data_dir=data_dir, **shape) for part in ("train", "val")
-        ]
-        small = as_int8(found.graph, *images)
+        read = partial(
+            load_images,
+            source,
+            size=network.inputs.size,
+            channels=network.in_channels,
+            data_dir=data_dir,
+        )
+        small = as_int8(found.graph, read("train"), read("val"))
     say(
         f"int8 ({small.part}): {small.accuracy:.2%} on the validation images of {source}, "
         f"{small.float_accuracy:.2%} in floats"

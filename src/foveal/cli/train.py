@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from foveal.interrupts import resumable
 
 if TYPE_CHECKING:
     from foveal.training import Recipe
+    from foveal.training.run import TrainOptions
 
 
 @app.command()
@@ -59,7 +60,7 @@ def train(
         recipe = None
     if groups is not None:
         changes.append(f"data.groups={json.dumps(groups)}")
-    options: dict[str, Any] = {
+    options: TrainOptions = {
         "data_dir": data_dir,
         "resume": resume,
         "devices": devices if devices == "auto" else int(devices),
@@ -80,16 +81,18 @@ def train(
         chosen = plan(data, recipe, changes, say, data_dir)
     out = out or Path("runs") / (f"{chosen.name}-folds" if folds else chosen.name)
     if folds:
-        _cross_validate(chosen, out, folds, data=data, **options)
+        _cross_validate(chosen, out, folds, data, options)
     elif named or data is None:
-        _train_recipe(chosen, out, data=data, **options)
+        _train_recipe(chosen, out, data, options)
     else:
         from foveal.first_hour import train_photos
 
         show(train_photos(chosen, out, data, say, **options))
 
 
-def _cross_validate(chosen: "Recipe", out: Path, folds: int, **options: Any) -> None:
+def _cross_validate(
+    chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
+) -> None:
     from foveal.training.distributed import Devices
     from foveal.training.fitting import Options
     from foveal.training.folds import cross_validate, lines
@@ -111,7 +114,7 @@ def _cross_validate(chosen: "Recipe", out: Path, folds: int, **options: Any) -> 
         out,
         folds,
         kept,
-        data=options["data"],
+        data=data,
         data_dir=options["data_dir"],
         say=say,
     )
@@ -120,12 +123,12 @@ def _cross_validate(chosen: "Recipe", out: Path, folds: int, **options: Any) -> 
     show(out)
 
 
-def _train_recipe(chosen: "Recipe", out: Path, **options: Any) -> None:
+def _train_recipe(chosen: "Recipe", out: Path, data: str | None, options: "TrainOptions") -> None:
     from foveal.training import is_first_process
     from foveal.training import train as run
     from foveal.zoo import card
 
-    folder = run(chosen, out, say=say, **options)
+    folder = run(chosen, out, data=data, say=say, **options)
     if not is_first_process():
         return
     figures = card(folder)

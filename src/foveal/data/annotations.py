@@ -13,11 +13,11 @@ from foveal.data.masks import with_masks
 from foveal.data.photo_sets import PHOTO_SETS
 from foveal.data.place import data_place
 from foveal.errors import UserError
-from foveal.images.photos import parts_of
+from foveal.images.photos import Photos, parts_of
 
 
 def with_annotations(
-    images: ImageSet[Any],
+    images: ImageSet[Tensor | Photos],
     source: str,
     *,
     boxes: Path | None = None,
@@ -59,7 +59,7 @@ def with_annotations(
     return found
 
 
-def annotated(images: ImageSet[Any]) -> Tensor:
+def annotated(images: ImageSet[Tensor | Photos]) -> Tensor:
     """Return which images have an annotation, as booleans (N,)."""
     if images.masks is None:
         return torch.zeros(len(images), dtype=torch.bool)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import StringIO
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import torch
@@ -21,7 +21,7 @@ from foveal.data.names import some_names
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import read_bytes
-from foveal.images.photos import sizes_of, stacked
+from foveal.images.photos import Photos, sizes_of, stacked
 from foveal.images.reading import upright_size
 from foveal.images.sources import images_below
 
@@ -135,8 +135,8 @@ def _pass_over(path: str) -> None:
 
 
 def with_boxes(
-    images: ImageSet[Any], folder: str | Path, boxes: str | Path
-) -> tuple[ImageSet[Any], list[str]]:
+    images: ImageSet[Tensor | Photos], folder: str | Path, boxes: str | Path
+) -> tuple[ImageSet[Tensor | Photos], list[str]]:
     """Return the images with masks of their boxes, and what did not fit, a line each.
 
     Boxes are in pixels of the upright image file, as viewers show it; those of one image form one

@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 
 from foveal.errors import UserError, unknown_name
 from foveal.escaping import printable
-from foveal.images import LargeImages, selected
+from foveal.images import selected
 from foveal.images.photos import PIXELS, Photos, parts_of
 
 SAID = 5  # problems that are named
@@ -56,8 +56,9 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
     return lines + [f"and {len(by_path) - SAID:,} others"] * (len(by_path) > SAID)
 
 
-# A tensor; of photographs that keep their proportions, tensors of their sizes; large images.
-Pixels = TypeVar("Pixels", Tensor, Photos, LargeImages, default=Tensor)
+# A tensor; of photographs that keep their proportions, tensors of their sizes; large images; or
+# features in their place.
+Pixels = TypeVar("Pixels", default=Tensor, covariant=True)
 
 
 @dataclass(frozen=True)

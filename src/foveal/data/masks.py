@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +12,17 @@ from foveal.data.images import ImageSet
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.images.formats import ENDINGS
-from foveal.images.photos import sizes_of, stacked
+from foveal.images.photos import Photos, sizes_of, stacked
 from foveal.images.reading import read_image, upright_size
 
 
 def with_masks(
-    images: ImageSet[Any], folder: str | Path, masks: str | Path, *, partly: bool = False
-) -> ImageSet[Any]:
+    images: ImageSet[Tensor | Photos],
+    folder: str | Path,
+    masks: str | Path,
+    *,
+    partly: bool = False,
+) -> ImageSet[Tensor | Photos]:
     """Return the images with a mask each.
 
     The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or with another image's
@@ -55,7 +58,7 @@ def with_masks(
     return replace(images, masks=stacked(found, images.images))
 
 
-def check_folder(images: ImageSet[Any], folder: Path, what: str) -> None:
+def check_folder(images: ImageSet[Tensor | Photos], folder: Path, what: str) -> None:
     """Raise UserError unless the images are files below a folder; `what` needs them to be."""
     if not images.paths or not folder.is_dir():
         raise UserError(f"{what} need a folder of images, but {printable(images.name)!r} is none.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +18,11 @@ from foveal.data.splits import SPLITS, share_of
 from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.files import open_regular, parse_json
-from foveal.images.parquet import bytes_of, check_image_column, image_column
+from foveal.images.parquet import Cell, bytes_of, check_image_column, image_column
 from foveal.images.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 MAX_CLASSES = 100_000  # more is taken for something else than a label
@@ -144,7 +147,7 @@ def load_parquet(
     )
 
 
-def _columns(shard: Path) -> tuple[Any, str, str]:
+def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
     """Return the schema of a shard and the names of its image and label columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -171,7 +174,7 @@ def _columns(shard: Path) -> tuple[Any, str, str]:
     return schema, image, label
 
 
-def _read(shard: Path) -> tuple[list[Any], list[Any]]:
+def _read(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
     """Return the image cells and the labels of a shard."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -226,7 +229,7 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
     return tuple(str(number) for number in range(top + 1)), False
 
 
-def _names_in(schema: Any, label: str) -> tuple[str, ...]:
+def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
     raw = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         names = parse_json(raw)["info"]["features"][label]["names"]

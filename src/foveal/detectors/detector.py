@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -47,7 +47,7 @@ class Detector(nn.Module, ABC):
     context: int = 0
     in_part: bool = False
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         check_constructor(cls)
         super().__init_subclass__(**options)
 
@@ -59,7 +59,7 @@ class Detector(nn.Module, ABC):
         """Return the thumbnail (B, C, h, w) that it reads and that counts as evidence, or None."""
         return None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this detector again."""
         names = inspect.signature(type(self).__init__).parameters
         return {name: getattr(self, name) for name in names if name != "self"}

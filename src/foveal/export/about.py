@@ -3,11 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from foveal.errors import UserError, check_arguments
 from foveal.files import parse_json
 from foveal.models.inputs import Inputs
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 KEY = "foveal"  # of the metadata; its value is JSON
 
@@ -30,21 +33,21 @@ class About:
     in_channels: int
     num_classes: int
     inputs: Inputs
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     names: Mapping[str, str]
     parameters: int
     macs: int
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_about(proto: Any, about: About) -> None:
+def write_about(proto: "ModelProto", about: About) -> None:
     """Put it into a graph's metadata, in the place of what the graph said before."""
     del proto.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(asdict(about))
 
 
-def read_about(proto: Any) -> About:
+def read_about(proto: "ModelProto") -> About:
     """Return what a graph says of itself.
 
     Raises:

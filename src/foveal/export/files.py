@@ -3,28 +3,31 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from foveal.errors import UserError, missing_extra
 from foveal.export.about import read_about
 from foveal.files import write_bytes
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 
 class Exported(NamedTuple):
-    """What a model was exported to, as `onnx.ModelProto`."""
+    """What a model was exported to."""
 
-    graph: Any  # which says what the model is
-    beside: Mapping[str, Any] = {}  # by its part, what else the model needs
+    graph: "ModelProto"  # which says what the model is
+    beside: Mapping[str, "ModelProto"] = {}  # by its part, what else the model needs
 
 
-def write_onnx(proto: Any, path: Path, beside: Mapping[str, Any] = {}) -> None:
+def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
     """Write a graph into one file, and each that belongs beside it into one of its own.
 
     That of the part `patches` beside `model.onnx` is `model-patches.onnx`. Each file is written
     whole or not at all; the first one, which knows the others by their sums, is the last.
 
     Args:
-        proto: an `onnx.ModelProto`.
+        proto: the first graph.
         path: of the first file; its folder is made if it is not there.
         beside: graphs by their parts, see `large_graphs`.
 
@@ -64,7 +67,7 @@ def read_onnx(path: Path) -> Exported:
     return Exported(graph, beside)
 
 
-def digest(proto: Any) -> str:
+def digest(proto: "ModelProto") -> str:
     """Return the SHA-256 of the file that a graph is written to."""
     return hashlib.sha256(proto.SerializeToString()).hexdigest()
 
@@ -87,7 +90,7 @@ def _content(path: Path) -> bytes:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
-def _parsed(content: bytes, path: Path) -> Any:
+def _parsed(content: bytes, path: Path) -> "ModelProto":
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -102,7 +105,7 @@ def _parsed(content: bytes, path: Path) -> Any:
     return graph
 
 
-def _check_finite(graph: Any, path: Path) -> None:
+def _check_finite(graph: "ModelProto", path: Path) -> None:
     """Raise UserError where weights are damaged, NaN or infinite."""
     import numpy as np
     from onnx.numpy_helper import to_array

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,14 @@ from foveal.metrics.observing import evaluating
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 IMAGES = "images"  # name of the graph's input
 
 
-def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> Any:
-    """Return a model as an `onnx.ModelProto` for any number of images of one size.
+def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "ModelProto":
+    """Return a model as a graph for any number of images of one size.
 
     The graph reads `images` (B, C, H, W), floats in [0, 1], and returns `logits` and the other
     parts of an `Explanation` that the model has: `keypoints`, `patches`, `scales`, `maps`,
@@ -68,9 +71,9 @@ def translated(
     module: nn.Module,
     given: Mapping[str, Tensor],
     outputs: Sequence[str],
-    free: Sequence[Mapping[int, Any]],
-) -> Any:
-    """Return a module as an `onnx.ModelProto`.
+    free: Sequence[Mapping[int, torch.export.Dim]],
+) -> "ModelProto":
+    """Return a module as a graph.
 
     Args:
         module: in evaluation mode.
@@ -104,7 +107,7 @@ def translated(
     return proto
 
 
-def _declare(proto: Any, names: Mapping[str, str]) -> None:
+def _declare(proto: "ModelProto", names: Mapping[str, str]) -> None:
     """Keep what an explanation is made of as outputs, the seams inside.
 
     A runtime that computes all outputs would compute the seams for nobody.
@@ -117,7 +120,7 @@ def _declare(proto: Any, names: Mapping[str, str]) -> None:
     graph.value_info.extend(inside)
 
 
-def _strip(proto: Any) -> None:
+def _strip(proto: "ModelProto") -> None:
     """Remove from a graph what tells of this machine: source files and weights, at length."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):

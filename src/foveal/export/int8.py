@@ -5,8 +5,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,9 @@ from foveal.metrics.accuracy import accuracy
 from foveal.metrics.classes import as_known
 from foveal.models.image_model import ImageModel, as_classifier
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 CALIBRATED_ON = 500  # training images
 ALLOWED = 0.002  # of the accuracy, that may be lost
 OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -32,18 +36,18 @@ class Quantised:
     """A graph of 8-bit numbers, and what it costs in accuracy on the validation images.
 
     Attributes:
-        graph: an `onnx.ModelProto`.
+        graph: of 8-bit numbers.
         part: what of it is of 8 bits: `all`, or `classifier`, where places are found in floats.
         accuracy: of this graph.
         float_accuracy: of the graph that it was made of.
         beside: the other graphs of a high-resolution model.
     """
 
-    graph: Any
+    graph: "ModelProto"
     part: str
     accuracy: float
     float_accuracy: float
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, "ModelProto"] = field(default_factory=dict)
 
     @property
     def lost(self) -> float:
@@ -51,7 +55,7 @@ class Quantised:
         return self.float_accuracy - self.accuracy
 
 
-def as_int8(proto: Any, train: ImageSet, val: ImageSet) -> Quantised:
+def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
     """Return a graph whose convolutions and products are of 8-bit whole numbers.
 
     Weights have a scale for each output channel; the range of what flows between is taken from
@@ -90,11 +94,13 @@ def refused(lost: Sequence[float], on: str) -> UserError:
     )
 
 
-def quantised(proto: Any, batches: Sequence[Mapping[str, Tensor]], kept: Sequence[str] = ()) -> Any:
+def quantised(
+    proto: "ModelProto", batches: Sequence[Mapping[str, Tensor]], kept: Sequence[str] = ()
+) -> "ModelProto":
     """Return a graph of 8-bit whole numbers, whatever it loses.
 
     Args:
-        proto: an `onnx.ModelProto`, which stays as it is.
+        proto: the graph, which stays as it is.
         batches: what the graph takes, by name, of images that calibrate.
         kept: names of nodes that stay in floats.
 
@@ -113,7 +119,7 @@ def quantised(proto: Any, batches: Sequence[Mapping[str, Tensor]], kept: Sequenc
         def __init__(self) -> None:
             self.batches = iter(batches)
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
             return None if batch is None else {name: t.numpy() for name, t in batch.items()}
 
@@ -140,7 +146,7 @@ def quantised(proto: Any, batches: Sequence[Mapping[str, Tensor]], kept: Sequenc
         return onnx.load(path)
 
 
-def _parts(proto: Any) -> dict[str, list[str]]:
+def _parts(proto: "ModelProto") -> dict[str, list[str]]:
     """Return what can be of 8 bits, and which nodes stay in floats for it."""
     names = read_about(proto).names
     if KEYPOINTS not in names:
@@ -149,6 +155,6 @@ def _parts(proto: Any) -> dict[str, list[str]]:
     return {"all": [], "classifier": [node.name for node in finding.graph.node]}
 
 
-def _classifier(graph: Any) -> ImageModel:
+def _classifier(graph: "ModelProto") -> ImageModel:
     otherwise = "int8 is for classifiers, whose accuracy says what it costs."
     return as_classifier(as_onnx(graph), otherwise)

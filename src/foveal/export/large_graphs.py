@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from foveal.heads import AttentionHead
 from foveal.metrics.efficiency import parameters
 from foveal.metrics.observing import evaluating
 from foveal.models.focus import FocusNet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 THUMBNAIL, SCORES = "thumbnail", "scores"  # of the graphs of the detector
 PATCHES, KEYPOINTS, LOGITS, WEIGHTS = "patches", "keypoints", "logits", "weights"  # of the head
@@ -76,7 +79,7 @@ def parts_of(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
     return cast(HighResDetector, model.detector), cast(AttentionHead, model.head)
 
 
-def sums(beside: Mapping[str, Any]) -> dict[str, str]:
+def sums(beside: Mapping[str, "ModelProto"]) -> dict[str, str]:
     """Return the SHA-256 of each graph, by which the first graph knows the others."""
     return {part: digest(graph) for part, graph in beside.items()}
 
@@ -102,14 +105,14 @@ class _Reading(nn.Module):
         return output.task_logits, output.task_weights
 
 
-def _scores(model: FocusNet, scores: nn.Module) -> Any:
+def _scores(model: FocusNet, scores: nn.Module) -> "ModelProto":
     example = torch.zeros(3, model.in_channels, *_SIDES).to(model.mean)
     height, width = (torch.export.Dim(name, min=4) for name in ("height", "width"))
     free = {0: torch.export.Dim("batch"), 2: height, 3: width}
     return translated(_Scoring(model, scores), {THUMBNAIL: example}, [SCORES], [free])
 
 
-def _head(model: FocusNet, head: AttentionHead) -> Any:
+def _head(model: FocusNet, head: AttentionHead) -> "ModelProto":
     sides = (model.patch_size, model.patch_size)
     patches = torch.zeros(3, head.keypoints, model.in_channels, *sides).to(model.mean)
     given = {PATCHES: patches, KEYPOINTS: torch.zeros(3, head.keypoints, 2).to(model.mean)}

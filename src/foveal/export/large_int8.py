@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from foveal.metrics.accuracy import task_accuracies
 from foveal.metrics.classes import as_known
 from foveal.metrics.observing import observe_all
 from foveal.models.focus import FocusNet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 CALIBRATED_ON = 100  # training images, each of many patches
 BATCH = 16  # images in one forward pass
@@ -79,11 +82,11 @@ def _seen(
     return {part: graph.given for part, graph in kept.items()}
 
 
-def _named(exported: Exported) -> dict[str, Any]:
+def _named(exported: Exported) -> dict[str, "ModelProto"]:
     return {SCORES: exported.graph, **exported.beside}
 
 
-def _joined(graphs: Mapping[str, Any]) -> Exported:
+def _joined(graphs: Mapping[str, "ModelProto"]) -> Exported:
     """Return graphs as one export: the first knows the others by their sums."""
     beside = {part: graph for part, graph in graphs.items() if part != SCORES}
     first = type(graphs[SCORES])()

@@ -1,7 +1,7 @@
 """Parts of focus models run by ONNX Runtime, in the places of PyTorch's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from foveal.export.session import Graph
 from foveal.heads import AttentionHead, Head, HeadOutput
 from foveal.heads.attention import of_tasks
 from foveal.models import FocusNet, build_model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Runs(Protocol):
@@ -64,17 +67,19 @@ class OnnxHead(Head):
         found = self.graph.run(given, [LOGITS, WEIGHTS])
         return of_tasks(found[LOGITS], found[WEIGHTS])
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments of the head that it was."""
         return self.kept
 
 
-def as_large(about: About, graph: Any, beside: Mapping[str, Any], threads: int) -> FocusNet:
+def as_large(
+    about: About, graph: "ModelProto", beside: Mapping[str, "ModelProto"], threads: int
+) -> FocusNet:
     """Return the model that graphs of `large_graphs` were made of, run by ONNX Runtime.
 
     Args:
         about: what the first graph says.
-        graph: the first, an `onnx.ModelProto`.
+        graph: the first.
         beside: the others.
         threads: of the processor that one call may use.
 
@@ -128,7 +133,7 @@ def planned(about: About) -> FocusNet:
     return plan
 
 
-def _check_fits(head: Head, proto: Any) -> None:
+def _check_fits(head: Head, proto: "ModelProto") -> None:
     """Raise UserError unless patches are what their graph reads: settings are only a text."""
     side = head.patch_size
     expected = [head.keypoints, head.in_channels, side, side]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from foveal import zoo
 from foveal.errors import UserError, unknown_name
@@ -18,6 +18,9 @@ from foveal.models import abilities_of
 from foveal.models.abilities import Ability
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 RUNTIMES = ("torch", "onnx")
 
@@ -80,11 +83,13 @@ def load_onnx(path: Path, threads: int = 1) -> ImageModel:
         raise UserError(f"{path}: {error}") from None
 
 
-def as_onnx(proto: Any, threads: int = 1, beside: Mapping[str, Any] = {}) -> ImageModel:
+def as_onnx(
+    proto: "ModelProto", threads: int = 1, beside: Mapping[str, "ModelProto"] = {}
+) -> ImageModel:
     """Return the model that a graph of `onnx_graph` was made of, run by ONNX Runtime.
 
     Args:
-        proto: an `onnx.ModelProto`.
+        proto: the first graph of the export.
         threads: of the processor that one call may use.
         beside: the other graphs of `large_graphs`, if it is one of those.
 

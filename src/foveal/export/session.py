@@ -1,12 +1,16 @@
 """Run an ONNX graph, whole or cut at named tensors."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from foveal.errors import UserError, missing_extra
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnxruntime import InferenceSession
 
 
 class Graph:
@@ -16,21 +20,21 @@ class Graph:
     nothing is computed that nobody wants.
 
     Args:
-        proto: an `onnx.ModelProto` whose inputs, outputs and places to cut have known types.
+        proto: the graph, whose inputs, outputs and places to cut have known types.
         threads: of the processor that one call may use.
 
     Raises:
         UserError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, proto: Any, threads: int = 1):
+    def __init__(self, proto: "ModelProto", threads: int = 1):
         try:
             import onnxruntime  # noqa: F401
         except ImportError:
             raise missing_extra("onnxruntime", "onnx") from None
         self.proto = proto
         self.threads = threads
-        self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
+        self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], InferenceSession] = {}
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
         """Return the tensors `wanted` for those given.
@@ -59,14 +63,14 @@ class Graph:
             found |= {name: torch.from_numpy(a) for name, a in zip(computed, answers, strict=True)}
         return {name: found[name] for name in wanted}
 
-    def _session(self, given: tuple[str, ...], computed: tuple[str, ...]) -> Any:
+    def _session(self, given: tuple[str, ...], computed: tuple[str, ...]) -> "InferenceSession":
         key = (given, computed)
         if key not in self._sessions:
             self._sessions[key] = session(cut(self.proto, given, computed), self.threads)
         return self._sessions[key]
 
 
-def cut(proto: Any, given: Sequence[str], wanted: Sequence[str]) -> Any:
+def cut(proto: "ModelProto", given: Sequence[str], wanted: Sequence[str]) -> "ModelProto":
     """Return the part of a graph that leads from some of its tensors to others.
 
     Raises:
@@ -80,11 +84,11 @@ def cut(proto: Any, given: Sequence[str], wanted: Sequence[str]) -> Any:
         raise UserError(f"The ONNX graph is not one of Foveal's: {_reason(error)}") from None
 
 
-def session(proto: Any, threads: int) -> Any:
-    """Return an `onnxruntime.InferenceSession` on the processor.
+def session(proto: "ModelProto", threads: int) -> "InferenceSession":
+    """Return a session that runs a graph on the processor.
 
     Args:
-        proto: an `onnx.ModelProto`.
+        proto: the graph.
         threads: that one call may use.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -49,7 +49,7 @@ class Head(nn.Module, ABC):
     softness_px: float = 1.0
     tasks: tuple[str, ...] = ("class",)
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         check_constructor(cls)
         super().__init_subclass__(**options)
 
@@ -57,7 +57,7 @@ class Head(nn.Module, ABC):
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits, and what belongs to them, for normalised patches (B, K, C, P, P)."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the arguments that build this head again."""
         names = inspect.signature(type(self).__init__).parameters
         return {name: getattr(self, name) for name in names if name != "self"}

@@ -3,11 +3,15 @@
 They are read from the bytes alone: a path that stands in a table is never opened.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from foveal.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _COLUMNS = ("image", "img")
 _ROWS = 64  # in memory at a time
@@ -18,7 +22,7 @@ def image_column(names: Collection[str]) -> str | None:
     return next((name for name in _COLUMNS if name in names), None)
 
 
-def check_image_column(field: Any) -> None:
+def check_image_column(field: "pa.Field") -> None:
     """Check that a column holds the bytes of image files; text in it is never opened as a path.
 
     Args:
@@ -38,24 +42,31 @@ def check_image_column(field: Any) -> None:
         )
 
 
-def _has_bytes(kind: Any) -> bool:
+def _has_bytes(kind: "pa.DataType") -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
 
 
-def bytes_of(cell: Mapping[str, Any] | None) -> bytes:
+class Cell(TypedDict, total=False):
+    """A cell of a column of images."""
+
+    bytes: bytes | None
+    path: str | None
+
+
+def bytes_of(cell: Cell | None) -> bytes:
     """Return the content of the image file that a cell of a column of images holds.
 
     Raises:
         UserError: there is none.
     """
-    content = (cell or {}).get("bytes")
+    cell = cell or {}
+    content = cell.get("bytes")
     if not content:
-        path = (cell or {}).get("path")
         raise UserError(
             "the row has a path but no bytes: images are read from the bytes alone"
-            if path
+            if cell.get("path")
             else "the row holds no image"
         )
     return bytes(content)
@@ -85,7 +96,9 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
                 return
 
 
-def _cells_from(shard: Any, column: str | None, first: int) -> Iterator[tuple[int, Any]]:
+def _cells_from(
+    shard: "pq.ParquetFile", column: str | None, first: int
+) -> Iterator[tuple[int, "pa.Scalar"]]:
     """Yield number and cell of each row, from the row group on that holds the row `first`."""
     number, groups = 0, list(range(shard.metadata.num_row_groups))
     while groups and number + shard.metadata.row_group(groups[0]).num_rows <= first:
@@ -96,5 +109,5 @@ def _cells_from(shard: Any, column: str | None, first: int) -> Iterator[tuple[in
             number += 1
 
 
-def _content(cell: Any) -> bytes:
+def _content(cell: "pa.Scalar") -> bytes:
     return bytes_of(cell.as_py())

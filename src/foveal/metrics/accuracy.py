@@ -1,7 +1,5 @@
 """Accuracy: the fraction of images that a model classifies correctly."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -38,7 +36,7 @@ def predict_logits(model: ImageModel, images: Tensor, batch_size: int = 500) -> 
     return observe_all(model, images, batch_size).logits
 
 
-def task_accuracies(observed: Explanation, test: ImageSet[Any]) -> dict[str, float]:
+def task_accuracies(observed: Explanation, test: ImageSet[object]) -> dict[str, float]:
     """Return the accuracy of each task by its name.
 
     Args:

@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -140,7 +139,7 @@ def as_known(
     return found, notes
 
 
-def absent_classes(images: ImageSet[Any]) -> tuple[str, ...]:
+def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
     """Return the names of the classes that no image is labelled with, in the first task."""
     labels = images.labels
     present = labels.any(dim=0).nonzero() if labels.dtype == torch.bool else labels

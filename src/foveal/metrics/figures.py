@@ -52,7 +52,7 @@ def evaluate(
     test = _labelled_for(model, test, name)
     train = None if train is None else _labelled_for(model, train, name)
     subject = Subject(model, test, train, judge, batch_size, seed)
-    figures: dict[str, Any] = {
+    figures: dict[str, object] = {
         "model": name or model.name,
         "data": test.name,
         "split": test.split,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ def judged_explanation(
     }
 
 
-def at_top(row: Mapping[str, Any]) -> dict[str, Any]:
+def at_top(row: Mapping[str, object]) -> dict[str, object]:
     """Return a row of an explanation with the figures at `TOP` of the pixels under plain keys."""
     end = _at(TOP)
     top = {key.removesuffix(end): value for key, value in row.items() if key.endswith(end)}

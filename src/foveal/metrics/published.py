@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -256,7 +257,7 @@ def _check(explanation: Explanation, labels: Tensor, names: Sequence[str], sampl
         )
 
 
-def _quantus() -> Any:
+def _quantus() -> ModuleType:
     try:
         import quantus
     except ModuleNotFoundError:
@@ -318,7 +319,9 @@ def _randomised(name: str, case: Case, **settings: bool) -> list[float]:
     explain, shape = case.explain, case.heat.shape
     ramp = torch.linspace(0, 1, case.heat[0].numel()).reshape(1, *shape[1:])
 
-    def explained(model: Probabilities, inputs: Any, targets: Any, **_: Any) -> Any:
+    def explained(
+        model: Probabilities, inputs: np.ndarray, targets: np.ndarray, **_: object
+    ) -> np.ndarray:
         heat = explain(model.model, torch.from_numpy(inputs[1:]), torch.from_numpy(targets[1:]))
         if heat.shape != shape:
             raise UserError(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from foveal.logits import probabilities
 
 # (model, images (B, C, H, W) in [0, 1] on the CPU, targets (B,)) -> heat (B, H, W)
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Answer = TypeVar("Answer")
 
 
 class Measured(NamedTuple):
@@ -92,7 +93,7 @@ class Case:
         places = torch.arange(1.0, heat.shape[1] + 1).expand_as(heat)
         return torch.empty_like(heat).scatter_(1, order, places).view_as(self.heat)
 
-    def ask(self, metric: Any, attributions: Tensor, **more: Any) -> Any:
+    def ask(self, metric: Callable[..., Answer], attributions: Tensor, **more: object) -> Answer:
         """Return what a Quantus metric says of attributions (B, 1 or C, H, W)."""
         x, y, a = self.images.numpy(), self.labels.numpy(), attributions.numpy()
         return metric(self.model, x, y, a, channel_first=True, softmax=False, **more)

@@ -83,7 +83,7 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def build_model(settings: Mapping[str, Any]) -> ImageModel:
+def build_model(settings: Mapping[str, object]) -> ImageModel:
     """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
 
     A `detector`, a `head`, a `decoder`, a `backbone` and `inputs` are settings of their own. The
@@ -112,7 +112,7 @@ def model_type(name: str) -> type[ImageModel]:
     )
 
 
-def abilities_of(settings: Mapping[str, Any]) -> frozenset[Ability]:
+def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
     """Return the abilities of a model of such settings, without building it; none if unknown."""
     name = settings.get("name")
     if not isinstance(name, str) or name not in MODELS:
@@ -138,7 +138,7 @@ def check_settings(settings: object) -> None:
             _check_values(f"{part} {named!r}", known[named], inner)
 
 
-def _check_values(what: str, kind: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def _check_values(what: str, kind: Callable[..., object], arguments: Mapping[str, object]) -> None:
     check_known(what, kind, arguments)
     values = {k: v for k, v in arguments.items() if k not in PARTS and k != "inputs"}
     try:

@@ -1,7 +1,7 @@
 """The focus model: locate, cut patches, classify from these and their locations."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class FocusNet(
         self.abilities = _abilities(head.rebuilds, detector.in_part)
 
     @classmethod
-    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+    def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
         """Return the abilities of a model of such settings: see `ImageModel`."""
         detector = DETECTORS.get(_name_of(settings, "detector"))
         head = HEADS.get(_name_of(settings, "head"))
@@ -171,6 +171,6 @@ def _abilities(decodes: bool, in_part: bool) -> frozenset[Ability]:
     return able | {Ability.IN_PART} if in_part else able
 
 
-def _name_of(settings: Mapping[str, Any], part: str) -> str:
+def _name_of(settings: Mapping[str, object], part: str) -> str:
     named = settings.get(part)
     return str(named.get("name")) if isinstance(named, Mapping) else ""

@@ -271,18 +271,18 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3
             )
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return what `build_model` builds this model from again, as `config.json` keeps it."""
-        kept = cast(dict[str, Any], self._hub_mixin_config or {})
+        kept = cast(dict[str, object], self._hub_mixin_config or {})
         return {key: value for key, value in kept.items() if key != "format"}
 
     @classmethod
-    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+    def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
         """Return the abilities of a model of this kind and these settings, without building it."""
         return cls.abilities
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Build a model of this kind, with new weights.
 
         Args:

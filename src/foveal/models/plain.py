@@ -1,7 +1,7 @@
 """The baseline: a backbone and a linear layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         self.abilities = _abilities(backbone)
 
     @classmethod
-    def abilities_with(cls, settings: Mapping[str, Any]) -> frozenset[Ability]:
+    def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
         """Return the abilities of a model of such settings: see `ImageModel`."""
         name, _ = split_name("backbone", BACKBONES, settings.get("backbone"))
         return _abilities(BACKBONES[name])

@@ -1,13 +1,14 @@
 """What all figures share: colours, an empty figure, pixels and names as matplotlib takes them."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from foveal.escaping import printable
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -31,7 +32,7 @@ def new_figure(width: float, height: float, dpi: float = DPI) -> "Figure":
     return Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
 
 
-def pixels(image: Tensor) -> Any:
+def pixels(image: Tensor) -> "np.ndarray":
     """Return (C, H, W) in [0, 1] as matplotlib takes it; one channel becomes three."""
     shown = image.detach().float().clamp(0, 1)
     return (shown.expand(3, -1, -1) if shown.shape[0] == 1 else shown[:3]).permute(1, 2, 0).numpy()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,11 @@ from foveal.plotting.photo import LONGEST, dots_per_inch, draw_photo, is_photo, 
 from foveal.plotting.rebuilding import rebuilding_grid
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure, FigureBase, SubFigure
+    from matplotlib.image import AxesImage
 
 SQUARE, NARROWEST, WIDEST = 3.2, 2.7, 5.4  # inches across the part for an image
 FITS = 2.93  # inches across a square image in it
@@ -40,7 +43,7 @@ def draw_image(
     numbers: bool = True,
     greatest: float | None = None,
     longest: int = LONGEST,
-) -> Any:
+) -> "AxesImage | None":
     """Draw one image with its numbered patch frames, or its attention or attribution over it.
 
     It is drawn as it was given, where the explanation has its original.
@@ -137,7 +140,7 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
     return figure
 
 
-def _parts(explanation: Observation) -> tuple["Figure", Any]:
+def _parts(explanation: Observation) -> tuple["Figure", "np.ndarray"]:
     """Return a figure for one image, and its parts: image, all that was seen, evidence, classes.
 
     Those of which the explanation has nothing are left out. The figure has as many pixels as the
@@ -156,14 +159,15 @@ def _parts(explanation: Observation) -> tuple["Figure", Any]:
     width = 6.4 + 1.15 * (wide - SQUARE) + 1.05 * between + 1.25 * seen
     figure = new_figure(width, 3.4, dots)
     ratios = [part for part in (wide, seen, between, 2.4) if part]
-    return figure, figure.subfigures(1, len(ratios), width_ratios=ratios, wspace=0.02)
+    parts = figure.subfigures(1, len(ratios), squeeze=False, width_ratios=ratios, wspace=0.02)
+    return figure, parts[0]
 
 
 def _columns(patches: Tensor) -> int:
     return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3 if len(patches) <= 12 else 5
 
 
-def _draw_seen(figure: Any, explanation: Observation) -> None:
+def _draw_seen(figure: "SubFigure", explanation: Observation) -> None:
     """Draw the thumbnail as large as the image, and the patches' pixels over it."""
     assert explanation.thumbnail is not None
     coarse = F.interpolate(explanation.thumbnail, explanation.size, mode="nearest")
@@ -174,7 +178,7 @@ def _draw_seen(figure: Any, explanation: Observation) -> None:
     place.set_axis_off()
 
 
-def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
+def _draw_patches(figure: "SubFigure", patches: Tensor, weights: Tensor | None) -> None:
     columns = _columns(patches)
     grid = figure.subplots(-(-len(patches) // columns), columns, squeeze=False).flatten()
     for index, place in enumerate(grid):
@@ -185,7 +189,7 @@ def _draw_patches(figure: Any, patches: Tensor, weights: Tensor | None) -> None:
             place.set_axis_off()
 
 
-def _draw_attribution(figure: Any, explanation: Observation, maps: Tensor) -> None:
+def _draw_attribution(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
     """Draw an attribution; where its values can be summed, those of few locations as their sums."""
     place = figure.subplots()
     few = locations(maps[0].mean(dim=0), photo_of(explanation))
@@ -199,7 +203,7 @@ def _draw_attribution(figure: Any, explanation: Observation, maps: Tensor) -> No
     _colour_bar(figure, drawn, place, label)
 
 
-def _draw_maps(figure: Any, explanation: Observation, maps: Tensor) -> None:
+def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
     """Draw each depth's map and all together, on one scale; an attribution's only map."""
     if _is_attribution(explanation):
         _draw_attribution(figure, explanation, maps)
@@ -221,7 +225,10 @@ def _draw_maps(figure: Any, explanation: Observation, maps: Tensor) -> None:
     _colour_bar(figure, drawn, grid, explanation.values.label)
 
 
-def _colour_bar(figure: Any, drawn: Any, grid: Any, label: str) -> Any:
+def _colour_bar(
+    figure: "FigureBase", drawn: "AxesImage | None", grid: "Axes | np.ndarray", label: str
+) -> "Colorbar":
+    assert drawn is not None
     bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25, format="{x:g}")
     bar.set_label(label, fontsize=7)
     bar.ax.tick_params(labelsize=7)

@@ -13,6 +13,7 @@ from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_ph
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 OPAQUE = 0.65  # of maps
 FAINT, STRONG = 0.15, 0.7  # of attributions over photographs, where they are 0 and greatest
@@ -44,7 +45,7 @@ def scale_end(heats: Tensor) -> float:
 
 def draw_map(
     axes: "Axes", image: Tensor, heat: Tensor, greatest: float, longest: int = LONGEST
-) -> Any:
+) -> "AxesImage":
     """Draw a relative map (H, W) over an image in grey, up to `greatest`.
 
     The colours are logarithmic: a net often gives one place fifty times its share, beside which
@@ -63,13 +64,12 @@ def draw_map(
     grey = bounded(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
     values = _values(heat, image).clamp(min=LEAST)
-    look: dict[str, Any] = {"cmap": "magma", "norm": norm, "interpolation": "bilinear"}
-    return _lay(axes, values, heat, alpha=OPAQUE, **look)
+    return _lay(axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE)
 
 
 def draw_attribution(
     axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0, longest: int = LONGEST
-) -> Any:
+) -> "AxesImage":
     """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
     The colours are linear, white at `middle`, and end as far from it as the map goes.
@@ -106,7 +106,7 @@ def _values(heat: Tensor, image: Tensor) -> Tensor:
     return bounded(smooth(heat)[None], LONGEST)[0] if is_photo(image) else heat
 
 
-def _lay(axes: "Axes", values: Tensor, heat: Tensor, **look: Any) -> Any:
+def _lay(axes: "Axes", values: Tensor, heat: Tensor, **look: Any) -> "AxesImage":
     """Draw values over an image that was drawn for a map (H, W); neither extent nor aspect change.
 
     Args:

@@ -180,7 +180,7 @@ def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
     return plotting.confusion_matrix(counts, test.classes)
 
 
-def _original() -> dict[str, Any]:
+def _original() -> dict[str, object]:
     """Return the page about the original project: its published figures, and ours beside them."""
     sources = ("published", "rebuilt", "ours")
     rows = [

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from foveal.errors import UserError
 from foveal.escaping import printable
 from foveal.explanation import Explanation
 from foveal.metrics.registry import model_columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 10  # images under every model
 WRONG = 10  # most confident mistakes of each
@@ -73,7 +76,7 @@ def write_report(
     return path
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """Return a template of this package filled with values, all of them escaped and printable."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
@@ -84,7 +87,7 @@ def render(template: str, **values: Any) -> str:
     return pages.get_template(template).render(**values)
 
 
-def _shown_value(value: Any) -> Any:
+def _shown_value(value: object) -> object:
     """Return what a template prints, names without control characters; Markup stays as it is."""
     return printable(value) if type(value) is str else value
 
@@ -107,14 +110,14 @@ def write_text(path: Path, content: str | bytes) -> None:
         raise UserError(f"Cannot write to {path.parent}: {error.strerror or error}.") from None
 
 
-def inline(figure: Any) -> str:
+def inline(figure: "Figure") -> str:
     """Return a figure as a PNG in a data address."""
     buffer = io.BytesIO()
     plotting.save_figure(figure, buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _lead(entry: ReportEntry) -> dict[str, Any]:
+def _lead(entry: ReportEntry) -> dict[str, object]:
     """Return the first picture: one image, drawn large."""
     index = _typical(entry)
     one = entry.explanation[index]
@@ -161,7 +164,7 @@ def _shown(entries: Sequence[ReportEntry]) -> list[Column]:
     return present(model_columns(), [entry.card for entry in entries])
 
 
-def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, Any]:
+def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
     cells = [column.cell(entry.card) for column in columns]
     shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _names_classes(entry):

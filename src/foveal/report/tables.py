@@ -3,13 +3,12 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from foveal.columns import Column
 from foveal.escaping import csv_cell, tex
 
 
-def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as CSV with all their figures, unrounded; what a row lacks is empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -19,12 +18,12 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _csv_value(value: Any) -> Any:
+def _csv_value(value: object) -> object:
     return csv_cell(value) if isinstance(value, str) else value
 
 
 def latex_table(
-    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
     """Return rows as a LaTeX table for the package booktabs.
 
@@ -55,7 +54,7 @@ def latex_table(
 
 
 def markdown_table(
-    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+    heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
     """Return rows as a Markdown table; see `latex_table`. Names are set as code."""
     lines = [

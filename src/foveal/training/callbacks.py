@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from foveal.files import write_text
+from foveal.training.module import RecipeModule
 
 
 class Curve(L.Callback):
@@ -56,11 +56,11 @@ class Curve(L.Callback):
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """Return the rows, for the checkpoint."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
         """Take the rows back from a checkpoint."""
         self.rows = list(state_dict["rows"])
 
@@ -71,9 +71,11 @@ class Progress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=False, console_kwargs={"stderr": True})
 
-    def get_metrics(self, *arguments: Any) -> dict[str, Any]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what is shown beside the bar."""
-        shown = super().get_metrics(*arguments)
+        shown = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 
@@ -128,10 +130,10 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the averaged weights in place, with statistics of their own."""
         super().on_validation_epoch_start(trainer, pl_module)
-        module: Any = pl_module  # a RecipeModule
+        assert isinstance(pl_module, RecipeModule)
         if self.batches:
-            batches = (module.floats(batch.to(module.device)) for batch in self.batches)
-            update_bn(batches, module.model)
+            batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
+            update_bn(batches, pl_module.model)
 
 
 class KeptSignals(L.Callback):

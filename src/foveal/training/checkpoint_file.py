@@ -14,6 +14,7 @@ from torch import Tensor
 from foveal.errors import UserError
 from foveal.files import check_extent, open_regular, write_bytes
 
+FilePath = str | os.PathLike[str]
 _MAX_INTEGER = 2**63
 
 
@@ -21,23 +22,29 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Lightning's writing and reading of checkpoints, by the functions of this module."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        self,
+        checkpoint: dict[str, object],
+        path: FilePath,
+        storage_options: object = None,
     ) -> None:
         """Write a checkpoint, see `write_checkpoint`."""
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+        self,
+        path: FilePath,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, object]:
         """Return a checkpoint, see `read_checkpoint`."""
         return read_checkpoint(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: FilePath) -> None:
         """Delete a file, never a folder."""
         Path(path).unlink(missing_ok=True)
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+def write_checkpoint(checkpoint: dict[str, object], path: Path) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
@@ -83,7 +90,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return _plain(values)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Return values as built-in types, so that no subclass brings attributes or methods of its own.
 
     Raises:

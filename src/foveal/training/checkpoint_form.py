@@ -58,7 +58,7 @@ class Form:
         trainer = self.trainer
         weights = self.module.state_dict()
         loops = ("fit", "validate", "test", "predict")
-        expected: dict[str, Any] = {
+        expected: dict[str, object] = {
             "state_dict": weights,
             "loops": {
                 f"{name}_loop": getattr(trainer, f"{name}_loop").state_dict() for name in loops
@@ -110,7 +110,7 @@ class Form:
         _check_best(states.get("Checkpoints"), epoch)
 
 
-def _check_best(best: Any, epochs: int) -> None:
+def _check_best(best: object, epochs: int) -> None:
     if not isinstance(best, Mapping) or set(best) != {"epoch", "score"}:
         raise UserError("it has no best epoch")
     if type(best["epoch"]) is not int or not 0 <= best["epoch"] < epochs:
@@ -119,7 +119,7 @@ def _check_best(best: Any, epochs: int) -> None:
         raise UserError(f"its best score is {best['score']!r:.40}")
 
 
-def _check_version(version: Any) -> None:
+def _check_version(version: object) -> None:
     try:
         old = not isinstance(version, str) or Version(version) < Version("2")
     except InvalidVersion:
@@ -128,7 +128,7 @@ def _check_version(version: Any) -> None:
         raise UserError("it was not written by Lightning 2 or later")
 
 
-def _check(found: Any, expected: Any, where: str) -> None:
+def _check(found: object, expected: object, where: str) -> None:
     """Check that values have the types, keys, lengths and shapes of others.
 
     Counts, numbers and texts of the settings of optimizers and schedules must be equal, those
@@ -138,8 +138,9 @@ def _check(found: Any, expected: Any, where: str) -> None:
         UserError: names the first that is different.
     """
     if isinstance(expected, Tensor):
-        same = isinstance(found, Tensor)
-        if not same or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        if not isinstance(found, Tensor) or (
+            (found.shape, found.dtype) != (expected.shape, expected.dtype)
+        ):
             raise UserError(f"{where} has another shape or type")
     elif isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or set(found) != set(expected):
@@ -158,7 +159,7 @@ def _check(found: Any, expected: Any, where: str) -> None:
         _check_scalar(found, expected, where)
 
 
-def _check_scalar(found: Any, expected: Any, where: str) -> None:
+def _check_scalar(found: object, expected: object, where: str) -> None:
     free = where.startswith(("loops", "Curve")) or where.rpartition(".")[2] in _VARYING
     if type(expected) is float and type(found) is int:
         found = float(found)
@@ -172,13 +173,13 @@ def _check_scalar(found: Any, expected: Any, where: str) -> None:
         raise UserError(f"{where} is {found!r}")
 
 
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
+def _mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the mappings within plain values, at any depth."""
-    found = [value] if isinstance(value, Mapping) else []
-    inner = value.values() if isinstance(value, Mapping) else value
-    if isinstance(value, Mapping | list | tuple):
-        found += [one for part in inner for one in _mappings(part)]
-    return found
+    if isinstance(value, Mapping):
+        return [value, *(one for part in value.values() for one in _mappings(part))]
+    if isinstance(value, list | tuple):
+        return [one for part in value for one in _mappings(part)]
+    return []
 
 
 def _optimizers(
@@ -201,8 +202,8 @@ def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return optimizer.state_dict()
 
 
-def _some(expected: Mapping[Any, Any], state: Any) -> Mapping[Any, Any]:
+def _some(expected: Mapping[object, object], state: object) -> Mapping[object, object]:
     """Return the expected states of those parameters that have one; some never get a gradient."""
     found = state.get("state") if isinstance(state, Mapping) else None
-    known: Sequence[Any] = list(found) if isinstance(found, Mapping) else []
+    known: Sequence[object] = list(found) if isinstance(found, Mapping) else []
     return {key: value for key, value in expected.items() if key in known}

@@ -14,7 +14,7 @@ from foveal.training.checkpoint_file import read_checkpoint
 
 LAST = "last.ckpt"
 _BEST = re.compile(r"best-(\d{4,9})\.ckpt")
-Check = Callable[[Mapping[str, Any]], None]  # raises a UserError where a checkpoint does not fit
+Check = Callable[[Mapping[str, object]], None]  # raises a UserError where a checkpoint does not fit
 
 
 class Best(NamedTuple):
@@ -74,7 +74,7 @@ class Checkpoints(Checkpoint):
             if path != best:
                 path.unlink(missing_ok=True)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the best epoch and its score, for the checkpoint."""
         return {} if self.best is None else self.best._asdict()
 

@@ -1,7 +1,6 @@
 """Settings for images that nobody has written a recipe for, and the reasons for them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from foveal.data.survey import Survey
 from foveal.errors import unknown_name
@@ -54,7 +53,7 @@ def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choi
 
 def _pretrained(survey: Survey, family: str, data: str) -> Choice:
     """Return settings of a model on the pretrained backbone."""
-    model: dict[str, Any] = {"name": "plain", "backbone": dict(SHIPPED)}
+    model: dict[str, object] = {"name": "plain", "backbone": dict(SHIPPED)}
     why = "baseline: the mean of what a pretrained EfficientNet-Lite0 sees, and a linear layer"
     if family == "attention":
         model |= {
@@ -154,7 +153,7 @@ def _channels(survey: Survey) -> tuple[int, str]:
     return 3, f"read in colour: {survey.grey:.0%} are grey, the others are not"
 
 
-def _model(family: str, side: int, few: bool) -> tuple[dict[str, Any], str]:
+def _model(family: str, side: int, few: bool) -> tuple[dict[str, object], str]:
     if family == "baseline":
         widths = [16, 24, 32, 32] if few else [24, 32, 32, 48, 64, 64]
         return {"name": "cnn", "widths": widths}, "baseline: a small net that sees the whole image"
@@ -170,17 +169,21 @@ def _model(family: str, side: int, few: bool) -> tuple[dict[str, Any], str]:
     return _focus(side, few)
 
 
-def _focus(side: int, few: bool) -> tuple[dict[str, Any], str]:
+def _focus(side: int, few: bool) -> tuple[dict[str, object], str]:
     patch = max(5, side // 7 // 2 * 2 + 1)
     count = max(1, min(10, side * side // (4 * patch * patch)))  # a quarter of the pixels
-    detector: dict[str, Any] = {"name": "heatmap", "keypoints": count, "widths": [16, 32, 32, 32]}
+    detector: dict[str, object] = {
+        "name": "heatmap",
+        "keypoints": count,
+        "widths": [16, 32, 32, 32],
+    }
     why = f"focus: {count} learned locations, patches of {patch}x{patch} pixels"
     if few:
         detector = {"name": "harris", "keypoints": count}
         why = (
             f"focus at {count} corners (too few images to learn locations), patches {patch}x{patch}"
         )
-    model: dict[str, Any] = {
+    model: dict[str, object] = {
         "name": "focus",
         "detector": detector,
         "patch_size": patch,

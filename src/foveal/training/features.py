@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from torch import Tensor
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.files import read_json, write_json
-from foveal.images.photos import parts_of
+from foveal.images.photos import Photos, parts_of
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
@@ -143,7 +143,7 @@ def with_features(
     *,
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, ImageSet[Any]]:
+) -> dict[str, ImageSet[Features]]:
     """Return sets with the features of the frozen backbone in the place of their images.
 
     Args:
@@ -160,7 +160,7 @@ def with_features(
     if Ability.BACKBONE not in model.abilities:
         raise UserError(f"training.cache is for 'attention' and 'plain', not {model.name!r}.")
     cut = cut_of(cast(BackboneClassifier, model), recipe.training.freeze_depth, recipe.augment.flip)
-    shown: Any = nullcontext(lambda count: None)
+    shown: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
         shown = rate_bar("features", sum(len(images) for images in sets.values()))
     with shown as done:
@@ -197,7 +197,7 @@ def cut_of(model: BackboneClassifier, depth: int, mirrored: bool) -> Cut:
 def cached_features(
     model: Any,
     cut: Cut,
-    images: ImageSet[Any],
+    images: ImageSet[Tensor | Photos],
     folder: Path,
     progress: Progress = lambda count: None,
     say: Callable[[str], None] = lambda text: None,
@@ -313,7 +313,7 @@ def _seen(model: Any, images: Tensor) -> Tensor:
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
 
-def _half(values: Tensor) -> Any:
+def _half(values: Tensor) -> np.ndarray:
     return values.clamp(-LARGEST, LARGEST).half().cpu().numpy()
 
 

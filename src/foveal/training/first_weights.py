@@ -85,7 +85,7 @@ def backbone_of(model: ImageModel) -> Backbone:
     return backbone
 
 
-def start_linear(model: Any, recipe: Recipe, sets: Mapping[str, Any]) -> None:
+def start_linear(model: Any, recipe: Recipe, sets: Mapping[str, ImageSet[Any]]) -> None:
     """Start the classifier as a linear layer on the features of the sets, if the recipe says so.
 
     Raises:

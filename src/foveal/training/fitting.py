@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import lightning as L
 import torch
@@ -203,7 +203,7 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
     return found, Batches(val.images, val.labels, 1000)
 
 
-def _few(images: ImageSet[Any], count: int) -> torch.Tensor:
+def _few(images: ImageSet, count: int) -> torch.Tensor:
     """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
     if not count:
         return torch.empty(0)

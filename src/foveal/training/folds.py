@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,7 @@ def cross_validate(
     return result
 
 
-def _new_model(recipe: Recipe, settings: dict[str, Any]) -> ImageModel:
+def _new_model(recipe: Recipe, settings: dict[str, object]) -> ImageModel:
     torch.manual_seed(recipe.training.seed)
     built = build_model(settings)
     model = as_classifier(built, f"Folds are for classifiers, but {recipe.name} is {built.name!r}.")
@@ -141,7 +142,7 @@ def _new_model(recipe: Recipe, settings: dict[str, Any]) -> ImageModel:
 
 def _one(
     recipe: Recipe,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     images: ImageSet[Any],
     rest: Tensor,
     tested: Tensor,
@@ -180,7 +181,7 @@ def _one(
     return torch.stack([ours, theirs])
 
 
-def _key(recipe: Recipe, images: ImageSet[Any], fold: Tensor) -> str:
+def _key(recipe: Recipe, images: ImageSet[object], fold: Tensor) -> str:
     said = [recipe.to_dict(), images.labels.tolist(), fold.tolist(), list(images.paths)]
     return hashlib.sha256(json.dumps(said).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -201,13 +202,13 @@ def _said(answers: Tensor, labels: Tensor) -> str:
 
 
 def _summed_up(
-    answers: Tensor, images: ImageSet[Any], fold: Tensor, balanced: bool
+    answers: Tensor, images: ImageSet[object], fold: Tensor, balanced: bool
 ) -> CrossValidation:
     right = (answers == images.labels).double()
-    options: dict[str, Any] = {"labels": images.labels, "groups": images.groups}
+    interval = partial(bootstrap, labels=images.labels, groups=images.groups)
     linear = not bool((answers[1] < 0).any())
     plain, even = (
-        [bootstrap(values, balanced=even, **options) for values in (*right, right[0] - right[1])]
+        [interval(values, balanced=even) for values in (*right, right[0] - right[1])]
         for even in (False, True)
     )
     return CrossValidation(
@@ -223,7 +224,7 @@ def _summed_up(
     )
 
 
-def _plain(found: CrossValidation) -> dict[str, Any]:
+def _plain(found: CrossValidation) -> dict[str, object]:
     values = dict(vars(found))
     return {k: v._asdict() if isinstance(v, Interval) else v for k, v in values.items()}
 

@@ -1,7 +1,8 @@
 """Training on large images: patches where the detector draws them, and the detector by those."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -108,12 +109,12 @@ class LargeModule(RecipeModule):
         images = self.sets["val"]
         _, output = self._read(images, batch[0])
         loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
-        shared: dict[str, Any] = {"batch_size": len(batch[0]), "sync_dist": True}
-        self.log("val_loss", loss, **shared)
-        self.log("val_accuracy", right.mean(), prog_bar=True, **shared)
+        log = partial(self.log, batch_size=len(batch[0]), sync_dist=True)
+        log("val_loss", loss)
+        log("val_accuracy", right.mean(), prog_bar=True)
         if len(self.model.tasks) > 1:
             for task, fraction in zip(self.model.tasks, right, strict=True):
-                self.log(f"val_{task}", fraction, **shared)
+                log(f"val_{task}", fraction)
 
     def _read(self, images: ImageSet[LargeImages], indices: Tensor) -> tuple[Located, HeadOutput]:
         """Return what the detector and the head return for the images at indices (B,)."""

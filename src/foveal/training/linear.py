@@ -1,13 +1,13 @@
 """A linear layer on a backbone's global vector: the baseline of what is trained on it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data import ImageSet
+from foveal.training.features import Features
 from foveal.training.losses import class_weights
 
 DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the weights; validation chooses
@@ -53,7 +53,7 @@ class Labelled:
     labels: Tensor
 
 
-def labelled(images: ImageSet[Any]) -> Labelled:
+def labelled(images: ImageSet[Features]) -> Labelled:
     """Return the global vectors of images whose features were computed, with their labels."""
     return Labelled(images.images.whole, images.labels)
 

@@ -1,7 +1,7 @@
 """The Lightning modules that train models by a recipe: what all share, and the classifiers'."""
 
 import math
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -44,7 +44,7 @@ class RecipeModule(L.LightningModule):
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep the recipe with the weights, so that they are never taken for another's."""
         checkpoint["recipe"] = self.recipe.to_dict()
 
@@ -126,7 +126,7 @@ class ClassifierModule(RecipeModule):
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
         # With weighted classes, each counts alike in what is validated too.
         self.balanced = recipe.training.balance > 0
-        average: Any = "macro" if self.balanced else "micro"
+        average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
         self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
 
@@ -220,12 +220,12 @@ def make_optimizer(model: ImageModel, training: Training) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=training.lr)
 
 
-def _groups(model: ImageModel, training: Training) -> list[dict[str, Any]]:
+def _groups(model: ImageModel, training: Training) -> list[dict[str, object]]:
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     fast = {id(layer.bias) for layer in norms} if training.bias_lr != 1 else set()
     parameters = [p for p in model.parameters() if p.requires_grad]
     small = [p for p in parameters if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
+    groups: list[dict[str, object]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [p for p in small if id(p) not in fast], "weight_decay": 0.0},
     ]

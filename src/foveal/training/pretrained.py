@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from foveal.backbones import Backbone
 from foveal.backbones.timm import backbone_weights
@@ -47,7 +46,7 @@ def take_file(backbone: Backbone, path: Path) -> None:
     Weights(path).fill(backbone)
 
 
-def origin(model: Mapping[str, Any]) -> str | None:
+def origin(model: Mapping[str, object]) -> str | None:
     """Return where the first weights of a recipe's backbone come from, for the card, or None."""
     backbone = model.get("backbone")
     if not isinstance(backbone, Mapping):

@@ -68,7 +68,7 @@ def parse_recipe(values: object) -> Recipe:
     return Recipe(_checked_name(values["name"]), values["model"], about, **sections)
 
 
-def _check_together(data: Data, augment: Augment, training: Training, **_: Any) -> None:
+def _check_together(data: Data, augment: Augment, training: Training, **_: object) -> None:
     """Check the sections of a recipe against each other.
 
     Raises:
@@ -118,7 +118,7 @@ def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
     return parse_recipe(values)
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> dict[str, object]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in recipe_names():
@@ -132,7 +132,7 @@ def _read(name: str) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"Expected key=value, but got {shown(override)}.")
@@ -145,9 +145,10 @@ def _override(values: dict[str, Any], override: str) -> None:
         path = _home(last)
     place = values
     for step in path:
-        place = place.setdefault(step, {})
-        if not isinstance(place, dict):
+        below = place.setdefault(step, {})
+        if not isinstance(below, dict):
             raise UserError(f"The recipe has nothing below {step!r}, so {key!r} cannot be set.")
+        place = below
     nothing = not text and isinstance(place.get(last), str)
     place[last] = "" if nothing else value
 
@@ -162,7 +163,7 @@ def _home(key: str) -> list[str]:
     return [owners[key]]
 
 
-def _check_keys(what: str, values: dict[str, Any], known: set[str]) -> None:
+def _check_keys(what: str, values: dict[str, object], known: set[str]) -> None:
     for key in values:
         if key not in known:
             raise unknown_name(what, key, known)
@@ -182,7 +183,7 @@ def _section(name: str, values: object) -> Any:
     return kind(**plain)
 
 
-def _converted(default: object, value: Any) -> Any:
+def _converted(default: object, value: object) -> object:
     """Return a list as a tuple, and an integer as a float where the default is one."""
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**63 else value

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -41,6 +41,19 @@ if TYPE_CHECKING:
     from foveal.training.fitting import Kept, Options
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # half the precision in all learns badly
+
+
+class TrainOptions(TypedDict, total=False):
+    """Arguments of `train` that say where and how a run is computed, not what is trained."""
+
+    data_dir: str | Path | None
+    resume: bool
+    devices: str | int
+    nodes: int
+    strategy: str
+    sync_norm: bool
+    precision: str
+    progress: bool
 
 
 def train(
@@ -167,7 +180,7 @@ def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
     model.cpu().eval().save_weights(out)
 
 
-def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, Any]:
+def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, object]:
     return {
         "model": recipe.name,
         "trained_on": sets["train"].name,
@@ -195,7 +208,7 @@ def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
-def _say_what_was_read(sets: Iterable[ImageSet[Any]], say: Callable[[str], None]) -> None:
+def _say_what_was_read(sets: Iterable[ImageSet[object]], say: Callable[[str], None]) -> None:
     """Say what a folder was taken for; name its first problems, and count the others."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):
@@ -204,7 +217,7 @@ def _say_what_was_read(sets: Iterable[ImageSet[Any]], say: Callable[[str], None]
         say(f"  warning: {line}")
 
 
-def versions() -> dict[str, Any]:
+def versions() -> dict[str, object]:
     """Return what a card says of the machine and the versions that made it."""
     import lightning
 

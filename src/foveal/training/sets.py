@@ -1,7 +1,7 @@
 """The sets that a recipe trains on, and what a model is told of them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from foveal.backbones import BACKBONES
 from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
 from foveal.data.sampling import sample_px
 from foveal.errors import UserError
+from foveal.images import LargeImages
+from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, abilities_of
 from foveal.models.abilities import Ability
 from foveal.training.settings import Recipe
@@ -66,7 +68,9 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Set
     return sets
 
 
-def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, Any]:
+def model_settings(
+    recipe: Recipe, images: ImageSet[Tensor | Photos | LargeImages]
+) -> dict[str, object]:
     """Return the recipe's model settings, completed by what the images are."""
     pixels, size = sample_px(images.images)
     channels = pixels.shape[1]
@@ -86,14 +90,15 @@ def model_settings(recipe: Recipe, images: ImageSet[Any]) -> dict[str, Any]:
         **without_file(recipe.model),
     }
     # What the parts read and return follows from the images, where the recipe does not say it.
-    given: dict[str, Any] = {"in_channels": channels, "size": size}
+    given: dict[str, object] = {"in_channels": channels, "size": size}
     given |= {k: v for k, v in settings.items() if k == "patch_size"}
     if not nameless:
         given["num_classes"] = len(images.classes)
     for part, known in PARTS.items():  # the detector first, whose keypoints the others read
-        if isinstance(settings.get(part), Mapping):
-            settings[part] = _completed(settings[part], known, given)
-            given |= {k: v for k, v in settings[part].items() if k == "keypoints"}
+        own = settings.get(part)
+        if isinstance(own, Mapping):
+            settings[part] = complete = _completed(own, known, given)
+            given |= {k: v for k, v in complete.items() if k == "keypoints"}
     shown = ("in_channels", "num_classes")
     return _completed(settings, MODELS, {k: v for k, v in given.items() if k in shown})
 
@@ -109,8 +114,13 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _completed(settings: dict[str, Any], known: Mapping[str, Any], given: dict[str, Any]) -> Any:
+def _completed(
+    settings: Mapping[str, object],
+    known: Mapping[str, Callable[..., object]],
+    given: Mapping[str, object],
+) -> dict[str, object]:
     """Return settings with those given values that their kind takes and that they lack."""
-    kind = known.get(settings.get("name", ""))
+    name = settings.get("name")
+    kind = known.get(name) if isinstance(name, str) else None
     takes = {} if kind is None else inspect.signature(kind).parameters
     return {**{key: value for key, value in given.items() if key in takes}, **settings}

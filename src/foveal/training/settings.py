@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from foveal.arguments import OneOf, Range
 from foveal.images.sizing import STEP, ShortSide, Sizing
@@ -199,7 +199,7 @@ class Recipe:
     """
 
     name: str
-    model: dict[str, Any]
+    model: dict[str, object]
     about: str = ""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
@@ -208,7 +208,7 @@ class Recipe:
     honesty: Honesty = field(default_factory=Honesty)
     large: Large = field(default_factory=Large)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain values, as YAML and the card keep them."""
         plain = dataclasses.asdict(self)
         if plain["data"]["size"] is not None:

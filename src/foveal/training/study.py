@@ -6,9 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from foveal.errors import UserError, missing_extra, unknown_name
+
+if TYPE_CHECKING:
+    import optuna
 
 FILE = "study.sqlite3"
 SAMPLERS = ("grid", "tpe")
@@ -38,7 +42,7 @@ class Trial:
 class Claim:
     """A trial that this process works on; nobody else does as long as it lives."""
 
-    def __init__(self, trial: Any, settings: dict[str, str], folder: Path):
+    def __init__(self, trial: "optuna.Trial", settings: dict[str, str], folder: Path):
         self._trial = trial
         self.number: int = trial.number
         self.settings = settings
@@ -49,7 +53,7 @@ class Claim:
         self._trial.report(accuracy, epoch)
         return bool(self._trial.should_prune())
 
-    def note(self, **values: Any) -> None:
+    def note(self, **values: float | None) -> None:
         """Keep plain values with the trial."""
         for name, value in values.items():
             self._trial.set_user_attr(name, value)
@@ -101,7 +105,7 @@ class Study:
             )
             self._check({**what, "space": {key: list(values) for key, values in space.items()}})
 
-    def _check(self, what: Mapping[str, Any]) -> None:
+    def _check(self, what: Mapping[str, object]) -> None:
         known = self._study.user_attrs
         for name, value in what.items():
             if known and known.get(name) != value:
@@ -192,7 +196,7 @@ def combinations(space: Space) -> list[dict[str, str]]:
     return [dict(zip(space, one, strict=True)) for one in itertools.product(*space.values())]
 
 
-def _optuna() -> Any:
+def _optuna() -> ModuleType:
     try:
         import optuna
     except ImportError:
@@ -201,7 +205,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _storage(folder: Path) -> Any:
+def _storage(folder: Path) -> "optuna.storages.RDBStorage":
     from sqlalchemy.engine import URL
 
     url = URL.create("sqlite", database=str(folder / FILE))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -174,7 +173,7 @@ def _draw(trials: Sequence[Trial], path: Path) -> None:
         if trial.evidence_fraction is not None and trial.val_accuracy is not None:
             name = _said(trial.settings) if trial in best else ""
             points.append((name, trial.evidence_fraction, trial.val_accuracy))
-    figure: Any = frontier(points, split="validation")
+    figure = frontier(points, split="validation")
     line = [(100 * (t.evidence_fraction or 0), 100 * (t.val_accuracy or 0)) for t in best]
     figure.axes[0].step(*zip(*line, strict=True), where="post", color=INK, lw=1, zorder=0)
     save_figure(figure, path)

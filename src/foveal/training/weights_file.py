@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 _FILE = ".safetensors"
 
 
-def weights_file(model: Mapping[str, Any]) -> Path | None:
+def weights_file(model: Mapping[str, object]) -> Path | None:
     """Return the file of weights that a recipe's model names for its backbone, or None."""
     backbone = model.get("backbone")
     weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
@@ -16,9 +15,9 @@ def weights_file(model: Mapping[str, Any]) -> Path | None:
     return Path(weights).expanduser()
 
 
-def without_file(model: Mapping[str, Any]) -> dict[str, Any]:
+def without_file(model: Mapping[str, object]) -> dict[str, object]:
     """Return a recipe's model without the file of its backbone's weights, as it can be built."""
-    if weights_file(model) is None:
+    backbone = model.get("backbone")
+    if not isinstance(backbone, Mapping) or weights_file(model) is None:
         return dict(model)
-    backbone = {key: value for key, value in model["backbone"].items() if key != "weights"}
-    return {**model, "backbone": backbone}
+    return {**model, "backbone": {k: v for k, v in backbone.items() if k != "weights"}}

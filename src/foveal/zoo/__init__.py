@@ -47,11 +47,11 @@ def load(model: str | Path) -> "ImageModel":
     folder = _find(model)
     config = read_config(folder / CONFIG)
     weights = Weights(folder / WEIGHTS)
-    weights.rename(renamed(config.settings["name"]))
+    weights.rename(renamed(str(config.settings["name"])))
     return load_weights(lambda: build_model(config.settings), weights)
 
 
-def settings(model: str | Path) -> dict[str, Any]:
+def settings(model: str | Path) -> dict[str, object]:
     """Return what a trained model is built from, as its config.json keeps it."""
     return read_settings(_find(model) / CONFIG)
 

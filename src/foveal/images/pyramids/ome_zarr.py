@@ -1,8 +1,9 @@
 """zarr arrays and OME-Zarr pyramids."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from foveal.errors import UserError, missing_extra
 from foveal.files import check_regular
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
+
+if TYPE_CHECKING:
+    from zarr import Array
+    from zarr.storage import LocalStore
 
 # Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
 CODECS = frozenset(
@@ -75,7 +80,7 @@ class Zarr(Pyramid):
         return as_fractions(pixels, bits=8 * array.dtype.itemsize)
 
 
-def _store(path: Path) -> Any:
+def _store(path: Path) -> "LocalStore":
     """Return the store of a folder, of which only regular files of bounded size are read."""
     from zarr.storage import LocalStore
 
@@ -95,7 +100,7 @@ def _store(path: Path) -> Any:
     return RegularFiles(path, read_only=True)
 
 
-def _image(found: Any) -> tuple[list[Any], str]:
+def _image(found: Any) -> tuple[list["Array"], str]:
     """Return an image's arrays, the finest first, and a letter for each of their axes."""
     if hasattr(found, "shape"):
         return [found], _plain_axes(found.shape)
@@ -132,7 +137,7 @@ def _places(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
     return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
 
 
-def _check(array: Any) -> None:
+def _check(array: "Array") -> None:
     if array.dtype.kind not in "buf":
         raise UserError(f"pixels of {array.dtype} are not read: store whole numbers from 0")
     for name in _codecs(array.metadata.to_dict()):
@@ -141,7 +146,7 @@ def _check(array: Any) -> None:
             raise UserError(f"its codec {name!r} is not read: store it with blosc or zstd")
 
 
-def _codecs(values: Any) -> list[str]:
+def _codecs(values: Mapping[str, object]) -> list[str]:
     """Return the names of all codecs in an array's metadata, those inside of others too."""
     found: list[str] = []
     for key in ("codecs", "index_codecs", "filters", "compressor"):

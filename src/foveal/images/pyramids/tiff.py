@@ -3,7 +3,7 @@
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from foveal.geometry import Size
 from foveal.images.depth import tiff_bits
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
 
 NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
 MAXIMUM, DESCRIPTION = 281, 270
@@ -72,7 +75,7 @@ class Tiff(Pyramid):
         """Let go of the file."""
         self.file.close()
 
-    def _block(self, page: Any, row: int, column: int) -> np.ndarray:
+    def _block(self, page: "TiffPage", row: int, column: int) -> np.ndarray:
         """Return a tile or strip (height, width, samples), at the edge not less than is there."""
         if _contiguous(page):
             return self._rows(page, row)
@@ -86,7 +89,7 @@ class Tiff(Pyramid):
         ]
         return np.concatenate(parts, axis=2)
 
-    def _segment(self, page: Any, index: int, place_px: tuple[int, int]) -> np.ndarray:
+    def _segment(self, page: "TiffPage", index: int, place_px: tuple[int, int]) -> np.ndarray:
         count = page.databytecounts[index]
         if not count:
             return _missing(page, place_px)
@@ -103,10 +106,12 @@ class Tiff(Pyramid):
             raise UserError(
                 f"the pixels at ({place_px[0]}, {place_px[1]}) are broken: {_reason(error)}"
             ) from None
+        assert found is not None  # as there are data
         return found[0]
 
-    def _rows(self, page: Any, row: int) -> np.ndarray:
+    def _rows(self, page: "TiffPage", row: int) -> np.ndarray:
         """Return some rows of an image whose pixels lie in the file as they are."""
+        assert page.dtype is not None  # see `_check`
         high, wide = _block(page)
         rows = min(high, page.imagelength - row * high)
         kind = page.dtype.newbyteorder(page.parent.byteorder)
@@ -119,7 +124,7 @@ class Tiff(Pyramid):
         return np.frombuffer(data, kind).reshape(rows, wide, -1).astype(page.dtype)
 
 
-def _opened(path: Path) -> tuple[Any, list[Any]]:
+def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
     """Return a file and the pages of its first image, the finest first."""
     try:
         import tifffile
@@ -141,7 +146,7 @@ def _opened(path: Path) -> tuple[Any, list[Any]]:
     return file, pages
 
 
-def _check(page: Any, length: int) -> None:
+def _check(page: "TiffPage", length: int) -> None:
     """Raise UserError unless a page can be read in part, and its pixels are all in the file."""
     if page.imagedepth != 1 or page.photometric not in (INVERTED, BLACK, RGB, PALETTE, YCBCR):
         raise UserError(f"its kind of pixels is not read ({page.photometric!s}): store RGB or grey")
@@ -163,18 +168,18 @@ def _check(page: Any, length: int) -> None:
         )
 
 
-def _channels(page: Any) -> int:
+def _channels(page: "TiffPage") -> int:
     if page.photometric == PALETTE:
         return 3
     return page.samplesperpixel - len(page.extrasamples)
 
 
-def _contiguous(page: Any) -> bool:
+def _contiguous(page: "TiffPage") -> bool:
     whole = sum(page.databytecounts) >= page.nbytes
     return bool(not page.is_tiled and page.is_final and page.planarconfig == 1 and whole)
 
 
-def _block(page: Any) -> Size:
+def _block(page: "TiffPage") -> Size:
     """Return height and width in pixels of what is decoded at once."""
     if page.is_tiled:
         return page.tilelength, page.tilewidth
@@ -184,7 +189,7 @@ def _block(page: Any) -> Size:
     return rows, page.imagewidth
 
 
-def _missing(page: Any, place_px: tuple[int, int]) -> np.ndarray:
+def _missing(page: "TiffPage", place_px: tuple[int, int]) -> np.ndarray:
     if NODATA not in page.tags:
         raise UserError(f"the tile at ({place_px[0]}, {place_px[1]}) is missing")
     high, wide = _block(page)
@@ -192,9 +197,10 @@ def _missing(page: Any, place_px: tuple[int, int]) -> np.ndarray:
     return np.full((high, wide, samples), page.nodata, dtype=page.dtype)
 
 
-def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
+def _colours(pixels: np.ndarray, page: "TiffPage") -> np.ndarray:
     """Return a page's pixels as floats (height, width, 1 or 3) in [0, 1], on white."""
     if page.photometric == PALETTE:
+        assert page.colormap is not None
         return as_fractions(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0), bits=16)
     fractions = as_fractions(pixels, _bits(page)).clip(max=1)
     colours = fractions[..., : _channels(page)]
@@ -207,7 +213,7 @@ def _colours(pixels: np.ndarray, page: Any) -> np.ndarray:
     return np.ascontiguousarray(colours)
 
 
-def _bits(page: Any) -> int:
+def _bits(page: "TiffPage") -> int:
     """Return the bits of a page's integers: those that the file names, else what they fill."""
     maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
     named = tiff_bits(page.bitspersample, False, maximum, description)
