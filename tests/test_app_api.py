@@ -187,7 +187,7 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
     described = served.describe()
     assert json.loads(json.dumps(described)) == described
     model = served.ready().network
-    assert described["holds_keypoints"] == Ability.GIVEN_KEYPOINTS in model.abilities
+    assert described["holds_keypoints"] == (Ability.GIVEN_KEYPOINTS in model.abilities)
     assert set(described["methods"]) <= set(EXPLAINERS)
     assert served.abilities == model.abilities
     assert described["default_method"] == (own_method(model) or "grad-cam")

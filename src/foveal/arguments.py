@@ -9,6 +9,8 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typing_extensions import is_protocol
+
 from foveal.errors import UserError, unknown_name
 
 P = ParamSpec("P")
@@ -128,7 +130,10 @@ def annotations(function: Callable[..., object]) -> dict[str, object]:
     """Return the annotations of a function, a constructor or a dataclass, ranges included."""
     if inspect.isclass(function) and "__init__" in vars(function):
         function = function.__init__
-    return get_type_hints(function, include_extras=True)
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:  # of a type that is imported for the type checker alone
+        return {}
 
 
 def check(name: str, hint: object, value: object) -> None:
@@ -145,9 +150,9 @@ def check(name: str, hint: object, value: object) -> None:
     elif origin in (Union, UnionType):
         if value is not None or NoneType not in parts:
             check(name, parts[0], value)
-    elif origin is not None:
+    elif origin in (list, tuple, Sequence):
         _check_list(name, origin, parts, value)
-    elif isinstance(hint, type):
+    elif isinstance(hint, type) and not is_protocol(hint):
         _check_type(name, hint, value)
 
 
@@ -176,6 +181,22 @@ def _check_type(name: str, kind: type, value: Any) -> None:
 
 
 _KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+
+
+def constructor_settings(part: object) -> dict[str, Any]:
+    """Return the arguments that build a part again, from its attributes of the same names.
+
+    Raises:
+        UserError: it keeps an argument under no such name.
+    """
+    names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
+    for name in names:
+        if getattr(part, name, inspect.Parameter.empty) is inspect.Parameter.empty:
+            raise UserError(
+                f"Expected {type(part).__name__} to keep its argument {name!r} as an attribute of "
+                "that name, so that it can be saved and built again."
+            )
+    return {name: getattr(part, name) for name in names}
 
 
 def check_agreement(part: str, settings: Mapping[str, object], **expected: object) -> None:

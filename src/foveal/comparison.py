@@ -165,7 +165,13 @@ def compare(
         progress(what, len(figures) + len(explanations), steps)
         batches = _explained_batches(one, method, tests[one.name], jury, seed, explain)
         measure = partial(_explained, batches, tests[one.name])  # lazily, if not in the ledger
-        found = ledger.get(one.name, one.digest, method, measure)
+        try:
+            found = ledger.get(one.name, one.digest, method, measure)
+        except UserError as error:
+            if methods is not None or method not in rivals:
+                raise
+            say(f"{one.name}: {method} is left out: {error}")
+            continue
         if published:
             some = tests[one.name].few(min(published, len(few)), seed)
             measure = partial(_published, one, method, some, seed, explain)

@@ -265,7 +265,7 @@ def explain_files(
     keep_freed_memory()
     network = export.load(model, runtime)
     if method != OWN and export.about(network) is not None:
-        raise UserError(f"The method {method} asks PyTorch: take the runtime torch for it.")
+        raise UserError(f"The method {method} needs PyTorch: use the runtime torch.")
     answers: list[dict[str, Any]] = []
     failed = 0
     for path, stem in zip(paths, _picture_stems(paths, out), strict=True):

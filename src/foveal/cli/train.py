@@ -145,12 +145,14 @@ def _train_recipe(chosen: "Recipe", out: Path, data: str | None, options: "Train
 
 
 @app.command()
-def recipes() -> None:
-    """List the recipes that `foveal train` knows.
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe to print.")] = None,
+) -> None:
+    """List the recipes that `foveal train` knows, or print one.
 
-    Example: foveal recipes
+    Example: foveal recipes mnist-corners
     """
-    from foveal.training import recipe_names
+    from foveal.training import recipe_names, recipe_text
 
-    for name in recipe_names():
-        show(name)
+    for line in recipe_names() if name is None else recipe_text(name).splitlines():
+        show(line)

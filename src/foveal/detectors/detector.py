@@ -1,12 +1,11 @@
 """The interface of detectors: view -> located."""
 
-import inspect
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
+from foveal.arguments import check_constructor, constructor_settings
 from foveal.images import View
 
 
@@ -61,5 +60,4 @@ class Detector(nn.Module, ABC):
 
     def settings(self) -> dict[str, object]:
         """Return the arguments that build this detector again."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        return constructor_settings(self)

@@ -1,12 +1,11 @@
 """The interface of heads: patches and locations -> logits."""
 
-import inspect
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
+from foveal.arguments import check_constructor, constructor_settings
 from foveal.detectors import Located
 
 
@@ -59,5 +58,4 @@ class Head(nn.Module, ABC):
 
     def settings(self) -> dict[str, object]:
         """Return the arguments that build this head again."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        return constructor_settings(self)

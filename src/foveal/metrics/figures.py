@@ -1,6 +1,6 @@
 """All figures of a model on a dataset, as `foveal evaluate` prints them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,8 +80,27 @@ def measured(
         if metric.needs <= subject.meets:
             if progress is not None:
                 progress(metric.name)
-            figures |= metric.measure(subject)
+            found = metric.measure(subject)
+            _check_figures(metric, found, figures)
+            figures |= found
     return figures
+
+
+def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -> None:
+    """Raise UserError unless a metric returns plain numbers under keys of its own."""
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f"Expected the metric {metric.name!r} to return a number for each of its columns, by "
+            f"their keys, but got {found!r:.100}."
+        )
+    for key, value in found.items():
+        if key in others:
+            raise UserError(f"Two metrics return {key!r}; one of them is {metric.name!r}.")
+        if not isinstance(value, int | float):
+            raise UserError(
+                f"Expected the metric {metric.name!r} to return a number for {key!r}, but got "
+                f"{type(value).__name__}."
+            )
 
 
 def measured_on_samples(subject: Subject) -> dict[str, float]:

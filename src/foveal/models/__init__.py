@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from foveal.arguments import check_values
 from foveal.backbones import BACKBONES, build_backbone
@@ -104,12 +104,19 @@ def build_model(settings: Mapping[str, object]) -> ImageModel:
 
 
 def model_type(name: str) -> type[ImageModel]:
-    """Return the class of the models of a name in `MODELS`."""
+    """Return the class of the models of a name in `MODELS`.
+
+    Raises:
+        UserError: another package gave something else that name.
+    """
     build = MODELS[name]
-    return cast(
-        type[ImageModel],
-        build if isinstance(build, type) else signature(build).return_annotation,
-    )
+    kind = build if isinstance(build, type) else get_type_hints(build).get("return")
+    if not (isinstance(kind, type) and issubclass(kind, ImageModel)):
+        raise UserError(
+            f"Expected the model {name!r} to be a subclass of ImageModel, or a function that is "
+            f"annotated to return one, but got {build!r:.100}."
+        )
+    return kind
 
 
 def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:

@@ -7,7 +7,7 @@ from foveal.lazy import lazy_names
 if TYPE_CHECKING:
     from foveal.training.distributed import is_first_process
     from foveal.training.recipe import load_recipe, parse_recipe
-    from foveal.training.recipe_files import recipe_names
+    from foveal.training.recipe_files import recipe_names, recipe_text
     from foveal.training.run import train
     from foveal.training.settings import Recipe
 else:  # to name the recipes takes no torch
@@ -19,8 +19,17 @@ else:  # to name the recipes takes no torch
             "load_recipe": "foveal.training.recipe",
             "parse_recipe": "foveal.training.recipe",
             "recipe_names": "foveal.training.recipe_files",
+            "recipe_text": "foveal.training.recipe_files",
             "train": "foveal.training.run",
         },
     )
 
-__all__ = ["Recipe", "is_first_process", "load_recipe", "parse_recipe", "recipe_names", "train"]
+__all__ = [
+    "Recipe",
+    "is_first_process",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_names",
+    "recipe_text",
+    "train",
+]

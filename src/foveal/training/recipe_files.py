@@ -3,6 +3,8 @@
 from importlib import resources
 from pathlib import Path
 
+from foveal.errors import unknown_name
+
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with Foveal."""
@@ -17,3 +19,14 @@ def recipe_file(name: str) -> Path:
 def _folder() -> Path:
     installed = Path(str(resources.files("foveal"))) / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def recipe_text(name: str) -> str:
+    """Return a recipe of Foveal as its file has it, comments included.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names())
+    return recipe_file(name).read_text(encoding="utf-8")
