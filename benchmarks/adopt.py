@@ -16,7 +16,8 @@ from foveal import zoo
 from foveal.evaluation import evaluate_on
 from foveal.files import write_json
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
-from foveal.models import FocusNet, ImageModel, SmallCNN
+from foveal.models import FocusNet, SmallCNN
+from foveal.models.abilities import Ability
 
 ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -31,7 +32,9 @@ def adopt(run: Path) -> None:
     name, data = card["model"], card["recipe"]["data"]["name"]
     model = zoo.load(run)
     backed = isinstance(model, FocusNet) and model.detector.context > 0  # has a backbone
-    small = isinstance(model, ImageModel | SmallCNN) and not backed
+    small = (
+        Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
+    ) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
     with tempfile.TemporaryDirectory() as made:
         folder, copy = run, Path(made) / name
