@@ -312,7 +312,7 @@ def draw_photograph(path: Path) -> None:
     from PIL import Image, ImageOps
     from skimage import data
 
-    from foveal.evaluation import explain_files
+    from foveal.explanation_files import explain_files
 
     with TemporaryDirectory() as folder:
         photo = Path(folder) / "coffee.png"

@@ -39,7 +39,16 @@ LAYERS = (
     {"heads"},
     {"models"},
     {"metrics", "explainers", "zoo", "data", "progress"},
-    {"app", "report", "batch", "export", "training", "evaluation", "comparison"},
+    {
+        "app",
+        "report",
+        "batch",
+        "export",
+        "training",
+        "evaluation",
+        "explanation_files",
+        "comparison",
+    },
     {"demo", "first_hour"},
     {"cli"},
     {"", "__main__"},  # "" is the package itself: `import foveal`

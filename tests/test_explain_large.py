@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from foveal import zoo
-from foveal.evaluation import explain_files
+from foveal.explanation_files import explain_files
 from foveal.export import exported, write_onnx
 from foveal.images.pyramids import LargeFiles
 from foveal.models.presets import high_res
@@ -62,7 +62,7 @@ import json, sys
 from pathlib import Path
 from foveal import zoo
 from foveal.images.pyramids import LargeFiles
-from foveal.evaluation import explain_files
+from foveal.explanation_files import explain_files
 
 def peak_mb():
     lines = Path("/proc/self/status").read_text().splitlines()

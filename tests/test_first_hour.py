@@ -12,7 +12,7 @@ from foveal.cli import main
 from foveal.data import ImageSet, load_images, read_image
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
-from foveal.evaluation import explain_files
+from foveal.explanation_files import explain_files
 from foveal.metrics.interval import wilson_interval
 from foveal.models import build_model
 from foveal.training import parse_recipe

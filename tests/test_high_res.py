@@ -16,7 +16,8 @@ from foveal.data import load_images, load_large, megapixel_mnist
 from foveal.data.generated import megapixel
 from foveal.detectors.score_map import ScoreMap, best_cells, refined
 from foveal.errors import UserError
-from foveal.evaluation import evaluate_on, explain_files
+from foveal.evaluation import evaluate_on
+from foveal.explanation_files import explain_files
 from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.images import PartView, WholeView
 from foveal.images.pyramids import LargeFiles

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal import evaluation, plotting
+from foveal import explanation_files, plotting
 from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.detectors import Harris, ReconstructionDetector
-from foveal.evaluation import LONGEST, explain_files
 from foveal.explainers import explainer
 from foveal.explanation import Explanation
+from foveal.explanation_files import LONGEST, explain_files
 from foveal.heads import ConvDecoder
 from foveal.images import decode
 from foveal.images.reading import read_noted, read_pictured
@@ -357,7 +357,9 @@ def test_every_family_is_drawn_on_the_photo_and_answers_as_without(
 ):
     path = photo(tmp_path / "photo.png", 300, 420)
     drawn = []
-    monkeypatch.setattr(evaluation, "_save", lambda found, *_: drawn.append(found) or tmp_path)
+    monkeypatch.setattr(
+        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+    )
     with_picture, failed = explain_files(str(saved / name), [path], tmp_path, print, method)
     assert failed == 0
     (found,) = drawn
@@ -370,7 +372,9 @@ def test_every_family_is_drawn_on_the_photo_and_answers_as_without(
 def test_an_original_is_bounded(saved, tmp_path, monkeypatch):
     path = photo(tmp_path / "photo.png", 1000, 2000)
     drawn = []
-    monkeypatch.setattr(evaluation, "_save", lambda found, *_: drawn.append(found) or tmp_path)
+    monkeypatch.setattr(
+        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+    )
     for name in ("focus", "large"):
         assert explain_files(str(saved / name), [path], tmp_path)[1] == 0
     sizes = [tuple(found.originals[0].shape[1:]) for found in drawn]
@@ -388,7 +392,9 @@ def test_nothing_is_read_for_a_picture_that_is_not_drawn(saved, tmp_path, monkey
 def test_an_image_that_was_not_resized_is_kept_once(saved, tmp_path, monkeypatch):
     path = photo(tmp_path / "photo.png", 28, 28)
     drawn = []
-    monkeypatch.setattr(evaluation, "_save", lambda found, *_: drawn.append(found) or tmp_path)
+    monkeypatch.setattr(
+        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+    )
     explain_files(str(saved / "focus"), [path], tmp_path)
     explain_files(str(saved / "grey"), [path], tmp_path)
     assert [len(found.originals) for found in drawn] == [0, 1]  # the grey model's is in colour

@@ -33,7 +33,7 @@ def explain(
 
     Example: foveal explain mnist-focus digit.png --out pictures
     """
-    from foveal.evaluation import explain_files
+    from foveal.explanation_files import explain_files
 
     answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:

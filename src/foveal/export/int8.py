@@ -21,7 +21,8 @@ from foveal.export.session import cut
 from foveal.images.values import as_floats
 from foveal.metrics.accuracy import accuracy
 from foveal.metrics.classes import as_known
-from foveal.models.image_model import ImageModel, as_classifier
+from foveal.models.classifier import as_classifier
+from foveal.models.image_model import ImageModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -13,9 +13,10 @@ from foveal.heads import DECODERS, HEADS, build_head
 from foveal.models import presets
 from foveal.models.abilities import Ability
 from foveal.models.attention import AttentionNet
+from foveal.models.classifier import as_classifier
 from foveal.models.cnn import SmallCNN
 from foveal.models.focus import FocusNet
-from foveal.models.image_model import ImageModel, as_classifier
+from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
 from foveal.models.plain import PlainNet
 from foveal.models.published_attention import PublishedAttention

@@ -344,18 +344,3 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             lambda: cls.from_settings({**settings, **options}), Weights(weights), strict
         )
         return model.to(map_location)
-
-
-def as_classifier(model: ImageModel, otherwise: str) -> ImageModel:
-    """Return a model that has a logit for each class.
-
-    Args:
-        model: any.
-        otherwise: the error for a model without classes.
-
-    Raises:
-        UserError: it has none.
-    """
-    if Ability.CLASSES not in model.abilities:
-        raise UserError(otherwise)
-    return model
