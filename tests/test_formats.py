@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import foveal
 from foveal import zoo
 from foveal.errors import UserError
 from foveal.model_files import CARD, CONFIG, FORMAT, WEIGHTS, weights_digest
+from foveal.models import build_model
 
 RUN = Path(__file__).parent / "fixtures" / "run-format-1"  # as `foveal train` wrote it before 2
 IMAGES = (torch.arange(28 * 28).reshape(1, 1, 28, 28) % 97) / 97
@@ -61,3 +63,41 @@ def test_the_zoo_is_of_the_current_format(name):
     for file in (CONFIG, CARD):
         values = json.loads((zoo.folder(name) / file).read_text(encoding="utf-8"))
         assert values["format"] == FORMAT
+
+
+BY_PRESETS = {
+    "high-res": (
+        {"shrink": 2, "keypoints": 3, "patch_size": 8, "regions": 2, "tasks": ["a", "b"]},
+        {"detector.fine.": "detector.", "detector.coarse.": "coarse.", "head.": ""},
+    ),
+    "reconstructor": (
+        {
+            "detector": {"name": "reconstruction", "keypoints": 3},
+            "decoder": {"name": "conv", "in_channels": 1, "widths": [4, 8]},
+            "patch_size": 5,
+            "softness_px": 0.5,
+        },
+        {"head.": "decoder."},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_PRESETS)
+def test_a_run_that_names_a_preset_answers_as_its_parts_do(name, tmp_path):
+    settings, names = BY_PRESETS[name]
+    torch.manual_seed(0)
+    model = build_model({"name": name, **settings}).eval()
+
+    def earlier(key):
+        """Return the name that a weight had before the preset was made of parts."""
+        for now, before in names.items():
+            if key.startswith(now):
+                return before + key.removeprefix(now)
+        return key
+
+    state = {earlier(key): value for key, value in model.state_dict().items()}
+    assert set(state) != set(model.state_dict())
+    save_file(state, tmp_path / WEIGHTS)
+    config = {"format": 2, "name": name, **settings}
+    (tmp_path / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    assert torch.equal(foveal.load(tmp_path)(IMAGES), model(IMAGES))
