@@ -106,12 +106,16 @@ def test_compare_takes_all_of_them(runs, tmp_path):
     assert "contrast" in page
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
 @pytest.mark.parametrize("name", ["focus", "means"])
-def test_predict_takes_them_in_two_workers(runs, pictures, tmp_path, name):
+def test_predict_takes_them_in_two_workers(runs, pictures, tmp_path, name, engine):
     import pyarrow.parquet as pq
 
+    if engine == "ray":
+        pytest.importorskip("ray")
     out = tmp_path / "rows.parquet"
-    foveal("predict", runs / name, pictures, "--out", out, "--workers", "2", "--batch-size", "2")
+    workers = ("--workers", "2", "--batch-size", "2", "--engine", engine)
+    foveal("predict", runs / name, pictures, "--out", out, *workers)
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == 6
     assert {row["prediction"] for row in rows} <= {"left", "right"}
