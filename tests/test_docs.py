@@ -19,6 +19,9 @@ from mkdocs.config import load_config
 
 import foveal
 from foveal import cli
+from foveal.detectors import DETECTORS
+from foveal.metrics import METRICS
+from foveal.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -82,6 +85,8 @@ def parse(words):
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN_ELSEWHERE])
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for registry in (MODELS, DETECTORS, METRICS):  # which a page may add to
+        monkeypatch.setattr(registry, "_known", dict(registry._known))
     said = ""
     names = {"__name__": "page"}
     finder, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)
