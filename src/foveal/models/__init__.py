@@ -111,7 +111,10 @@ def model_type(name: str) -> type[ImageModel]:
         UserError: another package gave something else that name.
     """
     build = MODELS[name]
-    kind = build if isinstance(build, type) else get_type_hints(build).get("return")
+    try:
+        kind = build if isinstance(build, type) else get_type_hints(build).get("return")
+    except (NameError, TypeError):  # annotations that cannot be read; no function at all
+        kind = None
     if not (isinstance(kind, type) and issubclass(kind, ImageModel)):
         raise UserError(
             f"Expected the model {name!r} to be a subclass of ImageModel, or a function that is "
