@@ -1,7 +1,7 @@
 """What a training starts from: weights taken over, parts frozen, filters that whiten."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -11,6 +11,8 @@ from foveal.data import ImageSet
 from foveal.errors import UserError, unknown_name
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
+from foveal.models.abilities import Ability
+from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
 from foveal.training.settings import Recipe
@@ -76,13 +78,12 @@ def backbone_of(model: ImageModel) -> Backbone:
     Raises:
         UserError: it has none.
     """
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, Backbone):
+    if Ability.BACKBONE not in model.abilities:
         raise UserError(
             "Expected a model with a backbone, such as 'attention' or 'plain', for its weights or "
             f"training.freeze_depth, but got {model.name!r}."
         )
-    return backbone
+    return cast(BackboneClassifier, model).backbone
 
 
 def start_linear(model: Any, recipe: Recipe, sets: Mapping[str, ImageSet[Any]]) -> None:

@@ -102,7 +102,9 @@ def _store(path: Path) -> "LocalStore":
 
 def _image(found: Any) -> tuple[list["Array"], str]:
     """Return an image's arrays, the finest first, and a letter for each of their axes."""
-    if hasattr(found, "shape"):
+    import zarr
+
+    if isinstance(found, zarr.Array):
         return [found], _plain_axes(found.shape)
     attributes = dict(found.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
