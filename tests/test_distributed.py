@@ -97,6 +97,8 @@ part = images[rank::2].requires_grad_()
 layer = SyncedBatchNorm(3)
 layer(part).square().mul(torch.arange(4.0)).mean().backward()
 torch.save([part.grad, layer.running_mean, layer.running_var], f"{sys.argv[2]}/{rank}.pt")
+torch.distributed.barrier()  # one that ends while the other still talks to it may fail that
+torch.distributed.destroy_process_group()
 """
 
 
