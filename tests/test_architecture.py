@@ -24,6 +24,7 @@ LAYERS = (
         "ledger",
         "logits",
         "memory",
+        "modes",
         "precision",
         "values",
     },

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveal.errors import UserError
 from foveal.models.image_model import ImageModel
-from foveal.models.modes import evaluation_mode
+from foveal.modes import evaluation_mode
 from foveal.precision import check_finite
 
 

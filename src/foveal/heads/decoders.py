@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foveal.detectors import Located
 from foveal.heads.head import Head, HeadOutput
+from foveal.modes import evaluation_mode
 from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 
 
@@ -177,10 +178,8 @@ class VAEDecoder(Head):
         like = self.last.weight
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
-        training = self.training
-        found = self.eval().decode(latents).sigmoid()
-        self.train(training)
-        return found
+        with evaluation_mode(self):
+            return self.decode(latents).sigmoid()
 
 
 # By their names in the preset `reconstructor`; in `HEADS` they are mlp-decoder and so on.

@@ -67,11 +67,6 @@ def mean_correct(logits: Tensor, labels: Tensor) -> float:
     return int(correct(logits, labels).sum()) / len(labels)
 
 
-def share_equal(predictions: Tensor, labels: Tensor) -> float:
-    """Return the share of predictions (N,) that equal the labels (N,)."""
-    return int((predictions == labels).sum()) / len(labels)
-
-
 def _measure(subject: Subject) -> dict[str, float]:
     found = {"accuracy": accuracy(subject.model, subject.test, **subject.shared)}
     if len(subject.model.tasks) > 1:

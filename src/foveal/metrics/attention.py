@@ -9,7 +9,7 @@ from torch import Tensor
 from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.images.photos import Photos
-from foveal.metrics.accuracy import share_equal
+from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import evaluating
 from foveal.metrics.random_focus import derangement
@@ -50,7 +50,7 @@ def maps_worth(
     uniform = [[one.mean().expand_as(one) for one in depths] for depths in maps]
     return MapsWorth(
         *(
-            share_equal(_predict(model, test.images, given, batch_size), test.labels)
+            mean_correct(_logits_with(model, test.images, given, batch_size), test.labels)
             for given in (shuffled, uniform)
         )
     )
@@ -69,11 +69,11 @@ def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[M
     return found
 
 
-def _predict(
+def _logits_with(
     model: ImageModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
 ) -> Tensor:
-    """Return the classes (N,) that are predicted for uint8 images weighed by given maps."""
-    predictions: list[Tensor] = []
+    """Return the logits (N, classes) of uint8 images weighed by given maps."""
+    logits: list[Tensor] = []
     first = 0
     with evaluating(model):
         for batch in images.split(batch_size):
@@ -87,8 +87,8 @@ def _predict(
             ]
             moved = [depth.to(model.mean.device) for depth in weights]
             decided = model.decide(view, Attended(local, moved))
-            predictions.append(decided.logits.argmax(dim=1).cpu())
-    return torch.cat(predictions)
+            logits.append(decided.logits.cpu())
+    return torch.cat(logits)
 
 
 def _resized(weights: Tensor, size: torch.Size) -> Tensor:

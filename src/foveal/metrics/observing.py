@@ -11,7 +11,7 @@ from foveal.explanation import Explanation
 from foveal.images import LargeImages, View
 from foveal.images.photos import Photos
 from foveal.models.image_model import ImageModel
-from foveal.models.modes import evaluation_mode
+from foveal.modes import evaluation_mode
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.metrics.accuracy import share_equal
+from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import observe_all
 from foveal.metrics.subject import Given, Subject
@@ -66,7 +66,7 @@ def position_leakage(
         classes = int(max(train.labels.max(), test.labels.max())) + 1
         probe = _trained(inputs, train.labels.clone(), classes)
         with torch.no_grad():
-            return share_equal(probe(questions).argmax(dim=1), test.labels)
+            return mean_correct(probe(questions), test.labels)
 
 
 def _places(observed: Explanation) -> Tensor:

@@ -13,7 +13,7 @@ from foveal.explanation import Explanation
 from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
-from foveal.models.modes import evaluation_mode
+from foveal.modes import evaluation_mode
 from foveal.precision import at_least_single, check_finite
 from foveal.values import TERMS
 

@@ -22,8 +22,8 @@ from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
 from foveal.models.inputs import Inputs
-from foveal.models.modes import evaluation_mode
 from foveal.models.weights import Weights, load_weights, save_weights
+from foveal.modes import evaluation_mode
 from foveal.precision import at_least_single, check_finite
 
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")

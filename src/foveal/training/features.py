@@ -21,7 +21,7 @@ from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.modes import evaluation_mode
+from foveal.modes import evaluation_mode
 from foveal.progress import rate_bar
 from foveal.training.batches import Batches
 from foveal.training.settings import Recipe

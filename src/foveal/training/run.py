@@ -20,7 +20,7 @@ from foveal.memory import keep_freed_memory
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import ImageModel, build_model
 from foveal.models.abilities import Ability
-from foveal.models.modes import evaluation_mode
+from foveal.modes import evaluation_mode
 from foveal.training.distributed import (
     Devices,
     check_batch,
