@@ -170,9 +170,11 @@ def evidence_px(
     scales: Tensor | None = None,
     thumbnail_px: int = 0,
 ) -> Tensor:
-    """Return how many pixels of each image (B,) were read, in float64 and at most all of them.
+    """Return how many values of each image (B,) were shown, in float64, at most all of its pixels.
 
-    Patches count as the sum of `patch_mask`, at a cost that does not grow with the image.
+    Without scales these are pixels. A patch of scale s shows one value per s x s pixels, so that
+    its area counts as that much less; where patches of the same scale overlap, values count once.
+    The cost does not grow with the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -181,16 +183,59 @@ def evidence_px(
         scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
         thumbnail_px: pixels of a thumbnail that was read too, each of which counts as one.
     """
-    first, last = _span_px(keypoints.double(), patch_size, size, scales)
+    if scales is None:
+        shown = _area(*_span_px(keypoints.double(), patch_size, size, None), size)
+    else:
+        spacing = scales.double()
+        centre, reach = to_px(keypoints.double(), size), patch_size * spacing[..., None] / 2
+        alike = (spacing[:, :, None] == spacing[:, None]).double()  # (B, K, K)
+        # Pixel 0 begins at -0.5. `_area` adds the last pixel, which is none here.
+        areas = _area(centre - reach + 0.5, centre + reach - 0.5, size, alike)  # (B, K)
+        shown = (areas / (alike.sum(dim=2) * spacing.clamp(min=1).square())).sum(dim=1)
+    return (shown + thumbnail_px).clamp(max=size[0] * size[1])
+
+
+def covered_px(
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+) -> Tensor:
+    """Return how many pixels of each image (B,) the patches lie over, in float64.
+
+    The sum of `patch_mask`, at a cost that does not grow with the image; arguments as of
+    `coverage`.
+    """
+    return _area(*_span_px(keypoints.double(), patch_size, size, scales), size)
+
+
+def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) -> Tensor:
+    """Return the area in pixels (B,) that rectangles cover together, clipped to the image.
+
+    Args:
+        first: first pixel (x, y) of each rectangle (B, K, 2), float64.
+        last: last pixel of each, which belongs to it.
+        size: height and width of the image in pixels.
+        alike: (B, K, K), above 0 for the rectangles that are taken together with each: then the
+            area of those is returned for each (B, K).
+    """
     greatest = _extent(size, first)
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
     edges = torch.minimum(edges.clamp(min=0), greatest).sort(dim=1).values
     begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
-    held = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
+    middle = begins + lengths / 2
+    held = (middle[:, None] >= first[:, :, None]) & (middle[:, None] < last[:, :, None] + 1)
     across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
-    read = (down.transpose(1, 2) @ across > 0).double()
-    area = torch.einsum("byx,by,bx->b", read, lengths[..., 1], lengths[..., 0])
-    return (area + thumbnail_px).clamp(max=size[0] * size[1])
+    if alike is None:
+        read = (down.transpose(1, 2) @ across > 0).double()
+        return torch.einsum("byx,by,bx->b", read, lengths[..., 1], lengths[..., 0])
+    areas = [
+        torch.einsum(
+            "byx,by,bx->b",
+            ((down * alike[:, k, :, None]).transpose(1, 2) @ across > 0).double(),
+            lengths[..., 1],
+            lengths[..., 0],
+        )
+        for k in range(first.shape[1])
+    ]
+    return torch.stack(areas, dim=1)
 
 
 def _span_px(

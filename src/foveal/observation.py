@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from foveal.geometry import coverage, evidence_px, from_px, patch_mask
+from foveal.geometry import coverage, covered_px, evidence_px, from_px, patch_mask
 from foveal.indexing import Index, selection
 from foveal.logits import predictions, probabilities
 from foveal.values import ATTENTION, Values
@@ -23,6 +23,7 @@ COMPUTED = (
     "thumbnail",
     "weights",
     "task_logits",
+    "contributions",
 )
 
 
@@ -47,6 +48,8 @@ class Observation:
         thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
         weights: (B, K), how much the model attends to each patch, or None.
         task_logits: (B, T, classes) of a model of several tasks, the main one first, or None.
+        contributions: (B, K, classes), what each patch adds to each logit, where those are such
+            sums and a bias, or None.
         extent: height and width in pixels of images of which `images` holds thumbnails, or None.
         originals: B images (C', H', W') in [0, 1] of any sizes, as they were before they were
             resized for the model: what pictures are drawn on. Empty where `images` are drawn.
@@ -66,6 +69,7 @@ class Observation:
     thumbnail: Tensor | None = None
     weights: Tensor | None = None
     task_logits: Tensor | None = None
+    contributions: Tensor | None = None
     extent: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
@@ -144,9 +148,9 @@ class Observation:
 
     @property
     def evidence_fraction(self) -> Tensor:
-        """(B,): the pixels that the decision was made from / the pixels of the image, at most 1.
+        """(B,): the values that the decision was made from / the pixels of the image, at most 1.
 
-        The pixels of a thumbnail count too, each as one.
+        A patch of scale s shows one value per s x s pixels. Those of a thumbnail count too.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
@@ -154,6 +158,15 @@ class Observation:
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
         seen = evidence_px(self.keypoints, self.patch_size, self.size, self.scales, coarse)
         return (seen / (height * width)).to(self.keypoints.dtype)
+
+    @property
+    def covered_fraction(self) -> Tensor:
+        """(B,): the pixels that the patches lie over / the pixels of the image."""
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self))
+        height, width = self.size
+        covered = covered_px(self.keypoints, self.patch_size, self.size, self.scales)
+        return (covered / (height * width)).to(self.keypoints.dtype)
 
     @property
     def heat(self) -> Tensor:

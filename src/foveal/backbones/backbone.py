@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -68,6 +68,16 @@ class Backbone(nn.Module, ABC):
         if depth != len(self.widths) or not self.averages:
             raise self._uncut(depth)
         return {depth: features}, features.mean(dim=(-2, -1))
+
+    def cut(self, depth: int) -> Self:
+        """Return a new backbone of these settings that ends at a depth, from 1.
+
+        Its weights are those that it is built with.
+
+        Raises:
+            UserError: the backbone cannot be built in part, or there is no such depth.
+        """
+        raise self._uncut(depth)
 
     def freeze(self, depth: int) -> None:
         """Stop the training of what makes the local features down to a depth, from 1.

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Annotated, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.arguments import Range
 from foveal.backbones.backbone import StagedBackbone
 from foveal.errors import UserError, unknown_name
 from foveal.ranges import Channels
@@ -25,6 +27,7 @@ STAGES = (
 )
 STEM, TOP = 32, 1280  # channels after the first and the last convolution
 TAPS = (0, 1, 2, 4)  # stages whose output is the last of its resolution, but for the top
+DEPTHS = len(TAPS) + 1
 STRIDE = 32  # pixels of the image per position of the deepest features
 EPS = 1e-3  # of batch normalisation, TensorFlow's
 MEAN, STD = 127 / 255, 128 / 255  # that images in [0, 1] are normalised by
@@ -44,6 +47,7 @@ class EfficientNetLite(StagedBackbone):
         stride: pixels of the image per position of the deepest features: 32, or 16, where the last
             stage keeps the resolution and its kernels are dilated instead (Yu et al. 2017,
             arXiv:1705.09914): the weights stay the same, at twice the cost.
+        depth: of the deepest features that it computes, from 1; what is deeper is not built.
 
     Raises:
         UserError: another stride, unknown weights, or weights that do not fit the channels.
@@ -52,7 +56,13 @@ class EfficientNetLite(StagedBackbone):
     averages = True
     normalisation = (MEAN, STD)
 
-    def __init__(self, in_channels: Channels = 3, weights: str = "", stride: int = STRIDE):
+    def __init__(
+        self,
+        in_channels: Channels = 3,
+        weights: str = "",
+        stride: int = STRIDE,
+        depth: Annotated[int, Range(1, DEPTHS)] = DEPTHS,
+    ):
         super().__init__()
         if weights and weights not in WEIGHTS:
             raise unknown_name("weights of EfficientNet-Lite", weights, WEIGHTS)
@@ -61,9 +71,11 @@ class EfficientNetLite(StagedBackbone):
         if stride not in (STRIDE, STRIDE // 2):
             raise UserError(f"Expected a stride of 32 or 16 pixels, but got {stride!r}.")
         self.in_channels, self.weights, self.stride = in_channels, weights, stride
+        self.depth = depth
+        whole = depth == DEPTHS
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
         stages, channels, reach, dilation = [], STEM, 2, 1
-        for expansion, side, step, width, blocks in STAGES:
+        for expansion, side, step, width, blocks in STAGES[: None if whole else TAPS[depth - 1] + 1]:
             layers = []
             for number in range(blocks):
                 wanted = step if number == 0 else 1
@@ -73,10 +85,11 @@ class EfficientNetLite(StagedBackbone):
                 channels = width
             stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
-        self.top = ConvNorm(channels, TOP, 1)
-        self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP]
-        self.width = TOP
-        self.strides = (2, 4, 8, 16, stride)
+        if whole:
+            self.top = ConvNorm(channels, TOP, 1)
+        self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP][:depth]
+        self.width = self.widths[-1]
+        self.strides = (2, 4, 8, 16, stride)[:depth]
         self.load_state_dict(self.shipped(), strict=False)
 
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
@@ -102,17 +115,25 @@ class EfficientNetLite(StagedBackbone):
         return features
 
     def whole(self, deepest: Tensor) -> Tensor:
-        """Return the mean (B, 1280) of the deepest features."""
+        """Return the mean (B, width) of the deepest features."""
         return deepest.mean(dim=(-2, -1))
 
     def settings(self) -> dict[str, object]:
         """Return the arguments that build this backbone again."""
-        names = ("in_channels", "weights", "stride")
+        names = ("in_channels", "weights", "stride", "depth")
         return {name: getattr(self, name) for name in names}
+
+    def cut(self, depth: int) -> Self:
+        """Return a new backbone of these settings that ends at a depth."""
+        self._check(depth)
+        return type(self)(self.in_channels, self.weights, self.stride, depth)
 
     def shipped(self) -> dict[str, Tensor]:
         """Return the pretrained weights by their names in the state dict; none if random."""
-        return _read_weights(WEIGHTS[self.weights]) if self.weights else {}
+        if not self.weights:
+            return {}
+        every = _read_weights(WEIGHTS[self.weights])
+        return every if self.depth == DEPTHS else {k: every[k] for k in self.state_dict()}
 
 
 @cache

@@ -3,6 +3,7 @@
 from foveal.backbones import BACKBONES
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
 from foveal.detectors.corners import Harris, ShiTomasi
+from foveal.detectors.crops import CropDetector
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.glimpse import GlimpseDetector
 from foveal.detectors.heatmap import HeatmapDetector
@@ -27,6 +28,7 @@ DETECTORS: PartRegistry[Detector] = PartRegistry(
         "zoom": ZoomDetector,
         "glimpse": GlimpseDetector,
         "high-res": HighResDetector,
+        "crops": CropDetector,
         "published": PublishedDetector,
     },
     inner={"backbone": BACKBONES},
@@ -37,6 +39,7 @@ build_detector, detector_settings = DETECTORS.build, DETECTORS.settings_of
 __all__ = [
     "DETECTORS",
     "Centre",
+    "CropDetector",
     "Detector",
     "GlimpseDetector",
     "Grid",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from foveal.arguments import check_constructor, constructor_settings
+from foveal.geometry import Size
 from foveal.images import View
 
 
@@ -38,6 +39,8 @@ class Detector(nn.Module, ABC):
         context: dimension D of the context vector; 0 for none.
         in_part: whether it reads no more of the images than thumbnails and crops, so that they
             may be of any size.
+        blocks: whether each sample of a patch is the mean of a square of `scale` pixels, and the
+            scales follow from the size of the images, see `scales_of`.
     """
 
     keypoints: int
@@ -45,6 +48,7 @@ class Detector(nn.Module, ABC):
     scaled: bool = False
     context: int = 0
     in_part: bool = False
+    blocks: bool = False
 
     def __init_subclass__(cls, **options: object) -> None:
         check_constructor(cls)
@@ -57,6 +61,14 @@ class Detector(nn.Module, ABC):
     def thumbnail(self, view: View) -> Tensor | None:
         """Return the thumbnail (B, C, h, w) that it reads and that counts as evidence, or None."""
         return None
+
+    def scales_of(self, size: Size) -> list[int]:
+        """Return the pixels per sample of each of the K patches in images of a size; for `blocks`.
+
+        Args:
+            size: height and width of the images in pixels.
+        """
+        return []
 
     def settings(self) -> dict[str, object]:
         """Return the arguments that build this detector again."""

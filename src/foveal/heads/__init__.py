@@ -1,6 +1,8 @@
 """Heads: patches and locations -> logits."""
 
+from foveal.backbones import BACKBONES
 from foveal.heads.attention import AttentionHead
+from foveal.heads.crops import CropHead
 from foveal.heads.decoders import DECODERS, ConvDecoder, MLPDecoder, VAEDecoder
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.published import PublishedHead
@@ -12,9 +14,11 @@ HEADS: PartRegistry[Head] = PartRegistry(
     {
         "tokens": TokenHead,
         "attention": AttentionHead,
+        "crops": CropHead,
         "published": PublishedHead,
         **{f"{name}-decoder": decoder for name, decoder in DECODERS.items()},
     },
+    inner={"backbone": BACKBONES},
 )
 build_head, head_settings = HEADS.build, HEADS.settings_of
 
@@ -24,6 +28,7 @@ __all__ = [
     "HEADS",
     "AttentionHead",
     "ConvDecoder",
+    "CropHead",
     "Head",
     "HeadOutput",
     "MLPDecoder",

@@ -18,6 +18,7 @@ class HeadOutput(NamedTuple):
     task_weights: Tensor | None = None  # (B, T, K)
     rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1], the image rebuilt from the patches
     latent: tuple[Tensor, Tensor] | None = None  # mean and logarithm of the variance (B, L)
+    contributions: Tensor | None = None  # (B, K, classes), of each patch to each logit, less a bias
 
 
 class Head(nn.Module, ABC):
@@ -37,6 +38,8 @@ class Head(nn.Module, ABC):
             gradient reaches their locations (straight-through estimator, Bengio et al. 2013: the
             head gets hard edges).
         tasks: names of the tasks that it computes logits for; the first is the main one.
+        encodes: whether a `backbone` of its own encodes each patch.
+        additive: whether each logit is a sum of the patches' contributions and a bias.
     """
 
     keypoints: int
@@ -47,6 +50,8 @@ class Head(nn.Module, ABC):
     rebuilds: bool = False
     softness_px: float = 1.0
     tasks: tuple[str, ...] = ("class",)
+    additive: bool = False
+    encodes: bool = False
 
     def __init_subclass__(cls, **options: object) -> None:
         check_constructor(cls)

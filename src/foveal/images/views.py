@@ -85,7 +85,13 @@ def selected(images: Any, indices: Tensor) -> Any:
 
 
 class View(Protocol):
-    """A batch of images as a model reads them: normalised, and on its device."""
+    """A batch of images as a model reads them: normalised, and on its device.
+
+    Attributes:
+        in_part: whether reading all pixels costs much more than reading some.
+    """
+
+    in_part: bool
 
     @property
     def size(self) -> Size:
@@ -134,6 +140,8 @@ class PartView:
         std: (1, C, 1, 1), divided by. Both say on which device it is wanted.
     """
 
+    in_part = True
+
     def __init__(self, images: LargeImages, numbers: Tensor, mean: Tensor, std: Tensor):
         self.images, self.numbers, self.mean, self.std = images, numbers, mean, std
 
@@ -172,6 +180,8 @@ class WholeView:
         images: (B, C, H, W).
         black: (1, C, 1, 1), what lies outside of them; 0 if not given.
     """
+
+    in_part = False
 
     def __init__(self, images: Tensor, black: Tensor | None = None):
         self.images = images

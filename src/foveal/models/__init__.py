@@ -53,6 +53,7 @@ MODELS: Registry[Callable[..., ImageModel]] = Registry(
         "zoom": presets.zoom,
         "glimpse": presets.glimpse,
         "high-res": presets.high_res,
+        "crops": presets.crops,
         "reconstructor": presets.reconstructor,
         "published": presets.published,
         **{

@@ -8,6 +8,7 @@ class Ability(Enum):
 
     CLASSES = "returns a logit for each class"
     IN_PART = "reads no more of large images than thumbnails and patches"
+    CROPS = "encodes each of its patches by a backbone, and chooses them among candidates"
     BACKBONE = "computes its logits from the features of a backbone"
     KEYPOINTS = "its result holds keypoints and the patches around them"
     MAPS = "its decision weights features by attention maps, which its result holds"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveal.errors import at_least_one
 from foveal.explanation import Explanation
+from foveal.geometry import to_px
 from foveal.logits import Targets, class_logits, class_numbers, predictions
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
@@ -36,7 +37,6 @@ class Terms:
     decide: Callable[[Sequence[Tensor]], Tensor]
 
 
-@runtime_checkable
 class Additive(Protocol):
     """A classifier whose logits are sums over locations, which it can give one by one."""
 
@@ -44,6 +44,11 @@ class Additive(Protocol):
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
         """Return what each location adds to a logit, as `contribute` does."""
+
+
+
+class SumsOverLocations(Additive, Protocol):
+    """An additive classifier whose terms are those of its features' locations."""
 
     def terms(self, images: Tensor) -> Terms:
         """Return features of normalised images (B, C, H, W), and what sums them up."""
@@ -93,9 +98,8 @@ def contribute(
 
 def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
-    assert isinstance(model, Additive)
     with torch.no_grad():
-        terms = model.terms(model.normalised(images))
+        terms = cast(SumsOverLocations, model).terms(model.normalised(images))
     with torch.enable_grad():
         local = [seen.detach().requires_grad_() for seen in terms.local]
         logits = terms.decide(local)
@@ -109,6 +113,28 @@ def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tu
     ]
     total = torch.stack(maps).sum(dim=0)
     return at_least_single(logits.detach().cpu()), at_least_single(total.cpu())
+
+
+def over_patches(explanation: Explanation, values: Tensor) -> Tensor:
+    """Return values of patches (B, K) divided evenly over their pixels (B, 1, H, W), sums kept.
+
+    Args:
+        explanation: of B images, with patches; those of a scale are squares of P x scale pixels.
+        values: one per patch.
+    """
+    keypoints, side = explanation.keypoints, explanation.patch_size
+    assert keypoints is not None
+    assert side is not None
+    scales = explanation.scales
+    reach = side / 2 if scales is None else side * scales[..., None] / 2  # (B, K, 1)
+    centre, (height, width) = to_px(keypoints, explanation.size), explanation.size
+    first, last = centre - reach, centre + reach
+    pixels = torch.arange(max(height, width))
+    across = (pixels[:width] > first[..., :1]) & (pixels[:width] < last[..., :1])  # (B, K, W)
+    down = (pixels[:height] > first[..., 1:]) & (pixels[:height] < last[..., 1:])
+    area = across.sum(dim=-1) * down.sum(dim=-1)
+    each = values / area.clamp_min(1)
+    return torch.einsum("bkh,bkw,bk->bhw", down.float(), across.float(), each)[:, None]
 
 
 def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:

@@ -7,16 +7,30 @@ import torch
 from torch import Tensor
 
 from foveal.arguments import Range, check_agreement
+from foveal.backbones import Backbone
 from foveal.detectors import DETECTORS, Detector, Located, build_detector, detector_settings
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.geometry import patch_mask, soft_mask
 from foveal.heads import HEADS, Head, HeadOutput, build_head, head_settings
 from foveal.images import View
+from foveal.logits import Targets, class_logits, class_numbers
 from foveal.models.abilities import Ability
+from foveal.models.contributions import CONTRIBUTIONS, over_patches
+from foveal.models.crops import cut_crops
 from foveal.models.image_model import ImageModel
+from foveal.models.images import Images
 from foveal.models.inputs import Inputs
 from foveal.ranges import PatchSize
+from foveal.values import TERMS
+
+SHOWN = 512  # pixels of the long side, at least, of what stands for images that are read in part
+# Detector and head of presets whose settings do not name them.
+PRESETS = {
+    "high-res": ("high-res", "attention"),
+    "reconstructor": ("", "mlp-decoder"),
+    "crops": ("crops", "crops"),
+}
 
 
 class FocusNet(
@@ -79,17 +93,20 @@ class FocusNet(
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
         self.least_side, self.tasks = detector.least_side, tuple(head.tasks)
-        self.abilities = _abilities(head.rebuilds, detector.in_part)
+        self.abilities = _abilities(detector, head, head.additive)
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
         """Return the abilities of a model of such settings: see `ImageModel`."""
-        detector = DETECTORS.get(_name_of(settings, "detector"))
-        head = HEADS.get(_name_of(settings, "head"))
-        preset = settings.get("name")
-        decodes = preset == "reconstructor" or (head is not None and head.rebuilds)
-        in_part = preset == "high-res" or (detector is not None and detector.in_part)
-        return _abilities(decodes, in_part)
+        detector, head = PRESETS.get(str(settings.get("name")), ("", ""))
+        kind = HEADS.get(head or _name_of(settings, "head"))
+        own = settings.get("head")
+        mix = (own if isinstance(own, Mapping) else settings).get("mix", "additive")
+        return _abilities(
+            DETECTORS.get(detector or _name_of(settings, "detector")),
+            kind,
+            kind is not None and kind.encodes and mix == "additive",
+        )
 
     def locate(self, view: View) -> Located:
         """Return what the detector returns; in training, with noise on the keypoints."""
@@ -108,9 +125,9 @@ class FocusNet(
         The detector runs only where the head reads its context, or a scale is missing.
         """
         patches, located, output = self.read(view, self._completed(view, given))
-        in_part = self.detector.in_part
+        in_part = self.detector.in_part or view.in_part
         return Explanation(
-            located.thumbnail if in_part and located.thumbnail is not None else view.whole(),
+            self._shown(view, located) if in_part else view.whole(),
             output.logits,
             located.xy,
             patches,
@@ -119,8 +136,16 @@ class FocusNet(
             weights=output.weights,
             rebuilt=output.rebuilt,
             task_logits=output.task_logits,
+            contributions=output.contributions,
             extent=view.size if in_part else None,
         )
+
+    @staticmethod
+    def _shown(view: View, located: Located) -> Tensor:
+        """Return the thumbnails (B, C, h, w) that stand for images that are read in part."""
+        if located.thumbnail is not None:
+            return located.thumbnail
+        return view.thumbnail(max(1, max(view.size) // SHOWN))
 
     def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
         """Return the patches, where they were cut, and what the head computes of them."""
@@ -138,12 +163,59 @@ class FocusNet(
             mask = mask + (soft - soft.detach()).to(mask.dtype)
         return torch.cat([images * mask, mask], dim=1)
 
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that encodes the patches, for `Ability.BACKBONE`."""
+        backbone: Backbone = self.head.backbone
+        return backbone
+
+    def contributions(
+        self, images: Images, targets: Targets | None = None, batch_size: int = 256
+    ) -> Explanation:
+        """Return what each patch adds to a logit, divided evenly over its pixels.
+
+        Of a head whose logits are sums over patches: the terms of those, so they are exact. They
+        sum to the logit, less the bias.
+
+        Args:
+            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+            targets: (B,) indices of the classes explained; the predictions if not given.
+            batch_size: images in one forward pass; bounds the memory.
+
+        Returns:
+            An explanation with signed maps (B, 1, H, W), in one forward pass.
+
+        Raises:
+            UserError: the head is of another kind, the images are not of the model's shape or
+                type, or the targets are not one of its classes each.
+        """
+        if Ability.CONTRIBUTIONS not in self.abilities:
+            raise UserError(
+                f"{CONTRIBUTIONS} need a head whose logits are sums over patches, such as "
+                "'crops' with mix: additive."
+            )
+        explanation = self.explain(images, batch_size)
+        terms, count = class_logits(explanation.contributions), len(explanation)
+        chosen = explanation.predictions
+        if targets is not None:
+            chosen = class_numbers(targets, count, terms.shape[-1])
+        return Explanation(
+            images=explanation.images,
+            logits=explanation.logits,
+            maps=over_patches(explanation, terms[torch.arange(count), :, chosen]),
+            classes=explanation.classes,
+            method=CONTRIBUTIONS,
+            values=TERMS,
+        )
+
     def cut(self, view: View, located: Located) -> tuple[Tensor, Located]:
         """Return patches (B, K, C, P, P), and where they were cut.
 
         Raises:
             UserError: the images are smaller than a patch.
         """
+        if self.detector.blocks:
+            return cut_crops(view, located, self.detector, self.patch_size)
         if located.scale is not None:
             return view.samples(located.xy, self.patch_size, located.scale), located
         patches, xy = view.patches(located.xy, self.patch_size)
@@ -163,12 +235,18 @@ class FocusNet(
         return located
 
 
-def _abilities(decodes: bool, in_part: bool) -> frozenset[Ability]:
-    """Return the abilities of a model whose head decodes images, or classifies them."""
+def _abilities(
+    detector: Detector | type[Detector] | None, head: Head | type[Head] | None, additive: bool
+) -> frozenset[Ability]:
+    """Return the abilities of a model of such parts, or of parts that are not known."""
     able = FocusNet.abilities
-    if decodes:
+    if head is not None and head.rebuilds:
         able = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
-    return able | {Ability.IN_PART} if in_part else able
+    if detector is not None and detector.in_part:
+        able |= {Ability.IN_PART}
+    if detector is not None and detector.blocks and head is not None and head.encodes:
+        able |= {Ability.CROPS, Ability.BACKBONE}
+    return able | {Ability.CONTRIBUTIONS} if additive else able
 
 
 def _name_of(settings: Mapping[str, object], part: str) -> str:

@@ -6,15 +6,18 @@ from typing import Annotated
 from foveal.arguments import Length, OneOf, Range, check_agreement, checked
 from foveal.backbones import Backbone
 from foveal.detectors import (
+    CropDetector,
     Detector,
     GlimpseDetector,
     HighResDetector,
     PublishedDetector,
     ZoomDetector,
 )
+from foveal.detectors.crops import Counts, Scales
 from foveal.detectors.published import KINDS
 from foveal.detectors.score_map import CELL
-from foveal.heads import AttentionHead, Head, PublishedHead, TokenHead
+from foveal.heads import AttentionHead, CropHead, Head, PublishedHead, TokenHead
+from foveal.heads.crops import CropMix
 from foveal.heads.tokens import Encoder, Hidden, Mix
 from foveal.models.focus import FocusNet
 from foveal.models.inputs import Inputs
@@ -205,6 +208,59 @@ def high_res(
     taken = (keypoints, patch_size, in_channels)
     detector = HighResDetector(*taken, shrink, detector_widths, regions, thumbnail_side, explore)
     head = AttentionHead(*taken, num_classes, tasks, width, heads, encoder_widths, dropout)
+    return FocusNet(detector, head, patch_size, inputs=inputs)
+
+
+@checked
+def crops(
+    backbone: Backbone,
+    patch_size: PatchSize = 96,
+    scales: Scales = (0, 1),
+    counts: Counts = (1, 4),
+    shrink: Annotated[int, Range(1, 1024)] = 2,
+    depth: Annotated[int, Range(1, 64)] = 3,
+    num_classes: Classes = 10,
+    mix: CropMix = "additive",
+    width: Annotated[Width, Range(1, 4096)] = 64,
+    dropout: Fraction = 0.0,
+    detector_width: Width = 32,
+    explore: Annotated[float, Range(0, 1000)] = 1.0,
+    inputs: Inputs = Inputs(),
+) -> FocusNet:
+    """Return the focus model for photographs: crops from coarse to fine, each encoded by itself.
+
+    Each crop is cut first and goes through the pretrained backbone alone, so that the decision can
+    be made from nothing else.
+
+    Args:
+        backbone: a crop -> features; the detector has a copy of it, cut at `depth`.
+        patch_size: side of a crop in samples.
+        scales: as in `CropDetector`, and `counts`, `shrink` and `explore` too.
+        counts: crops taken of each scale.
+        shrink: each pixel of the detector's thumbnail is the mean of a square of this side.
+        depth: of the backbone's features that the detector scores.
+        num_classes: number of classes.
+        mix: as in `CropHead`, and `width` and `dropout` too.
+        width: of the layer that weighs a crop, or of a token.
+        dropout: fraction of features dropped in training.
+        detector_width: channels of the net that scores.
+        explore: in training, factor of the Gumbel noise on the scores.
+        inputs: what images the model expects.
+
+    Raises:
+        UserError: the backbone cannot be cut at that depth, or an argument is not what is listed.
+
+    Example:
+        >>> import torch
+        >>> from foveal.backbones import EfficientNetLite
+        >>> model = crops(EfficientNetLite(), patch_size=32, counts=(1, 2))
+        >>> tuple(model.explain(torch.rand(1, 3, 128, 160)).patches.shape)
+        (1, 3, 3, 32, 32)
+    """
+    cut = backbone.cut(depth)
+    detector = CropDetector(cut, patch_size, scales, counts, shrink, detector_width, explore)
+    keypoints = detector.keypoints
+    head = CropHead(backbone, keypoints, patch_size, num_classes, mix, width, dropout)
     return FocusNet(detector, head, patch_size, inputs=inputs)
 
 

@@ -1,0 +1,179 @@
+"""Crops from coarse to fine, chosen by scores of a thumbnail."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.arguments import Length, Range
+from foveal.backbones import Backbone
+from foveal.detectors.candidates import Lattice, lattice
+from foveal.detectors.detector import Detector, Located
+from foveal.errors import UserError
+from foveal.geometry import Size, from_px
+from foveal.images import View
+from foveal.ranges import PatchSize, Width
+
+WHOLE = 0  # in the place of a scale: the crop that holds the whole image
+
+Scales = Annotated[Sequence[Annotated[int, Range(WHOLE, 1024)]], Length(1, 16)]
+Counts = Annotated[Sequence[Annotated[int, Range(1, 4096)]], Length(1, 16)]
+
+
+class Chosen(NamedTuple):
+    """Candidates of B images, by level."""
+
+    indices: tuple[Tensor, ...]  # (B, count) of the candidates of each level
+    score: Tensor  # (B, K)
+
+
+class CropDetector(Detector):
+    """Scores candidate crops of several scales on a thumbnail, and takes the best of each.
+
+    The candidates of a scale cover the image evenly. A small net on the features of a pretrained
+    backbone, cut where they are still cheap, scores each place of the thumbnail; a candidate gets
+    the maximum of one map over its places, plus the mean of another. The thumbnail is no evidence:
+    the head gets the crops alone, and the coarsest may hold the whole image. In training, Gumbel
+    noise on the scores draws candidates without replacement (Kool et al. 2019, "Stochastic beams
+    and where to find them").
+
+    Args:
+        backbone: thumbnail -> features; of a backbone that has a `depth`, give no more of it.
+        patch_size: side P of a crop in samples.
+        scales: pixels of the image per sample, from coarse to fine; 0 for one crop that holds the
+            whole image.
+        counts: crops taken of each scale.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
+        width: channels of the scoring net.
+        explore: in training, factor of the Gumbel noise on the scores.
+
+    Raises:
+        UserError: there is not one count per scale, or more than one whole image is wanted.
+    """
+
+    blocks = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        patch_size: PatchSize = 96,
+        scales: Scales = (WHOLE, 1),
+        counts: Counts = (1, 4),
+        shrink: Annotated[int, Range(1, 1024)] = 2,
+        width: Width = 32,
+        explore: Annotated[float, Range(0, 1000)] = 1.0,
+    ):
+        super().__init__()
+        if len(scales) != len(counts):
+            raise UserError(
+                f"Expected one count per scale, but got {len(counts)} for {len(scales)}."
+            )
+        if any(count > 1 for scale, count in zip(scales, counts, strict=True) if scale == WHOLE):
+            raise UserError("Expected a count of 1 for the scale 0: there is one whole image.")
+        self.backbone, self.in_channels = backbone, backbone.in_channels
+        self.patch_size, self.keypoints = patch_size, sum(counts)
+        self.scales, self.counts = list(scales), list(counts)
+        self.shrink, self.width, self.explore = shrink, width, explore
+        stride = backbone.strides[-1]
+        if stride is None:
+            raise UserError("Expected a backbone whose features have a stride, for the detector.")
+        self.cell_px = stride * shrink
+        channels = backbone.widths[-1]
+        self.scorer = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 2 * len(scales), 1),
+        )
+
+    def forward(self, view: View) -> Located:
+        """Return where to cut crops, their scales and their scores.
+
+        Raises:
+            UserError: the images are too small for a thumbnail.
+        """
+        return self.located(self.choose(self.features(view), view.size), view.size)
+
+    def features(self, view: View) -> Tensor:
+        """Return the backbone's features (B, C, h, w) of the thumbnail.
+
+        Raises:
+            UserError: the images are too small for a thumbnail.
+        """
+        if min(view.size) < self.shrink:
+            raise UserError(
+                f"Expected images of at least {self.shrink}x{self.shrink} pixels, but got "
+                f"{view.size[0]}x{view.size[1]}. Resize them or choose a smaller shrink."
+            )
+        depth = len(self.backbone.widths)
+        return self.backbone.begin(view.thumbnail(self.shrink), depth)[-1]
+
+    def choose(self, features: Tensor, size: Size) -> Chosen:
+        """Return the best candidates of images of a size, from their thumbnails' features."""
+        indices, found = [], []
+        for scores, count in zip(self.scores(features, size), self.counts, strict=True):
+            drawn = scores.detach()
+            if self.training and self.explore:
+                drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
+            best = drawn.topk(count, dim=1).indices
+            indices.append(best)
+            found.append(scores.gather(1, best))
+        return Chosen(tuple(indices), torch.cat(found, dim=1))
+
+    def located(self, chosen: Chosen, size: Size) -> Located:
+        """Return where the candidates lie in images of a size, and their scales."""
+        batch, like = len(chosen.score), chosen.score
+        places = [
+            _middles(one, size).to(like)[index]
+            for one, index in zip(self.candidates(size), chosen.indices, strict=True)
+        ]
+        scales = like.new_tensor(self.scales_of(size)).expand(batch, -1)
+        return Located(torch.cat(places, dim=1), scales, chosen.score)
+
+    def scores(self, features: Tensor, size: Size) -> list[Tensor]:
+        """Return the scores (B, N) of the candidates of each scale."""
+        maps = self.scorer(features)  # (B, 2 L, h, w)
+        found = []
+        for level, (scale, one) in enumerate(zip(self.scales, self.candidates(size), strict=True)):
+            if scale == WHOLE:
+                found.append(maps.new_zeros(len(maps), 1))
+                continue
+            rows, tall = self._cells(one.rows_px, one.side_px, maps.shape[-2])
+            columns, wide = self._cells(one.columns_px, one.side_px, maps.shape[-1])
+            highest, mean = maps[:, 2 * level : 2 * level + 2].split(1, dim=1)
+            pooled = F.max_pool2d(highest, (tall, wide), 1) + F.avg_pool2d(mean, (tall, wide), 1)
+            found.append(pooled[:, 0][:, rows][:, :, columns].flatten(1))
+        return found
+
+    def candidates(self, size: Size) -> list[Lattice]:
+        """Return the candidates of each scale in images of a size."""
+        return [
+            lattice(size, self.patch_size * scale, count)
+            for scale, count in zip(self._scales(size), self.counts, strict=True)
+        ]
+
+    def scales_of(self, size: Size) -> list[int]:
+        """Return the pixels per sample of each of the K crops in images of a size."""
+        pairs = zip(self._scales(size), self.counts, strict=True)
+        return [scale for scale, count in pairs for _ in range(count)]
+
+    def _scales(self, size: Size) -> list[int]:
+        whole = -(-max(size) // self.patch_size)  # rounded up
+        return [whole if scale == WHOLE else scale for scale in self.scales]
+
+    def _cells(self, starts_px: Tensor, side_px: int, cells: int) -> tuple[list[int], int]:
+        """Return the first cell of each row or column of candidates, and how many they span."""
+        span = min(max(1, round(side_px / self.cell_px)), cells)
+        first = (starts_px / self.cell_px).round().long().clamp(0, cells - span)
+        return first.tolist(), span
+
+
+def _middles(one: Lattice, size: Size) -> Tensor:
+    """Return the middles of squares (N, 2) in grid units."""
+    return from_px(one.corners_px + (one.side_px - 1) / 2, size)

@@ -1,0 +1,131 @@
+"""Crops of several scales: how they are cut, and the features of all candidates."""
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from foveal.detectors import CropDetector, Detector, Located
+from foveal.geometry import Size, corners_px, from_px
+from foveal.heads import CropHead, HeadOutput
+from foveal.images import View, WholeView
+
+if TYPE_CHECKING:
+    from foveal.models.focus import FocusNet
+
+AT_ONCE = 128  # crops that a backbone encodes at once; more are no faster
+
+# Names of what is kept of images under a frozen backbone.
+THUMBNAIL, CROPS, VECTORS, SIZE = "thumbnail", "crops", "vectors", "size"
+
+
+def cut_crops(view: View, located: Located, detector: Detector, side: int) -> tuple[Tensor, Located]:
+    """Return crops whose samples are means of squares, and where they were cut.
+
+    Each is cut first and shrunk then, so that no pixel outside of it counts. Crops lie inside of
+    the image, or the image inside of them, black around it.
+
+    Args:
+        view: of B images.
+        located: keypoints (B, K, 2); their scales are those of the detector for this size.
+        detector: that chose them.
+        side: P, of a crop in samples.
+
+    Returns:
+        Crops (B, K, C, P, P), with located.
+    """
+    crops, places, first = [], [], 0
+    scales = detector.scales_of(view.size)
+    for scale, group in groupby(scales):
+        count = len(list(group))
+        corners = _inside(located.xy[:, first : first + count], side * scale, view.size)
+        crops.append(view.crops(corners, side * scale, scale))
+        places.append(from_px(corners + (side * scale - 1) / 2, view.size))
+        first += count
+    xy = torch.cat(places, dim=1).to(located.xy.dtype)
+    scale = xy.new_tensor(scales).expand(len(xy), -1)
+    return torch.cat(crops, dim=1), located._replace(xy=xy, scale=scale)
+
+
+def _inside(keypoints: Tensor, side_px: int, size: Size) -> Tensor:
+    """Return the first pixels (B, K, 2) of squares around keypoints, moved into the image."""
+    height, width = size
+    corners = corners_px(keypoints, side_px, size)
+    free = corners.new_tensor([width - side_px, height - side_px])
+    most = torch.where(free < 0, free.div(2, rounding_mode="floor"), free)
+    return torch.minimum(torch.maximum(corners, most.clamp(max=0)), most)
+
+
+def frozen_features(model: "FocusNet", images: Tensor, depth: int) -> dict[str, Tensor]:
+    """Return what is kept of normalised images (B, C, H, W) under frozen backbones.
+
+    Args:
+        model: with `Ability.CROPS`.
+        images: of one size.
+        depth: of the head's backbone down to which it is frozen.
+
+    Returns:
+        `thumbnail` (B, C_t, h, w), which the detector scores; `crops` (B, N, C_d, p, p) of this
+        depth and `vectors` (B, N, F) of all N candidates, scale by scale.
+    """
+    detector, head = parts_of(model)
+    view = WholeView(images, model.black)
+    features, vectors = [], []
+    for crops in _candidates(view, detector):  # (B, N_l, C, P, P)
+        for some in crops.flatten(0, 1).split(AT_ONCE):
+            some = some.contiguous(memory_format=torch.channels_last)
+            kept = head.backbone.begin(some, depth)[-1]
+            features.append(kept)
+            vectors.append(head.backbone.finish(kept, depth)[1])
+    counts = [len(one.corners_px) * len(images) for one in detector.candidates(view.size)]
+    return {
+        THUMBNAIL: detector.features(view),
+        CROPS: _by_image(torch.cat(features), counts, len(images)),
+        VECTORS: _by_image(torch.cat(vectors), counts, len(images)),
+    }
+
+
+def _candidates(view: View, detector: CropDetector) -> Iterator[Tensor]:
+    batch = len(view.whole())
+    for one in detector.candidates(view.size):
+        corners = one.corners_px.to(view.whole().device).expand(batch, -1, -1)
+        yield view.crops(corners, one.side_px, one.side_px // detector.patch_size)
+
+
+def _by_image(values: Tensor, counts: list[int], batch: int) -> Tensor:
+    """Return values of the candidates of each scale in turn as (B, N, ...)."""
+    return torch.cat([one.unflatten(0, (batch, -1)) for one in values.split(counts)], dim=1)
+
+
+def read_frozen(
+    model: "FocusNet", kept: Mapping[str, Tensor], depth: int
+) -> tuple[Located, HeadOutput]:
+    """Return where a model looks, and what its head computes, from frozen features.
+
+    Args:
+        model: with `Ability.CROPS`.
+        kept: as `frozen_features` returns them, and `size` (2,), height and width in pixels.
+        depth: of the crops' features.
+    """
+    detector, head = parts_of(model)
+    height, width = kept[SIZE].tolist()
+    size: Size = (height, width)
+    chosen = detector.choose(kept[THUMBNAIL].float(), size)
+    located = detector.located(chosen, size)
+    counts = [len(one.corners_px) for one in detector.candidates(size)]
+    firsts = torch.tensor([0, *counts]).cumsum(dim=0).tolist()
+    indices = torch.cat(
+        [one + first for one, first in zip(chosen.indices, firsts, strict=False)], dim=1
+    )
+    rows = torch.arange(len(indices), device=indices.device)[:, None]
+    crops = kept[CROPS][rows, indices].flatten(0, 1).float()
+    crops = crops.contiguous(memory_format=torch.channels_last)
+    vectors = head.backbone.finish(crops, depth)[1].unflatten(0, indices.shape)
+    return located, head.combine(vectors, located)
+
+
+def parts_of(model: "FocusNet") -> tuple[CropDetector, CropHead]:
+    """Return the detector and the head of a model with `Ability.CROPS`."""
+    return cast(CropDetector, model.detector), cast(CropHead, model.head)
