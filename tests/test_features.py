@@ -17,15 +17,8 @@ from foveal.images.sizing import ShortSide
 from foveal.models import AttentionNet, Inputs, PlainNet
 from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
-from foveal.training.features import (
-    INDEX,
-    Cut,
-    FeatureBatches,
-    cached_features,
-    cut_of,
-    logits_of,
-    predicted,
-)
+from foveal.training.feature_files import INDEX, cached_features
+from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predicted
 from foveal.training.linear import Labelled, fit_linear
 from foveal.training.probe import near_copies, probe
 from photo_folders import halves
@@ -200,7 +193,7 @@ def test_features_that_are_half_written_or_damaged_are_computed_anew(tmp_path, d
     elif damage == "list":
         index.write_text("[]")
     else:
-        index.write_text(json.dumps(json.loads(index.read_text()) | {"parts": "many"}))
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"sizes": "many"}))
     again, said = kept(net, images, tmp_path)
     assert "anew" in said[0]
     assert torch.equal(again.whole, expected)
@@ -213,7 +206,7 @@ def test_features_that_the_disk_has_no_room_for_are_refused_before(tmp_path, mon
     taken = sum(path.stat().st_size for path in folder.glob("*.npy"))
     headers = 128 * len(list(folder.glob("*.npy")))
     usage = type("Usage", (), {"free": taken - headers - 1})
-    monkeypatch.setattr("foveal.training.features.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("foveal.training.feature_files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"free on its disk: give training\.cache=false"):
         kept(net, images, tmp_path / "other")
     usage.free += 1

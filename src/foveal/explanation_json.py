@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from foveal.geometry import corners_px, to_px
+from foveal.logits import class_logits
 from foveal.observation import Observation
 
 
@@ -33,11 +34,21 @@ def _common(explanation: Observation) -> list[dict[str, object]]:
         {
             "size_px": {"height": explanation.size[0], "width": explanation.size[1]},
             "evidence_fraction": fraction,
+            **covered,
             "method": explanation.method,
             "cost_forward_passes": explanation.cost,
         }
-        for fraction in explanation.evidence_fraction.tolist()
+        for fraction, covered in zip(
+            explanation.evidence_fraction.tolist(), _covered(explanation), strict=True
+        )
     ]
+
+
+def _covered(explanation: Observation) -> list[dict[str, float]]:
+    """Return which fraction of each image patches lie over, where that is not what they show."""
+    if explanation.scales is None:
+        return [{}] * len(explanation)
+    return [{"covered_fraction": one} for one in explanation.covered_fraction.tolist()]
 
 
 def _answers(explanation: Observation, top: int) -> list[dict[str, object]]:
@@ -84,7 +95,7 @@ def _keypoints(
     first_px = corners_px(keypoints, patch_size, explanation.size, scales)
     places_px = to_px(keypoints, explanation.size)
     columns = [column.tolist() for column in (keypoints, places_px, first_px, scales)]
-    columns.append(_weights(explanation, keypoints.shape[1]))
+    columns.append(_of_patches(explanation, keypoints.shape[1]))
     return [
         [
             {
@@ -103,7 +114,18 @@ def _keypoints(
     ]
 
 
-def _weights(explanation: Observation, keypoints: int) -> list[list[dict[str, float]]]:
-    if explanation.weights is None:
-        return [[{}] * keypoints] * len(explanation)
-    return [[{"weight": weight} for weight in image] for image in explanation.weights.tolist()]
+def _of_patches(explanation: Observation, keypoints: int) -> list[list[dict[str, float]]]:
+    """Return each patch's weight and its contribution to the predicted class, where there are."""
+    found: list[list[dict[str, float]]] = [
+        [{} for _ in range(keypoints)] for _ in range(len(explanation))
+    ]
+    terms: dict[str, Tensor | None] = {"weight": explanation.weights}
+    if explanation.contributions is not None:
+        rows = torch.arange(len(explanation))
+        every = class_logits(explanation.contributions)
+        terms["contribution"] = every[rows, :, explanation.predictions]
+    for name, values in terms.items():
+        for image, numbers in zip(found, [] if values is None else values.tolist(), strict=False):
+            for patch, number in zip(image, numbers, strict=True):
+                patch[name] = number
+    return found

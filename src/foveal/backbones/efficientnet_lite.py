@@ -73,9 +73,10 @@ class EfficientNetLite(StagedBackbone):
         self.in_channels, self.weights, self.stride = in_channels, weights, stride
         self.depth = depth
         whole = depth == DEPTHS
+        built = STAGES if whole else STAGES[: TAPS[depth - 1] + 1]
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
         stages, channels, reach, dilation = [], STEM, 2, 1
-        for expansion, side, step, width, blocks in STAGES[: None if whole else TAPS[depth - 1] + 1]:
+        for expansion, side, step, width, blocks in built:
             layers = []
             for number in range(blocks):
                 wanted = step if number == 0 else 1

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import Size
+from foveal.geometry import Size, from_px
 
 STEP = 0.75  # of a crop's side, the most from one candidate to the next
 
@@ -14,20 +14,24 @@ class Lattice(NamedTuple):
     """Squares of one side over an image, row by row.
 
     Attributes:
-        rows_px: (R,) first pixel of each row of squares; below 0 where the image is smaller.
-        columns_px: (Q,) of each column.
+        rows_px: first pixel of each row of squares; below 0 where the image is smaller.
+        columns_px: of each column.
         side_px: of each square, in pixels.
     """
 
-    rows_px: Tensor
-    columns_px: Tensor
+    rows_px: tuple[int, ...]
+    columns_px: tuple[int, ...]
     side_px: int
 
     @property
+    def total(self) -> int:
+        """How many squares there are."""
+        return len(self.rows_px) * len(self.columns_px)
+
+    @property
     def corners_px(self) -> Tensor:
-        """(R * Q, 2) integers (x, y), the first pixel of each square."""
-        y, x = torch.meshgrid(self.rows_px, self.columns_px, indexing="ij")
-        return torch.stack([x, y], dim=-1).flatten(0, 1)
+        """(N, 2) integers (x, y), the first pixel of each square."""
+        return torch.tensor([(x, y) for y in self.rows_px for x in self.columns_px])
 
 
 def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
@@ -50,12 +54,17 @@ def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
     return Lattice(_starts(size[0], side_px, rows), _starts(size[1], side_px, columns), side_px)
 
 
+def middles(one: Lattice, size: Size) -> Tensor:
+    """Return the middles of squares (N, 2) in grid units."""
+    return from_px(one.corners_px + (one.side_px - 1) / 2, size)
+
+
 def _count(length: int, side: int) -> int:
     return max(1, 1 - int((side - length) // (STEP * side)))  # rounded up
 
 
-def _starts(length: int, side: int, count: int) -> Tensor:
+def _starts(length: int, side: int, count: int) -> tuple[int, ...]:
     free = length - side
     if count == 1 or free < 0:
-        return torch.full((count,), free // 2)
-    return torch.linspace(0, free, count, dtype=torch.float64).round().long()
+        return (free // 2,) * count
+    return tuple(round(free * index / (count - 1)) for index in range(count))

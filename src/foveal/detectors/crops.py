@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from foveal.arguments import Length, Range
 from foveal.backbones import Backbone
-from foveal.detectors.candidates import Lattice, lattice
+from foveal.detectors.candidates import Lattice, lattice, middles
 from foveal.detectors.detector import Detector, Located
 from foveal.errors import UserError
-from foveal.geometry import Size, from_px
+from foveal.geometry import Size
 from foveal.images import View
 from foveal.ranges import PatchSize, Width
 
@@ -48,6 +48,8 @@ class CropDetector(Detector):
         shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
         width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
+        learned: the scores are learned; if not, they are the energy of the features, standardised
+            over the training images, so that the crops lie on the peaks of what the backbone sees.
 
     Raises:
         UserError: there is not one count per scale, or more than one whole image is wanted.
@@ -64,6 +66,7 @@ class CropDetector(Detector):
         shrink: Annotated[int, Range(1, 1024)] = 2,
         width: Width = 32,
         explore: Annotated[float, Range(0, 1000)] = 1.0,
+        learned: bool = True,
     ):
         super().__init__()
         if len(scales) != len(counts):
@@ -76,21 +79,13 @@ class CropDetector(Detector):
         self.patch_size, self.keypoints = patch_size, sum(counts)
         self.scales, self.counts = list(scales), list(counts)
         self.shrink, self.width, self.explore = shrink, width, explore
+        self.learned = learned
         stride = backbone.strides[-1]
         if stride is None:
             raise UserError("Expected a backbone whose features have a stride, for the detector.")
         self.cell_px = stride * shrink
-        channels = backbone.widths[-1]
-        self.scorer = nn.Sequential(
-            nn.BatchNorm2d(channels),
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, 2 * len(scales), 1),
-        )
+        channels, maps = backbone.widths[-1], 2 * len(scales)
+        self.scorer = _scorer(channels, width, maps) if learned else _Energy(channels, maps)
 
     def forward(self, view: View) -> Located:
         """Return where to cut crops, their scales and their scores.
@@ -126,15 +121,24 @@ class CropDetector(Detector):
             found.append(scores.gather(1, best))
         return Chosen(tuple(indices), torch.cat(found, dim=1))
 
+    def among_all(self, chosen: Chosen, size: Size) -> Tensor:
+        """Return the indices (B, K) of chosen candidates among those of all scales."""
+        first, found = 0, []
+        for one, index in zip(self.candidates(size), chosen.indices, strict=True):
+            found.append(index + first)
+            first += one.total
+        return torch.cat(found, dim=1)
+
     def located(self, chosen: Chosen, size: Size) -> Located:
         """Return where the candidates lie in images of a size, and their scales."""
-        batch, like = len(chosen.score), chosen.score
+        like = chosen.score
         places = [
-            _middles(one, size).to(like)[index]
+            middles(one, size).to(like)[index]
             for one, index in zip(self.candidates(size), chosen.indices, strict=True)
         ]
-        scales = like.new_tensor(self.scales_of(size)).expand(batch, -1)
-        return Located(torch.cat(places, dim=1), scales, chosen.score)
+        xy = torch.cat(places, dim=1)
+        scales = like.new_tensor(self.scales_of(size)) + torch.zeros_like(xy[..., 0])
+        return Located(xy, scales, like)
 
     def scores(self, features: Tensor, size: Size) -> list[Tensor]:
         """Return the scores (B, N) of the candidates of each scale."""
@@ -142,7 +146,7 @@ class CropDetector(Detector):
         found = []
         for level, (scale, one) in enumerate(zip(self.scales, self.candidates(size), strict=True)):
             if scale == WHOLE:
-                found.append(maps.new_zeros(len(maps), 1))
+                found.append(torch.zeros_like(maps[:, 0, 0, :1]))
                 continue
             rows, tall = self._cells(one.rows_px, one.side_px, maps.shape[-2])
             columns, wide = self._cells(one.columns_px, one.side_px, maps.shape[-1])
@@ -167,13 +171,34 @@ class CropDetector(Detector):
         whole = -(-max(size) // self.patch_size)  # rounded up
         return [whole if scale == WHOLE else scale for scale in self.scales]
 
-    def _cells(self, starts_px: Tensor, side_px: int, cells: int) -> tuple[list[int], int]:
+    def _cells(self, starts_px: Sequence[int], side_px: int, cells: int) -> tuple[list[int], int]:
         """Return the first cell of each row or column of candidates, and how many they span."""
         span = min(max(1, round(side_px / self.cell_px)), cells)
-        first = (starts_px / self.cell_px).round().long().clamp(0, cells - span)
-        return first.tolist(), span
+        firsts = [round(start / self.cell_px) for start in starts_px]
+        return [min(max(0, first), cells - span) for first in firsts], span
 
 
-def _middles(one: Lattice, size: Size) -> Tensor:
-    """Return the middles of squares (N, 2) in grid units."""
-    return from_px(one.corners_px + (one.side_px - 1) / 2, size)
+def _scorer(channels: int, width: int, maps: int) -> nn.Module:
+    return nn.Sequential(
+        nn.BatchNorm2d(channels),
+        nn.Conv2d(channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, maps, 1),
+    )
+
+
+class _Energy(nn.Module):
+    """The mean square of standardised features, as so many maps."""
+
+    def __init__(self, channels: int, maps: int):
+        super().__init__()
+        self.norm, self.maps = nn.BatchNorm2d(channels, affine=False), maps
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return maps (B, M, h, w) for features (B, C, h, w)."""
+        energy = self.norm(features).square().mean(dim=1, keepdim=True)
+        return energy.expand(-1, self.maps, -1, -1)

@@ -24,10 +24,10 @@ class Contributions(Explainer):
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
         """Return the terms of the targets' logits: see `Explainer`."""
-        if not self.needs <= type(model).abilities:
+        if not self.needs <= type(model).abilities | model.abilities:
             raise UserError(
-                f"{CONTRIBUTIONS} are for models whose logits are sums over locations ('attention' "
-                f"and 'plain'); this model is of another kind, {model.name!r}."
+                f"{CONTRIBUTIONS} are for models whose logits are sums over locations "
+                f"('attention', 'plain', 'crops'); this model is of another kind, {model.name!r}."
             )
         return cast(Additive, model).contributions(images, targets)
 

@@ -16,6 +16,7 @@ from foveal.ranges import Classes, Fraction, Keypoints, PatchSize, Width
 MIXES = ("additive", "attention", "tokens")
 CropMix = Annotated[str, OneOf(MIXES)]
 HEADS = 4  # of the attention between tokens
+AT_ONCE = 128  # crops that a backbone encodes at once; more are no faster
 
 
 class CropHead(Head):
@@ -69,7 +70,11 @@ class CropHead(Head):
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits and what belongs to them for normalised patches (B, K, C, P, P)."""
-        _, vectors = self.backbone(patches.flatten(0, 1))
+        flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+            vectors = self.backbone(flat)[1]
+        else:  # a backbone's features take a hundred times the memory of its images
+            vectors = torch.cat([self.backbone(some)[1] for some in flat.split(AT_ONCE)])
         return self.combine(vectors.unflatten(0, patches.shape[:2]), located)
 
     def combine(self, vectors: Tensor, located: Located) -> HeadOutput:

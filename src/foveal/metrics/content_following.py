@@ -84,6 +84,8 @@ def _measure(subject: Subject) -> dict[str, float]:
     labels, pairs = subject.test.labels, PAIRS
     if Ability.IN_PART in subject.model.abilities:  # each pair is read from a file anew
         pairs = min(pairs, 10 * len(subject.test))
+    if Ability.CROPS in subject.model.abilities:  # each pair takes a pass of a backbone
+        pairs = min(pairs, 2 * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
     model = subject.model  # as `needs` says

@@ -1,6 +1,7 @@
 """Evidence: how much of an image the decision was made from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch import Tensor
 from foveal.columns import Column
 from foveal.data import ImageSet
 from foveal.explanation import Explanation
-from foveal.geometry import evidence_px, patch_mask
+from foveal.geometry import Size, covered_px, evidence_px, patch_mask
+from foveal.images.photos import Photos
 from foveal.metrics.metric import ExplanationMetric, Metric
 from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability
@@ -18,11 +20,11 @@ from foveal.models.image_model import ImageModel
 def evidence_fraction(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
 ) -> float:
-    """Return the fraction of an image's pixels that its patches cover, mean over `test`.
+    """Return the values that patches show / the pixels of an image, mean over `test`.
 
-    Pixels that several patches cover count once, and what lies outside of the image not at all.
-    Those of a thumbnail that is read too are added. A model without patches decides from every
-    pixel: 1.
+    Values that several patches of a scale show count once, and what lies outside of the image not
+    at all; a patch of scale s shows one per s x s pixels. Those of a thumbnail that is read too
+    are added. A model without patches decides from every pixel: 1.
 
     Args:
         model: of any family.
@@ -31,15 +33,43 @@ def evidence_fraction(
         observed: what `observe_all` returns for `test`, where it is known already.
     """
     observed = observed or observe_all(model, test.images, batch_size)
+    coarse = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
+    return _fraction(observed, test, batch_size, partial(evidence_px, thumbnail_px=coarse))
+
+
+def covered_fraction(
+    model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
+) -> float:
+    """Return the fraction of an image's pixels that its patches lie over, mean over `test`.
+
+    Arguments as of `evidence_fraction`, from which it differs where patches have a scale.
+    """
+    observed = observed or observe_all(model, test.images, batch_size)
+    return _fraction(observed, test, batch_size, covered_px)
+
+
+def _fraction(
+    observed: Explanation, test: ImageSet, batch_size: int, count: Callable[..., Tensor]
+) -> float:
+    """Return the mean over images of what `count` returns for their patches / their pixels."""
     if observed.keypoints is None or observed.patch_size is None:
         return 1.0
-    (height, width), side = observed.size, observed.patch_size
-    coarse = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
-    pixels = sum(
-        float(evidence_px(keypoints, side, observed.size, scales, coarse).sum())
-        for keypoints, scales in _parts(observed, batch_size)
-    )
-    return pixels / (len(observed.keypoints) * height * width)
+    total, first = 0.0, 0
+    for number, size in _sizes(observed, test):
+        part = torch.arange(first, first + number)
+        for rows in part.split(batch_size):
+            scales = None if observed.scales is None else observed.scales[rows]
+            pixels = count(observed.keypoints[rows], observed.patch_size, size, scales)
+            total += float(pixels.sum()) / (size[0] * size[1])
+        first += number
+    return total / len(observed.keypoints)
+
+
+def _sizes(observed: Explanation, test: ImageSet) -> list[tuple[int, Size]]:
+    """Return how many images there are of each size in turn."""
+    if not isinstance(test.images, Photos):
+        return [(len(test), observed.size)]
+    return [(len(part), (part.shape[-2], part.shape[-1])) for part in test.images.parts]
 
 
 def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
@@ -68,7 +98,7 @@ EVIDENCE_COLUMN = Column(
     "evidence_fraction",
     "evidence",
     "{:.1%}",
-    "fraction of the image's pixels that the decision was made from; among explanations by maps, "
+    "values that the decision was made from / pixels of the image; among explanations by maps, "
     "the top 10 % that the judge is shown",
     "lower",
 )
@@ -76,6 +106,20 @@ EVIDENCE = Metric(
     "evidence_fraction",
     lambda s: {"evidence_fraction": evidence_fraction(s.model, s.test, **s.shared)},
     (EVIDENCE_COLUMN,),
+)
+COVERED = Metric(
+    "covered_fraction",
+    lambda s: {"covered_fraction": covered_fraction(s.model, s.test, **s.shared)},
+    (
+        Column(
+            "covered_fraction",
+            "covers",
+            "{:.1%}",
+            "fraction of the image's pixels that the patches lie over, however coarsely",
+            "for comparison",
+        ),
+    ),
+    needs=frozenset({Ability.CROPS}),
 )
 EVIDENCE_OF_PATCHES = ExplanationMetric(
     "evidence_fraction",

@@ -1,5 +1,7 @@
 """Random focus: the accuracy with another image's keypoints."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from foveal.detectors import Located
 from foveal.errors import UserError
 from foveal.explanation import Explanation
 from foveal.images import LargeImages
+from foveal.images.photos import PIXELS, Photos
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import evaluating, observe_all
@@ -49,7 +52,7 @@ def random_focus_accuracy(
 
 def logits_at(
     model: ImageModel,
-    images: Tensor | LargeImages,
+    images: Tensor | Photos | LargeImages,
     pixels: Tensor,
     observed: Explanation,
     places: Tensor,
@@ -59,21 +62,41 @@ def logits_at(
 
     Args:
         model: a focus model.
-        images: (N, C, H, W), uint8, or large images.
+        images: (N, C, H, W), uint8, photographs, or large images.
         pixels: (M,) numbers of the images that are read.
         observed: what `observe_all` returns for `images`.
         places: (M,) numbers of the images whose keypoints and scales are used.
         batch_size: images in one forward pass.
     """
     assert observed.keypoints is not None
-    device, logits = model.mean.device, []
+    device, found, order = model.mean.device, [], []
     with evaluating(model):
-        for pixel, place in zip(pixels.split(batch_size), places.split(batch_size), strict=True):
+        for some, rows, own in _of_one_size(images, pixels, batch_size):
+            place = places[own]
             scales = None if observed.scales is None else observed.scales[place].to(device)
             keypoints = observed.keypoints[place].to(device)
-            held = model.decide(model.view(images, pixel), Located(keypoints, scales))
-            logits.append(held.logits.cpu())
-    return torch.cat(logits)
+            held = model.decide(model.view(some, rows), Located(keypoints, scales))
+            found.append(held.logits.cpu())
+            order.append(own)
+    logits = torch.cat(found)
+    return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits)
+
+
+def _of_one_size(
+    images: Tensor | Photos | LargeImages, pixels: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor | LargeImages, Tensor, Tensor]]:
+    """Yield batches: images of one size, the indices (B,) to read of them, those in `pixels`."""
+    if not isinstance(images, Photos):
+        for some in torch.arange(len(pixels)).split(batch_size):
+            yield images, pixels[some], some
+        return
+    first = 0
+    for part in images.parts:
+        own = ((pixels >= first) & (pixels < first + len(part))).nonzero()[:, 0]
+        most = max(1, min(batch_size, PIXELS // (part.shape[-2] * part.shape[-1])))
+        for some in own.split(most) if len(own) else ():
+            yield part, pixels[some] - first, some
+        first += len(part)
 
 
 def derangement(count: int, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ from foveal.metrics.attention import ATTENTION
 from foveal.metrics.content_following import CONTENT_FOLLOWING
 from foveal.metrics.deletion import DELETION, INSERTION
 from foveal.metrics.efficiency import LATENCY, MACS, PARAMETERS
-from foveal.metrics.evidence import EVIDENCE, EVIDENCE_OF_PATCHES
+from foveal.metrics.evidence import COVERED, EVIDENCE, EVIDENCE_OF_PATCHES
 from foveal.metrics.explanation_cost import EXPLANATION_COST
 from foveal.metrics.judged import JUDGED, JUDGED_MAPS, JUDGED_PATCHES
 from foveal.metrics.metric import About, ExplanationMetric, Metric
@@ -34,6 +34,7 @@ METRICS: Registry[Metric] = Registry(
             PARAMETERS,
             MACS,
             EVIDENCE,
+            COVERED,
             LATENCY,
             ANNOTATIONS,
             JUDGED_PATCHES,

@@ -46,7 +46,6 @@ class Additive(Protocol):
         """Return what each location adds to a logit, as `contribute` does."""
 
 
-
 class SumsOverLocations(Additive, Protocol):
     """An additive classifier whose terms are those of its features' locations."""
 

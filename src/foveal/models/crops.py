@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 
 from foveal.detectors import CropDetector, Detector, Located
+from foveal.detectors.candidates import middles
 from foveal.geometry import Size, corners_px, from_px
 from foveal.heads import CropHead, HeadOutput
+from foveal.heads.crops import AT_ONCE
 from foveal.images import View, WholeView
 
 if TYPE_CHECKING:
     from foveal.models.focus import FocusNet
 
-AT_ONCE = 128  # crops that a backbone encodes at once; more are no faster
-
 # Names of what is kept of images under a frozen backbone.
 THUMBNAIL, CROPS, VECTORS, SIZE = "thumbnail", "crops", "vectors", "size"
 
 
-def cut_crops(view: View, located: Located, detector: Detector, side: int) -> tuple[Tensor, Located]:
+def cut_crops(
+    view: View, located: Located, detector: Detector, side: int
+) -> tuple[Tensor, Located]:
     """Return crops whose samples are means of squares, and where they were cut.
 
     Each is cut first and shrunk then, so that no pixel outside of it counts. Crops lie inside of
@@ -45,8 +47,8 @@ def cut_crops(view: View, located: Located, detector: Detector, side: int) -> tu
         places.append(from_px(corners + (side * scale - 1) / 2, view.size))
         first += count
     xy = torch.cat(places, dim=1).to(located.xy.dtype)
-    scale = xy.new_tensor(scales).expand(len(xy), -1)
-    return torch.cat(crops, dim=1), located._replace(xy=xy, scale=scale)
+    spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # no constant, for an exported graph
+    return torch.cat(crops, dim=1), located._replace(xy=xy, scale=spacing)
 
 
 def _inside(keypoints: Tensor, side_px: int, size: Size) -> Tensor:
@@ -79,7 +81,7 @@ def frozen_features(model: "FocusNet", images: Tensor, depth: int) -> dict[str, 
             kept = head.backbone.begin(some, depth)[-1]
             features.append(kept)
             vectors.append(head.backbone.finish(kept, depth)[1])
-    counts = [len(one.corners_px) * len(images) for one in detector.candidates(view.size)]
+    counts = [one.total * len(images) for one in detector.candidates(view.size)]
     return {
         THUMBNAIL: detector.features(view),
         CROPS: _by_image(torch.cat(features), counts, len(images)),
@@ -114,16 +116,22 @@ def read_frozen(
     size: Size = (height, width)
     chosen = detector.choose(kept[THUMBNAIL].float(), size)
     located = detector.located(chosen, size)
-    counts = [len(one.corners_px) for one in detector.candidates(size)]
-    firsts = torch.tensor([0, *counts]).cumsum(dim=0).tolist()
-    indices = torch.cat(
-        [one + first for one, first in zip(chosen.indices, firsts, strict=False)], dim=1
-    )
+    indices = detector.among_all(chosen, size)
     rows = torch.arange(len(indices), device=indices.device)[:, None]
     crops = kept[CROPS][rows, indices].flatten(0, 1).float()
     crops = crops.contiguous(memory_format=torch.channels_last)
     vectors = head.backbone.finish(crops, depth)[1].unflatten(0, indices.shape)
     return located, head.combine(vectors, located)
+
+
+def all_located(model: "FocusNet", size: Size, batch: int) -> Located:
+    """Return where all candidates of images of a size lie, and their scales, B times."""
+    detector, _ = parts_of(model)
+    lattices = detector.candidates(size)
+    places = [middles(one, size) for one in lattices]
+    scales = [one.side_px / detector.patch_size for one in lattices for _ in range(one.total)]
+    xy = torch.cat(places).to(model.mean)
+    return Located(xy.expand(batch, -1, -1), xy.new_tensor(scales).expand(batch, -1))
 
 
 def parts_of(model: "FocusNet") -> tuple[CropDetector, CropHead]:

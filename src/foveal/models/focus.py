@@ -1,7 +1,7 @@
 """The focus model: locate, cut patches, classify from these and their locations."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor
@@ -166,8 +166,7 @@ class FocusNet(
     @property
     def backbone(self) -> Backbone:
         """The backbone that encodes the patches, for `Ability.BACKBONE`."""
-        backbone: Backbone = self.head.backbone
-        return backbone
+        return cast(Backbone, self.head.backbone)
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
@@ -195,6 +194,7 @@ class FocusNet(
                 "'crops' with mix: additive."
             )
         explanation = self.explain(images, batch_size)
+        assert explanation.contributions is not None
         terms, count = class_logits(explanation.contributions), len(explanation)
         chosen = explanation.predictions
         if targets is not None:

@@ -225,6 +225,7 @@ def crops(
     dropout: Fraction = 0.0,
     detector_width: Width = 32,
     explore: Annotated[float, Range(0, 1000)] = 1.0,
+    learned: bool = True,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
     """Return the focus model for photographs: crops from coarse to fine, each encoded by itself.
@@ -235,7 +236,7 @@ def crops(
     Args:
         backbone: a crop -> features; the detector has a copy of it, cut at `depth`.
         patch_size: side of a crop in samples.
-        scales: as in `CropDetector`, and `counts`, `shrink` and `explore` too.
+        scales: as in `CropDetector`, and `counts`, `shrink`, `explore` and `learned` too.
         counts: crops taken of each scale.
         shrink: each pixel of the detector's thumbnail is the mean of a square of this side.
         depth: of the backbone's features that the detector scores.
@@ -245,6 +246,7 @@ def crops(
         dropout: fraction of features dropped in training.
         detector_width: channels of the net that scores.
         explore: in training, factor of the Gumbel noise on the scores.
+        learned: the scores are learned, and not the energy of the features.
         inputs: what images the model expects.
 
     Raises:
@@ -258,7 +260,8 @@ def crops(
         (1, 3, 3, 32, 32)
     """
     cut = backbone.cut(depth)
-    detector = CropDetector(cut, patch_size, scales, counts, shrink, detector_width, explore)
+    taken = (patch_size, scales, counts, shrink, detector_width, explore, learned)
+    detector = CropDetector(cut, *taken)
     keypoints = detector.keypoints
     head = CropHead(backbone, keypoints, patch_size, num_classes, mix, width, dropout)
     return FocusNet(detector, head, patch_size, inputs=inputs)

@@ -24,5 +24,5 @@ class FeatureModule(ClassifierModule):
         """Measure loss and accuracy on one batch."""
         self.log_validation(self._logits(batch[0]), batch[1])
 
-    def _logits(self, kept: dict[int, Tensor]) -> Tensor:
+    def _logits(self, kept: dict[str, Tensor]) -> Tensor:
         return logits_of(self.model, kept, self.recipe.training.freeze_depth)

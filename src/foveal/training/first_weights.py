@@ -8,13 +8,15 @@ import torch
 from foveal import zoo
 from foveal.backbones import Backbone, WhiteningConv
 from foveal.data import ImageSet
+from foveal.detectors import CropDetector
 from foveal.errors import UserError, unknown_name
 from foveal.images.values import as_floats
-from foveal.models import ImageModel
+from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
+from foveal.training.selection import learn_selection
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
 
@@ -66,6 +68,9 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
                 "training.freeze_depth."
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
+        if Ability.CROPS in model.abilities and recipe.training.cache:
+            own = cast(CropDetector, cast(FocusNet, model).detector).backbone
+            own.freeze(len(own.widths))
     if recipe.training.fixed_norm:
         for layer in backbone_of(model).modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
@@ -86,13 +91,17 @@ def backbone_of(model: ImageModel) -> Backbone:
     return cast(BackboneClassifier, model).backbone
 
 
-def start_linear(model: Any, recipe: Recipe, sets: Mapping[str, ImageSet[Any]]) -> None:
-    """Start the classifier as a linear layer on the features of the sets, if the recipe says so.
+def start_on_features(model: Any, recipe: Recipe, sets: Mapping[str, ImageSet[Any]]) -> None:
+    """Start a model on the features of the sets, as the recipe says.
+
+    That of crops learns where to look; the classifier of others starts as a linear layer.
 
     Raises:
-        UserError: the classifier cannot begin as one.
+        UserError: the classifier cannot begin as one, or as `learn_selection`.
     """
-    if recipe.training.linear_start:
+    if Ability.CROPS in model.abilities:
+        learn_selection(model, recipe, sets["train"])
+    elif recipe.training.linear_start:
         train, val = (labelled(sets[split]) for split in ("train", "val"))
         linear = fit_linear(train, val, model.num_classes, recipe.training.balance)
         model.start_linear(*linear.folded())

@@ -30,6 +30,7 @@ from foveal.training.callbacks import (
 from foveal.training.checkpoint_file import WholeCheckpointIO, read_checkpoint
 from foveal.training.checkpoint_form import Form
 from foveal.training.checkpoints import LAST, Checkpoints, checkpoint_to_resume
+from foveal.training.crops import CropModule
 from foveal.training.distributed import Devices, is_first_process
 from foveal.training.feature_module import FeatureModule
 from foveal.training.features import FeatureBatches, Features
@@ -133,6 +134,8 @@ def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> 
         module = ReconstructionModule(cast(FocusNet, model), recipe, steps)
     else:
         kind = FeatureModule if recipe.training.cache else ClassifierModule
+        if Ability.CROPS in model.abilities:
+            kind = CropModule
         module = kind(model, recipe, steps)
         if recipe.training.balance:
             module.weigh(batches.labels)

@@ -22,8 +22,9 @@ from foveal.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, as_classifier, build_model
-from foveal.training.features import Features, predicted, with_features
-from foveal.training.first_weights import start_linear, take_first_weights, whiten
+from foveal.training.feature_files import with_features
+from foveal.training.features import Features, predicted
+from foveal.training.first_weights import start_on_features, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import model_settings
@@ -163,7 +164,7 @@ def _one(
     model: Any = _new_model(recipe, settings)
     if isinstance(parts["train"].images, Tensor):
         whiten(model, parts["train"])
-    start_linear(model, recipe, parts)
+    start_on_features(model, recipe, parts)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     kept = fit(model, recipe, parts, out, replace(options, resume=False, time_left=None))

@@ -15,6 +15,7 @@ from foveal.heads import HeadOutput
 from foveal.images import LargeImages
 from foveal.metrics.accuracy import correct
 from foveal.models.focus import FocusNet
+from foveal.training.losses import misranked
 from foveal.training.module import RecipeModule
 from foveal.training.settings import Recipe
 
@@ -164,17 +165,3 @@ def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
             loss = loss + F.cross_entropy(answer, wanted)
         right.append(correct(answer, wanted).float().mean())
     return loss, torch.stack(right)
-
-
-def misranked(scores: Tensor, weights: Tensor) -> Tensor:
-    """Return how far scores (B, K) are from the order of the tasks' weights (B, T, K).
-
-    The logistic loss of each pair of an image's patches (RankNet, Burges et al. 2005), times the
-    difference of their weights: the mean over tasks, which get no gradient. The sum over pairs,
-    the mean over images. Scores may be far apart where weights are close, but not the other way
-    round, so what a detector knows already is not unlearned while the weights are still vague.
-    """
-    mean = weights.detach().float().mean(dim=1)
-    ahead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)  # (B, K, K)
-    behind = scores.float()[:, None, :] - scores.float()[:, :, None]
-    return (ahead * F.softplus(behind)).sum(dim=(1, 2)).mean()

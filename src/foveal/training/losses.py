@@ -57,6 +57,20 @@ def _focus(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
     return (1 - chances).clamp_min(1e-6) ** exponent
 
 
+def misranked(scores: Tensor, weights: Tensor) -> Tensor:
+    """Return how far scores (B, K) are from the order of the tasks' weights (B, T, K).
+
+    The logistic loss of each pair of an image's patches (RankNet, Burges et al. 2005), times the
+    difference of their weights: the mean over tasks, which get no gradient. The sum over pairs,
+    the mean over images. Scores may be far apart where weights are close, but not the other way
+    round, so what a detector knows already is not unlearned while the weights are still vague.
+    """
+    mean = weights.detach().float().mean(dim=1)
+    ahead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)  # (B, K, K)
+    behind = scores.float()[:, None, :] - scores.float()[:, :, None]
+    return (ahead * F.softplus(behind)).sum(dim=(1, 2)).mean()
+
+
 def mask_loss(maps: Tensor, masks: Tensor) -> Tensor:
     """Return how little attention maps overlap with masks (after Yan et al. 2019).
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from foveal.data import ImageSet
 from foveal.models import build_model
-from foveal.training.features import Features, with_features
+from foveal.training.feature_files import with_features
+from foveal.training.features import Features
 from foveal.training.first_weights import take_first_weights
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.sets import model_settings

@@ -15,7 +15,7 @@ from foveal.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
 from foveal.training.augment import Augment
 from foveal.training.recipe_files import recipe_file, recipe_names
-from foveal.training.settings import Data, Honesty, Large, Rebuild, Recipe, Training
+from foveal.training.settings import Crops, Data, Honesty, Large, Rebuild, Recipe, Training
 from foveal.training.weights_file import without_file
 
 _LEVELS = 8  # of keys within keys in an override
@@ -28,6 +28,7 @@ _SECTIONS: dict[str, type] = {
     "rebuild": Rebuild,
     "honesty": Honesty,
     "large": Large,
+    "crops": Crops,
 }
 
 

@@ -29,7 +29,7 @@ from foveal.training.distributed import (
     shared_images,
     synchronise,
 )
-from foveal.training.first_weights import start_linear, take_first_weights, whiten
+from foveal.training.first_weights import start_on_features, take_first_weights, whiten
 from foveal.training.pretrained import origin, reachable
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
@@ -148,7 +148,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     started = time.perf_counter()
     if recipe.training.cache:
         sets = _with_features(model, recipe, sets, out, options)
-        start_linear(model, recipe, sets)
+        start_on_features(model, recipe, sets)
     kept = fit(model, recipe, sets, out, options)
     seconds = time.perf_counter() - started
     if is_first_process():
@@ -164,7 +164,7 @@ def _with_features(
     model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: "Options"
 ) -> Sets:
     """Return the sets with the features of the frozen backbone in the place of their images."""
-    from foveal.training.features import with_features
+    from foveal.training.feature_files import with_features
 
     if options.machines.processes > 1:
         raise UserError("training.cache is for one process: give --devices 1, or cache=false.")

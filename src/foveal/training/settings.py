@@ -10,6 +10,7 @@ from foveal.ranges import Fraction, Seed, Side
 from foveal.training.augment import Augment
 
 Amount = Annotated[float, Range(0, 1_000_000, below=True)]
+SELECTIONS = ("distil", "greedy", "gumbel", "perturbed", "peaks")
 Images = Annotated[int, Range(0, 2**40)]  # a number of them; 0 for all or none
 
 
@@ -189,6 +190,29 @@ class Large:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """How a model of crops learns where to look.
+
+    Attributes:
+        select: how the detector learns on the features of all candidates, with `training.cache`:
+            `distil` (the weights of a head that reads them all), `greedy` (those that decrease
+            that head's loss most), `gumbel` (drawn with noise, taught by the head's weights),
+            `perturbed` (by the gradient of a perturbed top-k) or `peaks` (nothing is learned).
+        head_epochs: in which the head learns then.
+        detector_epochs: in which the detector does, for `distil` and `greedy`.
+        dropout: fraction of the features dropped then.
+        distil: weight, in the training proper, of what the detector's scores are misranked by
+            against the weights that the crops were given.
+    """
+
+    select: Annotated[str, OneOf(SELECTIONS)] = "distil"
+    head_epochs: Annotated[int, Range(0, 10_000)] = 8
+    detector_epochs: Annotated[int, Range(0, 10_000)] = 8
+    dropout: Fraction = 0.2
+    distil: Amount = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model, data and training of one zoo name.
 
@@ -207,6 +231,7 @@ class Recipe:
     rebuild: Rebuild = field(default_factory=Rebuild)
     honesty: Honesty = field(default_factory=Honesty)
     large: Large = field(default_factory=Large)
+    crops: Crops = field(default_factory=Crops)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, as YAML and the card keep them."""

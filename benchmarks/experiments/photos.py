@@ -1,0 +1,231 @@
+"""Focus on photographs against the same backbone on the whole image, a row per model.
+
+Rows are kept, one file each, with the answer to every tested image, so that the same command goes
+on where it stopped:
+
+    FOVEAL_DATA=... python benchmarks/experiments/photos.py [deeppcb ...] [--only whole-320 ...]
+
+`deeppcb` is tested on its own test split, the others by five folds, of which no group is divided;
+a tenth of the rest validates. Everything frozen to depth 4, the last depth is tuned by the same
+settings and for the same epochs, whatever the model sees. `linear` is a linear layer on the frozen
+backbone's mean vector; `frozen` is a focus model whose detector and head alone have learned.
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.data import ImageSet, load_images, load_whole
+from foveal.data.splits import folds, share_of
+from foveal.files import read_json, write_json
+from foveal.memory import keep_freed_memory
+from foveal.metrics.efficiency import latency_ms, macs
+from foveal.metrics.evidence import covered_fraction, evidence_fraction
+from foveal.metrics.observing import observe_all
+from foveal.models import build_model
+from foveal.models.abilities import Ability
+from foveal.training.distributed import Devices
+from foveal.training.feature_files import with_features
+from foveal.training.features import predicted
+from foveal.training.first_weights import start_on_features, take_first_weights
+from foveal.training.fitting import Options, fit
+from foveal.training.linear import fit_linear, labelled
+from foveal.training.recipe import load_recipe
+from foveal.training.sets import model_settings
+from foveal.training.settings import Recipe
+
+RESULTS = Path(__file__).parent.parent / "results" / "photos"
+FOLDS = 5
+WHOLE = {
+    "deeppcb": (96, 160, 224, 320, 448, 640),
+    "magnetic-tile": (96, 160, 224),
+    "clothing": (96, 160, 224),
+    "isic2017": (96, 160, 224),
+}
+# Focus models by name: overrides of the data set's recipe.
+FOCUS: dict[str, dict[str, list[str]]] = {
+    "deeppcb": {
+        "focus-4": ["model.counts=[4]"],
+        "focus-8": [],
+        "focus-8-glance": ["model.scales=[0,1]", "model.counts=[1,8]"],
+        "focus-8-greedy": ["crops.select=greedy"],
+        "focus-8-gumbel": ["crops.select=gumbel", "crops.head_epochs=16"],
+        "focus-8-perturbed": ["crops.select=perturbed", "crops.head_epochs=16"],
+        "focus-8-peaks": ["crops.select=peaks", "model.learned=false"],
+        "focus-8-tokens": ["model.mix=tokens"],
+        "focus-8-attention": ["model.mix=attention"],
+    },
+    "magnetic-tile": {"focus": []},
+    "clothing": {"focus": []},
+    "isic2017": {"focus": []},
+}
+RECIPES = {"deeppcb": "pcb-focus"}
+
+
+def rows_of(data: str) -> dict[str, Recipe]:
+    """Return the recipe of each row of a data set, by its name."""
+    recipe = load_recipe(RECIPES.get(data, f"{data}-focus"))
+    name = RECIPES.get(data, f"{data}-focus")
+    found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
+    backbone = {"name": "efficientnet-lite0", "weights": "imagenet"}
+    training = replace(recipe.training, linear_start=True)
+    for side in WHOLE[data]:
+        sized = replace(recipe, data=replace(recipe.data, short_side=side), training=training)
+        found[f"whole-{side}"] = replace(sized, model={"name": "plain", "backbone": backbone})
+        found[f"attention-{side}"] = replace(
+            sized,
+            model={
+                "name": "attention",
+                "backbone": backbone,
+                "depths": [5],
+                "compatibility": "pc",
+            },
+        )
+    return found
+
+
+def sets_of(data: str, recipe: Recipe) -> dict[str, ImageSet[Any]]:
+    """Return the images of a data set, by `train`, `val` and `test`, or `all` of them to fold."""
+    options: dict[str, Any] = {"size": recipe.data.sizing, "channels": 3}
+    if data == "deeppcb":
+        return {split: load_images(data, split, **options) for split in ("train", "val", "test")}
+    return {"all": load_whole(data, **options)}
+
+
+def divided(
+    sets: dict[str, ImageSet[Any]], seed: int
+) -> Iterator[tuple[ImageSet[Any], ImageSet[Any], ImageSet[Any]]]:
+    """Yield what trains, validates and tests: once, or for each fold."""
+    if "all" not in sets:
+        yield sets["train"], sets["val"], sets["test"]
+        return
+    images = sets["all"]
+    # By their paths: photographs lie in another order at another size.
+    order = torch.tensor(sorted(range(len(images)), key=lambda i: images.paths[i]))
+    groups = [images.groups[i] for i in order.tolist()] if images.groups else []
+    fold = torch.empty(len(images), dtype=torch.long)
+    fold[order] = folds(images.labels[order], FOLDS, groups, seed=seed)
+    for number in range(FOLDS):
+        rest = (fold != number).nonzero()[:, 0]
+        own = [images.groups[i] for i in rest.tolist()] if images.groups else []
+        labels = images.labels[rest]
+        train, val = (
+            images.subset(rest[share_of(labels, split, own_val=False, own_test=True, groups=own)])
+            for split in ("train", "val")
+        )
+        yield train, val, images.subset((fold == number).nonzero()[:, 0])
+
+
+def measured(data: str, name: str, recipe: Recipe, work: Path) -> dict[str, Any]:
+    """Return a row: what a recipe answers to each tested image, and what it costs."""
+    started = time.perf_counter()
+    sets = sets_of(data, recipe)
+    first = next(iter(sets.values()))
+    settings = model_settings(recipe, sets.get("train", first))
+    torch.manual_seed(recipe.training.seed)
+    model: Any = build_model(settings)
+    take_first_weights(model, recipe)
+    kept = with_features(model, recipe, sets, work / "features")
+    cached = time.perf_counter()
+    options = Options(False, Devices(), "32-true", False, (), None, print)
+    found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
+    labels: dict[str, int] = {}
+    for train, val, test in divided(kept, recipe.training.seed):
+        torch.manual_seed(recipe.training.seed)
+        model = build_model(settings)
+        take_first_weights(model, recipe)
+        start_on_features(model, recipe, {"train": train, "val": val})
+        answers = {"frozen": predicted(model, test.images)}
+        out = work / "fold"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        model.load_state_dict(
+            fit(model, recipe, {"train": train, "val": val}, out, options).weights()
+        )
+        answers["tuned"] = predicted(model, test.images)
+        linear = fit_linear(
+            labelled(train), labelled(val), len(test.classes), recipe.training.balance
+        )
+        answers["linear"] = linear(test.images.whole[:, 0])
+        labels |= dict(zip(test.paths, test.labels.tolist(), strict=True))
+        for how, logits in answers.items():
+            found[how] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
+        print(f"{data} {name}: {_fractions(found, labels)}", flush=True)
+    paths = sorted(labels)
+    groups = dict(zip(first.paths, first.groups, strict=True)) if first.groups else {}
+    row: dict[str, Any] = {
+        "data": data,
+        "row": name,
+        "recipe": recipe.to_dict(),
+        "paths": [_short(path) for path in paths],
+        "labels": [labels[path] for path in paths],
+        "groups": [groups[path] for path in paths] if groups and "all" in sets else [],
+        "answers": {how: [own[path] for path in paths] for how, own in found.items()},
+        "features_seconds": round(cached - started, 1),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    return row | _cost(model.eval(), sets.get("test", first))
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-3:])
+
+
+def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict[str, float]:
+    return {
+        how: round(sum(own[p] == labels[p] for p in own) / len(own), 4)
+        for how, own in found.items()
+    }
+
+
+def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
+    """Return multiply-adds, milliseconds, and the fraction of the pixels that is evidence."""
+    size = (images.images.shape[-2], images.images.shape[-1])
+    some = images.subset(torch.arange(0, len(images), max(1, len(images) // 100)))
+    found: dict[str, Any] = {
+        "size": list(size),
+        "macs": macs(model, size),
+        "latency_ms": round(latency_ms(model, size, repeats=15), 1),
+        "evidence_fraction": 1.0,
+    }
+    if Ability.CROPS in model.abilities:
+        observed = observe_all(model, some.images)
+        found["evidence_fraction"] = evidence_fraction(model, some, observed=observed)
+        found["covered_fraction"] = covered_fraction(model, some, observed=observed)
+    return found
+
+
+def labels_of(row: dict[str, Any]) -> Tensor:
+    """Return the labels (N,) of a row's tested images, in the order of their paths."""
+    return torch.tensor(row["labels"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", nargs="*", default=list(WHOLE))
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--work", type=Path, default=Path("runs/photos"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    keep_freed_memory()
+    for data in options.data:
+        for name, recipe in rows_of(data).items():
+            path = options.out / data / f"{name}.json"
+            if options.only and name not in options.only:
+                continue
+            if path.is_file() and read_json(path)["recipe"] == recipe.to_dict():
+                continue
+            row = measured(data, name, recipe, options.work / data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Training of crops: head, last depths and detector together, on the crops that are drawn."""
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from foveal.detectors import Located
+from foveal.heads import HeadOutput
+from foveal.models.crops import read_frozen
+from foveal.models.focus import FocusNet
+from foveal.training.augment import moved
+from foveal.training.losses import classification_loss, misranked
+from foveal.training.module import ClassifierModule
+
+
+class CropModule(ClassifierModule):
+    """Cross-entropy on the crops that the detector draws, whose weights teach the detector.
+
+    A batch is of images, or of frozen features as `FeatureBatches` yields them.
+    """
+
+    def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
+        """Return the loss of one batch of images or features, and labels."""
+        seen, labels = batch
+        if isinstance(seen, Tensor):
+            pixels = self.floats(seen)
+            pixels = moved(pixels, self.recipe.augment.draw_moves(pixels))
+            seen = self.recipe.augment.erase_square(pixels)
+        located, output = self._read(seen)
+        balance = self.class_weights if self.balanced else None
+        loss = classification_loss(output.logits, labels, self.recipe.training, balance)
+        if self.recipe.crops.distil and located.score is not None and output.weights is not None:
+            ranking = misranked(located.score, output.weights[:, None])
+            loss = loss + self.recipe.crops.distil * ranking
+        self.log_training(loss, output.logits, labels, index)
+        return loss
+
+    def validation_step(self, batch: tuple[Any, Tensor], index: int) -> None:
+        """Measure loss and accuracy on one batch."""
+        seen, labels = batch
+        images = self.floats(seen) if isinstance(seen, Tensor) else seen
+        self.log_validation(self._read(images)[1].logits, labels)
+
+    def _read(self, seen: Any) -> tuple[Located, HeadOutput]:
+        model = cast(FocusNet, self.model)
+        if not isinstance(seen, Tensor):
+            return read_frozen(model, seen, self.recipe.training.freeze_depth)
+        view = model.view(seen)
+        _, located, output = model.read(view, model.locate(view))
+        return located, output
