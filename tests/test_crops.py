@@ -67,7 +67,7 @@ def test_candidates_cover_the_image_and_lie_in_it(size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_pixels_outside_of_the_crops_change_no_logit(mix: str, photos: Tensor) -> None:
-    model = small(mix, scales=(2, 1), counts=(1, 2))
+    model = small(mix, scales=(3, 1), counts=(1, 2))
     seen = model.explain(photos)
     assert not seen.evidence.all()
     noise = torch.rand(photos.shape, generator=torch.Generator().manual_seed(2))
@@ -133,14 +133,16 @@ def test_evidence_counts_the_values_of_each_scale() -> None:
     keypoints = from_px(torch.tensor([middles]), size)
     scales = torch.tensor([[7.0, 1.0, 1.0, 2.0]])
     shown = 640**2 / 49 + 96 * 144 + 96**2
-    assert float(evidence_px(keypoints, 96, size, scales)) == pytest.approx(shown, rel=1e-6)
-    assert float(covered_px(keypoints, 96, size, scales)) == 640**2
+    assert float(evidence_px(keypoints, 96, size, scales, blocks=True)) == pytest.approx(
+        shown, rel=1e-6
+    )
+    assert float(covered_px(keypoints, 96, size, scales, blocks=True)) == 640**2
     one = scales[:, 1:3], keypoints[:, 1:3]
-    assert float(evidence_px(one[1], 96, size, one[0])) == pytest.approx(96 * 144)
+    assert float(evidence_px(one[1], 96, size, one[0], blocks=True)) == pytest.approx(96 * 144)
     assert float(evidence_px(one[1], 96, size)) == 96 * 144
     everywhere = torch.ones(1, 60)
     spread = from_px(torch.rand(1, 60, 2) * 640, size)
-    assert float(evidence_px(spread, 500, size, everywhere)) <= 640**2
+    assert float(evidence_px(spread, 500, size, everywhere, blocks=True)) <= 640**2
 
 
 def test_metrics_of_photographs_of_several_sizes() -> None:

@@ -18,7 +18,7 @@ from foveal.detectors.score_map import ScoreMap, best_cells, refined
 from foveal.errors import UserError
 from foveal.evaluation import evaluate_on
 from foveal.explanation_files import explain_files
-from foveal.geometry import covered_px, evidence_px, from_px, patch_mask, to_px
+from foveal.geometry import evidence_px, from_px, patch_mask, to_px
 from foveal.images import PartView, WholeView
 from foveal.images.pyramids import LargeFiles
 from foveal.metrics import evaluate
@@ -151,11 +151,9 @@ def test_the_pixels_read_are_the_sum_of_the_mask_and_the_thumbnail_but_no_more_t
         for given in (None, scales):
             mask = patch_mask(keypoints, 5, size, given)
             pixels = mask.double().sum(dim=(1, 2))
-            assert torch.equal(covered_px(keypoints, 5, size, given), pixels)
-            if given is None:
-                assert torch.equal(evidence_px(keypoints, 5, size), pixels)
-                most = (pixels + 60).clamp(max=size[0] * size[1])
-                assert torch.equal(evidence_px(keypoints, 5, size, None, 60), most)
+            assert torch.equal(evidence_px(keypoints, 5, size, given), pixels)
+            most = (pixels + 60).clamp(max=size[0] * size[1])
+            assert torch.equal(evidence_px(keypoints, 5, size, given, 60), most)
     outside = torch.full((1, 2, 2), 3.0)
     assert float(evidence_px(outside, 5, (20, 20))) == 0
 

@@ -14,8 +14,8 @@ SIGNATURES = {
     ),
     "Explanation": (
         "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
-        "[weights] [task_logits] [contributions] [extent] [classes] [method] [cost] [originals] "
-        "[values]"
+        "[weights] [task_logits] [contributions] [blocks] [extent] [classes] [method] [cost] "
+        "[originals] [values]"
     ),
     "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
     "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",

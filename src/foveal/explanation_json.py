@@ -46,7 +46,7 @@ def _common(explanation: Observation) -> list[dict[str, object]]:
 
 def _covered(explanation: Observation) -> list[dict[str, float]]:
     """Return which fraction of each image patches lie over, where that is not what they show."""
-    if explanation.scales is None:
+    if not explanation.blocks:
         return [{}] * len(explanation)
     return [{"covered_fraction": one} for one in explanation.covered_fraction.tolist()]
 
@@ -93,6 +93,8 @@ def _keypoints(
     scales = explanation.scales
     scales = torch.ones(keypoints.shape[:2]) if scales is None else scales
     first_px = corners_px(keypoints, patch_size, explanation.size, scales)
+    if explanation.blocks:  # a sample's square reaches half of it further
+        first_px = first_px - ((scales - 1) / 2).ceil()[..., None].long()
     places_px = to_px(keypoints, explanation.size)
     columns = [column.tolist() for column in (keypoints, places_px, first_px, scales)]
     columns.append(_of_patches(explanation, keypoints.shape[1]))

@@ -132,14 +132,22 @@ def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
 
 
 def patch_mask(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+    keypoints: Tensor,
+    patch_size: int,
+    size: Size,
+    scales: Tensor | None = None,
+    blocks: bool = False,
 ) -> Tensor:
     """Return which pixels the patches read, as booleans (B, H, W); arguments as of `coverage`."""
-    return coverage(keypoints, patch_size, size, scales) > 0
+    return coverage(keypoints, patch_size, size, scales, blocks) > 0
 
 
 def coverage(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+    keypoints: Tensor,
+    patch_size: int,
+    size: Size,
+    scales: Tensor | None = None,
+    blocks: bool = False,
 ) -> Tensor:
     """Return how many patches read each pixel, as floats (B, H, W).
 
@@ -153,9 +161,10 @@ def coverage(
         patch_size: side P in samples.
         size: height and width of the image in pixels.
         scales: (B, K) pixels from one sample to the next, or None for plain slices.
+        blocks: samples are means of squares of `scales` pixels, and not bilinear.
     """
     height, width = size
-    first, last = _span_px(keypoints, patch_size, size, scales)
+    first, last = _span_px(keypoints, patch_size, size, scales, blocks)
     x = torch.arange(width, device=keypoints.device)
     y = torch.arange(height, device=keypoints.device)
     across = (x >= first[..., :1]) & (x <= last[..., :1])  # (B, K, W)
@@ -169,12 +178,13 @@ def evidence_px(
     size: Size,
     scales: Tensor | None = None,
     thumbnail_px: int = 0,
+    blocks: bool = False,
 ) -> Tensor:
     """Return how many values of each image (B,) were shown, in float64, at most all of its pixels.
 
-    Without scales these are pixels. A patch of scale s shows one value per s x s pixels, so that
-    its area counts as that much less; where patches of the same scale overlap, values count once.
-    The cost does not grow with the image.
+    These are the pixels of `covered_px`; but a patch whose samples are means of s x s pixels shows
+    that many times fewer values than pixels, and where patches of the same scale overlap, values
+    count once. The cost does not grow with the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -182,28 +192,31 @@ def evidence_px(
         size: height and width of the images in pixels.
         scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
         thumbnail_px: pixels of a thumbnail that was read too, each of which counts as one.
+        blocks: samples are means of squares of `scales` pixels, and not bilinear.
     """
-    if scales is None:
-        shown = _area(*_span_px(keypoints.double(), patch_size, size, None), size)
+    first, last = _span_px(keypoints.double(), patch_size, size, scales, blocks)
+    if scales is None or not blocks:
+        shown = _area(first, last, size)
     else:
-        spacing = scales.double()
-        centre, reach = to_px(keypoints.double(), size), patch_size * spacing[..., None] / 2
-        alike = (spacing[:, :, None] == spacing[:, None]).double()  # (B, K, K)
-        # Pixel 0 begins at -0.5. `_area` adds the last pixel, which is none here.
-        areas = _area(centre - reach + 0.5, centre + reach - 0.5, size, alike)  # (B, K)
-        shown = (areas / (alike.sum(dim=2) * spacing.clamp(min=1).square())).sum(dim=1)
+        alike = (scales[:, :, None] == scales[:, None]).double()  # (B, K, K)
+        areas = _area(first, last, size, alike)  # (B, K)
+        shown = (areas / (alike.sum(dim=2) * scales.double().square())).sum(dim=1)
     return (shown + thumbnail_px).clamp(max=size[0] * size[1])
 
 
 def covered_px(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
+    keypoints: Tensor,
+    patch_size: int,
+    size: Size,
+    scales: Tensor | None = None,
+    blocks: bool = False,
 ) -> Tensor:
     """Return how many pixels of each image (B,) the patches lie over, in float64.
 
     The sum of `patch_mask`, at a cost that does not grow with the image; arguments as of
     `coverage`.
     """
-    return _area(*_span_px(keypoints.double(), patch_size, size, scales), size)
+    return _area(*_span_px(keypoints.double(), patch_size, size, scales, blocks), size)
 
 
 def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) -> Tensor:
@@ -220,8 +233,7 @@ def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) 
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
     edges = torch.minimum(edges.clamp(min=0), greatest).sort(dim=1).values
     begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
-    middle = begins + lengths / 2
-    held = (middle[:, None] >= first[:, :, None]) & (middle[:, None] < last[:, :, None] + 1)
+    held = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
     across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
     if alike is None:
         read = (down.transpose(1, 2) @ across > 0).double()
@@ -239,14 +251,16 @@ def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) 
 
 
 def _span_px(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None
+    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None, blocks: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the first and the last pixel (x, y) that each patch reads, (B, K, 2) each."""
     half = (patch_size - 1) / 2
-    reach = half if scales is None else half * scales[..., None]
+    reach: Tensor | float = half
+    if scales is not None:
+        reach = (patch_size * scales[..., None] - 1) / 2 if blocks else half * scales[..., None]
     # Grid units round to pixels with errors far below 1e-3: forgiven where patches are slices,
     # counted where they are samples, as the slightest weight is a weight.
-    slack = -1e-3 if scales is None else 1e-3
+    slack = -1e-3 if scales is None or blocks else 1e-3
     centre = to_px(keypoints, size)
     return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
 

@@ -50,6 +50,8 @@ class Observation:
         task_logits: (B, T, classes) of a model of several tasks, the main one first, or None.
         contributions: (B, K, classes), what each patch adds to each logit, where those are such
             sums and a bias, or None.
+        blocks: whether each sample of a patch is the mean of a square of `scales` pixels; else it
+            is bilinear.
         extent: height and width in pixels of images of which `images` holds thumbnails, or None.
         originals: B images (C', H', W') in [0, 1] of any sizes, as they were before they were
             resized for the model: what pictures are drawn on. Empty where `images` are drawn.
@@ -70,6 +72,7 @@ class Observation:
     weights: Tensor | None = None
     task_logits: Tensor | None = None
     contributions: Tensor | None = None
+    blocks: bool = False
     extent: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
     method: str = "model"
@@ -144,19 +147,20 @@ class Observation:
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
-        return patch_mask(self.keypoints, self.patch_size, self.size, self.scales)
+        return patch_mask(self.keypoints, self.patch_size, self.size, self.scales, self.blocks)
 
     @property
     def evidence_fraction(self) -> Tensor:
         """(B,): the values that the decision was made from / the pixels of the image, at most 1.
 
-        A patch of scale s shows one value per s x s pixels. Those of a thumbnail count too.
+        A patch whose samples are means shows one value for each. Those of a thumbnail count too.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
-        seen = evidence_px(self.keypoints, self.patch_size, self.size, self.scales, coarse)
+        place = (self.keypoints, self.patch_size, self.size, self.scales)
+        seen = evidence_px(*place, coarse, self.blocks)
         return (seen / (height * width)).to(self.keypoints.dtype)
 
     @property
@@ -165,7 +169,8 @@ class Observation:
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
-        covered = covered_px(self.keypoints, self.patch_size, self.size, self.scales)
+        place = (self.keypoints, self.patch_size, self.size, self.scales)
+        covered = covered_px(*place, self.blocks)
         return (covered / (height * width)).to(self.keypoints.dtype)
 
     @property
@@ -190,7 +195,7 @@ class Observation:
                 "This explanation has no maps and no patches: a model that looks at the whole "
                 "image needs a post-hoc method, foveal.attribute(model, images, 'grad-cam')."
             )
-        return coverage(self.keypoints, self.patch_size, self.size, self.scales)
+        return coverage(self.keypoints, self.patch_size, self.size, self.scales, self.blocks)
 
     @property
     def peaks(self) -> Tensor:

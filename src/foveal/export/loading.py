@@ -99,7 +99,8 @@ def as_onnx(
     said = read_about(proto)
     if Ability.IN_PART in abilities_of(said.config):
         return as_large(said, proto, beside, threads)
-    parts = Parts(Graph(proto, threads), said.names)
+    blocks = Ability.CROPS in abilities_of(said.config)
+    parts = Parts(Graph(proto, threads), said.names, blocks)
     return OnnxModel(said, parts).eval()
 
 

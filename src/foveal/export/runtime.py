@@ -24,10 +24,11 @@ class Parts:
     Args:
         graph: that runs.
         names: for each part the name of its tensor.
+        blocks: whether samples of patches are means, see `Explanation`.
     """
 
-    def __init__(self, graph: Graph, names: Mapping[str, str]):
-        self.graph = graph
+    def __init__(self, graph: Graph, names: Mapping[str, str], blocks: bool = False):
+        self.graph, self.blocks = graph, blocks
         self.names = dict(names)
         self.shown = [name for name in COMPUTED if name in names]
 
@@ -41,7 +42,7 @@ class Parts:
         logits = found.pop("logits", None)
         if logits is None:  # of a model that names no classes
             logits = next(iter(found.values())).new_zeros(len(given[IMAGES]), 0)
-        return Explanation(given[IMAGES], logits, **found)
+        return Explanation(given[IMAGES], logits, blocks=self.blocks, **found)
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
         """Return the parts `wanted` for given ones; one that is given is given back."""

@@ -22,8 +22,8 @@ def evidence_fraction(
 ) -> float:
     """Return the values that patches show / the pixels of an image, mean over `test`.
 
-    Values that several patches of a scale show count once, and what lies outside of the image not
-    at all; a patch of scale s shows one per s x s pixels. Those of a thumbnail that is read too
+    Values that several patches show count once, and what lies outside of the image not at all. A
+    patch whose samples are means shows one value for each. Those of a thumbnail that is read too
     are added. A model without patches decides from every pixel: 1.
 
     Args:
@@ -59,7 +59,8 @@ def _fraction(
         part = torch.arange(first, first + number)
         for rows in part.split(batch_size):
             scales = None if observed.scales is None else observed.scales[rows]
-            pixels = count(observed.keypoints[rows], observed.patch_size, size, scales)
+            place = (observed.keypoints[rows], observed.patch_size, size, scales)
+            pixels = count(*place, blocks=observed.blocks)
             total += float(pixels.sum()) / (size[0] * size[1])
         first += number
     return total / len(observed.keypoints)
@@ -81,7 +82,7 @@ def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
     """
     assert observed.patch_size is not None
     masks = [
-        patch_mask(keypoints, observed.patch_size, observed.size, scales)
+        patch_mask(keypoints, observed.patch_size, observed.size, scales, observed.blocks)
         for keypoints, scales in _parts(observed, batch_size)
     ]
     return torch.cat(masks)

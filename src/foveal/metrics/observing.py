@@ -64,6 +64,7 @@ def observe_all(
         scales=_joined([part.scales for part in parts]),
         thumbnail=None if first.thumbnail is None else _nothing(first.thumbnail.shape[1:], count),
         task_logits=_joined([part.task_logits for part in parts]),
+        blocks=first.blocks,
     )
 
 
@@ -102,6 +103,7 @@ def _without_pixels(observed: Explanation) -> Explanation:
         scales,
         thumbnail=thumbnail,
         task_logits=task_logits,
+        blocks=observed.blocks,
     )
 
 

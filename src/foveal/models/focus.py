@@ -137,6 +137,7 @@ class FocusNet(
             rebuilt=output.rebuilt,
             task_logits=output.task_logits,
             contributions=output.contributions,
+            blocks=self.detector.blocks,
             extent=view.size if in_part else None,
         )
 

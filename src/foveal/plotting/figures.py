@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.logits import class_logits
 from foveal.observation import Observation
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
@@ -122,7 +123,7 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
     patches = None if explanation.patches is None else explanation.patches[0]
     if patches is not None:
         draw_image(axes, explanation)
-        _draw_patches(parts[-2], patches, explanation.weights)
+        _draw_patches(parts[-2], patches, _notes(explanation))
         if len(parts) == 4:
             _draw_seen(parts[1], explanation)
     else:
@@ -178,13 +179,23 @@ def _draw_seen(figure: "SubFigure", explanation: Observation) -> None:
     place.set_axis_off()
 
 
-def _draw_patches(figure: "SubFigure", patches: Tensor, weights: Tensor | None) -> None:
+def _notes(explanation: Observation) -> list[str]:
+    """Return what stands below each patch of one image: its contribution, or its weight."""
+    if explanation.contributions is not None:
+        answer = explanation.predictions[0]
+        added = class_logits(explanation.contributions)[0, :, answer]
+        return [f"{value:+.2f}" for value in added.tolist()]
+    if explanation.weights is not None:
+        return [f"{weight:.0%}" for weight in explanation.weights[0].tolist()]
+    return []
+
+
+def _draw_patches(figure: "SubFigure", patches: Tensor, notes: Sequence[str]) -> None:
     columns = _columns(patches)
     grid = figure.subplots(-(-len(patches) // columns), columns, squeeze=False).flatten()
     for index, place in enumerate(grid):
         if index < len(patches):
-            weight = None if weights is None else float(weights[0, index])
-            draw_patch(place, patches[index], index, weight)
+            draw_patch(place, patches[index], index, notes[index] if notes else "")
         else:
             place.set_axis_off()
 
@@ -246,7 +257,9 @@ def _title(explanation: Observation, patches: Tensor | None) -> str:
     share = float(explanation.evidence_fraction[0])
     said = f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
     between = " " if explanation.thumbnail is None else "\n"  # one line would be cut off
-    return f"decided from {len(patches)} {seen}:{between}{said} of the pixels"
+    added = explanation.contributions is not None
+    note = "\nbelow each: what it adds to the logit" if added else ""
+    return f"decided from {len(patches)} {seen}:{between}{said} of the pixels{note}"
 
 
 def gallery(

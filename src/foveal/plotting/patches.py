@@ -22,7 +22,7 @@ def frames_px(explanation: Observation) -> Tensor:
     assert explanation.patch_size is not None
     places = to_px(explanation.keypoints[0], explanation.size)  # (K, 2)
     spacing = torch.ones(len(places)) if explanation.scales is None else explanation.scales[0]
-    side = (explanation.patch_size - 1) * spacing + 1
+    side = (explanation.patch_size - 1) * spacing + (spacing if explanation.blocks else 1)
     return torch.stack([places[:, 0] - side / 2, places[:, 1] - side / 2, side, side], dim=1)
 
 
@@ -58,13 +58,13 @@ def _number(axes: "Axes", left: float, top: float, index: int) -> None:
     )
 
 
-def draw_patch(axes: "Axes", patch: Tensor, index: int, weight: float | None = None) -> None:
+def draw_patch(axes: "Axes", patch: Tensor, index: int, note: str = "") -> None:
     """Draw one patch (C, P, P) enlarged, in the frame and with the number of its keypoint.
 
-    Below it stands its weight, where it has one.
+    Below it stands the note.
     """
-    if weight is not None:
-        axes.set_xlabel(f"{weight:.0%}", fontsize=7, labelpad=2)
+    if note:
+        axes.set_xlabel(note, fontsize=7, labelpad=2)
     axes.imshow(pixels(patch), interpolation="nearest", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
