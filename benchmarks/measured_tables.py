@@ -6,6 +6,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from photo_rows import gains_table, hits_table, rows_table, selection_rows
 from report_tables import DOCS, known
 
 from foveal import zoo
@@ -305,4 +306,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale": partial(written, "scale", scale_table),
     "imagenet-options": partial(written, "imagenet_options", imagenet_options_table),
     "photo-folds": partial(written, "photo_folds", photo_folds_table),
+    **{
+        f"photos-{data}": partial(written, "photos", partial(rows_table, data))
+        for data in ("deeppcb", "magnetic-tile", "clothing", "isic2017")
+    },
+    "photos-gains": partial(written, "photos", gains_table),
+    "photos-selection": partial(written, "photos", selection_rows),
+    "photos-hits": partial(written, "photos", hits_table),
 }

@@ -2,27 +2,31 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lightning import Callback, LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 
+import foveal
 from foveal.backbones import EfficientNetLite, VGGBackbone
-from foveal.data import ImageSet
+from foveal.data import ImageSet, load_images
 from foveal.detectors import CropDetector, Located
 from foveal.detectors.candidates import lattice
 from foveal.errors import UserError
 from foveal.explainers import explainer
 from foveal.export import as_onnx, onnx_graph
 from foveal.geometry import covered_px, evidence_px, from_px
-from foveal.heads import CropHead
 from foveal.images.photos import Photos
-from foveal.metrics import evaluate
+from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.observing import observe_all
 from foveal.metrics.random_focus import logits_at
 from foveal.models import FocusNet, abilities_of, build_model, presets
 from foveal.models.abilities import Ability
 from foveal.models.crops import SIZE, frozen_features, read_frozen
 from foveal.models.image_model import ImageModel
+from foveal.training import Recipe, train
 from foveal.training.perturbed import perturbed_top
 from foveal.training.recipe import parse_recipe
 from foveal.training.selection import METHODS, learn_selection
@@ -274,11 +278,64 @@ def test_perturbed_choices_follow_the_scores() -> None:
     assert found[1:].sum() < 0
 
 
-@pytest.mark.parametrize("head", ["crops"])
-def test_heads_are_registered(head: str) -> None:
-    built = CropHead(EfficientNetLite(), keypoints=2, patch_size=32, num_classes=2)
-    assert built.settings()["mix"] == "additive"
-    assert head in __import__("foveal.heads", fromlist=["HEADS"]).HEADS
+def of_two_hues(folder: Path, count: int) -> Path:
+    """Write photographs of three shapes, red or blue."""
+    generator = np.random.default_rng(0)
+    for index in range(2 * count):
+        height, width = [(100, 140), (140, 100), (110, 110)][index % 3]
+        pixels = generator.integers(0, 120, (height, width, 3), np.uint8)
+        pixels[..., 2 * (index % 2)] += 90
+        name = "rb"[index % 2]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def recipe_of(folder: Path, cached: bool, **training: object) -> Recipe:
+    """Return a recipe of a few crops of small photographs."""
+    frozen = {"cache": cached, "freeze_depth": 4 if cached else 3, "fixed_norm": True}
+    return parse_recipe(
+        {
+            "name": "halves",
+            "model": {
+                "name": "crops",
+                "backbone": {"name": "efficientnet-lite0", "weights": "imagenet"},
+                "patch_size": 32,
+                "scales": [0, 1],
+                "counts": [1, 2],
+            },
+            "data": {"name": str(folder), "short_side": 96, "channels": 3},
+            "training": {"epochs": 4, "batch_size": 8, "lr": 5e-4, **frozen, **training},
+            "crops": {"head_epochs": 4, "detector_epochs": 2},
+        }
+    )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_photographs_of_several_sizes_are_learned(tmp_path: Path, cached: bool) -> None:
+    folder = of_two_hues(tmp_path / "photos", 24)
+    out = train(recipe_of(folder, cached), tmp_path / "run", progress=False)
+    model = foveal.load(out)
+    assert not (out / "features").exists()
+    images = load_images(str(folder), "train", size=model.inputs.sizing, channels=3)
+    right = predict_logits(model, images.images).argmax(dim=1) == images.labels
+    assert right.float().mean() > 0.8
+    assert model.settings()["head"]["name"] == "crops"
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    recipe = recipe_of(of_two_hues(tmp_path / "photos", 12), cached=True)
+    whole = train(recipe, tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "stopped", progress=False, callbacks=[Stop()])
+    again = train(recipe, tmp_path / "stopped", progress=False, resume=True)
+    first, second = (foveal.load(run).state_dict() for run in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("select", sorted(METHODS))

@@ -18,6 +18,7 @@ from foveal.models import build_model
 from foveal.training import parse_recipe
 from foveal.training.callbacks import duration
 from foveal.training.choosing import FAMILIES, choose
+from foveal.training.comparing import compare_with_whole
 from foveal.training.losses import class_weights
 from foveal.training.sets import model_settings
 from photo_folders import halves, photos
@@ -37,21 +38,75 @@ def test_photos_get_the_pretrained_attention_and_small_images_the_focus_model():
     assert choose(photos).recipe.model["name"] == "attention"
     assert choose(photos).recipe.model["backbone"]["weights"] == "imagenet"
     assert choose(small).recipe.model["name"] == "focus"
+    crops = choose(photos).instead
+    assert crops is not None
+    assert crops.recipe.model["name"] == "crops"
+    assert choose(small).instead is None
+    assert choose(photos, "attention").instead is None
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(300, 400, 288), (100, 120, 224), (4000, 900, 640)]
+)
+def test_crops_are_taken_of_photos_of_at_most_640_pixels(height, width, side):
+    recipe = choose(Survey("photos", {"a": 50, "b": 50}, height, width, 96, 5000), "focus").recipe
+    assert recipe.data.short_side == side
+    assert sum(recipe.model["counts"]) == 5
+    assert recipe.training.cache
+
+
+@pytest.mark.parametrize("needle", [True, False])
+def test_crops_are_preferred_where_they_are_no_worse_at_equal_cost(tmp_path, needle):
+    """The class is a spot of a few pixels, for which the whole image is too coarse, or a hue."""
+    generator = np.random.default_rng(0)
+    for index in range(120):
+        label = index % 2
+        shown = generator.integers(60, 90, (480, 480, 3)).astype(np.uint8)
+        x, y = generator.integers(10, 460, 2)
+        if needle:
+            shown[y : y + 10, x : x + 10] = (250, 30, 30) if label else (60, 75, 90)
+        else:
+            shown[..., label] += 60
+        (tmp_path / "ab"[label]).mkdir(exist_ok=True)
+        Image.fromarray(shown).save(tmp_path / "ab"[label] / f"{index}.png")
+    choice = choose(survey_folder(tmp_path), data=str(tmp_path))
+    assert choice.instead is not None
+    found = compare_with_whole(choice.instead.recipe, choice.recipe, str(tmp_path), (480, 480))
+    assert found is not None
+    assert found.macs[0] <= found.macs[1] < 1.5 * found.macs[0]
+    assert found.images == 96
+    if needle:
+        assert found.focus > 0.9
+        assert found.no_worse
+        assert found.gain.low > 0
+    else:
+        assert found.whole > 0.95
+    assert f"{found.side} pixels" in found.line()
+
+
+def test_too_few_photos_are_not_compared(tmp_path):
+    folder = photos(tmp_path / "few", {"a": 5, "b": 5})
+    choice, said = choose(survey_folder(folder), data=str(folder)), []
+    assert (
+        compare_with_whole(choice.recipe, choice.recipe, str(folder), (96, 96), say=said.append)
+        is None
+    )
+    assert "8 training images" in said[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_photos_keep_their_proportions(family):
     recipe = choose(of(a=500, b=500), family).recipe
     assert recipe.data.channels == 3
-    if family == "focus":
-        assert recipe.data.size == (96, 128)
-    else:
-        assert recipe.data.short_side == 224
-        assert recipe.training.cache
+    assert recipe.data.short_side == (288 if family == "focus" else 224)
+    assert recipe.training.cache
 
 
 def test_few_images_are_seen_at_corners_and_varied_strongly():
-    few, many = (choose(of(a=count, b=count), "focus").recipe for count in (12, 500))
+    few, many = (
+        choose(Survey("small", {"a": count, "b": count}, 90, 120, 90, 120), "focus").recipe
+        for count in (12, 500)
+    )
     assert few.model["detector"]["name"] == "harris"
     assert many.model["detector"]["name"] == "heatmap"
     assert few.augment.scale > many.augment.scale

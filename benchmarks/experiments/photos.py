@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from foveal.data import ImageSet, load_images, load_whole
 from foveal.data.splits import folds, share_of
@@ -41,6 +40,7 @@ from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
+TESTED = "tested.json"  # which images the rows of a data set answer
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 FOLDS = 5
 WHOLE = {
@@ -123,7 +123,7 @@ def divided(
         yield train, val, images.subset((fold == number).nonzero()[:, 0])
 
 
-def measured(data: str, name: str, recipe: Recipe, work: Path) -> dict[str, Any]:
+def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> dict[str, Any]:
     """Return a row: what a recipe answers to each tested image, and what it costs."""
     started = time.perf_counter()
     sets = sets_of(data, recipe)
@@ -154,24 +154,42 @@ def measured(data: str, name: str, recipe: Recipe, work: Path) -> dict[str, Any]
             labelled(train), labelled(val), len(test.classes), recipe.training.balance
         )
         answers["linear"] = linear(test.images.whole[:, 0])
+        if not labels:
+            (work / "models" / name).mkdir(parents=True, exist_ok=True)
+            model.save_weights(work / "models" / name)
         labels |= dict(zip(test.paths, test.labels.tolist(), strict=True))
         for how, logits in answers.items():
             found[how] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
         print(f"{data} {name}: {_fractions(found, labels)}", flush=True)
     paths = sorted(labels)
-    groups = dict(zip(first.paths, first.groups, strict=True)) if first.groups else {}
+    _check_tested(tested, paths, labels, first)
     row: dict[str, Any] = {
         "data": data,
         "row": name,
         "recipe": recipe.to_dict(),
-        "paths": [_short(path) for path in paths],
-        "labels": [labels[path] for path in paths],
-        "groups": [groups[path] for path in paths] if groups and "all" in sets else [],
         "answers": {how: [own[path] for path in paths] for how, own in found.items()},
         "features_seconds": round(cached - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
     return row | _cost(model.eval(), sets.get("test", first))
+
+
+def _check_tested(
+    file: Path, paths: list[str], labels: dict[str, int], images: ImageSet[Any]
+) -> None:
+    """Keep which images are tested, once per data set; all rows must test the same."""
+    groups = dict(zip(images.paths, images.groups, strict=True)) if images.groups else {}
+    folded = all(path in groups for path in paths) and bool(groups)
+    known = {
+        "paths": [_short(path) for path in paths],
+        "labels": [labels[path] for path in paths],
+        "groups": [groups[path] for path in paths] if folded else [],
+    }
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, known)
+    elif read_json(file) != known:
+        raise SystemExit(f"{file} holds other images: remove the rows beside it.")
 
 
 def _short(path: str) -> str:
@@ -202,11 +220,6 @@ def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
     return found
 
 
-def labels_of(row: dict[str, Any]) -> Tensor:
-    """Return the labels (N,) of a row's tested images, in the order of their paths."""
-    return torch.tensor(row["labels"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="*", default=list(WHOLE))
@@ -222,7 +235,7 @@ def main() -> None:
                 continue
             if path.is_file() and read_json(path)["recipe"] == recipe.to_dict():
                 continue
-            row = measured(data, name, recipe, options.work / data)
+            row = measured(data, name, recipe, options.work / data, path.parent / TESTED)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, row)
 

@@ -29,7 +29,8 @@ from foveal.model_files import write_card
 from foveal.models import ImageModel
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
-from foveal.training.choosing import choose
+from foveal.training.choosing import Choice, choose
+from foveal.training.comparing import compare_with_whole
 from foveal.training.probe import Probe, probe
 from foveal.training.recipe import change_recipe
 from foveal.training.run import TrainOptions
@@ -74,6 +75,8 @@ def plan(
     for line in found(survey):
         say(line)
     choice = choose(survey, family, data=data)
+    if choice.instead is not None:
+        choice = _preferred(choice, choice.instead, data, survey, data_dir, say)
     recipe = change_recipe(choice.recipe, list(overrides))
     for line in choice.reasons:
         say(f"  {line}")
@@ -82,6 +85,23 @@ def plan(
     training = recipe.training
     say(f"  {training.epochs} epochs, {training.batch_size} images in a step")
     return recipe
+
+
+def _preferred(
+    choice: Choice,
+    crops: Choice,
+    data: str,
+    survey: Survey,
+    data_dir: str | Path | None,
+    say: Say,
+) -> Choice:
+    """Return the choice of crops where they are no worse than the whole image at equal cost."""
+    size = (survey.height, survey.width)
+    compared = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, say)
+    if compared is None:
+        return choice
+    say(f"  {compared.line()}")
+    return crops if compared.no_worse else choice
 
 
 def found(survey: Survey) -> list[str]:

@@ -99,7 +99,7 @@ EVIDENCE_COLUMN = Column(
     "evidence_fraction",
     "evidence",
     "{:.1%}",
-    "values that the decision was made from / pixels of the image; among explanations by maps, "
+    "fraction of the image's pixels that the decision was made from; among explanations by maps, "
     "the top 10 % that the judge is shown",
     "lower",
 )

@@ -1,9 +1,10 @@
 """Settings for images that nobody has written a recipe for, and the reasons for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foveal.data.survey import Survey
 from foveal.errors import unknown_name
+from foveal.images.sizing import STEP
 from foveal.training.augment import Augment
 from foveal.training.pretrained import SHIPPED
 from foveal.training.recipe import plain_name
@@ -14,6 +15,9 @@ PHOTO = 96  # pixels of the short side from which images are photographs for a p
 FEW = 200  # images; below, a learned detector has too little to learn locations from
 STRONG = 4.0  # times as many images of one class as of another are made up for
 _SHORT_SIDE = 224  # pixels, that the pretrained backbone was trained on
+_LARGEST_SIDE = 640  # pixels of the short side of images that crops are taken of
+_CROP, _CROPS = 96, 4  # pixels of a crop's side; crops beside the whole image
+_BETWEEN = 4  # pixels per sample of the whole image, above which there are crops of 2
 _TUNED = 12_000  # images that the last depth of the backbone is tuned on, all epochs together
 _FROZEN = 4  # depths of the backbone, of five
 _SEEN = 40_000  # images that a training on two cores sees, all epochs together
@@ -24,10 +28,18 @@ _LONGEST = 4  # times the short side
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe for images, and the reasons for it, a line each."""
+    """A recipe for images, and the reasons for it, a line each.
+
+    Attributes:
+        recipe: of the model that is trained.
+        reasons: for it.
+        instead: of crops, which may be no worse at the same cost; None where no such model is
+            to be compared with.
+    """
 
     recipe: Recipe
     reasons: tuple[str, ...]
+    instead: "Choice | None" = None
 
 
 def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choice:
@@ -42,12 +54,13 @@ def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choi
         UserError: an unknown family.
     """
     photos = min(survey.height, survey.width) >= PHOTO
-    if family is None:
-        family = "attention" if photos else "focus"
+    if family is None and photos:
+        return replace(_pretrained(survey, "attention", data), instead=_crops(survey, data))
+    family = family or "focus"
     if family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
-    if photos and family != "focus":
-        return _pretrained(survey, family, data)
+    if photos:
+        return _crops(survey, data) if family == "focus" else _pretrained(survey, family, data)
     return _from_nothing(survey, family, data)
 
 
@@ -62,29 +75,13 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
             "compatibility": "pc",
         }
         why = "attention on a pretrained EfficientNet-Lite0: what each location adds is exact"
-    images = max(1, survey.images * 8 // 10)
-    epochs = max(4, min(10, round(_TUNED / images)))
-    balance, why_balance = _balance(survey)
-    training = Training(
-        epochs=epochs,
-        batch_size=max(4, min(32, images // 12)),
-        lr=5e-4,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        average=0.98,
-        linear_start=True,
-        freeze_depth=_FROZEN,
-        fixed_norm=True,
-        cache=True,
-        keep="last",
-        balance=balance,
-    )
+    training, why_balance = _tuning(survey)
     recipe = Recipe(
         name=plain_name(f"{survey.name}-{family}"),
         model=model,
         data=Data(name=data or survey.name, short_side=_SHORT_SIDE, channels=3),
         augment=Augment(flip=True),
-        training=training,
+        training=replace(training, linear_start=True),
     )
     size = (
         f"resized to {_SHORT_SIDE} pixels on the short side, proportions kept: they have "
@@ -95,6 +92,62 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
         "are computed once, mirrored too"
     )
     return Choice(recipe, (why, size, tuned, *why_balance))
+
+
+def _crops(survey: Survey, data: str) -> Choice:
+    """Return settings of a model that decides from crops, each through the pretrained backbone."""
+    short = min(survey.height, survey.width)
+    side = max(_SHORT_SIDE, min(_LARGEST_SIDE, round(short / STEP) * STEP))
+    whole, scales = -(-max(survey.height, survey.width) * side // (short * _CROP)), [0, 1]
+    counts = [1, _CROPS]
+    if whole > _BETWEEN:
+        scales, counts = [0, 2, 1], [1, _CROPS // 2, _CROPS - _CROPS // 2]
+    training, why_balance = _tuning(survey)
+    recipe = Recipe(
+        name=plain_name(f"{survey.name}-focus"),
+        model={
+            "name": "crops",
+            "backbone": dict(SHIPPED),
+            "patch_size": _CROP,
+            "scales": scales,
+            "counts": counts,
+        },
+        data=Data(name=data or survey.name, short_side=side, channels=3),
+        augment=Augment(flip=True),
+        training=training,
+    )
+    why = (
+        f"focus: the whole image in {_CROP} pixels and {_CROPS} closer crops, each through a "
+        "pretrained EfficientNet-Lite0 by itself; what each adds is exact"
+    )
+    size = f"resized to {side} pixels on the short side, proportions kept: they have " + _sides(
+        survey
+    )
+    learns = (
+        "where to look is learned on features of all candidate crops, computed once; then the last "
+        "depth is tuned with it"
+    )
+    return Choice(recipe, (why, size, learns, *why_balance))
+
+
+def _tuning(survey: Survey) -> tuple[Training, tuple[str, ...]]:
+    """Return how the last depth of a pretrained backbone is tuned, and why rare classes weigh."""
+    images = max(1, survey.images * 8 // 10)
+    balance, why_balance = _balance(survey)
+    training = Training(
+        epochs=max(4, min(10, round(_TUNED / images))),
+        batch_size=max(4, min(32, images // 12)),
+        lr=5e-4,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        average=0.98,
+        freeze_depth=_FROZEN,
+        fixed_norm=True,
+        cache=True,
+        keep="last",
+        balance=balance,
+    )
+    return training, why_balance
 
 
 def _from_nothing(survey: Survey, family: str, data: str) -> Choice:

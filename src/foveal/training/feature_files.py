@@ -33,6 +33,7 @@ FORM = 2  # of the files
 INDEX = "index.json"  # written last: without it a cache is half written
 BATCH = 16  # images in a pass; more are no faster
 Progress = Callable[[int], None]  # called with how many images were done
+MEASURED = ("val", "test")  # sets that are only measured on, and so never mirrored
 LARGEST = 65_504.0  # half precision's
 NAMES = {THUMBNAIL, CROPS, VECTORS, *(f"{DEPTH}{depth}" for depth in range(1, 65))}
 
@@ -63,17 +64,18 @@ def with_features(
         raise UserError(
             f"training.cache is for 'attention', 'plain' and 'crops', not {model.name!r}."
         )
-    cut = cut_of(model, recipe.training.freeze_depth, recipe.augment.flip)
+    as_they_are = cut_of(model, recipe.training.freeze_depth, False)
+    trained = replace(as_they_are, mirrored=recipe.augment.flip)
     shown: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
         shown = rate_bar("features", sum(len(images) for images in sets.values()))
     with shown as done:
-        return {
-            name: replace(
-                images, images=cached_features(model, cut, images, folder / name, done, say)
-            )
-            for name, images in sets.items()
-        }
+        found = {}
+        for name, images in sets.items():
+            cut = as_they_are if name in MEASURED else trained
+            features = cached_features(model, cut, images, folder / name, done, say)
+            found[name] = replace(images, images=features)
+        return found
 
 
 def cached_features(

@@ -1,0 +1,147 @@
+"""Do explanations find the defect? A hit is the best candidate crop covering half of one.
+
+The heat of every method is averaged over the same candidate crops, those of the focus model. Its
+own heat is what its crops add to the logit of the prediction. The other methods explain a model of
+the whole image. Both were trained by `photos.py`, which keeps them in its --work.
+
+    FOVEAL_DATA=... python benchmarks/experiments/photo_explanations.py deeppcb focus-8 whole-320
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import foveal
+from foveal.evaluation import load_annotated
+from foveal.explainers import EXPLAINERS, explainer
+from foveal.files import read_json, write_json
+from foveal.images.photos import parts_of
+from foveal.images.values import as_floats
+from foveal.memory import keep_freed_memory
+from foveal.metrics.interval import wilson_interval
+from foveal.models.crops import parts_of as parts_of_crops
+
+RESULTS = Path(__file__).parent.parent / "results" / "photos"
+SLOW = ("rise", "occlusion", "integrated-gradients")  # that are measured on fewer images
+NOT_MAPS = ("model", "contributions", "random")
+
+
+def cumulated(values: Tensor) -> Tensor:
+    """Return sums (B, H + 1, W + 1) over all rows above and columns to the left."""
+    return F.pad(values.double().cumsum(dim=-2).cumsum(dim=-1), (1, 0, 1, 0))
+
+
+def over_crops(values: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Return sums of values (B, H, W) over squares (B, N)."""
+    sums = cumulated(values)
+    x, y = corners.clamp_min(0).unbind(-1)
+    right = (corners[:, 0] + side).clamp(max=values.shape[-1])
+    below = (corners[:, 1] + side).clamp(max=values.shape[-2])
+    return sums[:, below, right] - sums[:, y, right] - sums[:, below, x] + sums[:, y, x]
+
+
+def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Tensor:
+    """Return for each image whether the crop of the greatest heat covers half of a region.
+
+    Args:
+        heat: (B, H, W).
+        regions: of each image, masks (R, H, W), one per defect.
+        corners: (N, 2) of the candidate crops.
+        side: of the crops in pixels.
+    """
+    best = over_crops(heat, corners, side).argmax(dim=1)
+    found = []
+    for own, index in zip(regions, best.tolist(), strict=True):
+        inside = over_crops(own, corners[index : index + 1], side)[:, 0]
+        found.append(bool((inside >= own.sum(dim=(1, 2)) / 2).any()))
+    return torch.tensor(found)
+
+
+def regions_of(mask: Tensor) -> Tensor:
+    """Return the connected regions of a mask (H, W) as masks (R, H, W)."""
+    from scipy.ndimage import label
+
+    numbers, count = label(mask.numpy() > 0)
+    numbers = torch.from_numpy(numbers)
+    return torch.stack([(numbers == index).float() for index in range(1, count + 1)])
+
+
+def heat_of(method: str, model: Any, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the heat (1, H, W) of a method, at the size of the focus model's images."""
+    if method == "uniform":
+        return torch.rand(1, *size, generator=torch.Generator().manual_seed(0)) * 1e-6 + 1
+    heat = explainer(method)(model, image).heat
+    return F.interpolate(heat[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data")
+    parser.add_argument("focus", help="row of photos.py, or a zoo name")
+    parser.add_argument("whole")
+    parser.add_argument("--work", type=Path, default=Path("runs/photos"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--few", type=int, default=40, help="images of slow methods")
+    options = parser.parse_args()
+    keep_freed_memory()
+    focus, whole = (
+        foveal.load(
+            str(path) if (path := options.work / options.data / "models" / name).is_dir() else name
+        )
+        for name in (options.focus, options.whole)
+    )
+    sets = [
+        load_annotated(options.data, "test", size=model.inputs.sizing, channels=3)
+        for model in (focus, whole)
+    ]
+    masks = [mask[0] for part in parts_of(sets[0].masks) for mask in part]
+    order = {path: index for index, path in enumerate(sets[1].paths)}
+    images = [[image for part in parts_of(one.images) for image in part] for one in sets]
+    marked = [i for i, mask in enumerate(masks) if mask.any()]
+    marked = marked[:: max(1, len(marked) // options.images)][: options.images]
+    detector, _ = parts_of_crops(focus)
+    names = [
+        "focus",
+        "centre",
+        "uniform",
+        *(n for n in EXPLAINERS if n not in (*NOT_MAPS, "centre")),
+    ]
+    rows: dict[str, Any] = {}
+    for name in names:
+        if name not in ("focus", "uniform") and not explainer(name).supports(whole):
+            continue
+        some = marked[: options.few] if name in SLOW else marked
+        found, started = [], time.perf_counter()
+        for index in some:
+            size = tuple(masks[index].shape)
+            finest = detector.candidates(size)[-1]
+            if name == "focus":
+                heat = focus.contributions(as_floats(images[0][index][None])).maps[:, 0]
+            else:
+                other = images[1][order[sets[0].paths[index]]]
+                heat = heat_of(name, whole, as_floats(other[None]), size)
+            own = [regions_of(masks[index])]
+            found.append(hits(heat, own, finest.corners_px, finest.side_px))
+        right = torch.cat(found)
+        low, high = wilson_interval(int(right.sum()), len(right))
+        rows[name] = {
+            "hits": float(right.float().mean()),
+            "low": low,
+            "high": high,
+            "images": len(right),
+            "seconds_per_image": round((time.perf_counter() - started) / len(some), 3),
+        }
+        print(name, rows[name], flush=True)
+    path = options.out / options.data / "explanations.json"
+    kept = read_json(path) if path.is_file() else {}
+    write_json(path, kept | {f"{options.focus} beside {options.whole}": rows})
+
+
+if __name__ == "__main__":
+    main()
