@@ -18,6 +18,7 @@ from foveal.files import write_json
 from foveal.model_files import DIGEST, WEIGHTS, weights_digest
 from foveal.models import FocusNet, SmallCNN
 from foveal.models.abilities import Ability
+from foveal.models.weights import shipped_weights
 
 ZOO = Path(__file__).parents[1] / "src" / "foveal" / "zoo" / "weights"
 MEGABYTE = 1_000_000
@@ -36,11 +37,13 @@ def adopt(run: Path) -> None:
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
     ) and not backed
     limit = MEGABYTE if small else 8 * MEGABYTE
+    if Ability.CROPS in model.abilities:
+        limit = 3 * MEGABYTE
     with tempfile.TemporaryDirectory() as made:
         folder, copy = run, Path(made) / name
         card.setdefault("weights", "float32")
-        if is_large(run / WEIGHTS) and halved(run, copy, data):
-            folder, card["weights"] = copy, "float16"
+        if is_large(run / WEIGHTS, shipped_weights(model)) and halved(run, copy, data):
+            folder, card["weights"] = copy, zoo.card(copy)["weights"]
         weights = (folder / WEIGHTS).read_bytes()
         if len(weights) > limit:
             raise SystemExit(f"The weights of {name} have {len(weights):,} bytes, above {limit:,}.")

@@ -13,12 +13,13 @@ from foveal.data import ImageSet, load_images, read_image
 from foveal.data.survey import Survey, survey_folder
 from foveal.errors import UserError
 from foveal.explanation_files import explain_files
-from foveal.metrics.interval import wilson_interval
+from foveal.first_hour import plan
+from foveal.metrics.interval import Interval, wilson_interval
 from foveal.models import build_model
 from foveal.training import parse_recipe
 from foveal.training.callbacks import duration
 from foveal.training.choosing import FAMILIES, choose
-from foveal.training.comparing import compare_with_whole
+from foveal.training.comparing import Compared, compare_with_whole
 from foveal.training.losses import class_weights
 from foveal.training.sets import model_settings
 from photo_folders import halves, photos
@@ -55,33 +56,35 @@ def test_crops_are_taken_of_photos_of_at_most_640_pixels(height, width, side):
     assert recipe.training.cache
 
 
-@pytest.mark.parametrize("needle", [True, False])
-def test_crops_are_preferred_where_they_are_no_worse_at_equal_cost(tmp_path, needle):
-    """The class is a spot of a few pixels, for which the whole image is too coarse, or a hue."""
+def test_crops_are_compared_with_the_whole_image_at_equal_cost(tmp_path):
+    """A spot of a few pixels says the class."""
     generator = np.random.default_rng(0)
-    for index in range(120):
+    for index in range(80):
         label = index % 2
-        shown = generator.integers(60, 90, (480, 480, 3)).astype(np.uint8)
-        x, y = generator.integers(10, 460, 2)
-        if needle:
-            shown[y : y + 10, x : x + 10] = (250, 30, 30) if label else (60, 75, 90)
-        else:
-            shown[..., label] += 60
+        shown = generator.integers(60, 90, (300, 400, 3)).astype(np.uint8)
+        x, y = generator.integers(10, 280, 2)
+        shown[y : y + 8, x : x + 8] = (200, 60, 60) if label else (60, 60, 200)
         (tmp_path / "ab"[label]).mkdir(exist_ok=True)
         Image.fromarray(shown).save(tmp_path / "ab"[label] / f"{index}.png")
     choice = choose(survey_folder(tmp_path), data=str(tmp_path))
-    assert choice.instead is not None
-    found = compare_with_whole(choice.instead.recipe, choice.recipe, str(tmp_path), (480, 480))
-    assert found is not None
+    found = compare_with_whole(choice.instead.recipe, choice.recipe, str(tmp_path), (300, 400))
     assert found.macs[0] <= found.macs[1] < 1.5 * found.macs[0]
-    assert found.images == 96
-    if needle:
-        assert found.focus > 0.9
-        assert found.no_worse
-        assert found.gain.low > 0
-    else:
-        assert found.whole > 0.95
+    assert found.images == 64
+    assert found.focus > 0.8
+    assert found.gain.value == pytest.approx(found.focus - found.whole, abs=1e-6)
     assert f"{found.side} pixels" in found.line()
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.01])
+def test_crops_are_taken_where_they_are_no_worse(tmp_path, monkeypatch, gain):
+    folder = photos(tmp_path / "few", {"a": 10, "b": 10}, side=100)
+    found = Compared(0.8, 0.8 - gain, Interval(gain, gain - 0.1, gain + 0.1), 224, (380, 384), 16)
+    monkeypatch.setattr("foveal.first_hour.compare_with_whole", lambda *_: found)
+    said = []
+    recipe = plan(str(folder), None, [], said.append)
+    assert recipe.model["name"] == ("crops" if gain == 0 else "attention")
+    assert any("compared by 3 folds of 16 training images" in line for line in said)
+    assert any(line.strip().startswith("focus" if gain == 0 else "attention") for line in said)
 
 
 def test_too_few_photos_are_not_compared(tmp_path):

@@ -27,6 +27,7 @@ from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.model_files import write_card
 from foveal.models import ImageModel
+from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
 from foveal.training.choosing import Choice, choose
@@ -304,7 +305,7 @@ def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> 
     wrong = (answers != test.labels).nonzero().flatten()
     spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
     explain = explainer(CONTRIBUTIONS)  # exact, where attention is only a part of the answer
-    if not explain.supports(model):
+    if Ability.KEYPOINTS in model.abilities or not explain.supports(model):
         explain = explainer(own_method(model) or "grad-cam")
     shown = torch.cat([spread, wrong[:SHOWN]])
     explanations = [

@@ -197,7 +197,8 @@ def _honest(model: ImageModel, recipe: Recipe) -> HonestPlaces | None:
     if recipe.honesty == Honesty():
         return None
     detector = cast(FocusNet, model).detector if _is_focus(model) else None
-    if detector is None or detector.context or detector.scaled or detector.in_part:
+    other = detector is None or detector.context or detector.scaled or detector.in_part
+    if detector is None or other or detector.blocks:
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
     if recipe.augment.mix:
         raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
