@@ -32,12 +32,17 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     small = (
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
     ) and "glimpse" not in name
-    assert megabytes <= (1 if small else 8)
+    most = 3 if Ability.CROPS in model.abilities else 1 if small else 8
+    assert megabytes <= most
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
-    tested = {"clothing": 372, **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000)}
+    tested = {
+        "clothing": 372,
+        "deeppcb": 1_000,
+        **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000),
+    }
     assert card["figures"]["images"] == tested.get(card["trained_on"], 10_000)
-    assert model.num_classes == (0 if "-saliency" in name else 10)
+    assert model.num_classes == (0 if "-saliency" in name else 2 if "pcb" in name else 10)
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
@@ -98,9 +103,12 @@ def test_a_large_model_knows_what_its_card_says(name, full_data):
 )
 def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
     card = zoo.card(name)
-    images = load_images(card["recipe"]["data"]["name"], "test", data_dir=full_data)
+    model = zoo.load(name)
+    options = {"size": model.inputs.sizing, "channels": model.in_channels, "data_dir": full_data}
+    images = load_images(card["recipe"]["data"]["name"], "test", **options)
     # Another processor rounds differently, which may turn an answer or two.
-    assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.001
+    most = max(0.001, 2 / len(images) + 1e-9)
+    assert abs(accuracy(model, images) - card["figures"]["accuracy"]) < most
 
 
 def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
