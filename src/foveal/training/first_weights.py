@@ -1,6 +1,6 @@
 """What a training starts from: weights taken over, parts frozen, filters that whiten."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -91,15 +91,28 @@ def backbone_of(model: ImageModel) -> Backbone:
     return cast(BackboneClassifier, model).backbone
 
 
-def start_on_features(model: Any, recipe: Recipe, sets: Mapping[str, ImageSet[Any]]) -> None:
+def start_on_features(
+    model: Any,
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet[Any]],
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Start a model on the features of the sets, as the recipe says.
 
     That of crops learns where to look; the classifier of others starts as a linear layer.
+
+    Args:
+        model: whose backbone is frozen.
+        recipe: of its training.
+        sets: features, by `train` and `val`.
+        say: called with a line on what takes minutes.
 
     Raises:
         UserError: the classifier cannot begin as one, or as `learn_selection`.
     """
     if Ability.CROPS in model.abilities:
+        if say is not None:
+            say(f"Learning where to look, by {recipe.crops.select!r}, on frozen features")
         learn_selection(model, recipe, sets["train"])
     elif recipe.training.linear_start:
         train, val = (labelled(sets[split]) for split in ("train", "val"))

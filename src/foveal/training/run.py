@@ -148,7 +148,7 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
     started = time.perf_counter()
     if recipe.training.cache:
         sets = _with_features(model, recipe, sets, out, options)
-        start_on_features(model, recipe, sets)
+        start_on_features(model, recipe, sets, options.time_left)
     kept = fit(model, recipe, sets, out, options)
     seconds = time.perf_counter() - started
     if is_first_process():
