@@ -44,7 +44,8 @@ class FocusNet(
 
     Without a scale each patch is whole pixels of the image; in training the gradient then reaches
     the detector through the bilinear samples beside them (straight-through estimator, Bengio et
-    al. 2013). With a scale it is bilinear samples.
+    al. 2013). With a scale it is bilinear samples, or the means of squares of pixels where the
+    detector says so (`blocks`); then scales follow from the size of the image, whatever is given.
 
     With a decoder for a head it rebuilds the image instead, and needs no labels to learn: a
     detector that lets the image be rebuilt well has found what is in it.

@@ -8,12 +8,12 @@ import torch
 from foveal import zoo
 from foveal.backbones import Backbone, WhiteningConv
 from foveal.data import ImageSet
-from foveal.detectors import CropDetector
 from foveal.errors import UserError, unknown_name
 from foveal.images.values import as_floats
 from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
+from foveal.models.crops import parts_of
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
 from foveal.training.selection import learn_selection
@@ -30,6 +30,11 @@ def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
     path = weights_file(recipe.model)
     if path is not None:
         take_file(backbone_of(model), path)
+        if Ability.CROPS in model.abilities:
+            detector, head = parts_of(cast(FocusNet, model))
+            theirs = head.backbone.state_dict()
+            own = detector.backbone.state_dict()
+            detector.backbone.load_state_dict({name: theirs[name] for name in own})
     if recipe.training.start:
         theirs = zoo.load(recipe.training.start).state_dict()
         ours = model.state_dict()
@@ -69,7 +74,7 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
         if Ability.CROPS in model.abilities and recipe.training.cache:
-            own = cast(CropDetector, cast(FocusNet, model).detector).backbone
+            own = parts_of(cast(FocusNet, model))[0].backbone
             own.freeze(len(own.widths))
     if recipe.training.fixed_norm:
         for layer in backbone_of(model).modules():
