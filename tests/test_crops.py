@@ -1,5 +1,6 @@
 """Focus on photographs: crops from coarse to fine, chosen by a detector, encoded one by one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,23 @@ def test_photographs_of_several_sizes_are_learned(tmp_path: Path, cached: bool) 
     right = predict_logits(model, images.images).argmax(dim=1) == images.labels
     assert right.float().mean() > 0.8
     assert model.settings()["head"]["name"] == "crops"
+
+
+def test_weights_of_a_file_reach_the_detector_too(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from foveal.training.first_weights import take_first_weights
+
+    torch.manual_seed(3)
+    save_file(EfficientNetLite().state_dict(), tmp_path / "own.safetensors")
+    recipe = recipe_of(tmp_path, cached=False)
+    backbone = {"name": "efficientnet-lite0", "weights": str(tmp_path / "own.safetensors")}
+    recipe = replace(recipe, model={**recipe.model, "backbone": backbone})
+    model = presets.crops(EfficientNetLite(), patch_size=32)
+    take_first_weights(model, recipe)
+    wanted = load_file(tmp_path / "own.safetensors")["stem.conv.weight"]
+    for part in (model.head, model.detector):
+        assert torch.equal(part.backbone.stem.conv.weight, wanted)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:
