@@ -75,7 +75,7 @@ def reconstructor(decoder, channels=GREY, size=(28, 28)):
     }
 
 
-WITH_THEIR_HEADS = ("glimpse", "high-res")  # detectors that are taught through a head of their own
+WITH_THEIR_HEADS = ("glimpse", "high-res", "crops")  # detectors that are taught through a head of their own
 SETTINGS = {
     **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_THEIR_HEADS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
@@ -106,6 +106,15 @@ SETTINGS = {
     },
     "high-res": {**HIGH_RES, **GREY},
     "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
+    "crops": {
+        "name": "crops",
+        "backbone": {"name": "efficientnet-lite0", "weights": "imagenet", "depth": 4},
+        "patch_size": 12,
+        "scales": [0, 1],
+        "counts": [1, 2],
+        "depth": 2,
+        "inputs": COLOUR["inputs"],
+    },
     "focus-net": {
         "name": "focus-net",
         "detector": {"name": "heatmap", "keypoints": 3},
@@ -150,6 +159,7 @@ TRAINED = [
     "zoom",
     "glimpse",
     "high-res",
+    "crops",
     "cnn",
     "vgg16",
     "plain",
@@ -165,6 +175,7 @@ EXPORTED = [
     "focus-as-a-set",
     "zoom",
     "glimpse",
+    "crops",
     "cnn",
     "attention",
     "reconstructor-conv",
@@ -211,6 +222,7 @@ def test_the_contract_covers_every_model():
         "zoom",
         "glimpse",
         "high-res",
+        "crops",
         "reconstructor",
         "attention",
         "san",

@@ -30,6 +30,14 @@ FAMILIES = {
     "reconstructor": ["mnist-saliency"],
     "reconstructor, VAE": ["mnist-saliency-vae"],
     "reconstructor, adversary": ["mnist-saliency-gan"],
+    "crops": [
+        *("pcb-focus", "data.short_side=32", "model.patch_size=16", "model.counts=[2]"),
+        *("model.shrink=1", "training.cache=false", "average=0"),
+    ],
+    "crops on features": [
+        *("pcb-focus", "data.short_side=32", "model.patch_size=16", "model.counts=[2]"),
+        *("model.shrink=1", "average=0", "crops.head_epochs=1", "crops.detector_epochs=1"),
+    ],
     "high-res": [
         "megapixel-mnist-focus",
         *("large.first=", "model.tasks=[class]", "model.shrink=2", "model.patch_size=12"),

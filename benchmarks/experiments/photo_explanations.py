@@ -112,8 +112,15 @@ def main() -> None:
         "uniform",
         *(n for n in EXPLAINERS if n not in (*NOT_MAPS, "centre")),
     ]
-    rows: dict[str, Any] = {}
+    path, pair = (
+        options.out / options.data / "explanations.json",
+        f"{options.focus} beside {options.whole}",
+    )
+    kept = read_json(path) if path.is_file() else {}
+    rows: dict[str, Any] = kept.get(pair, {})
     for name in names:
+        if name in rows:
+            continue
         if name not in ("focus", "uniform") and not explainer(name).supports(whole):
             continue
         some = marked[: options.few] if name in SLOW else marked
@@ -138,9 +145,7 @@ def main() -> None:
             "seconds_per_image": round((time.perf_counter() - started) / len(some), 3),
         }
         print(name, rows[name], flush=True)
-    path = options.out / options.data / "explanations.json"
-    kept = read_json(path) if path.is_file() else {}
-    write_json(path, kept | {f"{options.focus} beside {options.whole}": rows})
+        write_json(path, kept | {pair: rows})
 
 
 if __name__ == "__main__":

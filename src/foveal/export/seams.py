@@ -37,7 +37,7 @@ class Traced(nn.Module, ABC):
     def named(self, images: Tensor) -> Tensors:
         """Return all named tensors for images (B, C, H, W); of one that has two names, both."""
         model = self.model
-        observed, seams = self.seams(WholeView((images - model.mean) / model.std))
+        observed, seams = self.seams(WholeView((images - model.mean) / model.std, model.black))
         parts = model.denormalised(observed).items()
         return {name: part for name, part in parts if part.shape[1]} | seams
 

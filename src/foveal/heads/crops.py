@@ -99,7 +99,6 @@ class Additive(nn.Module):
         super().__init__()
         self.gate = nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, 1))
         self.value = nn.Linear(features, num_classes)
-        nn.init.zeros_(self.value.weight)
 
     def forward(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return logits, weights and contributions for vectors (B, K, F)."""

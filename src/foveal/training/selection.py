@@ -126,6 +126,8 @@ def learn_selection(model: FocusNet, recipe: Recipe, images: ImageSet[Features])
     with torch.no_grad():
         some = torch.cat([some.vectors.flatten(0, 1)[::7] for some in lesson.batches(1)])
         head.measure(some)
+        if head.additive:  # begin with logits that say nothing
+            cast(Any, head.mixer).value.weight.zero_()
     METHODS[recipe.crops.select](lesson)
 
 
