@@ -75,7 +75,8 @@ def reconstructor(decoder, channels=GREY, size=(28, 28)):
     }
 
 
-WITH_THEIR_HEADS = ("glimpse", "high-res", "crops")  # detectors that are taught through a head of their own
+# Detectors that are taught through a head of their own.
+WITH_THEIR_HEADS = ("glimpse", "high-res", "crops")
 SETTINGS = {
     **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_THEIR_HEADS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
