@@ -14,8 +14,7 @@ from halve import halved, is_large
 
 from foveal import zoo
 from foveal.evaluation import evaluate_on
-from foveal.files import write_json
-from foveal.model_files import DIGEST, WEIGHTS, weights_digest
+from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import FocusNet, SmallCNN
 from foveal.models.abilities import Ability
 from foveal.models.weights import shipped_weights
@@ -55,7 +54,7 @@ def adopt(run: Path) -> None:
         for file in ("config.json", "metrics.csv"):
             shutil.copyfile(run / file, target / file)
     (target / WEIGHTS).write_bytes(weights)
-    write_json(target / "card.json", {**card, "figures": figures})
+    write_card(target, {**card, "figures": figures})
     reached = figures.get("accuracy", figures.get("rebuilding_mse"))
     print(f"{name}: {reached:.4f} on the test set", flush=True)
 

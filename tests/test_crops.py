@@ -25,7 +25,7 @@ from foveal.metrics.observing import observe_all
 from foveal.metrics.random_focus import logits_at
 from foveal.models import FocusNet, abilities_of, build_model, presets
 from foveal.models.abilities import Ability
-from foveal.models.crops import SIZE, frozen_features, read_frozen
+from foveal.models.crop_features import SIZE, frozen_features, read_frozen
 from foveal.models.image_model import ImageModel
 from foveal.training import Recipe, train
 from foveal.training.perturbed import perturbed_top

@@ -109,11 +109,11 @@ SETTINGS = {
     "high-res-colour-by-regions": {**HIGH_RES, "thumbnail_side": 4, "regions": 2, **COLOUR},
     "crops": {
         "name": "crops",
-        "backbone": {"name": "efficientnet-lite0", "weights": "imagenet", "depth": 4},
+        "backbone": {"name": "efficientnet-lite0", "depth": 2},
         "patch_size": 12,
         "scales": [0, 1],
         "counts": [1, 2],
-        "depth": 2,
+        "depth": 1,
         "inputs": COLOUR["inputs"],
     },
     "focus-net": {

@@ -2,7 +2,7 @@
 
 The heat of every method is averaged over the same candidate crops, those of the focus model. Its
 own heat is what its crops add to the logit of the prediction. The other methods explain a model of
-the whole image. Both were trained by `photos.py`, which keeps them in its --work.
+the whole image. Both were trained by `photos.py`, which keeps them in its --work. Needs scipy.
 
     FOVEAL_DATA=... python benchmarks/experiments/photo_explanations.py deeppcb focus-8 whole-320
 """
@@ -24,7 +24,7 @@ from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
 from foveal.memory import keep_freed_memory
 from foveal.metrics.interval import wilson_interval
-from foveal.models.crops import parts_of as parts_of_crops
+from foveal.models.crop_features import parts_of as parts_of_crops
 
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 SLOW = ("rise", "occlusion", "integrated-gradients")  # that are measured on fewer images
@@ -62,6 +62,12 @@ def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Ten
     return torch.tensor(found)
 
 
+def expected(regions: Tensor, corners: Tensor, side: int) -> float:
+    """Return how often a candidate that is drawn at random covers half of a region."""
+    inside = over_crops(regions, corners, side)  # (R, N)
+    return float((inside >= regions.sum(dim=(1, 2))[:, None] / 2).any(dim=0).double().mean())
+
+
 def regions_of(mask: Tensor) -> Tensor:
     """Return the connected regions of a mask (H, W) as masks (R, H, W)."""
     from scipy.ndimage import label
@@ -73,8 +79,6 @@ def regions_of(mask: Tensor) -> Tensor:
 
 def heat_of(method: str, model: Any, image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the heat (1, H, W) of a method, at the size of the focus model's images."""
-    if method == "uniform":
-        return torch.rand(1, *size, generator=torch.Generator().manual_seed(0)) * 1e-6 + 1
     heat = explainer(method)(model, image).heat
     return F.interpolate(heat[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -88,6 +92,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--few", type=int, default=40, help="images of slow methods")
+    parser.add_argument("--without", nargs="*", default=[], help="methods that are left out")
     options = parser.parse_args()
     keep_freed_memory()
     focus, whole = (
@@ -119,7 +124,7 @@ def main() -> None:
     kept = read_json(path) if path.is_file() else {}
     rows: dict[str, Any] = kept.get(pair, {})
     for name in names:
-        if name in rows:
+        if name in rows or name in options.without:
             continue
         if name not in ("focus", "uniform") and not explainer(name).supports(whole):
             continue
@@ -128,17 +133,21 @@ def main() -> None:
         for index in some:
             size = tuple(masks[index].shape)
             finest = detector.candidates(size)[-1]
+            regions = regions_of(masks[index])
+            if name == "uniform":
+                chance = expected(regions, finest.corners_px, finest.side_px)
+                found.append(torch.tensor([chance]))
+                continue
             if name == "focus":
                 heat = focus.contributions(as_floats(images[0][index][None])).maps[:, 0]
             else:
                 other = images[1][order[sets[0].paths[index]]]
                 heat = heat_of(name, whole, as_floats(other[None]), size)
-            own = [regions_of(masks[index])]
-            found.append(hits(heat, own, finest.corners_px, finest.side_px))
-        right = torch.cat(found)
-        low, high = wilson_interval(int(right.sum()), len(right))
+            found.append(hits(heat, [regions], finest.corners_px, finest.side_px))
+        right = torch.cat(found).double()
+        low, high = wilson_interval(round(float(right.sum())), len(right))
         rows[name] = {
-            "hits": float(right.float().mean()),
+            "hits": float(right.mean()),
             "low": low,
             "high": high,
             "images": len(right),

@@ -56,12 +56,13 @@ def _fraction(
         return 1.0
     total, first = 0.0, 0
     for number, size in _sizes(observed, test):
-        part = torch.arange(first, first + number)
-        for rows in part.split(batch_size):
+        shown = 0.0  # a sum of integers, whatever the batches, where no patch has a scale
+        for rows in torch.arange(first, first + number).split(batch_size):
             scales = None if observed.scales is None else observed.scales[rows]
             place = (observed.keypoints[rows], observed.patch_size, size, scales)
             pixels = count(*place, blocks=observed.blocks)
-            total += float(pixels.sum()) / (size[0] * size[1])
+            shown += float(pixels.sum())
+        total += shown / (size[0] * size[1])
         first += number
     return total / len(observed.keypoints)
 

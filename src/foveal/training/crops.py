@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveal.detectors import Located
 from foveal.heads import HeadOutput
-from foveal.models.crops import read_frozen
+from foveal.models.crop_features import read_frozen
 from foveal.models.focus import FocusNet
 from foveal.training.augment import moved
 from foveal.training.losses import classification_loss, misranked

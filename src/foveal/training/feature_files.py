@@ -21,8 +21,8 @@ from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.crops import CROPS, THUMBNAIL, VECTORS
-from foveal.models.crops import parts_of as crop_parts
+from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS
+from foveal.models.crop_features import parts_of as crop_parts
 from foveal.models.focus import FocusNet
 from foveal.modes import evaluation_mode
 from foveal.progress import rate_bar

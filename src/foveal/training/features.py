@@ -11,7 +11,7 @@ from foveal.geometry import Size
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.crops import SIZE, VECTORS, frozen_features, read_frozen
+from foveal.models.crop_features import SIZE, VECTORS, frozen_features, read_frozen
 from foveal.models.focus import FocusNet
 from foveal.modes import evaluation_mode
 from foveal.training.batches import Batches

@@ -13,7 +13,7 @@ from foveal.images.values import as_floats
 from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
-from foveal.models.crops import parts_of
+from foveal.models.crop_features import parts_of
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.pretrained import take_file
 from foveal.training.selection import learn_selection

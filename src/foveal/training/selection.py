@@ -14,7 +14,7 @@ from foveal.detectors import Located
 from foveal.errors import UserError
 from foveal.geometry import Size
 from foveal.heads import HeadOutput
-from foveal.models.crops import THUMBNAIL, VECTORS, all_located, parts_of
+from foveal.models.crop_features import THUMBNAIL, VECTORS, all_located, parts_of
 from foveal.models.focus import FocusNet
 from foveal.training.features import Features
 from foveal.training.losses import class_weights, misranked
