@@ -15,6 +15,7 @@ from foveal.metrics.interval import Interval, bootstrap
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
+TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
 
 
@@ -112,6 +113,11 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
             x, y, spread, fmt=style, color=COLOURS[index], label=label, ms=5, lw=1.5, capsize=2
         )
     axes.set_xscale("log")
+    costs = [row["macs"] / 1e6 for row in found["rows"]]
+    ticks = [t for t in TICKS if 0.7 * min(costs) <= t <= 1.4 * max(costs)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(0.8 * min(costs), 1.25 * max(costs))
     axes.set_xlabel("million multiply-adds of an image", color=INK)
     axes.set_ylabel(
         "mean accuracy of the classes, %" if found["balanced"] else "accuracy, %", color=INK
