@@ -30,7 +30,7 @@ def rows_of(data: str) -> list[dict[str, Any]]:
 
 def right(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
     """Return which answers (N,) are right, as 0 or 1."""
-    return (torch.tensor(row["answers"][how]) == labels).double()
+    return (torch.tensor([int(a) for a in row["answers"][how].split()]) == labels).double()
 
 
 def at_equal_macs(macs: int, whole: list[tuple[int, Tensor]]) -> Tensor:

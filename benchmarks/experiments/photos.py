@@ -167,7 +167,7 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
         "data": data,
         "row": name,
         "recipe": recipe.to_dict(),
-        "answers": {how: [own[path] for path in paths] for how, own in found.items()},
+        "answers": {how: " ".join(str(own[path]) for path in paths) for how, own in found.items()},
         "features_seconds": round(cached - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }

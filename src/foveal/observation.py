@@ -159,8 +159,8 @@ class Observation:
             return torch.ones(len(self))
         height, width = self.size
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
-        place = (self.keypoints, self.patch_size, self.size, self.scales)
-        seen = evidence_px(*place, coarse, self.blocks)
+        patches = (self.keypoints, self.patch_size, self.size, self.scales)
+        seen = evidence_px(*patches, coarse, self.blocks)
         return (seen / (height * width)).to(self.keypoints.dtype)
 
     @property
@@ -169,8 +169,8 @@ class Observation:
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
-        place = (self.keypoints, self.patch_size, self.size, self.scales)
-        covered = covered_px(*place, self.blocks)
+        patches = (self.keypoints, self.patch_size, self.size, self.scales)
+        covered = covered_px(*patches, self.blocks)
         return (covered / (height * width)).to(self.keypoints.dtype)
 
     @property

@@ -16,7 +16,7 @@ from foveal.geometry import Size
 from foveal.images import View
 from foveal.ranges import PatchSize, Width
 
-WHOLE = 0  # in the place of a scale: the crop that holds the whole image
+WHOLE = 0  # given as a scale: the crop that holds the whole image
 
 Scales = Annotated[Sequence[Annotated[int, Range(WHOLE, 1024)]], Length(1, 16)]
 Counts = Annotated[Sequence[Annotated[int, Range(1, 4096)]], Length(1, 16)]
@@ -33,8 +33,8 @@ class CropDetector(Detector):
     """Scores candidate crops of several scales on a thumbnail, and takes the best of each.
 
     The candidates of a scale cover the image evenly. A small net on the features of a pretrained
-    backbone, cut where they are still cheap, scores each place of the thumbnail; a candidate gets
-    the maximum of one map over its places, plus the mean of another. The thumbnail is no evidence:
+    backbone, cut where they are still cheap, scores each cell of the thumbnail; a candidate gets
+    the maximum of one map over its cells, plus the mean of another. The thumbnail is no evidence:
     the head gets the crops alone, and the coarsest may hold the whole image. In training, Gumbel
     noise on the scores draws candidates without replacement (Kool et al. 2019, "Stochastic beams
     and where to find them").
@@ -132,11 +132,11 @@ class CropDetector(Detector):
     def located(self, chosen: Chosen, size: Size) -> Located:
         """Return where the candidates lie in images of a size, and their scales."""
         like = chosen.score
-        places = [
+        middle = [
             middles(one, size).to(like)[index]
             for one, index in zip(self.candidates(size), chosen.indices, strict=True)
         ]
-        xy = torch.cat(places, dim=1)
+        xy = torch.cat(middle, dim=1)
         scales = like.new_tensor(self.scales_of(size)) + torch.zeros_like(xy[..., 0])
         return Located(xy, scales, like)
 

@@ -59,8 +59,8 @@ def _fraction(
         shown = 0.0  # a sum of integers, whatever the batches, where no patch has a scale
         for rows in torch.arange(first, first + number).split(batch_size):
             scales = None if observed.scales is None else observed.scales[rows]
-            place = (observed.keypoints[rows], observed.patch_size, size, scales)
-            pixels = count(*place, blocks=observed.blocks)
+            patches = (observed.keypoints[rows], observed.patch_size, size, scales)
+            pixels = count(*patches, blocks=observed.blocks)
             shown += float(pixels.sum())
         total += shown / (size[0] * size[1])
         first += number

@@ -86,9 +86,9 @@ def all_located(model: FocusNet, size: Size, batch: int) -> Located:
     """Return where all candidates of images of a size lie, and their scales, B times."""
     detector, _ = parts_of(model)
     lattices = detector.candidates(size)
-    places = [middles(one, size) for one in lattices]
+    locations = [middles(one, size) for one in lattices]
     scales = [one.side_px / detector.patch_size for one in lattices for _ in range(one.total)]
-    xy = torch.cat(places).to(model.mean)
+    xy = torch.cat(locations).to(model.mean)
     return Located(xy.expand(batch, -1, -1), xy.new_tensor(scales).expand(batch, -1))
 
 

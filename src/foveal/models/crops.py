@@ -27,15 +27,15 @@ def cut_crops(
     Returns:
         Crops (B, K, C, P, P), with located.
     """
-    crops, places, first = [], [], 0
+    crops, middle, first = [], [], 0
     scales = detector.scales_of(view.size)
     for scale, group in groupby(scales):
         count = len(list(group))
         corners = _inside(located.xy[:, first : first + count], side * scale, view.size)
         crops.append(view.crops(corners, side * scale, scale))
-        places.append(from_px(corners + (side * scale - 1) / 2, view.size))
+        middle.append(from_px(corners + (side * scale - 1) / 2, view.size))
         first += count
-    xy = torch.cat(places, dim=1).to(located.xy.dtype)
+    xy = torch.cat(middle, dim=1).to(located.xy.dtype)
     spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # no constant, for an exported graph
     return torch.cat(crops, dim=1), located._replace(xy=xy, scale=spacing)
 
