@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveal.data import ImageSet, load_images, read_groups
-from foveal.data.splits import folds, stratified
+from foveal.data.splits import folds, share_of, stratified
 from foveal.images.sizing import STEP, ShortSide
 from foveal.memory import keep_freed_memory
 from foveal.metrics.efficiency import macs
@@ -164,8 +164,17 @@ def _answers(recipe: Recipe, images: ImageSet[Any], paths: list[str], fold: Tens
             tested = fold == number
             rest = features.subset(rows[~tested].sort().values)
             model = _model(recipe, images)
-            start_on_features(model, recipe, {"train": rest, "val": rest})
+            start_on_features(model, recipe, _divided(rest))
             own, back = rows[tested].sort()
             predictions = predicted(model, features.subset(own).images).argmax(dim=1)
             answers[tested.nonzero()[back, 0]] = predictions
     return answers
+
+
+def _divided(images: ImageSet[Any]) -> dict[str, ImageSet[Any]]:
+    """Return images by `train` and `val`: a tenth chooses the linear layer's weight decay."""
+    found = {}
+    for split in ("train", "val"):
+        own = share_of(images.labels, split, own_val=False, own_test=True, groups=images.groups)
+        found[split] = images.subset(own)
+    return found
