@@ -49,6 +49,7 @@ WHOLE = {
     "clothing": (96, 160, 224),
     "isic2017": (96, 160, 224),
 }
+ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 # Focus models by name: overrides of the data set's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
@@ -76,18 +77,12 @@ def rows_of(data: str) -> dict[str, Recipe]:
     found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
     backbone = {"name": "efficientnet-lite0", "weights": "imagenet"}
     training = replace(recipe.training, linear_start=True)
-    for side in WHOLE[data]:
-        sized = replace(recipe, data=replace(recipe.data, short_side=side), training=training)
-        found[f"whole-{side}"] = replace(sized, model={"name": "plain", "backbone": backbone})
-        found[f"attention-{side}"] = replace(
-            sized,
-            model={
-                "name": "attention",
-                "backbone": backbone,
-                "depths": [5],
-                "compatibility": "pc",
-            },
-        )
+    for kind, side in [*(("whole", side) for side in WHOLE[data]), ("attention", ATTENTION[data])]:
+        model: dict[str, Any] = {"name": "plain", "backbone": backbone}
+        if kind == "attention":
+            model |= {"name": "attention", "depths": [5], "compatibility": "pc"}
+        sized = replace(recipe.data, short_side=side)
+        found[f"{kind}-{side}"] = replace(recipe, data=sized, training=training, model=model)
     return found
 
 
