@@ -13,8 +13,8 @@ from pathlib import Path
 from halve import halved, is_large
 
 from foveal import zoo
-from foveal.evaluation import evaluate_on
-from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
+from foveal.evaluation.evaluate import evaluate_on
+from foveal.foundation.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import FocusNet, SmallCNN
 from foveal.models.abilities import Ability
 from foveal.models.weights import shipped_weights

@@ -1,6 +1,6 @@
 """Draw docs/images/architecture.svg: which part of the package imports which, read from the code.
 
-The layers are those that tests/test_architecture.py holds. An arrow that others imply is left out.
+The layers are those that tests/repository/test_architecture.py holds. An arrow that others imply is left out.
 """
 
 import sys
@@ -10,7 +10,7 @@ from drawing import Box, draw
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "repository"))
 
 from test_architecture import LAYERS, by_part, edges  # noqa: E402
 
@@ -31,7 +31,7 @@ def implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
 def picture() -> str:
     """Return the import picture of the package as it stands, as SVG."""
     graph = by_part(edges(ROOT / "src" / "foveal"))
-    hidden = {"", "__main__", "errors", "lazy"}  # the faces import all, and all import the errors
+    hidden = {"", "__main__", "foundation"}  # the first two import all, and all import the third
     boxes = {}
     layers = [[p for p in sorted(layer) if p in graph and p not in hidden] for layer in LAYERS]
     layers = [layer for layer in reversed(layers) if layer]

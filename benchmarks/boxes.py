@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.data import ImageSet
-from foveal.evaluation import load_annotated
+from foveal.datasets import ImageSet
+from foveal.evaluation.evaluate import load_annotated
 from foveal.explainers import attribute, explainer
 from foveal.explanation import Explanation
-from foveal.files import read_json, write_json
+from foveal.foundation.files import read_json, write_json
 from foveal.metrics import energy_inside, pointing_game
 from foveal.metrics.classes import as_known
 from foveal.models import ImageModel

@@ -3,9 +3,9 @@
 from typing import Any
 
 from foveal import zoo
+from foveal.evaluation.report.original import DATASETS
 from foveal.metrics.registry import column_of
 from foveal.models import MODELS
-from foveal.report.original import DATASETS
 
 LEFT_OUT = ("published", "judge", "saliency")  # for comparison, or they answer no class
 KEYS = ("accuracy", "evidence_fraction", "macs")

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
 from foveal.explainers import OWN, explainer, post_hoc_methods
-from foveal.files import write_json
-from foveal.memory import keep_freed_memory
+from foveal.foundation.files import write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.models import AttentionNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS

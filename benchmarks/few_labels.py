@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trained import trained
 
-from foveal.data import load_images
+from foveal.datasets import load_images
 from foveal.metrics.accuracy import accuracy
 from foveal.training import load_recipe
 

@@ -19,11 +19,11 @@ import measured_tables
 import report_tables
 
 from foveal import zoo
-from foveal.columns import Column
-from foveal.files import write_json
+from foveal.evaluation.report.original import DATASETS, PUBLISHED
+from foveal.evaluation.report.tables import markdown_table
+from foveal.foundation.columns import Column
+from foveal.foundation.files import write_json
 from foveal.metrics.registry import column_of, explanation_columns, model_columns
-from foveal.report.original import DATASETS, PUBLISHED
-from foveal.report.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 ROWS = {
@@ -279,7 +279,7 @@ def draw_pictures() -> None:
     """Draw the README's pictures: digits that everyone has, under zoo models."""
     import torch
 
-    from foveal.data import load_images
+    from foveal.datasets import load_images
     from foveal.plotting import attention_grid, rebuilding_grid
 
     images = load_images("mnist-5k", "test")
@@ -312,7 +312,7 @@ def draw_photograph(path: Path) -> None:
     from PIL import Image, ImageOps
     from skimage import data
 
-    from foveal.explanation_files import explain_files
+    from foveal.workflows.explain import explain_files
 
     with TemporaryDirectory() as folder:
         photo = Path(folder) / "coffee.png"

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from foveal import zoo
-from foveal.first_hour import plan, train_photos
+from foveal.workflows.first_hour import plan, train_photos
 
 SIDE = 64  # of a tile in pixels
 PICTURES = {

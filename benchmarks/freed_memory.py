@@ -2,11 +2,11 @@
 
     python benchmarks/freed_memory.py [--model imagenet] [--side 224] [--rounds 3]
 
-`foveal.memory` keeps it, for `train`, `evaluate`, `compare`, `explain`, `predict` and `serve`. A
-pass is `explain` of photographs by one thread: of one photograph in the process' first thread, as
-`explain` does it, and of several in a thread of its own, as `predict` and `serve` do. Each time is
-the median of a fresh process; processes take turns, because a machine is not equally fast from
-minute to minute. Page faults count how often the system had to clear a page.
+`foveal.foundation.memory` keeps it, for `train`, `evaluate`, `compare`, `explain`, `predict` and
+`serve`. A pass is `explain` of photographs by one thread: of one photograph in the process' first
+thread, as `explain` does it, and of several in a thread of its own, as `predict` and `serve` do.
+Each time is the median of a fresh process; processes take turns, because a machine is not equally
+fast from minute to minute. Page faults count how often the system had to clear a page.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
     import torch
 
     from foveal import zoo
-    from foveal.memory import keep_freed_memory
+    from foveal.foundation.memory import keep_freed_memory
 
     if way == "kept" and not keep_freed_memory():
         raise SystemExit("Memory is kept where the C library is glibc alone.")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from foveal import zoo
-from foveal.data import Mosaics, load_images, mosaics
+from foveal.datasets import Mosaics, load_images, mosaics
 from foveal.explainers import attribute
 from foveal.explanation import Explanation
-from foveal.files import write_json
+from foveal.foundation.files import write_json
 from foveal.metrics import energy_inside, pointing_game
 from foveal.models import MODELS, AttentionNet, ImageModel
 from foveal.models.contributions import CONTRIBUTIONS

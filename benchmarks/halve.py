@@ -26,16 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveal import zoo
-from foveal.data import ImageSet, load_images, load_large
-from foveal.evaluation import evaluate_on
-from foveal.images import LargeImages
-from foveal.metrics import accuracy, observe_all, rebuilding
-from foveal.metrics.classes import as_known
-from foveal.metrics.figures import measured
-from foveal.metrics.judged import JUDGED_MAPS, JUDGED_PATCHES
-from foveal.metrics.observing import as_floats, evaluating
-from foveal.metrics.subject import Subject
-from foveal.model_files import (
+from foveal.datasets import ImageSet, load_images, load_large
+from foveal.evaluation.evaluate import evaluate_on
+from foveal.foundation.model_files import (
     CARD,
     CONFIG,
     DIGEST,
@@ -44,6 +37,13 @@ from foveal.model_files import (
     weights_digest,
     write_card,
 )
+from foveal.images import LargeImages
+from foveal.metrics import accuracy, observe_all, rebuilding
+from foveal.metrics.classes import as_known
+from foveal.metrics.figures import measured
+from foveal.metrics.judged import JUDGED_MAPS, JUDGED_PATCHES
+from foveal.metrics.observing import as_floats, evaluating
+from foveal.metrics.subject import Subject
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import zoo
-from foveal.data import load_large
-from foveal.files import write_json
+from foveal.datasets import load_large
+from foveal.foundation.files import write_json
 from foveal.models import FocusNet, SmallCNN, build_model
 from foveal.plotting import colour, new_figure
 from foveal.training import load_recipe

@@ -22,9 +22,9 @@ from highres import SMALL, encode_all, load, multiply_adds
 from selection import LargeSet, labels_of
 from torch import Tensor, nn
 
-from foveal.data import load_large
-from foveal.files import write_json
-from foveal.geometry import from_px
+from foveal.datasets import load_large
+from foveal.foundation.files import write_json
+from foveal.images.geometry import from_px
 from foveal.metrics.accuracy import correct
 from foveal.models import FocusNet, SmallCNN
 from foveal.plotting import colour, new_figure

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from trained import trained
 
-from foveal.data import load_images
-from foveal.files import write_json
+from foveal.datasets import load_images
+from foveal.foundation.files import write_json
 from foveal.metrics import accuracy, content_following, position_leakage
 from foveal.training import load_recipe
 

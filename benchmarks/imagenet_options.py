@@ -15,11 +15,11 @@ from torch import Tensor
 
 from foveal import zoo
 from foveal.backbones import EfficientNetLite
-from foveal.data import load_images
-from foveal.data.images import ImageSet
-from foveal.files import write_json
+from foveal.datasets import load_images
+from foveal.datasets.images import ImageSet
+from foveal.foundation.files import write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.images.sizing import ShortSide
-from foveal.memory import keep_freed_memory
 from foveal.metrics.classes import as_known
 from foveal.models import PlainNet
 

@@ -7,7 +7,7 @@ each other, on a machine that does nothing else.
 """
 
 from foveal import zoo
-from foveal.files import write_json
+from foveal.foundation.files import write_json
 from foveal.metrics import latency_ms
 
 

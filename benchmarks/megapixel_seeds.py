@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trained import over_seeds, trained
 
-from foveal.data import load_large
-from foveal.files import write_json
+from foveal.datasets import load_large
+from foveal.foundation.files import write_json
 from foveal.metrics import evaluate
 from foveal.training import load_recipe
 

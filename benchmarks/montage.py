@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from foveal import zoo
-from foveal.data import load_images
+from foveal.datasets import load_images
 from foveal.plotting import draw_image, new_figure
 
 COLUMNS = 10

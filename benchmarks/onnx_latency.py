@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from foveal import zoo
-from foveal.data import load_images
-from foveal.errors import UserError
-from foveal.export import as_onnx, onnx_graph
-from foveal.export.int8 import as_int8
-from foveal.export.session import cut, session
+from foveal.datasets import load_images
+from foveal.deployment.onnx import as_onnx, onnx_graph
+from foveal.deployment.onnx.int8 import as_int8
+from foveal.deployment.onnx.session import cut, session
+from foveal.foundation.errors import UserError
 from foveal.metrics import accuracy
 from foveal.models.abilities import Ability
 from foveal.plotting.canvas import new_figure

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from foveal.files import read_json, write_json
+from foveal.foundation.files import read_json, write_json
 
 DATA = ("clothing", "isic2017", "magnetic-tile")
 FOLDS = 5

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from trained import trained
 
-from foveal.data import ImageSet, load_images, planted_marks
-from foveal.data.generated.planted import MARK, patterns
+from foveal.datasets import ImageSet, load_images, planted_marks
+from foveal.datasets.generated.planted import MARK, patterns
 from foveal.explainers import OWN, explainer, post_hoc_methods
-from foveal.files import write_json
+from foveal.foundation.files import write_json
 from foveal.metrics.observing import observe_all
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability

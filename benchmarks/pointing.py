@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from foveal import zoo
-from foveal.data import ImageSet, load_images
-from foveal.errors import UserError
+from foveal.datasets import ImageSet, load_images
 from foveal.explainers import OWN, explainer
-from foveal.files import write_json
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import write_json
 from foveal.metrics import PointingGame
 from foveal.models.abilities import Ability
 

@@ -29,11 +29,11 @@ import torch
 from PIL import Image
 
 from foveal import zoo
-from foveal.batch import predict
-from foveal.batch.decoding import Shape, decode_ahead, reader_count
-from foveal.batch.local import one_thread_each
-from foveal.batch.rows import CPU_PIXELS
-from foveal.batch.run import _batch_size
+from foveal.deployment.batch import predict
+from foveal.deployment.batch.decoding import Shape, decode_ahead, reader_count
+from foveal.deployment.batch.local import one_thread_each
+from foveal.deployment.batch.rows import CPU_PIXELS
+from foveal.deployment.batch.run import _batch_size
 from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
@@ -165,7 +165,7 @@ def steady_rate(out: Path, skipped: int) -> float:
 
 def measure_ray(folder: Path, few: Path, scratch: Path) -> dict[str, list[float]]:
     """Return the steady rates of Ray and of the local engine, in turns."""
-    from foveal.batch.cluster import connected
+    from foveal.deployment.batch.cluster import connected
 
     cores = cpu_count()
     rates: dict[str, list[float]] = {"ray": [], "local": []}

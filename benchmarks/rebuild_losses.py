@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trained import trained
 
-from foveal.data import load_images
-from foveal.files import write_json
+from foveal.datasets import load_images
+from foveal.foundation.files import write_json
 from foveal.metrics import evidence_fraction, position_leakage
 from foveal.metrics.rebuilding import rebuilding
 from foveal.training import load_recipe

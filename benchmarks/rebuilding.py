@@ -15,8 +15,8 @@ from typing import Any
 from trained import trained
 
 from foveal import zoo
-from foveal.data import load_images
-from foveal.files import write_json
+from foveal.datasets import load_images
+from foveal.foundation.files import write_json
 from foveal.metrics.rebuilding import rebuilding
 from foveal.training import load_recipe
 

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from foveal import zoo
-from foveal.comparison import compare
-from foveal.progress import progress_bar
-from foveal.report.compare_page import write_comparison
+from foveal.evaluation.compare import compare
+from foveal.evaluation.report.compare_page import write_comparison
+from foveal.foundation.progress import progress_bar
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("focus", "focus-plain", "glimpse", "attention", "cnn", "focus-wide")

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foveal.columns import Column, present
+from foveal.evaluation.report.tables import markdown_table
+from foveal.foundation.columns import Column, present
 from foveal.metrics.judged import at_top
 from foveal.metrics.registry import column_of, explanation_columns, model_columns
-from foveal.report.tables import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")

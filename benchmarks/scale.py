@@ -26,11 +26,11 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from foveal import zoo
-from foveal.batch.decoding import Shape, decode_ahead
-from foveal.batch.job import Job
-from foveal.batch.listing import Listing, write_listing
-from foveal.batch.output import Output
-from foveal.batch.rows import predict_batch
+from foveal.deployment.batch.decoding import Shape, decode_ahead
+from foveal.deployment.batch.job import Job
+from foveal.deployment.batch.listing import Listing, write_listing
+from foveal.deployment.batch.output import Output
+from foveal.deployment.batch.rows import predict_batch
 from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 
@@ -103,7 +103,7 @@ def listing(folder: Path, count: int) -> dict[str, float]:
 
 def plan(count: int, scratch: Path) -> dict[str, float]:
     """Return what a planned image takes: the row of its shard that an engine is handed."""
-    from foveal.batch.cluster import _shard_row
+    from foveal.deployment.batch.cluster import _shard_row
 
     names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
     write_listing(names, scratch / "plan.parquet", SHARD)

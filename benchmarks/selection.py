@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import ImageSet, load_large
-from foveal.data.generated.megapixel import TASKS, TILE
+from foveal.datasets import ImageSet, load_large
+from foveal.datasets.generated.megapixel import TASKS, TILE
 from foveal.detectors import Located
 from foveal.detectors.score_map import CELL, best_cells
-from foveal.files import write_json
-from foveal.geometry import corners_px, from_px, snap, to_px
+from foveal.foundation.files import write_json
 from foveal.heads import HeadOutput
 from foveal.images import LargeImages, View
+from foveal.images.geometry import corners_px, from_px, snap, to_px
 from foveal.metrics.accuracy import correct
 from foveal.models import FocusNet
 from foveal.models.presets import high_res

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from foveal import zoo
-from foveal.data import load_images
+from foveal.datasets import load_images
 
 MODEL = "mnist-focus-plain"
 BOUNDARY = b"foveal-benchmark"

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from foveal.data import ImageSet, load_images
-from foveal.memory import keep_freed_memory
+from foveal.datasets import ImageSet, load_images
+from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics.accuracy import accuracy
 from foveal.models import build_model
 from foveal.models.image_model import ImageModel

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal import export, zoo
-from foveal.data import load_images, load_large
-from foveal.errors import UserError
-from foveal.evaluation import judge_of
+from foveal import zoo
+from foveal.datasets import load_images, load_large
+from foveal.deployment import onnx
+from foveal.evaluation.evaluate import judge_of
 from foveal.explanation import Explanation
-from foveal.files import read_json, write_json
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
 from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known
 from foveal.models import ImageModel
@@ -49,7 +50,7 @@ def pins_of(name: str, figures: bool) -> Pins:
     found = {
         "torch": answers(model, size),
         "torch-wide": answers(model, wide),
-        "onnx": answers(export.load(name, "onnx"), size),
+        "onnx": answers(onnx.load(name, "onnx"), size),
     }
     return found | ({"figures": figures_of(name, model)} if figures else {})
 

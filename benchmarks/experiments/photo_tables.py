@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal.files import read_json, write_json
+from foveal.foundation.files import read_json, write_json
 from foveal.metrics.interval import Interval, bootstrap
 
 ROOT = Path(__file__).parent.parent.parent

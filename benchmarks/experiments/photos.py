@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from foveal.data import ImageSet, load_images, load_whole
-from foveal.data.splits import folds, share_of
-from foveal.files import read_json, write_json
-from foveal.memory import keep_freed_memory
+from foveal.datasets import ImageSet, load_images, load_whole
+from foveal.datasets.splits import folds, share_of
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics.efficiency import latency_ms, macs
 from foveal.metrics.evidence import covered_fraction, evidence_fraction
 from foveal.metrics.observing import observe_all
@@ -127,7 +127,7 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
     torch.manual_seed(recipe.training.seed)
     model: Any = build_model(settings)
     take_first_weights(model, recipe)
-    kept = with_features(model, recipe, sets, work / "features")
+    kept = with_features(model, recipe, sets, work / "features" / _features_of(name, recipe))
     cached = time.perf_counter()
     options = Options(False, Devices(), "32-true", False, (), None, print)
     found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
@@ -167,6 +167,12 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
         "seconds": round(time.perf_counter() - started, 1),
     }
     return row | _cost(model.eval(), sets.get("test", first))
+
+
+def _features_of(name: str, recipe: Recipe) -> str:
+    """Return the name of the folder of a row's features; those of the same candidates share it."""
+    candidates = [*recipe.model.get("scales", ()), "x", *recipe.model.get("counts", ())]
+    return name if len(candidates) == 1 else "-".join(str(one) for one in candidates)
 
 
 def _check_tested(

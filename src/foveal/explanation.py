@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal import plotting
-from foveal.explanation_json import explanation_dicts
-from foveal.observation import Observation
+from foveal.observation.records import explanation_dicts
+from foveal.observation.tensors import Observation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foveal.batch import predict
+from foveal.deployment.batch import predict
 from foveal.explanation import Explanation
 from test_models import FOCUS, SETTINGS, answer_of, built, loss_of, pictures
 

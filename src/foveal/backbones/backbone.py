@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
-from foveal.errors import UserError
+from foveal.foundation.arguments import check_constructor
+from foveal.foundation.errors import UserError
 
 
 class Backbone(nn.Module, ABC):

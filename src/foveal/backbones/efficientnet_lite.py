@@ -9,10 +9,10 @@ from typing import Annotated, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones.backbone import StagedBackbone
-from foveal.errors import UserError, unknown_name
-from foveal.ranges import Channels
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.ranges import Channels
 
 # Tan & Le 2019 (arXiv:1905.11946), table 1, as the Lite variant has it: no squeeze-and-excitation,
 # ReLU6 for swish. Expansion, kernel side, stride, output channels, blocks.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from foveal.backbones.backbone import Backbone
-from foveal.errors import UserError, missing_extra, unknown_name
-from foveal.ranges import Channels
+from foveal.foundation.errors import UserError, missing_extra, unknown_name
+from foveal.foundation.ranges import Channels
 
 
 class TimmBackbone(Backbone):

@@ -6,10 +6,10 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.backbone import StagedBackbone
 from foveal.backbones.whitening import Whiten, WhiteningConv
-from foveal.ranges import Channels, Widths
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.ranges import Channels, Widths
 
 # Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved behind the layers
 # that follow them, so that attention finds features of high resolution.

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
-from foveal.errors import UserError
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError
 
 Whiten = Annotated[int, Range(0, 16)]  # side of the patches in pixels, 0 for none
 MAX_VALUES = 1024  # of a patch: the filters are as many, squared

@@ -10,10 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 from foveal.cli.ending import ends_at_once
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import json_text
-from foveal.interrupts import Terminated, terminable
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import json_text
+from foveal.foundation.interrupts import Terminated, terminable
 
 
 class _Commands(TyperGroup):

@@ -15,7 +15,7 @@ from foveal.cli.app import (
     say,
     show,
 )
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
 
 
 @app.command()
@@ -48,9 +48,9 @@ def compare(
 
     Example: foveal compare mnist-focus mnist-cnn --data mnist --out comparison
     """
-    from foveal.comparison import compare as run
-    from foveal.progress import progress_bar
-    from foveal.report.compare_page import write_comparison
+    from foveal.evaluation.compare import compare as run
+    from foveal.evaluation.report.compare_page import write_comparison
+    from foveal.foundation.progress import progress_bar
 
     with progress_bar() as progress:
         found = run(

@@ -16,6 +16,6 @@ def demo(
 
     Example: foveal demo --out report
     """
-    from foveal.demo import run_demo
+    from foveal.workflows.demo import run_demo
 
     show(run_demo(out, say))

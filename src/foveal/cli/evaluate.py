@@ -17,7 +17,7 @@ from foveal.cli.app import (
     show,
     show_json,
 )
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 
 @app.command()
@@ -45,7 +45,7 @@ def evaluate(
     """
     from foveal import zoo
     from foveal.cli.tables import figure_lines
-    from foveal.evaluation import evaluate_on
+    from foveal.evaluation.evaluate import evaluate_on
 
     if card and (runtime != "torch" or model.endswith(".onnx")):
         raise UserError(
@@ -65,7 +65,7 @@ def evaluate(
         runtime=runtime,
     )
     if card:
-        from foveal.model_files import write_card
+        from foveal.foundation.model_files import write_card
 
         folder = zoo.folder(model)
         write_card(folder, {**zoo.card(model), "figures": figures})

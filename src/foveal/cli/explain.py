@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from foveal.cli.app import AsJson, Runtime, app, say, show, show_json
-from foveal.escaping import path_text
+from foveal.foundation.escaping import path_text
 
 
 @app.command()
@@ -33,7 +33,7 @@ def explain(
 
     Example: foveal explain mnist-focus digit.png --out pictures
     """
-    from foveal.explanation_files import explain_files
+    from foveal.workflows.explain import explain_files
 
     answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli.app import DataDir, app, say, show
-from foveal.errors import UserError
-from foveal.interrupts import resumable
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
-    from foveal.export import Exported
+    from foveal.deployment.onnx import Exported
     from foveal.models import ImageModel
 
 
@@ -39,7 +39,7 @@ def export(
     Example: foveal export mnist-focus --out mnist-focus.onnx
     """
     from foveal import zoo
-    from foveal.export import exported, write_onnx
+    from foveal.deployment.onnx import exported, write_onnx
 
     network = zoo.load(model)
     found = exported(network, _size(size))
@@ -56,10 +56,10 @@ def _int8(
     network: "ImageModel", found: "Exported", source: str, data_dir: Path | None
 ) -> "Exported":
     """Return an export as one of 8-bit numbers, and say what it costs."""
-    from foveal.data import load_images, load_large
-    from foveal.export import Exported
-    from foveal.export.int8 import as_int8
-    from foveal.export.large_int8 import CALIBRATED_ON, as_int8_large
+    from foveal.datasets import load_images, load_large
+    from foveal.deployment.onnx import Exported
+    from foveal.deployment.onnx.int8 import as_int8
+    from foveal.deployment.onnx.large_int8 import CALIBRATED_ON, as_int8_large
     from foveal.models.abilities import Ability
 
     if Ability.IN_PART in network.abilities:

@@ -20,7 +20,7 @@ def models(
     Example: foveal models
     """
     from foveal.cli.tables import WIDTH, zoo_lines
-    from foveal.evaluation import zoo_cards
+    from foveal.evaluation.evaluate import zoo_cards
 
     cards = zoo_cards()
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import Runtime, app, say, show
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
 
 
 @app.command()
@@ -40,8 +40,8 @@ def predict(
 
     Example: foveal predict mnist-focus digits/ --out digits.parquet
     """
-    from foveal.batch import predict as run
-    from foveal.progress import rate_bar
+    from foveal.deployment.batch import predict as run
+    from foveal.foundation.progress import rate_bar
 
     found = run(
         model,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import app, say
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
 
 
 @app.command()
@@ -32,8 +32,8 @@ def serve(
 
     Example: foveal serve mnist-focus mnist-cnn
     """
-    from foveal.app.limits import MEGABYTE
-    from foveal.app.server import Credentials, Limits, Models, serve
+    from foveal.deployment.serve.limits import MEGABYTE
+    from foveal.deployment.serve.server import Credentials, Limits, Models, serve
 
     token = os.environ.get("FOVEAL_TOKEN")
     credentials = Credentials.read(auth) if auth is not None else None

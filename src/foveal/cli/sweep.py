@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import AsJson, DataDir, app, say, show, show_json
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
 
 
 @app.command()

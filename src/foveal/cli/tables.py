@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from foveal import zoo
-from foveal.columns import Column, present
-from foveal.escaping import printable
+from foveal.foundation.columns import Column, present
+from foveal.foundation.escaping import printable
 
 WIDTH = 100  # columns of a table for a screen, at most
 _GAP = "  "

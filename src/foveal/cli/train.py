@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli.app import DataDir, GroupsOption, app, say, show
-from foveal.errors import UserError
-from foveal.interrupts import resumable
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
     from foveal.training import Recipe
@@ -76,7 +76,7 @@ def train(
     elif data is None:
         raise UserError("Give --data, a folder with one folder of images a class, or a recipe.")
     else:
-        from foveal.first_hour import plan
+        from foveal.workflows.first_hour import plan
 
         chosen = plan(data, recipe, changes, say, data_dir)
     out = out or Path("runs") / (f"{chosen.name}-folds" if folds else chosen.name)
@@ -85,7 +85,7 @@ def train(
     elif named or data is None:
         _train_recipe(chosen, out, data, options)
     else:
-        from foveal.first_hour import train_photos
+        from foveal.workflows.first_hour import train_photos
 
         show(train_photos(chosen, out, data, say, **options))
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import Size, from_px
+from foveal.images.geometry import Size, from_px
 
 STEP = 0.75  # of a crop's side, the most from one candidate to the next
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from foveal.detectors.detector import Detector, Located
+from foveal.foundation.ranges import Keypoints, Seed
 from foveal.images import View
-from foveal.ranges import Keypoints, Seed
 
 
 class RandomKeypoints(Detector):

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.arguments import Range
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import from_px
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Keypoints
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Keypoints
+from foveal.images.geometry import from_px
 
 Radius = Annotated[int, Range(0, 64)]
 Border = Annotated[int, Range(0, 4096)]

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.backbones import Backbone
 from foveal.detectors.candidates import Lattice, lattice, middles
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import PatchSize, Width
 from foveal.images import View
-from foveal.ranges import PatchSize, Width
+from foveal.images.geometry import Size
 
 WHOLE = 0  # given as a scale: the crop that holds the whole image
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor, constructor_settings
-from foveal.geometry import Size
+from foveal.foundation.arguments import check_constructor, constructor_settings
 from foveal.images import View
+from foveal.images.geometry import Size
 
 
 class Located(NamedTuple):
@@ -30,7 +30,7 @@ class Detector(nn.Module, ABC):
 
     A subclass is final, takes plain values (numbers, strings, lists of them) or a backbone, and
     keeps each argument as an attribute of the same name, so that `settings` can write it
-    down. Arguments are checked by their annotations (`foveal.ranges`).
+    down. Arguments are checked by their annotations (`foveal.foundation.ranges`).
 
     Attributes:
         keypoints: number K of keypoints.

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones import Backbone
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.heatmap import mean_location
-from foveal.errors import UserError
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Keypoints
 from foveal.images import View
-from foveal.ranges import Keypoints
 
 
 class GlimpseDetector(Detector):

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
-from foveal.geometry import from_px
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints, Positive, Widths
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints, Positive, Widths
+from foveal.images.geometry import from_px
 
 
 class HeatmapDetector(Detector):

@@ -5,13 +5,13 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.score_map import CELL, ScoreMap, best_cells, refined
-from foveal.errors import UserError
-from foveal.geometry import Size, from_px
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Widths
 from foveal.images import View
-from foveal.ranges import Channels, Keypoints, PatchSize, Widths
+from foveal.images.geometry import Size, from_px
 
 MARGIN = 2  # cells around a region that are scored with it
 

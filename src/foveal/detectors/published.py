@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import from_aligned
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints
+from foveal.images.geometry import from_aligned
 
 KINDS = ("focus", "corners", "zoom")
 HARRIS_K = 0.04

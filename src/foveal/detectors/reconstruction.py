@@ -1,7 +1,7 @@
 """Keypoints learned without labels: those from which the image can be rebuilt."""
 
 from foveal.detectors.heatmap import HeatmapDetector
-from foveal.ranges import Channels, Keypoints, Widths
+from foveal.foundation.ranges import Channels, Keypoints, Widths
 
 
 class ReconstructionDetector(HeatmapDetector):

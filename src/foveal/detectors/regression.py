@@ -6,8 +6,8 @@ from torch import nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
+from foveal.foundation.ranges import Channels, Keypoints, Widths
 from foveal.images import View
-from foveal.ranges import Channels, Keypoints, Widths
 
 GRID = 7  # features are resized to this many rows and columns before places are read off them
 

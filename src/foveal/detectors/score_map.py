@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import UserError
-from foveal.precision import at_least_single
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
 
 CELL = 2  # side in thumbnail pixels of what has one score
 

@@ -6,10 +6,10 @@ from torch import nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, Widths
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Widths
 
 GRID = 7  # features are resized to this many rows and columns before locations are read off them
 

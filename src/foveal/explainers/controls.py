@@ -8,10 +8,10 @@ from torch import Tensor
 
 from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
-from foveal.logits import Targets
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
-from foveal.values import ATTRIBUTION
+from foveal.observation.logits import Targets
+from foveal.observation.values import ATTRIBUTION
 
 
 def centre(size: tuple[int, int]) -> Tensor:

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from foveal.explanation import Explanation
-from foveal.logits import Targets
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.observation.logits import Targets
 
 
 class Explainer(ABC):

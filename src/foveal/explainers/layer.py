@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError, unknown_name
 from foveal.explainers.layout import AsFeatures, can_be_channels_first, layouts
 from foveal.explainers.model_wrapper import known, noise
 from foveal.explainers.task import Task
-from foveal.logits import class_logits
+from foveal.foundation.errors import UserError, unknown_name
 from foveal.models.abilities import Ability
+from foveal.observation.logits import class_logits
 
 PLACES = 4  # a side of features that can still say where
 LEAST = 1e-4  # of the mean size of a gradient: what is less is a sum of zero, rounded

@@ -7,10 +7,10 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import check_finite
 from foveal.models.image_model import ImageModel
-from foveal.modes import evaluation_mode
-from foveal.precision import check_finite
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from typing import cast
 
-from foveal.errors import UserError
 from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
-from foveal.logits import Targets
+from foveal.foundation.errors import UserError
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.observation.logits import Targets
 
 OWN = "model"  # the method of an explanation that is the model's own
 

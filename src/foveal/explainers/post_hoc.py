@@ -7,17 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import at_least_one
 from foveal.explainers.cost import measured
 from foveal.explainers.interface import Explainer
 from foveal.explainers.model_wrapper import answer, check_images, given, known, undisturbed
 from foveal.explainers.task import Attributor, Task
 from foveal.explanation import Explanation
-from foveal.logits import Targets, class_logits, class_numbers, predictions
+from foveal.foundation.errors import at_least_one
+from foveal.foundation.precision import at_least_single, check_finite
 from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
-from foveal.precision import at_least_single, check_finite
-from foveal.values import ATTRIBUTION, Values
+from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.values import ATTRIBUTION, Values
 
 PIXELS = 2**20  # in one pass; for a gradient, all features of a backbone are kept
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from foveal.errors import UserError, unknown_name
 from foveal.explainers.controls import CONTROLS
 from foveal.explainers.grad_cam import GRAD_CAM
 from foveal.explainers.gradients import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
@@ -15,12 +14,13 @@ from foveal.explainers.own import OWN, Contributions, Own
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.rise import RISE
 from foveal.explanation import Explanation
-from foveal.logits import Targets
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.registry import Registry
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
-from foveal.registry import Registry
+from foveal.observation.logits import Targets
 
 EXPLAINERS: Registry[Explainer] = Registry(
     "foveal.explainers",

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
-from foveal.precision import at_least_single
-from foveal.values import ATTRIBUTION
+from foveal.foundation.precision import at_least_single
+from foveal.observation.values import ATTRIBUTION
 
 MASKS = 500
 CELLS = 7  # a side of a mask's grid

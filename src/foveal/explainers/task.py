@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foveal.logits import class_logits, probabilities
+from foveal.observation.logits import class_logits, probabilities
 
 
 @dataclass(frozen=True)

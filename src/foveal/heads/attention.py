@@ -5,12 +5,20 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.detectors import Located
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.ranges import (
+    Channels,
+    Classes,
+    Fraction,
+    Keypoints,
+    PatchSize,
+    Width,
+    Widths,
+)
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.patch_attention import PatchAttention
 from foveal.heads.patch_encoder import PatchEncoder
-from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width, Widths
 
 
 class AttentionHead(Head):

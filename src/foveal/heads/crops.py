@@ -5,13 +5,13 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range
 from foveal.backbones import Backbone
 from foveal.detectors import Located
-from foveal.errors import UserError
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Classes, Fraction, Keypoints, PatchSize, Width
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.patch_attention import PatchAttention
-from foveal.ranges import Classes, Fraction, Keypoints, PatchSize, Width
 
 MIXES = ("additive", "attention", "tokens")
 CropMix = Annotated[str, OneOf(MIXES)]

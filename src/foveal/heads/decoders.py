@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.detectors import Located
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 from foveal.heads.head import Head, HeadOutput
-from foveal.modes import evaluation_mode
-from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 
 
 class MLPDecoder(Head):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor, constructor_settings
 from foveal.detectors import Located
+from foveal.foundation.arguments import check_constructor, constructor_settings
 
 
 class HeadOutput(NamedTuple):

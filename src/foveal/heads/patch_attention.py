@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 PLACE = 8.0  # what grid units are multiplied by: places that differ little must be told apart
 

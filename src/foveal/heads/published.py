@@ -4,11 +4,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range
 from foveal.detectors import Located
 from foveal.detectors.published import KINDS
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.ranges import Channels, Classes, Keypoints
 from foveal.heads.head import Head, HeadOutput
-from foveal.ranges import Channels, Classes, Keypoints
 
 
 class PublishedHead(Head):

@@ -6,11 +6,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.detectors import Located
-from foveal.errors import UserError
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 from foveal.heads.head import Head, HeadOutput
-from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 
 MIXES = ("concat", "attention")
 ENCODERS = ("mlp", "conv")

@@ -5,7 +5,7 @@ Decoding one image (`decode`, `depth`, `formats`, `sizing`) needs no PyTorch.
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 
 _VIEWS = ("LargeImages", "PartView", "SomeImages", "View", "WholeView", "selected")
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveal.errors import UserError
-from foveal.files import open_regular, read_bytes
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.depth import DEEP, dim, named_bits, scaled
 from foveal.images.formats import HEAD, readable, unreadable
 from foveal.images.sizing import ShortSide, Sizing, size_for

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 FULL = 2**16 - 1

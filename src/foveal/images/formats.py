@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import open_regular
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import open_regular
 
 
 class Format(NamedTuple):

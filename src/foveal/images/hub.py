@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 
 def hub_folder(name: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

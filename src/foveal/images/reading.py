@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
 from foveal.images.decode import MAX_PIXELS, read_header, read_pixels
 from foveal.images.decode import read_pictured as pixels_pictured
 from foveal.images.sizing import ShortSide, Sizing

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
 from foveal.images.formats import Passed, PassOver, images_among
 from foveal.images.hub import hub_folder
 from foveal.images.parquet import image_column, read_rows

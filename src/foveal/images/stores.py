@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import open_regular, read_bytes
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.decode import MAX_BYTES
 from foveal.images.formats import HEAD, local_heads
 

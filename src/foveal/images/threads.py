@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.images.reading import DecodedImage, decode, without_warnings
 from foveal.images.sizing import Sizing
 from foveal.images.sources import Source

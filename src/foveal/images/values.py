@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 
 def as_floats(pixels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.geometry import Size, corners_px, cut_patches, extract_patches, snap
+from foveal.images.geometry import Size, corners_px, cut_patches, extract_patches, snap
 
 
 @runtime_checkable

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import observe_all
 from foveal.metrics.subject import Subject

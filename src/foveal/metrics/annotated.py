@@ -6,11 +6,11 @@ from math import nan
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.data.annotations import annotated
+from foveal.datasets import ImageSet
+from foveal.datasets.annotations import annotated
 from foveal.explainers import CONTROLS, explainer, own_method
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.energy_inside import ENERGY_INSIDE
 from foveal.metrics.evidence_iou import EVIDENCE_IOU
 from foveal.metrics.metric import ExplanationMetric, Metric

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
+from foveal.foundation.columns import Column
 from foveal.images.photos import Photos
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric

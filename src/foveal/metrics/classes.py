@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from foveal.data import ImageSet
-from foveal.data.images import Pixels
-from foveal.data.names import some_names, spelled_differently
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.datasets import ImageSet
+from foveal.datasets.images import Pixels
+from foveal.datasets.names import some_names, spelled_differently
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
 from foveal.models.image_model import ImageModel
 
 

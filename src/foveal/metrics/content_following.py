@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import observe_all

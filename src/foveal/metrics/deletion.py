@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.logits import probabilities
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.observing import evaluating
-from foveal.observation import ranks
+from foveal.observation.logits import probabilities
+from foveal.observation.tensors import ranks
 
 STEPS = 20
 

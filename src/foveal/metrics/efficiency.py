@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.backends import mha
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import evaluating
 from foveal.models.image_model import ImageModel

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.truth import check_truth, fraction_inside, localisation
 
 

@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
-from foveal.geometry import Size, covered_px, evidence_px, patch_mask
+from foveal.foundation.columns import Column
+from foveal.images.geometry import Size, covered_px, evidence_px, patch_mask
 from foveal.images.photos import Photos
 from foveal.metrics.metric import ExplanationMetric, Metric
 from foveal.metrics.observing import observe_all

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.truth import check_truth, localisation
-from foveal.observation import ranks
+from foveal.observation.tensors import ranks
 
 
 def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from foveal.data import ImageSet
-from foveal.errors import UserError, at_least_one
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError, at_least_one
 from foveal.metrics.classes import as_known
 from foveal.metrics.metric import Metric
 from foveal.metrics.registry import METRICS

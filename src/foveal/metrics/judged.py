@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.data.images import new_labels
-from foveal.data.names import some_names
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
+from foveal.datasets.images import new_labels
+from foveal.datasets.names import some_names
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.classes import classes_of, match_classes
 from foveal.metrics.evidence import evidence_masks
 from foveal.metrics.metric import ExplanationMetric, Metric

@@ -6,7 +6,7 @@ from enum import Enum
 
 from torch import Tensor
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics.subject import Explained, Need, Subject
 
 SAMPLE = 200  # images that a metric of many passes is measured on

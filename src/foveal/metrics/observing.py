@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError
+from foveal.foundation.modes import evaluation_mode
 from foveal.images import LargeImages, View
 from foveal.images.photos import Photos
 from foveal.models.image_model import ImageModel
-from foveal.modes import evaluation_mode
 
 
 @contextmanager

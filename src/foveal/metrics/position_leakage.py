@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import observe_all

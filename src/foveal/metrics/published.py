@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.columns import Column
-from foveal.errors import UserError, missing_extra, unknown_name
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError, missing_extra, unknown_name
 from foveal.metrics.observing import evaluating
 from foveal.metrics.published_case import NOTHING, Case, Explain, Measured, Probabilities
 from foveal.metrics.truth import check_truth

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from foveal.logits import probabilities
+from foveal.observation.logits import probabilities
 
 # (model, images (B, C, H, W) in [0, 1] on the CPU, targets (B,)) -> heat (B, H, W)
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.detectors import Located
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.images.photos import PIXELS, Photos
 from foveal.metrics.accuracy import mean_correct

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject

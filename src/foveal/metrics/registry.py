@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
+from foveal.foundation.registry import Registry
 from foveal.metrics.accuracy import ACCURACY
 from foveal.metrics.adversarial import ADVERSARIAL
 from foveal.metrics.annotated import ANNOTATED_IMAGES, ANNOTATIONS, LOCALISATION
@@ -21,7 +22,6 @@ from foveal.metrics.rebuilding import REBUILDING
 from foveal.metrics.stability import STABILITY
 from foveal.metrics.subject import Given
 from foveal.models.image_model import ImageModel
-from foveal.registry import Registry
 
 # Of a model on a dataset, in the order of the figures of `evaluate`.
 METRICS: Registry[Metric] = Registry(

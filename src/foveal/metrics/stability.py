@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
-from foveal.geometry import to_px
+from foveal.foundation.columns import Column
+from foveal.images.geometry import to_px
 from foveal.images.values import as_floats
 from foveal.metrics.metric import SAMPLE, ExplanationMetric
 from foveal.metrics.subject import Explained

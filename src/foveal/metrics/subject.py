@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
 from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.subject import Given
 

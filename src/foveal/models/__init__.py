@@ -5,10 +5,11 @@ from functools import partial
 from inspect import signature
 from typing import Any, cast, get_type_hints
 
-from foveal.arguments import check_values
 from foveal.backbones import BACKBONES, build_backbone
 from foveal.detectors import DETECTORS, build_detector
-from foveal.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.foundation.arguments import check_values
+from foveal.foundation.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.foundation.registry import Registry
 from foveal.heads import DECODERS, HEADS, build_head
 from foveal.models import presets
 from foveal.models.abilities import Ability
@@ -23,7 +24,6 @@ from foveal.models.published_attention import PublishedAttention
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.weights import parameter_limit
-from foveal.registry import Registry
 
 __all__ = [
     "MODELS",

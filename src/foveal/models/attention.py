@@ -7,19 +7,19 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf
 from foveal.backbones import Backbone, backbone_settings, build_backbone
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import OneOf
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Classes, Fraction, Positive
 from foveal.images import View, WholeView
-from foveal.logits import Targets
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended, at_size
 from foveal.models.contributions import Terms, contribute
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.ranges import Classes, Fraction, Positive
+from foveal.observation.logits import Targets
 
 COMPATIBILITIES = ("pc", "dp")
 NORMALISATIONS = ("softmax", "sigmoid")

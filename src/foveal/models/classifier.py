@@ -1,6 +1,6 @@
 """Models that name classes, told from those that rebuild images."""
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.errors import at_least_one
 from foveal.explanation import Explanation
-from foveal.geometry import to_px
-from foveal.logits import Targets, class_logits, class_numbers, predictions
+from foveal.foundation.errors import at_least_one
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import at_least_single, check_finite
+from foveal.images.geometry import to_px
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
-from foveal.modes import evaluation_mode
-from foveal.precision import at_least_single, check_finite
-from foveal.values import TERMS
+from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.values import TERMS
 
 CONTRIBUTIONS = "contributions"  # method of such an explanation
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from foveal.detectors import CropDetector, Located
 from foveal.detectors.candidates import middles
-from foveal.geometry import Size
 from foveal.heads import CropHead, HeadOutput
 from foveal.heads.crops import AT_ONCE
 from foveal.images import View, WholeView
+from foveal.images.geometry import Size
 from foveal.models.focus import FocusNet
 
 # Names of what is kept of images under a frozen backbone.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from foveal.detectors import Detector, Located
-from foveal.geometry import Size, corners_px, from_px
 from foveal.images import View
+from foveal.images.geometry import Size, corners_px, from_px
 
 
 def cut_crops(

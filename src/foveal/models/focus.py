@@ -6,23 +6,23 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor
 
-from foveal.arguments import Range, check_agreement
 from foveal.backbones import Backbone
 from foveal.detectors import DETECTORS, Detector, Located, build_detector, detector_settings
-from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.geometry import patch_mask, soft_mask
+from foveal.foundation.arguments import Range, check_agreement
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import PatchSize
 from foveal.heads import HEADS, Head, HeadOutput, build_head, head_settings
 from foveal.images import View
-from foveal.logits import Targets, class_logits, class_numbers
+from foveal.images.geometry import patch_mask, soft_mask
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, over_patches
 from foveal.models.crops import cut_crops
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.ranges import PatchSize
-from foveal.values import TERMS
+from foveal.observation.logits import Targets, class_logits, class_numbers
+from foveal.observation.values import TERMS
 
 SHOWN = 512  # pixels of the long side, at least, of what stands for images that are read in part
 # Detector and head of presets whose settings do not name them.

@@ -12,19 +12,25 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
 from foveal.detectors import Located
-from foveal.errors import UserError, at_least_one, build_named
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import check_constructor
+from foveal.foundation.errors import UserError, at_least_one, build_named
+from foveal.foundation.model_files import (
+    CONFIG,
+    WEIGHTS,
+    read_settings,
+    with_format,
+    write_settings,
+)
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import at_least_single, check_finite
 from foveal.images import LargeImages, PartView, View, WholeView
-from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
 from foveal.models.inputs import Inputs
 from foveal.models.weights import Weights, load_weights, save_weights
-from foveal.modes import evaluation_mode
-from foveal.precision import at_least_single, check_finite
 
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 

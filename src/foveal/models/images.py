@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 Images = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Self
 
-from foveal.arguments import Length, Range, check_values
-from foveal.errors import UserError, check_arguments
+from foveal.foundation.arguments import Length, Range, check_values
+from foveal.foundation.errors import UserError, check_arguments
+from foveal.foundation.ranges import Side
 from foveal.images.sizing import ShortSide, Sizing
-from foveal.ranges import Side
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from foveal.backbones import BACKBONES, Backbone, backbone_settings, build_backbone
-from foveal.errors import UserError, split_name
 from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError, split_name
+from foveal.foundation.ranges import Classes, Fraction, Positive
 from foveal.images import View
-from foveal.logits import Targets
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.ranges import Classes, Fraction, Positive
+from foveal.observation.logits import Targets
 
 
 class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):

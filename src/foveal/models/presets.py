@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from foveal.arguments import Length, OneOf, Range, check_agreement, checked
 from foveal.backbones import Backbone
 from foveal.detectors import (
     CropDetector,
@@ -16,12 +15,8 @@ from foveal.detectors import (
 from foveal.detectors.crops import Counts, Scales
 from foveal.detectors.published import KINDS
 from foveal.detectors.score_map import CELL
-from foveal.heads import AttentionHead, CropHead, Head, PublishedHead, TokenHead
-from foveal.heads.crops import CropMix
-from foveal.heads.tokens import Encoder, Hidden, Mix
-from foveal.models.focus import FocusNet
-from foveal.models.inputs import Inputs
-from foveal.ranges import (
+from foveal.foundation.arguments import Length, OneOf, Range, check_agreement, checked
+from foveal.foundation.ranges import (
     Channels,
     Classes,
     Fraction,
@@ -31,6 +26,11 @@ from foveal.ranges import (
     Width,
     Widths,
 )
+from foveal.heads import AttentionHead, CropHead, Head, PublishedHead, TokenHead
+from foveal.heads.crops import CropMix
+from foveal.heads.tokens import Encoder, Hidden, Mix
+from foveal.models.focus import FocusNet
+from foveal.models.inputs import Inputs
 
 
 @checked

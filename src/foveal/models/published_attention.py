@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones.vgg import halve
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import Range
+from foveal.foundation.ranges import Channels
 from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended, at_size
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
-from foveal.ranges import Channels
 
 OUTPUTS = 1000
 PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.vgg import halve
 from foveal.backbones.whitening import Whiten, WhiteningConv
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Classes, Widths
 from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
@@ -21,7 +22,6 @@ from foveal.models.local_attention import (
     PatchwiseAttention,
     received,
 )
-from foveal.ranges import Channels, Classes, Widths
 
 KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
     "pairwise": PairwiseAttention,

@@ -3,10 +3,10 @@
 from torch import nn
 
 from foveal.explanation import Explanation
+from foveal.foundation.ranges import Channels, Classes, Fraction
 from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
-from foveal.ranges import Channels, Classes, Fraction
 
 
 class VGG16(ImageModel):

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone
-from foveal.errors import UserError
-from foveal.files import MAX_SETTINGS, open_regular, write_bytes
-from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest, write_card
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import MAX_SETTINGS, open_regular, write_bytes
+from foveal.foundation.model_files import (
+    CARD,
+    DIGEST,
+    WEIGHTS,
+    read_card,
+    weights_digest,
+    write_card,
+)
 
 # Of a weight in 8 bits: its difference from the shipped one, in units of a scale per output channel
 # that this suffix names.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from foveal.escaping import printable
+from foveal.foundation.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np

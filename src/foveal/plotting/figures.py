@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.logits import class_logits
-from foveal.observation import Observation
+from foveal.observation.logits import class_logits
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
     combined,

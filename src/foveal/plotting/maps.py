@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short
 from foveal.plotting.cells import cells_of, smooth
 from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_photo, photo_of

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from foveal.geometry import to_px
-from foveal.observation import Observation
+from foveal.images.geometry import to_px
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import colour, pixels
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import DPI, pixels
 
 if TYPE_CHECKING:

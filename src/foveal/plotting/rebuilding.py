@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, new_figure, pixels
 from foveal.plotting.patches import draw_frames
 from foveal.plotting.photo import dots_per_inch, draw_photo, photo_of

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
-from foveal.errors import UserError
-from foveal.explanation_json import explanation_dicts
-from foveal.file_names import file_key, safe_stem
-from foveal.files import json_text, make_output_folder, read_json, whole_file, write_text
-from foveal.observation import Observation
+from foveal.foundation.errors import UserError
+from foveal.foundation.file_names import file_key, safe_stem
+from foveal.foundation.files import json_text, make_output_folder, read_json, whole_file, write_text
+from foveal.observation.records import explanation_dicts
+from foveal.observation.tensors import Observation
 from foveal.plotting.figures import explanation_figure
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.figures import draw_image
 from foveal.plotting.photo import draw_photo, photo_of

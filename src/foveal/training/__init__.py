@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 
 if TYPE_CHECKING:
     from foveal.training.distributed import is_first_process

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.arguments import Range
-from foveal.geometry import patch_mask
-from foveal.ranges import Fraction
+from foveal.foundation.arguments import Range
+from foveal.foundation.ranges import Fraction
+from foveal.images.geometry import patch_mask
 
 
 @dataclass(frozen=True)

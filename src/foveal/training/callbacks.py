@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from foveal.files import write_text
+from foveal.foundation.files import write_text
 from foveal.training.module import RecipeModule
 
 

@@ -11,8 +11,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.files import check_extent, open_regular, write_bytes
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import check_extent, open_regular, write_bytes
 
 FilePath = str | os.PathLike[str]
 _MAX_INTEGER = 2**63

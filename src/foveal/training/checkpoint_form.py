@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.training.module import RecipeModule
 
 # Settings of optimizers and schedules that change from step to step; all others are the recipe's.

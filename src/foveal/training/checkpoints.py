@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from foveal.errors import UserError
-from foveal.interrupts import held_back
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import held_back
 from foveal.training.checkpoint_file import read_checkpoint
 
 LAST = "last.ckpt"

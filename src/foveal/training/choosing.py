@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from foveal.data.survey import Survey
-from foveal.errors import unknown_name
+from foveal.datasets.survey import Survey
+from foveal.foundation.errors import unknown_name
 from foveal.images.sizing import STEP
 from foveal.training.augment import Augment
 from foveal.training.pretrained import SHIPPED

@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from foveal.data import ImageSet, load_images, read_groups
-from foveal.data.splits import folds, share_of, stratified
+from foveal.datasets import ImageSet, load_images, read_groups
+from foveal.datasets.splits import folds, share_of, stratified
+from foveal.foundation.memory import keep_freed_memory
 from foveal.images.sizing import STEP, ShortSide
-from foveal.memory import keep_freed_memory
 from foveal.metrics.efficiency import macs
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, build_model

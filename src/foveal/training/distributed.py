@@ -10,9 +10,9 @@ import torch
 import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 
-from foveal.data import ImageSet
-from foveal.errors import UserError, unknown_name
-from foveal.files import parse_json, whole_file
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.files import parse_json, whole_file
 from foveal.training.sets import Sets
 
 STRATEGIES = ("auto", "ddp", "fsdp")

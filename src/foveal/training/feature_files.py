@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.data import ImageSet
-from foveal.errors import UserError
-from foveal.files import read_json, write_json
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.progress import rate_bar
 from foveal.images.photos import Photos, parts_of
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
@@ -24,8 +26,6 @@ from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS
 from foveal.models.crop_features import parts_of as crop_parts
 from foveal.models.focus import FocusNet
-from foveal.modes import evaluation_mode
-from foveal.progress import rate_bar
 from foveal.training.features import DEPTH, Cut, Features, Part, cut_of, frozen
 from foveal.training.settings import Recipe
 

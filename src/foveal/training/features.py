@@ -7,13 +7,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from foveal.geometry import Size
+from foveal.foundation.modes import evaluation_mode
+from foveal.images.geometry import Size
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import SIZE, VECTORS, frozen_features, read_frozen
 from foveal.models.focus import FocusNet
-from foveal.modes import evaluation_mode
 from foveal.training.batches import Batches
 
 DEPTH = "depth-"  # begins the name of the features of a depth

@@ -7,8 +7,8 @@ import torch
 
 from foveal import zoo
 from foveal.backbones import Backbone, WhiteningConv
-from foveal.data import ImageSet
-from foveal.errors import UserError, unknown_name
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError, unknown_name
 from foveal.images.values import as_floats
 from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability

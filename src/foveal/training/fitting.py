@@ -12,8 +12,8 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foveal.data import ImageSet, load_whole, read_groups
-from foveal.data.images import problem_lines
-from foveal.data.splits import folds, share_of
-from foveal.errors import UserError
-from foveal.files import read_json, write_json
-from foveal.memory import keep_freed_memory
+from foveal.datasets import ImageSet, load_whole, read_groups
+from foveal.datasets.images import problem_lines
+from foveal.datasets.splits import folds, share_of
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, as_classifier, build_model

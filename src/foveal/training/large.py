@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.detectors import HighResDetector, Located
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.heads import HeadOutput
 from foveal.images import LargeImages
 from foveal.metrics.accuracy import correct

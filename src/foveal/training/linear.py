@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.training.features import Features
 from foveal.training.losses import class_weights
 

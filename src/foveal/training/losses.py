@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.geometry import Size, to_px
+from foveal.images.geometry import Size, to_px
 from foveal.training.settings import Training
 
 

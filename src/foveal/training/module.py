@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.images import WholeView
 from foveal.images.values import as_floats
 from foveal.models.abilities import Ability

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from foveal.backbones import Backbone
 from foveal.backbones.timm import backbone_weights
-from foveal.escaping import printable
-from foveal.model_files import weights_digest
+from foveal.foundation.escaping import printable
+from foveal.foundation.model_files import weights_digest
 from foveal.models.weights import Weights
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file

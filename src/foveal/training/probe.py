@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.models import build_model
 from foveal.training.feature_files import with_features
 from foveal.training.features import Features

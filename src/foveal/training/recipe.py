@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from foveal.arguments import check_values, shown
-from foveal.errors import UserError, unknown_name
-from foveal.files import parse_yaml, read_yaml, write_text
+from foveal.foundation.arguments import check_values, shown
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
 from foveal.training.augment import Augment
 from foveal.training.recipe_files import recipe_file, recipe_names

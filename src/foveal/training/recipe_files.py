@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from foveal.errors import unknown_name
+from foveal.foundation.errors import unknown_name
 
 
 def recipe_names() -> list[str]:

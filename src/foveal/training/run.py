@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
-from foveal.data import ImageSet
-from foveal.data.images import problem_lines
-from foveal.errors import UserError, unknown_name
+from foveal.datasets import ImageSet
+from foveal.datasets.images import problem_lines
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.memory import keep_freed_memory
+from foveal.foundation.model_files import DIGEST, WEIGHTS, weights_digest, write_card
+from foveal.foundation.modes import evaluation_mode
 from foveal.images.values import as_floats
-from foveal.memory import keep_freed_memory
-from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import ImageModel, build_model
 from foveal.models.abilities import Ability
-from foveal.modes import evaluation_mode
 from foveal.training.distributed import (
     Devices,
     check_batch,

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from foveal.errors import UserError
-from foveal.escaping import as_unicode, printable
-from foveal.files import held_folder, is_full_disk
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import as_unicode, printable
+from foveal.foundation.files import held_folder, is_full_disk
 from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.detectors import Located
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
 from foveal.heads import HeadOutput
+from foveal.images.geometry import Size
 from foveal.models.crop_features import THUMBNAIL, VECTORS, all_located, parts_of
 from foveal.models.focus import FocusNet
 from foveal.training.features import Features

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from foveal.backbones import BACKBONES
-from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
-from foveal.data.sampling import sample_px
-from foveal.errors import UserError
+from foveal.datasets import ImageSet, load_images, load_large, read_groups, with_masks
+from foveal.datasets.sampling import sample_px
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, abilities_of

@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from foveal.arguments import OneOf, Range
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.ranges import Fraction, Seed, Side
 from foveal.images.sizing import STEP, ShortSide, Sizing
-from foveal.ranges import Fraction, Seed, Side
 from foveal.training.augment import Augment
 
 Amount = Annotated[float, Range(0, 1_000_000, below=True)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from foveal.errors import UserError, missing_extra, unknown_name
+from foveal.foundation.errors import UserError, missing_extra, unknown_name
 
 if TYPE_CHECKING:
     import optuna

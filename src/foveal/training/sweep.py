@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from foveal import zoo
-from foveal.arguments import shown
-from foveal.data import load_images
-from foveal.errors import UserError
-from foveal.files import parse_yaml
+from foveal.datasets import load_images
+from foveal.foundation.arguments import shown
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import parse_yaml
 from foveal.metrics.evidence import evidence_fraction
 from foveal.training.recipe import load_recipe
 from foveal.training.run import train

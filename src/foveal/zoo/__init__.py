@@ -5,10 +5,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.columns import Column
-from foveal.errors import UserError, unknown_name
-from foveal.files import read_json
-from foveal.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.files import read_json
+from foveal.foundation.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
 
 if TYPE_CHECKING:
     from foveal.models import ImageModel

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.opening import open_large
 from foveal.images.pyramids.pyramid import Unchanged

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's grey

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
-from foveal.files import check_regular
+from foveal.foundation.errors import UserError, missing_extra
+from foveal.foundation.files import check_regular
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 

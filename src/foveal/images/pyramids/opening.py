@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from foveal.files import check_regular
+from foveal.foundation.files import check_regular
 from foveal.images.formats import ENDINGS
 from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.ome_zarr import Zarr

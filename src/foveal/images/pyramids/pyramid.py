@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 
 CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps to read again
 MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: missing chunks take no bytes of a file

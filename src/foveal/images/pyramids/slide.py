@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
+from foveal.foundation.errors import UserError, missing_extra
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.values import as_fractions
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError, missing_extra
 from foveal.images.depth import tiff_bits
+from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 

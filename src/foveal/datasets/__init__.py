@@ -1,0 +1,169 @@
+"""Data: named and generated sets, class folders, Parquet shards, the Hub -> images in memory."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.datasets.copies import copies
+from foveal.datasets.fitting import fitted
+from foveal.datasets.folder import load_folder
+from foveal.datasets.generated import (
+    Mosaics,
+    SparseImages,
+    megapixel_mnist,
+    mosaics,
+    planted_marks,
+)
+from foveal.datasets.groups import Groups, read_groups
+from foveal.datasets.images import ImageSet, Problem
+from foveal.datasets.large import is_generated, load_large, seen_small
+from foveal.datasets.masks import with_masks
+from foveal.datasets.named import DATASETS
+from foveal.datasets.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
+from foveal.datasets.place import data_place
+from foveal.datasets.splits import SPLITS
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.images.reading import Size, check_shape, read_image
+from foveal.images.sizing import ShortSide
+
+__all__ = [
+    "DATASETS",
+    "Groups",
+    "ImageSet",
+    "Mosaics",
+    "Problem",
+    "SparseImages",
+    "load_images",
+    "load_large",
+    "load_whole",
+    "megapixel_mnist",
+    "mosaics",
+    "planted_marks",
+    "read_groups",
+    "read_image",
+    "with_masks",
+]
+
+
+def load_images(
+    source: str | Path,
+    split: str,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    data_dir: str | Path | None = None,
+    groups: Groups | None = None,
+) -> ImageSet[Any]:
+    """Return one split of a dataset.
+
+    Args:
+        source: a name of `DATASETS`, a folder of class folders or of Parquet shards, or
+            `hf:OWNER/NAME`. A name goes before a folder of that name: write `./mnist` for it.
+        split: `train`, `val` or `test`.
+        size: height and width to resize to, one number for a square; None keeps theirs. With a
+            `ShortSide` the images of a folder keep their proportions, and the set holds `Photos`.
+        channels: 1 for grey, 3 for colour; None keeps theirs.
+        data_dir: where named datasets lie; FOVEAL_DATA or ~/.cache/foveal if not given.
+        groups: of images of a folder that stay in one split, as `read_groups` returns them.
+
+    Raises:
+        UserError: an unknown name or split, groups of what is no folder of image files, or data
+            that cannot be read.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    shape = check_shape(size, channels)
+    name = str(source)
+    if name in PHOTO_SETS:
+        folder = photo_folder(name, split, data_place(data_dir))
+        groups = groups or photo_groups(folder)
+        return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY, groups=groups)
+    folder = Path(name).expanduser()
+    other = name in DATASETS or is_generated(name) or name.startswith("hf:")
+    if (groups or isinstance(shape, ShortSide)) and (other or not folder.is_dir()):
+        what = "which alone have groups" if groups else "whose proportions could be kept"
+        raise UserError(f"{name} is no folder of photographs, {what}.")
+    if groups or isinstance(shape, ShortSide):
+        return load_folder(folder, split, shape, channels, groups=groups)
+    return _load_fixed(name, split, shape, channels, data_dir)
+
+
+def load_whole(
+    source: str | Path,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    data_dir: str | Path | None = None,
+    groups: Groups | None = None,
+) -> ImageSet[Any]:
+    """Return all images of a folder, of all its splits, to be divided anew.
+
+    Args:
+        source: a folder of class folders or of splits, or the name of such a data set.
+        size: as for `load_images`.
+        channels: as for `load_images`.
+        data_dir: where named datasets lie.
+        groups: of images that belong together.
+
+    Raises:
+        UserError: it is no folder of image files, or as `load_images`.
+    """
+    shape = check_shape(size, channels)
+    name = str(source)
+    folder = Path(name).expanduser()
+    if name in PHOTO_SETS:
+        folder = photo_folder(name, "test", data_place(data_dir))
+        groups = groups or photo_groups(folder)
+    elif name in DATASETS or is_generated(name) or not folder.is_dir():
+        raise UserError(f"{name} is no folder of image files, whose splits could be drawn anew.")
+    images = load_folder(folder, "train", shape, channels, whole=True, groups=groups)
+    again = {i for same in copies([Path(path) for path in images.paths]) for i in same[1:]}
+    if not again:
+        return images
+    kept = torch.tensor([i for i in range(len(images)) if i not in again])
+    left = tuple(Problem(images.paths[i], "a copy of another image") for i in sorted(again))
+    return replace(images.subset(kept), problems=images.problems + left)
+
+
+def _load_fixed(
+    name: str,
+    split: str,
+    shape: tuple[int, int] | None,
+    channels: int | None,
+    data_dir: str | Path | None,
+) -> ImageSet:
+    if name in DATASETS:
+        return fitted(DATASETS[name](split, data_place(data_dir)), shape, channels)
+    if is_generated(name):
+        if shape is None:
+            raise UserError(
+                f"The images of {name} are too large to be read whole: give data.size, or train a "
+                "'high-res' model."
+            )
+        return fitted(
+            seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
+        )
+    if name.startswith("hf:"):
+        from foveal.datasets.parquet import load_parquet_folder
+        from foveal.images.hub import hub_folder
+
+        folder = hub_folder(name.removeprefix("hf:"))
+        # It is named after a commit, which tells nobody anything.
+        return replace(load_parquet_folder(folder, split, shape, channels), name=name)
+    return _load_folder(Path(name).expanduser(), split, shape, channels)
+
+
+def _load_folder(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    from foveal.datasets.parquet import is_parquet_folder, load_parquet_folder
+
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder that holds it.")
+    if not folder.is_dir():
+        raise unknown_name("dataset or folder", folder, [*DATASETS, *PHOTO_SETS, "megapixel-mnist"])
+    if is_parquet_folder(folder):
+        return load_parquet_folder(folder, split, size, channels)
+    return load_folder(folder, split, size, channels)

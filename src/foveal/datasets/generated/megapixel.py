@@ -1,0 +1,252 @@
+"""Megapixel MNIST: five digits and many strokes in a large image, of which little is kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal.datasets.mnist import load_mnist
+from foveal.datasets.place import data_place
+from foveal.datasets.splits import SPLITS
+from foveal.foundation.errors import UserError, unknown_name
+
+IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
+DIGITS = 5  # in each image, three of them of one class
+MAJORITY = 3
+STROKES = 50  # in each image, and kinds of them
+SIDE = 1500  # of an image in pixels, where nothing else is asked for
+TILE = 28  # side of a digit or a stroke in pixels
+LEAST = 4 * TILE  # side of an image, for five digits to find room soon
+TRIES = 1000  # to place the digits of an image, before they are placed anew
+TASKS = ("majority", "max", "topmost", "multi-label")
+
+
+@dataclass(frozen=True)
+class SparseImages:
+    """Large grey images, of which only the pixels that are not black are kept.
+
+    What is read of them is made when it is asked for: thumbnails and crops, of any images at once.
+
+    Attributes:
+        size: height and width of each image in pixels.
+        places: (P,) where the pixels lie in their image, row by row, image after image.
+        values: (P,) bytes.
+        starts: (N + 1,) where the pixels of each image begin, and those of the last one end.
+        boxes: (N, D, 4) where the digits lie: x and y of the first pixel, and beyond the last.
+        digits: (N, D) classes of the digits.
+        labels: for each of `TASKS` a class (N,), or for `multi-label` booleans (N, 10).
+    """
+
+    size: tuple[int, int]
+    places: Tensor
+    values: Tensor
+    starts: Tensor
+    boxes: Tensor
+    digits: Tensor
+    labels: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
+        """Return the means of squares of some of the images: see `LargeImages`."""
+        height, width = (side // shrink for side in self.size)
+        owner, rows, columns, values = self._pixels(numbers)
+        rows, columns = rows // shrink, columns // shrink
+        seen = (rows < height) & (columns < width)
+        cells = ((owner * height + rows) * width + columns)[seen]
+        means = torch.zeros(len(numbers) * height * width)
+        means.index_add_(0, cells, values[seen] / (255 * shrink**2))
+        return means.reshape(len(numbers), 1, height, width)
+
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return squares of some of the images: see `LargeImages`."""
+        owner, rows, columns, values = self._pixels(numbers)
+        squares, cells = corners_px.shape[1], side // shrink
+        left, top = corners_px[owner].int().unbind(-1)  # (P, K)
+        down = rows.int()[:, None] - top
+        across = columns.int()[:, None] - left
+        inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
+        pixel, square = inside.nonzero().unbind(-1)
+        row, column = down[inside] // shrink, across[inside] // shrink
+        place = ((owner[pixel] * squares + square) * cells + row) * cells + column
+        found = torch.zeros(len(numbers) * squares * cells * cells)
+        found.index_add_(0, place, values[pixel] / (255 * shrink**2))
+        return found.reshape(len(numbers), squares, 1, cells, cells)
+
+    def whole(self, number: int) -> Tensor:
+        """Return one image with all of its black pixels (1, H, W), bytes."""
+        part = slice(int(self.starts[number]), int(self.starts[number + 1]))
+        image = torch.zeros(self.size[0] * self.size[1], dtype=torch.uint8)
+        image[self.places[part].long()] = self.values[part]
+        return image.reshape(1, *self.size)
+
+    def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the pixels of some images: whose (0 to B - 1), row, column and value."""
+        first, last = self.starts[numbers], self.starts[numbers + 1]
+        counts = last - first
+        owner = torch.arange(len(numbers)).repeat_interleave(counts)
+        ahead = counts.cumsum(0) - counts
+        chosen = torch.arange(int(counts.sum())) + (first - ahead)[owner]
+        places = self.places[chosen].long()
+        return owner, places // self.size[1], places % self.size[1], self.values[chosen]
+
+
+def megapixel_mnist(
+    split: str,
+    side: int = SIDE,
+    images: int | None = None,
+    strokes: int = STROKES,
+    data_dir: str | Path | None = None,
+) -> SparseImages:
+    """Return large images with five digits, three of one class, and strokes that look like digits.
+
+    After Katharopoulos & Fleuret 2019, "Processing megapixel images with deep attention-sampling
+    models" (arXiv:1905.03711), section 4.1, with the four tasks of Bergner et al. 2023, "Iterative
+    patch selection" (arXiv:2210.13007): the class of the majority, the greatest digit, the topmost
+    one, and which are there. Digits never overlap each other; a digit hides the strokes beneath.
+
+    Args:
+        split: `train`, `val` or `test`, which take digits of that split of MNIST.
+        side: of the images in pixels.
+        images: how many; if not given 5,000, 500 or 1,000. Fewer are the first of these.
+        strokes: in each image, each of two crossed lines.
+        data_dir: where MNIST lies; FOVEAL_DATA or ~/.cache/foveal if not given.
+
+    Raises:
+        UserError: an unknown split, a side that five digits do not fit into, no images, or MNIST
+            cannot be read.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    if side < LEAST:
+        raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
+    count = IMAGES[split] if images is None else images
+    if count < 1 or strokes < 0:
+        raise UserError(f"Expected at least one image and no less than 0 strokes, but got {count}.")
+    source = load_mnist(split, data_place(data_dir))
+    by_class = [(source.labels == label).nonzero()[:, 0] for label in range(10)]
+    kinds = _strokes(torch.Generator().manual_seed(len(SPLITS)))
+    drawn = [
+        _drawn(torch.Generator().manual_seed(_seed(split, number)), by_class, side, strokes)
+        for number in range(count)
+    ]
+    chosen, corners, marks, mark_corners = (
+        torch.stack(parts) for parts in zip(*drawn, strict=True)
+    )
+    found = [
+        _laid_down(kinds[marks[n]], mark_corners[n], source.images[chosen[n], 0], corners[n], side)
+        for n in range(count)
+    ]
+    ends = torch.tensor([0, *(len(places) for places, _ in found)]).cumsum(0)
+    digits = source.labels[chosen]
+    return SparseImages(
+        size=(side, side),
+        places=torch.cat([places for places, _ in found]),
+        values=torch.cat([values for _, values in found]),
+        starts=ends,
+        boxes=torch.cat([corners, corners + TILE], dim=-1),
+        digits=digits,
+        labels=_labels(digits, corners),
+    )
+
+
+def _seed(split: str, number: int) -> int:
+    return SPLITS.index(split) + len(SPLITS) * number
+
+
+def _drawn(
+    generator: torch.Generator, by_class: Sequence[Tensor], side: int, strokes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the digits of one image and their corners (x, y), and the same of its strokes."""
+    most, *others = torch.randint(10, (1 + DIGITS - MAJORITY,), generator=generator).tolist()
+    others = [(most + 1 + other % 9) % 10 for other in others]
+    chosen = torch.cat(
+        [_some(by_class[label], 1, generator) for label in [most] * MAJORITY + others]
+    )
+    corners = _apart(side, generator)
+    marks = torch.randint(STROKES, (strokes,), generator=generator)
+    places = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
+    return chosen, corners, marks, places
+
+
+def _some(numbers: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return numbers[torch.randint(len(numbers), (count,), generator=generator)]
+
+
+def _apart(side: int, generator: torch.Generator) -> Tensor:
+    """Return corners (DIGITS, 2) of tiles of which no two overlap."""
+    kept: list[Tensor] = []
+    tries = 0
+    while len(kept) < DIGITS:
+        place = torch.randint(side - TILE + 1, (2,), generator=generator)
+        if all(((place - other).abs() >= TILE).any() for other in kept):
+            kept.append(place)
+        tries += 1
+        if tries % TRIES == 0:  # in a small image those that lie may leave no room for another
+            kept = []
+    return torch.stack(kept)
+
+
+def _strokes(generator: torch.Generator) -> Tensor:
+    """Return tiles (STROKES, TILE, TILE) of two lines each, of bytes from 204 to 255 where lit.
+
+    Each line begins in a corner, at an angle of up to 72 degrees to the side.
+    """
+    first = _lines(torch.rand(STROKES, generator=generator) * torch.pi / 2.5)
+    second = first[torch.randperm(STROKES, generator=generator)]
+    for axis in (1, 2):
+        turned = torch.rand(STROKES, generator=generator) < 1 / 3
+        second = torch.where(turned[:, None, None], second.flip(axis), second)
+    shades = torch.randint(204, 256, first.shape, generator=generator)
+    return torch.where(first | second, shades, 0).to(torch.uint8)
+
+
+def _lines(angles: Tensor) -> Tensor:
+    """Return booleans (STROKES, TILE, TILE), lit along lines from the first pixel."""
+    slopes = angles.tan()[:, None]
+    reach = TILE - 0.51
+    rows = torch.linspace(0, 1, 2 * TILE) * (reach / slopes).clamp(max=reach)
+    columns = (rows * slopes).round().long()
+    lit = torch.zeros(STROKES, TILE, TILE, dtype=torch.bool)
+    lit[torch.arange(STROKES)[:, None], rows.round().long(), columns] = True
+    return lit
+
+
+def _laid_down(
+    strokes: Tensor, stroke_corners: Tensor, digits: Tensor, corners: Tensor, side: int
+) -> tuple[Tensor, Tensor]:
+    """Return places and values of the lit pixels of an image.
+
+    Of crossing strokes the brighter pixel stays; a digit hides all that is beneath its tile.
+    """
+    lit = strokes > 0
+    under = _places(stroke_corners, side)[lit]
+    over = _places(corners, side).flatten()
+    places, at = torch.cat([under, over]).unique(return_inverse=True)
+    values = torch.zeros(len(places), dtype=torch.uint8)
+    values.scatter_reduce_(0, at[: len(under)], strokes[lit], "amax")
+    values[at[len(under) :]] = digits.flatten()
+    kept = values > 0
+    return places[kept].int(), values[kept]
+
+
+def _places(corners: Tensor, side: int) -> Tensor:
+    """Return where the pixels (T, TILE, TILE) of tiles at corners (T, 2) lie, row by row."""
+    steps = torch.arange(TILE)
+    rows = corners[:, 1, None, None] + steps[:, None]
+    return rows * side + corners[:, 0, None, None] + steps
+
+
+def _labels(digits: Tensor, corners: Tensor) -> dict[str, Tensor]:
+    """Return the answers to all tasks for digits (N, D) at corners (N, D, 2)."""
+    topmost = corners[..., 1].argmin(dim=1)
+    there = torch.zeros(len(digits), 10, dtype=torch.bool).scatter_(1, digits, True)
+    return {
+        "majority": digits.mode(dim=1).values,
+        "max": digits.amax(dim=1),
+        "topmost": digits.gather(1, topmost[:, None])[:, 0],
+        "multi-label": there,
+    }

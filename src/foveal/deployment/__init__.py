@@ -1,0 +1,1 @@
+"""Deployment: ONNX graphs, predictions for many images, and an HTTP server."""

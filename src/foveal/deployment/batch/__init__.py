@@ -1,0 +1,5 @@
+"""Any number of images predicted into Parquet, on one machine or a Ray cluster."""
+
+from foveal.deployment.batch.run import DEVICES, ENGINES, Predicted, predict
+
+__all__ = ["DEVICES", "ENGINES", "Predicted", "predict"]

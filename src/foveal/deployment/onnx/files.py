@@ -1,0 +1,122 @@
+"""An export in files: a graph, and those that belong beside it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foveal.deployment.onnx.about import read_about
+from foveal.foundation.errors import UserError, missing_extra
+from foveal.foundation.files import write_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+class Exported(NamedTuple):
+    """What a model was exported to."""
+
+    graph: "ModelProto"  # which says what the model is
+    beside: Mapping[str, "ModelProto"] = {}  # by its part, what else the model needs
+
+
+def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
+    """Write a graph into one file, and each that belongs beside it into one of its own.
+
+    That of the part `patches` beside `model.onnx` is `model-patches.onnx`. Each file is written
+    whole or not at all; the first one, which knows the others by their sums, is the last.
+
+    Args:
+        proto: the first graph.
+        path: of the first file; its folder is made if it is not there.
+        beside: graphs by their parts, see `large_graphs`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    files = {beside_path(path, part): graph for part, graph in beside.items()} | {path: proto}
+    for target, graph in files.items():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(target, graph.SerializeToString())
+        except OSError as error:
+            raise UserError(f"Cannot write {target}: {error.strerror or error}.") from None
+
+
+def read_onnx(path: Path) -> Exported:
+    """Return the graphs of an export, of which `path` is the first file.
+
+    Raises:
+        UserError: a file is missing, not Foveal's, damaged, or of another export.
+    """
+    graph = _parsed(_content(path), path)
+    try:
+        said = read_about(graph)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    beside = {}
+    for part, digest in said.beside.items():
+        # The name comes from the user's, never from the file: a name in it may be any path.
+        other = beside_path(path, _checked(part, path))
+        content = _content(other)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(
+                f"{other} is not the one that {path.name} was exported with: do it again."
+            )
+        beside[part] = _parsed(content, other)
+    return Exported(graph, beside)
+
+
+def digest(proto: "ModelProto") -> str:
+    """Return the SHA-256 of the file that a graph is written to."""
+    return hashlib.sha256(proto.SerializeToString()).hexdigest()
+
+
+def beside_path(path: Path, part: str) -> Path:
+    """Return the file of a graph that belongs beside that of `path`."""
+    return path.with_name(f"{path.stem}-{part}{path.suffix}")
+
+
+def _checked(part: str, path: Path) -> str:
+    if not (part.isascii() and part.isalpha()):
+        raise UserError(f"{path}: The ONNX file's metadata are damaged: a part is {part[:40]!r}.")
+    return part
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def _parsed(content: bytes, path: Path) -> "ModelProto":
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise missing_extra("onnx", "onnx") from None
+    try:
+        # What lies outside of the file is not read.
+        graph = onnx.load_model_from_string(content)
+    except DecodeError:
+        raise UserError(f"{path} is not an ONNX file, or damaged.") from None
+    _check_finite(graph, path)
+    return graph
+
+
+def _check_finite(graph: "ModelProto", path: Path) -> None:
+    """Raise UserError where weights are damaged, NaN or infinite."""
+    import numpy as np
+    from onnx.numpy_helper import to_array
+
+    for tensor in graph.graph.initializer:
+        if tensor.external_data:
+            raise UserError(f"{path}: the weights {tensor.name!r} lie outside of the file.")
+        try:
+            values = to_array(tensor)
+        except Exception as error:  # onnx raises almost anything on broken tensors
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: the weights {tensor.name!r} are damaged: {reason}") from None
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(f"{path}: the weights {tensor.name!r} have NaN or infinite values.")

@@ -1,0 +1,1 @@
+"""Evaluation: models measured on data sets, compared, and reported."""

@@ -1,0 +1,57 @@
+"""File names that every file system takes, one file for each name."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+
+from foveal.foundation.escaping import printable
+
+MAX_BYTES = 120  # of a stem in UTF-8; with a number and an ending it stays below 255
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"
+}
+
+
+def safe_stem(name: str) -> str:
+    """Return the most similar file name, without an ending, that Linux, macOS and Windows take.
+
+    Underscores replace separators and `<>:"|?*`, a leading dot, and trailing dots and spaces;
+    control characters are written out, a device's name such as `con` becomes `_con`, and a long
+    name is cut.
+    """
+    stem = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", printable(name)))
+    if stem.partition(".")[0].rstrip().casefold() in _DEVICES:
+        stem = f"_{stem}"
+    stem = stem.encode()[:MAX_BYTES].decode(errors="ignore")
+    return re.sub(r"^\.|[. ]+$", "_", stem) or "_"
+
+
+def file_key(name: str) -> str:
+    """Return the same text for names of one file where neither case nor composition counts."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return for each name a `safe_stem`, no two of them one file on any file system.
+
+    Of equal ones the first keeps its name, and the others get a number.
+
+    Args:
+        names: such as the stems of images from several folders.
+        taken: stems that are not to be used.
+    """
+    stems = [safe_stem(name) for name in names]
+    used = {file_key(stem) for stem in taken}
+    avoided = used | {file_key(stem) for stem in stems}
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
+    for index, stem in enumerate(stems):
+        key = file_key(stem)
+        if key in used:
+            numbered = (f"{stem}-{number}" for number in numbers[key])
+            stems[index] = next(one for one in numbered if file_key(one) not in avoided)
+            avoided.add(file_key(stems[index]))
+        used.add(file_key(stems[index]))
+    return stems

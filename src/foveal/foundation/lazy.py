@@ -1,0 +1,28 @@
+"""Packages whose names are imported when they are first used (PEP 562)."""
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a package's `__getattr__`, which imports a name from its module and keeps it.
+
+    The package's `__all__` lists the names for people, and imports under `TYPE_CHECKING` for type
+    checkers. No name may be that of another module of the package: importing that module would put
+    it in the name's place.
+
+    Args:
+        package: its `__name__`.
+        modules: for each name, the module that defines it; for a submodule's name, the submodule.
+    """
+
+    def find(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(modules[name])
+        found = module if module.__name__.endswith(f".{name}") else getattr(module, name)
+        setattr(sys.modules[package], name, found)
+        return found
+
+    return find

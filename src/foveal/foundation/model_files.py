@@ -1,0 +1,103 @@
+"""The files of a trained model: settings, weights and card."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foveal import __version__
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import open_regular, read_json, write_json
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+# Of config.json and card.json. Format 1 had no such entry; focus models were described by their
+# presets, and their weights had other names (`models.renames`).
+FORMAT = 2
+DIGEST = "weights_sha256"  # on the card: of the file of weights
+_TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
+
+
+class Config(NamedTuple):
+    """What config.json holds."""
+
+    settings: dict[str, object]  # of the model, of which `name` is a text
+    format: int
+
+
+def read_config(path: Path) -> Config:
+    """Return the settings of a trained model and their format.
+
+    Raises:
+        UserError: the file cannot be read, holds no settings, or is of a format that is not known.
+    """
+    settings, number = _without_format(read_json(path), path)
+    if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
+        raise UserError(f"Cannot read {path}: expected a model's settings, its name among them.")
+    for part in (settings, settings.get("detector")):
+        backbone = part.get("backbone") if isinstance(part, dict) else None
+        if isinstance(backbone, dict) and "pretrained" in backbone:
+            backbone["pretrained"] = False  # its weights are here
+    return Config(settings, number)
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """Return the settings of a trained model, as `read_config` does."""
+    return read_config(path).settings
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return what the card in a folder says of a trained model; empty without a card.
+
+    Raises:
+        UserError: the card cannot be read, is none, or is of a format that is not known.
+    """
+    path = folder / CARD
+    if not path.exists():
+        return {}
+    card, _ = _without_format(read_json(path), path)
+    if not isinstance(card, dict):
+        raise UserError(f"Cannot read {path}: expected a JSON object.")
+    for keys, kind in ((_TEXTS, str), (_OBJECTS, dict)):
+        for key in keys:
+            if not isinstance(card.get(key, kind()), kind):
+                raise UserError(f"Cannot read {path}: {key!r} is {card[key]!r:.100}.")
+    return card
+
+
+def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write a model's settings into config.json, whole or not at all."""
+    write_json(folder / CONFIG, with_format(settings))
+
+
+def write_card(folder: Path, card: Mapping[str, object]) -> None:
+    """Write what is known of a trained model into card.json, whole or not at all."""
+    write_json(folder / CARD, with_format(card))
+
+
+def with_format(values: Mapping[str, object]) -> dict[str, object]:
+    """Return what a file holds, with its format."""
+    return {"format": FORMAT, **values}
+
+
+def _without_format(values: object, path: Path) -> tuple[object, int]:
+    """Return what a file of any known format holds, without the format, and the format."""
+    if not isinstance(values, dict):
+        return values, FORMAT
+    number = values.get("format", 1)
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise UserError(
+            f"Cannot read {path}: expected format 1 to {FORMAT}, which Foveal {__version__} reads, "
+            f"but got {number!r:.40}. A newer version may read it: pip install --upgrade foveal."
+        )
+    return {key: value for key, value in values.items() if key != "format"}, number
+
+
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, as a card keeps it.
+
+    Raises:
+        UserError: not a regular file.
+        OSError: the file cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Workflows: the demo, the first hour with a folder of photographs, explained files."""
