@@ -33,18 +33,18 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 montage: .venv/installed         ## fixed images under every zoo model, for people to look at
-	$(BIN)/python benchmarks/montage.py --out report/montage.png
+	$(BIN)/python tools/montage.py --out report/montage.png
 
 figures: .venv/installed         ## write tables and pictures from the cards and the code
-	$(BIN)/python benchmarks/figures.py
-	$(BIN)/python benchmarks/families.py
-	$(BIN)/python benchmarks/architecture.py
+	$(BIN)/python tools/figures.py
+	$(BIN)/python tools/families.py
+	$(BIN)/python tools/architecture.py
 
 report: .venv/installed          ## measure the shipped models again, for docs/report.md
-	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/experiments/report.py
 
 speed: .venv/installed           ## seconds to 98 % on MNIST, against the original's way
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/performance/speed.py
 
 docs: .venv/installed            ## the documentation site, into report/site; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
@@ -53,7 +53,7 @@ dist: .venv/installed            ## wheel and sdist, into dist/, checked
 	rm -rf dist
 	$(BIN)/python -m build --installer uv
 	$(BIN)/python -m twine check --strict dist/*
-	$(BIN)/python benchmarks/dist.py
+	$(BIN)/python tools/dist.py
 
 clean:
 	rm -rf .venv report runs dist

@@ -70,7 +70,7 @@ if [ -z "$train_only" ]; then
     step "tests" "$(left $((60 * minutes / 2)))" \
         "$python" -m pytest -q -p no:cacheprovider tests/gpu --device "$device"
     step "images a second" "$(left $((60 * minutes / 3)))" \
-        "$python" benchmarks/gpu.py --device "$device" "${quick[@]}"
+        "$python" benchmarks/performance/gpu.py --device "$device" "${quick[@]}"
 fi
 
 mkdir -p "$out" || exit 1

@@ -45,7 +45,7 @@ def test_all_figures_are_shown_where_the_width_does_not_count(cards):
 def test_the_columns_of_the_zoo_are_those_of_the_metrics_that_its_cards_have(cards):
     known = set().union(*cards)
     current = [column for column in model_columns() if column.key in known]
-    assert zoo.columns() == current, "run benchmarks/figures.py, which writes zoo/columns.json"
+    assert zoo.columns() == current, "run tools/figures.py, which writes zoo/columns.json"
     assert {key for family in FAMILIES for key in family.keys} <= {c.key for c in current}
 
 

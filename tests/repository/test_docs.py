@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,8 +42,6 @@ NOT_RUN = {
 VARIES = re.compile(r"'[^']*'|\d[\d.,]*( min\b| h\b| s\b)?")  # from one machine to another
 
 WRONG = typer.BadParameter.__base__  # of every wrong use of the command line
-
-sys.path.append(str(ROOT / "benchmarks"))
 
 
 def snippets(path):

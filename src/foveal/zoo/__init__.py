@@ -68,7 +68,7 @@ def card(model: str | Path) -> dict[str, Any]:
 def columns() -> list[Column]:
     """Return the columns of the figures on the zoo's cards, in the order of tables.
 
-    They are generated from the metrics (`benchmarks/figures.py`) and kept in a file, so that the
+    They are generated from the metrics (`tools/figures.py`) and kept in a file, so that the
     zoo is listed without importing PyTorch.
     """
     file = resources.files(__name__) / "columns.json"

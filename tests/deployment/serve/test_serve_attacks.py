@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_http import HEALTH, json_bodies, large_bodies, raw_requests
 from PIL import Image
 
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import DETAIL_LENGTH, Refused
-from hostile_http import HEALTH, json_bodies, large_bodies, raw_requests
 from studio_server import BOUNDARY, digits, eventually, form, running
 
 LIMITS = Limits(body_bytes=2_000_000)
