@@ -123,10 +123,10 @@ def onnx_table(found: Measured) -> str:
     """Return what benchmarks/performance/onnx_latency.py measured."""
     lines = [
         "One image, one thread, logits alone: microseconds (median), by "
-        "`benchmarks/performance/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it is "
-        "left out where more than 0.2 points of accuracy on the validation images would be lost. "
-        f"Accuracies are of the test images. {found['machine']}, PyTorch {found['torch']}, ONNX Runtime "
-        f"{found['onnxruntime']}.",
+        "`benchmarks/performance/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it "
+        "is left out where over 0.2 points of accuracy on the validation images would be lost. "
+        f"Accuracies are of the test images. {found['machine']}, PyTorch {found['torch']}, "
+        f"ONNX Runtime {found['onnxruntime']}.",
         "",
         "![Times faster than eager PyTorch](images/onnx.png)",
         "",
