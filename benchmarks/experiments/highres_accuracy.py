@@ -28,7 +28,7 @@ from foveal.images.geometry import from_px
 from foveal.metrics.accuracy import correct
 from foveal.models import FocusNet, SmallCNN
 from foveal.plotting import colour, new_figure
-from foveal.training.large import task_losses
+from foveal.training.objectives.ranking.objective import task_losses
 
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12

@@ -30,7 +30,7 @@ from foveal.metrics.evidence import covered_fraction, evidence_fraction
 from foveal.metrics.observing import observe_all
 from foveal.models import build_model
 from foveal.models.abilities import Ability
-from foveal.training.distributed import Devices
+from foveal.training.distribution.devices import Devices
 from foveal.training.feature_files import with_features
 from foveal.training.features import predicted
 from foveal.training.first_weights import start_on_features, take_first_weights

@@ -38,7 +38,8 @@ from foveal.images.geometry import corners_px, from_px, snap, to_px
 from foveal.metrics.accuracy import correct
 from foveal.models import FocusNet
 from foveal.models.presets import high_res
-from foveal.training.large import misranked, task_losses
+from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.ranking.objective import task_losses
 
 BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
 LargeSet = ImageSet[LargeImages]

@@ -18,8 +18,8 @@ from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import build_model
 from foveal.models.image_model import ImageModel
 from foveal.training import load_recipe
-from foveal.training.losses import classification_loss
-from foveal.training.module import make_optimizer
+from foveal.training.objectives.losses import classification_loss
+from foveal.training.optimizers import make_optimizer
 from foveal.training.settings import Recipe
 
 NAMES = ("cifar10-vgg", "cifar10-attention")

@@ -28,7 +28,7 @@ from foveal.models import build_model
 from foveal.models.image_model import ImageModel
 from foveal.training import load_recipe
 from foveal.training.batches import Batches
-from foveal.training.module import make_optimizer
+from foveal.training.optimizers import make_optimizer
 from foveal.training.run import model_settings
 
 TARGET = 0.98

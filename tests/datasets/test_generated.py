@@ -324,7 +324,7 @@ def test_training_never_sees_the_truth_that_a_generated_set_brings(
     def forbidden(*_: object) -> None:
         raise AssertionError("trained with the truth")
 
-    monkeypatch.setattr("foveal.training.module.mask_loss", forbidden)
+    monkeypatch.setattr("foveal.training.objectives.classification.objective.mask_loss", forbidden)
     small = ["model.backbone.stages=[[8],[8]]", "model.depths=[1,2]", "batch_size=20", "epochs=1"]
     recipe = load_recipe("mnist-attention", [*small, "data.limit=40"])
     run = train(recipe, tmp_path / "run", data="planted-mnist", data_dir=data_dir, progress=False)

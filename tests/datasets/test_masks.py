@@ -13,7 +13,7 @@ from foveal.datasets import load_images, with_masks
 from foveal.foundation.errors import UserError
 from foveal.training import load_recipe, train
 from foveal.training.augment import Augment
-from foveal.training.losses import mask_loss
+from foveal.training.objectives.classification.masks import mask_loss
 
 SIDE = 24
 

@@ -24,7 +24,8 @@ from foveal.metrics import evaluate
 from foveal.models import FocusNet, Inputs
 from foveal.models.presets import high_res
 from foveal.training import load_recipe, train
-from foveal.training.large import misranked, task_losses
+from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.ranking.objective import task_losses
 from foveal.workflows.explain import explain_files
 
 SMALL = {
@@ -314,7 +315,10 @@ def test_a_training_on_large_images_resumes_as_if_it_had_not_stopped(
         raise Stop
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("foveal.training.large.LargeModule.on_train_epoch_start", _after(1, stop))
+        patched.setattr(
+            "foveal.training.objectives.ranking.objective.Ranking.on_train_epoch_start",
+            _after(1, stop),
+        )
         with pytest.raises(Stop):
             train(recipe, tmp_path / "parts", **options)
     parts = train(recipe, tmp_path / "parts", resume=True, **options)
@@ -323,11 +327,11 @@ def test_a_training_on_large_images_resumes_as_if_it_had_not_stopped(
 
 
 def _after(epochs: int, stop):
-    from foveal.training.large import LargeModule
+    from foveal.training.objectives.ranking.objective import Ranking
 
-    original = LargeModule.on_train_epoch_start
+    original = Ranking.on_train_epoch_start
 
-    def started(self: LargeModule) -> None:
+    def started(self: Ranking) -> None:
         if self.current_epoch == epochs:
             stop()
         original(self)

@@ -28,9 +28,9 @@ from foveal.models.abilities import Ability
 from foveal.models.crop_features import SIZE, frozen_features, read_frozen
 from foveal.models.image_model import ImageModel
 from foveal.training import Recipe, train
-from foveal.training.perturbed import perturbed_top
+from foveal.training.objectives.crops.perturbed import perturbed_top
+from foveal.training.objectives.crops.selection import METHODS, learn_selection
 from foveal.training.recipe import parse_recipe
-from foveal.training.selection import METHODS, learn_selection
 
 MIXES = ("additive", "attention", "tokens")
 

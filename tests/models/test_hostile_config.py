@@ -20,7 +20,7 @@ from foveal.foundation.model_files import CARD, CONFIG, DIGEST, WEIGHTS, read_ca
 from foveal.models import SmallCNN, build_model
 from foveal.models.weights import parameter_limit
 from foveal.training.recipe import load_recipe, parse_recipe, plain_name
-from foveal.training.sweep import parse_space
+from foveal.training.sweeps.sweep import parse_space
 
 MISSING = object()
 NESTED: list = []

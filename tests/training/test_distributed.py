@@ -14,14 +14,9 @@ from torch import nn
 from foveal.datasets import load_images
 from foveal.foundation.errors import UserError
 from foveal.training import is_first_process, load_recipe, train
-from foveal.training.distributed import (
-    Devices,
-    SyncedBatchNorm,
-    check_batch,
-    forget_shared_images,
-    shared_images,
-    synchronise,
-)
+from foveal.training.distribution.devices import Devices, check_batch
+from foveal.training.distribution.shared_images import forget_shared_images, shared_images
+from foveal.training.distribution.synced_norm import SyncedBatchNorm, synchronise
 
 # Keeps the first step's gradients, once they are averaged. With `double`, in double precision: in
 # single, torch's own batch normalisation is some per cent off on digits' flat background.
@@ -30,7 +25,7 @@ import sys
 from lightning import Callback
 from safetensors.torch import save_file
 from foveal.training import load_recipe, train
-from foveal.training.module import RecipeModule
+from foveal.training.objectives.objective import Objective
 
 class First(Callback):
     def setup(self, trainer, module, stage):
@@ -44,7 +39,7 @@ class First(Callback):
 
 out, devices, precision, *overrides = sys.argv[1:]
 if precision == "double":
-    RecipeModule.floats = staticmethod(lambda images: images.double() / 255)
+    Objective.floats = staticmethod(lambda images: images.double() / 255)
 train(load_recipe("mnist-cnn", overrides), out, data="mnist-5k", devices=int(devices),
       sync_norm=True, progress=False, callbacks=[First()] if precision == "double" else [])
 """
@@ -89,7 +84,7 @@ def test_two_processes_train_as_one_does(tmp_path):
 _NORMALISE = """
 import sys
 import torch
-from foveal.training.distributed import SyncedBatchNorm
+from foveal.training.distribution.synced_norm import SyncedBatchNorm
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", f"file://{sys.argv[2]}/meet", rank=rank, world_size=2)
 images = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50

@@ -19,8 +19,8 @@ from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.feature_files import INDEX, cached_features
 from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predicted
+from foveal.training.first_hour.probe import near_copies, probe
 from foveal.training.linear import Labelled, fit_linear
-from foveal.training.probe import near_copies, probe
 from photo_folders import halves
 
 STAGES = [[4], [6], [8]]

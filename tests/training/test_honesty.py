@@ -12,8 +12,10 @@ from foveal.images import WholeView
 from foveal.metrics import content_following, position_leakage
 from foveal.models import build_model
 from foveal.training import load_recipe, parse_recipe, train
-from foveal.training.honesty import HonestPlaces, dependence, reversed_gradient
-from foveal.training.module import ClassifierModule
+from foveal.training.objectives.classification.objective import Classification
+from foveal.training.objectives.honesty.adversarial import reversed_gradient
+from foveal.training.objectives.honesty.dependence import dependence
+from foveal.training.objectives.honesty.terms import HonestyTerms, Step
 
 SIDE = 16
 
@@ -85,7 +87,7 @@ def new_model():
 def trained(honesty, steps=400):
     recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     model = new_model()
-    module = ClassifierModule(model, recipe, steps)
+    module = Classification(model, recipe, steps)
     optimizer = module.configure_optimizers()["optimizer"]
     train = tempting(2000, 0, "train")
     model.train()
@@ -124,7 +126,7 @@ def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
 def test_the_probes_are_trained_along_and_not_kept():
     recipe = load_recipe("mnist-5k-focus", ["honesty.adversary=0.5", "honesty.probes=2"])
     model = build_model({**recipe.model, "num_classes": 10})
-    module = ClassifierModule(model, recipe, 10)
+    module = Classification(model, recipe, 10)
     held = {
         id(p)
         for group in module.configure_optimizers()["optimizer"].param_groups
@@ -138,13 +140,14 @@ def _loss_of_places(honesty, done, moves=None, alike=False):
     """Return the honest loss of places that tell all, `done` into training, and its gradient."""
     train = tempting(200, 0, "train")
     model = new_model()
-    honest = HonestPlaces(
+    honest = HonestyTerms(
         model, 1, parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     )
-    for probe in honest.probes[1:] if alike else ():
-        probe.load_state_dict(honest.probes[0].state_dict())
+    for probe in honest.adversarial.probes[1:] if alike else ():
+        probe.load_state_dict(honest.adversarial.probes[0].state_dict())
     images = train.images.float() / 255
-    loss = honest(model, images, model.observe(WholeView(images)), train.labels, moves, done)
+    view = WholeView(images)
+    loss = honest(model, Step(view, model.observe(view), train.labels, moves, done))
     loss.backward()
     steps = [p.grad for p in model.detector.parameters() if p.grad is not None]
     return float(loss.detach()), sum(float(step.abs().sum()) for step in steps)
@@ -174,13 +177,14 @@ def test_settled_places_learn_no_more_while_what_decides_from_them_does():
     recipe = parse_recipe({"name": "toy", "model": {"name": "focus"}, "honesty": honesty})
     for done, settled in ((0.74, False), (0.75, True)):
         model = new_model()
-        honest = HonestPlaces(model, 1, recipe)
-        observed = honest.observe(model, WholeView(images), done)
-        told = honest(model, images, observed, digits.labels, None, done)
+        honest = HonestyTerms(model, 1, recipe)
+        view = WholeView(images)
+        observed = honest.observe(model, view, done)
+        told = honest(model, Step(view, observed, digits.labels, None, done))
         (F.cross_entropy(observed.logits, digits.labels) + told).backward()
         learns = [
             any(p.grad is not None for p in part.parameters())
-            for part in (model.detector, honest.probes, model.head)
+            for part in (model.detector, honest.adversarial.probes, model.head)
         ]
         assert learns == [not settled, not settled, True]
         used = model.eval().observe(WholeView(images))
@@ -206,7 +210,7 @@ def test_a_training_that_settles_keeps_its_places_from_then_on(tmp_path):
 def test_the_learning_rate_falls_before_the_places_settle_and_rises_once_more():
     model = new_model()
     changes = {"honesty": {"settle": 0.25, "swap": 0.1}, "training": {"lr": 0.01}}
-    module = ClassifierModule(
+    module = Classification(
         model, parse_recipe({"name": "toy", "model": {"name": "focus"}, **changes}), 100
     )
     made = module.configure_optimizers()
@@ -241,10 +245,10 @@ def test_still_places_are_judged_where_they_lie_in_the_image_before_it_was_moved
 def test_honest_training_does_not_take_mixed_images():
     recipe = load_recipe("mnist-5k-focus", ["honesty.swap=1", "augment.mix=0.5"])
     with pytest.raises(UserError, match="mixed images"):
-        ClassifierModule(build_model({**recipe.model, "num_classes": 10}), recipe, 10)
+        Classification(build_model({**recipe.model, "num_classes": 10}), recipe, 10)
 
 
 def test_honest_training_is_for_focus_models():
     recipe = load_recipe("mnist-cnn", ["honesty.swap=1"])
     with pytest.raises(UserError, match="focus models"):
-        ClassifierModule(build_model({**recipe.model, "num_classes": 10}), recipe, 10)
+        Classification(build_model({**recipe.model, "num_classes": 10}), recipe, 10)

@@ -24,7 +24,12 @@ from foveal.models import FocusNet, build_model
 from foveal.models.presets import reconstructor
 from foveal.plotting import rebuilding_grid, sample_grid
 from foveal.training import load_recipe, train
-from foveal.training.losses import RandomFeatures, divergence, movement, overlap
+from foveal.training.objectives.reconstruction.losses import (
+    RandomFeatures,
+    divergence,
+    movement,
+    overlap,
+)
 
 SMALL = [
     "model.decoder.widths=[8,16]",
@@ -255,9 +260,9 @@ def test_a_resumed_training_with_an_adversary_goes_on_as_if_never_stopped(
     recipe = load_recipe("mnist-saliency", [*settings, "rebuild.perceptual=0.1"])
     whole = train(recipe, tmp_path / "whole", data=str(unlabelled), progress=False)
 
-    from foveal.training.reconstruction import ReconstructionModule
+    from foveal.training.objectives.reconstruction.objective import Reconstruction
 
-    step = ReconstructionModule.training_step
+    step = Reconstruction.training_step
 
     def stop(self, batch, index):
         if self.current_epoch == 1 and index == 2:
@@ -265,7 +270,7 @@ def test_a_resumed_training_with_an_adversary_goes_on_as_if_never_stopped(
         step(self, batch, index)
 
     with monkeypatch.context() as cut:
-        cut.setattr(ReconstructionModule, "training_step", stop)
+        cut.setattr(Reconstruction, "training_step", stop)
         with pytest.raises(RuntimeError, match="power cut"):
             train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False)
     train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False, resume=True)

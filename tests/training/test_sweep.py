@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from foveal.foundation.errors import UserError
-from foveal.training.study import FILE, Study, Trial, combinations
-from foveal.training.sweep import best_for_their_evidence, parse_space, sweep
+from foveal.training.sweeps.study import FILE, Study, Trial, combinations
+from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space, sweep
 
 pytest.importorskip("optuna")
 SPACE = {"lr": ["0.1", "0.2"], "clip": ["1", "2", "3"]}
@@ -85,7 +85,7 @@ def test_each_combination_is_given_out_once_and_no_more_than_wanted(tmp_path):
 _DIES = """
 import os, sys
 from pathlib import Path
-from foveal.training.study import Study
+from foveal.training.sweeps.study import Study
 study = Study(Path(sys.argv[1]), {"lr": ["0.1", "0.2"]}, {"recipe": "r", "data": None})
 with study.claimed(2) as claim:
     os._exit(9)

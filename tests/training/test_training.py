@@ -19,10 +19,10 @@ from foveal.foundation.errors import UserError
 from foveal.images.geometry import from_px, to_px
 from foveal.models import build_model
 from foveal.training import load_recipe, train
-from foveal.training.augment import Augment, moved, places_before
+from foveal.training.augment import Augment, before_moves, moved
 from foveal.training.batches import Batches
-from foveal.training.losses import classification_loss
-from foveal.training.module import make_optimizer
+from foveal.training.objectives.losses import classification_loss
+from foveal.training.optimizers import make_optimizer
 from foveal.training.settings import Training
 
 SMALL = ["epochs=4", "batch_size=20", "model.width=16"]
@@ -220,7 +220,7 @@ def test_places_of_moved_images_are_found_in_the_images_before(moving):
     after = after / after.sum((1, 2), keepdim=True)
     rows, columns = torch.arange(61.0), torch.arange(51.0)
     centre = torch.stack([(after.sum(1) * columns).sum(1), (after.sum(2) * rows).sum(1)], dim=1)
-    before = to_px(places_before(from_px(centre, (61, 51))[:, None], moves), (61, 51))
+    before = to_px(before_moves(from_px(centre, (61, 51))[:, None], moves), (61, 51))
     assert float((before - torch.tensor([30.0, 25.0])).abs().max()) < 0.3
     assert float((centre - torch.tensor([30.0, 25.0])).abs().max()) > 2
 

@@ -16,9 +16,9 @@ from foveal.metrics.interval import Interval, wilson_interval
 from foveal.models import build_model
 from foveal.training import parse_recipe
 from foveal.training.callbacks import duration
-from foveal.training.choosing import FAMILIES, choose
-from foveal.training.comparing import Compared, compare_with_whole
-from foveal.training.losses import class_weights
+from foveal.training.first_hour.choosing import FAMILIES, choose
+from foveal.training.first_hour.comparing import Compared, compare_with_whole
+from foveal.training.objectives.losses import class_weights
 from foveal.training.sets import model_settings
 from foveal.workflows.explain import explain_files
 from foveal.workflows.first_hour import plan

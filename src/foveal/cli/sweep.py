@@ -36,8 +36,8 @@ def sweep(
 
     Example: foveal sweep mnist-5k-focus model.patch_size=3,5,7 lr=0.003,0.006
     """
-    from foveal.training.sweep import best_for_their_evidence, parse_space
-    from foveal.training.sweep import sweep as run
+    from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space
+    from foveal.training.sweeps.sweep import sweep as run
 
     found = run(
         recipe,

@@ -48,7 +48,7 @@ def train(
     Example: foveal train --data photos/
     """
     from foveal.training import load_recipe
-    from foveal.training.choosing import FAMILIES
+    from foveal.training.first_hour.choosing import FAMILIES
 
     if folds == 1:
         raise UserError("Expected --folds of 2 or more, but got 1.")
@@ -93,7 +93,7 @@ def train(
 def _cross_validate(
     chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
-    from foveal.training.distributed import Devices
+    from foveal.training.distribution.devices import Devices
     from foveal.training.fitting import Options
     from foveal.training.folds import cross_validate, lines
 

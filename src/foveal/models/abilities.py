@@ -16,3 +16,11 @@ class Ability(Enum):
     CONTRIBUTIONS = "its logits are sums over locations, whose terms it returns"
     GIVEN_KEYPOINTS = "classifies the patches at given keypoints"
     GIVEN_MAPS = "classifies features weighted by given attention maps"
+
+
+# Names of the training objectives of models with an ability; the first one counts.
+OBJECTIVES = {
+    Ability.IN_PART: "ranking",
+    Ability.REBUILT: "reconstruction",
+    Ability.CROPS: "crops",
+}

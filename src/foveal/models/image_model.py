@@ -26,7 +26,7 @@ from foveal.foundation.model_files import (
 from foveal.foundation.modes import evaluation_mode
 from foveal.foundation.precision import at_least_single, check_finite
 from foveal.images import LargeImages, PartView, View, WholeView
-from foveal.models.abilities import Ability
+from foveal.models.abilities import OBJECTIVES, Ability
 from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
 from foveal.models.inputs import Inputs
@@ -88,6 +88,12 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.register_buffer("black", -mean / std, persistent=False)
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective that trains the model, in `training.objectives`."""
+        named = (name for ability, name in OBJECTIVES.items() if ability in self.abilities)
+        return next(named, "classification")
 
     def observe(self, view: View) -> Explanation:
         """Return the logits for a view of B images, and what they were computed from.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from foveal.foundation.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from foveal.training.distributed import is_first_process
+    from foveal.training.distribution.devices import is_first_process
     from foveal.training.recipe import load_recipe, parse_recipe
     from foveal.training.recipe_files import recipe_names, recipe_text
     from foveal.training.run import train
@@ -15,7 +15,7 @@ else:  # to name the recipes takes no torch
         __name__,
         {
             "Recipe": "foveal.training.settings",
-            "is_first_process": "foveal.training.distributed",
+            "is_first_process": "foveal.training.distribution.devices",
             "load_recipe": "foveal.training.recipe",
             "parse_recipe": "foveal.training.recipe",
             "recipe_names": "foveal.training.recipe_files",

@@ -137,7 +137,7 @@ def moved(images: Tensor, moves: Tensor | None) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def places_before(keypoints: Tensor, moves: Tensor | None) -> Tensor:
+def before_moves(keypoints: Tensor, moves: Tensor | None) -> Tensor:
     """Return where places (B, K, 2) of moved images lie in the images before, in grid units."""
     if moves is None:
         return keypoints

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from foveal.foundation.files import write_text
-from foveal.training.module import RecipeModule
+from foveal.training.objectives.objective import Objective
 
 
 class Curve(L.Callback):
@@ -130,7 +130,7 @@ class AveragedWeights(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the averaged weights in place, with statistics of their own."""
         super().on_validation_epoch_start(trainer, pl_module)
-        assert isinstance(pl_module, RecipeModule)
+        assert isinstance(pl_module, Objective)
         if self.batches:
             batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
             update_bn(batches, pl_module.model)

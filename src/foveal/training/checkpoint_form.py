@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 from foveal.foundation.errors import UserError
-from foveal.training.module import RecipeModule
+from foveal.training.objectives.objective import Objective
 
 # Settings of optimizers and schedules that change from step to step; all others are the recipe's.
 _VARYING = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
@@ -30,7 +30,7 @@ class Form:
     """
 
     trainer: L.Trainer
-    module: RecipeModule
+    module: Objective
     batches: int
 
     def check(self, checkpoint: Mapping[str, Any]) -> None:
@@ -183,7 +183,7 @@ def _mappings(value: object) -> list[Mapping[str, Any]]:
 
 
 def _optimizers(
-    module: RecipeModule,
+    module: Objective,
 ) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
     """Return the optimizers of a run's beginning, and their schedules."""
     configured = module.configure_optimizers()

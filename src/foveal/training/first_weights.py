@@ -15,8 +15,8 @@ from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import parts_of
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.objectives.crops.selection import learn_selection
 from foveal.training.pretrained import take_file
-from foveal.training.selection import learn_selection
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
 

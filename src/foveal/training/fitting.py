@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import lightning as L
 import torch
@@ -15,8 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from foveal.datasets import ImageSet
 from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
-from foveal.models import FocusNet, ImageModel
-from foveal.models.abilities import Ability
+from foveal.models import ImageModel
 from foveal.training.batches import Batches
 from foveal.training.callbacks import (
     AveragedWeights,
@@ -30,13 +28,10 @@ from foveal.training.callbacks import (
 from foveal.training.checkpoint_file import WholeCheckpointIO, read_checkpoint
 from foveal.training.checkpoint_form import Form
 from foveal.training.checkpoints import LAST, Checkpoints, checkpoint_to_resume
-from foveal.training.crops import CropModule
-from foveal.training.distributed import Devices, is_first_process
-from foveal.training.feature_module import FeatureModule
+from foveal.training.distribution.devices import Devices, is_first_process
 from foveal.training.features import FeatureBatches, Features
-from foveal.training.large import LargeModule
-from foveal.training.module import ClassifierModule, RecipeModule
-from foveal.training.reconstruction import ReconstructionModule
+from foveal.training.objectives.objective import Objective
+from foveal.training.objectives.registry import OBJECTIVES
 from foveal.training.run_folder import CHECKPOINTS
 from foveal.training.sets import Sets
 from foveal.training.settings import Recipe
@@ -104,7 +99,9 @@ def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Optio
     say = options.say if is_first_process() else lambda text: None
     with quiet_lightning(), _as_user_errors(recipe):
         batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
-        module = _module(model, recipe, sets, batches)
+        steps = recipe.training.epochs * len(batches)
+        module = OBJECTIVES[model.objective](model, recipe, steps, sets)
+        module.to(memory_format=torch.channels_last)
         curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
         checkpoints = Checkpoints(
             folder, module.monitor, module.mode, lambda found: form.check(found), say
@@ -124,24 +121,6 @@ def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Optio
     return Kept(path, int(row["epoch"]), figures)
 
 
-def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> RecipeModule:
-    """Return what trains a model of its family."""
-    steps = recipe.training.epochs * len(batches)
-    module: RecipeModule
-    if Ability.IN_PART in model.abilities:
-        module = LargeModule(cast(FocusNet, model), recipe, steps, sets)
-    elif Ability.REBUILT in model.abilities:
-        module = ReconstructionModule(cast(FocusNet, model), recipe, steps)
-    else:
-        kind = FeatureModule if recipe.training.cache else ClassifierModule
-        if Ability.CROPS in model.abilities:
-            kind = CropModule
-        module = kind(model, recipe, steps)
-        if recipe.training.balance:
-            module.weigh(batches.labels)
-    return module.to(memory_format=torch.channels_last)
-
-
 def _beside(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
     """Return the callbacks that a recipe and the options call for."""
     training = recipe.training
@@ -157,7 +136,7 @@ def _beside(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
 
 
 def _trainer(
-    module: RecipeModule, out: Path, callbacks: list[L.Callback], options: Options
+    module: Objective, out: Path, callbacks: list[L.Callback], options: Options
 ) -> L.Trainer:
     recipe, machines = module.recipe, options.machines
     strategy = machines.strategy

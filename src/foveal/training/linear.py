@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveal.datasets import ImageSet
 from foveal.training.features import Features
-from foveal.training.losses import class_weights
+from foveal.training.objectives.losses import class_weights
 
 DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the weights; validation chooses
 STEPS = 150  # of L-BFGS, at most

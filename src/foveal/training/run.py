@@ -21,14 +21,9 @@ from foveal.foundation.modes import evaluation_mode
 from foveal.images.values import as_floats
 from foveal.models import ImageModel, build_model
 from foveal.models.abilities import Ability
-from foveal.training.distributed import (
-    Devices,
-    check_batch,
-    forget_shared_images,
-    is_first_process,
-    shared_images,
-    synchronise,
-)
+from foveal.training.distribution.devices import Devices, check_batch, is_first_process
+from foveal.training.distribution.shared_images import forget_shared_images, shared_images
+from foveal.training.distribution.synced_norm import synchronise
 from foveal.training.first_weights import start_on_features, take_first_weights, whiten
 from foveal.training.pretrained import origin, reachable
 from foveal.training.run_folder import FEATURES, run_folder

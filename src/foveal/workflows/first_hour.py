@@ -30,9 +30,9 @@ from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import Recipe, is_first_process, train
-from foveal.training.choosing import Choice, choose
-from foveal.training.comparing import compare_with_whole
-from foveal.training.probe import Probe, probe
+from foveal.training.first_hour.choosing import Choice, choose
+from foveal.training.first_hour.comparing import compare_with_whole
+from foveal.training.first_hour.probe import Probe, probe
 from foveal.training.recipe import change_recipe
 from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES

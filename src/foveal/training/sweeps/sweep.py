@@ -15,7 +15,7 @@ from foveal.foundation.files import parse_yaml
 from foveal.metrics.evidence import evidence_fraction
 from foveal.training.recipe import load_recipe
 from foveal.training.run import train
-from foveal.training.study import Claim, Study, Trial, combinations
+from foveal.training.sweeps.study import Claim, Study, Trial, combinations
 
 _SAMPLE = 1_000  # validation images that the evidence is measured on
 

@@ -1,4 +1,4 @@
-"""Training on large images: patches where the detector draws them, and the detector by those."""
+"""Classification of large images, in which the patches' weights teach the detector to rank."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,33 +15,36 @@ from foveal.heads import HeadOutput
 from foveal.images import LargeImages
 from foveal.metrics.accuracy import correct
 from foveal.models.focus import FocusNet
-from foveal.training.losses import misranked
-from foveal.training.module import RecipeModule
+from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.objective import Objective
 from foveal.training.settings import Recipe
 
-FACTORS = (2, 4, 8)  # by which the coarse detector's thumbnails are coarser in training
+FACTORS = (2, 4, 8)  # reductions of the coarse detector's thumbnails in training
 
-# Weight of the coarse detector's loss. Nothing else trains that detector, and Adam makes up for the
-# weight; but its gradient is large, and must not use up what clipping leaves for the others.
+# Weight of the coarse detector's loss. Adam compensates for it, as nothing else trains that
+# detector; but unweighted, its gradient would dominate the norm by which all gradients are clipped.
 COARSE = 0.01
 
+# Ten binary cross-entropies at chance (10 ln 2) are three times one over ten classes (ln 10).
+MULTI_LABEL = 3
 
-class LargeModule(RecipeModule):
-    """The losses of all tasks on batches of indices; the images themselves stay where they are.
 
-    To the losses of the tasks is added how far the detector's scores are from the patches'
-    weights, over the patches that were cut: the head that reads them at full resolution teaches
-    the detector that reads the thumbnail. The detector draws its keypoints at random, by their
-    scores, so that it also learns of cells that it scores low.
+class Ranking(Objective):
+    """The losses of all tasks, and a ranking loss for the detector, on images read in part.
+
+    A batch consists of indices; the images stay in their files. The ranking loss compares the
+    detector's scores with the weights that the head gives the patches: the head, which reads them
+    at full resolution, teaches the detector, which reads a thumbnail. Keypoints are drawn at random
+    by their scores, so that cells of low scores are tried too.
 
     Args:
         model: with a `HighResDetector`.
-        recipe: its `large` has the settings.
-        steps: in all epochs.
+        recipe: settings; those of the detector in `large`.
+        steps: optimizer steps in all epochs.
         sets: `train` and `val`, and `first` where the recipe has one.
 
     Raises:
-        UserError: the first images are not as many as the others.
+        UserError: the number of first images differs from that of the others.
     """
 
     monitor, mode = "val_accuracy", "max"
@@ -78,13 +81,13 @@ class LargeModule(RecipeModule):
         return "first" in self.sets and self.current_epoch < self.recipe.large.first_epochs
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, and cut as many patches as it is to have."""
+        """Seed the epoch, and set its number of patches."""
         super().on_train_epoch_start()
         early = self.recipe.large.first_keypoints if self.early else 0
         self.detector.keypoints = early or self.keypoints
 
     def on_validation_epoch_start(self) -> None:
-        """Cut all patches."""
+        """Set the number of patches of the trained model."""
         self.detector.keypoints = self.keypoints
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -148,8 +151,9 @@ def _task_logits(output: HeadOutput) -> Tensor:
 def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the sum of the tasks' losses, and the accuracy of each (T,).
 
-    Cross-entropy; of a task with booleans for labels, the sum over the classes of the binary one,
-    and an answer is right where it is so for every class.
+    The loss of a task is the cross-entropy. If its labels are booleans, it is the sum of the
+    classes' binary cross-entropies divided by 3, which starts at about the same value, and an
+    answer is right if it is right for every class.
 
     Args:
         logits: (B, T, classes).
@@ -160,7 +164,7 @@ def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
         answer = logits[:, task].float()
         if wanted.dtype == torch.bool:
             bits = F.binary_cross_entropy_with_logits(answer, wanted.float(), reduction="none")
-            loss = loss + bits.sum(dim=1).mean() / 3
+            loss = loss + bits.sum(dim=1).mean() / MULTI_LABEL
         else:
             loss = loss + F.cross_entropy(answer, wanted)
         right.append(correct(answer, wanted).float().mean())

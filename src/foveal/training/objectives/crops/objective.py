@@ -1,4 +1,4 @@
-"""Training of crops: head, last depths and detector together, on the crops that are drawn."""
+"""Classification from crops: head, last depths and detector trained together."""
 
 from typing import Any, cast
 
@@ -9,14 +9,14 @@ from foveal.heads import HeadOutput
 from foveal.models.crop_features import read_frozen
 from foveal.models.focus import FocusNet
 from foveal.training.augment import moved
-from foveal.training.losses import classification_loss, misranked
-from foveal.training.module import ClassifierModule
+from foveal.training.objectives.classification.objective import Classification
+from foveal.training.objectives.losses import misranked
 
 
-class CropModule(ClassifierModule):
-    """Cross-entropy on the crops that the detector draws, whose weights teach the detector.
+class CropClassification(Classification):
+    """Cross-entropy on the crops that the detector draws; their weights teach the detector.
 
-    A batch is of images, or of frozen features as `FeatureBatches` yields them.
+    A batch consists of images, or of frozen features as `FeatureBatches` yields them.
     """
 
     def training_step(self, batch: tuple[Any, Tensor], index: int) -> Tensor:
@@ -27,8 +27,7 @@ class CropModule(ClassifierModule):
             pixels = moved(pixels, self.recipe.augment.draw_moves(pixels))
             seen = self.recipe.augment.erase_square(pixels)
         located, output = self._read(seen)
-        balance = self.class_weights if self.balanced else None
-        loss = classification_loss(output.logits, labels, self.recipe.training, balance)
+        loss = self.cross_entropy(output.logits, labels)
         if self.recipe.crops.distil and located.score is not None and output.weights is not None:
             ranking = misranked(located.score, output.weights[:, None])
             loss = loss + self.recipe.crops.distil * ranking

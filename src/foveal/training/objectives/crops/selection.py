@@ -17,8 +17,8 @@ from foveal.images.geometry import Size
 from foveal.models.crop_features import THUMBNAIL, VECTORS, all_located, parts_of
 from foveal.models.focus import FocusNet
 from foveal.training.features import Features
-from foveal.training.losses import class_weights, misranked
-from foveal.training.perturbed import perturbed_top
+from foveal.training.objectives.crops.perturbed import perturbed_top
+from foveal.training.objectives.losses import class_weights, misranked
 from foveal.training.settings import Crops, Recipe
 
 BATCH = 32  # images in a step

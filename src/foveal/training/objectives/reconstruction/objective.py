@@ -8,19 +8,24 @@ from torch import Tensor, nn
 
 from foveal.detectors import Located
 from foveal.models.focus import FocusNet
-from foveal.training.losses import RandomFeatures, divergence, movement, overlap
-from foveal.training.module import RecipeModule
+from foveal.training.objectives.objective import Objective
+from foveal.training.objectives.reconstruction.losses import (
+    RandomFeatures,
+    divergence,
+    movement,
+    overlap,
+)
 from foveal.training.settings import Recipe
 
 Latent = tuple[Tensor, Tensor] | None  # mean and logarithm of the variance (B, L)
 
 
-class ReconstructionModule(RecipeModule):
-    """Rebuilds augmented batches of bytes; the labels that come with them are not read.
+class Reconstruction(Objective):
+    """Reconstruction of augmented uint8 images; labels are ignored.
 
-    The terms of the loss and their weights are the recipe's `rebuild`. With `adversarial`, a
-    discriminator of small regions is trained beside the model: hinge losses (Lim & Ye 2017), and
-    spectral normalisation to keep it steady (Miyato et al. 2018).
+    The recipe's `rebuild` has the weights of the terms. With `adversarial`, a discriminator of
+    small regions is trained along, by hinge losses (Lim & Ye 2017) and with spectral normalisation
+    for stability (Miyato et al. 2018).
     """
 
     columns = ("train_loss", "train_mse", "val_loss", "val_mse")
@@ -37,7 +42,7 @@ class ReconstructionModule(RecipeModule):
         self.discriminator = Discriminator(model.in_channels) if self.rebuild.adversarial else None
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Make one step on a batch of bytes."""
+        """Take an optimizer step on a batch of uint8 images."""
         images = self.recipe.augment(self.floats(batch[0]))
         optimizers = self.optimizers()
         first, *rest = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -115,7 +120,7 @@ class ReconstructionModule(RecipeModule):
 
 
 class Discriminator(nn.Module):
-    """Tells regions of real images from regions of rebuilt ones (PatchGAN, Isola et al. 2017).
+    """Classifies regions as real or reconstructed (PatchGAN, Isola et al. 2017).
 
     Args:
         in_channels: channels of the images.
@@ -133,6 +138,6 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.utils.parametrizations.spectral_norm(last))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return how real each region of images (B, C, H, W) looks, (B, 1, h, w)."""
+        """Return realness scores (B, 1, h, w) of the regions of images (B, C, H, W)."""
         found: Tensor = self.layers(images * 2 - 1)
         return found
