@@ -118,8 +118,13 @@ def divided(
         yield train, val, images.subset((fold == number).nonzero()[:, 0])
 
 
-def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> dict[str, Any]:
-    """Return a row: what a recipe answers to each tested image, and what it costs."""
+def measured(
+    data: str, name: str, recipe: Recipe, work: Path, tested: Path, first_only: bool = False
+) -> dict[str, Any]:
+    """Return a row: what a recipe answers to each tested image, and what it costs.
+
+    The model of the first fold is kept, with the images that it was tested on.
+    """
     started = time.perf_counter()
     sets = sets_of(data, recipe)
     first = next(iter(sets.values()))
@@ -152,6 +157,9 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
         if not labels:
             (work / "models" / name).mkdir(parents=True, exist_ok=True)
             model.save_weights(work / "models" / name)
+            write_json(work / "models" / name / TESTED, list(test.paths))
+            if first_only:
+                return {}
         labels |= dict(zip(test.paths, test.labels.tolist(), strict=True))
         for how, logits in answers.items():
             found[how] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
@@ -227,6 +235,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--first", action="store_true", help="only train the first fold's model")
     options = parser.parse_args()
     keep_freed_memory()
     for data in options.data:
@@ -234,9 +243,13 @@ def main() -> None:
             path = options.out / data / f"{name}.json"
             if options.only and name not in options.only:
                 continue
-            if path.is_file() and read_json(path)["recipe"] == recipe.to_dict():
+            known = path.is_file() and read_json(path)["recipe"] == recipe.to_dict()
+            if known and not options.first:
                 continue
-            row = measured(data, name, recipe, options.work / data, path.parent / TESTED)
+            work, tested = options.work / data, path.parent / TESTED
+            row = measured(data, name, recipe, work, tested, options.first)
+            if options.first:
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, row)
 
