@@ -333,7 +333,7 @@ def test_evaluate_by_onnx_has_the_figures_of_pytorch(tmp_path, run):
         ),
         (
             ["evaluate", "mnist-cnn", "--data", "mnist-5k", "--runtime", "onnx", "--card"],
-            "A card keeps PyTorch's figures",
+            "A card holds PyTorch's figures",
         ),
     ],
 )
