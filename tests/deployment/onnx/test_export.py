@@ -329,7 +329,7 @@ def test_evaluate_by_onnx_has_the_figures_of_pytorch(tmp_path, run):
         (["explain", "nowhere.onnx", "x.png"], "Cannot read nowhere.onnx"),
         (
             ["explain", "mnist-cnn", "x.png", "--runtime", "onnx", "--method", "grad-cam"],
-            "needs PyTorch",
+            "requires PyTorch",
         ),
         (
             ["evaluate", "mnist-cnn", "--data", "mnist-5k", "--runtime", "onnx", "--card"],
