@@ -461,7 +461,7 @@ def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(
     assert by_label["centre"]["pointing_game"] == rows["centre"]["pointing_game"]
     page = write_comparison(label, tmp_path / "out").read_text(encoding="utf-8")
     assert "explain the logit of the true class" in page
-    monkeypatch.setattr(comparison, "_explained", lambda *arguments: {})
+    monkeypatch.setattr(comparison, "explanation_figures", lambda *arguments: {})
     again = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
     assert again.explanations == label.explanations
 

@@ -145,7 +145,7 @@ def test_csv_has_every_figure_of_every_row():
 @pytest.mark.parametrize(
     ("models", "settings", "reason"),
     [
-        (["mnist-cnn", "cifar10-cnn"], {}, "cifar10-cnn reads images"),
+        (["mnist-cnn", "cifar10-cnn"], {}, "models of the same images"),
         (["mnist-cnn", "mnist-cnn"], {}, "given twice"),
         (["mnist-cnnn"], {}, "Did you mean 'mnist-cnn'"),
         (["mnist-cnn"], {"methods": ["gradcam"]}, "Did you mean 'grad-cam'"),
