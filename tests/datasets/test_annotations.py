@@ -410,7 +410,7 @@ def test_a_model_that_reads_images_in_part_takes_no_annotations(tmp_path, run):
         "evaluate", "megapixel-mnist-focus", "--data", "megapixel-mnist", "--masks", tmp_path
     )
     assert done.returncode == 1
-    assert "reads images in part: boxes and masks are not read" in done.stderr
+    assert "reads images in part and cannot use boxes or masks" in done.stderr
 
 
 @pytest.fixture
@@ -442,7 +442,7 @@ def test_compare_measures_photos_of_all_proportions_with_controls(photos, tmp_pa
     assert rows["uniform"]["cost_forward_passes"] == 1.0 < rows["grad-cam"]["cost_forward_passes"]
     page = write_comparison(found, tmp_path / "out").read_text(encoding="utf-8")
     assert "Hits, energy inside and evidence IoU are means over the 3 images" in page
-    assert "A judge reads images of one size" in page
+    assert "A judge needs images of one size" in page
 
 
 def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(
@@ -461,7 +461,7 @@ def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(
     assert by_label["centre"]["pointing_game"] == rows["centre"]["pointing_game"]
     page = write_comparison(label, tmp_path / "out").read_text(encoding="utf-8")
     assert "explain the logit of the true class" in page
-    monkeypatch.setattr(comparison, "_explained", lambda *arguments: {})
+    monkeypatch.setattr(comparison, "explanation_figures", lambda *arguments: {})
     again = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
     assert again.explanations == label.explanations
 
@@ -470,7 +470,7 @@ def test_compare_refuses_what_photos_of_all_proportions_cannot_have(photos, tmp_
     for more, reason in (
         ({"explain": "truth"}, "Unknown logit to explain 'truth'"),
         ({"published": 2}, "images of one size"),
-        ({"judge": "cifar10-judge"}, "cifar10-judge reads images of one size"),
+        ({"judge": "cifar10-judge"}, "cifar10-judge needs images of one size"),
     ):
         with pytest.raises(UserError, match=reason):
             compare([attentive[0]], str(photos), tmp_path / "out", **more)

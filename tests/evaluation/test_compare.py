@@ -84,8 +84,8 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(found, out, monkeypa
     def never(*arguments):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(comparison, "_figures", never)
-    monkeypatch.setattr(comparison, "_explained", never)
+    monkeypatch.setattr(comparison, "model_figures", never)
+    monkeypatch.setattr(comparison, "explanation_figures", never)
     settings = {"images": 40, "judge": "mnist-cnn", "methods": METHODS}
     again = compare(MODELS[:2], "mnist-5k", out, **settings)
     assert again.models == found.models[:2]
@@ -145,8 +145,8 @@ def test_csv_has_every_figure_of_every_row():
 @pytest.mark.parametrize(
     ("models", "settings", "reason"),
     [
-        (["mnist-cnn", "cifar10-cnn"], {}, "cifar10-cnn reads images"),
-        (["mnist-cnn", "mnist-cnn"], {}, "once only"),
+        (["mnist-cnn", "cifar10-cnn"], {}, "models of the same images"),
+        (["mnist-cnn", "mnist-cnn"], {}, "given twice"),
         (["mnist-cnnn"], {}, "Did you mean 'mnist-cnn'"),
         (["mnist-cnn"], {"methods": ["gradcam"]}, "Did you mean 'grad-cam'"),
         (["mnist-cnn"], {"judge": "nobody"}, "Unknown model 'nobody'"),

@@ -74,7 +74,7 @@ def test_every_figure_that_a_model_has_is_explained_and_where_it_is_missing_is_a
 
 
 def test_each_model_but_the_first_is_shown_closely_if_it_shows_what_it_saw(page):
-    closer = re.findall(r'alt="What ([^"]+) saw, enlarged"', page)
+    closer = re.findall(r'alt="Patches or attention maps of ([^"]+), enlarged"', page)
     assert closer == ["weighs", "cuts"]
 
 
@@ -115,5 +115,5 @@ def test_a_folder_that_cannot_be_made_is_said(entries, tmp_path):
 
 
 def test_no_models_are_no_report(tmp_path):
-    with pytest.raises(UserError, match="no model"):
+    with pytest.raises(UserError, match="at least one model"):
         write_report([], tmp_path)

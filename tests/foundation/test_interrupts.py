@@ -133,7 +133,7 @@ def test_a_training_that_is_stopped_leaves_no_model_and_a_line(name, command, tm
     )
     assert (ended.returncode, ended.stdout) == (status, "")
     assert "Traceback" not in ended.stderr
-    assert "to go on" in ended.stderr.splitlines()[-1]
+    assert "to continue" in ended.stderr.splitlines()[-1]
     assert not list(tmp_path.rglob("model.safetensors"))
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
     assert list(tmp_path.rglob("last.ckpt"))
@@ -173,7 +173,7 @@ def test_a_prediction_that_is_stopped_keeps_what_is_finished(name, tmp_path):
         text=True,
     )
     assert (ended.returncode, ended.stdout) == (status, "")
-    assert ended.stderr.splitlines()[-1].endswith("--resume to go on.")
+    assert ended.stderr.splitlines()[-1].endswith("--resume to continue.")
     assert len(list((tmp_path / "rows").glob("part-*.parquet"))) == 2
     again = subprocess.run(
         [sys.executable, "-m", "foveal", *arguments, "--resume"], capture_output=True, text=True
@@ -194,7 +194,7 @@ def test_a_server_that_is_stopped_says_so(name):
     rest = process.stderr.read()
     assert process.wait() == status, rest
     assert "Traceback" not in rest
-    assert rest.endswith("Give the same command to serve again.\n")
+    assert rest.endswith("Run the same command to serve again.\n")
 
 
 def test_an_export_that_is_stopped_leaves_nothing(tmp_path, run, monkeypatch):

@@ -309,7 +309,7 @@ def test_models_of_different_numbers_of_classes_are_compared_on_those_that_all_k
     found = compare(models, str(nets / "data"), nets / "out", methods=["grad-cam"], say=said.append)
     assert any("not all models know: middle" in line for line in said)
     assert {row["images"] for row in found.models} == {len(found.test)}
-    two, three = (found.test_of(one) for one in found.contestants)
+    two, three = (found.test_of(one) for one in found.candidates)
     names = [two.classes[label] for label in two.labels.tolist()]
     assert names == [three.classes[label] for label in three.labels.tolist()]
     assert set(names) == {"dark", "bright"}

@@ -185,7 +185,7 @@ def test_a_folder_becomes_a_measured_model_with_a_gallery(tmp_path, capsys, fami
     main_or_exit([*word, "--data", str(folder), "--out", str(out), "--quiet", "epochs=2"])
     said = capsys.readouterr().err
     assert "24 images of 2 classes" in said
-    assert "95 % sure" in said
+    assert "95 % CI" in said
     assert "Next: foveal explain" in said
     assert (out / "gallery.png").stat().st_size > 1000
     assert json.loads((out / "card.json").read_text())["figures"]["images"] == 4
@@ -263,7 +263,7 @@ def test_photos_that_cannot_be_tested_on_are_measured_on_the_validation_images(
         (folder / "test" / name).mkdir(parents=True)
         (folder / "test" / name / "0.png").write_bytes(b"cut off")
     said, card = trained(folder, tmp_path, capsys, family)
-    assert said.index("no images to test with") < said.index("Validation: ")
+    assert said.index("no test images") < said.index("Validation: ")
     assert card["figures"]["split"] == "val"
     assert (tmp_path / "run" / "gallery.png").exists()
 
@@ -279,7 +279,7 @@ def test_a_test_without_labels_is_said_before_the_training(tmp_path, capsys):
 def test_fewer_images_than_a_probe_takes_are_measured_without_it(tmp_path, capsys):
     folder = photos(tmp_path / "photos", {"dark": 4, "light": 4})
     said, card = trained(folder, tmp_path, capsys, "focus")
-    assert "that takes 10 training images" in said
+    assert "that needs 10 training images" in said
     assert "position_leakage" not in card["figures"]
     assert card["figures"]["accuracy"] >= 0
 
@@ -376,7 +376,7 @@ def test_the_time_left_is_said_once_and_what_was_asked_for_is_repeated(tmp_path,
     main_or_exit(["baseline", "--data", str(folder), "--out", out, "--quiet", "epochs=3"])
     said = capsys.readouterr().err
     assert said.count("One epoch took") == said.count(" left.") == 1
-    assert "as you asked, whatever is said above: epochs=3" in said
+    assert "overridden by your settings: epochs=3" in said
     assert "  3 epochs, " in said
 
 

@@ -10,9 +10,9 @@ from foveal.cli.app import app, say, show
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("report"),
 ) -> None:
-    """Train two models on real digits, offline; show where they look.
+    """Train two models on real digits offline; show where they look.
 
     Example: foveal demo --out report
     """

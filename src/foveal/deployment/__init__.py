@@ -1,1 +1,1 @@
-"""Deployment: ONNX graphs, predictions for many images, and an HTTP server."""
+"""Deployment: ONNX export, batch prediction, and an HTTP server."""

@@ -1,1 +1,1 @@
-"""Evaluation: models measured on data sets, compared, and reported."""
+"""Evaluation of models on data sets, their comparison, and HTML reports."""

@@ -1,6 +1,7 @@
-"""What the commands `evaluate`, `explain` and `models` do, for any caller."""
+"""Evaluation of a model on a dataset by name, and the loading that comparisons share."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ from foveal.foundation.memory import keep_freed_memory
 if TYPE_CHECKING:
     from foveal.datasets import Groups, ImageSet
     from foveal.datasets.images import Pixels
+    from foveal.images import LargeImages
     from foveal.models import ImageModel
 
 Say = Callable[[str], None]
-LARGE = 16  # large images in one forward pass
+LARGE = 16  # large images per forward pass
 
 
 def evaluate_on(
@@ -38,37 +40,31 @@ def evaluate_on(
         model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
         data: a dataset, a folder, or hf:OWNER/NAME.
         split: `train`, `val` or `test`.
-        data_dir: where named datasets lie.
-        judge: of the evidence, a model trained with `augment.hide`; the zoo's of that dataset
-            if not given, and without one sufficiency and necessity are left out.
-        boxes: annotations of a folder's images, as `with_annotations` takes them.
-        masks: the same; named sets of photographs bring their own.
-        groups: of images that no split divides, as `read_groups` takes them.
-        seed: of probes and pairs.
-        say: told what was left out.
-        runtime: one of `onnx.RUNTIMES`, which runs the model.
+        data_dir: folder of the named datasets.
+        judge: a model trained with `augment.hide` that judges the evidence; default: the zoo's
+            for that dataset. Without one, sufficiency and necessity are left out.
+        boxes: annotations of a folder's images, see `with_annotations`.
+        masks: likewise; named sets of photographs have their own.
+        groups: groups of images that are never split, see `read_groups`.
+        seed: random seed of probes and pairs.
+        say: called with what was left out.
+        runtime: one of `onnx.RUNTIMES`.
 
     Raises:
         UserError: unknown model, runtime, dataset or split, images that the model cannot read, or
-            as `groups_of`.
+            groups are missing (see `groups_of`).
     """
     from foveal.datasets import load_images, load_large
     from foveal.deployment import onnx
-    from foveal.metrics import evaluate
-    from foveal.metrics.classes import as_known
-    from foveal.metrics.registry import useful_for
-    from foveal.metrics.subject import Given
     from foveal.models.abilities import Ability
 
     keep_freed_memory()
     network = onnx.load(model, runtime)
     if Ability.IN_PART in network.abilities:
         if boxes or masks:
-            raise UserError(f"{model} reads images in part: boxes and masks are not read for it.")
-        large = _described(load_large(data, split, data_dir=data_dir), network, model, say)
-        found = judge_of(judge, large)
-        figures = evaluate(network, large, judge=found, name=model, batch_size=LARGE, seed=seed)
-        return figures | _by_onnx(network, large.images.size)
+            raise UserError(f"{model} reads images in part and cannot use boxes or masks.")
+        large = load_large(data, split, data_dir=data_dir)
+        return _figures_of_large(network, model, large, judge, seed, say)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
@@ -76,43 +72,77 @@ def evaluate_on(
         "groups": groups_of([model], data, groups),
     }
     test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
-    images = _described(test, network, model, say)
+    load_train = partial(load_images, data, "train", **options)
+    return _figures(network, model, test, load_train, judge, seed, say)
+
+
+def _figures_of_large(
+    network: "ImageModel",
+    model: str,
+    images: "ImageSet[LargeImages]",
+    judge: str | None,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    """Return the figures of a model that reads large images in part."""
+    from foveal.metrics import evaluate
+
+    known = _described(images, network, model, say)
+    found = judge_of(judge, known)
+    figures = evaluate(network, known, judge=found, name=model, batch_size=LARGE, seed=seed)
+    return figures | _onnx_figures(network, known.images.size)
+
+
+def _figures(
+    network: "ImageModel",
+    model: str,
+    test: "ImageSet",
+    load_train: "Callable[[], ImageSet]",
+    judge: str | None,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    """Return the figures of a model that reads whole images."""
+    from foveal.metrics import evaluate
+    from foveal.metrics.classes import as_known
+    from foveal.metrics.registry import useful_for
+    from foveal.metrics.subject import Given
+
+    known = _described(test, network, model, say)
     train = None
     if Given.TRAIN in useful_for(network):
-        train = probe_images(
-            lambda: as_known(load_images(data, "train", **options), network, model)[0], say
-        )
-    found = judge_of(judge, images)
-    figures = evaluate(network, images, train, judge=found, name=model, seed=seed)
-    return figures | _by_onnx(network)
+        train = probe_images(lambda: as_known(load_train(), network, model)[0], say)
+    found = judge_of(judge, known)
+    figures = evaluate(network, known, train, judge=found, name=model, seed=seed)
+    return figures | _onnx_figures(network)
 
 
 def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups | None":
-    """Return the groups by which a folder's splits are drawn.
+    """Return the groups that a folder's splits must not divide.
 
     Args:
-        models: of which one may have been trained on the folder by groups.
+        models: models that may have been trained on the folder with groups.
         data: the folder, or another dataset.
-        groups: as `read_groups` takes them; None for none.
+        groups: see `read_groups`; None for no groups.
 
     Raises:
-        UserError: the splits that a model was trained on were drawn by groups, which are not given:
-            some of its test images would be training images. They are not taken from its card, as
-            no path is that comes from a file.
+        UserError: a model was trained with groups, but none are given, so some training images
+            would be in the test split. The groups on its card are not used, because a path from a
+            file is never opened.
     """
     from foveal.datasets import read_groups
 
     for model in models if groups is None else ():
         try:
             card = zoo.card(model)
-        except UserError:  # a .onnx file has none
+        except UserError:  # a .onnx file has no card
             continue
         kept = card.get("recipe", {}).get("data", {})
         trained_by = kept.get("groups") if isinstance(kept, dict) else None
         if trained_by and card.get("trained_on") == Path(data).expanduser().resolve().name:
             raise UserError(
-                f"{model} was trained with the groups {printable(str(trained_by))}, by which the "
-                "test images are drawn: give --groups."
+                f"{model} was trained with the groups {printable(str(trained_by))}, which "
+                "determine its test images: give --groups."
             )
     return read_groups(groups or "")
 
@@ -127,19 +157,19 @@ def load_annotated(
     say: Say = lambda line: None,
     **options: Any,
 ) -> "ImageSet":
-    """Return one split of a dataset with its annotations, as `with_annotations` finds them.
+    """Return one split of a dataset with its annotations, see `with_annotations`.
 
     Args:
-        data: as `load_images` takes it, and `split`, `data_dir` and `options` too.
+        data: a dataset, see `load_images`.
         split: `train`, `val` or `test`.
-        boxes: annotations, as `with_annotations` takes them.
-        masks: the same.
-        data_dir: where named datasets lie.
-        say: called with what did not fit.
-        options: size, channels and groups.
+        boxes: annotations, see `with_annotations`.
+        masks: likewise.
+        data_dir: folder of the named datasets.
+        say: called with the annotations that do not match an image.
+        options: `size`, `channels` and `groups` of `load_images`.
 
     Raises:
-        UserError: as `load_images` and `with_annotations`.
+        UserError: see `load_images` and `with_annotations`.
     """
     from foveal.datasets import load_images
     from foveal.datasets.annotations import with_annotations
@@ -149,23 +179,23 @@ def load_annotated(
 
 
 def probe_images(load: Callable[[], "ImageSet"], say: Say) -> "ImageSet | None":
-    """Return the images that a probe of keypoints trains on; None, and say so, if there are none.
+    """Return the training images of the keypoint probe, or None if they cannot be loaded.
 
     Args:
-        load: returns them, or raises UserError.
-        say: called with why there are none.
+        load: returns the images, or raises UserError.
+        say: called with the reason if they cannot be loaded.
     """
     try:
         return load()
     except UserError as error:
-        say(f"position_leakage is left out, its probe has no images to train on: {error}")
+        say(f"position_leakage is left out, as its probe has no training images: {error}")
         return None
 
 
 def _described(
     images: "ImageSet[Pixels]", network: "ImageModel", model: str, say: Say
 ) -> "ImageSet[Pixels]":
-    """Return images labelled by a model's classes; say what differs and what was left out."""
+    """Return images with a model's class indices; report differences and images left out."""
     from foveal.datasets.names import some_names
     from foveal.metrics.classes import absent_classes, as_known
 
@@ -179,15 +209,15 @@ def _described(
 
 
 def reading_notes(images: "ImageSet[Any]") -> list[str]:
-    """Return what a folder was taken for, and its first problems, a line each."""
+    """Return how a folder was read, and its first problems, one per line."""
     from foveal.datasets.images import problem_lines
 
     taken = [f"{printable(images.name)}: {note}" for note in images.notes]
     return taken + problem_lines(images.problems)
 
 
-def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the figures that a model run by ONNX Runtime cannot be measured for; else nothing."""
+def _onnx_figures(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the figures of an ONNX model that come from its metadata; empty for other models."""
     from foveal.deployment import onnx
 
     found = onnx.cost(network, size)
@@ -195,11 +225,11 @@ def _by_onnx(network: "ImageModel", size: tuple[int, int] | None = None) -> dict
 
 
 def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
-    """Return the judge of that name, or the zoo's for that dataset if there is one that fits.
+    """Return the judge with a name, or the zoo's for the dataset if it has one that fits.
 
     Raises:
-        UserError: a judge that was named is unknown, is no classifier, or reads other images, or
-            the images are photographs of several sizes.
+        UserError: the named judge is unknown, is not a classifier, or reads other images, or the
+            images are photographs of several sizes.
     """
     from torch import Tensor
 
@@ -209,11 +239,13 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
     if chosen is None:
         return None
     if not isinstance(images.images, Tensor):
-        raise UserError(f"The judge {chosen} reads images of one size, not of many proportions.")
-    judge = as_classifier(zoo.load(chosen), f"{chosen} names no classes, so it cannot judge.")
+        raise UserError(f"The judge {chosen} needs images of one size, but these have several.")
+    judge = as_classifier(
+        zoo.load(chosen), f"{chosen} is not a classifier and cannot be used as a judge."
+    )
     channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
     fits = judge.in_channels == channels and judge.inputs.size in (None, size)
-    if name is None:  # a folder may have the name of a dataset
+    if name is None:  # a folder may have a dataset's name
         return judge if fits and set(images.classes) <= set(judge.inputs.classes) else None
     if not fits:
         raise UserError(
@@ -224,7 +256,7 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
 
 
 def zoo_cards() -> list[dict[str, Any]]:
-    """Return name, kind (as `config.json` names it) and figures of every model in the zoo."""
+    """Return name, kind (the name in `config.json`) and figures of every model in the zoo."""
     cards = ((name, zoo.card(name)) for name in zoo.names())
     return [
         {"model": name, "kind": card["recipe"]["model"]["name"], **card.get("figures", {})}

@@ -1,4 +1,4 @@
-"""Figures kept on disk as soon as they are known, to resume an interrupted comparison."""
+"""Cache of figures on disk, to resume an interrupted comparison."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from foveal.foundation.files import read_json, write_json
 
 
 class Ledger:
-    """Figures on disk, each in a file of its own, with what they are figures of.
+    """A folder of figures, one JSON file per measurement, with the key they are valid for.
 
     Args:
-        folder: made if it is not there.
-        key: what they hold for; others are measured anew.
+        folder: created if missing.
+        key: the data and settings that figures depend on; figures of another key are remeasured.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, key: dict[str, object]):
@@ -31,16 +31,16 @@ class Ledger:
     def get(
         self, model: str, weights: str, what: str, measure: Callable[[], dict[str, object]]
     ) -> dict[str, object]:
-        """Return the figures that are known, or measure and keep them.
+        """Return the stored figures; if there are none, measure and store them.
 
         Args:
-            model: its name.
-            weights: digest of its weights, so that figures of others are not taken for its own.
-            what: which of its figures.
-            measure: returns them.
+            model: name of the model.
+            weights: digest of its weights; figures of other weights are not reused.
+            what: name of the measurement.
+            measure: called to measure; returns the figures.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: the figures cannot be written.
         """
         key = {**self.key, "weights": weights, "what": what}
         name = hashlib.sha256(json.dumps([model, what]).encode()).hexdigest()[:16]
@@ -50,7 +50,7 @@ class Ledger:
             if kept["key"] == key:
                 return dict(kept["figures"])
         except (UserError, ValueError, KeyError, TypeError):
-            pass  # not there, or not ours
+            pass  # missing, or of another format
         found = measure()
         try:
             write_json(path, {"key": key, "model": model, "figures": found})

@@ -1,1 +1,1 @@
-"""Workflows: the demo, the first hour with a folder of photographs, explained files."""
+"""Workflows: the demo, training on a folder of photographs, and explaining image files."""

@@ -1,4 +1,4 @@
-"""The main job: train two models on real digits, offline, and report where they look."""
+"""The demo: train two models on real digits, offline, and report where they look."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,24 +14,26 @@ from foveal.metrics import evaluate
 from foveal.training import load_recipe, parse_recipe, train
 
 RECIPES = ("mnist-5k-focus", "mnist-5k-corners")
-SHOWN = 200  # images whose explanations the report keeps
+SHOWN = 200  # explained images in the report
 
 
 def run_demo(out: Path, say: Callable[[str], None]) -> Path:
-    """Train the demo's models, evaluate them and the zoo's, write the report; return its path.
+    """Train the demo's models, evaluate them and the zoo's, write a report and return its path.
 
-    A model whose run is finished is not trained again: delete its folder below `out` for that.
+    Finished runs are not repeated. To train a model again, delete its folder below `out`.
     """
     test = load_images("mnist-5k", "test")
-    seen = load_images("mnist-5k", "train")
+    train_images = load_images("mnist-5k", "train")
     entries = []
     for name in RECIPES:
         folder = _trained(name, out / "runs" / name, say)
-        entries.append(_entry(name, folder, test, seen, say, note="trained just now"))
+        entries.append(_entry(name, folder, test, train_images, say, note="trained just now"))
     for name in zoo.names():
-        if name.startswith("mnist-") and name != zoo.judge_of("mnist"):  # it explains nothing
+        if name.startswith("mnist-") and name != zoo.judge_of(
+            "mnist"
+        ):  # judges have no explanation
             folder = zoo.folder(name)
-            entries.append(_entry(name, folder, test, seen, say, note="from the zoo"))
+            entries.append(_entry(name, folder, test, train_images, say, note="from the zoo"))
     return write_report(entries, out)
 
 
@@ -48,11 +50,16 @@ def _trained(name: str, folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def _entry(
-    name: str, folder: Path, test: ImageSet, seen: ImageSet, say: Callable[[str], None], note: str
+    name: str,
+    folder: Path,
+    test: ImageSet,
+    train_images: ImageSet,
+    say: Callable[[str], None],
+    note: str,
 ) -> ReportEntry:
     say(f"{name}: evaluating")
     model = zoo.load(folder)
-    figures = evaluate(model, test, seen, name=name)
+    figures = evaluate(model, test, train_images, name=name)
     shown = test.subset(torch.arange(0, len(test), max(1, len(test) // SHOWN)))
     return ReportEntry(
         name=name,

@@ -1,4 +1,4 @@
-"""Explanations of image files, as `foveal explain` writes them."""
+"""Explanations of image files, for `foveal explain`."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foveal.images.reading import DecodedImage
     from foveal.models import ImageModel
 
-LONGEST = 1600  # pixels along the longer side of an original that pictures are drawn on
+LONGEST = 1600  # maximum longer side of the originals that pictures are drawn on, in pixels
 
 
 def explain_files(
@@ -30,23 +30,40 @@ def explain_files(
     method: str = "model",
     runtime: str = "torch",
 ) -> tuple[list[dict[str, Any]], int]:
-    """Explain image files; return an answer for each and how many could not be read.
+    """Explain image files; return a result for each, and how many could not be read.
 
-    Files are read and explained one at a time, so that any number fits; a bad one is an answer
-    with an `error`, and the others go on.
+    Files are read and explained one at a time, which bounds the memory. The result of a file that
+    cannot be read has an `error`; the other files are still explained.
 
     Args:
-        model: as `onnx.load` takes it.
+        model: see `onnx.load`.
         paths: image files.
         out: folder for the pictures, or None.
-        say: told of what is done to a file.
-        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation, which
-            is its contributions where it looks everywhere and can give them.
-        runtime: one of `onnx.RUNTIMES`, which runs the model.
+        say: called with notes on how a file was read, and with errors.
+        method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation
+            (for models that look everywhere, its contributions, if it has them).
+        runtime: one of `onnx.RUNTIMES`.
 
     Raises:
-        UserError: unknown model, method or runtime, or the method needs PyTorch.
+        UserError: unknown model, method or runtime, or the method requires PyTorch.
     """
+    network = _loaded(model, method, runtime)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for path, stem in zip(paths, _picture_stems(paths, out), strict=True):
+        try:
+            explanation = _explained(network, path, method, model, say, drawn=out is not None)
+        except UserError as error:
+            failed += 1
+            say(f"{path}: {error}")
+            results.append({"path": str(path), "error": str(error)})
+        else:
+            results.append(_result(explanation, path, out, stem))
+    return results, failed
+
+
+def _loaded(model: str, method: str, runtime: str) -> "ImageModel":
+    """Return a model that can be explained by a method."""
     from foveal.deployment import onnx
     from foveal.explainers import EXPLAINERS, OWN
 
@@ -55,36 +72,30 @@ def explain_files(
     keep_freed_memory()
     network = onnx.load(model, runtime)
     if method != OWN and onnx.about(network) is not None:
-        raise UserError(f"The method {method} needs PyTorch: use the runtime torch.")
-    answers: list[dict[str, Any]] = []
-    failed = 0
-    for path, stem in zip(paths, _picture_stems(paths, out), strict=True):
-        try:
-            explanation = _explained(network, path, method, model, say, drawn=out is not None)
-        except UserError as error:
-            failed += 1
-            say(f"{path}: {error}")
-            answers.append({"path": str(path), "error": str(error)})
-            continue
-        answer = {"path": str(path), **explanation.to_dicts()[0]}
-        if out is not None:
-            answer["picture"] = str(_save(explanation, out, stem))
-        answers.append(answer)
-    return answers, failed
+        raise UserError(f"Method {method!r} requires PyTorch; use --runtime torch.")
+    return network
+
+
+def _result(explanation: "Explanation", path: Path, out: Path | None, stem: str) -> dict[str, Any]:
+    """Return an explanation as JSON has it; save its picture if there is a folder for it."""
+    result = {"path": str(path), **explanation.to_dicts()[0]}
+    if out is not None:
+        result["picture"] = str(_save(explanation, out, stem))
+    return result
 
 
 def _explained(
     network: "ImageModel", path: Path, method: str, model: str, say: Say, drawn: bool
 ) -> "Explanation":
-    """Return the explanation of one file; a high-resolution model reads it in part.
+    """Return the explanation of one file, which high-resolution models read in part.
 
     Args:
         network: the model.
-        path: of the image.
+        path: path of the image.
         method: a name of `explainers.EXPLAINERS`.
-        model: its name.
-        say: told of what is done to the file.
-        drawn: whether the explanation is to have the original, which pictures are drawn on.
+        model: name of the model.
+        say: called with notes on how the file was read.
+        drawn: whether to add the original image, which pictures are drawn on.
     """
     from foveal.explainers import OWN, explainer
     from foveal.images.values import as_floats
@@ -105,7 +116,7 @@ def _explained(
 
 
 def _read(network: "ImageModel", path: Path, drawn: bool) -> tuple["DecodedImage", "Tensor | None"]:
-    """Return an image as a model takes it, and its original (C, H, W), uint8, if it is drawn."""
+    """Return an image as a model reads it, and its original (C, H, W), uint8, if it is drawn."""
     from foveal.images.reading import read_noted, read_pictured
 
     sizing, channels = network.inputs.sizing, network.in_channels
@@ -127,14 +138,14 @@ def _explained_in_part(network: "ImageModel", path: Path, say: Say, drawn: bool)
             return explanation
         shrink = -(-max(files.size) // LONGEST)  # rounded up
         return replace(explanation, originals=(files.image(0).thumbnail(shrink),))
-    except UserError as error:  # which names the file already
+    except UserError as error:  # its message begins with the file already
         raise UserError(str(error).removeprefix(f"{path}: ")) from None
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
 def _picture_stems(paths: Sequence[Path], out: Path | None) -> list[str]:
-    """Return a file name stem for each picture, so that it replaces no other and no image."""
+    """Return a unique file name stem for each picture that overwrites none of the images."""
     folder = None if out is None else os.path.realpath(out)
     images = [
         path.stem

@@ -1,4 +1,4 @@
-"""From a folder of photos to a trained, measured and explained model, with no recipe."""
+"""Training on a folder of photos without a recipe: survey, choice of settings, evaluation."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
 _SPLITS = {"test": "Test", "val": "Validation"}
-TINY = 20  # images of a class; fewer cannot say much in validation and test
-SHOWN = 10  # right answers in the gallery, and as many wrong ones
+TINY = 20  # images per class; with fewer, validation and test figures are uncertain
+SHOWN = 10  # maximum correct predictions in the gallery, and maximum wrong ones
 
 
 def plan(
@@ -50,29 +50,19 @@ def plan(
     say: Say,
     data_dir: str | Path | None = None,
 ) -> Recipe:
-    """Look at a folder, say what was found, what was chosen and why, and return the recipe.
+    """Survey a folder, choose a recipe for it, report both, and return the recipe.
 
     Args:
         data: a folder of class folders, or the name of a data set of photographs.
-        family: one of `training.choosing.FAMILIES`; None for what suits the images best.
+        family: one of `training.choosing.FAMILIES`; None to choose one for the images.
         overrides: recipe keys to set, like `epochs=3`.
         say: called with what was found and chosen.
-        data_dir: where named datasets lie.
+        data_dir: folder of the named datasets.
 
     Raises:
         UserError: no such folder, or it does not hold two classes of images.
     """
-    folder = Path(data).expanduser()
-    if data in PHOTO_SETS:
-        folder = photo_folder(data, "train", data_place(data_dir))
-    if not folder.is_dir():
-        raise UserError(
-            f"No folder {data}: without a recipe, --data must be a folder with one folder of "
-            "images a class (foveal recipes lists what can be trained on other data)."
-        )
-    survey = survey_folder(folder)
-    if len(survey.counts) < 2:
-        raise UserError(f"{data} holds readable images of fewer than two classes.")
+    survey = _survey(data, data_dir)
     for line in found(survey):
         say(line)
     choice = choose(survey, family, data=data)
@@ -82,10 +72,26 @@ def plan(
     for line in choice.reasons:
         say(f"  {line}")
     if overrides:
-        say(f"  as you asked, whatever is said above: {', '.join(overrides)}")
+        say(f"  overridden by your settings: {', '.join(overrides)}")
     training = recipe.training
-    say(f"  {training.epochs} epochs, {training.batch_size} images in a step")
+    say(f"  {training.epochs} epochs, batches of {training.batch_size} images")
     return recipe
+
+
+def _survey(data: str, data_dir: str | Path | None) -> Survey:
+    """Return the survey of a folder of class folders, or of a data set of photographs."""
+    folder = Path(data).expanduser()
+    if data in PHOTO_SETS:
+        folder = photo_folder(data, "train", data_place(data_dir))
+    if not folder.is_dir():
+        raise UserError(
+            f"No folder {data}: without a recipe, --data must be a folder with one folder of "
+            "images per class (foveal recipes lists recipes for other data)."
+        )
+    survey = survey_folder(folder)
+    if len(survey.counts) < 2:
+        raise UserError(f"Expected readable images of two or more classes in {data}.")
+    return survey
 
 
 def _preferred(
@@ -96,7 +102,7 @@ def _preferred(
     data_dir: str | Path | None,
     say: Say,
 ) -> Choice:
-    """Return the choice of crops where they are no worse than the whole image at equal cost."""
+    """Return the choice of crops if they are no worse than the whole image at equal cost."""
     size = (survey.height, survey.width)
     compared = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, say)
     if compared is None:
@@ -106,32 +112,34 @@ def _preferred(
 
 
 def found(survey: Survey) -> list[str]:
-    """Return what people should know of their images, a line each."""
+    """Return what users should know about their images, one line per fact."""
     names = sorted(survey.counts, key=lambda name: survey.counts[name])
     lines = [
         f"{survey.name}: {survey.images:,} images of {len(names)} classes, "
-        f"{survey.counts[names[0]]:,} to {survey.counts[names[-1]]:,} a class"
+        f"{survey.counts[names[0]]:,} to {survey.counts[names[-1]]:,} per class"
     ]
     missing = [name for name in ("val", "test") if name not in survey.splits]
     if missing:
-        lines.append(f"  no folder {' or '.join(missing)}: a tenth of the images each is kept back")
+        lines.append(
+            f"  no folder {' or '.join(missing)}: a tenth of the images is set aside for each"
+        )
     tiny = [f"{name} ({survey.counts[name]})" for name in names if survey.counts[name] < TINY]
     if tiny:
-        lines.append(f"  warning: few images of {_some(tiny)}: what is measured on them is unsure")
+        lines.append(f"  warning: few images of {_some(tiny)}: figures for them are uncertain")
     if survey.grey_classes:
         grey = _some(survey.grey_classes)
-        lines.append(f"  warning: only {grey} is all grey: a model may tell it by that alone")
+        lines.append(f"  warning: only {grey} is all grey: a model may recognise it by that alone")
     if survey.copies:
         shown = " = ".join(survey.copies[0][:2])
         lines.append(
             f"  warning: {len(survey.copies)} images exist more than once, such as {shown}: "
-            "copies of training images do not test"
+            "copies of training images are not used for testing"
         )
     alone = [name for name in names if survey.counts[name] < 3]
     if alone and "test" not in survey.splits:
-        lines.append(f"  warning: {_some(alone)} cannot be tested: that takes 3 images of a class")
+        lines.append(f"  warning: {_some(alone)} cannot be tested: that needs 3 images per class")
     if survey.problems:
-        lines.append(f"  warning: {len(survey.problems)} files are no images, and are left out")
+        lines.append(f"  warning: {len(survey.problems)} files are not images and are left out")
     return lines
 
 
@@ -142,20 +150,20 @@ def _some(names: Sequence[str]) -> str:
 def train_photos(
     recipe: Recipe, out: Path, data: str, say: Say, **options: Unpack[TrainOptions]
 ) -> Path:
-    """Train, evaluate on the test images, draw a gallery, say how far to trust it.
+    """Train, evaluate on the test images, draw a gallery, and report how reliable the figures are.
 
-    Where no image can test, such as where none of a `test/` can be read, that is said before the
-    training, and the validation images stand in.
+    If no test image can be read, that is reported before the training, and the validation images
+    are used instead.
 
     Args:
-        recipe: as `plan` returns it.
+        recipe: see `plan`.
         out: the run folder.
         data: the folder of photos.
-        say: told the figures and what to do next.
-        options: of `train`.
+        say: called with the figures and the next step.
+        options: options of `train`.
 
     Raises:
-        UserError: as `train`.
+        UserError: see `train`.
     """
     data_dir = options.get("data_dir")
     test = _read(recipe, data, "test", data_dir, say)
@@ -163,32 +171,40 @@ def train_photos(
     if not is_first_process():
         return folder
     model = zoo.load(folder)
-    seen = None
-    if Given.TRAIN in useful_for(model):
-        seen = _read(recipe, data, "train", data_dir, say)
-        if len(seen) < LEAST_IMAGES:
-            say(f"  where it looks is not probed: that takes {LEAST_IMAGES} training images")
-    figures = evaluate(model, test, seen, name=recipe.name)
-    answers = predict_logits(model, test.images).argmax(dim=1)
-    for line in trust(figures, answers, test):
+    train_images = _train_images(model, recipe, data, data_dir, say)
+    figures = evaluate(model, test, train_images, name=recipe.name)
+    predicted = predict_logits(model, test.images).argmax(dim=1)
+    for line in trust(figures, predicted, test):
         say(line)
     found = _probed(recipe, data, test, folder, data_dir)
     if found is not None:
         figures |= {"linear_accuracy": found.accuracy}
-        for line in beside(found, answers, test):
+        for line in beside(found, predicted, test):
             say(line)
     say(f"  {cost(figures)}")
     write_card(folder, {**zoo.card(folder), "figures": figures})
-    picture = _gallery(model, test, answers, folder / "gallery.png")
-    say(f"Right and wrong answers: {picture}")
+    picture = _gallery(model, test, predicted, folder / "gallery.png")
+    say(f"Gallery of correct and wrong predictions: {picture}")
     say(f"Next: foveal explain {folder} IMAGE --out pictures")
     return folder
+
+
+def _train_images(
+    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, say: Say
+) -> ImageSet[Any] | None:
+    """Return the training images, or None if no metric of the model needs them."""
+    if Given.TRAIN not in useful_for(model):
+        return None
+    images = _read(recipe, data, "train", data_dir, say)
+    if len(images) < LEAST_IMAGES:
+        say(f"  locations are not probed: that needs {LEAST_IMAGES} training images")
+    return images
 
 
 def _read(
     recipe: Recipe, data: str, split: str, data_dir: str | Path | None, say: Say
 ) -> ImageSet[Any]:
-    """Return the images of a split; in the place of `test` those of `val` if none can be read."""
+    """Return the images of a split; for `test`, those of `val` if no test image can be read."""
     read = partial(
         load_images,
         data,
@@ -202,8 +218,8 @@ def _read(
     except UserError as error:
         if split != "test":
             raise
-        say(f"  warning: no images to test with: {error}")
-        say("  what is measured is measured on the validation images, which also choose the epoch")
+        say(f"  warning: no test images: {error}")
+        say("  figures are measured on the validation images, which also select the epoch")
         return read("val")
 
 
@@ -214,7 +230,7 @@ def _probed(
     folder: Path,
     data_dir: str | Path | None,
 ) -> Probe | None:
-    """Return what a linear layer on the frozen backbone answers, and copies that it shows."""
+    """Return the results of a linear layer on the frozen backbone, or None without features."""
     features = folder / FEATURES
     if not features.exists():
         return None
@@ -229,11 +245,11 @@ def _probed(
 
 
 def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
-    """Return what the linear layer reaches beside the model, and near-copies, a line each.
+    """Return a comparison with the linear layer, and a warning of near-copies, one per line.
 
     Args:
-        found: of the linear layer.
-        answers: (N,) class indices that the model predicts.
+        found: results of the linear layer.
+        answers: (N,) class indices predicted by the model.
         test: the images that both were tested on.
     """
     gain = bootstrap(
@@ -241,35 +257,35 @@ def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
         test.labels,
         groups=test.groups,
     )
-    value, low, high = (100 * number for number in gain)
+    value, low, high = (100 * points for points in gain)
     lines = [
         f"  a linear layer on the same backbone, frozen: {found.accuracy:.1%}; paired difference "
-        f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+        f"{value:+.1f} points (95 % CI: {low:+.1f} to {high:+.1f})"
     ]
     if found.copies:
         one, other = (printable(path) for path in found.copies[0])
         lines.append(
-            f"  warning: {len(found.copies)} test images are nearly the same as training images, "
-            f"such as {one} and {other}: the accuracy may flatter (see --groups)"
+            f"  warning: {len(found.copies)} test images are nearly identical to training images, "
+            f"such as {one} and {other}: the accuracy may be too high (see --groups)"
         )
     return lines
 
 
 def cost(figures: dict[str, Any]) -> str:
-    """Return what an answer costs, in one line."""
+    """Return the cost of a prediction, in one line."""
     return (
-        f"an image takes {figures['macs'] / 1e6:,.0f} million multiply-adds and "
+        f"cost per image: {figures['macs'] / 1e6:,.0f} million multiply-adds and "
         f"{figures['latency_ms']:,.1f} ms on one thread"
     )
 
 
 def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]:
-    """Return how far the figures can be trusted, a line each.
+    """Return the accuracy and how reliable it is, one fact per line.
 
     Args:
-        figures: as `evaluate` returns them.
-        answers: (N,) class numbers that the model named.
-        test: the images that it was tested on.
+        figures: see `metrics.evaluate`.
+        answers: (N,) class indices predicted by the model.
+        test: the test images.
     """
     right = int((answers == test.labels).sum())
     low, high = wilson_interval(right, len(test))
@@ -282,29 +298,29 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     }
     worst = min(recalls, key=lambda name: recalls[name])
     lines = [
-        f"{_SPLITS[test.split]}: {right} of {len(test)} right, {right / len(test):.1%} "
-        f"(95 % sure: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would be "
+        f"{_SPLITS[test.split]}: {right} of {len(test)} correct, {right / len(test):.1%} "
+        f"(95 % CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
         f"{int(counts[most]) / len(test):.1%}",
         f"  mean over the classes {sum(recalls.values()) / len(recalls):.1%}; "
         f"worst: {worst!r} {recalls[worst]:.0%}",
     ]
     if high - low > 0.2:
-        lines.append("  too few test images to know it better: more images would")
+        lines.append("  few test images: more of them would narrow the interval")
     leakage = figures.get("position_leakage")
     if leakage is not None:
         lines.append(
-            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; where it looks "
-            f"alone tells {leakage:.0%}: the nearer to the accuracy, the less the patches explain"
+            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; locations alone "
+            f"predict {leakage:.0%}: the nearer to the accuracy, the less the patches explain"
         )
     return lines
 
 
 def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> Path:
-    """Draw right answers, then the wrong ones, with what the model looked at."""
+    """Draw correct predictions, then wrong ones, with their explanations."""
     right = (answers == test.labels).nonzero().flatten()
     wrong = (answers != test.labels).nonzero().flatten()
     spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
-    explain = explainer(CONTRIBUTIONS)  # exact, where attention is only a part of the answer
+    explain = explainer(CONTRIBUTIONS)  # exact, unlike attention maps
     if Ability.KEYPOINTS in model.abilities or not explain.supports(model):
         explain = explainer(own_method(model) or "grad-cam")
     shown = torch.cat([spread, wrong[:SHOWN]])

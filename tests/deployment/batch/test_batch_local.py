@@ -84,7 +84,7 @@ def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tm
         assert ended.value.code == 0
         shown = capsys.readouterr().err
         assert "3 files passed over that are no images: 2 .txt, 1 without an ending." in shown
-        assert "1 were read by a guess: see the column note." in shown
+        assert "1 were read with assumptions: see the column note." in shown
         assert "3 could not be read" in shown
     rows = table(tmp_path / "out").to_pylist()
     assert [Path(row["path"]).name[0] for row in rows] == list("abcde")
@@ -212,7 +212,9 @@ def test_what_an_output_holds_is_never_overwritten(digits, tmp_path):
         predict("mnist-focus", digits, place, **SMALL)
         with pytest.raises(UserError, match="holds a run already: give --resume"):
             predict("mnist-focus", digits, place, **SMALL)
-        with pytest.raises(UserError, match=r"started with model='mnist-focus', not 'mnist-cnn'"):
+        with pytest.raises(
+            UserError, match=r"started with model='mnist-focus', but got 'mnist-cnn'"
+        ):
             predict("mnist-cnn", digits, place, resume=True, **SMALL)
         assert predict("mnist-focus", digits, place, resume=True, **SMALL).new == 0
     other = tmp_path / "other"
@@ -220,7 +222,7 @@ def test_what_an_output_holds_is_never_overwritten(digits, tmp_path):
     (other / "thesis.txt").write_text("mine")
     (tmp_path / "mine.parquet").write_text("mine")
     for place in (other, tmp_path / "mine.parquet"):
-        with pytest.raises(UserError, match="holds something else"):
+        with pytest.raises(UserError, match="another --out"):
             predict("mnist-focus", digits, place, resume=True)
     assert (other / "thesis.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -235,7 +237,7 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
         (tmp_path / "empty", {}, "holds no images"),
         (tmp_path / "gone", {}, "There is no"),
         (digits, {"engine": "rya"}, "Did you mean 'ray'"),
-        (digits, {"address": "auto"}, "give --engine ray"),
+        (digits, {"address": "auto"}, "add --engine ray"),
         (digits, {"shard_size": 0}, "shard size of 1 or more"),
     ):
         with pytest.raises(UserError, match=message):
@@ -249,7 +251,7 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
         "patch_size": 5,
     }
     build_model(rebuilds).eval().save_weights(tmp_path / "model")
-    with pytest.raises(UserError, match="names no classes"):
+    with pytest.raises(UserError, match="not a classifier"):
         predict(tmp_path / "model", digits, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to"):

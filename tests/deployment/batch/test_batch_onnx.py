@@ -73,7 +73,7 @@ def test_a_run_is_resumed_by_the_runtime_that_it_began_with(pictures, tmp_path):
     predict(folder, pictures, out, runtime="onnx", shard_size=4)
     manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["runtime"] == "onnx"
-    with pytest.raises(UserError, match="was started with runtime='onnx', not 'torch'"):
+    with pytest.raises(UserError, match="was started with runtime='onnx', but got 'torch'"):
         predict(folder, pictures, out, shard_size=4, resume=True)
     assert predict(folder, pictures, out, runtime="onnx", shard_size=4, resume=True).new == 0
 
@@ -81,8 +81,8 @@ def test_a_run_is_resumed_by_the_runtime_that_it_began_with(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "ray"}, "take --engine local for ONNX Runtime"),
-        ({"device": "cuda"}, "take --runtime torch for --device cuda"),
+        ({"engine": "ray"}, "use --engine local for ONNX Runtime"),
+        ({"device": "cuda"}, "use --runtime torch for --device cuda"),
         ({"runtime": "onyx"}, "Did you mean 'onnx'"),
     ],
 )

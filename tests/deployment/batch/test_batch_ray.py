@@ -224,7 +224,7 @@ def test_a_cluster_that_is_not_there_is_said_before_anything_is_written(images, 
     command += ["--engine", "ray", "--address", address, "--out", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert ended.returncode == 1
-    assert f"No Ray cluster answers at {address}" in ended.stderr
+    assert f"No Ray cluster responds at {address}" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -162,7 +162,7 @@ def test_scales_that_are_not_given_are_not_guessed():
 
 def test_a_model_of_any_size_needs_one_to_be_exported_for():
     model = built({"name": "cnn"})
-    with pytest.raises(UserError, match="give one to export for"):
+    with pytest.raises(UserError, match="pass size="):
         onnx_graph(model)
     found = as_onnx(onnx_graph(model, size=(17, 31)))
     assert found.inputs.size == (17, 31)
@@ -171,7 +171,7 @@ def test_a_model_of_any_size_needs_one_to_be_exported_for():
 
 
 def test_a_model_that_reads_its_image_in_part_is_not_exported_as_if_it_did_not():
-    with pytest.raises(UserError, match="no single graph"):
+    with pytest.raises(UserError, match="cannot be exported as a single graph"):
         onnx_graph(built({"name": "high-res"}), size=(256, 256))
 
 
@@ -329,11 +329,11 @@ def test_evaluate_by_onnx_has_the_figures_of_pytorch(tmp_path, run):
         (["explain", "nowhere.onnx", "x.png"], "Cannot read nowhere.onnx"),
         (
             ["explain", "mnist-cnn", "x.png", "--runtime", "onnx", "--method", "grad-cam"],
-            "needs PyTorch",
+            "requires PyTorch",
         ),
         (
             ["evaluate", "mnist-cnn", "--data", "mnist-5k", "--runtime", "onnx", "--card"],
-            "A card keeps PyTorch's figures",
+            "A card holds PyTorch's figures",
         ),
     ],
 )
@@ -399,5 +399,5 @@ def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps
     finding = found.graph.graph.node[:6]
     assert not any(node.op_type == "QuantizeLinear" for node in finding)
     answers = iter([0.95, 0.90, 0.91])
-    with pytest.raises(UserError, match=r"would lose 4\.0 points of accuracy on made"):
+    with pytest.raises(UserError, match=r"accuracy on made.* would lose 4\.0"):
         int8.as_int8(graph, train, val)

@@ -63,7 +63,7 @@ def test_overload_is_refused_with_429_at_once_and_who_waits_is_answered(good, mo
         refused = [one.result() for one in islice(as_completed(others, timeout=300), 15)]
         assert [reply.status for reply in refused] == [429] * 15  # while the model is held
         assert refused[0].headers["retry-after"] == "1"
-        assert "wait already" in refused[0].json["detail"]
+        assert "waiting already" in refused[0].json["detail"]
         model.opened.set()
         statuses = [one.result().status for one in others]
         assert first.result().status == 200

@@ -181,7 +181,7 @@ def test_a_photo_is_uploaded_and_one_is_dropped_and_one_pasted(opened, tmp_path)
         acted(page, lambda event=event, holder=holder: page.evaluate(GIVE, [event, holder]))
         assert page.locator("#given-name").inner_text() == f"<i>{event}</i>.png"
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
-    assert "no picture" in page.locator("#notice").inner_text()
+    assert "not a picture" in page.locator("#notice").inner_text()
 
 
 def shape_of_picture(page):
@@ -348,7 +348,7 @@ def test_rivals_are_shown_on_the_same_picture(opened):
     settled(page)
     assert page.locator(".method").input_value() == "grad-cam"
     assert page.locator(".signed").is_visible()
-    page.click("text=Ask the rivals")
+    page.click("text=Compare with post-hoc methods")
     page.wait_for_selector("text=/rise, \\d+ passes/")
     assert page.locator(".rivals img").count() == len(post_hoc_methods())
     shot(page, "rivals")

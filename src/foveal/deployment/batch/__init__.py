@@ -1,4 +1,4 @@
-"""Any number of images predicted into Parquet, on one machine or a Ray cluster."""
+"""Batch prediction of any number of images into Parquet, on one machine or a Ray cluster."""
 
 from foveal.deployment.batch.run import DEVICES, ENGINES, Predicted, predict
 

@@ -1,7 +1,7 @@
-"""The Ray engine: Ray Data brings the shards to actors that hold the model.
+"""The Ray engine: Ray Data distributes the shards to actors that hold the model.
 
-On CPUs an actor also reads and decodes its shard, so that pixels never leave its process; for GPUs
-readers of their own decode, on all the CPUs that there are, and pixels go through the object store.
+On CPUs an actor also reads and decodes its shard, and pixels never leave its process. For GPUs,
+separate readers decode on all CPUs, and pixels go through the object store.
 """
 
 import logging
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import count, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,30 +31,33 @@ from foveal.images.reading import without_warnings
 from foveal.images.sources import Item
 from foveal.models import ImageModel, as_classifier, build_model
 
-# Actors that take every CPU leave none to the readers, and nothing ever moves: with whole CPUs on a
-# small cluster, and with half ones when nodes die and their actors start again on those left. So
-# readers ask for none, and their number is bounded.
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Readers request no CPU, and their number is bounded. Otherwise actors could reserve every CPU and
+# block the readers forever: with whole CPUs on a small cluster, or with half CPUs when nodes die
+# and their actors restart on the remaining nodes.
 _READER_CPUS, _ACTOR_CPUS = 0, 0.5
-_READER_THREADS = 4  # that wait for a disk or an object store
-_AHEAD = 2  # batches that are decoded while one is predicted
+_READER_THREADS = 4  # per reader; they mostly wait for a disk or an object store
+_AHEAD = 2  # batches decoded while one is predicted
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its new way, of which it would warn
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the new default, about which Ray would warn
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-_SECONDS = 10  # until a cluster is taken for not there
+_SECONDS = 10  # timeout for connecting to a cluster
 
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """Be connected to a Ray cluster while the block runs.
+    """Connect to a Ray cluster while the block runs.
 
     Args:
-        address: of the cluster, `auto` or `HOST:PORT`; None starts Ray on this machine alone, where
-            RAY_ADDRESS names no other.
+        address: address of the cluster, `auto` or `HOST:PORT`; None for that in RAY_ADDRESS, or
+            else a cluster on this machine alone.
 
     Raises:
-        UserError: Ray is not installed, there is no such cluster, or it gives up.
+        UserError: Ray is not installed, there is no such cluster, or it fails.
     """
     try:
         import ray
@@ -65,12 +68,12 @@ def connected(address: str | None = None) -> Iterator[None]:
     if own:
         _connect(address)
     try:
-        with terminable():  # Ray has put a handler of its own
+        with terminable():  # Ray has installed its own handler
             yield
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"The Ray cluster gave up: {reason} Finished shards are kept; give --resume."
+            f"The Ray cluster failed: {reason} Finished shards are kept; continue with --resume."
         ) from error
     finally:
         if own:
@@ -82,7 +85,7 @@ def _connect(address: str | None) -> None:
 
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    # Ray would also join whatever cluster was last started on this machine.
+    # Without an address, Ray would join the last cluster started on this machine.
     address = address or os.environ.get("RAY_ADDRESS")
     if address and ":" in address and "://" not in address:
         _check_reachable(address)
@@ -98,58 +101,45 @@ def _connect(address: str | None) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise a UserError where nothing answers at HOST:PORT; Ray itself would wait for a minute."""
+    """Raise a UserError if nothing listens at HOST:PORT; Ray itself would wait for a minute."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"No Ray cluster answers at {address} ({error}): start one with `ray start --head`, or "
-            "leave --address out to use this machine alone."
+            f"No Ray cluster responds at {address} ({error}): start one with `ray start --head`, "
+            "or omit --address to use this machine alone."
         ) from None
 
 
 def predict_on_ray(
     network: ImageModel, job: Job, shards: Iterable[int], *, apart: bool | None = None
 ) -> Iterator[Batch]:
-    """Yield the predicted batches of shards, in the order in which they are done.
+    """Yield the predicted batches of shards, in the order in which they are completed.
 
-    Ray runs readers and actors again that die, on whatever node is left, and computes again what
-    a dead node held; what has reached this process is safe.
+    Ray restarts failed readers and actors on the remaining nodes, and recomputes what a failed node
+    held. Batches that have reached this process are safe.
 
     Args:
         network: in evaluation mode, on the CPU; each actor gets a copy of it.
-        job: what to predict.
-        shards: numbers.
-        apart: whether readers of their own decode; None: where the models are on GPUs.
+        job: the job to run.
+        shards: indices of the shards to predict.
+        apart: whether separate readers decode; None: only if the models are on GPUs.
 
     Raises:
-        UserError: the cluster has no GPU, and one is asked for.
+        UserError: the device is `cuda`, but the cluster has no GPU.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # there is one of our own
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    _quiet_ray_data()
     weights = {name: value.numpy() for name, value in network.cpu().state_dict().items()}
-    cpus, gpus = (int(ray.cluster_resources().get(what, 0)) for what in ("CPU", "GPU"))
-    if job.device == "cuda" and not gpus:
-        raise UserError("The Ray cluster has no GPU: give --device cpu.")
-    device = "cuda" if gpus and job.device != "cpu" else "cpu"
-    actors = job.workers or max(1, cpus if device == "cpu" else gpus)
-    data: ray.data.Dataset = ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
+    device, cpus, actors = _resources(job)
+    data: Dataset = ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
     read = partial(_read, shape=job.shape, batch_size=job.batch_size)
     apart = device == "cuda" if apart is None else apart
     if apart:
-        data = data.map_batches(
-            partial(_read_packed, read=read),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=_READER_CPUS,
-            concurrency=max(1, cpus),
-        )
+        data = _read_apart(data, read, cpus)
     batches = data.map_batches(
         _Predictor,
         fn_constructor_args=(network.settings(), ray.put(weights), _unpacked if apart else read),
@@ -161,11 +151,36 @@ def predict_on_ray(
         num_gpus=int(device == "cuda"),
     )
     for row in batches.iter_rows():
-        yield _answered(row)
+        yield _batch(row)
+
+
+def _quiet_ray_data() -> None:
+    """Turn off Ray Data's progress bars and messages, as there is a progress bar already."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _resources(job: Job) -> tuple[str, int, int]:
+    """Return the device of a job, and the numbers of CPUs and of actors.
+
+    Raises:
+        UserError: the device is `cuda`, but the cluster has no GPU.
+    """
+    import ray
+
+    cpus, gpus = (int(ray.cluster_resources().get(what, 0)) for what in ("CPU", "GPU"))
+    if job.device == "cuda" and not gpus:
+        raise UserError("The Ray cluster has no GPU: give --device cpu.")
+    device = "cuda" if gpus and job.device != "cpu" else "cpu"
+    return device, cpus, job.workers or max(1, cpus if device == "cpu" else gpus)
 
 
 def _shard_row(job: Job, shard: int) -> pa.Table:
-    """Return a table of one row, so that no shard is ever split."""
+    """Return a table of one row, which Ray cannot split."""
     items = job.listing.items(shard)
     return pa.table(
         {
@@ -176,14 +191,15 @@ def _shard_row(job: Job, shard: int) -> pa.Table:
     )
 
 
-_Numbered = tuple[int, int, Decoded]  # shard, place of the batch in it, and the batch
+_Numbered = tuple[int, int, Decoded]  # index of the shard, of the batch in it, and the batch
 
 
 def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]:
-    """Read and decode shards, a few batches ahead."""
+    """Read and decode shards, a few batches ahead of their use."""
     for row in table.to_pylist():
         items = [
-            Item(os.fsdecode(path), at) for path, at in zip(row["paths"], row["rows"], strict=True)
+            Item(os.fsdecode(path), index)
+            for path, index in zip(row["paths"], row["rows"], strict=True)
         ]
         threads = reader_count(items, _READER_THREADS)
         with without_warnings(), ThreadPoolExecutor(threads) as pool:
@@ -196,10 +212,23 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]
                 yield row["shard"], index, waiting.popleft().result()
 
 
+def _read_apart(
+    data: "Dataset", read: Callable[[pa.Table], Iterator[_Numbered]], cpus: int
+) -> "Dataset":
+    """Return a dataset of batches that separate readers decode."""
+    return data.map_batches(
+        partial(_read_packed, read=read),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=_READER_CPUS,
+        concurrency=max(1, cpus),
+    )
+
+
 def _read_packed(
     table: pa.Table, read: Callable[[pa.Table], Iterator[_Numbered]]
 ) -> Iterator[pa.Table]:
-    """Read shards into tables of one row for each batch, so that none is split."""
+    """Read shards into tables of one row per batch, which Ray cannot split."""
     for numbered in read(table):
         yield _packed(*numbered)
 
@@ -218,14 +247,14 @@ def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
             "resized": pa.array([decoded.resized], pa.list_(pa.bool_())),
             "notes": pa.array([decoded.notes], pa.list_(pa.string())),
             "shapes": pa.array([shapes], pa.list_(pa.list_(pa.int64()))),
-            # Lies in the object store as it is: actors read it there without a copy.
+            # Stored in the object store as it is: actors read it without a copy.
             "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data]),
         }
     )
 
 
 def _unpacked(table: pa.Table) -> Iterator[_Numbered]:
-    """Yield the batch that a row of `_packed` holds; its images are views of the row."""
+    """Yield the batch in a row of `_packed`; its images are views of the row."""
     (row,) = table.drop_columns("pixels").to_pylist()
     flat = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
     images: list[torch.Tensor | None] = []
@@ -244,12 +273,12 @@ class _Predictor:
     """A model in an actor, built once.
 
     Args:
-        settings: of the model, as `build_model` takes them.
-        weights: of each name, or a reference to them.
-        decoded: gives the batches of what the actor is handed.
-        model: its name.
+        settings: settings of the model for `build_model`.
+        weights: weights by name, or a reference to them.
+        decoded: turns the tables passed to the actor into batches.
+        model: name of the model.
         device: `cpu` or `cuda`.
-        draws: whether to draw pictures.
+        draws: whether to draw explanations.
     """
 
     def __init__(
@@ -266,7 +295,7 @@ class _Predictor:
 
         keep_freed_memory()
         found = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
-        network = as_classifier(build_model(settings), "The model names no classes.")
+        network = as_classifier(build_model(settings), "The model is not a classifier.")
         network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
         self.network = network.eval().to(device)
         self.decoded = decoded
@@ -275,7 +304,9 @@ class _Predictor:
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         with one_thread_each(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # nor are they written
+            warnings.filterwarnings(
+                "ignore", message=".*not writable.*"
+            )  # and they are not written to
             for shard, index, batch in self.decoded(table):
                 rows, pictures = predict_batch(self.network, self.model, batch, self.draw)
                 yield pa.table(
@@ -283,7 +314,7 @@ class _Predictor:
                         "shard": [shard],
                         "index": [index],
                         "rows": pa.array([_as_bytes(rows)], pa.large_binary()),
-                        "places": pa.array([list(pictures)], pa.list_(pa.int64())),
+                        "indices": pa.array([list(pictures)], pa.list_(pa.int64())),
                         "pictures": pa.array(
                             [list(pictures.values())], pa.list_(pa.large_binary())
                         ),
@@ -298,7 +329,7 @@ def _as_bytes(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _answered(row: dict[str, Any]) -> Batch:
+def _batch(row: dict[str, Any]) -> Batch:
     rows = pa.ipc.open_stream(row["rows"]).read_all()
-    pictures = dict(zip(row["places"], row["pictures"], strict=True))
+    pictures = dict(zip(row["indices"], row["pictures"], strict=True))
     return Batch(int(row["shard"]), int(row["index"]), rows, pictures)

@@ -1,4 +1,4 @@
-"""Images decoded for a model, a batch at a time; a bad one keeps its place."""
+"""Decoding of images for a model in batches; unreadable images keep their position."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ from foveal.images import threads
 from foveal.images.sizing import Sizing
 from foveal.images.sources import Item, sources_of
 
-_SMALL = 4_096  # bytes of a file below which one thread decodes faster than two
-_SAMPLE = 32  # files that tell how large the others are
+_SMALL = 4_096  # bytes; smaller files are decoded faster by one thread than by two
+_SAMPLE = 32  # files whose median size is taken for that of all
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What images a model takes: their size in pixels, or None for any, and their channels."""
+    """Images that a model expects: their size in pixels, or None for any, and their channels."""
 
     size: Sizing | None
     channels: int
@@ -30,15 +30,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One batch of images.
+    """One batch of N decoded images.
 
     Attributes:
-        paths: N.
-        images: N of (C, H, W) bytes; of one that could not be read, black where the size is known
-            and else None. So what batch an image is predicted in does not depend on others.
-        errors: N; why an image could not be read, or empty.
-        resized: N; whether an image had another size.
-        notes: N; what to know of how an image was read, or empty.
+        paths: paths of the images.
+        images: (C, H, W), uint8. An image that could not be read is black if the size is known,
+            else None, so it does not change the batches of the others.
+        errors: reasons why images could not be read, or empty.
+        resized: whether images had another size.
+        notes: notes on how images were read, or empty.
     """
 
     paths: tuple[str, ...]
@@ -53,7 +53,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decoding:
-    """A batch that threads are at work on; `result` waits for it, once."""
+    """A batch that threads are decoding; `result` waits for it and may be called once."""
 
     batch: threads.Pending
     shape: Shape
@@ -63,7 +63,7 @@ class Decoding:
         return Decoded(self.batch.names, *zip(*map(self._row, self.batch), strict=True))
 
     def _row(self, found: threads.Found) -> tuple[Tensor | None, str, bool, str]:
-        """Return the image, why it could not be read, whether it was resized, and a note."""
+        """Return the image, the error, whether it was resized, and the note."""
         size = self.shape.size
         if not isinstance(found, UserError):
             resized = size is not None and found.size != tuple(found.image.shape[-2:])
@@ -75,19 +75,19 @@ class Decoding:
 
 
 def reader_count(items: Sequence[Item], most: int) -> int:
-    """Return how many threads should read and decode images, at most `most`.
+    """Return the number of threads that should read and decode images, at most `most`.
 
-    Of a small file, most of the time goes by under Python's lock, which threads then only pass to
-    and fro: JPEGs of 32x32 pixels were decoded a quarter faster by one thread than by two, those
-    of 128x128 a fifth slower. What does not lie here as files may wait for a network, or in rows.
+    Decoding a small file mostly holds Python's global lock: one thread decodes JPEGs of 32x32
+    pixels a quarter faster than two, and those of 128x128 a fifth slower. Remote images and rows
+    of Parquet files get all threads, as reading them may wait for a network.
 
     Args:
-        items: of one source, in their order.
-        most: such as the number of CPUs.
+        items: images of one source, in their order.
+        most: maximum number of threads, such as the number of CPUs.
     """
     sizes = []
     for item in items[:_SAMPLE]:
-        with suppress(OSError):  # gone, or not here
+        with suppress(OSError):  # deleted, or not a local file
             sizes.append(os.path.getsize(item.path) if item.row is None else _SMALL)
     return 1 if sizes and median(sizes) < _SMALL else most
 
@@ -95,9 +95,9 @@ def reader_count(items: Sequence[Item], most: int) -> int:
 def decode_ahead(
     items: Sequence[Item], batch_size: int, shape: Shape, pool: ThreadPoolExecutor
 ) -> Iterator[Decoding]:
-    """Yield the batches of a shard, each handed to the threads of a pool when it is asked for.
+    """Yield the batches of a shard; each is submitted to the pool when the iterator reaches it.
 
-    Rows of Parquet files are read by the caller's thread, files by those of the pool.
+    Rows of Parquet files are read by the caller's thread, files by the threads of the pool.
     """
     size, channels = shape.size, shape.channels
     for batch in threads.decode_ahead(sources_of(items), batch_size, size, channels, pool):

@@ -1,4 +1,4 @@
-"""What the engines are told, and what they give back."""
+"""Input and output of the engines: a job, and its predicted batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ from foveal.models import ImageModel
 
 @dataclass(frozen=True)
 class Job:
-    """A listing to predict.
+    """A listing to predict, with its settings.
 
     Attributes:
         model: name of the model, for the rows.
-        shape: of the images that it takes.
-        listing: of the images.
-        batch_size: images in one forward pass.
-        explain: draw a picture of each image.
-        device: `cpu`, `cuda` or `auto`, which takes GPUs where there are any.
-        workers: models at work at a time; None for as many as there are CPUs or GPUs.
+        shape: size and channels of the images that the model expects.
+        listing: the images.
+        batch_size: images per forward pass.
+        explain: whether to draw each explanation.
+        device: `cpu`, `cuda` or `auto`, which uses GPUs if there are any.
+        workers: parallel models; None for one per CPU or GPU.
     """
 
     model: str
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Batch:
-    """Predicted rows of a shard: the batch number `index` of it, and pictures by row number."""
+    """Predicted rows of batch `index` of a shard, and pictures by row index."""
 
     shard: int
     index: int
@@ -43,22 +43,21 @@ class Batch:
     pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
-Engine = Callable[
-    [ImageModel, Job, Iterable[int]], Iterator[Batch]
-]  # yields the batches of the shards
+# Takes the indices of shards and yields their batches.
+Engine = Callable[[ImageModel, Job, Iterable[int]], Iterator[Batch]]
 
 
 def batches_of(job: Job, shard: int) -> int:
-    """Return how many batches a shard has."""
+    """Return the number of batches of a shard."""
     return -(-job.listing.counts[shard] // job.batch_size)
 
 
 def whole_shards(
     job: Job, batches: Iterable[Batch]
 ) -> Iterator[tuple[int, pa.Table, dict[int, bytes]]]:
-    """Yield number, rows and pictures of each shard once all of its batches have come.
+    """Yield index, rows and pictures of each shard as soon as it is complete.
 
-    The batches may come in any order; one that comes twice counts once.
+    The batches may come in any order, and more than once.
     """
     waiting: dict[int, dict[int, Batch]] = {}
     for batch in batches:
@@ -68,8 +67,8 @@ def whole_shards(
             del waiting[batch.shard]
             rows = pa.concat_tables([parts[index].rows for index in sorted(parts)])
             pictures = {
-                index * job.batch_size + place: picture
+                index * job.batch_size + row: picture
                 for index, part in parts.items()
-                for place, picture in part.pictures.items()
+                for row, picture in part.pictures.items()
             }
             yield batch.shard, rows, pictures

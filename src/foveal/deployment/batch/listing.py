@@ -1,4 +1,4 @@
-"""The listing of a run: every image once, cut into shards, as they were when the run began."""
+"""Listing of a run's images, divided into shards and fixed when the run begins."""
 
 import hashlib
 import itertools
@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 from foveal.foundation.errors import UserError
 from foveal.images.sources import Item
 
-# Paths as bytes: not all of them are UTF-8.
+# Paths are bytes, as not all of them are UTF-8.
 _SCHEMA = pa.schema([("path", pa.binary()), ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A Parquet file with a row group for each shard, so that shards are read one at a time.
+    """A Parquet file with one row group per shard, which can be read one at a time.
 
     Attributes:
-        path: of the file.
-        metadata: its footer, which with many shards is not to be read for each of them.
+        path: path of the file.
+        metadata: its footer, read once for all shards.
     """
 
     path: Path
@@ -32,10 +32,10 @@ class Listing:
 
     @classmethod
     def open(cls, path: Path) -> "Listing":
-        """Return the listing that a file holds.
+        """Return the listing in a file.
 
         Raises:
-            UserError: the file is not one.
+            UserError: the file is not a listing.
         """
         try:
             return cls(path, pq.read_metadata(path))
@@ -47,12 +47,12 @@ class Listing:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Images of each shard."""
+        """Number of images in each shard."""
         groups = range(self.metadata.num_row_groups)
-        return tuple(self.metadata.row_group(number).num_rows for number in groups)
+        return tuple(self.metadata.row_group(index).num_rows for index in groups)
 
     def items(self, shard: int) -> list[Item]:
-        """Return the images of a shard in their order."""
+        """Return the images of a shard, in order."""
         with pq.ParquetFile(self.path, metadata=self.metadata) as file:
             table = file.read_row_group(shard)
         columns = (table.column(name).to_pylist() for name in _SCHEMA.names)
@@ -60,10 +60,10 @@ class Listing:
 
 
 def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
-    """Write a listing, with one shard in memory at a time.
+    """Write a listing, holding one shard in memory at a time.
 
     Returns:
-        The SHA-256 of all names in their order.
+        The SHA-256 of all names, in order.
     """
     digest = hashlib.sha256()
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:

@@ -1,4 +1,4 @@
-"""The local engine: one process, whose threads decode ahead of the model."""
+"""The local engine: one process with threads that decode ahead of the model."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,23 +17,23 @@ from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted
-_STORE_THREADS = 32  # that wait for an object store
+_STORE_THREADS = 32  # readers of an object store, which mostly wait
 
 
 def predict_here(network: ImageModel, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
-    """Yield the predicted batches of shards in their order, with a few of them in memory.
+    """Yield the predicted batches of shards in order, with a few batches in memory.
 
-    Each batch is predicted by one thread of its own, on one core of a CPU: cores work on batches
-    side by side, which is faster than all on one, and gives the same bits on any machine of its
-    kind, as a cluster's workers do.
+    On CPUs each batch is predicted by one thread, and batches are predicted in parallel. That is
+    faster than all threads on one batch, and gives the same bits on any machine of the same kind,
+    including a cluster's workers.
 
     Args:
         network: in evaluation mode, on the CPU.
-        job: what to predict.
-        shards: numbers.
+        job: the job to run.
+        shards: indices of the shards to predict.
 
     Raises:
-        UserError: a GPU is asked for, and there is none.
+        UserError: the device is `cuda`, but there is no GPU.
     """
     cpus, device = cpu_count(), _device(job.device)
     workers = job.workers or (cpus if device == "cpu" else _GPU_WORKERS)
@@ -79,13 +79,13 @@ def _run(network: ImageModel, job: Job, shard: int, index: int, decoding: Decodi
 def _device(device: str) -> str:
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
-        raise UserError("There is no GPU that torch can use here: give --device cpu.")
+        raise UserError("PyTorch finds no GPU on this machine: give --device cpu.")
     return device if device != "auto" else "cuda" if cuda else "cpu"
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Have torch compute each batch with one thread while the block runs."""
+    """Limit torch to one thread per batch while the block runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Where a run writes: shards, each whole or not at all, and what a resumed run must know."""
+"""Output of a run: shards that are written atomically, and a manifest to resume from."""
 
 import errno
 import os
@@ -17,15 +17,15 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import json_text, parse_json, read_json
 from foveal.foundation.interrupts import held_back
 
-# Readers of folders of Parquet pass over what begins with an underscore.
+# Readers of Parquet folders skip names that begin with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
-_KEY = b"foveal"  # in the metadata of each Parquet file
+_KEY = b"foveal"  # metadata key in each Parquet file
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Images, those that could not be read, had another size, or have a note."""
+    """Numbers of images in all, unreadable, resized, and with a note."""
 
     images: int = 0
     errors: int = 0
@@ -37,11 +37,11 @@ class Tally:
 
 
 class Output:
-    """A folder of Parquet shards, or one Parquet file that shards become at the end.
+    """A folder of Parquet shards, or one Parquet file into which shards are merged at the end.
 
     Args:
-        out: a folder, or a file whose name ends in `.parquet`; its shards lie beside it in
-            `NAME.parquet.partial` until it is whole.
+        out: a folder, or a file whose name ends in `.parquet`; its shards are kept beside it in
+            `NAME.parquet.partial` until it is complete.
     """
 
     def __init__(self, out: Path):
@@ -53,10 +53,10 @@ class Output:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the output while the block runs.
+        """Lock the output while the block runs.
 
         Raises:
-            UserError: another run holds it, or it cannot be written to.
+            UserError: another run has locked it, or it cannot be written to.
         """
         import fcntl
 
@@ -67,7 +67,9 @@ class Output:
             raise UserError(f"Cannot write to {self.out}: {error.strerror or error}.") from None
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it if we die
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # released by the system if the process dies
             except OSError:
                 lock.seek(0)
                 raise UserError(
@@ -80,10 +82,10 @@ class Output:
             try:
                 yield
             finally:
-                self._leave()
+                self._clean_up()
 
-    def _leave(self) -> None:
-        """Take away what is of no use to a later run."""
+    def _clean_up(self) -> None:
+        """Remove the files of a run that has not begun."""
         if not (self.folder / _MANIFEST).exists() and self.folder.is_dir():
             for name in (_LOCK, _LISTING, _LISTING + ".partial"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -91,10 +93,10 @@ class Output:
                 self.folder.rmdir()
 
     def manifest(self) -> dict[str, object] | None:
-        """Return what a run has said of itself, or None where there was none.
+        """Return the manifest of the run in this output, or None if there is none.
 
         Raises:
-            UserError: there is something else.
+            UserError: the output holds something else.
         """
         if self.one_file and self.out.exists():
             return self._of_file()
@@ -107,11 +109,11 @@ class Output:
         own = (_LOCK, _LISTING, _LISTING + ".partial")
         other = sorted(p.name for p in self.folder.iterdir() if p.name not in own)
         if other:
-            raise UserError(f"{self.out} holds something else ({other[0]}): give another --out.")
+            raise UserError(f"{self.out} holds other files ({other[0]}): give another --out.")
         return None
 
     def is_empty(self) -> bool:
-        """Return whether a run was begun here that has not finished a shard."""
+        """Return whether no shard is finished yet."""
         return not self.out.is_file() and not any(self.folder.glob("part-*.parquet"))
 
     def _of_file(self) -> dict[str, object]:
@@ -119,14 +121,16 @@ class Output:
             found = parse_json((pq.read_schema(self.out).metadata or {})[_KEY])
             return dict(found["manifest"])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            raise UserError(f"{self.out} holds something else: give another --out.") from None
+            raise UserError(
+                f"{self.out} was not written by foveal predict: give another --out."
+            ) from None
 
     def whole(self) -> Tally:
-        """Return the tally of the one file of a run that has ended."""
+        """Return the tally of the single file of a finished run."""
         return _tally(self.out) or Tally()
 
     def begin(self, manifest: Mapping[str, object]) -> None:
-        """Write what the run is; from now on the folder can be resumed."""
+        """Write the manifest, from which the run can be resumed."""
         path = self.folder / _MANIFEST
         with self.writing(path) as partial:
             partial.write_text(json_text(manifest, indent=2) + "\n", encoding="utf-8")
@@ -136,10 +140,10 @@ class Output:
         return self.folder / f"part-{shard:05d}-of-{shards:05d}.parquet"
 
     def finished(self, counts: tuple[int, ...]) -> dict[int, Tally]:
-        """Return the tallies of the shards that are whole; what was half written is deleted.
+        """Return the tallies of the finished shards; delete partial files.
 
         Args:
-            counts: images of each shard.
+            counts: number of images in each shard.
         """
         for partial in self.folder.glob("*.partial"):
             partial.unlink()
@@ -161,14 +165,14 @@ class Output:
         """Write a shard and its pictures.
 
         Args:
-            shard: its number.
-            shards: how many there are.
-            rows: of its images.
-            pictures: PNGs by the number of the row.
-            manifest: kept in the file too.
+            shard: index of the shard.
+            shards: number of shards.
+            rows: rows of its images.
+            pictures: PNGs by row index.
+            manifest: manifest of the run, stored in the file too.
 
         Raises:
-            UserError: the disk is full, or refuses.
+            UserError: the disk is full, or the file cannot be written.
         """
         if pictures:
             rows = self._with_pictures(shard, rows, pictures)
@@ -189,14 +193,15 @@ class Output:
             with self.writing(path) as partial:
                 partial.write_bytes(picture)
             names[index] = str(path.relative_to(self.out.parent if self.one_file else self.out))
-        place = SCHEMA.get_field_index("picture")
-        return rows.set_column(place, SCHEMA.field(place), pa.array(names, pa.string()))
+        column = SCHEMA.get_field_index("picture")
+        return rows.set_column(column, SCHEMA.field(column), pa.array(names, pa.string()))
 
     def finish(self, counts: tuple[int, ...], manifest: Mapping[str, object], tally: Tally) -> None:
-        """Make one file of the shards where one was asked for, and take the shards away.
+        """Merge the shards if the output is one file, and delete them.
 
         Raises:
-            UserError: the disk is full, or refuses, or a file has come into the way.
+            UserError: the disk is full, the file cannot be written, or another file has appeared
+                at its path.
         """
         if not self.one_file:
             return
@@ -210,13 +215,15 @@ class Output:
                 part = pq.read_table(self.part(shard, len(counts)), partitioning=None)
                 writer.write_table(part.replace_schema_metadata(schema.metadata))
         if self.out.exists():
-            raise UserError(f"{self.out} has come into the way: the result is in {merged}.")
+            raise UserError(
+                f"{self.out} was created by another program: the result is in {merged}."
+            )
         os.replace(merged, self.out)
         shutil.rmtree(self.folder)
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[Path]:
-        """Yield the path to write to, which takes the place of `path` once it is on the disk."""
+        """Yield a temporary path to write to, which replaces `path` once it is on the disk."""
         partial = path.with_name(path.name + ".partial")
         try:
             with held_back():
@@ -229,19 +236,19 @@ class Output:
             partial.unlink(missing_ok=True)
             if error.errno in _FULL:
                 raise UserError(
-                    f"The disk is full: {path} was not written. What was finished is kept; make "
-                    "room and give the same command with --resume."
+                    f"The disk is full: {path} was not written. Finished shards are kept; free "
+                    "some space and run the same command with --resume."
                 ) from None
             raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
 
 
 def _marked(rows: pa.Table, manifest: Mapping[str, object], tally: Tally) -> pa.Table:
-    said = json_text({"manifest": manifest, "tally": vars(tally)})
-    return rows.replace_schema_metadata({_KEY: said.encode()})
+    metadata = json_text({"manifest": manifest, "tally": vars(tally)})
+    return rows.replace_schema_metadata({_KEY: metadata.encode()})
 
 
 def _tally(path: Path) -> Tally | None:
-    """Return the tally that a file carries, or None where there is no whole one."""
+    """Return the tally of a shard, or None if there is no complete file."""
     try:
         return Tally(**parse_json((pq.read_schema(path).metadata or {})[_KEY])["tally"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Rows: what a model answered for a batch of images, as an Arrow table."""
+"""Predictions for a batch of images as rows of an Arrow table."""
 
 import io
 import threading
@@ -19,40 +19,40 @@ from foveal.images.values import as_floats
 from foveal.models import ImageModel
 from foveal.plotting import save_figure
 
-_PLACE = pa.struct([("x", pa.float32()), ("y", pa.float32())])
+_KEYPOINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
 _PEAK = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("times_even_share", pa.float32())])
 SCHEMA = pa.schema(
     [
-        ("path", pa.string()),  # a byte of it that is not UTF-8 as \\xe9, see `path_text`
+        ("path", pa.string()),  # bytes that are not UTF-8 as \\xe9, see `path_text`
         ("prediction", pa.string()),  # the class' name
         ("probability", pa.float32()),  # of that class
-        ("probabilities", pa.list_(pa.float32())),  # of all, in the order of the classes
-        ("keypoints", pa.list_(_PLACE)),  # grid units, of models that have them
-        ("attention", pa.list_(_PEAK)),  # where each map is greatest, of models that have them
+        ("probabilities", pa.list_(pa.float32())),  # of all classes, in order
+        ("keypoints", pa.list_(_KEYPOINT)),  # grid units, if the model has keypoints
+        ("attention", pa.list_(_PEAK)),  # maximum of each map, if the model has maps
         ("evidence_fraction", pa.float32()),
         ("resized", pa.bool_()),  # the image had another size than the model expects
-        ("note", pa.string()),  # of how it was read, such as that its range was guessed; or null
-        ("picture", pa.string()),  # beside the table, with --explain
+        ("note", pa.string()),  # on how it was read, such as a guessed value range; or null
+        ("picture", pa.string()),  # path of the picture, with --explain
         ("model", pa.string()),
-        ("version", pa.string()),  # of Foveal
-        ("error", pa.string()),  # why the image could not be read; all the rest is then empty
+        ("version", pa.string()),  # version of Foveal
+        ("error", pa.string()),  # why the image could not be read; its other columns are null
     ]
 )
-CPU_PIXELS = 2**18  # of one forward pass on a CPU: more is no faster, and takes more memory
-Draw = Callable[[Explanation, int, str], bytes]  # of one image by its place and title, a PNG
-_drawing = threading.Lock()  # matplotlib is not for several threads
+CPU_PIXELS = 2**18  # pixels per forward pass on a CPU: more are not faster, but take memory
+Draw = Callable[[Explanation, int, str], bytes]  # explanation, index of the image, title -> PNG
+_drawing = threading.Lock()  # matplotlib is not thread-safe
 
 
 def predict_batch(
     network: ImageModel, model: str, decoded: Decoded, draw: Draw | None = None
 ) -> tuple[pa.Table, dict[int, bytes]]:
-    """Predict a batch; return its rows, and the pictures by the image's place in the batch.
+    """Predict a batch; return its rows, and the pictures by the index of the image.
 
     Args:
         network: in evaluation mode.
-        model: its name.
+        model: name of the model.
         decoded: N images.
-        draw: draws one image's explanation; None for no pictures.
+        draw: draws the explanation of an image; None for no pictures.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(decoded.images):
@@ -66,27 +66,27 @@ def predict_batch(
         images = as_floats(torch.stack(same))
         batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
         if network.mean.is_cuda:
-            images = images.pin_memory()  # a GPU copies from there without a detour
+            images = images.pin_memory()  # pinned memory is copied to a GPU faster
             batch_size = len(images)
         try:
             found = network.explain(images, batch_size=batch_size)
-        except ValueError as error:  # a size that this model cannot read, as all of the group have
+        except ValueError as error:  # the model cannot read the size of this group
             errors = list(decoded.errors)
             for index in indices:
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        tables.append(_table(model, decoded, indices, _answers(found)))
-        for place, index in enumerate(indices):
+        tables.append(_table(model, decoded, indices, _predictions(found)))
+        for row, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:
-                pictures[index] = draw(found, place, decoded.paths[index])
+                pictures[index] = draw(found, row, decoded.paths[index])
     order = np.argsort([index for indices in groups.values() for index in indices])
     rows = pa.concat_tables(tables)
     return rows if len(groups) == 1 else rows.take(pa.array(order)), pictures
 
 
 def draw(explanation: Explanation, index: int, title: str) -> bytes:
-    """Return a PNG of what the model looked at in one image."""
+    """Return the explanation of one image as a PNG."""
     file = io.BytesIO()
     with _drawing:
         save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
@@ -96,8 +96,8 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
 Column: TypeAlias = "list[str] | np.ndarray | pa.Array"
 
 
-def _answers(found: Explanation) -> dict[str, tuple[Column, int]]:
-    """Return each column's values for B images, and how many a row has: 0 for one that is none."""
+def _predictions(found: Explanation) -> dict[str, tuple[Column, int]]:
+    """Return the values of each column for B images, and its list length, 0 for scalars."""
     probabilities = found.probabilities.numpy()
     best = found.predictions.numpy()
     names = {index: as_unicode(found.class_name(index)) for index in set(best.tolist())}
@@ -108,7 +108,7 @@ def _answers(found: Explanation) -> dict[str, tuple[Column, int]]:
         "evidence_fraction": (found.evidence_fraction.numpy(), 0),
     }
     if found.keypoints is not None:
-        columns["keypoints"] = (_structs(found.keypoints, _PLACE), found.keypoints.shape[1])
+        columns["keypoints"] = (_structs(found.keypoints, _KEYPOINT), found.keypoints.shape[1])
     if found.maps is not None:
         columns["attention"] = (_structs(found.peaks, _PEAK), found.maps.shape[1])
     return columns
@@ -121,9 +121,9 @@ def _structs(values: Tensor, kind: pa.StructType) -> pa.Array:
 
 
 def _table(
-    model: str, decoded: Decoded, indices: list[int], answers: dict[str, tuple[Column, int]]
+    model: str, decoded: Decoded, indices: list[int], predictions: dict[str, tuple[Column, int]]
 ) -> pa.Table:
-    """Return the rows of the images at `indices`; what was not read or not answered is null."""
+    """Return the rows of the images at `indices`; missing values are null."""
     count = len(indices)
     bad = np.array([bool(decoded.errors[index]) for index in indices])
     columns: dict[str, object] = {
@@ -134,7 +134,7 @@ def _table(
         "version": [__version__] * count,
         "error": [decoded.errors[index] or None for index in indices],
     }
-    for name, (values, each) in answers.items():
+    for name, (values, each) in predictions.items():
         if each:
             offsets = pa.array(np.arange(count + 1, dtype=np.int32) * each)
             kind = SCHEMA.field(name).type

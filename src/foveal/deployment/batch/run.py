@@ -1,4 +1,4 @@
-"""Predict any number of images into Parquet, and go on where a run was stopped."""
+"""Prediction of any number of images into Parquet, resumable."""
 
 import hashlib
 import time
@@ -30,7 +30,7 @@ Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Settings(TypedDict):
-    """What a run is started with, as its manifest keeps it."""
+    """Settings of a run, as kept in its manifest."""
 
     model: str
     runtime: str
@@ -43,18 +43,18 @@ class Settings(TypedDict):
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run has come to.
+    """Summary of a run.
 
     Attributes:
         out: the folder or file of the rows.
-        images: rows of all.
-        errors: rows of images that could not be read.
-        resized: rows of images that had another size than the model expects.
-        noted: rows of images that have a note, such as that their range was guessed.
-        passed_over: what else the source holds, in words, or empty.
-        size: height and width in pixels that it expects, or None.
-        new: rows that this run has added.
-        seconds: that it took.
+        images: number of rows.
+        errors: number of images that could not be read.
+        resized: number of images that had another size than the model expects.
+        noted: number of images with a note, such as a guessed value range.
+        passed_over: text about skipped files of the source, or empty.
+        size: height and width in pixels that the model expects, or None.
+        new: number of rows added by this run.
+        seconds: duration of this run.
     """
 
     out: Path
@@ -91,18 +91,18 @@ def predict(
         source: a folder, file, glob, `hf:OWNER/NAME` or URL, see `list_items`.
         out: a folder of Parquet shards, or one file if it ends in `.parquet`.
         engine: `local` or `ray`; both write the same rows.
-        address: of a Ray cluster; None for this machine alone.
-        resume: keep the finished shards of a run of the same settings, and do the others.
-        explain: draw a picture of each image too.
-        batch_size: images in one forward pass; None chooses by their size.
-        shard_size: images in a shard.
-        workers: models at work at a time; None for one a CPU, or by the GPUs.
+        address: address of a Ray cluster; None for this machine.
+        resume: keep the finished shards of a run with the same settings, and predict the others.
+        explain: also draw each explanation.
+        batch_size: images per forward pass; None to choose it by their size.
+        shard_size: images per shard.
+        workers: parallel models; None for one per CPU, or according to the GPUs.
         device: `auto`, `cpu` or `cuda`.
-        runtime: `torch`, or `onnx`, which runs on CPUs by the local engine.
-        bar: shows progress; called with what is counted, the total and what is done already.
+        runtime: `torch`, or `onnx`, which runs on CPUs with the local engine.
+        bar: progress bar; called with the unit, the total and the number done already.
 
     Raises:
-        UserError: the model, the source or the output is of no use, the output holds a run
+        UserError: the model, the source or the output cannot be used, the output holds a run
             already, or the disk is full.
     """
     started = time.perf_counter()
@@ -110,47 +110,65 @@ def predict(
     _check(engine, device, address, batch_size, shard_size, workers)
     keep_freed_memory()
     network = _classifier(model, runtime)
-    by_onnx = onnx.about(network) is not None
-    if by_onnx:
+    if onnx.about(network) is not None:
         device = _device_of_onnx(engine, device)
-    size, output = network.inputs.size, Output(Path(out))
-    settings: Settings = {
+    output = Output(Path(out))
+    settings = _settings(model, network, source, batch_size, shard_size, explain)
+    with _session(engine, address), output.locked():
+        manifest = _manifest(output, str(source), settings, network, resume)
+        if output.one_file and output.out.exists():
+            tally, new = output.whole(), 0
+        else:
+            job = Job(
+                str(model),
+                Shape(network.inputs.sizing, network.in_channels),
+                Listing.open(output.listing),
+                settings["batch_size"],
+                explain,
+                device,
+                workers,
+            )
+            run = partial(_engine(engine), network, job)
+            tally, new = _run(run, job, output, manifest, bar)
+    return _predicted(output, tally, new, manifest, network.inputs.size, started)
+
+
+def _settings(
+    model: str | Path,
+    network: ImageModel,
+    source: str | Path,
+    batch_size: int | None,
+    shard_size: int,
+    explain: bool,
+) -> Settings:
+    return {
         "model": as_unicode(str(model)),
-        "runtime": "onnx" if by_onnx else "torch",
+        "runtime": "torch" if onnx.about(network) is None else "onnx",
         "weights_sha256": _digest(Path(model)),
         "source": as_unicode(str(source)),
         "batch_size": batch_size or _batch_size(network.inputs),
         "shard_size": shard_size,
         "explain": explain,
     }
-    with _session(engine, address), output.locked():
-        manifest = output.manifest()
-        if manifest is None or output.is_empty():
-            manifest = _begin(output, str(source), settings, network)
-        else:
-            _check_same(output.out, manifest, settings, resume)
-        if output.one_file and output.out.exists():
-            return _predicted(output, output.whole(), 0, manifest, size, started)
-        job = Job(
-            str(model),
-            Shape(network.inputs.sizing, network.in_channels),
-            Listing.open(output.listing),
-            settings["batch_size"],
-            explain,
-            device,
-            workers,
-        )
-        run = partial(_engine(engine), network, job)
-        tally, new = _run(run, job, output, manifest, bar)
-    return _predicted(output, tally, new, manifest, size, started)
+
+
+def _manifest(
+    output: Output, source: str, settings: Settings, network: ImageModel, resume: bool
+) -> Mapping[str, object]:
+    """Return the manifest of a new run, or of the one to resume."""
+    manifest = output.manifest()
+    if manifest is None or output.is_empty():
+        return _begin(output, source, settings, network)
+    _check_same(output.out, manifest, settings, resume)
+    return manifest
 
 
 def _check_paths(**arguments: str | Path) -> None:
     for name, value in arguments.items():
         if not isinstance(value, str | Path):
             raise UserError(
-                f"Expected {name} as a name or path, but got {type(value).__name__}. Images in "
-                "memory are answered by model.explain(images)."
+                f"Expected {name} as a name or path, but got {type(value).__name__}. For images "
+                "in memory, call model.explain(images)."
             )
 
 
@@ -167,7 +185,7 @@ def _check(
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if address is not None and engine != "ray":
-        raise UserError("An address is of a Ray cluster: give --engine ray with it.")
+        raise UserError("An address needs the Ray engine: add --engine ray.")
     sizes = {"batch size": batch_size, "shard size": shard_size, "number of workers": workers}
     for what, number in sizes.items():
         if number is not None and (not isinstance(number, Integral) or number < 1):
@@ -175,27 +193,27 @@ def _check(
 
 
 def _device_of_onnx(engine: str, device: str) -> str:
-    """Return the device of a model that ONNX Runtime runs."""
+    """Return the device of a model run by ONNX Runtime."""
     if engine != "local":
-        raise UserError("Workers of a cluster run PyTorch: take --engine local for ONNX Runtime.")
+        raise UserError("The Ray engine requires PyTorch: use --engine local for ONNX Runtime.")
     if device == "cuda":
-        raise UserError("ONNX Runtime runs on CPUs here: take --runtime torch for --device cuda.")
+        raise UserError("ONNX Runtime runs on CPUs only: use --runtime torch for --device cuda.")
     return "cpu"
 
 
 def _classifier(model: str | Path, runtime: str) -> ImageModel:
-    otherwise = f"{model} names no classes: see what it rebuilds with foveal explain."
+    otherwise = f"{model} is not a classifier: use foveal explain to see what it rebuilds."
     return as_classifier(onnx.load(model, runtime), otherwise)
 
 
 def _batch_size(inputs: Inputs) -> int:
-    """Return how many images are 1 million pixels, from 16 to 1,024."""
+    """Return the number of images in a batch of 1 million pixels, from 16 to 1,024."""
     height, width = inputs.usual_size or (1, 1)
     return max(16, min(1_024, 2**20 // (height * width)))
 
 
 def _digest(model: Path) -> str:
-    """Return the SHA-256 of a model's config and weights, or of a .onnx file, which sums others."""
+    """Return the SHA-256 of a model's config and weights, or of its main .onnx file."""
     files = [model]
     if model.suffix.lower() != ".onnx":
         folder = zoo.folder(str(model))
@@ -217,7 +235,7 @@ def _begin(
     images = len(Listing.open(output.listing))
     if not images:
         others = f" ({passed})" if passed else ""
-        raise UserError(f"{source} holds no images{others}: nothing to predict.")
+        raise UserError(f"{source} holds no images{others}: there is nothing to predict.")
     manifest = {
         "foveal": __version__,
         **settings,
@@ -235,17 +253,17 @@ def _check_same(
 ) -> None:
     if not resume:
         raise UserError(f"{out} holds a run already: give --resume, or another --out.")
-    began = {"runtime": "torch", **manifest}  # runs of before there was a choice
+    began = {"runtime": "torch", **manifest}  # older runs have no runtime
     for name, value in settings.items():
         if began.get(name) != value:
             raise UserError(
-                f"{out} was started with {name}={began.get(name)!r}, not {value!r}: resume "
-                "with that, or give another --out."
+                f"{out} was started with {name}={began.get(name)!r}, but got {value!r}: resume "
+                "with the same value, or give another --out."
             )
 
 
 def _session(engine: str, address: str | None) -> AbstractContextManager[None]:
-    """Return what holds while a run goes on; a cluster that is not there is known before it."""
+    """Return a context for the run: the connection to the cluster, or nothing if local."""
     if engine == "local":
         return nullcontext()
     from foveal.deployment.batch.cluster import connected
@@ -270,7 +288,7 @@ def _run(
     manifest: Mapping[str, object],
     bar: Bar | None,
 ) -> tuple[Tally, int]:
-    """Do the shards that are left; return the tally of all, and how many images are new."""
+    """Predict the remaining shards; return the tally of all, and the number of new images."""
     counts = job.listing.counts
     finished = output.finished(counts)
     left = [shard for shard in range(len(counts)) if shard not in finished]
@@ -279,16 +297,16 @@ def _run(
     shown = bar("images", len(job.listing), before) if bar else nullcontext(lambda _: None)
     with shown as advance:
         for shard, rows, pictures in whole_shards(
-            job, _told(engine(left), advance) if left else ()
+            job, _counted(engine(left), advance) if left else ()
         ):
             tally += output.write(shard, len(counts), rows, pictures, manifest)
     if tally.images != len(job.listing):
-        raise UserError(f"{output.out}: shards are missing. Give --resume to do them.")
+        raise UserError(f"{output.out}: shards are missing. Give --resume to predict them.")
     output.finish(counts, manifest, tally)
     return tally, tally.images - before
 
 
-def _told(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+def _counted(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
     for batch in batches:
         advance(len(batch.rows))
         yield batch

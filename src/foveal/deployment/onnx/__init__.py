@@ -1,4 +1,4 @@
-"""Export: models as ONNX graphs, and run without PyTorch's operators."""
+"""ONNX export of models, and models run by ONNX Runtime."""
 
 from foveal.deployment.onnx.files import Exported, write_onnx
 from foveal.deployment.onnx.graph import onnx_graph

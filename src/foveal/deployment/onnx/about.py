@@ -1,4 +1,4 @@
-"""What an exported graph says of itself in its metadata."""
+"""Metadata of an exported ONNX graph."""
 
 import json
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from foveal.models.inputs import Inputs
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-KEY = "foveal"  # of the metadata; its value is JSON
+KEY = "foveal"  # metadata key; the value is JSON
 
 
 @dataclass(frozen=True)
 class About:
-    """What a graph says of the model that it was made of.
+    """Metadata of a graph: the model it was exported from.
 
     Attributes:
         in_channels: channels C of the images.
-        num_classes: number of classes; 0 of a model that names none.
-        inputs: what images the model expects; the graph normalises them by itself.
-        config: the model's settings, as config.json keeps them.
-        names: for each tensor of an explanation, and each seam, its name in the graph.
-        parameters: numbers that were learned.
-        macs: multiply-adds for one image of the graph's size; 0 where that is any.
-        beside: of each other graph of the export, by its part, the SHA-256 of its file.
+        num_classes: number of classes; 0 if the model is not a classifier.
+        inputs: the images that the model expects; the graph itself normalises them.
+        config: the model's settings, as in config.json.
+        names: names in the graph of the tensors of an explanation and of the split points.
+        parameters: number of learned parameters.
+        macs: multiply-adds per image of the graph's size; 0 if the graph accepts any size.
+        beside: SHA-256 of the files of the other graphs of the export, by part.
     """
 
     in_channels: int
@@ -41,17 +41,17 @@ class About:
 
 
 def write_about(proto: "ModelProto", about: About) -> None:
-    """Put it into a graph's metadata, in the place of what the graph said before."""
+    """Write metadata into a graph, replacing its previous metadata."""
     del proto.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(asdict(about))
 
 
 def read_about(proto: "ModelProto") -> About:
-    """Return what a graph says of itself.
+    """Return the metadata of a graph.
 
     Raises:
-        UserError: it was not written by Foveal, or is damaged.
+        UserError: the graph was not written by Foveal, or its metadata are damaged.
     """
     values = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
     if values is None:
@@ -59,7 +59,7 @@ def read_about(proto: "ModelProto") -> About:
     try:
         found = parse_json(values)
         check_arguments("metadata", About, found)
-        # The graph normalises, so the model around it must not.
+        # The graph normalises the images, so the model around it must not.
         inputs = replace(Inputs.from_settings(found["inputs"]), mean=(), std=())
         about = About(**{**found, "inputs": inputs})
         _check(about)
@@ -75,7 +75,7 @@ def _check(about: About) -> None:
         if kept.type is int and (not isinstance(value, int) or value < 0):
             raise ValueError(f"{kept.name} is {value!r}")
     if not isinstance(about.config, Mapping):
-        raise ValueError("settings are no pairs")
+        raise ValueError("config is not a mapping")
     for named in (about.names, about.beside):
         if not all(isinstance(name, str) and isinstance(text, str) for name, text in named.items()):
-            raise ValueError("names are not text")
+            raise ValueError("names or digests are not strings")

@@ -1,4 +1,4 @@
-"""An export in files: a graph, and those that belong beside it."""
+"""Files of an ONNX export: the main graph, and further graphs beside it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class Exported(NamedTuple):
-    """What a model was exported to."""
+    """The graphs of an exported model."""
 
-    graph: "ModelProto"  # which says what the model is
-    beside: Mapping[str, "ModelProto"] = {}  # by its part, what else the model needs
+    graph: "ModelProto"  # the main graph, whose metadata describe the model
+    beside: Mapping[str, "ModelProto"] = {}  # further graphs, by part
 
 
 def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
-    """Write a graph into one file, and each that belongs beside it into one of its own.
+    """Write a graph into a file, and further graphs into files beside it.
 
-    That of the part `patches` beside `model.onnx` is `model-patches.onnx`. Each file is written
-    whole or not at all; the first one, which knows the others by their sums, is the last.
+    The part `patches` of `model.onnx` is written to `model-patches.onnx`. Each file is written
+    atomically. The main file is written last, as it holds the checksums of the others.
 
     Args:
-        proto: the first graph.
-        path: of the first file; its folder is made if it is not there.
-        beside: graphs by their parts, see `large_graphs`.
+        proto: the main graph.
+        path: path of the main file; its folder is created if missing.
+        beside: further graphs by part, see `large_graphs`.
 
     Raises:
         UserError: a file cannot be written.
@@ -44,42 +44,47 @@ def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto
 
 
 def read_onnx(path: Path) -> Exported:
-    """Return the graphs of an export, of which `path` is the first file.
+    """Return the graphs of an export.
+
+    Args:
+        path: path of the main file.
 
     Raises:
-        UserError: a file is missing, not Foveal's, damaged, or of another export.
+        UserError: a file is missing, not written by Foveal, damaged, or of another export.
     """
     graph = _parsed(_content(path), path)
     try:
-        said = read_about(graph)
+        about = read_about(graph)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     beside = {}
-    for part, digest in said.beside.items():
-        # The name comes from the user's, never from the file: a name in it may be any path.
+    for part, digest in about.beside.items():
+        # The name is derived from the user's path: a name in the file could be any path.
         other = beside_path(path, _checked(part, path))
         content = _content(other)
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(
-                f"{other} is not the one that {path.name} was exported with: do it again."
+                f"{other} is of another export than {path.name}: export the model again."
             )
         beside[part] = _parsed(content, other)
     return Exported(graph, beside)
 
 
 def digest(proto: "ModelProto") -> str:
-    """Return the SHA-256 of the file that a graph is written to."""
+    """Return the SHA-256 of a graph's file."""
     return hashlib.sha256(proto.SerializeToString()).hexdigest()
 
 
 def beside_path(path: Path, part: str) -> Path:
-    """Return the file of a graph that belongs beside that of `path`."""
+    """Return the path of the file of a part, beside the main file `path`."""
     return path.with_name(f"{path.stem}-{part}{path.suffix}")
 
 
 def _checked(part: str, path: Path) -> str:
     if not (part.isascii() and part.isalpha()):
-        raise UserError(f"{path}: The ONNX file's metadata are damaged: a part is {part[:40]!r}.")
+        raise UserError(
+            f"{path}: The ONNX file's metadata are damaged: a part is named {part[:40]!r}."
+        )
     return part
 
 
@@ -97,22 +102,22 @@ def _parsed(content: bytes, path: Path) -> "ModelProto":
     except ImportError:
         raise missing_extra("onnx", "onnx") from None
     try:
-        # What lies outside of the file is not read.
+        # External data outside of the file are not read.
         graph = onnx.load_model_from_string(content)
     except DecodeError:
-        raise UserError(f"{path} is not an ONNX file, or damaged.") from None
+        raise UserError(f"{path} is not an ONNX file, or is damaged.") from None
     _check_finite(graph, path)
     return graph
 
 
 def _check_finite(graph: "ModelProto", path: Path) -> None:
-    """Raise UserError where weights are damaged, NaN or infinite."""
+    """Raise a UserError if weights are damaged, NaN or infinite."""
     import numpy as np
     from onnx.numpy_helper import to_array
 
     for tensor in graph.graph.initializer:
         if tensor.external_data:
-            raise UserError(f"{path}: the weights {tensor.name!r} lie outside of the file.")
+            raise UserError(f"{path}: the weights {tensor.name!r} are stored outside of the file.")
         try:
             values = to_array(tensor)
         except Exception as error:  # onnx raises almost anything on broken tensors

@@ -1,4 +1,4 @@
-"""Write a model as one ONNX graph, with all that is needed to run and to explain by it."""
+"""Export of a model as one ONNX graph that computes logits and explanations."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,24 +27,17 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
 
     The graph reads `images` (B, C, H, W), floats in [0, 1], and returns `logits` and the other
     parts of an `Explanation` that the model has: `keypoints`, `patches`, `scales`, `maps`,
-    `rebuilt`, `thumbnail`. Its metadata hold the model's settings and where it can be cut.
+    `rebuilt`, `thumbnail`. Its metadata hold the model's settings and the split points.
 
     Args:
-        model: stays as it is; exported in evaluation mode.
-        size: height and width of the images in pixels; those the model expects if not given, a
-            square of its short side where it keeps the images' proportions.
+        model: unchanged; exported in evaluation mode.
+        size: height and width of the images in pixels. Default: the size that the model expects,
+            or a square of its short side if it keeps the images' proportions.
 
     Raises:
-        UserError: onnx is not installed, no size is known, or the model cannot be a graph.
+        UserError: onnx is not installed, no size is known, or the model cannot be one graph.
     """
-    if Ability.IN_PART in model.abilities:
-        raise UserError(
-            "A high-res model reads its image in part, which no single graph can do: "
-            "see foveal.deployment.onnx.large_graphs."
-        )
-    size = size or model.inputs.usual_size
-    if size is None:
-        raise UserError("This model expects no size of images: give one to export for.")
+    size = _export_size(model, size)
     with evaluating(model):
         graph = traced(model)
         images = torch.rand(3, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
@@ -67,6 +60,18 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
     return proto
 
 
+def _export_size(model: ImageModel, size: tuple[int, int] | None) -> tuple[int, int]:
+    if Ability.IN_PART in model.abilities:
+        raise UserError(
+            "A high-res model reads its image in part and cannot be exported as a single graph; "
+            "use foveal.deployment.onnx.large_graphs."
+        )
+    size = size or model.inputs.usual_size
+    if size is None:
+        raise UserError("This model accepts any image size; pass size=(H, W) for export.")
+    return size
+
+
 def translated(
     module: nn.Module,
     given: Mapping[str, Tensor],
@@ -77,9 +82,9 @@ def translated(
 
     Args:
         module: in evaluation mode.
-        given: examples of what it takes, by the names that they have in the graph.
-        outputs: names of what it returns.
-        free: for each of `given`, a `torch.export.Dim` of each dimension that has any length.
+        given: example inputs by their names in the graph.
+        outputs: names of the outputs.
+        free: for each input, its dynamic dimensions as `torch.export.Dim` by index.
 
     Raises:
         UserError: onnx is not installed.
@@ -89,7 +94,7 @@ def translated(
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing_extra("onnx and onnxscript", "onnx") from None
-    # Inference mode would put its mark on the tensors that the exporter makes.
+    # Inference mode would mark the tensors that the exporter creates.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints")
         program = torch.onnx.export(
@@ -108,20 +113,20 @@ def translated(
 
 
 def _declare(proto: "ModelProto", names: Mapping[str, str]) -> None:
-    """Keep what an explanation is made of as outputs, the seams inside.
+    """Keep the parts of an explanation as outputs, and the split points as internal tensors.
 
-    A runtime that computes all outputs would compute the seams for nobody.
+    Otherwise a runtime that computes all outputs would compute the split points in vain.
     """
     graph = proto.graph
     shown = {tensor for name, tensor in names.items() if not name.startswith("seam.")}
-    inside = [output for output in graph.output if output.name not in shown]
-    for value in inside:
+    internal = [output for output in graph.output if output.name not in shown]
+    for value in internal:
         graph.output.remove(value)
-    graph.value_info.extend(inside)
+    graph.value_info.extend(internal)
 
 
 def _strip(proto: "ModelProto") -> None:
-    """Remove from a graph what tells of this machine: source files and weights, at length."""
+    """Remove the exporter's debug metadata from a graph, such as paths of source files."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]

@@ -1,8 +1,9 @@
-"""Graphs of 8-bit whole numbers, as far as they answer as well as those of floats."""
+"""Static int8 quantisation of ONNX graphs, limited by its loss of accuracy."""
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,21 +27,22 @@ from foveal.models.image_model import ImageModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from onnxruntime.quantization import CalibrationDataReader
 
-CALIBRATED_ON = 500  # training images
-ALLOWED = 0.002  # of the accuracy, that may be lost
+CALIBRATED_ON = 500  # training images for calibration
+ALLOWED = 0.002  # maximum loss of accuracy
 OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A graph of 8-bit numbers, and what it costs in accuracy on the validation images.
+    """A quantised graph, and its accuracy on the validation images.
 
     Attributes:
-        graph: of 8-bit numbers.
-        part: what of it is of 8 bits: `all`, or `classifier`, where places are found in floats.
-        accuracy: of this graph.
-        float_accuracy: of the graph that it was made of.
+        graph: the quantised graph.
+        part: the quantised part: `all`, or `classifier` if the detector stays in floats.
+        accuracy: accuracy of this graph.
+        float_accuracy: accuracy of the graph before quantisation.
         beside: the other graphs of a high-resolution model.
     """
 
@@ -52,24 +54,24 @@ class Quantised:
 
     @property
     def lost(self) -> float:
-        """How much of the accuracy is lost; negative where it is gained."""
+        """Loss of accuracy; negative for a gain."""
         return self.float_accuracy - self.accuracy
 
 
 def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
-    """Return a graph whose convolutions and products are of 8-bit whole numbers.
+    """Return a graph whose convolutions and matrix products compute in 8-bit integers.
 
-    Weights have a scale for each output channel; the range of what flows between is taken from
-    training images (Jacob et al. 2018, arXiv:1712.05877). Where all of it loses too much, the
-    detector of a focus model stays in floats: a place that moves by a pixel shows another patch.
+    Weights have one scale per output channel; activation ranges are calibrated on training images
+    (Jacob et al. 2018, arXiv:1712.05877). If this loses too much accuracy, the detector of a focus
+    model stays in floats, as a location that moves by a pixel selects another patch.
 
     Args:
-        proto: of `onnx_graph`, of a classifier.
-        train: images of the model's size; 500 of them calibrate.
-        val: labelled images that say what is lost.
+        proto: a classifier's graph, see `onnx_graph`.
+        train: images of the model's size; 500 of them are used for calibration.
+        val: labelled images to measure the loss of accuracy on.
 
     Raises:
-        UserError: more than 0.2 points of accuracy are lost, or the model is no classifier.
+        UserError: more than 0.2 points of accuracy are lost, or the model is not a classifier.
     """
     reference = _classifier(proto)
     val, _ = as_known(val, reference)
@@ -88,21 +90,21 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
 
 
 def refused(lost: Sequence[float], on: str) -> UserError:
-    """Return the error for graphs that lose too much of the accuracy, each of them so much."""
+    """Return the error for graphs that all lose too much accuracy, given their losses."""
     return UserError(
-        f"int8 would lose {100 * min(lost):.1f} points of accuracy on {on}, "
-        f"more than {100 * ALLOWED:.1f}: not written. Export without int8."
+        f"Expected int8 to lose at most {100 * ALLOWED:.1f} points of accuracy on {on}, but it "
+        f"would lose {100 * min(lost):.1f}: nothing was written. Export without --int8."
     )
 
 
 def quantised(
     proto: "ModelProto", batches: Sequence[Mapping[str, Tensor]], kept: Sequence[str] = ()
 ) -> "ModelProto":
-    """Return a graph of 8-bit whole numbers, whatever it loses.
+    """Return a quantised graph, however much accuracy it loses.
 
     Args:
-        proto: the graph, which stays as it is.
-        batches: what the graph takes, by name, of images that calibrate.
+        proto: the graph, which is not changed.
+        batches: inputs of the graph by name, to calibrate on.
         kept: names of nodes that stay in floats.
 
     Raises:
@@ -110,13 +112,31 @@ def quantised(
     """
     try:
         import onnx
-        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+        from onnxruntime.quantization import QuantType, quantize_static
     except ImportError:
         raise missing_extra("onnx and onnxruntime", "onnx") from None
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)  # the tools change the graph that they are given
+    with tempfile.TemporaryDirectory() as folder, _quiet_logging():
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            copied,
+            str(path),
+            _calibration(batches),
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=list(kept),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def _calibration(batches: Sequence[Mapping[str, Tensor]]) -> "CalibrationDataReader":
+    """Return a reader of batches for ONNX Runtime's calibration."""
+    from onnxruntime.quantization import CalibrationDataReader
 
     class Calibration(CalibrationDataReader):
-        """Gives images in batches."""
-
         def __init__(self) -> None:
             self.batches = iter(batches)
 
@@ -124,31 +144,23 @@ def quantised(
             batch = next(self.batches, None)
             return None if batch is None else {name: t.numpy() for name, t in batch.items()}
 
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)  # the tools write into what they are given
-    chatter = logging.getLogger()
-    level = chatter.level
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        chatter.setLevel(logging.ERROR)
-        try:
-            quantize_static(
-                copied,
-                str(path),
-                Calibration(),
-                op_types_to_quantize=list(OPERATORS),
-                nodes_to_exclude=list(kept),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-        finally:
-            chatter.setLevel(level)
-        return onnx.load(path)
+    return Calibration()
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Silence warnings of the root logger, which the tools log to, while the block runs."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _parts(proto: "ModelProto") -> dict[str, list[str]]:
-    """Return what can be of 8 bits, and which nodes stay in floats for it."""
+    """Return the parts that can be quantised, with the names of the nodes that stay in floats."""
     names = read_about(proto).names
     if KEYPOINTS not in names:
         return {"all": []}
@@ -157,5 +169,5 @@ def _parts(proto: "ModelProto") -> dict[str, list[str]]:
 
 
 def _classifier(graph: "ModelProto") -> ImageModel:
-    otherwise = "int8 is for classifiers, whose accuracy says what it costs."
+    otherwise = "int8 export needs a classifier, to measure the loss of accuracy."
     return as_classifier(as_onnx(graph), otherwise)

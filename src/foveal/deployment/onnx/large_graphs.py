@@ -1,4 +1,4 @@
-"""The parts of a focus model for large images as graphs, between which the runtime cuts patches."""
+"""Export of high-resolution focus models as several ONNX graphs: detector and head."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,24 +20,29 @@ from foveal.models.focus import FocusNet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-THUMBNAIL, SCORES = "thumbnail", "scores"  # of the graphs of the detector
-PATCHES, KEYPOINTS, LOGITS, WEIGHTS = "patches", "keypoints", "logits", "weights"  # of the head
-REGIONS = "regions"  # the graph of the coarse scores, by which regions of larger images are chosen
-_SIDES = (24, 32)  # of the example that a graph is traced by; it may have any
+THUMBNAIL, SCORES = "thumbnail", "scores"  # inputs and outputs of the detector's graphs
+PATCHES, KEYPOINTS, LOGITS, WEIGHTS = (
+    "patches",
+    "keypoints",
+    "logits",
+    "weights",
+)  # and of the head's
+REGIONS = "regions"  # the graph of coarse scores, which select regions of larger images
+_SIDES = (24, 32)  # height and width of the example for tracing; any size will do
 
 
 def large_graphs(model: FocusNet) -> Exported:
-    """Return a focus model that reads in part as graphs, for any number of images of any size.
+    """Return a high-resolution focus model as graphs, for any number of images of any size.
 
-    The first one reads a `thumbnail` (B, C, h, w), floats in [0, 1], and returns the `scores`
-    (B, h // 2, w // 2) of its cells. Beside it, `patches` reads `patches` (B, K, C, P, P) in
-    [0, 1] and their `keypoints` (B, K, 2) in grid units, and returns `logits` (B, T, classes) of
-    all tasks and the patches' `weights` (B, T, K). A model that has them also has `regions`,
-    which scores the coarser thumbnail of larger images. The metadata of each hold the model's
-    settings.
+    The main graph reads a `thumbnail` (B, C, h, w), floats in [0, 1], and returns the `scores`
+    (B, h // 2, w // 2) of its cells. The graph `patches` reads `patches` (B, K, C, P, P) in
+    [0, 1] and their `keypoints` (B, K, 2) in grid units, and returns the `logits`
+    (B, T, classes) of all tasks and the patches' `weights` (B, T, K). If the model selects
+    regions first, the graph `regions` scores the coarser thumbnail of larger images. The metadata
+    of each graph hold the model's settings.
 
     Args:
-        model: with a `HighResDetector` and an `AttentionHead`; exported in evaluation mode.
+        model: has a `HighResDetector` and an `AttentionHead`; exported in evaluation mode.
 
     Raises:
         UserError: onnx is not installed, or the model has other parts.
@@ -69,7 +74,7 @@ def parts_of(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
     """Return the detector and the head of a model that can be exported as graphs.
 
     Raises:
-        UserError: it has other parts.
+        UserError: the model has other parts.
     """
     kinds = {type(model.detector), type(model.head)}
     if kinds != {HighResDetector, AttentionHead}:
@@ -80,7 +85,7 @@ def parts_of(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
 
 
 def sums(beside: Mapping[str, "ModelProto"]) -> dict[str, str]:
-    """Return the SHA-256 of each graph, by which the first graph knows the others."""
+    """Return the SHA-256 of each graph, which the main graph keeps in its metadata."""
     return {part: digest(graph) for part, graph in beside.items()}
 
 

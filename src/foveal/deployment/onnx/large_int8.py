@@ -1,4 +1,4 @@
-"""High-resolution models in 8-bit whole numbers, as far as they answer as well as in floats."""
+"""Static int8 quantisation of exported high-resolution models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,32 +23,32 @@ from foveal.models.focus import FocusNet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-CALIBRATED_ON = 100  # training images, each of many patches
-BATCH = 16  # images in one forward pass
+CALIBRATED_ON = 100  # training images for calibration, with many patches each
+BATCH = 16  # images per forward pass
 
 
 def as_int8_large(
     exported: Exported, train: ImageSet[LargeImages], val: ImageSet[LargeImages]
 ) -> Quantised:
-    """Return the graphs of a high-resolution model in 8-bit whole numbers, as `as_int8` does.
+    """Return the quantised graphs of a high-resolution model, see `as_int8`.
 
-    Where all of them lose too much, those that find places stay in floats. So does a graph that
-    no image of the training calls for: it has nothing to be calibrated on.
+    If quantising all graphs loses too much accuracy, those of the detector stay in floats. So does
+    a graph that no training image uses, as there is nothing to calibrate it on.
 
     Args:
-        exported: of `large_graphs`; stays as it is.
-        train: images as the model reads them; 100 of them calibrate.
-        val: labelled images that say what is lost; the accuracy is the mean of all tasks.
+        exported: graphs of `large_graphs`, which are not changed.
+        train: images as the model reads them; 100 of them are used for calibration.
+        val: labelled images to measure the accuracy on, the mean of all tasks.
 
     Raises:
         UserError: more than 0.2 points of accuracy are lost, or `val` lacks a task.
     """
     exact = _accuracy(exported, val)
-    seen = _seen(exported, train)
+    inputs = _recorded_inputs(exported, train)
     lost = []
-    for part, kept in {"all": (), "classifier": set(seen) - {PATCHES}}.items():
+    for part, kept in {"all": (), "classifier": set(inputs) - {PATCHES}}.items():
         small = {
-            name: quantised(graph, seen[name]) if seen[name] and name not in kept else graph
+            name: quantised(graph, inputs[name]) if inputs[name] and name not in kept else graph
             for name, graph in _named(exported).items()
         }
         graphs = _joined(small)
@@ -59,8 +59,8 @@ def as_int8_large(
     raise refused(lost, f"{val.name} ({val.split})")
 
 
-class _Kept:
-    """A graph that keeps what it is given."""
+class _Recorder:
+    """A graph that records its inputs."""
 
     def __init__(self, graph: Runs):
         self.graph = graph
@@ -71,14 +71,14 @@ class _Kept:
         return self.graph.run(given, wanted)
 
 
-def _seen(
+def _recorded_inputs(
     exported: Exported, train: ImageSet[LargeImages]
 ) -> dict[str, list[Mapping[str, Tensor]]]:
-    """Return what each graph is given for some of the images."""
-    kept = {part: _Kept(Graph(proto)) for part, proto in _named(exported).items()}
-    watched = run_by(read_about(exported.graph), kept)
+    """Return the inputs of each graph for some of the images."""
+    kept = {part: _Recorder(Graph(proto)) for part, proto in _named(exported).items()}
+    model = run_by(read_about(exported.graph), kept)
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    watched.explain(SomeImages(train.images, drawn[:CALIBRATED_ON]), batch_size=BATCH)
+    model.explain(SomeImages(train.images, drawn[:CALIBRATED_ON]), batch_size=BATCH)
     return {part: graph.given for part, graph in kept.items()}
 
 
@@ -87,7 +87,7 @@ def _named(exported: Exported) -> dict[str, "ModelProto"]:
 
 
 def _joined(graphs: Mapping[str, "ModelProto"]) -> Exported:
-    """Return graphs as one export: the first knows the others by their sums."""
+    """Return graphs as one export, with their checksums in the metadata of the main graph."""
     beside = {part: graph for part, graph in graphs.items() if part != SCORES}
     first = type(graphs[SCORES])()
     first.CopyFrom(graphs[SCORES])

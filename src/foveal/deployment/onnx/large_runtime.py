@@ -1,4 +1,4 @@
-"""Parts of focus models run by ONNX Runtime, in the places of PyTorch's."""
+"""Detector and head of high-resolution focus models, run by ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class Runs(Protocol):
-    """What runs a graph, see `Graph.run`."""
+    """Interface for running a graph, see `Graph.run`."""
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Return the tensors `wanted` for those given."""
+        """Return the tensors `wanted`, computed from those given."""
 
 
 class OnnxScores(nn.Module):
-    """The scores of a thumbnail's cells, computed by a graph that normalises it by itself."""
+    """Scores of a thumbnail's cells, computed by a graph that includes the normalisation."""
 
     def __init__(self, graph: Runs):
         super().__init__()
@@ -48,11 +48,11 @@ class OnnxScores(nn.Module):
 
 
 class OnnxHead(Head):
-    """A head of any tasks, computed by a graph that normalises the patches by itself.
+    """A head for any number of tasks, computed by a graph that includes the normalisation.
 
     Args:
-        graph: that runs.
-        like: the head that it was, without weights.
+        graph: the graph to run.
+        like: the exported head, without weights.
     """
 
     def __init__(self, graph: Runs, like: AttentionHead):
@@ -68,32 +68,32 @@ class OnnxHead(Head):
         return of_tasks(found[LOGITS], found[WEIGHTS])
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments of the head that it was."""
+        """Return the arguments of the exported head."""
         return self.kept
 
 
 def as_large(
     about: About, graph: "ModelProto", beside: Mapping[str, "ModelProto"], threads: int
 ) -> FocusNet:
-    """Return the model that graphs of `large_graphs` were made of, run by ONNX Runtime.
+    """Return the model of graphs of `large_graphs`, run by ONNX Runtime.
 
     Args:
-        about: what the first graph says.
-        graph: the first.
-        beside: the others.
-        threads: of the processor that one call may use.
+        about: metadata of the main graph.
+        graph: the main graph.
+        beside: the other graphs, by part.
+        threads: CPU threads per call.
 
     Raises:
-        UserError: they are not all of one model, or ONNX Runtime is not installed.
+        UserError: the graphs are not of one model, or ONNX Runtime is not installed.
     """
     if not beside:
         raise UserError(
-            "This is a part of a high-resolution model: give the file beside it that "
-            f"has no -{PATCHES} or -{REGIONS} in its name."
+            "Expected the main file of a high-resolution model, but got one of its parts: give "
+            f"the file without -{PATCHES} or -{REGIONS} in its name."
         )
     detector, head = parts_of(planned(about))
     if set(beside) != ({PATCHES, REGIONS} if detector.regions else {PATCHES}):
-        raise UserError("The ONNX file's metadata are damaged: they name other parts than needed.")
+        raise UserError("The ONNX file's metadata are damaged: they name the wrong parts.")
     _check_fits(head, beside[PATCHES])
     protos = {SCORES: graph, **beside}
     return run_by(about, {part: Graph(proto, threads) for part, proto in protos.items()})
@@ -103,8 +103,8 @@ def run_by(about: About, graphs: Mapping[str, Runs]) -> FocusNet:
     """Return a model whose parts are run by graphs.
 
     Args:
-        about: what the first graph says.
-        graphs: the first by the name of what it returns, `scores`, the others by their parts.
+        about: metadata of the main graph.
+        graphs: the main graph under the name of its output, `scores`, and the others by part.
     """
     detector, head = parts_of(planned(about))
     scores: dict[str, nn.Module] = {
@@ -121,20 +121,22 @@ def run_by(about: About, graphs: Mapping[str, Runs]) -> FocusNet:
 
 
 def planned(about: About) -> FocusNet:
-    """Return the model that an export was made of, without weights: it takes no memory.
+    """Return the exported model without weights, on the meta device.
 
     Raises:
-        UserError: the settings are of no such model.
+        UserError: the settings are of another kind of model.
     """
     with torch.device("meta"):
         plan = build_model(about.config)
     if type(plan) is not FocusNet or type(plan.detector) is not HighResDetector:
-        raise UserError("The ONNX file's metadata are damaged: its settings are of another model.")
+        raise UserError(
+            "The ONNX file's metadata are damaged: the settings are of another kind of model."
+        )
     return plan
 
 
 def _check_fits(head: Head, proto: "ModelProto") -> None:
-    """Raise UserError unless patches are what their graph reads: settings are only a text."""
+    """Raise a UserError unless the graph reads patches of the shape that the settings give."""
     side = head.patch_size
     expected = [head.keypoints, head.in_channels, side, side]
     for taken in proto.graph.input:
@@ -142,4 +144,4 @@ def _check_fits(head: Head, proto: "ModelProto") -> None:
             shape = [length.dim_value for length in taken.type.tensor_type.shape.dim]
             if shape[1:] == expected:
                 return
-    raise UserError("The ONNX file's metadata are damaged: its patches are of another shape.")
+    raise UserError("The ONNX file's metadata are damaged: the patches have another shape.")

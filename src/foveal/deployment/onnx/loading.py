@@ -1,4 +1,4 @@
-"""Load a model to be run by PyTorch or by ONNX Runtime."""
+"""Loading of models for PyTorch or ONNX Runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +26,15 @@ RUNTIMES = ("torch", "onnx")
 
 
 def load(model: str | Path, runtime: str = "torch") -> ImageModel:
-    """Return a trained model, to be run as asked for.
+    """Return a trained model for a runtime.
 
     Args:
-        model: as `zoo.load` takes it, or a .onnx file, which ONNX Runtime runs in any case.
-        runtime: `torch` or `onnx`; a model that is no .onnx file is exported for it, which takes
-            seconds: `foveal export` does that once.
+        model: see `zoo.load`; or a .onnx file, which is always run by ONNX Runtime.
+        runtime: `torch` or `onnx`. For `onnx`, models that are not a .onnx file are exported
+            first, which takes seconds; `foveal export` does that once.
 
     Raises:
-        UserError: no such model or runtime, or it cannot be loaded.
+        UserError: no such model or runtime, or the model cannot be loaded.
     """
     if runtime not in RUNTIMES:
         raise unknown_name("runtime", runtime, RUNTIMES)
@@ -48,20 +48,20 @@ def load(model: str | Path, runtime: str = "torch") -> ImageModel:
 
 
 def exported(model: ImageModel, size: tuple[int, int] | None = None) -> Exported:
-    """Return what a model is exported to: one graph, or several of a high-resolution model.
+    """Return the graphs of a model: one, or several for a high-resolution model.
 
     Args:
-        model: stays as it is; exported in evaluation mode.
-        size: height and width of the images in pixels; those the model expects if not given.
+        model: unchanged; exported in evaluation mode.
+        size: height and width of the images in pixels. Default: those the model expects.
 
     Raises:
-        UserError: onnx is not installed, no size is known, or one is given to a model that reads
-            images of any.
+        UserError: onnx is not installed, no size is known, or a size is given for a model that
+            reads images of any size.
     """
     if Ability.IN_PART not in model.abilities:
         return Exported(onnx_graph(model, size))
     if size is not None:
-        raise UserError("A high-resolution model reads images of any size: leave the size out.")
+        raise UserError("A high-resolution model reads images of any size: omit the size.")
     return large_graphs(cast(FocusNet, model))
 
 
@@ -69,12 +69,12 @@ def load_onnx(path: Path, threads: int = 1) -> ImageModel:
     """Return the model in a file that `foveal export` wrote.
 
     Args:
-        path: of the file; all of the model is in it, but for a high-resolution model, whose
-            other files lie beside it.
-        threads: of the processor that one call may use.
+        path: path of the file. It holds the whole model, except for a high-resolution model,
+            whose other files are in the same folder.
+        threads: CPU threads per call.
 
     Raises:
-        UserError: the file is not there, not one of Foveal's, or damaged.
+        UserError: the file is missing, was not written by Foveal, or is damaged.
     """
     graph, beside = read_onnx(path)
     try:
@@ -86,42 +86,42 @@ def load_onnx(path: Path, threads: int = 1) -> ImageModel:
 def as_onnx(
     proto: "ModelProto", threads: int = 1, beside: Mapping[str, "ModelProto"] = {}
 ) -> ImageModel:
-    """Return the model that a graph of `onnx_graph` was made of, run by ONNX Runtime.
+    """Return the model of an exported graph, run by ONNX Runtime.
 
     Args:
-        proto: the first graph of the export.
-        threads: of the processor that one call may use.
-        beside: the other graphs of `large_graphs`, if it is one of those.
+        proto: the main graph of the export.
+        threads: CPU threads per call.
+        beside: the other graphs of a high-resolution model, see `large_graphs`.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or the graph is not one of Foveal's.
+        UserError: ONNX Runtime is not installed, or the graph was not written by Foveal.
     """
-    said = read_about(proto)
-    if Ability.IN_PART in abilities_of(said.config):
-        return as_large(said, proto, beside, threads)
-    blocks = Ability.CROPS in abilities_of(said.config)
-    parts = Parts(Graph(proto, threads), said.names, blocks)
-    return OnnxModel(said, parts).eval()
+    metadata = read_about(proto)
+    if Ability.IN_PART in abilities_of(metadata.config):
+        return as_large(metadata, proto, beside, threads)
+    blocks = Ability.CROPS in abilities_of(metadata.config)
+    parts = Parts(Graph(proto, threads), metadata.names, blocks)
+    return OnnxModel(metadata, parts).eval()
 
 
 def about(model: ImageModel) -> About | None:
-    """Return what the graph of a model says of it, or None of a model that PyTorch runs."""
+    """Return the metadata of a model's graph, or None for a model run by PyTorch."""
     return model.about if isinstance(model.about, About) else None
 
 
 def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Return `parameters` and `macs` of a model that ONNX Runtime runs; nothing of another.
+    """Return `parameters` and `macs` of a model run by ONNX Runtime; empty for other models.
 
-    The graph's operators are not PyTorch's to count: they are counted of the model it was.
+    PyTorch cannot count the operators of a graph, so the counts are those of the exported model.
 
     Args:
-        model: any.
+        model: any model.
         size: height and width in pixels of an image, for a high-resolution model.
     """
-    said = about(model)
-    if said is None:
+    metadata = about(model)
+    if metadata is None:
         return {}
-    counted = said.macs
+    counted = metadata.macs
     if not counted and size is not None:
-        counted = macs(planned(said), size)
-    return {"parameters": said.parameters, "macs": counted}
+        counted = macs(planned(metadata), size)
+    return {"parameters": metadata.parameters, "macs": counted}

@@ -1,4 +1,4 @@
-"""Models that ONNX Runtime runs: they answer, explain and are measured as any other."""
+"""Image models run by ONNX Runtime, with explanations and the usual interface."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,11 +19,11 @@ from foveal.observation.tensors import COMPUTED
 
 
 class Parts:
-    """The named tensors of a graph: those of an explanation, and seams.
+    """The named tensors of a graph: parts of an explanation, and split points.
 
     Args:
-        graph: that runs.
-        names: for each part the name of its tensor.
+        graph: the graph to run.
+        names: names of the tensors in the graph, by part.
         blocks: whether samples of patches are means, see `Explanation`.
     """
 
@@ -33,32 +33,32 @@ class Parts:
         self.shown = [name for name in COMPUTED if name in names]
 
     def like(self, stem: str) -> list[str]:
-        """Return the names of all parts that begin with a stem and a dot, in order."""
+        """Return the names of the parts that begin with a stem and a dot, in order."""
         return [name for name in self.names if name.startswith(f"{stem}.")]
 
     def observe(self, **given: Tensor) -> Explanation:
-        """Return what the graph computes; arguments as of `run`."""
+        """Return the explanation that the graph computes from given parts, see `run`."""
         found: dict[str, Any] = self.run(given, self.shown)
         logits = found.pop("logits", None)
-        if logits is None:  # of a model that names no classes
+        if logits is None:  # not a classifier
             logits = next(iter(found.values())).new_zeros(len(given[IMAGES]), 0)
         return Explanation(given[IMAGES], logits, blocks=self.blocks, **found)
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Return the parts `wanted` for given ones; one that is given is given back."""
+        """Return the parts `wanted`, computed from given ones; given ones are returned as is."""
         tensors = {self.names.get(name, name): value for name, value in given.items()}
-        answers = self.graph.run(tensors, [self.names[name] for name in wanted])
-        return {name: answers[self.names[name]] for name in wanted}
+        found = self.graph.run(tensors, [self.names[name] for name in wanted])
+        return {name: found[self.names[name]] for name in wanted}
 
 
 class OnnxModel(ImageModel):
-    """A model run by ONNX Runtime: whole, or with other keypoints or maps put in.
+    """A model run by ONNX Runtime, optionally with given keypoints or maps.
 
-    Its graph normalises the images by itself.
+    Its graph includes the normalisation of the images.
 
     Args:
-        about: what the graph says of the model.
-        parts: of the graph.
+        about: metadata of the graph.
+        parts: named tensors of the graph.
     """
 
     name = "onnx"
@@ -80,17 +80,17 @@ class OnnxModel(ImageModel):
         self.looks = next((name for name in ("patches", "maps") if name in parts.names), self.looks)
 
     def observe(self, view: View) -> Explanation:
-        """Return the logits for B images, and what they were computed from, in one run."""
+        """Return the explanation of B images, computed in one run of the graph."""
         return self.parts.observe(images=view.whole())
 
     def locate(self, view: View) -> Located:
-        """Return keypoints and scales, if the model has any, for B images."""
+        """Return the keypoints of B images, and their scales if the model has any."""
         wanted = [name for name in (KEYPOINTS, SCALES) if name in self.parts.names]
         found = self.parts.run({IMAGES: view.whole()}, wanted)
         return Located(found[KEYPOINTS], found.get(SCALES))
 
     def attend(self, view: View) -> Attended:
-        """Return features and maps of B images."""
+        """Return local features and attention maps of B images."""
         found = self.parts.run({IMAGES: view.whole()}, self.local + self.weights)
         return Attended(
             [found[name] for name in self.local], [found[name] for name in self.weights]
@@ -100,7 +100,7 @@ class OnnxModel(ImageModel):
         """Classify B images from given locations or maps.
 
         Raises:
-            ValueError: the model's patches have scales, and none are given.
+            ValueError: the model's patches have scales, but none are given.
         """
         if Ability.GIVEN_MAPS in self.abilities:
             values = dict(zip(self.local, given.local, strict=True))

@@ -1,4 +1,4 @@
-"""Run an ONNX graph, whole or cut at named tensors."""
+"""ONNX Runtime sessions for a whole graph or for parts between named tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """A graph that runs from any of its tensors to any others.
+    """A graph that can be run from any of its tensors to any others.
 
-    What is asked for is cut out of the graph and made ready when it is first needed, so that
-    nothing is computed that nobody wants.
+    The part of the graph between them is extracted when it is first used, so no other tensors are
+    computed.
 
     Args:
-        proto: the graph, whose inputs, outputs and places to cut have known types.
-        threads: of the processor that one call may use.
+        proto: the graph; its inputs, outputs and split points have known types.
+        threads: CPU threads per call.
 
     Raises:
         UserError: ONNX Runtime is not installed.
@@ -37,30 +37,32 @@ class Graph:
         self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], InferenceSession] = {}
 
     def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Return the tensors `wanted` for those given.
+        """Return the tensors `wanted`, computed from those given.
 
         Args:
-            given: every tensor that those wanted are computed from, floats.
-            wanted: names of tensors; one that is given is given back.
+            given: all tensors that those wanted are computed from, floats.
+            wanted: names of tensors; given tensors are returned as they are.
 
         Raises:
-            UserError: a tensor is not of the shape that the graph was made for, or the graph
-                cannot be run.
+            UserError: a tensor has another shape than the graph expects, or the graph cannot be
+                run.
         """
         computed = [name for name in dict.fromkeys(wanted) if name not in given]
         found = dict(given)
         if computed:
             session = self._session(tuple(given), tuple(computed))
-            # A graph need not read all that it is given: held keypoints, but no scales.
+            # The part need not read all given tensors, such as scales.
             arrays = {
                 taken.name: given[taken.name].detach().cpu().float().contiguous().numpy()
                 for taken in session.get_inputs()
             }
             try:
-                answers = session.run(computed, arrays)
-            except Exception as error:  # ONNX Runtime raises classes of its own, one a fault
-                raise UserError(f"The ONNX graph cannot read this: {_reason(error)}") from None
-            found |= {name: torch.from_numpy(a) for name, a in zip(computed, answers, strict=True)}
+                outputs = session.run(computed, arrays)
+            except Exception as error:  # ONNX Runtime raises a class of its own per kind of fault
+                raise UserError(
+                    f"The ONNX graph cannot read this input: {_reason(error)}"
+                ) from None
+            found |= {name: torch.from_numpy(a) for name, a in zip(computed, outputs, strict=True)}
         return {name: found[name] for name in wanted}
 
     def _session(self, given: tuple[str, ...], computed: tuple[str, ...]) -> "InferenceSession":
@@ -71,7 +73,7 @@ class Graph:
 
 
 def cut(proto: "ModelProto", given: Sequence[str], wanted: Sequence[str]) -> "ModelProto":
-    """Return the part of a graph that leads from some of its tensors to others.
+    """Return the part of a graph between some of its tensors and others.
 
     Raises:
         UserError: the graph has no such tensors.
@@ -81,30 +83,30 @@ def cut(proto: "ModelProto", given: Sequence[str], wanted: Sequence[str]) -> "Mo
     try:
         return Extractor(proto).extract_model(list(given), list(wanted))
     except ValueError as error:
-        raise UserError(f"The ONNX graph is not one of Foveal's: {_reason(error)}") from None
+        raise UserError(f"The ONNX graph was not written by Foveal: {_reason(error)}") from None
 
 
 def session(proto: "ModelProto", threads: int) -> "InferenceSession":
-    """Return a session that runs a graph on the processor.
+    """Return a session that runs a graph on the CPU.
 
     Args:
         proto: the graph.
-        threads: that one call may use.
+        threads: CPU threads per call.
 
     Raises:
-        UserError: the graph is broken, or has what this ONNX Runtime does not know.
+        UserError: the graph is broken, or this version of ONNX Runtime does not support it.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings are of no use to people
+    options.log_severity_level = 3  # errors only
     try:
         return onnxruntime.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime raises classes of its own, one a fault
+    except Exception as error:  # ONNX Runtime raises a class of its own per kind of fault
         raise UserError(f"ONNX Runtime cannot load the graph: {_reason(error)}") from None
 
 

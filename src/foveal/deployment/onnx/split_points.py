@@ -1,4 +1,4 @@
-"""What a graph holds of a model: its look, and the seams where the runtime can cut it."""
+"""Modules for ONNX export: named tensors of the explanation, and split points of the graph."""
 
 from abc import ABC, abstractmethod
 
@@ -10,17 +10,17 @@ from foveal.images import View, WholeView
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-KEYPOINTS, SCALES = "seam.keypoints", "seam.scales"  # of a focus model, as it finds them
-LOCAL, WEIGHTS = "seam.local", "seam.weights"  # of an attention model, a number behind each
+KEYPOINTS, SCALES = "seam.keypoints", "seam.scales"  # split points of a focus model
+LOCAL, WEIGHTS = "seam.local", "seam.weights"  # of an attention model, numbered
 
 Tensors = dict[str, Tensor]
 
 
 class Traced(nn.Module, ABC):
-    """A model as a graph sees it: images in [0, 1] -> named tensors.
+    """A model for export: images in [0, 1] -> named tensors.
 
-    These are the tensors of its explanation, patches and thumbnail in [0, 1], and the seams. A
-    tensor that is both has one name, the first.
+    These are the tensors of its explanation, with patches and thumbnail in [0, 1], and the split
+    points. A tensor that is both has one name in the graph, the first.
 
     Args:
         model: in evaluation mode.
@@ -32,10 +32,10 @@ class Traced(nn.Module, ABC):
 
     @abstractmethod
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
-        """Return what is computed of B images, and through each seam."""
+        """Return the explanation of B images, and the tensor at each split point."""
 
     def named(self, images: Tensor) -> Tensors:
-        """Return all named tensors for images (B, C, H, W); of one that has two names, both."""
+        """Return all named tensors for images (B, C, H, W); a tensor may have two names."""
         model = self.model
         observed, seams = self.seams(WholeView((images - model.mean) / model.std, model.black))
         parts = model.denormalised(observed).items()
@@ -46,7 +46,7 @@ class Traced(nn.Module, ABC):
         return tuple({id(part): part for part in self.named(images).values()}.values())
 
     def names(self, images: Tensor) -> dict[str, str]:
-        """Return for each name of `named` the name that its tensor has in the graph."""
+        """Return the names in the graph of the tensors of `named`."""
         first: dict[int, str] = {}
         with torch.no_grad():
             named = self.named(images)
@@ -54,7 +54,7 @@ class Traced(nn.Module, ABC):
 
 
 class TracedFocus(Traced):
-    """A model whose locations flow through a seam, so that other keypoints can be held."""
+    """A model split at its locations, to run it with given keypoints."""
 
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation, and the keypoints (B, K, 2) and scales (B, K)."""
@@ -66,7 +66,7 @@ class TracedFocus(Traced):
 
 
 class TracedAttention(Traced):
-    """A model whose features and maps are seams, so that other maps can be put in."""
+    """A model split at its features and maps, to run it with given maps."""
 
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation, and the features and maps that `attend` returns."""
@@ -77,7 +77,7 @@ class TracedAttention(Traced):
 
 
 class TracedWhole(Traced):
-    """A model without seams."""
+    """A model without split points."""
 
     def seams(self, view: View) -> tuple[Explanation, Tensors]:
         """Return the explanation alone."""
@@ -85,7 +85,7 @@ class TracedWhole(Traced):
 
 
 def traced(model: ImageModel) -> Traced:
-    """Return a model as a graph sees it."""
+    """Return the module to export for a model."""
     if Ability.KEYPOINTS in model.abilities:
         return TracedFocus(model)
     return TracedAttention(model) if Ability.GIVEN_MAPS in model.abilities else TracedWhole(model)

@@ -1,1 +1,1 @@
-"""Foveal Studio: a web page and an HTTP API that show what models looked at."""
+"""Foveal Studio: a web page and an HTTP API for explained predictions."""

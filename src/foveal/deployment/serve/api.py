@@ -1,4 +1,4 @@
-"""The HTTP API and the page's files, as one application."""
+"""The FastAPI application: the HTTP API and the web page."""
 
 import asyncio
 import functools
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from foveal import __version__
 from foveal.deployment.serve import openapi
-from foveal.deployment.serve.batching import Lane
+from foveal.deployment.serve.batching import BatchQueue
 from foveal.deployment.serve.decoding import Decoders
 from foveal.deployment.serve.inference import Answer, Task, answer
 from foveal.deployment.serve.limits import Limits
@@ -32,17 +32,19 @@ TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-INLINE_BYTES = 65_536  # a body as small as that is read faster than a thread is woken
-# Nothing is measured or reported, whatever the environment asks for.
+INLINE_BYTES = 65_536  # smaller bodies are parsed faster than a thread is woken
+# Telemetry is off, whatever the environment says.
 SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 
 class Studio:
-    """What answers: the models, a thread for JSON, decoders, a lane for quick and for slow.
+    """State of the server: models, decoders, a thread for JSON, and two inference queues.
+
+    Own explanations go through the quick queue, post-hoc methods through the slow one.
 
     Args:
-        models: that are served.
-        limits: on what clients ask.
+        models: the served models.
+        limits: limits on requests.
     """
 
     def __init__(self, models: Models, limits: Limits):
@@ -52,14 +54,14 @@ class Studio:
         self.decoded = Budget(limits.decoded_bytes, "images")
         self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
         self.json_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-json")
-        self.quick = Lane(answer, limits.waiting)
-        self.slow = Lane(answer, limits.slow_waiting)
+        self.quick = BatchQueue(answer, limits.waiting)
+        self.slow = BatchQueue(answer, limits.slow_waiting)
 
     async def explain(self, request: Request) -> str:
-        """Return what `foveal explain --json` prints, for the images of a request.
+        """Return the explanations of a request's images, as `foveal explain --json` prints them.
 
         Raises:
-            Refused: the request cannot be answered.
+            Refused: the request is invalid or over a limit.
         """
         with self.uploads.room() as uploaded, self.decoded.room() as decoded:
             question = await self._read(request, await receive_body(request, self.limits, uploaded))
@@ -70,7 +72,7 @@ class Studio:
         return await loop.run_in_executor(self.json_thread, _text, question, answers)
 
     async def _read(self, request: Request, body: bytes) -> Question:
-        """Return the question of a body; a large one is read by a thread, as others wait here."""
+        """Parse a body; large ones are parsed in a thread, to keep the event loop free."""
         content_type = request.headers.get("content-type", "")
         if len(body) <= INLINE_BYTES:
             return _question(content_type, body, self.limits)
@@ -80,6 +82,7 @@ class Studio:
         )
 
     async def _answers(self, question: Question, room: Room) -> list[Answer]:
+        """Decode the images of a request and return their explanations."""
         served, asked = self.models[question.asked.model], question.asked
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
@@ -95,12 +98,12 @@ class Studio:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
             room.take(image.nbytes)
             tasks.append(Task(served, image, asked))
-        lane = self.slow if tasks[0].slow else self.quick
-        return await lane.ask(tasks)
+        queue = self.slow if tasks[0].slow else self.quick
+        return await queue.ask(tasks)
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
-        """Start the decoders, and end all at the end."""
+        """Run the decoders while the application runs; then stop all processes and threads."""
         await self.decoders.start()
         yield
         await self.decoders.stop()
@@ -119,9 +122,9 @@ def _question(content_type: str, body: bytes, limits: Limits) -> Question:
 
 
 def _text(question: Question, answers: list[Answer]) -> str:
-    """Return answers as JSON, made an image at a time: maps are a million numbers each.
+    """Return answers as JSON, formatted one image at a time.
 
-    No other thread runs while a text is made.
+    A map may have a million numbers, and no other thread runs while a text is formatted.
     """
     images = [
         json_text({"path": name, **answer})
@@ -136,7 +139,7 @@ def build_api(studio: Studio) -> FastAPI:
         title="Foveal Studio",
         version=__version__,
         description=openapi.API,
-        docs_url=None,  # those load scripts from elsewhere
+        docs_url=None,  # its page loads scripts from another site
         redoc_url=None,
         lifespan=studio.running,
         telemetry=SILENT,
@@ -152,15 +155,15 @@ def _add_answers(app: FastAPI, studio: Studio) -> None:
     async def explain(request: Request) -> Response:
         return Response(await studio.explain(request), media_type="application/json")
 
-    @app.get("/v1/models", summary="List the models, with each card's figures")
+    @app.get("/v1/models", summary="List the models with their figures")
     async def models() -> Response:
         return _json({"models": [one.describe() for one in studio.models.by_name.values()]})
 
-    @app.get("/v1/samples", summary="Digits to try")
+    @app.get("/v1/samples", summary="Sample digits")
     async def some_samples() -> Response:
         return _json({"samples": _samples()})
 
-    @app.get("/healthz", summary="Whether the server runs")
+    @app.get("/healthz", summary="Health check")
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
@@ -169,13 +172,13 @@ _samples = functools.cache(samples)
 
 
 def _add_page(app: FastAPI) -> None:
-    # Read once: no path that a client gives is ever opened.
+    # Read once, so a path from a client is never opened.
     folder = resources.files("foveal.deployment.serve") / "static"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
     def page(name: str) -> Response:
         if name not in files:
-            raise Refused(404, "There is no such page.")
+            raise Refused(404, "Page not found.")
         kind = TYPES.get(name[name.rfind(".") :], "application/octet-stream")
         return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
 
@@ -202,7 +205,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 class _Refusal(Response):
-    """A refusal as a response: it knows what to do with a body that is still on its way."""
+    """A refusal as a response, which also handles a body that is still being sent."""
 
     def __init__(self, refused: Refused):
         super().__init__(status_code=refused.status)

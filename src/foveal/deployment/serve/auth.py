@@ -1,4 +1,4 @@
-"""Who may ask: users with passwords, or whoever knows a token."""
+"""Authentication by user and password, or by token."""
 
 import base64
 import binascii
@@ -13,33 +13,33 @@ from foveal.foundation.files import MAX_SETTINGS, read_bytes
 class Credentials:
     """Passwords by user, and tokens.
 
-    A token is accepted as `Authorization: Bearer TOKEN`, and as the password of any user, as
-    browsers ask for a user and a password and for nothing else.
+    A token is accepted as `Authorization: Bearer TOKEN`, and as the password of any user, because
+    browsers prompt only for a user and a password.
 
     Args:
-        passwords: by user.
-        tokens: each as good as a user with a password.
+        passwords: passwords by user.
+        tokens: tokens, each of which gives full access.
 
     Raises:
-        UserError: there are none, or one is empty.
+        UserError: there are no credentials, or one is empty.
     """
 
     def __init__(self, passwords: dict[str, str], tokens: list[str]):
         if not passwords and not tokens:
             raise UserError("Expected at least one line, user:password or a token, but got none.")
         if not all([*passwords, *passwords.values(), *tokens]):
-            raise UserError("Expected user:password, but one of the two is empty.")
+            raise UserError("Expected user:password, but the user or the password is empty.")
         self._pairs = [f"{user}:{password}".encode() for user, password in passwords.items()]
         self._tokens = [token.encode() for token in tokens]
 
     @classmethod
     def read(cls, path: Path) -> "Credentials":
-        """Return the credentials of a file with `user:password` or a token in each line.
+        """Return the credentials in a file with `user:password` or a token per line.
 
-        Empty lines and those that begin with # do not count.
+        Empty lines and lines that begin with # are ignored.
 
         Raises:
-            UserError: the file cannot be read, or holds none.
+            UserError: the file cannot be read, or has no credentials.
         """
         try:
             text = read_bytes(path, MAX_SETTINGS).decode("utf-8")
@@ -57,15 +57,15 @@ class Credentials:
         return cls(passwords, tokens)
 
     def with_token(self, token: str) -> "Credentials":
-        """Return these with one token more."""
+        """Return these credentials with one more token."""
         more = copy.copy(self)
         more._tokens = [*self._tokens, token.encode()]
         return more
 
     def accept(self, header: bytes) -> bool:
-        """Return whether an `Authorization` header names a user with the right password or a token.
+        """Return whether an `Authorization` header holds a user's password or a token.
 
-        All are compared, in the same time whatever is right about them.
+        All credentials are compared in constant time.
         """
         scheme, _, rest = header.partition(b" ")
         if scheme.lower() == b"bearer":
@@ -81,5 +81,5 @@ class Credentials:
 
 
 def _any_equal(given: bytes, known: list[bytes]) -> bool:
-    found = [hmac.compare_digest(given, one) for one in known]  # all, so that none ends it early
+    found = [hmac.compare_digest(given, one) for one in known]  # all are compared: no early exit
     return any(found)

@@ -1,4 +1,4 @@
-"""One thread that answers, before it a bounded queue; what can go together goes together."""
+"""Dynamic batching: a bounded queue feeding one inference thread."""
 
 import asyncio
 from collections import deque
@@ -8,23 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from foveal.deployment.serve.inference import Answer, Task
 from foveal.deployment.serve.refusal import Refused, busy
 
-AT_ONCE = 32  # images in one forward pass: more gain little and delay the first
-# Of all these images: six photographs of 224x224 pixels. What a net makes of them on its way takes
-# a hundred times their memory, and photographs gain nothing from larger batches on one thread.
+AT_ONCE = 32  # images per forward pass: more gain little and delay the first
+# Values of all images of a batch, such as six photographs of 224x224 pixels. Activations take a
+# hundred times that memory, and photographs gain nothing from larger batches on one thread.
 VALUES = 1_000_000
 
 Answering = Callable[[list[Task]], list[Answer | Refused]]
 Waiting = tuple[Task, asyncio.Future[Answer]]
 
 
-class Lane:
-    """Answers tasks one after another, or several plain ones of a model in one pass.
+class BatchQueue:
+    """A queue of tasks and the thread that runs them, plain tasks of one model in batches.
 
-    A task never waits for others to come: what has gathered while the last pass ran is the next.
+    A task never waits for others to arrive: the next batch is what has arrived during the last.
 
     Args:
-        answer: called in the lane's thread.
-        waiting: tasks that may wait; more are refused.
+        answer: runs a batch of tasks, in the queue's thread.
+        waiting: maximum number of waiting tasks; more are refused.
     """
 
     def __init__(self, answer: Answering, waiting: int):
@@ -35,13 +35,13 @@ class Lane:
         self._running: asyncio.Task[None] | None = None
 
     async def ask(self, tasks: list[Task]) -> list[Answer]:
-        """Return an answer to each task.
+        """Run tasks and return their answers.
 
         Raises:
-            Refused: too many wait already, or the model cannot answer.
+            Refused: too many tasks are waiting, or the model cannot process them.
         """
         if len(self._waiting) + len(tasks) > self.limit:
-            raise busy(f"{len(self._waiting)} images wait already.")
+            raise busy(f"{len(self._waiting)} images are waiting already.")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in tasks]
         self._waiting.extend(zip(tasks, futures, strict=True))
@@ -65,8 +65,8 @@ class Lane:
             self._running = None
 
     def _next(self) -> list[Waiting]:
-        """Take the first that waits, and those behind it that can share its pass."""
-        while self._waiting and self._waiting[0][1].done():  # its request is gone
+        """Take the first waiting task, and those behind it that fit its batch."""
+        while self._waiting and self._waiting[0][1].done():  # its request was cancelled
             self._waiting.popleft()
         if not self._waiting:
             return []
@@ -82,7 +82,7 @@ class Lane:
         return batch
 
     def stop(self) -> None:
-        """End the thread when it is done with what it does."""
+        """Stop the thread after its current batch."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

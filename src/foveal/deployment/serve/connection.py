@@ -1,4 +1,4 @@
-"""Connection limits: bounds on the number of connections and on the size and time of a head."""
+"""Connection limits: number of connections, and size and time of request headers."""
 
 import asyncio
 import json
@@ -9,15 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from foveal.deployment.serve.limits import Limits
 
-PIPELINED = 16  # requests of a connection that may wait for the answer to one before them
+PIPELINED = 16  # maximum requests per connection that wait for an earlier response
 
 
 class Bounded(HttpToolsProtocol):
-    """uvicorn's protocol with bounds on connections and on the time and size of headers.
+    """uvicorn's protocol with limits on connections and on the time and size of headers.
 
-    uvicorn waits for a request's headers as long as it takes, however slowly they drip, and takes
-    them however long they are. It takes trailers for headers, queues any number of pipelined
-    requests, and passes over the host of an absolute target.
+    uvicorn itself has no limits on the time and size of headers or on the number of pipelined
+    requests. It also treats trailers as headers, and ignores the host of an absolute target.
     """
 
     limits: ClassVar[Limits]
@@ -26,15 +25,15 @@ class Bounded(HttpToolsProtocol):
     _head_complete = False
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse a connection that is one too many; wait for the others' first request."""
+        """Refuse a connection over the limit; otherwise wait for its first request."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self._end(429, "The server has as many connections as it takes.")
+            self._end(429, "The server has reached its maximum number of connections.")
         else:
             self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, unless headers do not end."""
+        """Receive bytes; refuse headers that are too long."""
         if self.transport.is_closing():
             return
         if self._idle():
@@ -45,7 +44,7 @@ class Bounded(HttpToolsProtocol):
             self._end_long_head()
 
     def on_message_begin(self) -> None:
-        """Begin to receive a head."""
+        """Begin to receive a request head."""
         self._head_complete = False
         super().on_message_begin()
 
@@ -55,33 +54,33 @@ class Bounded(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin a request: its headers are there.
+        """Begin a request, as its headers are complete.
 
         Raises:
-            ValueError: the connection has been ended; the parser is to read no further.
+            ValueError: the connection has been closed, and the parser must stop.
         """
         self._rest()
         self._head_complete = True
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.head_bytes:
             self._end_long_head()
-            raise ValueError("The head is too long.")
+            raise ValueError("The request head is too long.")
         if len(self.pipeline) >= PIPELINED:
             self.transport.abort()
-            raise ValueError("Too many requests wait for the answer to one before them.")
+            raise ValueError("Too many pipelined requests.")
         if not self.url.startswith(b"/"):
             self._take_host_of_target()
         super().on_headers_complete()
 
     def _take_host_of_target(self) -> None:
-        """Have the host of an absolute target count instead of the header (RFC 9112, 3.2.2)."""
+        """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
         host = httptools.parse_url(self.url).host
         if host is not None:
             self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
             self.headers.append((b"host", host))
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, unless the connection was ended for another reason."""
+        """Refuse invalid HTTP, unless the connection is closing for another reason."""
         self._end(400, msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -90,20 +89,22 @@ class Bounded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Cut a connection that asks nothing more.
+        """Abort an idle connection.
 
-        Not closed, as that waits until its client has read all, which may be never.
+        Closing it would wait until the client has read everything, which may never happen.
         """
         self.transport.abort()
 
     def _idle(self) -> bool:
-        """Return whether no request is being received or answered."""
+        """Return whether no request is being received or processed."""
         return self.cycle is None or self.cycle.response_complete
 
     def _wait_for_head(self) -> None:
         if self._late is None:
             seconds = self.limits.head_seconds
-            self._late = self.loop.call_later(seconds, self._end, 408, "Too slow.")
+            self._late = self.loop.call_later(
+                seconds, self._end, 408, "The request head did not arrive in time."
+            )
 
     def _rest(self) -> None:
         self._head_bytes = 0
@@ -128,5 +129,5 @@ class Bounded(HttpToolsProtocol):
 
 
 def protocol(limits: Limits) -> type[Bounded]:
-    """Return the protocol of connections with these limits."""
+    """Return the protocol class for connections with these limits."""
     return type("Limited", (Bounded,), {"limits": limits})

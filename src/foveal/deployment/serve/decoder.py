@@ -1,9 +1,9 @@
-"""A process that decodes what clients send, and may be ended or die of it.
+"""A process that decodes images of clients, and can be killed.
 
-A decoder is C that reads bytes by a stranger: it may crash, take all memory, or need hours for a
-few megabytes (a JPEG of many scans), and then only ending its process helps. It imports no
-PyTorch, so that a new one is there in a tenth of a second. One request and one answer at a time,
-over stdin and stdout; `decoding.py` is the other end.
+Image decoders are C code that reads untrusted bytes: they may crash, use all memory, or need hours
+for a few megabytes (a JPEG with many scans), and then only killing the process helps. It does not
+import PyTorch, so a new one starts in a tenth of a second. It handles one request at a time, over
+stdin and stdout; `decoding.py` is the other end.
 """
 
 import struct
@@ -18,15 +18,15 @@ from foveal.images.sizing import ShortSide, Sizing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 READY = b"!"
-# Bytes, height, width, short side, channels, max_pixels, side, crop.
+# Number of bytes, height, width, short side, channels, max_pixels, side, crop.
 REQUEST = struct.Struct("!IIIIIII?")
-ANSWER = struct.Struct("!?I")  # decoded?, bytes
+ANSWER = struct.Struct("!?I")  # whether it was decoded, number of bytes
 SHAPE = struct.Struct("!III")  # channels, height, width
-MEMORY_BYTES = 1_000_000_000  # 25 million pixels of colour take 300 MB with their copies
+MEMORY_BYTES = 1_000_000_000  # 25 million colour pixels take 300 MB with their copies
 
 
 def _bound_memory() -> None:
-    """Have this process fail where it takes too much, on systems that can."""
+    """Limit the memory of this process, where the system supports that."""
     try:
         import resource
 
@@ -37,7 +37,7 @@ def _bound_memory() -> None:
 
 
 def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, int, bool]) -> bytes:
-    """Return the shape and the pixels (C, H, W) of an image, as bytes."""
+    """Return the shape and the pixels (C, H, W) of an image, packed into bytes."""
     height, width, short, channels, max_pixels, side, crop = wanted
     size: Sizing | None = (height, width) if height and width else None
     if short:
@@ -53,7 +53,7 @@ def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, int, bool]) -> 
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Say that all is imported, then answer requests until there are no more."""
+    """Signal readiness, then process requests until the input ends."""
     answers.write(READY)
     answers.flush()
     while head := requests.read(REQUEST.size):

@@ -1,4 +1,4 @@
-"""Images that clients send -> pixels, decoded by processes that may die of it."""
+"""Decoding of clients' images in separate processes, which are replaced when they fail."""
 
 import asyncio
 import os
@@ -14,32 +14,34 @@ from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import Refused
 from foveal.models import Inputs
 
-# numpy reserves memory for each of its threads, of which none is needed here.
+# numpy reserves memory for each of its threads, which are not needed here.
 _ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
 Done = TypeVar("Done")
 _DIED = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
 
 
 class Decoders:
-    """A few processes that decode, each replaced when an image ends it.
+    """A pool of decoding processes; a process that crashes or hangs is replaced.
 
     Args:
-        limits: on pixels and seconds.
-        count: of processes.
+        limits: limits on pixels and seconds.
+        count: number of processes.
     """
 
     def __init__(self, limits: Limits, count: int):
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
-        self._running: set[asyncio.Task[object]] = set()  # decodes and replaces, beside requests
+        self._running: set[asyncio.Task[object]] = (
+            set()
+        )  # decoding and replacing, independent of requests
 
     async def start(self) -> None:
         """Start the processes."""
         await asyncio.gather(*(self._add() for _ in range(self.count)))
 
     async def stop(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for task in self._running:
             task.cancel()
         while not self._free.empty():
@@ -53,7 +55,7 @@ class Decoders:
         await self._add()
 
     def _give_up(self, process: Process) -> None:
-        """End a process and start another, while whoever asked it hears of it."""
+        """Replace a process in the background."""
         self._start(self._replace(process))
 
     def _start(self, work: Coroutine[object, None, Done]) -> asyncio.Task[Done]:
@@ -65,38 +67,38 @@ class Decoders:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # heard by the request, unless that is gone
+            task.exception()  # retrieved here in case the request was cancelled
 
     async def decode(
         self, data: bytes, channels: int, inputs: Inputs, crop: bool, side: int
     ) -> np.ndarray:
-        """Return an image as bytes (C, H, W), of a model's size.
+        """Return an image (C, H, W), uint8, of a model's size.
 
         Args:
-            data: of the file.
-            channels: C.
-            inputs: of the model.
-            crop: cut the middle out of an image of another shape.
-            side: pixels along the longer side at most, for a model of no size.
+            data: content of the file.
+            channels: number of channels C.
+            inputs: images that the model expects.
+            crop: whether to crop the centre of an image with other proportions.
+            side: maximum longer side in pixels, for a model that accepts any size.
 
         Raises:
-            Refused: not an image that is read, broken, too large, or too slow to decode.
+            Refused: not a supported image, broken, too large, or too slow to decode.
         """
         height, width = inputs.size or (0, 0)
         limits = self.limits
         wanted = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
         while (process := await self._free.get()).returncode is not None:
-            self._give_up(process)  # it died while nobody asked it
-        # A request that is given up meanwhile does not end the process: to replace it takes long.
-        asked = self._start(self._decode_by(process, REQUEST.pack(len(data), *wanted) + data))
-        decoded, body = await asyncio.shield(asked)
+            self._give_up(process)  # it died while it was idle
+        # Cancelling the request does not kill the process, as replacing it takes long.
+        decoding = self._start(self._decode_by(process, REQUEST.pack(len(data), *wanted) + data))
+        decoded, body = await asyncio.shield(decoding)
         if not decoded:
-            raise Refused(422, f"The image is not read: {body.decode()}.")
+            raise Refused(422, f"The image cannot be read: {body.decode()}.")
         shape = SHAPE.unpack_from(body)
         return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
 
     async def _decode_by(self, process: Process, request: bytes) -> tuple[bool, bytes]:
-        """Return a process' answer, and free the process or replace it."""
+        """Return the answer of a process, and release the process or replace it."""
         try:
             async with asyncio.timeout(self.limits.decode_seconds):
                 answer = await _ask(process, request)
@@ -105,8 +107,8 @@ class Decoders:
             raise Refused(422, "The image takes too long to decode.") from None
         except _DIED:
             self._give_up(process)
-            raise Refused(422, "The image cannot be decoded: it ended the decoder.") from None
-        except asyncio.CancelledError:  # the server ends
+            raise Refused(422, "The image cannot be decoded: it crashed the decoder.") from None
+        except asyncio.CancelledError:  # the server stops
             await _end(process)
             raise
         self._free.put_nowait(process)
@@ -121,7 +123,7 @@ async def _start() -> Process:
     try:
         assert process.stdout is not None
         await process.stdout.readexactly(len(READY))
-    except BaseException:  # the server ends
+    except BaseException:  # the server stops
         await _end(process)
         raise
     return process
@@ -132,7 +134,7 @@ async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
     assert process.stdout is not None
     try:
         process.stdin.write(request)
-    except RuntimeError:  # what uvloop says of a pipe that is closed
+    except RuntimeError:  # raised by uvloop for a closed pipe
         raise BrokenPipeError from None
     await process.stdin.drain()
     decoded, length = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))

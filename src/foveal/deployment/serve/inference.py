@@ -1,4 +1,4 @@
-"""One model's answers to questions, as JSON has them."""
+"""Inference for requests: explanations of images by one model, as JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,12 +21,12 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """One image, what is asked of it, and of whom.
+    """One image to explain, with the model and the options of the request.
 
     Attributes:
         served: the model.
-        image: (C, H, W), bytes.
-        asked: the rest of the question.
+        image: (C, H, W), uint8.
+        asked: options of the request.
     """
 
     served: Served
@@ -35,69 +35,71 @@ class Task:
 
     @property
     def plain(self) -> bool:
-        """Whether any number of such tasks can be answered in one forward pass."""
+        """Whether any number of such tasks can share one forward pass."""
         return not self.asked.show and self.asked.keypoints is None and not self.slow
 
     @property
     def slow(self) -> bool:
-        """Whether a post-hoc method is asked."""
+        """Whether a post-hoc method is requested."""
         return self.asked.method != OWN
 
     @property
     def images(self) -> Tensor:
-        """(1, C, H, W), floats in [0, 1]."""
+        """The image as a batch (1, C, H, W), floats in [0, 1]."""
         return _floats([self])
 
 
 def answer(tasks: list[Task]) -> list[Answer | Refused]:
-    """Return the answers to tasks that are for one model and all plain, or to a single one.
+    """Return the answers to a batch of plain tasks of one model, or to a single task.
 
-    Each is what `foveal explain --json` prints of an image, and more where more was asked.
+    Each is what `foveal explain --json` prints for an image, with the further parts requested.
     """
     served = tasks[0].served.ready()
     if tasks[0].plain:
         try:
-            told = served.explain(_floats(tasks)).to_dicts(max(task.asked.top for task in tasks))
+            found = served.explain(_floats(tasks)).to_dicts(max(task.asked.top for task in tasks))
         except (UserError, ValueError) as error:
             return [Refused(422, str(error)) for _ in tasks]
-        return [_first(one, task.asked.top) for one, task in zip(told, tasks, strict=True)]
+        return [_first(one, task.asked.top) for one, task in zip(found, tasks, strict=True)]
     return [_answer_one(task) for task in tasks]
 
 
 def _answer_one(task: Task) -> Answer | Refused:
     try:
         explanation = _explanation(task)
-        told: Answer = explanation.to_dicts(task.asked.top)[0]
+        found: Answer = explanation.to_dicts(task.asked.top)[0]
         if "pictures" in task.asked.show:
-            told["pictures"] = pictures(explanation)
+            found["pictures"] = pictures(explanation)
         if "maps" in task.asked.show and explanation.maps is not None:
-            told["maps"] = explanation.maps[0].tolist()
-            told["values"] = asdict(explanation.values)
+            found["maps"] = explanation.maps[0].tolist()
+            found["values"] = asdict(explanation.values)
         if "evidence" in task.asked.show:
-            told["evidence"] = _evidence(task, explanation)
+            found["evidence"] = _evidence(task, explanation)
     except Refused as refused:
         return refused
     except (UserError, ValueError) as error:
         return Refused(422, " ".join(str(error).split()))
-    return told
+    return found
 
 
 def _floats(tasks: list[Task]) -> Tensor:
-    # Here, in the lane's thread: the thread of all requests would wait for it at each operation.
+    # Called in the inference thread: the event loop would wait at each operation.
     return as_floats(torch.from_numpy(np.stack([task.image for task in tasks])))
 
 
-def _first(told: Answer, top: int) -> Answer:
-    if "probabilities" in told:
-        told["probabilities"] = told["probabilities"][:top]
-    return told
+def _first(found: Answer, top: int) -> Answer:
+    if "probabilities" in found:
+        found["probabilities"] = found["probabilities"][:top]
+    return found
 
 
 def _explanation(task: Task) -> Explanation:
     served, asked = task.served, task.asked
     if asked.method not in served.methods:
         known = ", ".join(served.methods)
-        raise Refused(422, f"{served.name} can be explained by: {known}; not {asked.method[:40]}.")
+        raise Refused(
+            422, f"Expected a method of {served.name} ({known}), but got {asked.method[:40]}."
+        )
     if asked.keypoints is not None:
         return _held(task)
     if task.slow:
@@ -108,7 +110,7 @@ def _explanation(task: Task) -> Explanation:
 def _held(task: Task) -> Explanation:
     served, asked = task.served, task.asked
     if not served.holds_keypoints or task.slow:
-        raise Refused(422, "Only a focus model's own explanation can have its keypoints held.")
+        raise Refused(422, "Keypoints can only be given for a focus model's own explanation.")
     network = served.network
     keypoints = torch.tensor(asked.keypoints)[None]
     with torch.inference_mode():
@@ -126,10 +128,10 @@ def _held(task: Task) -> Explanation:
 
 
 def _evidence(task: Task, explanation: Explanation) -> Answer | None:
-    """Return the answers to the evidence alone and to all but the evidence, else all grey.
+    """Return the answers to the evidence alone and to everything but the evidence.
 
-    Grey is the mean of the images that the model was trained on. None where the model looks
-    everywhere, so that nothing in particular is its evidence.
+    The rest is grey, the mean of the training images. None if the explanation has neither maps nor
+    keypoints, because then it has no particular evidence.
     """
     if explanation.maps is None and explanation.keypoints is None:
         return None
@@ -144,13 +146,13 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
 
 
 def _answer_to(task: Task, images: Tensor) -> Answer:
-    told = task.served.explain(images).to_dicts(task.asked.top)[0]
+    found = task.served.explain(images).to_dicts(task.asked.top)[0]
     kept = ("prediction", "probabilities", "rebuilding_mse")
-    answer: Answer = {key: told[key] for key in kept if key in told}
+    answer: Answer = {key: found[key] for key in kept if key in found}
     judge = task.served.judge
     if judge is not None and "prediction" in answer:
-        said = judge.ready().explain(images).to_dicts(1)[0]
-        answer["judge"] = {"model": judge.name, **said["probabilities"][0]}
+        judged = judge.ready().explain(images).to_dicts(1)[0]
+        answer["judge"] = {"model": judge.name, **judged["probabilities"][0]}
     if "pictures" in task.asked.show:
         answer["picture"] = data_url(images[0])
     return answer

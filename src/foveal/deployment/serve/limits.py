@@ -1,4 +1,4 @@
-"""What a client may ask of the server, and how long it may take."""
+"""Limits on the requests of clients: sizes, numbers and times."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,24 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that hold for every client.
+    """Limits for all clients.
 
     Attributes:
-        body_bytes: of one request's body.
-        held_bytes: of all bodies that are being received or worked on.
-        decoded_bytes: of all decoded images that wait for a model.
-        pixels: of one image, told by its header before it is decoded.
-        images: in one request.
-        waiting: requests that wait for a model; more are refused with 429.
-        slow_waiting: requests that wait for a post-hoc method; more are refused with 429.
-        requests: that are worked on or received at a time; more are refused with 429.
-        connections: that are open at a time; more are refused with 429.
-        head_bytes: of a request's line and headers.
-        head_seconds: that a client may take to send these.
-        body_seconds: that a client may take to send a body.
-        decode_seconds: that decoding may take, before its process is ended.
-        request_seconds: from a request's headers to the end of its answer.
-        side: pixels along the longer side of an image for a model that takes any size; a larger
-            one is made smaller.
+        body_bytes: bytes of a request body.
+        held_bytes: bytes of all bodies that are being received or processed.
+        decoded_bytes: bytes of all decoded images that wait for a model.
+        pixels: pixels per image, checked in its header before it is decoded.
+        images: images per request.
+        waiting: images that wait for a model; more are refused with 429.
+        slow_waiting: images that wait for a post-hoc method; more are refused with 429.
+        requests: requests that are received or processed at a time; more are refused with 429.
+        connections: connections that are open at a time; more are refused with 429.
+        head_bytes: bytes of a request line with its headers.
+        head_seconds: time for a client to send the request line and headers.
+        body_seconds: time for a client to send a body.
+        decode_seconds: time for decoding an image, before the process is killed.
+        request_seconds: time from the headers of a request to the end of its response.
+        side: longer side in pixels for a model that accepts any size; larger images are shrunk.
         large_side: the same for a model that reads large images in part.
     """
 

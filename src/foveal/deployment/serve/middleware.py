@@ -1,4 +1,4 @@
-"""What stands before every answer: who asks, how many at a time, for how long."""
+"""Middleware: authentication, host check, and limits on the number and time of requests."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from foveal.deployment.serve.auth import Credentials
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import Received, Refused, busy, refuse
 
-OPEN = "/healthz"  # a container's health is asked for without credentials, and tells nothing
+OPEN = "/healthz"  # the health check needs no credentials and reveals nothing
 CHALLENGE = {"www-authenticate": 'Basic realm="Foveal Studio", charset="UTF-8"'}
 SECURITY = {
     "content-security-policy": (
@@ -25,7 +25,7 @@ SECURITY = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-# Headers that are decided by: of two, another program on the way may have checked the other one.
+# Headers used for decisions. Of two, a proxy may have checked the other one.
 SINGLE = (
     b"host",
     b"authorization",
@@ -41,14 +41,14 @@ _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()
 
 
 class Guard:
-    """Lets through what may be answered, in time; refuses the rest with 4xx.
+    """ASGI middleware that checks requests and limits their time; refuses with 4xx.
 
     Args:
-        app: that answers.
-        limits: on requests and their time.
-        credentials: that are asked for, or None for nobody's.
-        hosts: names that a request may be sent to, or None for any. A page elsewhere can have a
-            browser here believe that its own name is 127.0.0.1 (DNS rebinding); the name tells.
+        app: the application behind it.
+        limits: limits on requests and their time.
+        credentials: required credentials, or None for none.
+        hosts: allowed host names, or None for any. Another site can point its own name to 127.0.0.1
+            (DNS rebinding); the Host header then has that name.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Guard:
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or refuse one request."""
+        """Process or refuse one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         answer, body = _Answer(send), Received(receive)
-        if scope["method"] == "HEAD":  # answered as GET is; the server sends no body
+        if scope["method"] == "HEAD":  # processed as GET; the server omits the body
             scope = {**scope, "method": "GET"}
         scope["foveal.body"] = body
         try:
@@ -85,7 +85,7 @@ class Guard:
             await refuse(refused, body, answer)
         except TimeoutError:
             if answer.started:
-                raise  # the connection is closed: half an answer is none
+                raise  # closes the connection, as the response is incomplete
             seconds = f"{self.limits.request_seconds:g}"
             late = busy(f"This took longer than {seconds} s, as the server is busy.")
             await refuse(late, body, answer)
@@ -95,21 +95,21 @@ class Guard:
         if scope["http_version"] == "1.1" and b"host" not in headers:
             raise Refused(400, "Expected a Host header, but got none.")
         if self.hosts is not None and _host(headers.get(b"host", b"")) not in self.hosts:
-            raise Refused(400, "The request is meant for another host.")
+            raise Refused(400, "The request is for another host.")
         if self.credentials is not None and scope["path"] != OPEN:
             given = headers.get(b"authorization")
             if given is None:
-                raise Refused(401, "This server asks for a user and a password.", CHALLENGE)
+                raise Refused(401, "This server requires a user and a password.", CHALLENGE)
             if not self.credentials.accept(given):
                 raise Refused(401, "The user, the password or the token is wrong.", CHALLENGE)
         if scope["method"] != "GET" and headers.get(b"sec-fetch-site") == b"cross-site":
-            raise Refused(403, "Another site's page may not ask this server.")
+            raise Refused(403, "Requests from other sites are not allowed.")
         if self.running >= self.limits.requests:
-            raise busy("The server has as many requests as it takes.")
+            raise busy("The server has reached its maximum number of requests.")
 
 
 class _Answer:
-    """Sends an answer with the headers that keep a browser from harm, and knows if it began."""
+    """Sends a response with security headers, and records whether it has started."""
 
     def __init__(self, send: Send):
         self.send = send
@@ -126,7 +126,7 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return headers by name.
 
     Raises:
-        Refused: one that decides something is given twice.
+        Refused: a header that is used for decisions is given twice.
     """
     headers = list(headers)
     counts = Counter(name for name, _ in headers)
@@ -138,6 +138,6 @@ def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _host(header: bytes) -> str:
-    """Return the host of a Host header in small letters, without its port; "" if it is none."""
+    """Return the host of a Host header in lower case, without its port; "" if invalid."""
     found = _HOST.fullmatch(header.decode("latin-1").lower())
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""The models that are served: known by name from the start, loaded when first asked."""
+"""Registry of the served models, which are loaded on first use."""
 
 import threading
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from foveal.models.abilities import Ability
 
 
 class Served:
-    """A model that is served.
+    """A served model.
 
     Args:
-        name: by which clients ask for it.
-        source: as `zoo.load` takes it; never a client's.
-        runtime: what answers, `torch` or `onnx`.
+        name: its name for clients.
+        source: see `zoo.load`; never from a client.
+        runtime: `torch` or `onnx`.
 
     Raises:
         UserError: there is no such model or runtime, or an explainer of another package cannot be
@@ -49,23 +49,23 @@ class Served:
         self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.abilities = self.kind.abilities_with(settings)
-        # The explanations that it can be asked for, its own first.
+        # The supported explanation methods, its own first.
         self.methods = [name for name, one in EXPLAINERS.items() if one.needs <= self.abilities]
         self.trained_on: str | None = self.card.get("trained_on")
-        self.judge: Served | None = None  # says what this one's evidence shows to others
+        self.judge: Served | None = None  # an independent judge of its evidence
         self.is_ready = False
         self._loading = threading.Lock()
 
     @cached_property
     def network(self) -> ImageModel:
-        """The model, in evaluation mode; what is no graph yet is made one, which takes seconds."""
+        """The model, in evaluation mode; exporting it for ONNX Runtime takes seconds."""
         return onnx.load(self.source, self.runtime)
 
     @cached_property
     def slow_network(self) -> ImageModel:
-        """A copy for post-hoc methods, whose hooks must not meet the answers of other threads.
+        """A copy for post-hoc methods, whose hooks must not affect the inference of other threads.
 
-        Only the thread of those asks for it.
+        Used only by the thread of the slow queue.
         """
         return zoo.load(self.source)
 
@@ -76,11 +76,11 @@ class Served:
 
     @property
     def grey(self) -> Tensor:
-        """(1, C, 1, 1): the mean of the images that the model was trained on."""
+        """The mean of the training images, (1, C, 1, 1)."""
         return torch.tensor(self.inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
 
     def ready(self) -> "Served":
-        """Load the model, once; for use in threads."""
+        """Load the model once and return this; thread-safe."""
         with self._loading:
             _ = self.network
         self.is_ready = True
@@ -88,18 +88,18 @@ class Served:
 
     @property
     def default_method(self) -> str:
-        """The first method that shows something: a model that looks everywhere shows nothing."""
+        """The default method: its own explanation, or a post-hoc one if it looks everywhere."""
         if self.kind.looks == "everywhere":
             return next((name for name in self.methods if name != OWN), OWN)
         return OWN
 
     @property
     def holds_keypoints(self) -> bool:
-        """Whether it answers from patches at given keypoints."""
+        """Whether it can classify from patches at given keypoints."""
         return Ability.GIVEN_KEYPOINTS in self.abilities
 
     def describe(self) -> dict[str, object]:
-        """Return what a client may know of it, as JSON has it."""
+        """Return the description for clients, as JSON has it."""
         size = self.inputs.size
         return {
             "model": self.name,
@@ -117,16 +117,15 @@ class Served:
         }
 
 
-FIRST = ("mnist-focus", "mnist-attention")  # where the whole zoo is served
+FIRST = ("mnist-focus", "mnist-attention")  # first on the page if the whole zoo is served
 
 
 class Models:
-    """All that are served, by name, in the order in which the page offers them.
+    """The served models by name, in the order of the page.
 
     Args:
-        sources: as `zoo.load` takes them, the page's default first; the whole zoo if there are
-            none.
-        runtime: what answers, `torch` or `onnx`.
+        sources: see `zoo.load`; the first is the page's default. Default: the whole zoo.
+        runtime: `torch` or `onnx`.
 
     Raises:
         UserError: there is no such model or runtime, or two models have the same name.
@@ -138,7 +137,7 @@ class Models:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source
-            name = printable(name)  # what forms and JSON give back unchanged
+            name = printable(name)  # unchanged by forms and JSON
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
             self.by_name[name] = Served(name, source, runtime)
@@ -148,10 +147,10 @@ class Models:
                 served.judge = self.by_name.get(judge)
 
     def __getitem__(self, name: str) -> Served:
-        """Return the model of a name that a client gave.
+        """Return the model with a name from a client.
 
         Raises:
-            Refused: it is none of these, whatever it may be elsewhere.
+            Refused: no served model has that name.
         """
         if name not in self.by_name:
             raise Refused(404, str(unknown_name("model", name[:100], self.by_name)))

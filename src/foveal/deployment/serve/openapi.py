@@ -1,12 +1,12 @@
-"""What the OpenAPI description says of the API beyond its routes."""
+"""Texts, schemas and examples of the OpenAPI description."""
 
 from typing import Any
 
 from foveal.deployment.serve.schemas import Asked, AskedInJson
 
 API = (
-    "See what a model looked at in an image, and what it answered. Keypoints are (x, y) in "
-    "[-1, 1], x to the right and y down; names in `_px` count pixels. Refused requests get a 4xx "
+    "Predictions of image classifiers with their explanations. Keypoints are (x, y) in [-1, 1], "
+    "x to the right and y down; names ending in `_px` are in pixels. Refused requests get a 4xx "
     "status and a `detail` of one sentence; 429 means that the server is busy."
 )
 
@@ -38,14 +38,14 @@ _EXAMPLE = {
     ],
 }
 _REFUSALS = {
-    400: "The request is broken.",
+    400: "The request is malformed.",
     401: "Credentials are missing or wrong.",
     404: "There is no such model.",
     408: "The body did not arrive in time.",
     413: "Too many bytes or images.",
-    415: "Neither multipart/form-data nor application/json.",
-    422: "The image or a value is not understood.",
-    429: "The server is busy: come again.",
+    415: "The body is neither multipart/form-data nor application/json.",
+    422: "The image or a value is invalid.",
+    429: "The server is busy: try again later.",
 }
 
 
@@ -54,16 +54,16 @@ def _form_schema() -> dict[str, object]:
     text = {"type": "string"}
     properties = {
         **schema["properties"],
-        "image": {**_FILES, "description": "One file or several."},
+        "image": {**_FILES, "description": "One or several image files."},
         "show": {**text, "description": schema["properties"]["show"]["description"]},
-        "keypoints": {**text, "description": "As in JSON, written as JSON."},
-        "scales": {**text, "description": "As in JSON, written as JSON."},
+        "keypoints": {**text, "description": "See application/json; written as JSON."},
+        "scales": {**text, "description": "See application/json; written as JSON."},
     }
     return {"type": "object", "properties": properties, "required": ["model", "image"]}
 
 
 EXPLAIN: dict[str, Any] = {
-    "description": "The answer is what `foveal explain --json` prints; `path` is the file's name.",
+    "description": "The response is that of `foveal explain --json`; `path` is the file's name.",
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -75,6 +75,6 @@ EXPLAIN: dict[str, Any] = {
     },
     "responses": {
         200: {"content": {"application/json": {"example": _EXAMPLE}}},
-        **{status: {"description": said} for status, said in _REFUSALS.items()},
+        **{status: {"description": text} for status, text in _REFUSALS.items()},
     },
 }

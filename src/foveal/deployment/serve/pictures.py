@@ -1,4 +1,4 @@
-"""Tensors -> pictures that go into JSON: PNG as data URLs."""
+"""Tensors as PNG data URLs, for pictures in JSON."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from foveal.images.values import as_bytes
 
 
 def data_url(image: Tensor) -> str:
-    """Return an image (C, H, W) in [0, 1], of 1 or 3 channels, as the data URL of a PNG."""
+    """Return an image (C, H, W) in [0, 1] with 1 or 3 channels as a data URL of a PNG."""
     levels = as_bytes(image.detach().float().clamp(0, 1))
     pixels = levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy()
     file = io.BytesIO()
@@ -20,7 +20,7 @@ def data_url(image: Tensor) -> str:
 
 
 def pictures(explanation: Explanation) -> dict[str, object]:
-    """Return the pictures of one image: as the model got it, and what it looked at or made."""
+    """Return the pictures of one explanation: input, patches, thumbnail and rebuilt image."""
     found: dict[str, object] = {"image": data_url(explanation.images[0])}
     if explanation.patches is not None:
         found["patches"] = [data_url(patch) for patch in explanation.patches[0]]

@@ -1,4 +1,4 @@
-"""How a request is refused: a status and one sentence, as JSON."""
+"""Refusals of requests: a status and one sentence, as JSON."""
 
 import asyncio
 import json
@@ -8,18 +8,18 @@ from starlette.types import Message, Receive, Send
 
 from foveal.foundation.escaping import printable
 
-DETAIL_LENGTH = 1000  # names of clients and keys of their JSON may be megabytes long
+DETAIL_LENGTH = 1000  # names and JSON keys of clients may be megabytes long
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64_000_000
 
 
 class Refused(Exception):
-    """A request that is not answered, and why.
+    """Raised to refuse a request.
 
     Args:
-        status: of HTTP, from 400.
-        detail: one sentence for whoever asked; made one line, and cut where it is too long.
-        headers: that go with it.
+        status: HTTP status, from 400.
+        detail: one sentence for the client; put on one line and cut if it is too long.
+        headers: further headers of the response.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None):
@@ -31,29 +31,29 @@ class Refused(Exception):
 
 
 def busy(what: str) -> Refused:
-    """Return the refusal of a request that finds no room, with when to come again."""
+    """Return the refusal of a request for lack of capacity, with a time to retry."""
     return Refused(429, f"{what} Try again in a second.", {"retry-after": "1"})
 
 
 class Received:
-    """Receives a request's body, and knows whether it was the whole of it."""
+    """Receives a request's body, and records whether it is complete."""
 
     def __init__(self, receive: Receive):
         self.receive = receive
         self.whole = False
 
     async def __call__(self) -> Message:
-        """Receive one message of ASGI."""
+        """Receive one ASGI message."""
         message = await self.receive()
         self.whole = self.whole or not message.get("more_body", False)
         return message
 
 
 async def refuse(refused: Refused, receive: Received, send: Send) -> None:
-    """Send a refusal; where the client still sends, throw that away and close the connection.
+    """Send a refusal; if the client is still sending, discard the rest and close the connection.
 
-    A connection closed on data that nobody read is reset, and the client may lose the answer
-    before it has seen it. So it may finish sending, for a while.
+    Closing a connection with unread data resets it, and the client may lose the response. So the
+    rest is read for a while.
     """
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {

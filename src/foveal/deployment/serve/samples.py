@@ -1,4 +1,4 @@
-"""Digits to try a model with: a few of those that a dependency carries."""
+"""Sample digits for the page, from a dataset that is installed with a dependency."""
 
 from foveal.datasets import load_images
 from foveal.deployment.serve.pictures import data_url
@@ -8,7 +8,7 @@ COUNT = 20
 
 
 def samples() -> list[dict[str, object]]:
-    """Return two digits of each class that no model of the zoo was trained on, as PNG data URLs."""
+    """Return two digits per class as PNG data URLs; no model of the zoo was trained on them."""
     digits = load_images("mnist-5k", "test").few(COUNT)
     order = digits.labels.argsort(stable=True).tolist()
     return [

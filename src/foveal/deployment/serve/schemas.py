@@ -1,4 +1,4 @@
-"""What a client asks: a model, images, and how to explain them."""
+"""Request schemas: a model, images, and how to explain them."""
 
 import base64
 import binascii
@@ -14,71 +14,71 @@ from foveal.deployment.serve.upload import Form
 from foveal.foundation.errors import UserError
 from foveal.foundation.files import parse_json
 
-MAX_VALUES = 10_000  # of a JSON text, keys included
-_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these stands before each value but the first
+MAX_VALUES = 10_000  # values per JSON text, keys included
+_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each value but the first
 
 Show = Literal["maps", "pictures", "evidence"]
-Place = tuple[float, float]
+Keypoint = tuple[float, float]
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Asked(BaseModel):
-    """What goes with the images, in a form or in JSON."""
+    """Options of a request, in a form or in JSON."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(description="A name of GET /v1/models.")
+    model: str = Field(description="Name of a model, see GET /v1/models.")
     method: str = Field(
         "model",
         description="`model` for its own explanation, or one of the model's `methods`. Models "
-        "that look everywhere show nothing of their own; `contributions`, where they are among "
-        "the methods, are exact.",
+        "that look everywhere have no explanation of their own; `contributions`, if among the "
+        "methods, are exact.",
     )
-    top: int = Field(5, ge=1, le=1000, description="Classes in `probabilities`.")
+    top: int = Field(5, ge=1, le=1000, description="Number of classes in `probabilities`.")
     fit: Literal["stretch", "crop"] = Field(
         "stretch",
-        description="What becomes of an image whose size is not the model's: squeezed, as "
-        "`foveal explain` does, or its middle cut out first.",
+        description="How an image is fitted to the model's size: stretched, as in "
+        "`foveal explain`, or cropped at the centre first.",
     )
     show: list[Show] = Field(
         [],
-        description="More in the answer: `maps` as numbers and what those `values` mean, "
-        "`pictures` as PNG data URLs, `evidence` for the answers to the evidence alone and to all "
-        "but the evidence.",
+        description="Further parts of the response: `maps` as numbers with the meaning of their "
+        "`values`, `pictures` as PNG data URLs, `evidence` for the predictions from the evidence "
+        "alone and from everything but the evidence.",
     )
     share: float = Field(
-        0.2, gt=0, le=1, description="Of the pixels, that count as evidence of a map."
+        0.2, gt=0, le=1, description="Fraction of the pixels that count as evidence of a map."
     )
-    keypoints: list[Place] | None = Field(
-        None, description="Where a focus model must look, each x and y in [-1, 1], in its order."
+    keypoints: list[Keypoint] | None = Field(
+        None, description="Keypoints for a focus model, each x and y in [-1, 1], in its order."
     )
     scales: list[Annotated[float, Field(gt=0, le=1000)]] | None = Field(
-        None, description="Of the patches at `keypoints`, in pixels from one sample to the next."
+        None, description="Scales of the patches at `keypoints`, in pixels per sample."
     )
 
     @field_validator("keypoints")
     @classmethod
-    def _inside(cls, places: list[Place] | None) -> list[Place] | None:
-        for x, y in places or []:
+    def _inside(cls, keypoints: list[Keypoint] | None) -> list[Keypoint] | None:
+        for x, y in keypoints or []:
             if not (math.isfinite(x) and math.isfinite(y) and max(abs(x), abs(y)) <= 1):
                 raise ValueError("each x and y must be from -1 to 1")
-        return places
+        return keypoints
 
 
 class AskedInJson(Asked):
-    """All of it in one JSON object."""
+    """A request as one JSON object."""
 
-    image: str | None = Field(None, description="Base64 of a file, or a data URL of it.")
-    images: list[str] | None = Field(None, description="Several, each as `image`.")
+    image: str | None = Field(None, description="An image file as base64 or as a data URL.")
+    images: list[str] | None = Field(None, description="Several images, each like `image`.")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One request, checked.
+    """A validated request.
 
     Attributes:
-        asked: model, method and the rest.
-        files: name and bytes of each image.
+        asked: model, method and further options.
+        files: name and content of each image file.
     """
 
     asked: Asked
@@ -86,10 +86,10 @@ class Question:
 
 
 def from_form(form: Form, limits: Limits) -> Question:
-    """Return the question that a multipart form asks.
+    """Return the request of a multipart form.
 
     Raises:
-        Refused: something is missing, unknown, or too much.
+        Refused: something is missing, unknown, or over a limit.
     """
     values: dict[str, object] = dict(form.values)
     if "show" in form.values:
@@ -103,29 +103,29 @@ def from_form(form: Form, limits: Limits) -> Question:
 
 
 def from_json(body: bytes, limits: Limits) -> Question:
-    """Return the question that a JSON object asks.
+    """Return the request of a JSON object.
 
     Raises:
-        Refused: something is missing, unknown, not base64, or too much.
+        Refused: something is missing, unknown, not base64, or over a limit.
     """
     asked = _checked(AskedInJson, _json(body, "the body"))
     given = [*([asked.image] if asked.image is not None else []), *(asked.images or [])]
     _check_count(len(given), limits)
     names = [f"image {number}" for number in range(1, len(given) + 1)]
     files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
-    # Not kept as text too, for as long as the request waits.
+    # The texts are dropped, to save memory while the request waits.
     return Question(asked.model_copy(update={"image": None, "images": None}), files)
 
 
 def _check_count(images: int, limits: Limits) -> None:
     if not images:
-        raise Refused(422, "There is no image: send it as a file named `image`.")
+        raise Refused(422, "Expected an image, but got none: send it as a file named `image`.")
     if images > limits.images:
         raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
 
 
 def _json(text: bytes, what: str) -> object:
-    # Counted before they are parsed: millions of them take gigabytes and many seconds.
+    # Counted before parsing, as millions of values take gigabytes and many seconds.
     if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
         raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {what}.")
     try:

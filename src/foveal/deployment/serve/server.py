@@ -1,4 +1,4 @@
-"""`foveal serve`: the application behind its guard, listening."""
+"""`foveal serve`: run the application with uvicorn."""
 
 import ipaddress
 import socket
@@ -26,19 +26,19 @@ from foveal.deployment.serve.model_registry import Models
 from foveal.foundation.memory import keep_freed_memory
 
 KEEP_ALIVE_SECONDS = 15
-# How long the thread of answers may keep the interpreter from that of requests, which takes it ten
-# times for each: by Python's own 5 ms, half as many are answered.
+# How long the inference thread may hold the interpreter. The event loop needs it ten times per
+# request: with Python's default of 5 ms, throughput is halved.
 SWITCH_SECONDS = 0.0005
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def build_app(models: Models, limits: Limits, credentials: Credentials | None = None) -> Guard:
-    """Return the application that `serve` runs: for tests, and for other servers.
+    """Return the application that `serve` runs, for tests and for other ASGI servers.
 
     Args:
-        models: that are served.
-        limits: on what clients ask.
-        credentials: that are asked for; without any, only requests to this machine are answered.
+        models: the served models.
+        limits: limits on requests.
+        credentials: required credentials; without any, only requests to this machine are accepted.
     """
     api = build_api(Studio(models, limits))
     return Guard(api, limits, credentials, hosts=LOCAL if credentials is None else None)
@@ -52,36 +52,36 @@ def serve(
     credentials: Credentials | None,
     say: Callable[[str], None],
 ) -> None:
-    """Listen until the process is asked to end.
+    """Serve until the process is interrupted or terminated.
 
     Args:
-        models: that are served.
+        models: the served models.
         host: name or address to bind to.
-        port: 0 for any that is free.
-        limits: on what clients ask.
-        credentials: needed for any host but this machine's own.
-        say: told of the address.
+        port: port to bind to; 0 for any free port.
+        limits: limits on requests.
+        credentials: required unless the host is a loopback address.
+        say: called with the address of the page.
 
     Raises:
-        UserError: nobody would be asked for credentials elsewhere, or the address is not free.
+        UserError: credentials are missing for a host other than loopback, or the address is in use.
     """
     if credentials is None and not _is_loopback(host):
         raise UserError(
-            f"Everybody who reaches {host} could use this server: give --auth FILE, with "
-            "user:password or a token in it, or the variable FOVEAL_TOKEN."
+            f"Anyone who can reach {host} could use this server: give --auth FILE with "
+            "user:password or a token per line, or set FOVEAL_TOKEN."
         )
     listening = listen(host, port)
     keep_freed_memory()
-    torch.set_num_threads(1)  # one for answers beside the one for requests: small models gain none
+    torch.set_num_threads(1)  # small models gain nothing from more threads
     sys.setswitchinterval(SWITCH_SECONDS)
     shown = f"[{host}]" if ":" in host else host
-    say(f"Foveal Studio: http://{shown}:{listening.getsockname()[1]} (Ctrl+C ends it)")
+    say(f"Foveal Studio: http://{shown}:{listening.getsockname()[1]} (Ctrl+C to stop)")
     app = build_app(models, limits, credentials)
     uvicorn.Server(configured(app, limits)).run(sockets=[listening])
 
 
 def configured(app: Guard, limits: Limits) -> uvicorn.Config:
-    """Return how uvicorn runs an application within limits; it logs what is wrong, no requests."""
+    """Return the configuration of uvicorn, with limits, and with a log of errors only."""
     return uvicorn.Config(
         app,
         http=protocol(limits),
@@ -90,7 +90,7 @@ def configured(app: Guard, limits: Limits) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        log_level="error",  # a warning for each broken request would fill the log
+        log_level="error",  # a warning per malformed request would fill the log
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=5,
         backlog=limits.connections,
@@ -105,10 +105,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a port of a host, 0 for any port that is free.
+    """Return a socket that listens on a port of a host; 0 for any free port.
 
     Raises:
-        UserError: it is not free, or there is no such host.
+        UserError: the port is in use, or there is no such host.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

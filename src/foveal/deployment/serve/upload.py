@@ -1,4 +1,4 @@
-"""A request's body, in memory and never on disk: bounded in bytes and in time."""
+"""Request bodies, held in memory only, with limits on size and time."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from starlette.requests import Request
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import Refused, busy
 
-PARTS = 64  # of a form
-VALUE_BYTES = 65_536  # of one that is no file
-LENGTH_DIGITS = 18  # of a Content-Length
-NAME_LENGTH = 200  # of a file's name that is given back
+PARTS = 64  # maximum parts of a form
+VALUE_BYTES = 65_536  # maximum bytes of a part that is not a file
+LENGTH_DIGITS = 18  # maximum digits of a Content-Length
+NAME_LENGTH = 200  # maximum characters of a file name
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Form:
 
     Attributes:
         values: text by name.
-        files: the name that the client gave, never used but to give it back, and the bytes.
+        files: name and content of each file; the client's name is only returned, never opened.
     """
 
     values: dict[str, str] = field(default_factory=dict)
@@ -32,11 +32,11 @@ class Form:
 
 
 class Budget:
-    """Bytes that all requests together may hold.
+    """Limit on the bytes that all requests together may hold.
 
     Args:
-        limit: the maximum.
-        what: that is held, for the refusal of a request that finds no room.
+        limit: maximum number of bytes.
+        what: what the bytes hold, for the text of refusals.
     """
 
     def __init__(self, limit: int, what: str):
@@ -46,7 +46,7 @@ class Budget:
 
     @contextmanager
     def room(self) -> Iterator["Room"]:
-        """Give room to one request, until it is answered."""
+        """Yield the account of one request; its bytes are released at the end."""
         room = Room(self)
         try:
             yield room
@@ -55,10 +55,10 @@ class Budget:
 
 
 class Room:
-    """What one request holds of a budget.
+    """The bytes of a budget that one request holds.
 
     Args:
-        budget: of all requests.
+        budget: the budget of all requests.
     """
 
     def __init__(self, budget: Budget):
@@ -66,22 +66,22 @@ class Room:
         self.taken = 0
 
     def take(self, count: int) -> None:
-        """Take room for more bytes.
+        """Reserve more bytes.
 
         Raises:
-            Refused: no room is left.
+            Refused: the budget is exceeded.
         """
         self.taken += count
         self.budget.held += count
         if self.budget.held > self.budget.limit:
-            raise busy(f"The server holds as many {self.budget.what} as it takes.")
+            raise busy(f"The server has no memory left for more {self.budget.what}.")
 
 
 async def receive_body(request: Request, limits: Limits, room: Room) -> bytes:
     """Return the body of a request.
 
     Raises:
-        Refused: too large, too slow, cut off, or no room is left.
+        Refused: too large, too slow, incomplete, or over the budget.
     """
     length = request.headers.get("content-length", "0")
     if len(length) > LENGTH_DIGITS or not length.isdecimal() or int(length) > limits.body_bytes:
@@ -99,7 +99,7 @@ async def _chunks(request: Request, limits: Limits, room: Room) -> bytes:
     while True:
         message = await request.receive()
         if message["type"] != "http.request":
-            raise Refused(400, "The client left before its body was whole.")
+            raise Refused(400, "The client disconnected before its body was complete.")
         chunk = message.get("body", b"")
         room.take(len(chunk))
         if room.taken > limits.body_bytes:
@@ -117,7 +117,7 @@ def read_form(body: bytes, content_type: str) -> Form:
     """Return the parts of a multipart body.
 
     Raises:
-        Refused: it is broken, has too many parts, or a value that is not text.
+        Refused: the form is malformed, has too many parts, or a value that is not text.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -129,14 +129,14 @@ def read_form(body: bytes, content_type: str) -> Form:
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise Refused(400, f"The form is broken: {error}") from None
+        raise Refused(400, f"The form is malformed: {error}") from None
     if not reading.ended:
-        raise Refused(400, "The form is cut off.")
+        raise Refused(400, "The form is incomplete.")
     return reading.form
 
 
 class _Reading:
-    """What a parser tells of a form, part by part."""
+    """Callbacks of the multipart parser, which collect the form."""
 
     def __init__(self) -> None:
         self.form = Form()

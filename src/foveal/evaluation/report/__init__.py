@@ -1,4 +1,4 @@
-"""The HTML report: one file with everything in it."""
+"""Self-contained HTML reports."""
 
 from foveal.evaluation.report.page import ReportEntry, write_report
 

@@ -1,7 +1,7 @@
-"""Write a comparison: one self-contained page, its tables as CSV, JSON and LaTeX, its plots."""
+"""HTML report of a comparison, with its tables as CSV, JSON and LaTeX, and its plots."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,14 @@ from torch import Tensor
 from foveal import plotting, zoo
 from foveal.datasets import ImageSet
 from foveal.datasets.annotations import annotated
-from foveal.evaluation.compare import Comparison, Contestant, targets_of
+from foveal.evaluation.compare import Candidate, Comparison
+from foveal.evaluation.measuring import targets_of
 from foveal.evaluation.report import original
 from foveal.evaluation.report.page import inline, render, write_text
 from foveal.evaluation.report.tables import csv_table, latex_table
 from foveal.explainers import CONTROLS, OWN, explainer
 from foveal.explanation import Explanation
-from foveal.foundation.columns import present
+from foveal.foundation.columns import Column, present
 from foveal.foundation.files import json_text
 from foveal.images.photos import Photos
 from foveal.images.values import as_floats
@@ -43,15 +44,10 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     explanations = [at_top(row) for row in comparison.explanations]
     columns = present(model_columns(), models)
     measures = present(explanation_columns(), explanations)
-    write_text(out / "models.csv", csv_table(models))
-    write_text(out / "explanations.csv", csv_table(comparison.explanations))
-    write_text(out / "models.tex", latex_table(["model"], columns, models))
-    write_text(out / "explanations.tex", latex_table(["model", "method"], measures, explanations))
-    results = {"models": models, "explanations": list(comparison.explanations)}
-    write_text(out / "results.json", json_text(results, indent=2) + "\n")
+    _write_tables(comparison, out)
     logits = {
         one.name: observe_all(one.network, comparison.test.images).logits
-        for one in comparison.contestants
+        for one in comparison.candidates
     }
     plots = _plots(comparison, logits)
     for name, figure in plots.items():
@@ -64,28 +60,43 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
         many_sizes=isinstance(comparison.test.images, Photos),
         explained=comparison.explained,
         annotated=int(annotated(comparison.test).sum()),
-        models=[{"name": row["model"], "cells": [c.cell(row) for c in columns]} for row in models],
+        models=_rows([row["model"] for row in models], models, columns),
         columns=columns,
-        explanations=[
-            {"name": _heading(row), "cells": [c.cell(row) for c in measures]}
-            for row in explanations
-        ],
+        explanations=_rows([*map(_heading, explanations)], explanations, measures),
         measures=measures,
         plots={name: inline(figure) for name, figure in plots.items()},
         galleries=_galleries(comparison, logits),
-        confusions=[
-            {
-                "name": one.name,
-                "picture": inline(_confusion(comparison.test_of(one), logits[one.name])),
-            }
-            for one in comparison.contestants
-        ],
+        confusions=_confusions(comparison, logits),
         original=_original(),
         datasets=original.DATASETS,
     )
     path = out / "index.html"
     write_text(path, page)
     return path
+
+
+def _write_tables(comparison: Comparison, out: Path) -> None:
+    """Write the figures as CSV, LaTeX and JSON."""
+    models = [dict(row) for row in comparison.models]
+    explanations = [at_top(row) for row in comparison.explanations]
+    columns = present(model_columns(), models)
+    measures = present(explanation_columns(), explanations)
+    write_text(out / "models.csv", csv_table(models))
+    write_text(out / "explanations.csv", csv_table(comparison.explanations))
+    write_text(out / "models.tex", latex_table(["model"], columns, models))
+    write_text(out / "explanations.tex", latex_table(["model", "method"], measures, explanations))
+    results = {"models": models, "explanations": list(comparison.explanations)}
+    write_text(out / "results.json", json_text(results, indent=2) + "\n")
+
+
+def _rows(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
+) -> list[dict[str, object]]:
+    """Return the rows of an HTML table."""
+    return [
+        {"name": name, "cells": [column.cell(row) for column in columns]}
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _heading(row: Mapping[str, Any]) -> str:
@@ -100,14 +111,14 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
         ),
         "accuracy-macs": plotting.frontier(
             [(row["model"], row["macs"], row["accuracy"]) for row in rows],
-            "multiply-adds for one image",
+            "multiply-adds per image",
             logarithmic=True,
         ),
     }
     judged = _judged_points(comparison)
     if judged:
         found["judged-evidence"] = plotting.judged_curves(judged)
-    curves = {one.name: zoo.curve(one.name) for one in comparison.contestants}
+    curves = {one.name: zoo.curve(one.name) for one in comparison.candidates}
     known = {name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve}
     if known:
         found["learning"] = plotting.learning_curves(known)
@@ -115,7 +126,7 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
 
 
 def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
-    """Return for each explanation the judge's accuracy at each share of pixels shown."""
+    """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in comparison.explanations:
         start, end = "sufficiency_at_", "%"
@@ -132,31 +143,34 @@ def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]
 
 
 def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """Return the same images under every explanation: sure and right, unsure, sure and wrong."""
-    first = comparison.contestants[0]
+    """Return galleries of the same images under every explanation.
+
+    One gallery each for confident and correct, uncertain, and confident and wrong predictions.
+    """
+    first = comparison.candidates[0]
     test = comparison.test_of(first)
     rows = [row for row in comparison.explanations if row["method"] not in CONTROLS]
-    chances, answers = logits[first.name].softmax(dim=-1).max(dim=1)
+    confidences, answers = logits[first.name].softmax(dim=-1).max(dim=1)
     right = answers == test.labels
-    order = chances.argsort(descending=True)
+    order = confidences.argsort(descending=True)
     groups = {
-        "most confident, and right": order[right[order]][:SHOWN],
+        "most confident and correct": order[right[order]][:SHOWN],
         "least confident": order.flip(0)[:SHOWN],
-        "most confident, and wrong": order[~right[order]][:SHOWN],
+        "most confident and wrong": order[~right[order]][:SHOWN],
     }
-    made = []
+    galleries = []
     for name, chosen in groups.items():
         if not (len(chosen) and rows):
             continue
         shown = [(_heading(row), _explain(comparison, row, chosen)) for row in rows]
         labels = comparison.test_of(_explained_one(comparison, rows[0])).labels
         picture = inline(plotting.side_by_side(shown, labels[chosen]))
-        made.append({"name": f"{name} ({first.name})", "picture": picture})
-    return made
+        galleries.append({"name": f"{name} ({first.name})", "picture": picture})
+    return galleries
 
 
 def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> list[Explanation]:
-    """Return the explanation of each of the images at `chosen` (M,), in that order."""
+    """Return the explanations of the images with the indices `chosen` (M,), in that order."""
     one = _explained_one(comparison, row)
     test = comparison.test_of(one)
     explain = explainer(row["method"])
@@ -169,19 +183,29 @@ def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> 
     return found
 
 
-def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Contestant:
-    return next(one for one in comparison.contestants if one.name == row["model"])
+def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Candidate:
+    return next(one for one in comparison.candidates if one.name == row["model"])
+
+
+def _confusions(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    return [
+        {
+            "name": one.name,
+            "picture": inline(_confusion(comparison.test_of(one), logits[one.name])),
+        }
+        for one in comparison.candidates
+    ]
 
 
 def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
-    number = logits.shape[1]
-    pairs = test.labels * number + logits.argmax(dim=1)
-    counts = torch.bincount(pairs, minlength=number**2).reshape(number, number)
+    classes = logits.shape[1]
+    pairs = test.labels * classes + logits.argmax(dim=1)
+    counts = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return plotting.confusion_matrix(counts, test.classes)
 
 
 def _original() -> dict[str, object]:
-    """Return the page about the original project: its published figures, and ours beside them."""
+    """Return the section on the original project: its published figures beside ours."""
     sources = ("published", "rebuilt", "ours")
     rows = [
         {

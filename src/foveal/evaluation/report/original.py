@@ -1,4 +1,4 @@
-"""Beside the original: the student project that the idea comes from, and where Foveal stands."""
+"""Comparison with the original student project: its published accuracies and ours."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFA
 
 
 def beside_original() -> list[dict[str, Any]]:
-    """Return a row for each kind of model: published, rebuilt on our pipeline, and ours.
+    """Return one row per kind of model: published, rebuilt on our pipeline, and ours.
 
-    Each row has `kind`, and for each dataset's name a dictionary with those of `published`,
-    `rebuilt` and `ours` that there are, as shares from 0 to 1.
+    Each row has `kind`, and under each dataset's name a dictionary of `published`, `rebuilt` and
+    `ours` as fractions from 0 to 1, as far as they are known.
     """
     rows = []
     for kind, figures in PUBLISHED.items():
@@ -36,7 +36,7 @@ def beside_original() -> list[dict[str, Any]]:
 
 
 def curves(data: str) -> dict[str, dict[str, list[float]]]:
-    """Return the learning curves of a dataset's models in the zoo that the table names."""
+    """Return the learning curves of a dataset's models that are in the table and in the zoo."""
     names = (f"{data}-{kind}{rest}" for kind in PUBLISHED for rest in ("", "-published"))
     known = zoo.names()
     found = {name: zoo.curve(name) for name in names if name in known}

@@ -1,4 +1,4 @@
-"""Write one self-contained page about models: pictures first, then the figures."""
+"""HTML report of models: pictures first, then the figures."""
 
 import base64
 import contextlib
@@ -22,9 +22,9 @@ from foveal.metrics.registry import model_columns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 10  # images under every model
-WRONG = 10  # most confident mistakes of each
-MAPPED = 4  # images whose attention is shown depth by depth, or that are shown rebuilt
+SHOWN = 10  # images per model
+WRONG = 10  # most confident mistakes per model
+MAPPED = 4  # images shown with the attention of each depth, or rebuilt
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class ReportEntry:
     """One model of a report.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         card: its card and figures, as `foveal evaluate --json` has them.
-        explanation: what it looked at in test images; the same images for every entry.
+        explanation: explanation of B test images, the same images in every entry.
         labels: (B,) their true classes.
         curve: columns of metrics.csv, or None.
-        note: a few words on where the model comes from.
+        note: short note on the origin of the model.
     """
 
     name: str
@@ -53,13 +53,13 @@ def write_report(
 ) -> Path:
     """Write `index.html` into a folder and return its path.
 
-    Everything is inline: it opens offline, and can be sent as one file.
+    Everything is inline, so the page opens offline and can be sent as one file.
 
     Raises:
-        UserError: there is nothing to report, or the folder cannot be written.
+        UserError: there are no entries, or the folder cannot be written.
     """
     if not entries:
-        raise UserError("There is no model to report on.")
+        raise UserError("Expected at least one model to report on, but got none.")
     page = render(
         "demo.html",
         title=title,
@@ -77,7 +77,7 @@ def write_report(
 
 
 def render(template: str, **values: object) -> str:
-    """Return a template of this package filled with values, all of them escaped and printable."""
+    """Return a template of this package filled with values, which are escaped and printable."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("foveal.evaluation", "report")
@@ -88,15 +88,15 @@ def render(template: str, **values: object) -> str:
 
 
 def _shown_value(value: object) -> object:
-    """Return what a template prints, names without control characters; Markup stays as it is."""
+    """Return a value as a template prints it: text without control characters, Markup unchanged."""
     return printable(value) if type(value) is str else value
 
 
 def write_text(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; its folder is made.
+    """Write a file atomically; its folder is created if missing.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -111,26 +111,26 @@ def write_text(path: Path, content: str | bytes) -> None:
 
 
 def inline(figure: "Figure") -> str:
-    """Return a figure as a PNG in a data address."""
+    """Return a figure as a data URL of a PNG."""
     buffer = io.BytesIO()
     plotting.save_figure(figure, buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _lead(entry: ReportEntry) -> dict[str, object]:
-    """Return the first picture: one image, drawn large."""
+    """Return the first picture of the page: one explained image, drawn large."""
     index = _typical(entry)
     one = entry.explanation[index]
     if not _names_classes(entry):
-        alt = f"An image, what {entry.name} looked at in it, and what it rebuilt from that"
+        alt = f"An image, where {entry.name} looked, and the image rebuilt from that"
         return {"picture": inline(one.figure()), "name": entry.name, "answer": "", "alt": alt}
     answer = one.class_name(int(one.predictions[0]))
     return {
         "picture": inline(one.figure()),
         "name": entry.name,
         "answer": answer,
-        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, what {entry.name} "
-        f"looked at in it, and its answer {answer}",
+        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, where {entry.name} "
+        f"looked, and its prediction {answer}",
     }
 
 
@@ -139,18 +139,18 @@ def _names_classes(entry: ReportEntry) -> bool:
 
 
 def _typical(entry: ReportEntry) -> int:
-    """Return the number of an image that is answered rightly, with middling confidence."""
+    """Return the index of a correctly classified image of median confidence."""
     if not _names_classes(entry):
         return 0
     right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
     if len(right) == 0:
         right = torch.arange(len(entry.labels))
-    sure = entry.explanation.probabilities[right].amax(dim=1)
-    return int(right[sure.argsort()[len(right) // 2]])
+    confidence = entry.explanation.probabilities[right].amax(dim=1)
+    return int(right[confidence.argsort()[len(right) // 2]])
 
 
 def _closer(entry: ReportEntry) -> str | None:
-    """Return what the model saw of a few images: its maps depth by depth, or one's patches."""
+    """Return a picture of the maps at each depth for a few images, or of one image's patches."""
     if entry.explanation.maps is not None:
         rows = _spread(entry, MAPPED)
         picked = _pick(entry.explanation, rows)
@@ -172,8 +172,8 @@ def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
         return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "answers": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
-    sure = explanation.probabilities[wrong].amax(dim=1)
-    worst = wrong[sure.argsort(descending=True)][:WRONG]
+    confidence = explanation.probabilities[wrong].amax(dim=1)
+    worst = wrong[confidence.argsort(descending=True)][:WRONG]
     return {
         **shown,
         "answers": True,
@@ -185,7 +185,7 @@ def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
 
 
 def _spread(entry: ReportEntry, count: int) -> Tensor:
-    """Return the numbers of some images from the first to the last; classes are often in order."""
+    """Return the indices of evenly spaced images, as the images are often sorted by class."""
     return torch.linspace(0, len(entry.labels) - 1, min(count, len(entry.labels))).long()
 
 

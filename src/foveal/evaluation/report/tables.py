@@ -9,7 +9,7 @@ from foveal.foundation.escaping import csv_cell, tex
 
 
 def csv_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as CSV with all their figures, unrounded; what a row lacks is empty."""
+    """Return rows as CSV with all their figures, unrounded; missing figures are empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -29,7 +29,7 @@ def latex_table(
 
     Args:
         heads: keys of the names on the left.
-        columns: figures on the right, as a page writes them.
+        columns: figures on the right, formatted as in the HTML report.
         rows: names and figures.
     """
     lines = [
@@ -56,7 +56,7 @@ def latex_table(
 def markdown_table(
     heads: Sequence[str], columns: Sequence[Column], rows: Sequence[Mapping[str, object]]
 ) -> str:
-    """Return rows as a Markdown table; see `latex_table`. Names are set as code."""
+    """Return rows as a Markdown table, with names as code; see `latex_table`."""
     lines = [
         [*heads, *(column.heading for column in columns)],
         [*("---" for _ in heads), *("---:" for _ in columns)],

@@ -1,4 +1,4 @@
-// Asks the server; every failure is an Error with a sentence for people.
+// Requests to the server; every failure is an Error with a readable message.
 
 export async function models() {
   return (await json(await fetch("v1/models"))).models;
@@ -8,10 +8,10 @@ export async function samples() {
   return (await json(await fetch("v1/samples"))).samples;
 }
 
-// The answer for one image: `asked` holds the fields of POST /v1/explain.
-export async function explain(image, asked, signal) {
+// The answer for one image; `options` holds the fields of POST /v1/explain.
+export async function explain(image, options, signal) {
   const form = new FormData();
-  for (const [name, value] of Object.entries(asked)) {
+  for (const [name, value] of Object.entries(options)) {
     if (value !== undefined && value !== null) form.append(name, value);
   }
   form.append("image", image.blob, image.name);
@@ -24,7 +24,7 @@ async function json(response) {
   try {
     body = await response.json();
   } catch {
-    // What stands before the server answers in its own words.
+    // A proxy before the server may respond without JSON.
   }
   if (response.ok && body) return body;
   const error = new Error(body?.detail ?? `The server answered ${response.status}.`);

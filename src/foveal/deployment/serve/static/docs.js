@@ -1,4 +1,4 @@
-// Shows openapi.json, as pages that load their scripts from elsewhere would.
+// Renders openapi.json without scripts from other sites.
 
 const node = (tag, words = "", ...children) => {
   const made = document.createElement(tag);
@@ -7,7 +7,7 @@ const node = (tag, words = "", ...children) => {
   return made;
 };
 
-// Words with `code` in them.
+// Text with `code` in it.
 function prose(words) {
   const paragraph = node("span");
   words.split("`").forEach((part, index) => paragraph.append(index % 2 ? node("code", part) : part));
@@ -46,7 +46,7 @@ function route(path, method, spec) {
   section.append(node("p", "", prose(`${spec.summary ?? ""}. ${spec.description ?? ""}`)));
   if (spec.requestBody) section.append(...body(spec.requestBody.content));
   const example = spec.responses["200"]?.content?.["application/json"]?.example;
-  if (example) section.append(node("h3", "Answer"), node("pre", JSON.stringify(example, null, 2)));
+  if (example) section.append(node("h3", "Response"), node("pre", JSON.stringify(example, null, 2)));
   const others = Object.entries(spec.responses).filter(([status]) => status !== "200");
   if (others.length) section.append(node("h3", "Refusals"), table(others.map(([status, one]) => [status, one.description])));
   if (path === "/v1/explain") {

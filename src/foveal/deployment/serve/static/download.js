@@ -1,4 +1,4 @@
-// Downloads: what is on the page as SVG, that as PNG, and the answer as JSON.
+// Downloads: the picture and classes as SVG or PNG, and the answer as JSON.
 
 import { element, frame, tag } from "./marks.js";
 import { percent, printable } from "./words.js";
@@ -8,8 +8,8 @@ const FONT = "system-ui, sans-serif";
 
 export function saveJson(name, model, answer) {
   const { pictures, evidence, ...rest } = answer;
-  const told = JSON.stringify({ model, images: [rest] }, null, 2);
-  save(new Blob([told], { type: "application/json" }), `${name}.json`);
+  const text = JSON.stringify({ model, images: [rest] }, null, 2);
+  save(new Blob([text], { type: "application/json" }), `${name}.json`);
 }
 
 export function saveSvg(name, shown, model, answer) {
@@ -27,7 +27,7 @@ export async function savePng(name, shown, model, answer) {
   canvas.toBlob((blob) => save(blob, `${name}.png`), "image/png");
 }
 
-// One SVG file: the picture with its marks, the patches, the classes and where they come from.
+// One SVG: the picture with its marks, the patches, and the class probabilities.
 function source(shown, model, answer) {
   const patches = answer.pictures.patches ?? [];
   const height = PICTURE + 2 * MARGIN + 40;

@@ -1,4 +1,4 @@
-// The drawing pad: strokes are kept as lines and become a picture of 28 x 28 pixels.
+// The drawing pad: strokes are stored as lines and rendered as a picture of 28 x 28 pixels.
 
 const SIDE = 28;
 const INK_BOX = 20; // MNIST fits its digits into 20 x 20 pixels …
@@ -10,7 +10,7 @@ const EXAMPLE = [[
 ]];
 
 export class Pad {
-  // `changed(time)` is told of every change, and when the hand made it.
+  // `changed(time)` is called on every change, with the time of the event.
   constructor(canvas, changed) {
     this.canvas = canvas;
     this.changed = changed;
@@ -55,10 +55,10 @@ export class Pad {
     });
   }
 
-  begin(place, time) {
+  begin(point, time) {
     if (this.example) this.strokes = [];
     this.example = false;
-    this.strokes.push([place]);
+    this.strokes.push([point]);
     this.tell(time);
   }
 
@@ -122,7 +122,7 @@ export class Pad {
     }
   }
 
-  // White ink on black, 28 x 28: as drawn, or as MNIST's digits are.
+  // White ink on black, 28 x 28: as drawn, or scaled and centred like MNIST's digits.
   async picture() {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SIDE;
@@ -150,34 +150,34 @@ function ink(context, strokes, scale, [left, top], pen) {
   context.lineWidth = pen;
   context.lineCap = context.lineJoin = "round";
   for (const stroke of strokes) {
-    const places = stroke.map(([x, y]) => [x * scale + left, y * scale + top]);
+    const points = stroke.map(([x, y]) => [x * scale + left, y * scale + top]);
     context.beginPath();
-    context.moveTo(...places[0]);
-    // Through the middles, so that a few places of a quick hand make a smooth line.
-    for (let i = 1; i < places.length - 1; i++) {
-      const [x, y] = places[i];
-      context.quadraticCurveTo(x, y, (x + places[i + 1][0]) / 2, (y + places[i + 1][1]) / 2);
+    context.moveTo(...points[0]);
+    // Through the midpoints, so that a few points of a fast stroke make a smooth line.
+    for (let i = 1; i < points.length - 1; i++) {
+      const [x, y] = points[i];
+      context.quadraticCurveTo(x, y, (x + points[i + 1][0]) / 2, (y + points[i + 1][1]) / 2);
     }
-    context.lineTo(...places[places.length - 1]);
+    context.lineTo(...points[points.length - 1]);
     context.stroke();
   }
 }
 
 function bounds(strokes) {
-  const [xs, ys] = [0, 1].map((axis) => strokes.flat().map((place) => place[axis]));
+  const [xs, ys] = [0, 1].map((axis) => strokes.flat().map((point) => point[axis]));
   return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
 }
 
 // Scale and shift that put the ink into the box of 20 x 20 in the middle.
 function placed(strokes) {
   const [left, top, right, bottom] = bounds(strokes);
-  const extent = Math.max(right - left, bottom - top, 0.06); // a dot stays one
+  const extent = Math.max(right - left, bottom - top, 0.06); // a dot stays small
   const scale = (INK_BOX - PEN) / extent;
   const middle = SIDE / 2;
   return [scale, [middle - ((left + right) / 2) * scale, middle - ((top + bottom) / 2) * scale]];
 }
 
-// How far the ink's centre of mass is from the middle, as far as the ink can move inside.
+// Shift of the ink's centre of mass to the middle, limited to keep the ink inside.
 function offCentre(context, shift, strokes, scale) {
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
   let [mass, x, y] = [0, 0, 0];

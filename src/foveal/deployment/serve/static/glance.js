@@ -1,12 +1,12 @@
-// On a phone the pad and the answers do not fit on one screen: answers at a glance, below.
+// Small summary of the answers, for phones on which the pad and the answers do not fit.
 
-export function glance(place, panels) {
+export function glance(summary, panels) {
   let away = false;
   const paint = () => {
     const shown = panels.filter((panel) => panel.answer);
-    place.hidden = !away || !shown.length;
-    if (place.hidden) return;
-    place.replaceChildren(...shown.map((panel) => {
+    summary.hidden = !away || !shown.length;
+    if (summary.hidden) return;
+    summary.replaceChildren(...shown.map((panel) => {
       const link = document.createElement("button");
       link.type = "button";
       link.tabIndex = -1;

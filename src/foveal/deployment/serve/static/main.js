@@ -1,4 +1,4 @@
-// Foveal Studio: the image on one side, what models see in it on the other.
+// Foveal Studio: the image on one side, models and their explanations on the other.
 
 import { models } from "./api.js";
 import { Pad } from "./drawing.js";
@@ -7,7 +7,7 @@ import { Panel } from "./panel.js";
 import * as sources from "./sources.js";
 import { text } from "./words.js";
 
-const MOST = 2; // side by side
+const MOST = 2; // maximum number of panels
 
 const find = (id) => document.getElementById(id);
 const say = (words) => text(find("notice"), words);
@@ -34,7 +34,7 @@ function show(image, time) {
   }
 }
 
-// Until a model is chosen by hand, photographs go to the first that keeps their proportions.
+// Until the user chooses a model, photographs go to the first that keeps their proportions.
 function suited(image) {
   const photos = image.digit ? undefined : known.find((one) => one.short_side_px);
   return (photos ?? known[0]).model;
@@ -47,7 +47,7 @@ function panelCount() {
   watch(panels[0]);
 }
 
-// The server lists the models in the order in which they are to be shown.
+// The server lists the models in display order.
 function add() {
   const taken = panels.map((panel) => panel.model.model);
   const name = known.map((one) => one.model).find((name) => !taken.includes(name));

@@ -1,10 +1,10 @@
 // Numbered marks on the picture, as SVG: each keypoint has its own number, shape, dash and colour.
 
 const NS = "http://www.w3.org/2000/svg";
-// After Okabe & Ito 2008; the shape and the number say the same.
+// Okabe & Ito 2008; shape and number carry the same information.
 export const COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442"];
 const DASHES = ["", "2.2 0.9", "0.7 0.9", "3 0.8 0.7 0.8", "1.4 1.4", "4 1", "0.3 0.6"];
-const CORNERS = [0, 4, 3, 6, 5, 8]; // of the shapes behind the numbers; 0 is a circle
+const CORNERS = [0, 4, 3, 6, 5, 8]; // corners of the shapes behind the numbers; 0 is a circle
 
 export function element(name, attributes = {}, ...children) {
   const made = document.createElementNS(NS, name);
@@ -39,7 +39,7 @@ function polygon(corners, x, y, r) {
   }).join(" ");
 }
 
-// A frame around a patch: a dark line under a coloured, dashed one shows on any picture.
+// A frame around a patch: a dark line under a coloured, dashed one is visible on any picture.
 export function frame(index, box, unit) {
   const shared = { ...box, fill: "none" };
   const dash = DASHES[index % DASHES.length].split(" ").map((part) => part * unit).join(" ");
@@ -50,8 +50,8 @@ export function frame(index, box, unit) {
   ];
 }
 
-// The picture with its marks; `size` is {width, height} in pixels, (0, 0) a pixel's centre. It is
-// drawn in the proportions of `shape`.
+// The picture for marks; `size` is {width, height} in pixels, with (0, 0) at a pixel's centre. It
+// is drawn in the proportions of `shape`.
 export function picture(href, size, shape, smooth = false) {
   const svg = element("svg", {
     xmlns: NS, viewBox: `-0.5 -0.5 ${size.width} ${size.height}`, width: 480,
@@ -65,16 +65,16 @@ export function picture(href, size, shape, smooth = false) {
   return svg;
 }
 
-// Marks of keypoints as the API gives them; returns their groups, in order.
-export function keypoints(svg, places, patchSize, size) {
+// Marks of keypoints as returned by the API; returns their groups, in order.
+export function keypoints(svg, points, patchSize, size) {
   const unit = size.width / 28;
-  const groups = places.map((place, index) => {
-    const side = (patchSize - 1) * place.scale + 1;
-    const [x, y] = [place.x_px - side / 2, place.y_px - side / 2];
+  const groups = points.map((point, index) => {
+    const side = (patchSize - 1) * point.scale + 1;
+    const [x, y] = [point.x_px - side / 2, point.y_px - side / 2];
     const box = { x, y, width: side, height: side };
     const [cx, cy] = [inside(x, 1.2 * unit, size.width), inside(y, 1.2 * unit, size.height)];
     const half = 0.45 * unit;
-    const cross = `M${place.x_px - half} ${place.y_px}h${2 * half}M${place.x_px} ${place.y_px - half}v${2 * half}`;
+    const cross = `M${point.x_px - half} ${point.y_px}h${2 * half}M${point.x_px} ${point.y_px - half}v${2 * half}`;
     const hit = element("rect", { ...box, fill: "#fff", "fill-opacity": 0, class: "hit" });
     return element("g", { class: "keypoint", "data-index": index }, hit, ...frame(index, box, unit),
       element("path", { d: cross, stroke: colour(index), "stroke-width": 0.22 * unit }),
@@ -84,10 +84,10 @@ export function keypoints(svg, places, patchSize, size) {
   return groups;
 }
 
-// Where each depth's attention is greatest.
-export function peaks(svg, places, size) {
+// Marks at the maximum of each depth's attention.
+export function peaks(svg, points, size) {
   const unit = size.width / 28;
-  places.forEach((place, index) => svg.append(tag(index, place.x_px, place.y_px, 0.9 * unit)));
+  points.forEach((point, index) => svg.append(tag(index, point.x_px, point.y_px, 0.9 * unit)));
 }
 
 function inside(value, margin, extent) {

@@ -1,13 +1,13 @@
-// The picture as it was given: what a model saw of it, in the picture's own pixels.
+// The original picture: the part that a model was given, at the original resolution.
 
-const LONGEST = 1600; // pixels along the longer side that are drawn
+const LONGEST = 1600; // maximum longer side of the drawn picture, in pixels
 
-// A canvas; null where the picture has no more pixels than the model got, or the browser cannot
-// read it. `size` is {width, height} in pixels of what the model got, `cropped` whether that was
-// cut out of the middle.
+// A canvas, or null if the picture has no more pixels than the model's input or the browser cannot
+// read it. `size` is {width, height} of the model's input in pixels, `cropped` whether it was
+// cropped at the centre.
 export async function original(image, size, cropped) {
   const key = `${size.width}x${size.height} ${cropped}`;
-  image.originals ??= new Map(); // drawn once, not for every question about the same picture
+  image.originals ??= new Map(); // drawn once per picture, not once per request
   if (!image.originals.has(key)) {
     image.originals.set(key, draw(image.blob, size, cropped).catch(() => null));
   }
@@ -24,7 +24,7 @@ async function draw(blob, size, cropped) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height].map((side) => Math.max(1, Math.round(side * shrink)));
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "#fff"; // below what is transparent, as the server has it
+  context.fillStyle = "#fff"; // background of transparent pixels, as on the server
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, (bitmap.width - width) / 2, (bitmap.height - height) / 2, width, height,

@@ -1,4 +1,4 @@
-// One model beside others: what it looked at in the image, and what it answered.
+// Panel of one model: its explanation of the image, and its prediction.
 
 import { explain } from "./api.js";
 import { saveJson, savePng, saveSvg } from "./download.js";
@@ -11,7 +11,7 @@ import { bars, fill, percent, printable, said, text } from "./words.js";
 const METHODS = { model: "itself", contributions: "its exact terms" };
 
 export class Panel {
-  // `models` as GET /v1/models lists them; `removed(panel)` is told when it is to go.
+  // `models` as listed by GET /v1/models; `removed(panel)` is called to remove it.
   constructor(models, name, removed) {
     this.models = models;
     this.root = document.getElementById("panel").content.cloneNode(true).querySelector(".panel");
@@ -19,8 +19,8 @@ export class Panel {
     this.held = null; // keypoints that the user holds
     this.answer = null;
     this.running = false;
-    this.fresh = false; // asked for more while running
-    this.chosen = false; // the model, by hand
+    this.fresh = false; // a new request arrived while one is running
+    this.chosen = false; // whether the user has chosen the model
     this.fillModels(name);
     this.listen(removed);
     this.choose(name);
@@ -65,7 +65,7 @@ export class Panel {
     this.root.setAttribute("aria-label", name);
     const method = this.find(".method");
     method.replaceChildren(
-      ...this.model.methods.map((one) => new Option(METHODS[one] ?? `rival: ${one}`, one)));
+      ...this.model.methods.map((one) => new Option(METHODS[one] ?? `post-hoc: ${one}`, one)));
     method.value = this.model.default_method;
     this.find(".rivals").hidden = this.model.methods.length < 2;
     text(this.find(".about"), this.model.about);
@@ -73,7 +73,7 @@ export class Panel {
     this.ask(this.image);
   }
 
-  // Explain an image by a model that is of use for it, where none was chosen by hand.
+  // Explain an image with a model that suits it, if the user has chosen none.
   suit(name, image) {
     this.image = image;
     this.find(".model").value = name;
@@ -89,7 +89,7 @@ export class Panel {
     this.ask(this.image, time, true);
   }
 
-  // Explain an image, the latest if several come while one is being answered.
+  // Explain an image; of those that arrive while one is being explained, only the latest.
   async ask(image, time = performance.now(), holding = false) {
     this.image = image;
     if (!holding) this.held = null;
@@ -109,7 +109,7 @@ export class Panel {
 
   async once(time) {
     const held = this.held;
-    const asked = {
+    const options = {
       model: this.model.model, method: this.method, top: 10, fit: "crop",
       show: "pictures,maps,evidence", share: this.find(".share select").value,
       keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
@@ -117,7 +117,7 @@ export class Panel {
     };
     const { image, model } = this;
     try {
-      const answer = await explain(image, asked);
+      const answer = await explain(image, options);
       if (model !== this.model) return;
       this.warn("");
       await this.show(answer, held, image);
@@ -153,17 +153,17 @@ export class Panel {
 
   async showPicture(answer, image) {
     const size = answer.size_px;
-    this.small = await loaded(answer.pictures.image); // as the model got it
+    this.small = await loaded(answer.pictures.image); // the model's input
     const given = await original(image, size, Boolean(this.model.size_px));
     const shown = given ?? this.small;
     let href = given ? given.toDataURL("image/jpeg", 0.92) : answer.pictures.image;
     let legend = "";
-    const weighed = Boolean(answer.maps) && !answer.values.signed; // by attention of its own
+    const weighed = Boolean(answer.maps) && !answer.values.signed; // by the model's own attention
     if (weighed) {
       this.maps = heat.relative(answer.maps);
       this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
       href = heat.attention(this.maps.all, this.end, shown);
-      legend = `0.1 × … ${this.end.toFixed(0)} × an even share of attention`;
+      legend = `0.1 × … ${this.end.toFixed(0)} × uniform attention`;
     } else if (answer.maps) {
       href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
       legend = "against … for the answer";
@@ -181,22 +181,22 @@ export class Panel {
     text(this.find(".hint"), [this.stranger(), this.hint(answer)].filter(Boolean).join(" "));
   }
 
-  // Put a new picture in the old one's place, the keyboard's focus kept; not under a finger.
+  // Replace the picture and keep the keyboard focus; not while the user drags a keypoint.
   swap(svg) {
     this.svg = svg;
-    const place = this.find(".picture");
+    const holder = this.find(".picture");
     if (this.dragging) return;
-    const focused = place.contains(document.activeElement)
+    const focused = holder.contains(document.activeElement)
       ? document.activeElement.dataset.index : undefined;
-    place.replaceChildren(svg);
-    if (focused !== undefined) place.querySelector(`[data-index="${focused}"]`)?.focus();
+    holder.replaceChildren(svg);
+    if (focused !== undefined) holder.querySelector(`[data-index="${focused}"]`)?.focus();
   }
 
-  // Said where a model is shown what it was not trained on: it answers all the same.
+  // Note for an image of another kind than the training images, as the model answers anyway.
   stranger() {
     const known = this.model.trained_on;
     if (!this.image.digit || !known || /^(cluttered-|planted-)?mnist/.test(known)) return "";
-    return `This model was trained on ${known} and knows no digits: its answer means little.`;
+    return `This model was trained on ${known} and knows no digits, so its answer means little.`;
   }
 
   hint(answer) {
@@ -205,10 +205,10 @@ export class Panel {
     }
     if (answer.keypoints) return "";
     if (!answer.maps) return "This model looks at the whole picture.";
-    if (!answer.values.signed) return "The numbers are where each depth's attention is greatest.";
+    if (!answer.values.signed) return "The numbers mark the maximum of each depth's attention.";
     if (!answer.values.location_label) return "";
     const terms = heat.cells(answer.maps[0]);
-    return `What each of ${terms.length} × ${terms[0].length} locations adds to the answer's logit.`;
+    return `What each of ${terms.length} × ${terms[0].length} locations adds to the logit of the answer.`;
   }
 
   showKeypoints(svg, answer, size) {
@@ -218,26 +218,26 @@ export class Panel {
   }
 
   makeDraggable(group, index, answer, size) {
-    const place = answer.keypoints[index];
+    const point = answer.keypoints[index];
     group.setAttribute("tabindex", "0");
     group.setAttribute("role", "button");
     group.setAttribute("aria-label",
-      `Keypoint ${index + 1}, column ${Math.round(place.x_px)}, row ${Math.round(place.y_px)}; ` +
-      "arrow keys move it, escape puts all back");
+      `Keypoint ${index + 1}, column ${Math.round(point.x_px)}, row ${Math.round(point.y_px)}; ` +
+      "arrow keys move it, Escape resets all");
     group.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (event.key === "Escape") this.hold(null);
       if (!(event.key in step)) return;
       event.preventDefault();
       const [dx, dy] = step[event.key];
-      // From where it is held already, as the answer to the last key may not be here yet.
+      // From its held position, as the response to the last key may not have arrived.
       const now = (this.held ?? this.answer.keypoints)[index];
       this.move(index, now.x_px + dx, now.y_px + dy, size, event.timeStamp);
     });
-    group.addEventListener("pointerdown", (event) => this.drag(event, group, index, place, size));
+    group.addEventListener("pointerdown", (event) => this.drag(event, group, index, point, size));
   }
 
-  drag(event, group, index, place, size) {
+  drag(event, group, index, point, size) {
     event.preventDefault();
     group.focus({ preventScroll: true });
     group.setPointerCapture(event.pointerId);
@@ -249,11 +249,11 @@ export class Panel {
         ((one.clientY - box.top) / box.height) * size.height - 0.5];
     };
     const [x, y] = at(event);
-    const off = [place.x_px - x, place.y_px - y];
+    const off = [point.x_px - x, point.y_px - y];
     const moved = (one) => {
       const [px, py] = at(one).map((value, axis) => value + off[axis]);
       const to = this.move(index, px, py, size, one.timeStamp);
-      group.setAttribute("transform", `translate(${to.x_px - place.x_px} ${to.y_px - place.y_px})`);
+      group.setAttribute("transform", `translate(${to.x_px - point.x_px} ${to.y_px - point.y_px})`);
     };
     const ended = () => {
       this.dragging = false;
@@ -285,8 +285,8 @@ export class Panel {
     parts.replaceChildren();
     title.textContent = "";
     if (patches) {
-      title.textContent = thumbnail ? "All that it saw" : "All that it decided from";
-      if (rebuilt) title.textContent = "What it rebuilt the image from";
+      title.textContent = thumbnail ? "Its whole input" : "All that it decided from";
+      if (rebuilt) title.textContent = "Patches that it rebuilt the image from";
       if (thumbnail) parts.append(part(thumbnail, "a thumbnail"));
       patches.forEach((patch, index) => parts.append(patchPart(patch, index)));
       if (rebuilt) parts.append(part(rebuilt, "rebuilt"));

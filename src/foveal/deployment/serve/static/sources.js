@@ -1,25 +1,25 @@
-// Where images come from beside the drawing pad: files, the clipboard, the camera, samples.
+// Sources of images other than the drawing pad: files, the clipboard, the camera, samples.
 
 import { samples } from "./api.js";
 import { printable } from "./words.js";
 
-const LARGEST_BYTES = 4_000_000; // what is larger is made smaller before it is sent
+const LARGEST_BYTES = 4_000_000; // larger files are shrunk before they are sent
 const LARGEST_SIDE = 1600;
 const CAMERA_SIDE = 512;
 
 const find = (id) => document.getElementById(id);
 
-// `given({blob, name})` is told of each image, `say(words)` of what went wrong.
+// `given({blob, name})` is called with each image, `say(words)` with error messages.
 export function listen(given, say) {
   const take = async (file) => {
     if (!file) return;
-    if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is no picture.`);
+    if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not a picture.`);
     say("");
     const image = { blob: file, name: file.name || "pasted.png" };
     try {
       if (file.size > LARGEST_BYTES) image.blob = await smaller(file);
     } catch {
-      return say(`${image.name} is not a picture that this browser reads.`);
+      return say(`${image.name} is not a picture that this browser can read.`);
     }
     preview(image);
     given(image);
@@ -72,9 +72,9 @@ function clipboard(take, say) {
         const type = item.types.find((one) => one.startsWith("image/"));
         if (type) return take(new File([await item.getType(type)], "pasted.png", { type }));
       }
-      say("The clipboard holds no picture.");
+      say("There is no picture in the clipboard.");
     } catch {
-      say("The browser does not let the page read the clipboard: press Ctrl+V.");
+      say("The browser does not allow the page to read the clipboard: press Ctrl+V.");
     }
   });
 }
@@ -93,7 +93,7 @@ function camera(given, say) {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch {
-      return say("There is no camera, or the browser does not let the page use it.");
+      return say("There is no camera, or the browser does not allow the page to use it.");
     }
     say("");
     video.srcObject = stream;
@@ -115,8 +115,8 @@ function camera(given, say) {
 }
 
 export async function showSamples(given) {
-  const place = find("samples");
-  if (place.childElementCount) return;
+  const gallery = find("samples");
+  if (gallery.childElementCount) return;
   for (const sample of await samples()) {
     const button = document.createElement("button");
     button.type = "button";
@@ -125,10 +125,10 @@ export async function showSamples(given) {
     image.alt = `a handwritten ${sample.label}`;
     button.append(image);
     button.addEventListener("click", async () => {
-      for (const other of place.children) other.setAttribute("aria-pressed", other === button);
+      for (const other of gallery.children) other.setAttribute("aria-pressed", other === button);
       given({ blob: bytes(sample.image), name: sample.name });
     });
-    place.append(button);
+    gallery.append(button);
   }
 }
 
