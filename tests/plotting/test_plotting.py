@@ -178,7 +178,7 @@ def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
     figure = plotting.gallery(model.explain(torch.rand(3, 1, 16, 16)), torch.arange(3))
     ends = {axes.images[1].get_clim() for axes in figure.axes[:3]}
     assert len(ends) == 1
-    assert figure.axes[-1].get_ylabel() == "attention, times an even share"
+    assert figure.axes[-1].get_ylabel() == "attention, multiples of uniform"
 
 
 def test_the_numbers_of_a_logarithmic_frontier_do_not_lie_on_each_other():
@@ -264,7 +264,7 @@ def test_maps_are_drawn_by_what_their_values_mean_whoever_made_them():
     found = Explanation(torch.rand(1, 1, 8, 8), torch.zeros(1, 2), maps=heat, method="model")
     over, label = drawn_map(found)
     assert isinstance(over.norm, LogNorm)
-    assert label == "attention, times an even share"
+    assert label == "attention, multiples of uniform"
     over, label = drawn_map(replace(found, values=Values("volts")))
     assert (over.get_clim(), label) == ((-3, 3), "volts")
     over, _ = drawn_map(replace(found, values=Values("volts", zero=False)))
