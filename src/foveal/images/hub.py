@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub: their Parquet shards, downloaded once and kept."""
+"""Datasets of the Hugging Face Hub, whose Parquet shards are downloaded once and cached."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,18 @@ from foveal.foundation.errors import UserError
 
 
 def hub_folder(name: str) -> Path:
-    """Return the folder that holds the Parquet shards of the Hub's dataset `OWNER/NAME`.
+    """Return the folder with the Parquet shards of the Hub's dataset `OWNER/NAME`.
 
-    Only its Parquet files are fetched.
+    Only its Parquet files are downloaded.
 
     Raises:
-        UserError: the name has another form, the Hub cannot be reached, or it has no shards.
+        UserError: an invalid name, the Hub cannot be reached, or the dataset has no shards.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"Expected hf:OWNER/NAME, but got hf:{name}.")
     folder = _download(name)
     if next(folder.rglob("*.parquet"), None) is None:
-        raise UserError(f"The Hub's dataset {name} has no Parquet shards: Foveal reads no others.")
+        raise UserError(f"The Hub's dataset {name} has no Parquet shards, which Foveal needs.")
     return folder
 
 
@@ -31,5 +31,5 @@ def _download(name: str) -> Path:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
             f"Cannot get the dataset {name} from the Hub: {reason}. Without a network, give a "
-            "folder that holds its Parquet shards."
+            "folder with its Parquet shards."
         ) from None

@@ -1,4 +1,4 @@
-"""Whole-slide formats, through OpenSlide."""
+"""Whole-slide formats, read by OpenSlide."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from foveal.foundation.errors import UserError, missing_extra
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.values import as_fractions
 
-BLOCK = 512  # pixels along a side that are asked for at once; OpenSlide keeps its own tiles
+BLOCK = 512  # side in pixels of what is read at once; OpenSlide caches its own tiles
 
 
 class Slide(Pyramid):
-    """A scanned slide of any format that OpenSlide reads; what was not scanned is white.
+    """A scanned slide of any format that OpenSlide reads; regions that were not scanned are white.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        UserError: OpenSlide is not installed, or does not read the file.
+        UserError: OpenSlide is not installed, or cannot read the file.
     """
 
     channels = 3
@@ -55,7 +55,7 @@ class Slide(Pyramid):
         return pixels[..., :3] * alpha + 1 - alpha
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.slide.close()
 
 
