@@ -86,7 +86,7 @@ def test_every_patch_is_drawn_in_its_keypoints_colour(keypoints):
 
 def test_a_model_without_keypoints_says_that_it_sees_all():
     figure = SmallCNN().eval().explain(torch.rand(1, 1, 28, 28)).figure()
-    assert figure.subfigs[0].axes[0].get_title() == "looks at the whole image"
+    assert figure.subfigs[0].axes[0].get_title() == "reads the whole image"
 
 
 def test_odd_class_names_and_colour_are_drawn(tmp_path):
@@ -140,7 +140,7 @@ def test_show_opens_a_window_for_each_image_and_closes_it(windows):
     for index, figure in enumerate(figures):
         answer = explanation.class_name(int(explanation.predictions[index]))
         titles = [axes.get_title() for axes in figure.axes]
-        assert f"answer: {answer}" in titles
+        assert f"prediction: {answer}" in titles
     assert plt.get_fignums() == []
 
 
@@ -326,7 +326,7 @@ def test_names_that_begin_with_an_underscore_are_in_the_legends():
         (["a"], "Expected 2 names, one per image, but got 1"),
         (["a", "b", "c"], "Expected 2 names, one per image, but got 3"),
         ("abc", "Expected 2 names"),
-        (["a", "a"], "'a' and 'a' would be one file"),
+        (["a", "a"], "'a' and 'a' would be the same file"),
         (["Ä", "ä"], "'Ä' and 'ä' would be one file"),
         (["a/b", "c"], "such as 'a_b', but got 'a/b'"),
         (["..", "c"], "without a folder, such as '__', but got '..'"),
