@@ -327,7 +327,7 @@ def test_names_that_begin_with_an_underscore_are_in_the_legends():
         (["a", "b", "c"], "Expected 2 names, one per image, but got 3"),
         ("abc", "Expected 2 names"),
         (["a", "a"], "'a' and 'a' would be the same file"),
-        (["Ä", "ä"], "'Ä' and 'ä' would be one file"),
+        (["Ä", "ä"], "'Ä' and 'ä' would be the same file"),
         (["a/b", "c"], "such as 'a_b', but got 'a/b'"),
         (["..", "c"], "without a folder, such as '__', but got '..'"),
         (["", "c"], "but got ''"),
