@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from foveal.backbones.backbone import Backbone
-from foveal.foundation.errors import UserError, missing_extra, unknown_name
+from foveal.foundation.errors import UserError, missing_extra, one_line, unknown_name
 from foveal.foundation.ranges import Channels
 
 
@@ -43,8 +43,8 @@ class TimmBackbone(Backbone):
         except UserError:
             raise
         except Exception as error:  # timm raises almost anything
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"timm cannot return feature maps of {model!r}: {reason}") from error
+            message = f"timm cannot return feature maps of {model!r}: {one_line(error)}"
+            raise UserError(message) from error
         self.features: Callable[[Tensor], list[Tensor]] = features
         self.model = model
         self.in_channels = in_channels

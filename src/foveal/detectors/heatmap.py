@@ -12,7 +12,7 @@ from foveal.images.geometry import from_px
 
 
 class HeatmapDetector(Detector):
-    """A small convolutional net computes a heatmap per keypoint, whose mean location it is.
+    """A small convolutional net with a heatmap per keypoint, which is its mean location.
 
     The mean location under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
     2016, "End-to-end training of deep visuomotor policies", section 5.1), and no pooling removes

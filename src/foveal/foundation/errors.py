@@ -13,6 +13,11 @@ class UserError(ValueError):
     """An error that the caller can fix; the command line prints it without a traceback."""
 
 
+def one_line(error: object, length: int = 200) -> str:
+    """Return the message of an error in one line of at most `length` characters, or its type."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
 def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for an unknown `name`, with the nearest match among the `known` ones."""
     names = sorted(known)
@@ -112,5 +117,5 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
         given = ", ".join(
             f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)
         )
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"The {what} cannot be built with {given[:300]}: {reason}") from error
+        message = f"The {what} cannot be built with {given[:300]}: {one_line(error)}"
+        raise UserError(message) from error

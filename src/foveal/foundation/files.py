@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.escaping import as_unicode
 from foveal.foundation.interrupts import held_back
 
@@ -226,7 +226,7 @@ def _inner(value: object) -> list[object]:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"more than {MAX_DEPTH} levels of nested values"
-    return " ".join(str(error).split())[:200]
+    return one_line(error)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from typing import Any, Generic, TypeVar
 
-from foveal.foundation.errors import UserError, build_by_name
+from foveal.foundation.errors import UserError, build_by_name, one_line
 
 Part = TypeVar("Part")
 
@@ -70,10 +70,9 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         try:
             part: Part = point.load()
         except Exception as error:  # whatever another package raises
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             package = point.dist.name if point.dist else point.module
             raise UserError(
-                f"The package {package} cannot be imported for {point.name!r}: {reason}"
+                f"The package {package} cannot be imported for {point.name!r}: {one_line(error)}"
             ) from error
         return part
 

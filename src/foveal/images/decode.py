@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.depth import DEEP, dim, named_bits, scaled
 from foveal.images.formats import HEAD, readable, unreadable
@@ -177,8 +177,7 @@ def _opened(
     except UserError:
         raise
     except Exception as error:  # decoders raise almost anything on broken files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"broken image: {reason}") from None
+        raise UserError(f"broken image: {one_line(error, 120)}") from None
 
 
 def _stream(source: Path | bytes, whole: bool) -> BinaryIO:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 
 
 def hub_folder(name: str) -> Path:
@@ -28,8 +28,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except Exception as error:  # whatever the network and the Hub's client raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"Cannot get the dataset {name} from the Hub: {reason}. Without a network, give a "
-            "folder with its Parquet shards."
+            f"Cannot get the dataset {name} from the Hub: {one_line(error, 160)}. Without a "
+            "network, give a folder with its Parquet shards."
         ) from None

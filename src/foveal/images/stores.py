@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.decode import MAX_BYTES
@@ -149,8 +149,7 @@ def store_of(name: str) -> tuple[Store, str]:
             return Local("file://"), path
         return Remote(kind(**kind._get_kwargs_from_urls(name))), path
     except (ValueError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"Cannot read {printable(name)}: {reason}") from None
+        raise UserError(f"Cannot read {printable(name)}: {one_line(error)}") from None
 
 
 def _raise(error: OSError) -> None:

@@ -171,9 +171,9 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         times the features.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
             targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images in one forward pass; bounds the memory.
+            batch_size: images per forward pass, which bounds the memory.
 
         Returns:
             An explanation with signed maps (B, 1, H, W), in one forward pass.

@@ -192,7 +192,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         """Return the explanation of images for given keypoints.
 
         Args:
-            images: (B, C, H, W), floats in [0, 1], as `explain` takes them.
+            images: (B, C, H, W), floats in [0, 1], as in `explain`.
             keypoints: (B, K, 2) in grid units, with the model's K.
             scales: (B, K) pixels from one sample to the next, or None for the model's own.
 

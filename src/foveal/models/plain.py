@@ -82,9 +82,9 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         same map times a constant.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
             targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images in one forward pass; bounds the memory.
+            batch_size: images per forward pass, which bounds the memory.
 
         Raises:
             UserError: the backbone's global vector is not the mean of its deepest features.

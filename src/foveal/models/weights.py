@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.files import MAX_SETTINGS, open_regular, write_bytes
 from foveal.foundation.model_files import (
     CARD,
@@ -140,7 +140,7 @@ class Weights:
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
 
     def _restored(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -164,8 +164,7 @@ class Weights:
             )
 
     def _corrupt(self, error: object) -> UserError:
-        reason = " ".join(str(error).split())[:200]
-        return UserError(f"The weights in {self.path} are corrupt: {reason}.")
+        return UserError(f"The weights in {self.path} are corrupt: {one_line(error)}.")
 
 
 def as_difference(weight: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:

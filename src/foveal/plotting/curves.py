@@ -54,8 +54,8 @@ def frontier(
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         axes.plot(*xy, marker, ms=7, color=colour(number))
         if not listed:
-            offset = {"xytext": (7, -3), "textcoords": "offset points"}
-            axes.annotate(short(name, 40), xy, **offset, fontsize=8, color=INK)
+            text = short(name, 40)
+            axes.annotate(text, xy, (7, -3), textcoords="offset points", fontsize=8, color=INK)
     if listed:
         _legend(figure, axes, [name for name, _, _ in points], 8)
     axes.set_xlabel(label, fontsize=9)

@@ -223,12 +223,12 @@ def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> N
     depths = list(relative(maps)[0])
     heats = [*depths, combined(maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
-    greatest = scale_end(relative(maps))
+    end = scale_end(relative(maps))
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
     for axes, heat, name in zip(grid, heats, names, strict=False):
-        drawn = draw_map(axes, image, heat, greatest)
+        drawn = draw_map(axes, image, heat, end)
         title = with_locations(name, locations(heat, image))
         axes.set_title(title, fontsize=7, color=INK)
     for axes in grid[len(heats) :]:
@@ -284,10 +284,10 @@ def gallery(
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid[len(ones) :]:
         axes.set_axis_off()
-    greatest = max(map(scale_end, maps)) if maps else None
+    end = max(map(scale_end, maps)) if maps else None
     drawn = None
     for axes, one, label in zip(grid, ones, labels.tolist(), strict=False):
-        drawn = draw_image(axes, one, False, greatest, longest=round(CELL * GALLERY_DOTS))
+        drawn = draw_image(axes, one, False, end, longest=round(CELL * GALLERY_DOTS))
         _mark(axes, one, label)
     if drawn is not None and _is_attribution(ones[0]):
         label = f"attribution ({short(ones[0].method)}), each image on its own scale"

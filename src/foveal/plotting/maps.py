@@ -64,7 +64,9 @@ def draw_map(
     grey = bounded(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
     values = _values(heat, image).clamp(min=LEAST)
-    return _lay(axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE)
+    return _overlay(
+        axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE
+    )
 
 
 def draw_attribution(
@@ -89,7 +91,7 @@ def draw_attribution(
     # Dark pixels would hide the colours.
     pale = (1 + bounded(image, longest).mean(dim=0, keepdim=True)) / 2
     draw_photo(axes, pale, (heat.shape[0], heat.shape[1]))
-    return _lay(
+    return _overlay(
         axes,
         values,
         heat,
@@ -106,20 +108,20 @@ def _values(heat: Tensor, image: Tensor) -> Tensor:
     return bounded(smooth(heat)[None], LONGEST)[0] if is_photo(image) else heat
 
 
-def _lay(axes: "Axes", values: Tensor, heat: Tensor, **look: Any) -> "AxesImage":
+def _overlay(axes: "Axes", values: Tensor, heat: Tensor, **options: Any) -> "AxesImage":
     """Draw values over the image of a map (H, W), with the same extent and aspect.
 
     Args:
         axes: to draw on.
         values: values of the map, in any resolution.
         heat: the map.
-        look: options of `imshow`.
+        options: options of `imshow`.
     """
     drawn = axes.imshow(
         values.float().numpy(),
         extent=extent_of((heat.shape[0], heat.shape[1])),
         aspect=axes.get_aspect(),
-        **look,
+        **options,
     )
     axes.set_axis_off()
     return drawn
@@ -156,7 +158,7 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
     rows, columns = len(explanation), depths.shape[1] + 2
     figure = new_figure(1.35 * columns + 0.9, 1.35 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
-    greatest = scale_end(depths)
+    end = scale_end(depths)
     heads = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
     for axes, head in zip(grid[0], heads, strict=True):
         axes.set_title(head, fontsize=9, color=INK)
@@ -169,7 +171,7 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
         )
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for axes, heat in zip(grid[row, 1:], heats, strict=True):
-            drawn = draw_map(axes, image, heat, greatest)
+            drawn = draw_map(axes, image, heat, end)
     figure.colorbar(
         drawn, ax=grid, fraction=0.03, aspect=30, label=explanation.values.label, format="{x:g}"
     )

@@ -17,7 +17,7 @@ from foveal.plotting.figures import explanation_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ANSWERS = "explanations.json"  # in the folder of the figures
+RECORDS = "explanations.json"  # in the folder of the figures
 
 
 def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> None:
@@ -69,13 +69,13 @@ def save_explanation(
             figure = explanation_figure(explanation[index], title=stems[index])
             save_figure(figure, Path(drawn) / name)
         earlier = _earlier(folder)
-        (folder / ANSWERS).unlink(missing_ok=True)  # until it is rewritten, no figure is listed
+        (folder / RECORDS).unlink(missing_ok=True)  # until it is rewritten, no figure is listed
         for path in folder.glob("*.png"):
             if path.name in earlier:
                 path.unlink()
         for name in pictures:
             os.replace(Path(drawn) / name, folder / name)
-    write_text(folder / ANSWERS, json_text(records, indent=2) + "\n")
+    write_text(folder / RECORDS, json_text(records, indent=2) + "\n")
     return [folder / name for name in pictures]
 
 
@@ -101,8 +101,8 @@ def _check_names(names: Sequence[str], count: int) -> None:
 def _earlier(folder: Path) -> set[str]:
     """Return the names of figures of an earlier save into this folder."""
     try:
-        answers = read_json(folder / ANSWERS)
+        records = read_json(folder / RECORDS)
     except UserError:  # missing, or not a file of Foveal
         return set()
-    found = answers if isinstance(answers, list) else []
+    found = records if isinstance(records, list) else []
     return {str(one["picture"]) for one in found if isinstance(one, dict) and "picture" in one}

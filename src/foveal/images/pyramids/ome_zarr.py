@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveal.foundation.errors import UserError, missing_extra
+from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.foundation.files import check_regular
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
@@ -50,7 +50,7 @@ class Zarr(Pyramid):
         except UserError:
             raise
         except Exception as error:  # zarr raises almost anything on broken folders
-            raise UserError(f"not a zarr image: {_reason(error)}") from None
+            raise UserError(f"not a zarr image: {one_line(error, 120)}") from None
         for array in arrays:
             _check(array)
         self.axes = axes
@@ -72,7 +72,9 @@ class Zarr(Pyramid):
         try:
             found = np.asarray(array[tuple(box.get(axis, 0) for axis in self.axes)])
         except Exception as error:  # codecs raise almost anything on broken chunks
-            raise UserError(f"the pixels at ({left}, {top}) are broken: {_reason(error)}") from None
+            raise UserError(
+                f"the pixels at ({left}, {top}) are broken: {one_line(error, 120)}"
+            ) from None
         kept = [axis for axis in self.axes if axis in box]
         if "c" not in kept:
             found, kept = found[..., None], [*kept, "c"]
@@ -158,7 +160,3 @@ def _codecs(values: Mapping[str, object]) -> list[str]:
                 found.append(str(codec.get("name") or codec.get("id")))
                 found += _codecs(codec.get("configuration") or {})
     return found
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

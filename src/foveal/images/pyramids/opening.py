@@ -24,7 +24,7 @@ FORMATS: dict[str, Callable[[Path], Pyramid]] = {
     **_SLIDES,
     ".zarr": Zarr,
 }
-MANY = 50_000_000  # pixels, from which reading all of them takes long
+MANY = 50_000_000  # pixels, from which on reading all of them is slow
 
 
 def open_large(path: str | Path, channels: int | None = None) -> LargeImage:

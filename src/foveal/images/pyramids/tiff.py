@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foveal.foundation.errors import UserError, missing_extra
+from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.depth import tiff_bits
 from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
@@ -46,7 +46,7 @@ class Tiff(Pyramid):
             raise
         except Exception as error:  # tifffile raises almost anything on impossible tags
             self.file.close()
-            raise UserError(f"its tags are damaged: {_reason(error)}") from None
+            raise UserError(f"its tags are damaged: {one_line(error, 120)}") from None
         self.channels = _channels(pages[0])
         self.pages = [page for page in pages if _channels(page) == self.channels]
         sizes = [(page.imagelength, page.imagewidth) for page in self.pages]
@@ -104,7 +104,7 @@ class Tiff(Pyramid):
                 found = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # decoders raise almost anything on broken tiles
             raise UserError(
-                f"the pixels at ({corner_px[0]}, {corner_px[1]}) are broken: {_reason(error)}"
+                f"the pixels at ({corner_px[0]}, {corner_px[1]}) are broken: {one_line(error, 120)}"
             ) from None
         assert found is not None  # since there are data
         return found[0]
@@ -139,7 +139,7 @@ def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
     except OSError as error:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
     except Exception as error:  # tifffile raises almost anything on broken files
-        raise UserError(f"not a TIFF file, or truncated: {_reason(error)}") from None
+        raise UserError(f"not a TIFF file, or truncated: {one_line(error, 120)}") from None
     if "".join(sorted(series.axes)) not in ("XY", "SXY"):
         file.close()
         raise UserError(
@@ -220,7 +220,3 @@ def _bits(page: "TiffPage") -> int:
     maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
     named = tiff_bits(page.bitspersample, False, maximum, description)
     return int(page.bitspersample) if named is None else named
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
