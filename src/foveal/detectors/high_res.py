@@ -104,8 +104,8 @@ class HighResDetector(Detector):
     def factor(self, size: Size) -> int:
         """Return the factor by which the thumbnail of images of a size is coarser than `shrink`.
 
-        It is the smallest factor for a small enough thumbnail, or a factor up to 1.5 times as large
-        that leaves fewer pixels uncovered at the right and lower edge.
+        Of the factors that make it small enough, up to 1.5 times the smallest, it is the one that
+        leaves the fewest pixels uncovered at the right and lower edge.
         """
         if not self.regions:
             return 1

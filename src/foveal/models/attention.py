@@ -51,7 +51,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
             shallow sums at first; the paper does not.
         dropout: fraction of features dropped in training before the last layer.
         logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: an argument is invalid.

@@ -21,7 +21,7 @@ class SmallCNN(ImageModel):
         widths: output channels of the convolutions; the resolution is halved after the first and
             after the middle one.
         dropout: fraction of features dropped in training before the last layer.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
 
     name = "cnn"

@@ -56,7 +56,7 @@ class FocusNet(
         patch_size: side of a patch in pixels, or in samples if it has a scale.
         jitter_px: standard deviation in pixels of noise on the keypoints in training, which keeps
             small differences of location from encoding the class.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: detector and head do not match, or an argument is invalid.

@@ -46,7 +46,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     Args:
         in_channels: channels C of the images.
         num_classes: number of classes; 0 for a model that rebuilds images.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: `inputs` do not match the channels or the classes.

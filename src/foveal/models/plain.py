@@ -27,7 +27,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         num_classes: number of classes.
         dropout: fraction of features dropped in training before the last layer.
         logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
 
     name = "plain"

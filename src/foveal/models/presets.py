@@ -60,7 +60,7 @@ def focus(
         dropout: fraction of features dropped in training.
         jitter_px: see `FocusNet`.
         hidden: widths of the layers between the patches' tokens and the logits.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -105,7 +105,7 @@ def zoom(
         mix: how the tokens are joined, `concat` or `attention`.
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
     taken = (keypoints, patch_size, in_channels, num_classes)
@@ -142,7 +142,7 @@ def glimpse(
         encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
         grid: side of the grid of thumbnail features that the head reads; see `GlimpseDetector`.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -196,7 +196,7 @@ def high_res(
         thumbnail_side: maximum side in pixels of a square image's thumbnail.
         explore: in training, factor of the Gumbel noise on the scores.
         dropout: fraction of features dropped in training.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -247,7 +247,7 @@ def crops(
         detector_width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
         learned: whether scores are learned, instead of the energy of the features.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: the backbone cannot be cut at that depth, or an argument is invalid.
@@ -301,7 +301,7 @@ def published(
         patch_size: points P along a patch's side, at least 2.
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
     detector = PublishedDetector(kind, keypoints, patch_size, in_channels)
     head = PublishedHead(keypoints, patch_size, in_channels, num_classes, kind)
@@ -325,7 +325,7 @@ def reconstructor(
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         softness_px: width in pixels of the soft edges; see `Head`.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: the parts do not match, or an argument is invalid.

@@ -37,7 +37,7 @@ class PublishedAttention(ImageModel):
     Args:
         in_channels: channels of the images.
         num_classes: number of classes, at most 1000.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: more than 1000 classes.

@@ -49,7 +49,7 @@ class SANet(ImageModel):
             the paper, for a first layer on single pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: an argument is invalid.

@@ -20,7 +20,7 @@ class VGG16(ImageModel):
         in_channels: channels of the images.
         num_classes: number of classes.
         dropout: fraction of features dropped in training before the last layer.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
 
     name = "vgg16"
