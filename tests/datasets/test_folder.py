@@ -88,7 +88,7 @@ def test_nested_folders_odd_names_and_other_files_are_taken_as_people_mean_them(
     assert found.classes == ("Wölfe und Füchse", "cat", "dog")
     assert found.labels.bincount().tolist() == [16, 16, 16]
     assert found.problems == ()
-    assert found.notes[1:] == ("2 files passed over that are no images: 1 .txt, 1 hidden",)
+    assert found.notes[1:] == ("2 non-image files skipped: 1 .txt, 1 hidden",)
 
 
 def test_a_bad_image_is_named_and_the_rest_is_read(animals: Path) -> None:

@@ -305,7 +305,7 @@ def test_a_large_image_without_a_pyramid_is_read_and_the_user_is_told(
     tifffile.imwrite(tmp_path / "slide.svs", pixels, tile=(64, 96), photometric="rgb")
     write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
     slide = open_large(tmp_path / "slide.svs")
-    assert "no coarser level: a thumbnail takes reading all 126,300 pixels" in slide.note
+    assert "no coarser level: a thumbnail requires reading all 126,300 pixels" in slide.note
     torch.testing.assert_close(slide.thumbnail(8), expected_means(pixels, 8))
     assert open_large(tmp_path / "pyramid.tif").note == ""
 
@@ -353,10 +353,13 @@ def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatc
     ("options", "message"),
     [
         ({"data": np.zeros((4, 64, 64, 3), np.uint8), "photometric": "rgb"}, "a stack of images"),
-        ({"data": np.zeros((64, 64, 4), np.uint8), "photometric": "separated"}, "kind of pixels"),
-        ({"data": np.zeros((64, 64), np.int16)}, "pixels of int16 are not read"),
-        ({"data": np.full((64, 64), 7, np.float32)}, "floats beyond 0 to 1"),
-        ({"data": np.full((64, 64), np.nan, np.float32)}, "floats beyond 0 to 1"),
+        (
+            {"data": np.zeros((64, 64, 4), np.uint8), "photometric": "separated"},
+            "unsupported pixels",
+        ),
+        ({"data": np.zeros((64, 64), np.int16)}, "unsupported pixels of int16"),
+        ({"data": np.full((64, 64), 7, np.float32)}, "floats outside of 0 to 1"),
+        ({"data": np.full((64, 64), np.nan, np.float32)}, "floats outside of 0 to 1"),
         ({"data": np.zeros((64, 64), np.uint8), "extratags": [(274, "H", 1, 6, True)]}, "turned"),
         ({"data": np.zeros((64, 64), np.complex64)}, "pixels of complex64"),
     ],
@@ -385,7 +388,7 @@ def test_no_pickle_in_a_zarr_is_ever_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda p: zarr.create_group(p), "names no multiscales"),
+        (lambda p: zarr.create_group(p), "has no multiscales"),
         (
             lambda p: zarr.create_array(p, data=np.zeros((5, 6, 7, 8), np.uint8)),
             "expected an array",

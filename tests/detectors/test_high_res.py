@@ -174,7 +174,7 @@ def test_the_best_cells_are_the_greatest_of_their_neighbours_first() -> None:
                         ranks[(r * 7 + y) * 9 + x] = (bool(value == around.max()), float(value))
             expected = sorted(ranks, key=lambda cell: ranks[cell], reverse=True)[:8]
             assert found[image].tolist() == expected
-    with pytest.raises(ValueError, match="at least 31 places, one a patch, but got 30"):
+    with pytest.raises(ValueError, match="at least 31 cells, one per patch, but got 30"):
         best_cells(scores, 31, 2)
 
 

@@ -171,7 +171,10 @@ def test_a_read_only_array_is_taken_without_a_warning(model, images, recwarn):
         (lambda images: images.numpy().astype(object), "but got NumPy's object"),
         (lambda images: [], "at least one image, but got none"),
         (lambda images: [images[0], images[0, :, :9]], r"of one size.*\(1, 9, 24\), \(1, 20, 24\)"),
-        (lambda images: (images.numpy() * 255).astype(np.uint8), "Divide bytes by 255: images / 2"),
+        (
+            lambda images: (images.numpy() * 255).astype(np.uint8),
+            "Divide uint8 images by 255: images / 2",
+        ),
         (lambda images: images.numpy()[0], r"but got \(1, 20, 24\)"),
         (lambda images: images.permute(0, 2, 3, 1), "on the second axis"),
         (lambda images: images * torch.nan, "images hold NaN or infinity for 5 of 5"),

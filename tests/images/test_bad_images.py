@@ -311,7 +311,7 @@ def test_where_nothing_names_the_bits_the_range_is_whole_and_a_note_says_so(bits
     found = read_pixels(write(ramp(bits)), None, None)
     assert found.values.max() == round((2**bits - 1) / 257)
     assert f"its pixels reach {2**bits - 1:,} of 65,535" in found.note
-    assert f"if they have {bits} bits" in found.note
+    assert f"If they have {bits} bits" in found.note
 
 
 def test_sixteen_bits_that_are_used_need_no_note() -> None:
@@ -364,9 +364,9 @@ def encoded_signed(values: np.ndarray) -> bytes:
     [
         ([0.0, 0.5, 1.0], [0, 128, 255], ""),
         ([0.25, 0.25], [64, 64], ""),
-        ([0.0, 100.0, 255.0], [0, 100, 255], "taken for 0 to 255"),
-        ([128.0, 128.0], [128, 128], "taken for 0 to 255"),
-        ([0.0, 65535.0], [0, 255], "taken for 0 to 65535"),
+        ([0.0, 100.0, 255.0], [0, 100, 255], "a range of 0 to 255 is assumed"),
+        ([128.0, 128.0], [128, 128], "a range of 0 to 255 is assumed"),
+        ([0.0, 65535.0], [0, 255], "a range of 0 to 65535 is assumed"),
         ([-1.0, 0.0, 1.0], [0, 128, 255], "from -1 to 1"),
         ([0.0, 1e6], [0, 255], "from 0 to 1e+06"),
         ([-3.0, -3.0], [0, 0], "from -3 to -3"),

@@ -74,7 +74,7 @@ def test_files_without_a_telling_ending_are_looked_into_and_others_counted(tmp_p
     passed = Passed()
     assert [path.name for path in images_below(tmp_path, passed.add)] == sorted(names)
     assert dict(passed.by_ending) == {".txt": 2, ".db": 1, "": 1, "hidden": 1, ".nef": 1}
-    assert str(passed).startswith("6 files passed over that are no images: 2 .txt, ")
+    assert str(passed).startswith("6 non-image files skipped: 2 .txt, ")
 
 
 def test_only_files_whose_ending_says_nothing_are_opened(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_raw_photos_that_are_passed_over_are_named() -> None:
     passed = Passed()
     for name in ("a.NEF", "b.nef", "c.\x1b[31m"):
         passed.add(name)
-    assert "2 .nef (camera raw is not read: convert it to TIFF or JPEG)" in str(passed)
+    assert "2 .nef (camera raw is not supported: convert it to TIFF or JPEG)" in str(passed)
     assert str(passed).isprintable()
 
 
@@ -148,7 +148,7 @@ def test_training_and_the_survey_agree_on_what_is_an_image(tmp_path: Path) -> No
         Path(problem.path).name for problem in survey.problems
     }  # fmt: skip
     assert sets[0].notes == survey.notes
-    assert sets[0].notes[-1] == "2 files passed over that are no images: 2 .txt"
+    assert sets[0].notes[-1] == "2 non-image files skipped: 2 .txt"
 
 
 def test_predict_lists_what_training_reads(tmp_path: Path) -> None:

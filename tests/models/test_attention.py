@@ -210,7 +210,7 @@ def test_of_two_equal_peaks_the_first_is_named_and_no_place_between():
 
 
 def test_layers_that_have_no_part_in_the_answer_are_warned_of():
-    with pytest.warns(UserWarning, match="deeper than depth 2 has no part in the answer"):
+    with pytest.warns(UserWarning, match="deeper than depth 2 do not affect the logits"):
         model = built(depths=[1, 2], compatibility="pc")
     model(torch.rand(2, 3, 16, 16)).sum().backward()
     assert all(p.grad is None for p in model.backbone.blocks[2].parameters())

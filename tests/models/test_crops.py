@@ -244,7 +244,7 @@ def test_an_exported_graph_decides_alike(photos: Tensor) -> None:
     ("options", "message"),
     [
         ({"scales": (0, 1), "counts": (1,)}, "one count per scale"),
-        ({"scales": (0, 1), "counts": (2, 1)}, "there is one whole image"),
+        ({"scales": (0, 1), "counts": (2, 1)}, "for the scale 0, the whole image"),
         ({"depth": 9}, "can be cut"),
         ({"mix": "tokens", "width": 15}, "multiple of 4"),
     ],

@@ -132,7 +132,7 @@ def test_settings_cannot_take_more_memory_than_their_weights(settings, tmp_path)
     config = {**zoo.settings("mnist-cnn"), "inputs": {}, **settings}
     (tmp_path / WEIGHTS).symlink_to(zoo.folder("mnist-cnn") / WEIGHTS)
     (tmp_path / CONFIG).write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"a model of more than .* parameters"):
+    with pytest.raises(UserError, match=r"a model with more than .* parameters"):
         zoo.load(tmp_path)
     with pytest.raises(UserError, match="parameters"):
         SmallCNN.from_pretrained(tmp_path)

@@ -459,7 +459,10 @@ def test_weights_alone_load_as_a_whole_model_does(tmp_path):
     [
         (lambda images: images[0], r"Expected images \(B, \d, H, W\), but got \(\d, 28, 28\)"),
         (lambda images: images[:, :1].repeat(1, 2, 1, 1), r"but got \(3, 2, 28, 28\)"),
-        (lambda images: (images * 255).byte(), r"but got torch\.uint8\. Divide bytes by 255"),
+        (
+            lambda images: (images * 255).byte(),
+            r"but got torch\.uint8\. Divide uint8 images by 255",
+        ),
         (lambda images: images[:0], "Expected at least one image"),
     ],
     ids=["one-image", "channels", "bytes", "none"],
@@ -612,7 +615,7 @@ def test_explain_refuses_pixels_that_are_not_finite_and_forward_computes_with_th
 
 def test_explain_warns_of_images_unlike_those_it_was_trained_on():
     model = SmallCNN(inputs=Inputs(size=(28, 28)))
-    with pytest.warns(UserWarning, match="trained on images of 28x28 pixels and gets 20x20"):
+    with pytest.warns(UserWarning, match="trained on images of 28x28 pixels and got 20x20"):
         model.explain(torch.rand(1, 1, 20, 20))
     with pytest.warns(UserWarning, match=r"Expected images in \[0, 1\]"):
         model.explain(torch.rand(1, 1, 28, 28) * 255)

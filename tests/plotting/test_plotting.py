@@ -86,7 +86,7 @@ def test_every_patch_is_drawn_in_its_keypoints_colour(keypoints):
 
 def test_a_model_without_keypoints_says_that_it_sees_all():
     figure = SmallCNN().eval().explain(torch.rand(1, 1, 28, 28)).figure()
-    assert figure.subfigs[0].axes[0].get_title() == "looks at the whole image"
+    assert figure.subfigs[0].axes[0].get_title() == "reads the whole image"
 
 
 def test_odd_class_names_and_colour_are_drawn(tmp_path):
@@ -140,7 +140,7 @@ def test_show_opens_a_window_for_each_image_and_closes_it(windows):
     for index, figure in enumerate(figures):
         answer = explanation.class_name(int(explanation.predictions[index]))
         titles = [axes.get_title() for axes in figure.axes]
-        assert f"answer: {answer}" in titles
+        assert f"prediction: {answer}" in titles
     assert plt.get_fignums() == []
 
 
@@ -178,7 +178,7 @@ def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
     figure = plotting.gallery(model.explain(torch.rand(3, 1, 16, 16)), torch.arange(3))
     ends = {axes.images[1].get_clim() for axes in figure.axes[:3]}
     assert len(ends) == 1
-    assert figure.axes[-1].get_ylabel() == "attention, times an even share"
+    assert figure.axes[-1].get_ylabel() == "attention, multiples of uniform"
 
 
 def test_the_numbers_of_a_logarithmic_frontier_do_not_lie_on_each_other():
@@ -264,7 +264,7 @@ def test_maps_are_drawn_by_what_their_values_mean_whoever_made_them():
     found = Explanation(torch.rand(1, 1, 8, 8), torch.zeros(1, 2), maps=heat, method="model")
     over, label = drawn_map(found)
     assert isinstance(over.norm, LogNorm)
-    assert label == "attention, times an even share"
+    assert label == "attention, multiples of uniform"
     over, label = drawn_map(replace(found, values=Values("volts")))
     assert (over.get_clim(), label) == ((-3, 3), "volts")
     over, _ = drawn_map(replace(found, values=Values("volts", zero=False)))
@@ -326,8 +326,8 @@ def test_names_that_begin_with_an_underscore_are_in_the_legends():
         (["a"], "Expected 2 names, one per image, but got 1"),
         (["a", "b", "c"], "Expected 2 names, one per image, but got 3"),
         ("abc", "Expected 2 names"),
-        (["a", "a"], "'a' and 'a' would be one file"),
-        (["Ä", "ä"], "'Ä' and 'ä' would be one file"),
+        (["a", "a"], "'a' and 'a' would be the same file"),
+        (["Ä", "ä"], "'Ä' and 'ä' would be the same file"),
         (["a/b", "c"], "such as 'a_b', but got 'a/b'"),
         (["..", "c"], "without a folder, such as '__', but got '..'"),
         (["", "c"], "but got ''"),

@@ -356,10 +356,10 @@ def test_pictures_of_what_was_seen_rebuilt_and_lost(saliency_run, tmp_path):
     figure = rebuilding_grid(explanation)
     assert [axis.get_title() for axis in figure.axes[:5]] == [
         "image",
-        "where it looks",
-        "what it sees",
+        "keypoints",
+        "patches",
         "rebuilt",
-        "lost",
+        "error",
     ]
     assert len(figure.axes) == 3 * 5 + 1
     explanation.save(tmp_path)

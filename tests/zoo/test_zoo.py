@@ -173,12 +173,12 @@ def test_a_kernel_kept_as_its_difference_is_read_back_to_half_a_step(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ({"base": None}, "not a difference in 8 bits"),
-        ({"base": torch.zeros(1280, 320, 1, 1)}, "not a difference in 8 bits"),
-        ({"base": torch.zeros(4, 320, 1, 1, dtype=torch.int8)}, "does not fit the weights"),
-        ({"scale": torch.zeros(7)}, "does not fit the weights"),
+        ({"base": None}, "not an 8-bit difference"),
+        ({"base": torch.zeros(1280, 320, 1, 1)}, "not an 8-bit difference"),
+        ({"base": torch.zeros(4, 320, 1, 1, dtype=torch.int8)}, "does not match the weights"),
+        ({"scale": torch.zeros(7)}, "does not match the weights"),
         ({"scale": torch.full((1280,), torch.nan)}, "NaN or infinite"),
-        ({"scale": torch.zeros(1280, dtype=torch.int64)}, "not a difference in 8 bits"),
+        ({"scale": torch.zeros(1280, dtype=torch.int64)}, "not an 8-bit difference"),
     ],
 )
 def test_a_damaged_difference_is_refused(tmp_path, broken, reason):

@@ -10,7 +10,7 @@ from foveal.cli.app import AsJson, DataDir, TrainDataOption, app, say, show, sho
 from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
-    from foveal.training.study import Trial
+    from foveal.training.sweeps.study import Trial
 
 
 TrialsOption = Annotated[

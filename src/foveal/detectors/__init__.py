@@ -1,4 +1,4 @@
-"""Detectors: view -> located."""
+"""Detectors: a view of images -> keypoints, scales and scores (`Located`)."""
 
 from foveal.backbones import BACKBONES
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints

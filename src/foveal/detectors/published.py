@@ -21,7 +21,7 @@ HARRIS_K = 0.04
 class PublishedDetector(Detector):
     """The detectors of the original project's focus, corners and zoom models.
 
-    See `foveal.models.presets.published` for what was wrong with them, which is kept.
+    See `foveal.models.presets.published` for their defects, which are kept.
 
     Args:
         kind: `focus`, `corners` or `zoom`.
@@ -30,7 +30,7 @@ class PublishedDetector(Detector):
         in_channels: channels of the images.
 
     Raises:
-        UserError: an argument is not what is listed here.
+        UserError: an argument is invalid.
     """
 
     least_side = 2
@@ -90,7 +90,7 @@ def _harris(grey: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
-    """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
+    """Return the strongest responses as (row, column) in [-1, 1], instead of (x, y)."""
     height, width = images.shape[-2:]
     if height * width < count:
         raise UserError(f"Expected at least {count} pixels, but got {height}x{width}.")

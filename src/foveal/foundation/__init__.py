@@ -1,1 +1,1 @@
-"""Foundation: errors, files, checks of arguments, registries and the process itself."""
+"""Foundation: errors, files, checks of arguments, registries, signals and memory."""

@@ -55,7 +55,7 @@ class Length:
     high: int
 
     def __call__(self, name: str, value: Sized) -> None:
-        """Raise UserError unless the list is of such a length."""
+        """Raise UserError unless the length of the list is in the range."""
         if not self.low <= len(value) <= self.high:
             raise UserError(
                 f"Expected from {self.low} to {self.high} values in {name}, but got {len(value)}."
@@ -112,9 +112,9 @@ def check_values(
     """Check values by the annotations of a function, constructor or dataclass.
 
     Args:
-        function: what is annotated; names that it lacks are left alone.
-        values: by name.
-        of: put before each name in an error.
+        function: annotated callable; values of other names are not checked.
+        values: values by name.
+        of: prefix of each name in an error.
 
     Raises:
         UserError: a value is not of its type, range or choice.
@@ -132,7 +132,7 @@ def annotations(function: Callable[..., object]) -> dict[str, object]:
         function = function.__init__
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError:  # of a type that is imported for the type checker alone
+    except NameError:  # a type that is imported for the type checker only
         return {}
 
 
@@ -172,7 +172,7 @@ def _check_type(name: str, kind: type, value: Any) -> None:
         valid = isinstance(value, Integral) and not isinstance(value, bool)
     elif kind is float:
         valid = isinstance(value, Real) and not isinstance(value, bool)
-        valid = valid and abs(value) <= sys.float_info.max  # not of NaN
+        valid = valid and abs(value) <= sys.float_info.max  # False for NaN
     else:
         valid = isinstance(value, kind)
     if not valid:
@@ -184,23 +184,23 @@ _KINDS = {int: "an integer", float: "a finite number", bool: "true or false", st
 
 
 def constructor_settings(part: object) -> dict[str, Any]:
-    """Return the arguments that build a part again, from its attributes of the same names.
+    """Return the constructor arguments of a part, read from its attributes of the same names.
 
     Raises:
-        UserError: it keeps an argument under no such name.
+        UserError: an argument is not kept as an attribute.
     """
     names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
     for name in names:
         if getattr(part, name, inspect.Parameter.empty) is inspect.Parameter.empty:
             raise UserError(
                 f"Expected {type(part).__name__} to keep its argument {name!r} as an attribute of "
-                "that name, so that it can be saved and built again."
+                "the same name, from which it is saved and rebuilt."
             )
     return {name: getattr(part, name) for name in names}
 
 
 def check_agreement(part: str, settings: Mapping[str, object], **expected: object) -> None:
-    """Check that settings of a part, where it has them, are those of the whole.
+    """Check that settings of a part, where it has them, equal those of the model.
 
     Raises:
         UserError: they differ.
@@ -208,15 +208,15 @@ def check_agreement(part: str, settings: Mapping[str, object], **expected: objec
     for name, value in expected.items():
         if settings.get(name, value) != value:
             raise UserError(
-                f"Expected {name} of the {part} to be {value}, as of the model, but got "
+                f"Expected {name} of the {part} to be {value}, as in the model, but got "
                 f"{settings[name]}."
             )
 
 
 def shown(value: object) -> str:
-    """Return how a value is shown in an error, cut to a hundred characters."""
+    """Return the representation of a value for errors, truncated to 100 characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of too many digits, lists in lists
+    except (ValueError, RecursionError):  # too many digits, or nested too deeply
         text = f"a value of type {type(value).__name__}"
     return f"{text[:100]}…" if len(text) > 100 else text

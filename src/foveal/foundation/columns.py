@@ -9,11 +9,11 @@ class Column:
     """One figure of a table.
 
     Attributes:
-        key: in dictionaries of figures, and in JSON and CSV files.
-        heading: of the column.
+        key: key in dictionaries of figures, and in JSON and CSV files.
+        heading: heading of the column.
         form: format string of a value.
         meaning: one line that a practitioner understands.
-        direction: `higher`, `lower`, or a few other words on what a good value is.
+        direction: `higher` or `lower` is better; or a few words on what a good value is.
         listed: False if tables leave it out.
     """
 

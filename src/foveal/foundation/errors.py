@@ -1,4 +1,4 @@
-"""The errors a user can make, said in one line."""
+"""User errors, as one-line messages."""
 
 import difflib
 import inspect
@@ -10,11 +10,16 @@ Built = TypeVar("Built")
 
 
 class UserError(ValueError):
-    """Something the caller can put right; the command line prints it without a traceback."""
+    """An error that the caller can fix; the command line prints it without a traceback."""
+
+
+def one_line(error: object, length: int = 200) -> str:
+    """Return the message of an error in one line of at most `length` characters, or its type."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
-    """Return the error for a `name` that is not among the `known` ones, with the nearest match."""
+    """Return the error for an unknown `name`, with the nearest match among the `known` ones."""
     names = sorted(known)
     given = str(name)[:200]
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
@@ -23,10 +28,10 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
 
 
 def at_least_one(name: str, value: object) -> int:
-    """Return the value of a named argument, an integer from 1 of any kind, as an int.
+    """Return the value of a named argument as an int, if it is an integer of at least 1.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise UserError(f"Expected a {name} of at least 1, but got {value!r}.")
@@ -44,7 +49,7 @@ def split_name(
     """Return the name and the arguments of `{"name": one of known, argument: value, ...}`.
 
     Raises:
-        UserError: `settings` are no mapping, or their name is not known.
+        UserError: `settings` is not a mapping, or its name is unknown.
     """
     if not isinstance(settings, Mapping):
         raise UserError(
@@ -57,10 +62,10 @@ def split_name(
 
 
 def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings: object) -> Built:
-    """Return what `settings`, `{"name": one of known, argument: value, ...}`, describe.
+    """Build an object from `settings`, `{"name": one of known, argument: value, ...}`.
 
     Raises:
-        UserError: the name or an argument is not known, missing or of no use.
+        UserError: the name or an argument is unknown, missing or invalid.
     """
     name, arguments = split_name(what, known, settings)
     return build_named(f"{what} {name!r}", known[name], arguments)
@@ -69,29 +74,29 @@ def build_by_name(what: str, known: Mapping[str, Callable[..., Built]], settings
 def check_known(
     what: str, build: Callable[..., object], arguments: Mapping[str, object]
 ) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of `build`, which all that `arguments` name are among.
+    """Return the parameters of `build`, if it accepts all `arguments`.
 
     Raises:
-        UserError: an argument is not known; the nearest one is named.
+        UserError: an argument is unknown; the error names the nearest one.
     """
-    takes = inspect.signature(build).parameters
+    parameters = inspect.signature(build).parameters
     for name in arguments:
-        if name not in takes:
-            raise unknown_name(f"setting of {what}", name, takes)
-    return takes
+        if name not in parameters:
+            raise unknown_name(f"setting of {what}", name, parameters)
+    return parameters
 
 
 def check_arguments(
     what: str, build: Callable[..., object], arguments: Mapping[str, object]
 ) -> None:
-    """Check that `build(**arguments)` names only what it takes and all that it needs.
+    """Check that `build` accepts all `arguments` and requires no others.
 
     Raises:
-        UserError: an argument is not known (the nearest one is named) or missing.
+        UserError: an argument is unknown (the error names the nearest one) or missing.
     """
-    takes = check_known(what, build, arguments)
-    needed = {name for name, taken in takes.items() if taken.default is taken.empty}
-    missing = sorted(needed - set(arguments))
+    parameters = check_known(what, build, arguments)
+    required = {name for name, one in parameters.items() if one.default is one.empty}
+    missing = sorted(required - set(arguments))
     if missing:
         raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")
 
@@ -100,8 +105,7 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     """Return `build(**arguments)`.
 
     Raises:
-        UserError: an argument is not known, missing, or of a kind or size with which nothing can
-            be built.
+        UserError: an argument is unknown, missing, or of an invalid type or value.
     """
     check_arguments(what, build, arguments)
     try:
@@ -109,9 +113,9 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        plain = (str, int, float, list, tuple, dict)  # what is built already says little in a line
+        plain = (str, int, float, list, tuple, dict)  # built parts have no short repr
         given = ", ".join(
             f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)
         )
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"The {what} cannot be built with {given[:300]}: {reason}") from error
+        message = f"The {what} cannot be built with {given[:300]}: {one_line(error)}"
+        raise UserError(message) from error

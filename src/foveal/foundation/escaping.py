@@ -5,13 +5,13 @@ import re
 import unicodedata
 from pathlib import Path
 
-# Controls, half of a surrogate pair (a byte that is not UTF-8), line and paragraph separators;
-# of format characters (Cf) those that turn the direction of text.
+# Control characters, unpaired surrogates (bytes that are not UTF-8), line and paragraph
+# separators; of the format characters (Cf) only those that change the direction of text.
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# A backslash that begins what reads as an escaped surrogate, or as an escaped backslash.
+# A backslash that begins an escaped surrogate or an escaped backslash.
 _AMBIGUOUS = re.compile(r"\\(?=x[89a-f][0-9a-f]|x5c|ud[89a-f][0-9a-f]{2})")
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -28,13 +28,13 @@ _TEX = {
 
 
 def printable(text: str | bytes | Path, keep: str = "") -> str:
-    r"""Return text that is safe to show: control characters are written out, such as `\x1b`.
+    r"""Return text that is safe to print, with control characters escaped, such as `\x1b`.
 
     A byte of a file name that is not UTF-8 is shown as `\xe9`, and nothing is lost or raised.
 
     Args:
-        text: such as a path, or the name of a class.
-        keep: characters that stay as they are, such as a newline.
+        text: for example a path or the name of a class.
+        keep: characters that are not escaped, such as a newline.
 
     Returns:
         One line of valid Unicode, unless `keep` allows more.
@@ -59,25 +59,25 @@ def _shown(character: str) -> str:
 def as_unicode(text: str) -> str:
     r"""Return text for JSON and Parquet: a byte that was not UTF-8 becomes `\xe9`.
 
-    Valid Unicode stays as it is, and half of a surrogate pair becomes `\ud800`.
+    Valid Unicode is unchanged, and an unpaired surrogate becomes `\ud800`.
     """
     return _SURROGATE.sub(lambda found: _shown(found[0]), text)
 
 
 def path_text(path: str | Path) -> str:
-    r"""Return a path `as_unicode`, another text for each path.
+    r"""Return a path `as_unicode`, with a different text for each path.
 
-    Where a path itself reads as an escaped byte, `\xe9`, its backslash becomes `\x5c`.
+    Where a path itself contains an escaped byte, `\xe9`, its backslash becomes `\x5c`.
     """
     return as_unicode(_AMBIGUOUS.sub(r"\\x5c", str(path)))
 
 
 def csv_cell(text: str) -> str:
-    """Return text for a cell of CSV that no spreadsheet takes for a formula."""
+    """Return text for a CSV cell that no spreadsheet interprets as a formula."""
     shown = printable(text)
     return f"'{shown}" if text.startswith(_FORMULA) else shown
 
 
 def tex(text: str) -> str:
-    """Return text that TeX prints as it is."""
+    """Return text escaped for TeX."""
     return "".join(_TEX.get(character, character) for character in printable(text))

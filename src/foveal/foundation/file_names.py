@@ -1,4 +1,4 @@
-"""File names that every file system takes, one file for each name."""
+"""Unique file names that are valid on every file system."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from itertools import count
 
 from foveal.foundation.escaping import printable
 
-MAX_BYTES = 120  # of a stem in UTF-8; with a number and an ending it stays below 255
+MAX_BYTES = 120  # of a stem in UTF-8; with a number and an extension it stays below 255
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"
@@ -16,11 +16,11 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 
 
 def safe_stem(name: str) -> str:
-    """Return the most similar file name, without an ending, that Linux, macOS and Windows take.
+    """Return the nearest file name, without extension, that is valid on Linux, macOS and Windows.
 
     Underscores replace separators and `<>:"|?*`, a leading dot, and trailing dots and spaces;
-    control characters are written out, a device's name such as `con` becomes `_con`, and a long
-    name is cut.
+    control characters are escaped, a device's name such as `con` becomes `_con`, and a long name
+    is truncated.
     """
     stem = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", printable(name)))
     if stem.partition(".")[0].rstrip().casefold() in _DEVICES:
@@ -30,18 +30,18 @@ def safe_stem(name: str) -> str:
 
 
 def file_key(name: str) -> str:
-    """Return the same text for names of one file where neither case nor composition counts."""
+    """Return a key that is equal for names that differ in case or Unicode composition only."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """Return for each name a `safe_stem`, no two of them one file on any file system.
+    """Return a `safe_stem` for each name, no two of them the same file on any file system.
 
-    Of equal ones the first keeps its name, and the others get a number.
+    Of equal stems the first is unchanged, and the others get a number.
 
     Args:
-        names: such as the stems of images from several folders.
-        taken: stems that are not to be used.
+        names: for example the stems of images from several folders.
+        taken: stems that are already used.
     """
     stems = [safe_stem(name) for name in names]
     used = {file_key(stem) for stem in taken}

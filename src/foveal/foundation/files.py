@@ -1,4 +1,4 @@
-"""Bounded reads of regular files, strict JSON and YAML, and files written whole or not at all."""
+"""Files: bounded reads of regular files, strict JSON and YAML, and atomic writes."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.escaping import as_unicode
 from foveal.foundation.interrupts import held_back
 
@@ -21,19 +21,19 @@ Parsed = TypeVar("Parsed")
 MAX_SETTINGS = 16 * 2**20  # bytes of a JSON or YAML file
 MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
 _CHUNK = 2**20
-MAX_DEPTH = 50  # of values within values
-MAX_VALUES = 1_000_000  # of a JSON or YAML document, keys included
-OUTPUT_MARK = ".foveal-output"  # an empty file in a folder of pictures, which are no class
+MAX_DEPTH = 50  # levels of nested values
+MAX_VALUES = 1_000_000  # in a JSON or YAML document, keys included
+OUTPUT_MARK = ".foveal-output"  # empty file that marks a folder of figures, which is no class
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; a FIFO, socket, device or folder is refused, never opened.
+    """Open a regular file for reading; a FIFO, socket, device or folder is refused.
 
     Raises:
         UserError: not a regular file.
         OSError: the file cannot be opened.
     """
-    # Not to block on a FIFO that nobody writes to; without an effect on regular files.
+    # O_NONBLOCK avoids waiting for a FIFO's writer; it has no effect on regular files.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     try:
         _check_mode(os.fstat(descriptor).st_mode)
@@ -53,16 +53,16 @@ def _check_mode(mode: int) -> None:
 
 
 def check_regular(path: str | Path, limit: int = MAX_FILE) -> None:
-    """Check a file that another library opens by its path, which may then wait or read for ever.
+    """Check a file before another library opens it by its path and might block or read forever.
 
     Raises:
         UserError: neither a regular file nor a folder, or larger than `limit`.
-        OSError: there is no such file, or it cannot be seen.
+        OSError: the file does not exist or is not accessible.
     """
-    found = os.stat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        _check_mode(found.st_mode)
-    if found.st_size > limit:
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        _check_mode(status.st_mode)
+    if status.st_size > limit:
         raise UserError(f"larger than {limit:,} bytes")
 
 
@@ -70,8 +70,8 @@ def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
     """Return the bytes of a regular file.
 
     Args:
-        path: of the file.
-        limit: the maximum number of bytes.
+        path: path of the file.
+        limit: maximum number of bytes.
 
     Raises:
         UserError: not a regular file, or larger than `limit`.
@@ -79,8 +79,8 @@ def read_bytes(path: str | Path, limit: int = MAX_FILE) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(min(size, limit) + 1)  # takes that much memory at once
-        while size < len(content) <= limit and (more := file.read(_CHUNK)):  # it grows
+        content = file.read(min(size, limit) + 1)  # allocates that much memory at once
+        while size < len(content) <= limit and (more := file.read(_CHUNK)):  # the file has grown
             content += more
     if len(content) > limit:
         raise UserError(f"larger than {limit:,} bytes")
@@ -119,10 +119,10 @@ def _parsed_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the values of a JSON document; NaN and infinity, which JSON lacks, are refused.
+    """Return the values of a JSON document; NaN and infinity, which are not JSON, are refused.
 
     Raises:
-        UserError: not JSON, too deep, or a number of too many digits.
+        UserError: not JSON, nested too deeply, or a number with too many digits.
     """
     try:
         values = json.loads(text, parse_constant=_refuse_constant)
@@ -137,18 +137,20 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def json_text(values: object, indent: int | None = None) -> str:
-    """Return plain values as JSON that every parser reads.
+    """Return plain values as JSON that every parser accepts.
 
-    Names are valid Unicode (see `as_unicode`), and a number that is NaN or infinite, which JSON
-    lacks, is null.
+    Strings are converted to valid Unicode (see `as_unicode`), and NaN and infinity, which are not
+    JSON, to null.
 
     Args:
-        values: mappings, sequences, texts, numbers, booleans and None.
-        indent: spaces for each level; None for one line.
+        values: mappings, sequences, strings, numbers, booleans and None.
+        indent: spaces per level; None for one line.
     """
-    with suppress(TypeError, ValueError):  # a path, NaN: the exception, and far slower
+    with suppress(
+        TypeError, ValueError
+    ):  # paths and NaN are rare, and converting them is far slower
         text = json.dumps(values, indent=indent, allow_nan=False)
-        if "\\ud" not in text:  # which may be half of a surrogate pair
+        if "\\ud" not in text:  # possibly an unpaired surrogate
             return text
     return json.dumps(_json_values(values), indent=indent, allow_nan=False)
 
@@ -166,10 +168,10 @@ def _json_values(values: object) -> object:
 def parse_yaml(text: str) -> Any:
     """Return the values of a YAML document of plain types.
 
-    Aliases are refused: nested, a few lines of them expand without bound.
+    Aliases are refused: a few lines of nested ones expand without bound.
 
     Raises:
-        UserError: not YAML, with aliases, too deep, or a number of too many digits.
+        UserError: not YAML, with aliases, nested too deeply, or a number with too many digits.
     """
     import yaml
 
@@ -181,7 +183,7 @@ def parse_yaml(text: str) -> Any:
                 raise UserError("aliases (*name) are not allowed")
             self.depth += 1
             if self.depth > MAX_DEPTH:
-                raise UserError(f"more than {MAX_DEPTH} levels of values within values")
+                raise UserError(f"more than {MAX_DEPTH} levels of nested values")
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
@@ -197,9 +199,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_extent(values: object) -> None:
-    """Check that plain values are not too many, and do not lie too deep within each other.
+    """Check the number of plain values and the depth of their nesting.
 
-    A value that occurs several times counts as often, so that a cycle is too deep.
+    A value that occurs several times counts each time, and a cycle is too deep.
 
     Raises:
         UserError: more than `MAX_VALUES` values, or more than `MAX_DEPTH` levels.
@@ -212,7 +214,7 @@ def check_extent(values: object) -> None:
         level = list(islice(chain.from_iterable(map(_inner, level)), MAX_VALUES + 1))
         if not level:
             return
-    raise UserError(f"more than {MAX_DEPTH} levels of values within values")
+    raise UserError(f"more than {MAX_DEPTH} levels of nested values")
 
 
 def _inner(value: object) -> list[object]:
@@ -223,17 +225,17 @@ def _inner(value: object) -> list[object]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return f"more than {MAX_DEPTH} levels of values within values"
-    return " ".join(str(error).split())[:200]
+        return f"more than {MAX_DEPTH} levels of nested values"
+    return one_line(error)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file takes its final name when the block ends without error.
+    """Yield a path to write to; the file gets its final name when the block ends without error.
 
-    The file replaces what has that name, and a reader meets either the old one or the new one,
-    complete. On an error nothing of it stays. Its permissions are those of any new file. Ctrl-C
-    and SIGTERM take effect once it is written.
+    It replaces an existing file atomically: a reader gets either the old or the new file, complete.
+    On an error the partial file is removed. Its permissions are those of any new file. Ctrl-C and
+    SIGTERM take effect once it is written.
 
     Raises:
         OSError: the file cannot be written.
@@ -241,7 +243,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")
     try:
         with held_back():
-            partial.unlink(missing_ok=True)  # a link there would be written through
+            partial.unlink(missing_ok=True)  # never write through a link
             yield partial
             with partial.open("rb") as file, suppress(OSError):
                 os.fsync(file.fileno())
@@ -285,12 +287,12 @@ def write_json(path: Path, values: object) -> None:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Make a folder for pictures, marked so that it is never read as a class of images.
+    """Create a folder for figures, marked so that it is never read as a class of images.
 
-    A folder that holds something already is left as it is, unmarked.
+    An existing folder that is not empty is not marked.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if next(folder.iterdir(), None) is None:
@@ -299,13 +301,14 @@ def make_output_folder(folder: Path) -> None:
 
 @contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes while the block runs.
+    """Lock a folder against other processes while the block runs.
 
-    The system frees it if this process dies. Nothing is held on Windows and on disks that cannot.
+    The system releases the lock if this process dies. Windows, and file systems that cannot lock a
+    folder, have no lock.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: it cannot be opened.
+        BlockingIOError: another process holds the lock.
+        OSError: the folder cannot be opened.
     """
     try:
         import fcntl
@@ -319,7 +322,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise
         except OSError:
-            pass  # such as some network disks, which lock files only
+            pass  # such as some network file systems, which lock files only
         yield
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions, held back while a file is written."""
+"""Ctrl-C and SIGTERM as exceptions, deferred while a file is written."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; what cleans up after Ctrl-C cleans up after it as well."""
+    """SIGTERM arrived; cleanup is the same as after Ctrl-C."""
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM once the block has ended; a second signal acts at once."""
+    """Defer SIGINT and SIGTERM to the end of the block; a second signal takes effect at once."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     if threading.current_thread() is not threading.main_thread() or None in before.values():
-        yield  # exceptions of signals are raised in the main thread only
+        yield  # signal handlers run in the main thread only
         return
     arrived: list[int] = []
 
@@ -59,7 +59,7 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def resumable(how: str) -> Iterator[None]:
-    """Note on an interruption of the block `how` to go on, a sentence for the command line."""
+    """Add a note to an interruption of the block: `how` to resume, a sentence for the user."""
     try:
         yield
     except KeyboardInterrupt as stop:

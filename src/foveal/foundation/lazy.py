@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used (PEP 562)."""
+"""Lazy imports: names of a package that are imported when first used (PEP 562)."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -8,12 +8,12 @@ from importlib import import_module
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
     """Return a package's `__getattr__`, which imports a name from its module and keeps it.
 
-    The package's `__all__` lists the names for people, and imports under `TYPE_CHECKING` for type
-    checkers. No name may be that of another module of the package: importing that module would put
-    it in the name's place.
+    The package also lists the names in `__all__`, and imports them under `TYPE_CHECKING` for type
+    checkers. No name may equal that of another module of the package: importing that module would
+    overwrite the name.
 
     Args:
-        package: its `__name__`.
+        package: `__name__` of the package.
         modules: for each name, the module that defines it; for a submodule's name, the submodule.
     """
 

@@ -1,22 +1,22 @@
-"""How the C library treats memory that tensors have left."""
+"""Settings of the C library for memory that tensors have freed."""
 
 import ctypes
 import platform
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Have the process keep freed memory for its next tensors; return whether it can.
+    """Make the process keep freed memory for its next tensors; return whether it does.
 
-    glibc gives large blocks back at once, and the system clears them page by page when the next
-    step asks for the same again: a third of the time of training a small net on a CPU. Kept, they
-    are there. The process holds on to its peak of memory until it ends. Elsewhere than on Linux
-    with glibc nothing happens.
+    By default glibc returns large blocks to the system at once, and the system clears them page by
+    page when the next step allocates them again: a third of the training time of a small net on a
+    CPU. Kept blocks are reused; the process holds its peak memory until it ends. This has no
+    effect on systems without glibc.
 
-    Threads that are started later take memory from where all do: an arena of their own holds 64 MB
-    in one piece at most, and what is larger would be given back at once after all.
+    Threads started later share one arena: an arena per thread allocates blocks of at most 64 MB,
+    and larger ones would still be returned at once.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -10,17 +10,17 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular, read_json, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
-# Of config.json and card.json. Format 1 had no such entry; focus models were described by their
-# presets, and their weights had other names (`models.renames`).
+# Of config.json and card.json. Format 1 had no such entry, described focus models by their
+# presets, and used other names for their weights (`models.renames`).
 FORMAT = 2
-DIGEST = "weights_sha256"  # on the card: of the file of weights
+DIGEST = "weights_sha256"  # on the card: digest of the weights file
 _TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
 
 
 class Config(NamedTuple):
-    """What config.json holds."""
+    """Content of config.json."""
 
-    settings: dict[str, object]  # of the model, of which `name` is a text
+    settings: dict[str, object]  # of the model, with a string `name`
     format: int
 
 
@@ -28,15 +28,17 @@ def read_config(path: Path) -> Config:
     """Return the settings of a trained model and their format.
 
     Raises:
-        UserError: the file cannot be read, holds no settings, or is of a format that is not known.
+        UserError: the file cannot be read, holds no settings, or has an unknown format.
     """
     settings, number = _without_format(read_json(path), path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):
-        raise UserError(f"Cannot read {path}: expected a model's settings, its name among them.")
+        raise UserError(
+            f"Cannot read {path}: expected the settings of a model, including its name."
+        )
     for part in (settings, settings.get("detector")):
         backbone = part.get("backbone") if isinstance(part, dict) else None
         if isinstance(backbone, dict) and "pretrained" in backbone:
-            backbone["pretrained"] = False  # its weights are here
+            backbone["pretrained"] = False  # its weights are in the same folder
     return Config(settings, number)
 
 
@@ -46,10 +48,10 @@ def read_settings(path: Path) -> dict[str, object]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Return what the card in a folder says of a trained model; empty without a card.
+    """Return the card of the trained model in a folder; empty without a card.
 
     Raises:
-        UserError: the card cannot be read, is none, or is of a format that is not known.
+        UserError: the card cannot be read, is invalid, or has an unknown format.
     """
     path = folder / CARD
     if not path.exists():
@@ -70,17 +72,17 @@ def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def write_card(folder: Path, card: Mapping[str, object]) -> None:
-    """Write what is known of a trained model into card.json, whole or not at all."""
+    """Write the card of a trained model into card.json, whole or not at all."""
     write_json(folder / CARD, with_format(card))
 
 
 def with_format(values: Mapping[str, object]) -> dict[str, object]:
-    """Return what a file holds, with its format."""
+    """Return the content of a file with its format number."""
     return {"format": FORMAT, **values}
 
 
 def _without_format(values: object, path: Path) -> tuple[object, int]:
-    """Return what a file of any known format holds, without the format, and the format."""
+    """Return the content of a file without its format number, and that number."""
     if not isinstance(values, dict):
         return values, FORMAT
     number = values.get("format", 1)
@@ -93,7 +95,7 @@ def _without_format(values: object, path: Path) -> tuple[object, int]:
 
 
 def weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a file of weights, as a card keeps it.
+    """Return the SHA-256 of a weights file, as stored on a card.
 
     Raises:
         UserError: not a regular file.

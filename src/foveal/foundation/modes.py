@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, and each part of a model back in its own mode afterwards."""
+"""Temporary evaluation mode, after which each module returns to its own mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,35 +8,35 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and each part of it back in its own mode at the end.
+    """Set a model to evaluation mode for the block, then restore the mode of each module.
 
-    Parts with a `train` of their own, which may merge or keep weights by it, are always told. If
-    there are none, a model in evaluation mode is left alone: to set the modes of a small one twice
-    takes as long as a twentieth of its answer for a hundred images.
+    Modules that override `train`, for example to merge weights, always get the call. Without such
+    modules, a model in evaluation mode is left as it is: setting the modes of a small model twice
+    takes a twentieth of the time of its forward pass on a hundred images.
     """
     parts = _parts(model)
     modes = [part.training for part in parts]
-    told = [part for part in parts if type(part).train is not nn.Module.train]
-    back = [part for part in told if part.training]
-    changed = bool(told) or any(modes)
+    custom = [part for part in parts if type(part).train is not nn.Module.train]
+    was_training = [part for part in custom if part.training]
+    changed = bool(custom) or any(modes)
     if changed:
         model.eval()
     try:
         yield
     finally:
         if changed:
-            for part in back:
+            for part in was_training:
                 part.train()
             for part, mode in zip(parts, modes, strict=True):
                 part.training = mode
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
-    """Return a model and all its parts, outer ones first.
+    """Return a model and all its submodules, outer ones first.
 
-    They are those of `model.modules()`, which takes thrice as long to name each of them only once.
+    Unlike `model.modules()`, shared modules are repeated: removing them takes three times as long.
     """
-    found = [model]
-    for part in found:  # grows on the way
-        found.extend(child for child in part._modules.values() if child is not None)
-    return found
+    parts = [model]
+    for part in parts:  # grows during the loop
+        parts.extend(child for child in part._modules.values() if child is not None)
+    return parts

@@ -1,4 +1,4 @@
-"""A progress bar on stderr."""
+"""Progress bars on stderr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar while the block runs; call what it yields with a text, steps done and steps."""
+    """Show a progress bar; the yielded function takes a text, the steps done and all steps."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -26,12 +26,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left while the block runs; call what it yields with steps done.
+    """Show a progress bar with rate and time left; the yielded function takes newly done steps.
 
     Args:
-        what: is counted, such as `images`.
-        total: steps.
-        done: steps that were done before.
+        what: name of what is counted, such as `images`.
+        total: number of all steps.
+        done: number of steps done before.
     """
     from rich.console import Console
     from rich.progress import (
@@ -55,7 +55,7 @@ def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
 
 
 def _text() -> "TextColumn":
-    """Return the column that says what is done; names in it are no markup."""
+    """Return the column of the description, in which nothing is interpreted as markup."""
     from rich.progress import TextColumn
 
     return TextColumn("{task.description}", markup=False)

@@ -1,6 +1,6 @@
-"""Ranges of the settings that detectors, backbones, decoders and models have in common.
+"""Ranges of settings that detectors, backbones, decoders and models share.
 
-Maxima are far above all that is of use, and small enough that no setting alone takes gigabytes.
+Maxima are far above useful values, yet small enough that no single setting takes gigabytes.
 """
 
 from collections.abc import Sequence

@@ -1,24 +1,24 @@
-"""Registries: parts by name, Foveal's own and those of installed packages."""
+"""Registries: parts by name, from Foveal and from installed packages."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from typing import Any, Generic, TypeVar
 
-from foveal.foundation.errors import UserError, build_by_name
+from foveal.foundation.errors import UserError, build_by_name, one_line
 
 Part = TypeVar("Part")
 
 
 class Registry(MutableMapping[str, Part], Generic[Part]):
-    """Names -> parts, such as detectors.
+    """A mapping from names to parts, such as detectors.
 
-    An installed package adds a part by an entry point in the group of the registry. It is imported
-    when its name is first looked up, in whatever process that is; a name alone imports nothing
-    else. Foveal's own parts keep their names.
+    An installed package adds a part by an entry point in the registry's group. The part is imported
+    when its name is first looked up, in any process; no other part is imported then. Foveal's own
+    parts take precedence.
 
     Args:
-        group: of the entry points, such as `foveal.detectors`.
+        group: group of the entry points, such as `foveal.detectors`.
         own: Foveal's parts by name.
 
     Example:
@@ -33,10 +33,10 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         self._known = dict(own)
 
     def __getitem__(self, name: str) -> Part:
-        """Return a part, imported if it is another package's.
+        """Return a part; one of another package is imported first.
 
         Raises:
-            KeyError: there is no part of that name.
+            KeyError: there is no part with that name.
             UserError: its package cannot be imported.
         """
         if name not in self._known:
@@ -70,24 +70,23 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         try:
             part: Part = point.load()
         except Exception as error:  # whatever another package raises
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             package = point.dist.name if point.dist else point.module
             raise UserError(
-                f"The package {package} cannot be imported for {point.name!r}: {reason}"
+                f"The package {package} cannot be imported for {point.name!r}: {one_line(error)}"
             ) from error
         return part
 
 
 class PartRegistry(Registry[type[Part]]):
-    """Classes of parts of models, which are built from settings and described by them.
+    """Classes of model parts, which are built from settings and described by them.
 
-    Settings are `{"name": ..., argument: value, ...}`, as config.json and recipes hold them. A part
-    of the user's own is named by its class; added to the registry, it can be loaded again.
+    Settings are `{"name": ..., argument: value, ...}`, as in config.json and recipes. A custom part
+    that is not in the registry is named after its class; once added, it can be loaded again.
 
     Args:
         what: the kind of part, such as `detector`.
         own: Foveal's classes by name. Each has a method `settings`, which returns its arguments.
-        inner: registries of the arguments that are parts with settings of their own.
+        inner: registries of arguments that are themselves parts with settings.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class PartRegistry(Registry[type[Part]]):
         """Build a part from its settings.
 
         Raises:
-            UserError: the name or an argument is not known, missing or of no use.
+            UserError: the name or an argument is unknown, missing or invalid.
         """
         if isinstance(settings, Mapping):
             built = {
@@ -115,7 +114,7 @@ class PartRegistry(Registry[type[Part]]):
         return build_by_name(self.what, self, settings)
 
     def settings_of(self, part: Any) -> dict[str, Any]:
-        """Return the settings from which `build` builds a part again."""
+        """Return the settings from which `build` rebuilds a part."""
         kind = type(part)
         kept = dict(part.settings())
         kept |= {

@@ -1,4 +1,4 @@
-"""Heads: patches and locations -> logits."""
+"""Heads: patches and locations -> logits, or the image rebuilt."""
 
 from foveal.backbones import BACKBONES
 from foveal.foundation.registry import PartRegistry

@@ -1,4 +1,4 @@
-"""The original project's classifier of patches as it was published, defects included."""
+"""The original project's patch classifier as published, defects included."""
 
 from typing import Annotated
 
@@ -14,8 +14,8 @@ from foveal.heads.head import Head, HeadOutput
 class PublishedHead(Head):
     """The classifiers of the original project's focus, corners and zoom models.
 
-    It is not given the locations of its patches. The last two layers of `focus` have nothing
-    between them but dropout, so that they are one.
+    It does not read the locations of its patches. The last two layers of `focus` have only dropout
+    between them, which makes them equivalent to one.
 
     Args:
         keypoints: number K of patches.

@@ -1,9 +1,9 @@
-"""Coordinates and patches: the only place that knows grids.
+"""Coordinates and patches: the only module that converts between grid units and pixels.
 
 A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
 the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
-count pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in single
-precision at least, whatever the images': half of it cannot count beyond 256 pixels.
+are in pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in at least
+single precision, whatever the type of the images: half precision cannot resolve over 256 pixels.
 """
 
 import torch
@@ -47,7 +47,7 @@ def corners_px(
 ) -> Tensor:
     """Return the top left pixel (x, y) of each patch as integers (..., 2).
 
-    A keypoint is the centre of its patch; the place is rounded to whole pixels.
+    A keypoint is the centre of its patch; the corner is rounded to whole pixels.
 
     Args:
         keypoints: (..., 2) in grid units.
@@ -58,15 +58,15 @@ def corners_px(
     reach: Tensor | float = (patch_size - 1) / 2
     if scales is not None:
         reach = reach * scales[..., None]
-    # Half a pixel goes right and down, and what rounding made of half a pixel with it: a corner's
-    # patch of even size must not hang on the last bit of a float.
+    # Half a pixel is rounded right and down, with a margin for float errors: the patch of a corner
+    # must not depend on the last bit of a float if its size is even.
     return (to_px(keypoints, size) - reach + 0.501).floor().long()
 
 
 def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
-    """Move keypoints (..., 2) so that each patch is whole pixels and lies inside the image.
+    """Move keypoints (..., 2) until each patch consists of whole pixels inside the image.
 
-    Patches of odd size are centred on a pixel, those of even size between two.
+    Patches of odd size are centred on a pixel, those of even size between two pixels.
 
     Raises:
         UserError: the image is smaller than a patch.
@@ -89,12 +89,12 @@ def extract_patches(
 
     Args:
         images: (B, C, H, W).
-        keypoints: (B, K, 2) in grid units; outside of the image there are zeros.
-        patch_size: side P in pixels, at unit spacing: 5 means 5 pixels.
+        keypoints: (B, K, 2) in grid units; pixels outside the image are zero.
+        patch_size: side P in samples; 5 means 5 pixels at a spacing of 1.
         scales: (B, K) spacing of the sampled points in pixels; 1 if not given.
 
     Returns:
-        Patches (B, K, C, P, P). At whole-pixel places they equal plain slices of `images`.
+        Patches (B, K, C, P, P). At whole pixels they equal plain slices of `images`.
     """
     batch, channels, height, width = images.shape
     count = keypoints.shape[1]
@@ -117,8 +117,8 @@ def extract_patches(
 def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
     """Cut whole-pixel patches (B, K, C, P, P) around snapped keypoints (B, K, 2).
 
-    They are plain slices of `images` (B, C, H, W): no pixel outside has any weight. No gradient
-    reaches the keypoints.
+    They are plain slices of `images` (B, C, H, W): no pixel outside a patch affects it. No
+    gradient reaches the keypoints.
     """
     channels, height, width = images.shape[1:]
     first = corners_px(keypoints, patch_size, (height, width))  # (B, K, 2)
@@ -138,7 +138,7 @@ def patch_mask(
     scales: Tensor | None = None,
     blocks: bool = False,
 ) -> Tensor:
-    """Return which pixels the patches read, as booleans (B, H, W); arguments as of `coverage`."""
+    """Return which pixels the patches read, as booleans (B, H, W); arguments as in `coverage`."""
     return coverage(keypoints, patch_size, size, scales, blocks) > 0
 
 
@@ -151,17 +151,17 @@ def coverage(
 ) -> Tensor:
     """Return how many patches read each pixel, as floats (B, H, W).
 
-    Without scales, whole-pixel places give exactly the P x P pixels of each patch, and places in
-    between one row and column more. With scales the patches are bilinear samples: whatever a
-    sample may touch counts, rounding included, and so do the pixels between samples that are more
-    than one pixel apart: never less than what was read, and maybe more.
+    Without scales, keypoints at whole pixels give exactly the P x P pixels of each patch, and
+    keypoints between pixels one more row and column. With scales the patches are bilinear samples:
+    each pixel that a sample may depend on counts, rounding included, and so do pixels between
+    samples more than one pixel apart. This is never less than what was read, but may be more.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the image in pixels.
         scales: (B, K) pixels from one sample to the next, or None for plain slices.
-        blocks: samples are means of squares of `scales` pixels, and not bilinear.
+        blocks: samples are means of squares with a side of `scales` pixels, not bilinear.
     """
     height, width = size
     first, last = _span_px(keypoints, patch_size, size, scales, blocks)
@@ -180,28 +180,28 @@ def evidence_px(
     thumbnail_px: int = 0,
     blocks: bool = False,
 ) -> Tensor:
-    """Return how many values of each image (B,) were shown, in float64, at most all of its pixels.
+    """Return the number of values of each image (B,) that were read, float64, at most its pixels.
 
-    These are the pixels of `covered_px`; but a patch whose samples are means of s x s pixels shows
-    that many times fewer values than pixels, and where patches of the same scale overlap, values
-    count once. The cost does not grow with the image.
+    These are the pixels of `covered_px`, except that a patch whose samples are means of s x s
+    pixels counts a value for each mean. Where patches of the same scale overlap, values count
+    once. The cost does not grow with the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in samples.
         size: height and width of the images in pixels.
         scales: (B, K) pixels from one sample of a patch to the next, or None for 1.
-        thumbnail_px: pixels of a thumbnail that was read too, each of which counts as one.
-        blocks: samples are means of squares of `scales` pixels, and not bilinear.
+        thumbnail_px: number of pixels of a thumbnail that was read too; each counts as one value.
+        blocks: samples are means of squares with a side of `scales` pixels, not bilinear.
     """
     first, last = _span_px(keypoints.double(), patch_size, size, scales, blocks)
     if scales is None or not blocks:
-        shown = _area(first, last, size)
+        values = _area(first, last, size)
     else:
         alike = (scales[:, :, None] == scales[:, None]).double()  # (B, K, K)
         areas = _area(first, last, size, alike)  # (B, K)
-        shown = (areas / (alike.sum(dim=2) * scales.double().square())).sum(dim=1)
-    return (shown + thumbnail_px).clamp(max=size[0] * size[1])
+        values = (areas / (alike.sum(dim=2) * scales.double().square())).sum(dim=1)
+    return (values + thumbnail_px).clamp(max=size[0] * size[1])
 
 
 def covered_px(
@@ -211,27 +211,27 @@ def covered_px(
     scales: Tensor | None = None,
     blocks: bool = False,
 ) -> Tensor:
-    """Return how many pixels of each image (B,) the patches lie over, in float64.
+    """Return how many pixels of each image (B,) the patches cover, in float64.
 
-    The sum of `patch_mask`, at a cost that does not grow with the image; arguments as of
+    The sum of `patch_mask`, at a cost that does not grow with the image; arguments as in
     `coverage`.
     """
     return _area(*_span_px(keypoints.double(), patch_size, size, scales, blocks), size)
 
 
 def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) -> Tensor:
-    """Return the area in pixels (B,) that rectangles cover together, clipped to the image.
+    """Return the area in pixels (B,) of the union of rectangles, clipped to the image.
 
     Args:
         first: first pixel (x, y) of each rectangle (B, K, 2), float64.
-        last: last pixel of each, which belongs to it.
+        last: last pixel of each rectangle, inclusive.
         size: height and width of the image in pixels.
-        alike: (B, K, K), above 0 for the rectangles that are taken together with each: then the
-            area of those is returned for each (B, K).
+        alike: (B, K, K), above 0 for the rectangles in the group of each; the area of each
+            rectangle's group is then returned (B, K).
     """
-    greatest = _extent(size, first)
+    extent = _extent(size, first)
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
-    edges = torch.minimum(edges.clamp(min=0), greatest).sort(dim=1).values
+    edges = torch.minimum(edges.clamp(min=0), extent).sort(dim=1).values
     begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
     held = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
     across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
@@ -258,17 +258,17 @@ def _span_px(
     reach: Tensor | float = half
     if scales is not None:
         reach = (patch_size * scales[..., None] - 1) / 2 if blocks else half * scales[..., None]
-    # Grid units round to pixels with errors far below 1e-3: forgiven where patches are slices,
-    # counted where they are samples, as the slightest weight is a weight.
+    # Converting grid units to pixels has errors far below 1e-3. They are ignored if patches are
+    # slices, and counted if they are samples, where any weight above zero counts.
     slack = -1e-3 if scales is None or blocks else 1e-3
     centre = to_px(keypoints, size)
     return (centre - reach - slack).floor(), (centre + reach + slack).ceil()
 
 
 def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Cut the whole-pixel patches nearest to keypoints, with a gradient for those.
+    """Cut the whole-pixel patches nearest to keypoints, differentiably in the keypoints.
 
-    The patches are plain slices; their gradient is that of the bilinear samples beside them
+    The patches are plain slices; their gradient is that of bilinear samples at the keypoints
     (straight-through estimator, Bengio et al. 2013, arXiv:1308.3432).
 
     Args:
@@ -285,10 +285,10 @@ def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Ten
     whole = snap(keypoints, patch_size, (images.shape[-2], images.shape[-1]))
     patches = slice_patches(images, whole, patch_size)
     if keypoints.requires_grad:
-        # What is added is exactly zero, so that with and without gradients the answer is the
-        # same bit for bit; it carries the gradient to the keypoints alone.
-        beside = extract_patches(images.detach(), keypoints, patch_size)
-        patches = patches + (beside - beside.detach())
+        # The added term is exactly zero, so values are bit-equal with and without gradients; it
+        # carries a gradient to the keypoints only.
+        samples = extract_patches(images.detach(), keypoints, patch_size)
+        patches = patches + (samples - samples.detach())
         whole = whole + (keypoints - keypoints.detach())
     return patches, whole
 
@@ -296,14 +296,14 @@ def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Ten
 def soft_mask(keypoints: Tensor, patch_size: int, size: Size, softness_px: float) -> Tensor:
     """Return how much each pixel is covered by any patch, from 0 to 1, with soft edges.
 
-    A patch covers a pixel by the product of two sigmoids of its distance from the patch's edge,
-    across and down; several patches cover it as chances that are independent do.
+    A patch covers a pixel by the product of two sigmoids of its distance from the patch's edges,
+    across and down; several patches combine like independent probabilities.
 
     Args:
         keypoints: (B, K, 2) in grid units.
         patch_size: side P in pixels.
         size: height and width of the image in pixels.
-        softness_px: width in pixels of the edges.
+        softness_px: width of the edges in pixels.
 
     Returns:
         (B, 1, H, W).

@@ -12,15 +12,15 @@ from foveal.models.inputs import Inputs
 class VGG16(ImageModel):
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015, configuration D), batch-normalised.
 
-    torchvision's layers, with poolings that round up, so that small and odd sizes keep a pixel to
-    the end, and the mean over all places with one linear layer instead of the three that were
-    made for 224x224 pixels and 1000 classes. 14.7 million parameters.
+    torchvision's layers, with poolings that round up, which keeps at least a pixel of small and odd
+    sizes, and with the mean over all positions and one linear layer instead of three, which were
+    designed for 224x224 pixels and 1000 classes. 14.7 million parameters.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of classes.
-        dropout: share of features dropped in training before the last layer.
-        inputs: what images the model expects.
+        dropout: fraction of features dropped in training before the last layer.
+        inputs: the images that the model expects.
     """
 
     name = "vgg16"

@@ -1,4 +1,4 @@
-"""Indices of a sequence of images, as slices and tensors that select from their tensors."""
+"""Indices of images, converted to slices or tensors that keep the batch dimension."""
 
 import operator
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | np.ndarray | Te
 
 
 def selection(index: Index, length: int) -> slice | Tensor:
-    """Return what selects the images of an index from a tensor (B, ...), and keeps B.
+    """Return a slice or tensor that selects from a tensor (B, ...) and keeps that dimension.
 
     Args:
         index: an integer of any kind, a slice, a list or array of integers, or a mask of B
@@ -21,7 +21,7 @@ def selection(index: Index, length: int) -> slice | Tensor:
 
     Raises:
         IndexError: there is no such image.
-        TypeError: the index is something else.
+        TypeError: the index is of another type.
     """
     if isinstance(index, slice):
         chosen = range(length)[index]
@@ -42,7 +42,7 @@ def _several(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tenso
     try:
         index = torch.as_tensor(indices).cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise _no_index("a list of something else") from None
+        raise _no_index("a list of other values") from None
     if index.dtype == torch.bool:
         if index.shape != (length,):
             raise IndexError(f"Expected a mask ({length},), but got {tuple(index.shape)}.")

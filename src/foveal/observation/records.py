@@ -9,17 +9,17 @@ from foveal.observation.tensors import Observation
 
 
 def explanation_dicts(explanation: Observation, top: int = 5) -> list[dict[str, object]]:
-    """Return one plain dictionary an image, as `foveal explain --json` prints it.
+    """Return one plain dictionary per image, as `foveal explain --json` prints it.
 
     Args:
-        explanation: of B images.
-        top: number of classes in `probabilities`, the most probable ones.
+        explanation: explanation of B images.
+        top: number of classes in `probabilities`, the most probable first.
     """
-    parts = [_answers(explanation, top), _common(explanation)]
+    parts = [_predictions(explanation, top), _common(explanation)]
     if explanation.keypoints is not None and explanation.patch_size is not None:
         patch_size = explanation.patch_size
-        places = _keypoints(explanation, explanation.keypoints, patch_size)
-        parts.append([{"patch_size_px": patch_size, "keypoints": one} for one in places])
+        located = _keypoints(explanation, explanation.keypoints, patch_size)
+        parts.append([{"patch_size_px": patch_size, "keypoints": one} for one in located])
     if explanation.maps is not None:
         size = explanation.size
         parts.append([{"attention": _peaks(peaks, size)} for peaks in explanation.peaks])
@@ -45,31 +45,31 @@ def _common(explanation: Observation) -> list[dict[str, object]]:
 
 
 def _covered(explanation: Observation) -> list[dict[str, float]]:
-    """Return which fraction of each image patches lie over, where that is not what they show."""
+    """Return the fraction of each image that patches cover, where evidence is counted otherwise."""
     if not explanation.blocks:
         return [{}] * len(explanation)
     return [{"covered_fraction": one} for one in explanation.covered_fraction.tolist()]
 
 
-def _answers(explanation: Observation, top: int) -> list[dict[str, object]]:
-    answers: list[dict[str, object]] = [{} for _ in range(len(explanation))]
+def _predictions(explanation: Observation, top: int) -> list[dict[str, object]]:
+    records: list[dict[str, object]] = [{} for _ in range(len(explanation))]
     if explanation.logits.shape[1]:
         probabilities, order = explanation.probabilities.sort(descending=True)
         rows = zip(
-            answers, probabilities[:, :top].tolist(), order[:, : max(top, 1)].tolist(), strict=True
+            records, probabilities[:, :top].tolist(), order[:, : max(top, 1)].tolist(), strict=True
         )
-        for answer, values, indices in rows:
+        for record, values, indices in rows:
             names = [explanation.class_name(index) for index in indices]
-            answer["prediction"] = names[0]
-            answer["probabilities"] = [
+            record["prediction"] = names[0]
+            record["probabilities"] = [
                 {"class": name, "probability": value}
                 for name, value in zip(names, values, strict=False)
             ]
     if explanation.rebuilt is not None:
         errors = (explanation.rebuilt - explanation.images).square().mean(dim=(1, 2, 3)).tolist()
-        for answer, error in zip(answers, errors, strict=True):
-            answer["rebuilding_mse"] = error
-    return answers
+        for record, error in zip(records, errors, strict=True):
+            record["rebuilding_mse"] = error
+    return records
 
 
 def _peaks(peaks: Tensor, size: tuple[int, int]) -> list[dict[str, float]]:
@@ -89,15 +89,15 @@ def _peaks(peaks: Tensor, size: tuple[int, int]) -> list[dict[str, float]]:
 def _keypoints(
     explanation: Observation, keypoints: Tensor, patch_size: int
 ) -> list[list[dict[str, object]]]:
-    """Return for each image where its keypoints (B, K, 2) and patches lie."""
+    """Return the keypoints (B, K, 2) of each image, and the corners of their patches."""
     scales = explanation.scales
     scales = torch.ones(keypoints.shape[:2]) if scales is None else scales
     first_px = corners_px(keypoints, patch_size, explanation.size, scales)
-    if explanation.blocks:  # a sample's square reaches half of it further
+    if explanation.blocks:  # the square of the first sample extends half its side further
         first_px = first_px - ((scales - 1) / 2).ceil()[..., None].long()
-    places_px = to_px(keypoints, explanation.size)
-    columns = [column.tolist() for column in (keypoints, places_px, first_px, scales)]
-    columns.append(_of_patches(explanation, keypoints.shape[1]))
+    centres_px = to_px(keypoints, explanation.size)
+    columns = [column.tolist() for column in (keypoints, centres_px, first_px, scales)]
+    columns.append(_patch_terms(explanation, keypoints.shape[1]))
     return [
         [
             {
@@ -116,18 +116,18 @@ def _keypoints(
     ]
 
 
-def _of_patches(explanation: Observation, keypoints: int) -> list[list[dict[str, float]]]:
-    """Return each patch's weight and its contribution to the predicted class, where there are."""
+def _patch_terms(explanation: Observation, keypoints: int) -> list[list[dict[str, float]]]:
+    """Return each patch's weight and its contribution to the predicted class, where known."""
     found: list[list[dict[str, float]]] = [
         [{} for _ in range(keypoints)] for _ in range(len(explanation))
     ]
     terms: dict[str, Tensor | None] = {"weight": explanation.weights}
     if explanation.contributions is not None:
         rows = torch.arange(len(explanation))
-        every = class_logits(explanation.contributions)
-        terms["contribution"] = every[rows, :, explanation.predictions]
+        contributions = class_logits(explanation.contributions)
+        terms["contribution"] = contributions[rows, :, explanation.predictions]
     for name, values in terms.items():
-        for image, numbers in zip(found, [] if values is None else values.tolist(), strict=False):
-            for patch, number in zip(image, numbers, strict=True):
-                patch[name] = number
+        for image, row in zip(found, [] if values is None else values.tolist(), strict=False):
+            for patch, value in zip(image, row, strict=True):
+                patch[name] = value
     return found

@@ -1,4 +1,4 @@
-"""Tensors of an explanation and their geometry: what is drawn, measured and written as JSON."""
+"""Tensors of an explanation and their geometry, to be drawn, measured and written as JSON."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ from foveal.observation.indexing import Index, selection
 from foveal.observation.logits import predictions, probabilities
 from foveal.observation.values import ATTENTION, Values
 
-# Names of the tensors that a model computes, in the order in which an exported graph returns them.
+# Names of the tensors that a model computes, in the order of an exported graph's outputs.
 COMPUTED = (
     "logits",
     "keypoints",
@@ -29,36 +29,36 @@ COMPUTED = (
 
 @dataclass(frozen=True)
 class Observation:
-    """What a model looked at in images and what it answered.
+    """A model's logits for B images, and the evidence that they were computed from.
 
-    All tensors are on the CPU and share their first dimension B, but for the originals. Only that
-    which `ImageModel.observe` returns, within one forward pass, is on the model's device, and its
-    images, patches and thumbnail are normalised.
+    All tensors are on the CPU and share their first dimension B, except the originals. Only the
+    result of `ImageModel.observe`, within one forward pass, is on the model's device, with
+    normalised images, patches and thumbnail.
 
     Attributes:
-        images: (B, C, H, W) in [0, 1], as given to the model; of large images that are read in
-            part, their thumbnails.
-        logits: (B, classes), those of the very path that saw the evidence; (B, 1) of a model
-            that tells class 1 from class 0 by one; (B, 0) of a model that names no classes.
+        images: (B, C, H, W) in [0, 1], as given to the model; thumbnails of large images that are
+            read in part.
+        logits: (B, classes), from the same forward pass as the evidence; (B, 1) of a binary
+            classifier with a single logit; (B, 0) of a model that is not a classifier.
         keypoints: (B, K, 2) in grid units, or None.
         patches: (B, K, C, P, P) in [0, 1], or None.
         scales: (B, K) pixels from one patch sample to the next, or None for 1.
-        maps: (B, M, H, W) raw values of each pixel, such as attention weights, or None.
-        rebuilt: (B, C, H, W) in [0, 1], the image as it was rebuilt from the patches, or None.
-        thumbnail: (B, C, h, w) in [0, 1], seen beside the patches, or None.
+        maps: (B, M, H, W) raw values per pixel, such as attention weights, or None.
+        rebuilt: (B, C, H, W) in [0, 1], the image rebuilt from the patches, or None.
+        thumbnail: (B, C, h, w) in [0, 1], read in addition to the patches, or None.
         weights: (B, K), how much the model attends to each patch, or None.
-        task_logits: (B, T, classes) of a model of several tasks, the main one first, or None.
-        contributions: (B, K, classes), what each patch adds to each logit, where those are such
-            sums and a bias, or None.
-        blocks: whether each sample of a patch is the mean of a square of `scales` pixels; else it
-            is bilinear.
-        extent: height and width in pixels of images of which `images` holds thumbnails, or None.
-        originals: B images (C', H', W') in [0, 1] of any sizes, as they were before they were
-            resized for the model: what pictures are drawn on. Empty where `images` are drawn.
+        task_logits: (B, T, classes) of a model with several tasks, the main one first, or None.
+        contributions: (B, K, classes), what each patch adds to each logit, where the logits are
+            such sums plus a bias, or None.
+        blocks: whether each sample of a patch is the mean of a square with a side of `scales`
+            pixels; otherwise it is bilinear.
+        extent: height and width in pixels of the images whose thumbnails `images` holds, or None.
+        originals: B images (C', H', W') in [0, 1] of any sizes, before they were resized for the
+            model; figures show these. Empty where figures show `images`.
         classes: a name for each class.
-        method: who explains: the model itself, or a post-hoc method's name.
-        cost: forward passes that the explanation took, the answer included.
-        values: what the values of the maps mean.
+        method: name of the explainer: `model` for the model itself, or a post-hoc method.
+        cost: forward passes that the explanation took, including the prediction.
+        values: meaning of the values of the maps.
     """
 
     images: Tensor
@@ -92,29 +92,29 @@ class Observation:
         return len(self.logits)
 
     def __getitem__(self, index: Index) -> Self:
-        """Return the explanation of one image or of some of them; B stays a dimension.
+        """Return the explanation of one or several images; B stays a dimension.
 
         Args:
-            index: of a sequence of B images: an integer of any kind, a slice, a list or array of
-                integers, or a mask of B booleans; negative ones count from the end.
+            index: an integer of any kind, a slice, a list or array of integers, or a mask of B
+                booleans; negative integers count from the end.
 
         Raises:
             IndexError: there is no such image.
-            TypeError: the index is something else.
+            TypeError: the index is of another type.
         """
         part = selection(index, len(self))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
         if self.originals:
             chosen = torch.arange(len(self))[part].tolist()
-            parts["originals"] = tuple(self.originals[number] for number in chosen)
+            parts["originals"] = tuple(self.originals[i] for i in chosen)
         return replace(self, **parts)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
 
     def computed(self) -> dict[str, Tensor]:
-        """Return the tensors that the model computed, of `COMPUTED`, by their names."""
+        """Return the tensors of `COMPUTED` that are not None, by name."""
         named = {name: getattr(self, name) for name in COMPUTED}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -130,20 +130,20 @@ class Observation:
 
     @property
     def probabilities(self) -> Tensor:
-        """(B, classes); of a single logit (B, 2), by the sigmoid."""
+        """(B, classes); (B, 2) for a single logit, by the sigmoid."""
         return probabilities(self.logits)
 
     @property
     def predictions(self) -> Tensor:
-        """(B,) class numbers; of a single logit 1 where it is above 0."""
+        """(B,) class indices; for a single logit, 1 where it is above 0."""
         return predictions(self.logits)
 
     @property
     def evidence(self) -> Tensor:
         """(B, H, W) booleans: the pixels that the decision was made from.
 
-        Of a patch with a scale, the whole square that it spans: never less than was read. Of a
-        model that sees a thumbnail too, what it saw at full resolution.
+        A patch with a scale counts as the whole square that it spans: never less than was read. If
+        the model also reads a thumbnail, these are the pixels read at full resolution.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
@@ -151,21 +151,21 @@ class Observation:
 
     @property
     def evidence_fraction(self) -> Tensor:
-        """(B,): the values that the decision was made from / the pixels of the image, at most 1.
+        """(B,): values that the decision was made from / pixels of the image, at most 1.
 
-        A patch whose samples are means shows one value for each. Those of a thumbnail count too.
+        A sample that is a mean of pixels counts as one value. A thumbnail's pixels count too.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
         coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
         patches = (self.keypoints, self.patch_size, self.size, self.scales)
-        seen = evidence_px(*patches, coarse, self.blocks)
-        return (seen / (height * width)).to(self.keypoints.dtype)
+        values = evidence_px(*patches, coarse, self.blocks)
+        return (values / (height * width)).to(self.keypoints.dtype)
 
     @property
     def covered_fraction(self) -> Tensor:
-        """(B,): the pixels that the patches lie over / the pixels of the image."""
+        """(B,): pixels that the patches cover / pixels of the image."""
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self))
         height, width = self.size
@@ -175,34 +175,34 @@ class Observation:
 
     @property
     def heat(self) -> Tensor:
-        """(B, H, W): how much each pixel counts, on a scale of the explanation's own.
+        """(B, H, W): importance of each pixel, on the explanation's own scale.
 
-        Of patches, how many of them show the pixel; of one map, its raw values; of several, the
-        mean over depths of each map divided by its mean, as a fine map's weights are smaller than
-        a coarse one's.
+        For patches, the number of patches that show the pixel; for one map, its raw values; for
+        several maps, the mean over depths of each map divided by its mean, since the weights of a
+        fine map are smaller than those of a coarse one.
 
         Raises:
-            ValueError: there are neither maps nor patches to take it from.
+            ValueError: there are neither maps nor patches.
         """
         if self.maps is not None:
             maps = self.maps.float()
             if maps.shape[1] == 1:
                 return maps[:, 0]
-            even = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
-            return (maps / even).mean(dim=1)
+            uniform = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            return (maps / uniform).mean(dim=1)
         if self.keypoints is None or self.patch_size is None:
             raise ValueError(
-                "This explanation has no maps and no patches: a model that looks at the whole "
-                "image needs a post-hoc method, foveal.attribute(model, images, 'grad-cam')."
+                "This explanation has no maps and no patches: for a model that reads the whole "
+                "image, use a post-hoc method, foveal.attribute(model, images, 'grad-cam')."
             )
         return coverage(self.keypoints, self.patch_size, self.size, self.scales, self.blocks)
 
     @property
     def peaks(self) -> Tensor:
-        """(B, M, 3): x and y in grid units where each map is greatest, and how great it is there.
+        """(B, M, 3): x and y in grid units of each map's maximum, and its multiple of the mean.
 
-        How great is in times the even share. A cell of a coarse map covers many pixels: the middle
-        of those is the place. Of several places that are equally great it is the first, row by row.
+        If a coarse map's cell covers many pixels, the location is the centre of the cell. Of
+        several equal maxima it is the first, row by row.
 
         Raises:
             ValueError: there are no maps.
@@ -212,25 +212,25 @@ class Observation:
         height, width = self.size
         maps = self.maps.float()
         top = maps.amax(dim=(-2, -1))  # (B, M)
-        greatest = maps == top[..., None, None]
-        first = (greatest.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
+        is_maximum = maps == top[..., None, None]
+        first = (is_maximum.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
         row, column = first // width, first % width
-        across = greatest.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
-        down = greatest.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
+        across = is_maximum.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
+        down = is_maximum.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
         x_px = column + (_run(across, column) - 1) / 2
         y_px = row + (_run(down, row) - 1) / 2
-        places = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
+        locations = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
         times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
-        return torch.cat([places, times[..., None]], dim=-1)
+        return torch.cat([locations, times[..., None]], dim=-1)
 
     def top_evidence(self, share: float) -> Tensor:
-        """Return the evidence (B, H, W), of maps the top `share` of the pixels by their heat.
+        """Return the evidence (B, H, W); for maps, the fraction `share` of pixels with most heat.
 
-        Patches are the evidence as they are, whatever the share. Of pixels that count alike those
-        are taken that an order drawn once puts first, so that no side of the image is preferred.
+        For patches the evidence does not depend on `share`. Ties are broken by a fixed random
+        order, which prefers no side of the image.
 
         Args:
-            share: of the pixels, above 0 and up to 1.
+            share: fraction of the pixels, above 0 and up to 1.
         """
         if self.maps is None:
             return self.evidence
@@ -239,7 +239,7 @@ class Observation:
         return ranks(self.heat) < count
 
     def class_name(self, index: int) -> str:
-        """Return the name of a class, or its number where it has none.
+        """Return the name of a class, or its index if it has none.
 
         A single logit with a single name is for that class (1) or against it (0).
         """
@@ -249,7 +249,7 @@ class Observation:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join explanations of batches by the same model into one; one alone stays as it is."""
+        """Join explanations of batches by the same model; a single one is returned unchanged."""
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
@@ -262,19 +262,19 @@ class Observation:
 
 
 def _run(marks: Tensor, first: Tensor) -> Tensor:
-    """Return how many marks (B, M, L) in a row are set from the place `first` (B, M) on."""
+    """Return how many consecutive marks (B, M, L) are set from the index `first` (B, M) on."""
     before = torch.arange(marks.shape[-1]) < first[..., None]
     return (marks | before).int().cumprod(dim=-1).sum(dim=-1) - first
 
 
 def ranks(heat: Tensor) -> Tensor:
-    """Return the place of each pixel of (B, H, W) in the order of heat, 0 for the greatest.
+    """Return the rank of each pixel of (B, H, W) by heat, 0 for the maximum.
 
-    Equal pixels are in an order drawn once, the same for every image and every call.
+    Ties are broken by a random order that is the same for every image and every call.
     """
     batch, height, width = heat.shape
     drawn = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
     order = heat.flatten(1)[:, drawn].argsort(dim=1, descending=True, stable=True)
-    places = torch.empty_like(order)
-    places.scatter_(1, drawn[order], torch.arange(height * width).expand(batch, -1))
-    return places.unflatten(1, (height, width))
+    positions = torch.empty_like(order)
+    positions.scatter_(1, drawn[order], torch.arange(height * width).expand(batch, -1))
+    return positions.unflatten(1, (height, width))

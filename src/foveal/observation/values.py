@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Values:
-    """What the values of maps mean, declared by whatever computes them.
+    """Meaning of the values of maps, declared by the explainer.
 
     Attributes:
-        label: quantity and unit, as beside a colour bar.
+        label: quantity and unit, for a colour bar.
         signed: values above the neutral one speak for the class, values below it against, on a
-            linear scale. Else they are weights, on a logarithmic scale, in multiples of a uniform
-            weight.
+            linear scale. Otherwise they are weights, on a logarithmic scale, in multiples of a
+            uniform weight.
         zero: 0 is the neutral value and means "nothing"; if not, the mean of a map is neutral.
         location_label: quantity and unit of the sum over the pixels of a location; None where
             such sums mean nothing.
@@ -23,6 +23,6 @@ class Values:
     location_label: str | None = None
 
 
-ATTENTION = Values("attention, times an even share", signed=False)
+ATTENTION = Values("attention, multiples of uniform", signed=False)
 ATTRIBUTION = Values("attribution")
-TERMS = Values("added to the logit, a pixel", location_label="added to the logit, a location")
+TERMS = Values("added to the logit, per pixel", location_label="added to the logit, per location")

@@ -83,7 +83,7 @@ def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tm
             main([*command, *last])
         assert ended.value.code == 0
         shown = capsys.readouterr().err
-        assert "3 files passed over that are no images: 2 .txt, 1 without an ending." in shown
+        assert "3 non-image files skipped: 2 .txt, 1 without extension." in shown
         assert "1 were read with assumptions: see the column note." in shown
         assert "3 could not be read" in shown
     rows = table(tmp_path / "out").to_pylist()

@@ -110,14 +110,14 @@ def test_a_shard_that_shrinks_or_breaks_gives_an_error_for_each_row_that_is_gone
     reads = [read for _, read in sources_of(items)]
     assert [read() for read in reads[:4]] == [png(value) for value in range(4)]
     for read in reads[4:]:
-        with pytest.raises(UserError, match="no such row any more"):
+        with pytest.raises(UserError, match="the row no longer exists"):
             read()
     path.write_bytes(b"PAR1 broken")
     for _, read in sources_of(items):
         with pytest.raises(UserError, match="cannot be read"):
             read()
     [(_, read)] = sources_of(list(list_items(str(path))))
-    with pytest.raises(UserError, match="not a Parquet file"):
+    with pytest.raises(UserError, match="not a readable Parquet file"):
         read()
 
 
@@ -217,7 +217,7 @@ def test_special_files_are_rows_with_an_error(prefix, folder):
     assert bad == {
         "pipe.png": "not a regular file",
         "endless.png": "not a regular file",
-        "pipe.parquet": "not a Parquet file that can be read",
+        "pipe.parquet": "not a readable Parquet file",
     }
 
 

@@ -303,7 +303,7 @@ def test_an_unfit_file_is_named_and_others_go_on(folder, tmp_path, run):
     answers = json.loads(out)["images"]
     assert status == 1
     assert "at least 24x24 pixels" in answers[0]["error"]
-    assert "cut off" in answers[1]["error"]
+    assert "truncated" in answers[1]["error"]
     assert len(answers[2]["keypoints"]) == 5
     assert len(err.strip().splitlines()) == 2
 
