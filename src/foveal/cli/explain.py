@@ -19,9 +19,8 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="model for its own explanation: keypoints, attention, or of a model that looks "
-            "everywhere its contributions where they are exact; contributions; or a rival such as "
-            "grad-cam."
+            help="model for the model's own explanation (keypoints, attention maps or exact "
+            "contributions), contributions, or a post-hoc method such as grad-cam."
         ),
     ] = "model",
     runtime: Runtime = "torch",
