@@ -41,26 +41,28 @@ def trust(card: dict[str, Any]) -> str:
     kind = zoo.card(card["model"])["recipe"]["model"]["name"]
     if kind == "glimpse":
         return (
-            "yes: its places can tell no more than the thumbnail, which is shown; at another "
-            f"image's places it is right for {card['random_focus_accuracy']:.0%}"
+            "yes: its keypoints can reveal no more than the thumbnail, which is shown; with "
+            f"another image's keypoints its accuracy is {card['random_focus_accuracy']:.0%}"
         )
     if "content_following" in card:
-        pixels, places = card["content_following"], card["position_following"]
-        if places >= FOLLOWS:
-            return f"no: {places:.0%} of its answers follow the places, whatever the patches show"
-        if pixels > FOLLOWS:
+        pixels, positions = card["content_following"], card["position_following"]
+        following = (
+            f"{pixels:.0%} of its predictions follow the pixels, {positions:.0%} the positions"
+        )
+        if positions >= FOLLOWS:
             return (
-                f"yes: {pixels:.0%} of its answers follow the patches' pixels, {places:.0%} places"
+                f"no: {positions:.0%} of its predictions follow the positions, "
+                "whatever the patches show"
             )
-        return f"in part: {pixels:.0%} of its answers follow the pixels, {places:.0%} the places"
+        return f"yes: {following}" if pixels > FOLLOWS else f"in part: {following}"
     if "uniform_attention_accuracy" in card:
         worth = card["accuracy"] - card["uniform_attention_accuracy"]
         drop = card["accuracy"] - card["shuffled_attention_accuracy"]
         word = "in part" if worth >= MATTERS else "little"
         return (
-            f"{word}: it loses {100 * worth:.1f} points if all places count alike, "
-            f"{100 * drop:.1f} with another image's map"
+            f"{word}: it loses {100 * worth:.1f} points of accuracy with uniform maps, "
+            f"{100 * drop:.1f} with the maps of another image"
         )
     if MODELS[kind].looks == "maps":
-        return "its maps sum what many windows weigh: judge them as a post-hoc method's"
-    return "has none of its own: ask a post-hoc method"
+        return "its maps sum the weights of many windows: judge them as those of a post-hoc method"
+    return "has none of its own: use a post-hoc method"
