@@ -90,14 +90,14 @@ def test_a_group_that_trains_is_left_out_of_the_users_own_test(tmp_path):
     groups = read_groups(r"\w+/([ab]/[0-2])\.|\w+/\w+/\d+")
     images = load_images(folder, "test", size=8, groups=groups)
     assert sorted(path[-7:] for path in images.paths) == ["a/3.png", "b/3.png"]
-    assert any("of the group a/0, which is in train too" in p.reason for p in images.problems)
+    assert any("its group a/0 is also in train" in p.reason for p in images.problems)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("file,group\na/0.png,x\n", "names no group for .* and 46 others"),
-        ("file,patient\n", "has no column 'group'"),
+        ("file,group\na/0.png,x\n", "gives none for .* and 46 others"),
+        ("file,patient\n", "'group' is missing"),
         ("file,group\na/0.png,x\na/0.png,y\n", "line 3: a second group"),
         ("file,group\na/0.png,\n", "line 2: no group"),
     ],
@@ -117,7 +117,7 @@ def test_what_is_neither_a_table_nor_an_expression_is_one_sentence(text):
 
 
 def test_groups_are_for_folders_alone():
-    with pytest.raises(UserError, match="no folder of photographs"):
+    with pytest.raises(UserError, match="Expected a folder of image files for groups"):
         load_images("mnist-5k", "train", groups=read_groups("x"))
 
 

@@ -82,7 +82,7 @@ def test_a_missing_mask_is_named(skin, tmp_path):
     images = load_images(skin / "images", "train")
     gone = masks / images.paths[5].split("images/")[1]
     gone.unlink()
-    with pytest.raises(UserError, match=rf"No mask for .*{gone.name}: expected one at {gone}"):
+    with pytest.raises(UserError, match=rf"Expected a mask for .*{gone.name} at {gone}"):
         with_masks(images, skin / "images", masks)
 
 
@@ -111,9 +111,11 @@ def test_a_broken_mask_and_a_missing_folder_are_named(skin, tmp_path):
     (masks / images.paths[0].split("images/")[1]).write_bytes(b"")
     with pytest.raises(UserError, match="cannot be used: the file is empty"):
         with_masks(images, skin / "images", masks)
-    with pytest.raises(UserError, match="No folder of masks at"):
+    with pytest.raises(UserError, match="Expected a folder of masks"):
         with_masks(images, skin / "images", tmp_path / "none")
-    with pytest.raises(UserError, match="need a folder of images, but 'mnist-5k' is none"):
+    with pytest.raises(
+        UserError, match="require a folder of image files, but 'mnist-5k' is not one"
+    ):
         with_masks(load_images("mnist-5k", "test"), "mnist-5k", masks)
 
 

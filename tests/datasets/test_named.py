@@ -143,7 +143,7 @@ def test_cifar10_is_read_from_its_binary_version_also_as_grey(tmp_path: Path) ->
 def test_a_cut_off_cifar10_is_an_error(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"1234")
-    with pytest.raises(UserError, match="not CIFAR-10's binary version"):
+    with pytest.raises(UserError, match="not the binary version of CIFAR-10"):
         load_images("cifar10", "test", data_dir=tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_unknown_names_splits_and_paths_are_errors_with_the_nearest_name(tmp_pat
     with pytest.raises(UserError, match="Did you mean 'val'"):
         load_images("mnist-5k", "vali")
     (tmp_path / "file.png").touch()
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="got the file"):
         load_images(tmp_path / "file.png", "train")
     assert set(DATASETS) >= {"mnist-5k", "mnist", "fashion-mnist", "cifar10", "imagenet32"}
 

@@ -96,7 +96,7 @@ def test_a_download_without_an_end_is_given_up(
     tmp_path: Path, mirror: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foveal.datasets.download.MAX_BYTES", 5)
-    with pytest.raises(UserError, match="more than 5 bytes"):
+    with pytest.raises(UserError, match="larger than 5 bytes"):
         fetch("MNIST/digits", tmp_path / "digits.gz", "0" * 32, "put it there")
     assert list(tmp_path.iterdir()) == []
 
@@ -219,7 +219,7 @@ def test_grey_and_colour_rows_of_a_shard_come_as_colour(tmp_path: Path) -> None:
 
 def test_labels_that_are_no_whole_numbers_are_an_error(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-0.parquet", [0.0, 1.5], [png(1), png(2)])
-    with pytest.raises(UserError, match="label to be whole numbers, but got double"):
+    with pytest.raises(UserError, match="label to be integers, but got double"):
         load_images(tmp_path, "train")
 
 

@@ -384,7 +384,7 @@ def test_large_images_are_seen_small_by_other_models(data_dir: Path, few: None) 
     means = large.images.thumbnails(torch.arange(16), 5)
     assert torch.equal(found.images, (means * 255).round().to(torch.uint8))
     assert torch.equal(found.labels, large.tasks["majority"])
-    with pytest.raises(UserError, match=r"too large to be read whole: give data\.size"):
+    with pytest.raises(UserError, match=r"too large to be read at full size: give data\.size"):
         load_images("megapixel-mnist-200", "test", data_dir=data_dir)
 
 

@@ -252,13 +252,13 @@ def test_grad_cam_of_a_focus_model_reads_its_detector() -> None:
 
 
 def test_grad_cam_wants_a_convolution_that_sees_the_image() -> None:
-    with pytest.raises(UserError, match="grad-cam and layer-cam need a convolution"):
+    with pytest.raises(UserError, match="grad-cam and layer-cam require a convolution"):
         attribute(Linear(), images_of(1, 3, 6, 6), "grad-cam")
     with pytest.raises(UserError, match="Did you mean 'features'"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="feature")
-    with pytest.raises(UserError, match="'head' is none"):
+    with pytest.raises(UserError, match="but got 'head'"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="head")
-    with pytest.raises(UserError, match="Only grad-cam and layer-cam read a layer"):
+    with pytest.raises(UserError, match="Only grad-cam and layer-cam take a layer"):
         attribute(Pooled(), images_of(1, 1, 9, 9), "rise", layer="features")
 
 
@@ -384,7 +384,7 @@ def test_grad_cam_reads_channels_last_and_tokens(
 def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
     model, images = ChannelsLast(tokens=False), images_of(2, 1, 4, 4)  # as many channels as rows
     for layer in ("norm", None):
-        with pytest.raises(UserError, match=r"'norm' returns.*in more than one way.*reshape="):
+        with pytest.raises(UserError, match=r"'norm' returns.*is ambiguous.*reshape="):
             attribute(model, images, "grad-cam", layer=layer)
     first, last = (
         attribute(
@@ -395,9 +395,9 @@ def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
     assert not torch.allclose(first, last)
     wide = attribute(ChannelsLast(tokens=False), images_of(2, 1, 4, 5), "grad-cam")
     assert wide.maps.shape == (2, 1, 4, 5)
-    with pytest.raises(UserError, match="'norm' is none"):
+    with pytest.raises(UserError, match="but got 'norm'"):
         attribute(model, images, "grad-cam", layer="norm", reshape=lambda x: x.flatten(1))
-    with pytest.raises(UserError, match="Expected a layer with reshape"):
+    with pytest.raises(UserError, match="Expected the layer that reshape applies to"):
         attribute(model, images, "grad-cam", reshape=lambda x: x)
 
 
@@ -457,7 +457,7 @@ def test_grad_cam_does_not_settle_for_a_patch_embedding() -> None:
 
     model = timm.create_model("test_vit", img_size=64, norm_layer=Norm).eval()
     images = images_of(1, 3, 64, 64)
-    with pytest.raises(UserError, match=r"would read 'patch_embed.proj'.*layer='blocks.5"):
+    with pytest.raises(UserError, match=r"last convolution is 'patch_embed.proj'.*layer='blocks.5"):
         attribute(model, images, "grad-cam")
     assert attribute(model, images, "grad-cam", layer="blocks.5.norm1").maps.max() > 0
 

@@ -167,5 +167,7 @@ def test_a_set_for_testing_is_tested_whole_and_trains_nothing(tmp_path):
 
 @pytest.mark.parametrize("data", ["mnist-5k", "megapixel-mnist", "hf:a/b", "nowhere"])
 def test_what_is_no_folder_of_photos_is_said(data):
-    with pytest.raises(UserError, match="no folder of photographs"):
+    with pytest.raises(
+        UserError, match="Expected a folder of image files for sizes given by the short side"
+    ):
         load_images(data, "test", size=SHORT)

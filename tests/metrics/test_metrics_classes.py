@@ -242,7 +242,7 @@ def test_shards_without_names_are_matched_by_number_and_it_is_said(tmp_path, bri
 def test_shards_that_name_their_classes_differently_are_an_error(tmp_path):
     shard(tmp_path / "train-0.parquet", tuple(LEVELS), tuple(LEVELS))
     shard(tmp_path / "test-0.parquet", tuple(LEVELS), ("bright", "dark", "middle"))
-    with pytest.raises(UserError, match=r"test-0\.parquet names its classes bright, dark"):
+    with pytest.raises(UserError, match=r"test-0\.parquet has bright, dark"):
         load_images(tmp_path, "test")
 
 

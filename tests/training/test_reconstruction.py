@@ -204,7 +204,7 @@ def test_few_images_are_as_many_of_each_class_and_follow_the_draw():
     first, other = everything.few(12, seed=0), everything.few(12, seed=1)
     assert torch.equal(first.images, everything.few(12, seed=0).images)
     assert not torch.equal(first.images, other.images)
-    with pytest.raises(UserError, match="at most 85 images, as numbers has, not 86"):
+    with pytest.raises(UserError, match="at most 85 images, the size of numbers, but got 86"):
         everything.few(86)
 
 

@@ -272,7 +272,7 @@ def test_a_test_without_labels_is_said_before_the_training(tmp_path, capsys):
     folder = photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
     photos(folder, {"test": 4})
     said, card = trained(folder, tmp_path, capsys)
-    assert said.index("in no folder of a class") < said.index("Test: ")
+    assert said.index("that are not in class folders") < said.index("Test: ")
     assert (card["figures"]["split"], card["figures"]["images"]) == ("test", 4)
 
 

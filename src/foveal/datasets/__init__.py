@@ -1,4 +1,4 @@
-"""Data: named and generated sets, class folders, Parquet shards, the Hub -> images in memory."""
+"""Datasets read into memory: named or generated, image folders, Parquet shards, Hub datasets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,17 +60,17 @@ def load_images(
 
     Args:
         source: a name of `DATASETS`, a folder of class folders or of Parquet shards, or
-            `hf:OWNER/NAME`. A name goes before a folder of that name: write `./mnist` for it.
+            `hf:OWNER/NAME`. A name takes precedence over a folder: write `./mnist` for a folder.
         split: `train`, `val` or `test`.
-        size: height and width to resize to, one number for a square; None keeps theirs. With a
-            `ShortSide` the images of a folder keep their proportions, and the set holds `Photos`.
-        channels: 1 for grey, 3 for colour; None keeps theirs.
-        data_dir: where named datasets lie; FOVEAL_DATA or ~/.cache/foveal if not given.
-        groups: of images of a folder that stay in one split, as `read_groups` returns them.
+        size: height and width to resize to, or one side of a square; None keeps the original size.
+            With a `ShortSide` the images of a folder keep their proportions, as `Photos`.
+        channels: 1 for grey, 3 for colour; None keeps the original channels.
+        data_dir: folder of the named datasets; FOVEAL_DATA or ~/.cache/foveal if not given.
+        groups: groups of a folder's images that stay in one split, from `read_groups`.
 
     Raises:
-        UserError: an unknown name or split, groups of what is no folder of image files, or data
-            that cannot be read.
+        UserError: unknown name or split, unreadable data, or groups or a `ShortSide` without a
+            folder of image files.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -80,14 +80,19 @@ def load_images(
         folder = photo_folder(name, split, data_place(data_dir))
         groups = groups or photo_groups(folder)
         return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY, groups=groups)
-    folder = Path(name).expanduser()
-    other = name in DATASETS or is_generated(name) or name.startswith("hf:")
-    if (groups or isinstance(shape, ShortSide)) and (other or not folder.is_dir()):
-        what = "which alone have groups" if groups else "whose proportions could be kept"
-        raise UserError(f"{name} is no folder of photographs, {what}.")
     if groups or isinstance(shape, ShortSide):
+        folder = _image_folder(name, "groups" if groups else "sizes given by the short side")
         return load_folder(folder, split, shape, channels, groups=groups)
     return _load_fixed(name, split, shape, channels, data_dir)
+
+
+def _image_folder(name: str, what: str) -> Path:
+    """Return the path of an image folder; `what` is the option that requires one, for messages."""
+    folder = Path(name).expanduser()
+    other = name in DATASETS or is_generated(name) or name.startswith("hf:")
+    if other or not folder.is_dir():
+        raise UserError(f"Expected a folder of image files for {what}, but got {name}.")
+    return folder
 
 
 def load_whole(
@@ -98,17 +103,17 @@ def load_whole(
     data_dir: str | Path | None = None,
     groups: Groups | None = None,
 ) -> ImageSet[Any]:
-    """Return all images of a folder, of all its splits, to be divided anew.
+    """Return the images of all splits of a folder, to be split again; copies are left out.
 
     Args:
-        source: a folder of class folders or of splits, or the name of such a data set.
+        source: an image folder, or the name of a dataset of photographs.
         size: as for `load_images`.
         channels: as for `load_images`.
-        data_dir: where named datasets lie.
-        groups: of images that belong together.
+        data_dir: folder of the named datasets.
+        groups: groups of images that belong together.
 
     Raises:
-        UserError: it is no folder of image files, or as `load_images`.
+        UserError: `source` is not a folder of image files, or as `load_images`.
     """
     shape = check_shape(size, channels)
     name = str(source)
@@ -117,7 +122,7 @@ def load_whole(
         folder = photo_folder(name, "test", data_place(data_dir))
         groups = groups or photo_groups(folder)
     elif name in DATASETS or is_generated(name) or not folder.is_dir():
-        raise UserError(f"{name} is no folder of image files, whose splits could be drawn anew.")
+        raise UserError(f"Expected a folder of image files to split again, but got {name}.")
     images = load_folder(folder, "train", shape, channels, whole=True, groups=groups)
     again = {i for same in copies([Path(path) for path in images.paths]) for i in same[1:]}
     if not again:
@@ -139,8 +144,8 @@ def _load_fixed(
     if is_generated(name):
         if shape is None:
             raise UserError(
-                f"The images of {name} are too large to be read whole: give data.size, or train a "
-                "'high-res' model."
+                f"The images of {name} are too large to be read at full size: give data.size, or "
+                "train a 'high-res' model."
             )
         return fitted(
             seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
@@ -150,7 +155,7 @@ def _load_fixed(
         from foveal.images.hub import hub_folder
 
         folder = hub_folder(name.removeprefix("hf:"))
-        # It is named after a commit, which tells nobody anything.
+        # The folder is named after a commit.
         return replace(load_parquet_folder(folder, split, shape, channels), name=name)
     return _load_folder(Path(name).expanduser(), split, shape, channels)
 
@@ -161,7 +166,7 @@ def _load_folder(
     from foveal.datasets.parquet import is_parquet_folder, load_parquet_folder
 
     if folder.is_file():
-        raise UserError(f"{folder} is a file: give the folder that holds it.")
+        raise UserError(f"Expected a folder, but got the file {folder}: give its folder.")
     if not folder.is_dir():
         raise unknown_name("dataset or folder", folder, [*DATASETS, *PHOTO_SETS, "megapixel-mnist"])
     if is_parquet_folder(folder):

@@ -1,4 +1,4 @@
-"""Annotations of what matters in images: boxes or masks that are given, or a named set's own."""
+"""Annotated regions of images as masks, from boxes, mask files or a named dataset's own files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,28 +25,27 @@ def with_annotations(
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> ImageSet[Any]:
-    """Return the images with masks of what is annotated in them; without any, as they are.
+    """Return the images with masks of their annotated regions, or unchanged if there are none.
 
-    Named sets of photographs bring theirs: masks in `NAME-masks` or boxes in `NAME-boxes.csv`.
+    Named photograph datasets have their own: masks in `NAME-masks` or boxes in `NAME-boxes.csv`.
 
     Args:
-        images: as `load_images` returns them.
-        source: that they were loaded from.
-        boxes: of images of a folder, as `with_boxes` reads them.
-        masks: of images of a folder, as `with_masks` reads them; some may lack one.
-        data_dir: where named data sets lie.
-        say: called with what did not fit, and how many images have an annotation.
+        images: images as `load_images` returns them.
+        source: the source that they were loaded from.
+        boxes: boxes of a folder's images, see `with_boxes`.
+        masks: masks of a folder's images, see `with_masks`; images may lack one.
+        data_dir: folder of the named datasets.
+        say: called with each mismatch, and with the number of annotated images.
 
     Raises:
-        UserError: boxes and masks are both given, or as `with_boxes` and `with_masks`.
+        UserError: both boxes and masks are given, or as `with_boxes` and `with_masks`.
     """
     if boxes is not None and masks is not None:
-        raise UserError("Give boxes or masks of the images, not both.")
+        raise UserError("Expected boxes or masks of the images, but got both.")
     folder = Path(source).expanduser()
     if source in PHOTO_SETS:
         folder = data_place(data_dir) / "photos" / source
-        if boxes is None is masks:
-            boxes, masks = _own(folder)
+        boxes, masks = (boxes, masks) if boxes or masks else _own(folder)
     if boxes is not None:
         found, notes = with_boxes(images, folder, boxes)
     elif masks is not None:
@@ -67,6 +66,6 @@ def annotated(images: ImageSet[Tensor | Photos]) -> Tensor:
 
 
 def _own(folder: Path) -> tuple[Path | None, Path | None]:
-    """Return the boxes and the masks that lie beside the folder of a named set."""
+    """Return the paths of the boxes and the masks beside the folder of a named dataset."""
     boxes, masks = (folder.with_name(f"{folder.name}{end}") for end in ("-boxes.csv", "-masks"))
     return (boxes if boxes.is_file() else None), (masks if masks.is_dir() else None)

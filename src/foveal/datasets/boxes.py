@@ -1,4 +1,4 @@
-"""Boxes around what matters in images: a CSV file, or Pascal VOC files, as masks."""
+"""Masks from bounding boxes in a CSV file or in Pascal VOC files."""
 
 import csv
 import math
@@ -32,7 +32,7 @@ _DTD = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
 class Box(NamedTuple):
-    """The edges of a box, in pixels of the upright image file, from its upper left corner."""
+    """Edges of a box in pixels of the upright image, measured from its upper left corner."""
 
     x1: float
     y1: float
@@ -42,15 +42,15 @@ class Box(NamedTuple):
 
 @dataclass
 class Boxes:
-    """The boxes of a file or folder, and how far they fit the images of a folder.
+    """Boxes of a file or folder, and how many do not fit the images of a folder.
 
     Attributes:
-        source: that they were read from.
-        folder: of the images.
-        of: the boxes by image: its path below the folder, or that without its ending, or its name
-            alone.
-        clipped: number of boxes that reach beyond their image.
-        outside: number of boxes that lie beside their image.
+        source: file or folder that the boxes were read from.
+        folder: folder of the images.
+        of: boxes by image: its path below the folder, that path without extension, or the file
+            name without extension.
+        clipped: number of boxes that extend beyond their image.
+        outside: number of boxes that lie entirely outside their image.
     """
 
     source: Path
@@ -61,16 +61,16 @@ class Boxes:
 
     @cached_property
     def images(self) -> Counter[str]:
-        """How many image files of the folder go by each name, whatever their split."""
+        """Number of image files in the folder that match each name, over all splits."""
         paths = [path.relative_to(self.folder) for path in images_below(self.folder, _pass_over)]
         return Counter(name for path in paths for name in set(_names(path.as_posix())))
 
     def mask(self, path: Path, size: tuple[int, int]) -> Tensor:
-        """Return a mask (1, H, W), 255 in the boxes of an image file, empty if it has none.
+        """Return a mask (1, H, W), 255 inside the boxes of an image file, else 0.
 
         Args:
-            path: of the image, in the folder.
-            size: height and width of the mask, whatever the file's.
+            path: path of the image, below the folder.
+            size: height and width of the mask, which may differ from the file's.
         """
         mask = torch.zeros(1, *size, dtype=torch.uint8)
         boxes = self._boxes(path.relative_to(self.folder).as_posix())
@@ -91,67 +91,67 @@ class Boxes:
             return []
         if name != image and self.images[name] > 1:
             raise UserError(
-                f"The boxes {printable(name)!r} in {printable(self.source)} could be those of "
-                f"{printable(image)} or of another image of that name: lay the files out as the "
-                "images are."
+                f"The boxes {printable(name)!r} in {printable(self.source)} match "
+                f"{printable(image)} and another image of that name: use paths that match the "
+                "images' own."
             )
         return self.of[name]
 
     def notes(self) -> list[str]:
-        """Return what did not fit, a line each.
+        """Return one line for each kind of mismatch.
 
         Raises:
-            UserError: not one box is of an image of the folder.
+            UserError: no box belongs to an image of the folder.
         """
         notes = []
         source, folder = printable(self.source), printable(self.folder)
         unknown = [name for name in self.of if name not in self.images]
         if unknown and len(unknown) == len(self.of):
             raise UserError(
-                f"{source} has no box of an image in {folder}, but of {some_names(unknown)}: "
+                f"{source} has boxes for {some_names(unknown)}, but for no image in {folder}: "
                 "expected paths below that folder."
             )
         if unknown:
             count = sum(len(self.of[name]) for name in unknown)
             notes.append(
-                f"{source}: left out {count:,} boxes of {len(unknown):,} files that are not in "
+                f"{source}: left out {count:,} boxes for {len(unknown):,} files that are not in "
                 f"{folder}: {some_names(unknown)}"
             )
         if self.clipped:
             notes.append(f"{source}: clipped {self.clipped:,} boxes to the edges of their images")
         if self.outside:
-            notes.append(f"{source}: left out {self.outside:,} boxes outside of their images")
+            notes.append(f"{source}: left out {self.outside:,} boxes outside their images")
         return notes
 
 
 def _names(image: str) -> tuple[str, str, str]:
-    """Return what boxes may call an image: its path, that without its ending, its name alone."""
+    """Return the names that match an image: its path, without extension, and its stem."""
     stem = PurePosixPath(image).with_suffix("")
     return image, str(stem), stem.name
 
 
 def _pass_over(path: str) -> None:
-    """Leave alone what is no image."""
+    """Ignore a file that is not an image."""
 
 
 def with_boxes(
     images: ImageSet[Tensor | Photos], folder: str | Path, boxes: str | Path
 ) -> tuple[ImageSet[Tensor | Photos], list[str]]:
-    """Return the images with masks of their boxes, and what did not fit, a line each.
+    """Return the images with masks of their boxes, and one line for each kind of mismatch.
 
-    Boxes are in pixels of the upright image file, as viewers show it; those of one image form one
-    mask. Of a box that is smaller than a pixel of the resized image, one pixel stays.
+    Boxes are in pixels of the upright image file, as viewers show it. The boxes of an image are
+    combined into one mask. A box smaller than a pixel of the resized image covers one pixel.
 
     Args:
-        images: read from `folder`, of any sizes.
-        folder: of the images.
-        boxes: a CSV file with a line per box and the columns `COLUMNS`, `file` being a path below
-            `folder` with `/`; or a folder with Pascal VOC files, `CLASS/7.xml` or `7.xml` for
-            `FOLDER/CLASS/7.jpg`, which may be `folder` itself.
+        images: images read from `folder`, of any sizes.
+        folder: folder of the images.
+        boxes: a CSV file with a line per box and the columns `COLUMNS`, where `file` is a path
+            below `folder` with `/`; or a folder with Pascal VOC files, `CLASS/7.xml` or `7.xml`
+            for `FOLDER/CLASS/7.jpg`, which may be `folder` itself.
 
     Raises:
-        UserError: the images come from no folder, the boxes cannot be read, are not finite or
-            reversed, or none is of an image of the folder; file and line are named.
+        UserError: the images do not come from a folder, the boxes cannot be read, are not finite
+            or are reversed, or none belongs to an image of the folder; names file and line.
     """
     folder, source = Path(folder).expanduser(), Path(boxes).expanduser()
     check_folder(images, folder, "Boxes")
@@ -170,8 +170,8 @@ def _read_csv(path: Path) -> dict[str, list[Box]]:
         missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
         if missing:
             raise UserError(
-                f"{printable(path)} lacks the column(s) {', '.join(missing)}: expected "
-                f"{','.join(COLUMNS)} in its first line."
+                f"Expected the columns {','.join(COLUMNS)} in the first line of "
+                f"{printable(path)}, but {', '.join(missing)} is missing."
             )
         for row in rows:
             box = _box(f"{path}, line {rows.line_num}", [row[name] or "" for name in COLUMNS[1:]])
@@ -185,7 +185,7 @@ def _read_folder(folder: Path) -> dict[str, list[Box]]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".xml")
     if not files:
         raise UserError(
-            f"{printable(folder)} holds no VOC annotations: expected .xml files in it or below."
+            f"Expected VOC annotations (.xml) in {printable(folder)} or below, but found none."
         )
     return {
         path.relative_to(folder).with_suffix("").as_posix(): list(_read_voc(path)) for path in files
@@ -196,17 +196,20 @@ def _read_voc(path: Path) -> Iterator[Box]:
     text = _text(path, MAX_XML)
     if found := _DTD.search(text):
         raise UserError(
-            f"{printable(path)}: {found[0]} is not allowed in annotations, as entities can expand "
-            "without bound. Delete it."
+            f"{printable(path)}: {found[0]} is not allowed in annotations, because entities can "
+            "expand without bound. Delete it."
         )
     try:
-        root = ElementTree.fromstring(text)  # of text: an encoding that it declares is ignored
+        root = ElementTree.fromstring(text)  # decoded text, so that a declared encoding is ignored
     except ElementTree.ParseError as error:
         raise UserError(f"{printable(path)} is not XML: {error}.") from None
     if root.tag != "annotation":
-        raise UserError(f"{printable(path)} is no VOC annotation: its root is not <annotation>.")
-    for number, thing in enumerate(root.iterfind("object"), start=1):
-        edges = [thing.findtext(f"bndbox/{tag}", "") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        raise UserError(
+            f"Expected the root element <annotation> in the VOC file {printable(path)}, but got "
+            f"<{printable(root.tag)}>."
+        )
+    for number, element in enumerate(root.iterfind("object"), start=1):
+        edges = [element.findtext(f"bndbox/{tag}", "") for tag in ("xmin", "ymin", "xmax", "ymax")]
         yield _box(f"{path}, object {number}", edges)
 
 
@@ -236,13 +239,13 @@ def _box(where: str, edges: list[str]) -> Box:
 
 
 def _covered(first: float, last: float, length: float, pixels: int) -> slice:
-    """Return which pixels along a side have their middle in an interval, or the nearest if none.
+    """Return the pixels along a side whose centres lie in an interval, or the nearest pixel.
 
     Args:
-        first: beginning of the interval.
-        last: its end, above `first`.
-        length: of the side, in the unit of the interval.
-        pixels: that the side is divided into.
+        first: start of the interval.
+        last: end of the interval, above `first`.
+        length: length of the side, in the unit of the interval.
+        pixels: number of pixels along the side.
     """
     start, stop = (math.ceil(edge * pixels / length - 0.5) for edge in (first, last))
     if start < stop:

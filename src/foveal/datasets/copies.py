@@ -1,4 +1,4 @@
-"""Files that hold the same bytes."""
+"""Search for files with identical contents."""
 
 import hashlib
 from collections import defaultdict
@@ -10,9 +10,9 @@ from foveal.foundation.files import open_regular
 
 
 def copies(paths: Sequence[Path]) -> list[list[int]]:
-    """Return the groups of two and more files with the same bytes, as indices into `paths`.
+    """Return the groups of two or more identical files, as indices into `paths`.
 
-    Only files of the same length are read. What cannot be read is a copy of nothing.
+    Only files of equal length are read. Unreadable files are skipped.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):

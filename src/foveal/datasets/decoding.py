@@ -1,4 +1,4 @@
-"""Image files decoded into memory; those that cannot be read are named."""
+"""Decoding of image files into memory, with a list of those that cannot be read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from foveal.images.threads import decoded
 def decode_photos(
     sources: Sequence[Source], size: ShortSide, channels: int | None
 ) -> tuple[Photos, list[int], list[Problem]]:
-    """Decode photographs, each in its own proportions.
+    """Decode photographs, keeping the proportions of each.
 
     Args:
         sources: as for `decode_all`.
@@ -25,10 +25,10 @@ def decode_photos(
         channels: 1 for grey, 3 or None for colour.
 
     Returns:
-        The photographs, the index of each in `sources`, and those that could not be read.
+        The photographs, the index of each in `sources`, and the problems, as `decode_all`.
 
     Raises:
-        UserError: they do not fit in memory.
+        UserError: the photographs do not fit in memory.
     """
     channels = channels or 3
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
@@ -53,13 +53,13 @@ def decode_all(
     """Decode images into uint8 (M, C, H, W).
 
     Args:
-        sources: a path to show, and a function that returns the file's bytes, for each image.
-        size: height and width to resize to; None if all have the same.
-        channels: 1 or 3; None for grey where all are grey, else colour.
+        sources: for each image a path for messages and a function that returns the file's bytes.
+        size: height and width to resize to; None if all images have the same size.
+        channels: 1 or 3; None for grey if all images are grey, else colour.
 
     Returns:
-        The images, the index of each in `sources`, and those that could not be read, or not
-        without a guess.
+        The images, the index of each in `sources`, and the problems: images that could not be
+        read, or only by guessing.
 
     Raises:
         UserError: sizes differ and `size` is not given, or the images do not fit in memory.
@@ -79,7 +79,7 @@ def decode_all(
             images = torch.empty(len(sources), *image.shape, dtype=torch.uint8)
         elif image.shape[1:] != images.shape[2:]:
             raise _sizes_differ(sources[kept[0]][0], images[0], sources[index][0], image)
-        if image.shape[0] > images.shape[1]:  # the first colour image: all before it are grey
+        if image.shape[0] > images.shape[1]:  # the first colour image after grey ones
             images = images.repeat(1, 3, 1, 1)
         images[len(kept)] = image
         kept.append(index)
@@ -90,7 +90,7 @@ def _sizes_differ(path: str, image: Tensor, other_path: str, other: Tensor) -> U
     (height, width), (other_height, other_width) = image.shape[1:], other.shape[1:]
     return UserError(
         f"The images differ in size ({path} is {height}x{width}, {other_path} is "
-        f"{other_height}x{other_width}): give one to resize to, such as data.size=[64, 64]."
+        f"{other_height}x{other_width}): give a size to resize to, such as data.size=[64, 64]."
     )
 
 
@@ -105,7 +105,7 @@ def _check_memory(count: int, image: Tensor) -> None:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that can be had without swapping, or None where the system does not say."""
+    """Return the memory available without swapping, in bytes, or None if it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))

@@ -1,4 +1,4 @@
-"""Images in memory, and their masks, into the size and channels asked for."""
+"""Resizing and colour conversion of images in memory and of their masks."""
 
 from dataclasses import replace
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from foveal.datasets.images import ImageSet
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's grey
-_AT_ONCE = 1_000  # bounds the images that are floats at a time
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow's conversion to grey
+_AT_ONCE = 1_000  # images converted to floats at a time; bounds the memory
 
 
 def fitted(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
-    """Return the images resized to (height, width), antialiased, and as grey or colour.
+    """Return the images resized with antialiasing and converted to grey or colour.
 
-    Masks take the value of the nearest pixel, so that they stay 0 and 255.
+    Masks are resized by nearest neighbour, so that their values stay 0 and 255.
 
     Args:
-        images: of any size, grey or colour.
-        size: height and width; None keeps theirs.
-        channels: 1 or 3; None keeps theirs.
+        images: grey or colour images of any size.
+        size: height and width; None keeps the original size.
+        channels: 1 or 3; None keeps the original channels.
     """
     pixels, masks = images.images, images.masks  # (N, C, H, W), (N, 1, H, W)
     if channels == 1 and pixels.shape[1] == 3:

@@ -1,4 +1,12 @@
-"""Image folders: the files and labels of each split, and the images in memory."""
+"""Image folders: the files and labels of each split, and the images in memory.
+
+Without a `val` folder, a tenth of each class (rounded up) is held out for validation; without
+`test` as well, as many are held out for testing. Both are drawn with a fixed seed; classes of
+fewer than three images are only used for training. Copies of one file are used for training if
+one of them is a training image, and are left out of validation and test; copies of a test image
+are left out of validation. A file that is in two classes is left out entirely. Files that are not
+images (see `images.formats`) are skipped and counted.
+"""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -24,16 +32,16 @@ from foveal.images.stores import Local
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of one split of a folder, none of them read.
+    """The image files of one split of a folder, without their contents.
 
     Attributes:
-        part: the folder that they lie below.
+        part: folder that contains the files, possibly in subfolders.
         files: paths.
         labels: (N,) class indices.
-        classes: a name for each class.
-        problems: what was left out.
-        notes: what was taken for classes and splits, a line each.
-        groups: name of each file's group, or none.
+        classes: name of each class.
+        problems: files and folders that were left out.
+        notes: how the layout was interpreted, one line each.
+        groups: group of each file, or empty.
     """
 
     part: Path
@@ -47,7 +55,7 @@ class Listing:
 
 @dataclass
 class _File:
-    """An image file, its class, and the split that it belongs to; None where it is left out."""
+    """An image file with its class and the split that it is used for; None if it is left out."""
 
     path: Path
     label: int
@@ -64,72 +72,69 @@ def list_folder(
     whole: bool = False,
     groups: Groups | None = None,
 ) -> Listing:
-    """Return the image files of one split of an image folder, whose layout `read_layout` finds.
-
-    Where there is no `val` folder, a tenth of each class validates, rounded up; where there is no
-    `test` either, as many test. Both are drawn by a fixed seed; a class of fewer than three images
-    only trains. Copies of one file train if one of them lies among the training images, and are
-    left out of validation and test; those of a test image do not validate. A file that lies in two
-    classes is left out of all. Files that are no images (see
-    `images.formats`) are passed over and counted.
+    """Return the image files of one split of an image folder, in the layout of `read_layout`.
 
     Args:
-        folder: of class folders, or of the folders of splits.
+        folder: image folder with class folders or split folders.
         split: `train`, `val` or `test`.
-        more: endings of names that make a file an image too, in small letters.
-        whole: take all images of the folder for the split.
-        groups: of images that stay in one split. Where the folder's own splits divide a group, its
-            images outside of the training images are left out.
+        more: further file extensions of images, in lower case.
+        whole: use all images of the folder for the split.
+        groups: groups of images that stay in one split. If the folder's own splits divide a group,
+            its images outside the training images are left out.
 
     Raises:
-        UserError: fewer than two classes, no images, too few to split, an image without a group, or
-            as `read_layout`.
+        UserError: fewer than two classes, too few images, or as `read_layout` and `Groups.of`.
     """
     layout = read_layout(folder, more)
     part = layout.part(split)
-    classes = layout.classes
-    files = _files(layout, classes)
-    if groups is not None:
-        for file, group in zip(files, groups.of(folder, [f.path for f in files]), strict=True):
-            file.group = group
-    if whole:
-        for file in files:
-            file.own = file.split = split
-    else:
-        _draw_splits(files, layout)
-    problems = _without_copies(files, classes, split)
-    if not whole:
-        problems += _without_divided_groups(files, split)
+    files = _files(layout, groups)
+    problems = _assign_splits(files, layout, split, whole=whole)
     chosen = sorted((file for file in files if file.split == split), key=lambda f: f.label)
     if not chosen:
         raise UserError(
-            f"{printable(part.folder)} holds too few images for the split "
-            f"{split!r}: add some, or make folders train, val and test."
+            f"{printable(part.folder)} has too few images for the split {split!r}: add some, or "
+            "make folders train, val and test."
         )
     return Listing(
         part.folder,
         tuple(file.path for file in chosen),
         torch.tensor([file.label for file in chosen]),
-        classes,
+        layout.classes,
         (*layout.ignored, *part.problems, *problems),
         layout.notes,
         () if groups is None else tuple(file.group for file in chosen),
     )
 
 
-def _files(layout: Layout, classes: tuple[str, ...]) -> list[_File]:
-    """Return all files, each in the split whose folder it lies in."""
-    label = {name: number for number, name in enumerate(classes)}
-    return [
+def _files(layout: Layout, groups: Groups | None) -> list[_File]:
+    """Return all files with their groups, each in the split of its folder."""
+    label = {name: index for index, name in enumerate(layout.classes)}
+    files = [
         _File(path, label[name], own, own)
         for own, part in layout.parts.items()
         for name, paths in part.classes.items()
         for path in paths
     ]
+    if groups is not None:
+        paths = [file.path for file in files]
+        for file, group in zip(files, groups.of(layout.folder, paths), strict=True):
+            file.group = group
+    return files
+
+
+def _assign_splits(files: list[_File], layout: Layout, split: str, *, whole: bool) -> list[Problem]:
+    """Set the split of each file, None to leave it out; return what is left out of one split."""
+    if whole:
+        for file in files:
+            file.own = file.split = split
+        return _without_copies(files, layout.classes, split)
+    _draw_splits(files, layout)
+    problems = _without_copies(files, layout.classes, split)
+    return problems + _without_divided_groups(files, split)
 
 
 def _draw_splits(files: list[_File], layout: Layout) -> None:
-    """Draw splits without a folder of their own from the training images."""
+    """Draw the splits that have no folder from the training images."""
     base = [file for file in files if file.own == "train"]
     labels = torch.tensor([file.label for file in base])
     groups = [file.group for file in base if file.group]
@@ -141,10 +146,7 @@ def _draw_splits(files: list[_File], layout: Layout) -> None:
 
 
 def _without_divided_groups(files: list[_File], split: str) -> list[Problem]:
-    """Leave out files of groups that several splits have; return those left out of one split.
-
-    A group that trains does not test or validate, and one that tests does not validate.
-    """
+    """Keep each group in one split: `train`, else `test`; return what is left out of one split."""
     splits: dict[str, set[str]] = {}
     for file in files:
         if file.group and file.split:
@@ -156,16 +158,16 @@ def _without_divided_groups(files: list[_File], split: str) -> list[Problem]:
         kept = next(name for name in ("train", "test", "val") if name in splits[file.group])
         if file.split != kept:
             if file.split == split:
-                reason = f"of the group {printable(file.group)}, which is in {kept} too"
+                reason = f"its group {printable(file.group)} is also in {kept}"
                 problems.append(Problem(str(file.path), reason))
             file.split = None
     return problems
 
 
 def _without_copies(files: list[_File], classes: tuple[str, ...], split: str) -> list[Problem]:
-    """Move copies to the training images, or out; return what is left out of one split.
+    """Move copies to the training images or leave them out; return what is left out of one split.
 
-    A model could know a copy that tests it by heart.
+    A model may have memorised a test image that is a copy of a training image.
     """
     problems = []
     for indices in copies([file.path for file in files]):
@@ -178,12 +180,12 @@ def _without_copies(files: list[_File], classes: tuple[str, ...], split: str) ->
 
 
 def _left_out(group: list[_File], classes: tuple[str, ...]) -> list[tuple[_File, str]]:
-    """Return which copies of one file are left out, and why; of the others some may train now."""
+    """Return which copies of one file are left out, with reasons; may move others to `train`."""
     names = sorted({classes[file.label] for file in group})
     if len(names) > 1:
         reason = f"the same image is in {' and '.join(map(printable, names))}"
         return [(file, reason) for file in group]
-    # The first of these whose own folder holds a copy keeps it.
+    # The copy is kept in the first of these splits whose folder contains it.
     kept = next(split for split in ("train", "test", "val") if any(f.own == split for f in group))
     first = next(file for file in group if file.own == kept)
     for file in group:
@@ -202,23 +204,41 @@ def load_folder(
     whole: bool = False,
     groups: Groups | None = None,
 ) -> ImageSet[Any]:
-    """Return one split of a folder of class folders, as `list_folder` finds it.
+    """Return one split of an image folder, listed by `list_folder`.
 
-    An image that cannot be read is a problem of the set.
+    Images that cannot be read are listed in `problems`.
 
     Args:
-        folder: of class folders, or of the folders of splits.
+        folder: image folder with class folders or split folders.
         split: `train`, `val` or `test`.
-        size: what to resize to; None keeps the images' size. With a `ShortSide` the set holds
+        size: size to resize to; None keeps the original size. With a `ShortSide` the images are
             `Photos`.
-        channels: 1 for grey, 3 for colour; None keeps theirs.
-        whole: take all images of the folder for the split.
-        groups: of images that stay in one split.
+        channels: 1 for grey, 3 for colour; None keeps the original channels.
+        whole: use all images of the folder for the split.
+        groups: groups of images that stay in one split.
 
     Raises:
         UserError: as `list_folder`, or no image can be read.
     """
     found = list_folder(folder, split, whole=whole, groups=groups)
+    images, kept, broken = _decoded(found, size, channels)
+    return ImageSet(
+        name=folder.resolve().name,
+        split=split,
+        images=images,
+        labels=found.labels[kept],
+        classes=found.classes,
+        paths=tuple(str(found.files[index]) for index in kept),
+        problems=(*found.problems, *broken),
+        notes=found.notes,
+        groups=tuple(found.groups[index] for index in kept) if found.groups else (),
+    )
+
+
+def _decoded(
+    found: Listing, size: Sizing | None, channels: int | None
+) -> tuple[Tensor | Photos, list[int], list[Problem]]:
+    """Return the images that can be read, their indices, and the problems of the others."""
     sources = [(str(path), partial(Local().read, str(path))) for path in found.files]
     images: Tensor | Photos
     if isinstance(size, ShortSide):
@@ -230,14 +250,4 @@ def load_folder(
             f"No image in {printable(found.part)} could be read: {printable(broken[0].path)}: "
             f"{broken[0].reason}."
         )
-    return ImageSet(
-        name=folder.resolve().name,
-        split=split,
-        images=images,
-        labels=found.labels[kept],
-        classes=found.classes,
-        paths=tuple(sources[index][0] for index in kept),
-        problems=(*found.problems, *broken),
-        notes=found.notes,
-        groups=tuple(found.groups[index] for index in kept) if found.groups else (),
-    )
+    return images, kept, broken

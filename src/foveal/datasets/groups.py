@@ -1,4 +1,4 @@
-"""Groups of images that belong together, such as those of one patient: no split divides them."""
+"""Groups of images that stay in one split, such as those of one patient."""
 
 import csv
 import io
@@ -11,18 +11,18 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import read_bytes
 
-LONGEST = 500  # characters of a regular expression
+LONGEST = 500  # maximum characters of a regular expression
 COLUMNS = ("file", "group")
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The group of each image file, by a table or by a regular expression over its path.
+    """Mapping of image files to groups, by a table or by a regular expression over the path.
 
     Attributes:
-        source: the table's path, or the expression, for messages.
-        table: groups by paths below the image folder, with `/` between folders; empty for none.
-        pattern: whose first parenthesis, or else whole match, names the group.
+        source: path of the table, or the expression, for messages.
+        table: group by path below the image folder, with `/` between folders; empty if unused.
+        pattern: expression whose first capture group, or else whole match, is the group.
     """
 
     source: str
@@ -33,15 +33,15 @@ class Groups:
         """Return the group of each file below an image folder.
 
         Raises:
-            UserError: a file has none; the first is named.
+            UserError: a file has no group; names the first one.
         """
         found = [self._of(path.relative_to(folder).as_posix()) for path in files]
         missing = [path for path, group in zip(files, found, strict=True) if group is None]
         if missing:
             others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise UserError(
-                f"{printable(self.source)} names no group for {printable(missing[0])}{others}: "
-                "every image needs one."
+                f"Expected a group for every image, but {printable(self.source)} gives none for "
+                f"{printable(missing[0])}{others}."
             )
         return [group for group in found if group is not None]
 
@@ -56,14 +56,14 @@ class Groups:
 
 
 def read_groups(source: str) -> Groups | None:
-    """Return the groups that a recipe's `data.groups` or `--groups` describes; None if empty.
+    """Return the groups given by a recipe's `data.groups` or by `--groups`; None if empty.
 
     Args:
         source: a CSV file with the columns `file`, a path below the image folder, and `group`; or
             a regular expression, such as `patient(\\d+)`, over such paths.
 
     Raises:
-        UserError: the file cannot be read or is no such table, or the expression is none.
+        UserError: the file cannot be read or lacks a column, or the expression is invalid.
     """
     if not source:
         return None
@@ -92,7 +92,7 @@ def _table(path: Path) -> dict[str, str]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the rows of a CSV file, of the columns asked for, in their order; others are ignored.
+    """Return the rows of a CSV file, restricted to `columns` and in their order.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8, or lacks a column.
@@ -103,10 +103,11 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(
-                f"{printable(path)} has no column {missing[0]!r}: expected {','.join(columns)}."
+                f"Expected the columns {','.join(columns)} in {printable(path)}, but "
+                f"{missing[0]!r} is missing."
             )
         return [tuple((row[name] or "").strip() for name in columns) for row in reader]
     except OSError as error:
         raise UserError(f"Cannot read {printable(path)}: {error.strerror or error}.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{printable(path)} is no CSV file in UTF-8: {error}.") from None
+        raise UserError(f"{printable(path)} is not a CSV file in UTF-8: {error}.") from None

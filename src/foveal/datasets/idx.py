@@ -1,4 +1,4 @@
-"""Images and labels in idx files, LeCun's format: MNIST and what was made to replace it."""
+"""Images and labels in idx files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import math
@@ -27,16 +27,14 @@ _MD5 = {
         "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 }
-
-
-MAX_BYTES = 2**30  # of a file, unpacked; MNIST has 47 million
+MAX_BYTES = 2**30  # per decompressed file; MNIST has 47 million
 
 
 def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
-    """Return images (N, 1, H, W) and labels (N,) of `data_dir/folder/raw`; `train` or `test`.
+    """Return the images (N, 1, H, W) and labels (N,) of a split, from `data_dir/folder/raw`.
 
     Raises:
-        UserError: a file is missing and cannot be downloaded, or is broken.
+        UserError: a file is missing and cannot be downloaded, or is damaged.
     """
     part = "t10k" if split == "test" else "train"
     images = _read_idx(data_dir, folder, f"{part}-images-idx3-ubyte", 3)
@@ -49,7 +47,7 @@ def read_pair(data_dir: Path, folder: str, split: str) -> tuple[Tensor, Tensor]:
 
 
 def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
-    """Return the bytes of an idx file (LeCun's format), downloaded where it is missing."""
+    """Return the values of an idx file as uint8, downloading it if it is missing."""
     path = data_dir / folder / "raw" / name
     packed = path.with_name(name + ".gz")
     if not path.is_file() and not packed.is_file():
@@ -60,13 +58,13 @@ def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
     except (OSError, EOFError, zlib.error, UserError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
     if len(raw) < 4 + 4 * dims:
-        raise UserError(f"{path} is truncated: it ends within its header.")
-    head = np.frombuffer(raw[: 4 + 4 * dims], ">i4")
-    if head[0] != 0x0800 + dims:
+        raise UserError(f"{path} is truncated within its header.")
+    header = np.frombuffer(raw[: 4 + 4 * dims], ">i4")
+    if header[0] != 0x0800 + dims:
         raise UserError(f"{path} is not an idx file of {dims} dimensions.")
-    shape = [int(side) for side in head[1:]]
+    shape = [int(side) for side in header[1:]]
     if min(shape) < 0 or len(raw) - 4 - 4 * dims != math.prod(shape):
-        raise UserError(f"{path} is truncated: its header says {shape}.")
+        raise UserError(f"{path} is truncated: its header declares the shape {shape}.")
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * dims)
     return torch.from_numpy(body.reshape(shape).copy())
 

@@ -1,4 +1,4 @@
-"""Images in memory: one tensor of bytes and what is known of it."""
+"""Labelled images in memory with their metadata."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,14 @@ from foveal.foundation.escaping import printable
 from foveal.images import selected
 from foveal.images.photos import PIXELS, Photos, parts_of
 
-SAID = 5  # problems that are named
+_LISTED = 5  # problems listed one by one
 
 
 def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
-    """Return labels (N,) with each label's entry of `indices` in its place, -1 for None.
+    """Return labels (N,) replaced by their entries of `indices`, -1 for None.
 
     Raises:
-        UserError: a label that `indices` has no entry for.
+        UserError: `indices` has no entry for a label.
     """
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(indices)):
         raise UserError(
@@ -33,12 +33,12 @@ def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a user should know of a file or folder: by default, why it was left out.
+    """A problem with a file or folder: by default, the reason why it was left out.
 
     Attributes:
-        path: of the file, or the folder.
-        reason: in words that follow the path.
-        kept: the image was read all the same, or none was lost.
+        path: path of the file or folder.
+        reason: description that follows the path in messages.
+        kept: whether no image was lost, as when it was read by guessing.
     """
 
     path: str
@@ -50,14 +50,13 @@ class Problem:
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
-    """Return a line for each of the first problems, each path once, and one that counts others."""
+    """Return a line for each of the first problems, one per path, and the number of others."""
     by_path = {problem.path: problem for problem in problems}
-    lines = [str(problem) for problem in list(by_path.values())[:SAID]]
-    return lines + [f"and {len(by_path) - SAID:,} others"] * (len(by_path) > SAID)
+    lines = [str(problem) for problem in list(by_path.values())[:_LISTED]]
+    return lines + [f"and {len(by_path) - _LISTED:,} others"] * (len(by_path) > _LISTED)
 
 
-# A tensor; of photographs that keep their proportions, tensors of their sizes; large images; or
-# features in their place.
+# A tensor, photographs of several sizes, large images, or features instead of images.
 Pixels = TypeVar("Pixels", default=Tensor, covariant=True)
 
 
@@ -66,20 +65,20 @@ class ImageSet(Generic[Pixels]):
     """One split of a dataset.
 
     Attributes:
-        name: of the dataset.
+        name: name of the dataset.
         split: `train`, `val` or `test`.
         images: uint8 (N, C, H, W), photographs in the order of their sizes, or large images.
-        labels: (N,) class indices, or booleans (N, classes) where an image has any number of
-            classes; of the main task.
-        classes: a name for each class.
-        paths: where each image comes from, or empty.
-        problems: images that were left out, or were read by a guess.
-        masks: (N, 1, H, W) uint8, 255 where an image matters, of the kind that `images` are; or
-            None. That of an image without an annotation is empty.
-        notes: what in a folder was taken for classes and splits, a line each.
-        groups: name of each image's group, of images that belong together, or empty.
-        named: whether `classes` are names; else they are numbers, for want of names.
-        tasks: labels of each task by its name, the main one first; empty where there is but one.
+        labels: labels of the main task, as (N,) class indices, or as booleans (N, classes) where
+            an image may have any number of classes.
+        classes: name of each class.
+        paths: source of each image, or empty.
+        problems: images that were left out or read by guessing.
+        masks: (N, 1, H, W) uint8, 255 in annotated regions, of the same type as `images`; or
+            None. The mask of an image without annotation is all 0.
+        notes: how the layout of a folder was interpreted, one line each.
+        groups: group of each image, or empty; images of one group belong together.
+        named: whether `classes` are real names; otherwise they are indices.
+        tasks: labels by task, the main task first; empty if there is only one task.
     """
 
     name: str
@@ -99,10 +98,10 @@ class ImageSet(Generic[Pixels]):
         return len(self.labels)
 
     def of(self, tasks: Sequence[str]) -> "ImageSet[Pixels]":
-        """Return the same images with the labels of some tasks, in their order.
+        """Return the same images with the labels of some tasks, in the given order.
 
         Raises:
-            UserError: a task that there are no labels for.
+            UserError: there are no labels for a task.
         """
         known = self.tasks or {"class": self.labels}
         for task in tasks:
@@ -128,22 +127,22 @@ class ImageSet(Generic[Pixels]):
         )
 
     def by_size(self) -> Iterator["ImageSet[Tensor]"]:
-        """Yield the images of each height and width, in order."""
+        """Yield the images in order, grouped by height and width."""
         one: Any = self
         masks = repeat(None) if self.masks is None else parts_of(one.masks)
         first = 0
-        for images, marks in zip(parts_of(one.images), masks, strict=False):
+        for images, part_masks in zip(parts_of(one.images), masks, strict=False):
             part = slice(first, first + len(images))
             labels, paths = self.labels[part], self.paths[part]
-            yield replace(one, images=images, labels=labels, paths=paths, masks=marks)
+            yield replace(one, images=images, labels=labels, paths=paths, masks=part_masks)
             first += len(images)
 
     def batches(self, size: int, pixels: int = PIXELS) -> Iterator["ImageSet[Tensor]"]:
-        """Yield the images in order, those of one batch of one height and width.
+        """Yield the images in order, in batches of equal height and width.
 
         Args:
-            size: images in a batch at most.
-            pixels: of all images of a batch at most; one image may have more.
+            size: maximum number of images per batch.
+            pixels: maximum number of pixels per batch; a single image may exceed it.
         """
         for group in self.by_size():
             height, width = group.images.shape[-2:]
@@ -154,11 +153,11 @@ class ImageSet(Generic[Pixels]):
     def relabelled(
         self, indices: Sequence[int | None], classes: tuple[str, ...]
     ) -> "ImageSet[Pixels]":
-        """Return the images with labels among other classes.
+        """Return the images relabelled for other classes.
 
         Args:
-            indices: for each class its index among `classes`, or None to leave its images out.
-            classes: the names of these classes.
+            indices: the new index of each class, or None to leave its images out.
+            classes: names of the new classes.
         """
         labels, known = _relabelled(self.labels, indices, len(classes))
         tasks = {}
@@ -169,33 +168,33 @@ class ImageSet(Generic[Pixels]):
         return found if known.all() else found.subset(known.nonzero().flatten())
 
     def few(self, count: int, seed: int = 0) -> "ImageSet[Pixels]":
-        """Return `count` images drawn by chance, as many of each class as can be.
+        """Return `count` images drawn at random, balanced over the classes as far as possible.
 
         Photographs stay in the order of their sizes.
 
         Raises:
-            UserError: there are not so many.
+            UserError: there are fewer images.
         """
         if count > len(self):
             raise UserError(
-                f"Expected at most {len(self)} images, as {self.name} has, not {count}."
+                f"Expected at most {len(self)} images, the size of {self.name}, but got {count}."
             )
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator)
         labels = self.labels[order]
-        # The first of every class, then the second of every class, and so on.
-        turns = torch.zeros_like(labels)
+        # The first image of each class, then the second of each class, and so on.
+        ranks = torch.zeros_like(labels)
         for label in labels.unique():
             own = labels == label
-            turns[own] = torch.arange(int(own.sum()))
-        chosen = order[turns.argsort(stable=True)[:count]]
+            ranks[own] = torch.arange(int(own.sum()))
+        chosen = order[ranks.argsort(stable=True)[:count]]
         return self.subset(chosen.sort().values if isinstance(self.images, Photos) else chosen)
 
 
 def _relabelled(
     labels: Tensor, indices: Sequence[int | None], classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Return labels among other classes, and (N,) whether each image's are all known."""
+    """Return the new labels, and whether all classes of each image are known (N,)."""
     if labels.dtype != torch.bool:
         found = new_labels(labels, indices)
         return found, found >= 0

@@ -1,4 +1,4 @@
-"""Datasets of large images, which stay where they are until a part is read."""
+"""Datasets of large images, whose pixels are read on demand."""
 
 import re
 from contextlib import closing
@@ -25,15 +25,16 @@ def load_large(
     """Return one split of a dataset of large images.
 
     Args:
-        source: `megapixel-mnist`, or `megapixel-mnist-SIDE` for images of another side in pixels
-            (smaller ones have fewer strokes, which are as dense then; larger ones have as many),
+        source: `megapixel-mnist`, or `megapixel-mnist-SIDE` for images with another side in pixels
+            (smaller images have fewer strokes, at the same density; larger ones do not have more),
             or a folder of class folders, whose images may differ in size.
         split: `train`, `val` or `test`.
-        limit: images to use, the first ones; 0 for all.
-        data_dir: where named datasets lie; FOVEAL_DATA or ~/.cache/foveal if not given.
+        limit: maximum number of images: the first of a generated set, random ones of a folder; 0
+            for all.
+        data_dir: folder of the named datasets; FOVEAL_DATA or ~/.cache/foveal if not given.
 
     Raises:
-        UserError: an unknown name or split, or data that cannot be read.
+        UserError: unknown name or split, or unreadable data.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -47,7 +48,7 @@ def load_large(
 
 
 def is_generated(name: str) -> bool:
-    """Return whether a name is that of generated large images."""
+    """Return whether a name denotes a generated dataset of large images."""
     return _MEGAPIXEL.fullmatch(name) is not None
 
 
@@ -59,14 +60,16 @@ def _megapixel(
     side = int(named[1] or SIDE)
     strokes = min(STROKES, round(STROKES * (side / SIDE) ** 2))
     if limit > IMAGES[split]:
-        raise UserError(f"Expected at most {IMAGES[split]} images, as {name} has, not {limit}.")
+        raise UserError(
+            f"Expected at most {IMAGES[split]} images, the size of {name}, but got {limit}."
+        )
     images: SparseImages = megapixel_mnist(split, side, limit or None, strokes, data_dir)
     labels = next(iter(images.labels.values()))
     return ImageSet(name, split, images, labels, DIGITS, tasks=images.labels)
 
 
 def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
-    """Return the photos of class folders; each is opened, and none is decoded."""
+    """Return the images of class folders; each file is opened but not decoded."""
     from foveal.images.pyramids import FORMATS, LargeFiles, open_large
 
     found = list_folder(folder, split, FORMATS)
@@ -99,15 +102,15 @@ def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
 
 
 def seen_small(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageSet:
-    """Return large images as thumbnails in memory, with the labels of their main task.
+    """Return thumbnails of large images in memory, with the labels of the main task.
 
     Args:
-        large: whose main task has one class an image.
-        size: height and width in pixels that the thumbnails have at least, and not twice.
+        large: images with one class per image in the main task.
+        size: minimum height and width of the thumbnails in pixels; they are less than twice that.
     """
     shrink = max(1, min(side // small for side, small in zip(large.images.size, size, strict=True)))
     parts = [
-        as_bytes(large.images.thumbnails(numbers, shrink))
-        for numbers in torch.arange(len(large)).split(100)
+        as_bytes(large.images.thumbnails(indices, shrink))
+        for indices in torch.arange(len(large)).split(100)
     ]
     return ImageSet(large.name, large.split, torch.cat(parts), large.labels, large.classes)

@@ -15,7 +15,7 @@ from foveal.foundation.files import OUTPUT_MARK
 from foveal.images.formats import Passed
 from foveal.images.sources import images_below
 
-# The names that the Hugging Face Hub knows too; where a split has two folders, the first is read.
+# The Hugging Face Hub's names of splits; if a split has several folders, the first name is read.
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "development"),
@@ -24,10 +24,10 @@ _SPLIT_NAMES = {
 _SUFFIX = re.compile(r"[ _-]?(set|split|data|images)$")  # as in training_set
 _OUTPUTS = (OUTPUT_MARK, "model.safetensors", "recipe.yaml", "explanations.csv")
 _WRITTEN = "written by Foveal"
-_UNLABELLED = "images of a split in no folder of a class"
+_UNLABELLED = "images of a split that are not in class folders"
 _EMPTY = "a folder without images"
 
-Classes = dict[str, list[Path]]  # image files by the name of their class
+Classes = dict[str, list[Path]]  # image files by class name
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Part:
     """The class folders of one split.
 
     Attributes:
-        folder: that holds them.
-        classes: the image files of each class, in a fixed order; no class is empty.
-        problems: folders that are none of the classes.
+        folder: parent of the class folders.
+        classes: image files of each class, in a fixed order; no class is empty.
+        problems: subfolders that are not classes.
     """
 
     folder: Path
@@ -47,13 +47,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the subfolders of an image folder were taken for.
+    """Roles of the subfolders of an image folder: splits, classes, or neither.
 
     Attributes:
         folder: the image folder.
-        parts: by the name of the split. Class folders beside each other are all `train`.
-        ignored: subfolders that are neither a split nor a class, and why.
-        passed: files that are no images.
+        parts: class folders by split. Without split folders, all of them are `train`.
+        ignored: subfolders that are neither a split nor a class, with reasons.
+        passed: files that are not images.
     """
 
     folder: Path
@@ -63,20 +63,20 @@ class Layout:
 
     @property
     def own(self) -> dict[str, Path]:
-        """The folder of each split that has one of its own."""
+        """Folders of the splits that have their own."""
         return {s: part.folder for s, part in self.parts.items() if part.folder != self.folder}
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the training images, or of all where there are none."""
+        """Classes of the training images, or of all images if there are no training images."""
         parts = [self.parts["train"]] if "train" in self.parts else self.parts.values()
         return tuple(sorted({name for part in parts for name in part.classes}))
 
     def part(self, split: str) -> Part:
-        """Return where the images of a split lie: in its own folder, or among those that train.
+        """Return the class folders of a split: its own, or those of the training images.
 
         Raises:
-            UserError: nowhere, or fewer than two classes train.
+            UserError: there are none, or fewer than two classes for training.
         """
         part = self.parts.get(split) or self.parts.get("train")
         if part is not None and (len(part.classes) > 1 or split != "train"):
@@ -86,24 +86,24 @@ class Layout:
         left = [f"{printable(Path(p.path).name)}: {p.reason}" for p in self.ignored[:5]]
         taken = f" ({'; '.join([*own, *left])})" if own or left else ""
         raise UserError(
-            f"Expected {printable(part.folder if part else self.folder)} to hold at least two "
-            f"folders of images, one a class, for the split {split!r}, but found {found}{taken}."
+            f"Expected {printable(part.folder if part else self.folder)} to contain at least two "
+            f"class folders with images for the split {split!r}, but found {found}{taken}."
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken for classes and splits, and how many files are no images, a line each."""
+        """The summary and the number of files that are not images, one line each."""
         return (self.summary(), *[str(self.passed)] * (len(self.passed) > 0))
 
     def summary(self) -> str:
-        """Return in one line what was taken for classes and splits."""
+        """Return the folders interpreted as classes and splits, in one line."""
         splits = [f"{split} in {printable(path.name)}" for split, path in self.own.items()]
         found = f"classes: {some_names(self.classes)}"
         return f"{found}; splits: {', '.join(splits)}" if splits else found
 
 
 def split_named(name: str) -> str | None:
-    """Return `train`, `val` or `test` where a folder or file of this name holds one by custom."""
+    """Return `train`, `val` or `test` if a folder or file name denotes a split, else None."""
     word = _SUFFIX.sub("", name.casefold())
     return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
 
@@ -111,37 +111,26 @@ def split_named(name: str) -> str | None:
 def read_layout(folder: Path, more: Container[str] = ()) -> Layout:
     """Return which subfolders of a folder are splits, classes, or neither; no image is opened.
 
-    A folder with the name of a split is one if the folders in it are classes: beside another
-    split, beside nothing else, or beside folders of the same classes. Otherwise it is a class: so
-    is `valid` beside `invalid`. Images in folders within a class folder belong to that class.
-    Folders that Foveal wrote, empty ones, and ones that repeat the classes beside them (as masks
-    do) are neither; hidden ones are passed over.
+    A folder named like a split is a split if its subfolders are classes and it is beside another
+    split, beside nothing else, or beside folders of the same classes. Otherwise it is a class,
+    such as `valid` beside `invalid`. Images in subfolders of a class folder belong to that class.
+    Folders written by Foveal, empty folders, and folders that repeat the classes beside them (such
+    as masks) are neither; hidden folders are skipped.
 
     Args:
-        folder: of class folders, or of the folders of splits.
-        more: endings of names that make a file an image too, in small letters.
+        folder: image folder with class folders or split folders.
+        more: further file extensions of images, in lower case.
 
     Raises:
         UserError: two folders for one split, or a class that is spelled in two ways.
     """
-    ignored: dict[Path, str] = {}
-    named: dict[Path, Part] = {}  # folders of class folders that have the name of a split
-    flat: Classes = {}
-    passed: set[str] = set()  # files that are no images
-    for path in _subfolders(folder):
-        if _is_output(path) or _holds_runs(path):
-            ignored[path] = _WRITTEN
-        elif split_named(path.name) and (part := _class_folders(path, passed, more)).classes:
-            named[path] = part
-        elif files := images_below(path, passed.add, more, _is_output):
-            flat[path.name] = files
-        else:
-            ignored[path] = _EMPTY
-    splits = _are_splits(named.values(), flat)
+    found = _sorted_subfolders(folder, more)
+    ignored, flat = dict(found.ignored), dict(found.flat)
+    splits = _are_splits(found.named.values(), flat)
     if not splits:
-        flat |= {path.name: images_below(path, passed.add, more, _is_output) for path in named}
-        named = {}
-    parts, others = _parts(named)
+        passed = found.passed.add
+        flat |= {path.name: images_below(path, passed, more, _is_output) for path in found.named}
+    parts, others = _parts(found.named if splits else {})
     ignored |= others
     for name in sorted(flat):
         reason = _no_class(folder, name, flat.keys(), parts.keys() if splits else None)
@@ -153,19 +142,50 @@ def read_layout(folder: Path, more: Container[str] = ()) -> Layout:
     parts, others = _checked(parts)
     ignored |= others
     problems = tuple(Problem(str(path), reason) for path, reason in sorted(ignored.items()))
-    return Layout(folder, parts, problems, Passed(passed))
+    return Layout(folder, parts, problems, Passed(found.passed))
+
+
+@dataclass(frozen=True)
+class _Subfolders:
+    """Subfolders of an image folder by what they contain.
+
+    Attributes:
+        named: folders of class folders that are named like a split.
+        flat: image files of the other folders, by folder name.
+        ignored: folders without images and folders written by Foveal, with reasons.
+        passed: files that are not images.
+    """
+
+    named: dict[Path, Part]
+    flat: Classes
+    ignored: dict[Path, str]
+    passed: set[str]
+
+
+def _sorted_subfolders(folder: Path, more: Container[str]) -> _Subfolders:
+    found = _Subfolders({}, {}, {}, set())
+    for path in _subfolders(folder):
+        if _is_output(path) or _holds_runs(path):
+            found.ignored[path] = _WRITTEN
+        elif split_named(path.name) and (part := _class_folders(path, found.passed, more)).classes:
+            found.named[path] = part
+        elif files := images_below(path, found.passed.add, more, _is_output):
+            found.flat[path.name] = files
+        else:
+            found.ignored[path] = _EMPTY
+    return found
 
 
 def _no_class(
     folder: Path, name: str, names: Collection[str], splits: Collection[str] | None
 ) -> str:
-    """Return why a folder of images that is no split is no class either, or nothing if it is one.
+    """Return why a folder of images is not a class, or an empty string if it is one.
 
     Args:
-        folder: of the image folder.
-        name: of the folder in question.
-        names: of it and the others beside it.
-        splits: that have folders of their own, or None where the folder is not laid out as splits.
+        folder: the image folder.
+        name: name of the subfolder, which is not a split.
+        names: names of all subfolders with images.
+        splits: splits with their own folders, or None if the folder is not divided into splits.
     """
     if splits is not None and split_named(name):
         return _UNLABELLED
@@ -178,10 +198,10 @@ def _no_class(
 
 
 def _are_splits(named: Collection[Part], flat: Collection[str]) -> bool:
-    """Return whether the folders with the names of splits are splits.
+    """Return whether the folders that are named like splits are splits.
 
     Args:
-        named: the folders with such names that hold folders of images.
+        named: folders named like splits that contain folders of images.
         flat: names of all other folders of images.
     """
     splits = {split_named(part.folder.name) for part in named}
@@ -197,7 +217,7 @@ def _are_splits(named: Collection[Part], flat: Collection[str]) -> bool:
 
 
 def _parts(named: Mapping[Path, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the folder of each split, and why others with the names of splits are none."""
+    """Return the folder of each split, and reasons why others named like splits are ignored."""
     parts: dict[str, Part] = {}
     others = {}
     for path in sorted(named, key=_rank):
@@ -220,7 +240,7 @@ def _rank(path: Path) -> tuple[int, str]:
 
 
 def _checked(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the parts with the classes of the training images, and those that hold no classes."""
+    """Return the parts restricted to the training classes, and reasons for those without any."""
     train = parts.get("train")
     if train is None:
         return dict(parts), {}
@@ -235,24 +255,24 @@ def _checked(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[Path, str
 
 
 def _with_known_classes(part: Part, train: Part) -> Part:
-    """Return a part to validate or test, with the classes of the training images alone.
+    """Return a validation or test part restricted to the classes of the training images.
 
-    One folder with another name may hold images without labels; no class is left then.
+    A single folder with another name may contain unlabelled images; then no class remains.
 
     Raises:
-        UserError: none of several is such a class, or one is spelled in two ways.
+        UserError: none of several folders is a training class, or one is spelled in two ways.
     """
     if pair := spelled_differently(train.classes, part.classes):
         raise UserError(
             f"The class folders {printable(train.folder / pair[0])} and "
-            f"{printable(part.folder / pair[1])} are spelled differently: give both one name if "
-            "they are one class, or take one away."
+            f"{printable(part.folder / pair[1])} are spelled differently: give both the same name "
+            "if they are one class, or remove one."
         )
     known = {name: files for name, files in part.classes.items() if name in train.classes}
     if not known and len(part.classes) > 1:
         raise UserError(
-            f"{printable(part.folder)} holds none of the classes of {printable(train.folder)} "
-            f"({some_names(tuple(train.classes))}), but {some_names(tuple(part.classes))}."
+            f"Expected {printable(part.folder)} to contain classes of {printable(train.folder)} "
+            f"({some_names(tuple(train.classes))}), but got {some_names(tuple(part.classes))}."
         )
     problems = tuple(
         Problem(str(part.folder / name), "not a class of the training images")
@@ -263,7 +283,7 @@ def _with_known_classes(part: Part, train: Part) -> Part:
 
 
 def _composed(classes: Classes) -> Classes:
-    """Return classes in order, their names in composed Unicode (NFC), which some systems undo."""
+    """Return the classes sorted, with names in composed Unicode (NFC), as macOS may decompose."""
     found: Classes = {}
     for name, files in sorted(classes.items()):
         found.setdefault(unicodedata.normalize("NFC", name), []).extend(files)
@@ -271,7 +291,7 @@ def _composed(classes: Classes) -> Classes:
 
 
 def _class_folders(folder: Path, passed: set[str], more: Container[str]) -> Part:
-    """Return the subfolders that hold images, and the others as problems."""
+    """Return the subfolders that contain images, and the others as problems."""
     found: Classes = {}
     problems = []
     for path in _subfolders(folder):
@@ -291,7 +311,7 @@ def _subfolders(folder: Path) -> list[Path]:
         raise UserError(
             f"Cannot read the folder {printable(folder)}: {error.strerror or error}."
         ) from None
-    # A link to the folder itself or to one above would hold every image again.
+    # A link to the folder itself or to a parent would contain every image again.
     return sorted(
         path
         for path in entries
@@ -307,7 +327,7 @@ def _is_output(folder: Path) -> bool:
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Return whether a folder is named as that of the runs is, and holds nothing but folders."""
+    """Return whether a folder is named `runs` and contains only folders."""
     return folder.name == "runs" and all(
         path.is_dir() or path.name.startswith(".") for path in folder.iterdir()
     )

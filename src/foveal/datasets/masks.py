@@ -1,4 +1,4 @@
-"""Masks of what matters in images: a folder beside the images' folder, built like it."""
+"""Masks of annotated regions, read from a folder with the same layout as the images' folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,34 +23,34 @@ def with_masks(
     *,
     partly: bool = False,
 ) -> ImageSet[Tensor | Photos]:
-    """Return the images with a mask each.
+    """Return the images with one mask per image.
 
-    The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or with another image's
-    extension. It has the size of its image file; what is brighter than half of its brightest
-    pixel matters.
+    The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or the same path with
+    another image extension, and has the size of its image file. Pixels brighter than half of its
+    maximum are annotated.
 
     Args:
-        images: read from `folder`, of any sizes.
-        folder: of the images.
-        masks: the folder of their masks.
-        partly: give images without a mask an empty one.
+        images: images read from `folder`, of any sizes.
+        folder: folder of the images.
+        masks: folder of the masks.
+        partly: give images without a mask file an empty mask.
 
     Raises:
-        UserError: the images come from no folder, two differ in their extension alone, a mask is
-            missing (with `partly`: all are), cannot be read or has another size than its image;
-            the file is named.
+        UserError: the images are not of the folder, two differ only in extension, or a mask is
+            missing (with `partly`: all are), unreadable or of another size; names the file.
     """
     masks, folder = Path(masks).expanduser(), Path(folder).expanduser()
     check_folder(images, folder, "Masks")
     if not masks.is_dir():
-        raise UserError(f"No folder of masks at {printable(masks)}.")
+        raise UserError(f"Expected a folder of masks, but {printable(masks)} is not a folder.")
     _check_stems(images.paths)
     paths = [_mask_path(Path(path), folder, masks) for path in images.paths]
-    missing = next((n for n, path in enumerate(paths) if path is None), None)
-    if missing is not None and (not partly or not any(paths)):
-        image = Path(images.paths[missing])
+    if not all(paths) and not (partly and any(paths)):
+        image = Path(images.paths[paths.index(None)])
         expected = (masks / image.relative_to(folder)).with_suffix(".png")
-        raise UserError(f"No mask for {printable(image)}: expected one at {printable(expected)}.")
+        raise UserError(
+            f"Expected a mask for {printable(image)} at {printable(expected)}, but found none."
+        )
     found = [
         torch.zeros(1, *size, dtype=torch.uint8) if path is None else _mask(path, Path(image), size)
         for path, image, size in zip(paths, images.paths, sizes_of(images.images), strict=True)
@@ -59,25 +59,27 @@ def with_masks(
 
 
 def check_folder(images: ImageSet[Tensor | Photos], folder: Path, what: str) -> None:
-    """Raise UserError unless the images are files below a folder; `what` needs them to be."""
+    """Raise UserError unless the images are files below a folder, as `what` requires."""
     if not images.paths or not folder.is_dir():
-        raise UserError(f"{what} need a folder of images, but {printable(images.name)!r} is none.")
+        raise UserError(
+            f"{what} require a folder of image files, but {printable(images.name)!r} is not one."
+        )
     outside = next((path for path in images.paths if not Path(path).is_relative_to(folder)), None)
     if outside is not None:
         raise UserError(
-            f"{what} need a folder of image files, but {printable(outside)} is not in "
+            f"{what} require a folder of image files, but {printable(outside)} is not in "
             f"{printable(folder)}."
         )
 
 
 def _check_stems(paths: Sequence[str]) -> None:
-    seen: dict[Path, str] = {}
+    by_stem: dict[Path, str] = {}
     for path in paths:
-        other = seen.setdefault(Path(path).with_suffix(""), path)
+        other = by_stem.setdefault(Path(path).with_suffix(""), path)
         if other != path:
             raise UserError(
-                f"{printable(other)} and {printable(path)} would share one mask: give one another "
-                "name."
+                f"{printable(other)} and {printable(path)} would share one mask: rename one of "
+                "them."
             )
 
 
@@ -103,7 +105,7 @@ def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a mask (1, H, W) of another size; what is smaller than a pixel keeps one."""
+    """Return a mask (1, H, W) resized; a region smaller than a pixel keeps one pixel."""
     found = F.interpolate(mask[None], size, mode="nearest-exact")[0]
     if mask.any() and not found.any():
         return F.adaptive_max_pool2d(mask.float(), size).to(torch.uint8)

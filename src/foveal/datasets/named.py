@@ -1,4 +1,4 @@
-"""Named datasets, in torchvision's layout below the data folder."""
+"""Named datasets, stored in torchvision's layout in the data folder."""
 
 import functools
 import zipfile
@@ -45,22 +45,21 @@ CIFAR10 = (
     "ship",
     "truck",
 )
-
-
-_CIFAR_BYTES = 10_000 * 3073  # of each of its files
+_CIFAR_BYTES = 10_000 * 3073  # per file
 
 
 def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
-    """Return Fashion-MNIST; 5,000 of the training images validate."""
+    """Return a split of Fashion-MNIST; 5,000 training images are held out for validation."""
     images, labels = read_pair(data_dir, "FashionMNIST", split)
     return _with_validation(ImageSet("fashion-mnist", split, images, labels, FASHION))
 
 
 def load_cifar10(split: str, data_dir: Path) -> ImageSet:
-    """Return CIFAR-10, lossless where it is there, else its JPEG copy; 5,000 images validate.
+    """Return a split of CIFAR-10, lossless if available, else its JPEG copy, or downloaded.
 
-    Lossless are Parquet shards in `cifar10/data` and the binary version; the JPEG copy is named
-    `cifar10-jpeg`, as figures from it are not those of the benchmark.
+    5,000 training images are held out for validation. Parquet shards in `cifar10/data` and the
+    binary version are lossless. The JPEG copy is named `cifar10-jpeg`, because results on it
+    cannot be compared with the benchmark's.
     """
     part = "test" if split == "test" else "train"
     binary = data_dir / "cifar-10-batches-bin"
@@ -89,7 +88,7 @@ def _read_cifar10(files: list[Path], split: str) -> ImageSet:
     except (OSError, UserError) as error:
         raise UserError(f"Cannot read {files[0].parent}: {error}") from None
     if raw.size == 0 or raw.size % 3073 or raw[::3073].max() > 9:
-        raise UserError(f"The files in {files[0].parent} are not CIFAR-10's binary version.")
+        raise UserError(f"The files in {files[0].parent} are not the binary version of CIFAR-10.")
     rows = torch.from_numpy(raw.reshape(-1, 3073))
     images = rows[:, 1:].reshape(-1, 3, 32, 32).contiguous()
     return _with_validation(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
@@ -114,9 +113,9 @@ def _fetch_cifar10(data_dir: Path) -> None:
 
 
 def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
-    """Return the downsampled ImageNet of Chrabaszcz et al. 2017 from its npz files.
+    """Return a split of the downsampled ImageNet (Chrabaszcz et al. 2017) from its npz files.
 
-    `val` is split off the training images; `test` is the published validation set.
+    `val` is held out from the training images; `test` is the published validation set.
     """
     folder = data_dir / "imagenet32"
     pattern = "val_data*.npz" if split == "test" else "train_data*.npz"
@@ -124,14 +123,14 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
     if not files:
         raise UserError(
             f"imagenet32 is not in {folder}: put train_data_batch_1.npz … and val_data.npz there "
-            "(image-net.org, 'Download downsampled image data', after signing in)."
+            "(image-net.org, 'Download downsampled image data', requires signing in)."
         )
     labels = torch.cat([_read_npz(file, "labels") for file in files])
     chosen = _split_indices(labels, split)
     kept = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, chosen, True)
     images = torch.empty(len(chosen), 3, 32, 32, dtype=torch.uint8)
     first = done = 0
-    for file in files:  # one after the other: all of them twice may be more than the memory
+    for file in files:  # one at a time, as two copies of all may not fit in memory
         pixels = _read_npz(file, "data")
         some = pixels[kept[first : first + len(pixels)]]
         images[done : done + len(some)] = some
@@ -146,14 +145,14 @@ _BROKEN_NPZ = (
     LookupError,
     MemoryError,
     TypeError,
-    ValueError,  # also for what would need unpickling
+    ValueError,  # also raised for pickled data
     zipfile.BadZipFile,
     zlib.error,
 )
 
 
 def _read_npz(path: Path, part: str) -> Tensor:
-    """Return the `labels` (N,), from 0, or the `data` (N, 3, 32, 32) of one file."""
+    """Return the `labels` (N,), starting from 0, or the `data` (N, 3, 32, 32) of one file."""
     try:
         with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             labels = np.asarray(file["labels"], dtype=np.int64) - 1
@@ -166,21 +165,21 @@ def _read_npz(path: Path, part: str) -> Tensor:
         return torch.from_numpy(labels)
     if values.dtype != np.uint8 or values.shape != (len(labels), 3072):
         raise UserError(
-            f"{path}: expected data (N, 3072) of bytes and N labels, but got {values.shape} of "
+            f"{path}: expected data (N, 3072) of uint8 and N labels, but got {values.shape} of "
             f"{values.dtype} and {len(labels)} labels."
         )
     return torch.from_numpy(values).reshape(-1, 3, 32, 32)
 
 
 def _with_validation(images: ImageSet) -> ImageSet:
-    """Return the split's part of training images that hold the validation images too."""
+    """Return the images of a split, of which `train` and `val` come from the same images."""
     if images.split == "test":
         return images
     return images.subset(_split_indices(images.labels, images.split))
 
 
 def _split_indices(labels: Tensor, split: str) -> Tensor:
-    """Return which of the test images, or of those to train and validate, a split holds."""
+    """Return the indices of a split among the test images, or the images to train and validate."""
     if split == "test":
         return torch.arange(len(labels))
     val = stratified(labels, min(VAL_IMAGES, len(labels) // 10))

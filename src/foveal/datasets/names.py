@@ -1,4 +1,4 @@
-"""Names of classes: compared, and listed for people."""
+"""Comparison of class names, and lists of them for messages."""
 
 import difflib
 import re
@@ -7,20 +7,20 @@ from collections.abc import Collection, Sequence
 
 from foveal.foundation.escaping import printable
 
-_SHOWN = 8  # names in a list for people
-_ALIKE = 0.85  # of `difflib`: dog and dogs, not cat and car
+_SHOWN = 8  # names in a message
+_ALIKE = 0.85  # minimum ratio of `difflib`: matches dog and dogs, but not cat and car
 
 
 def some_names(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """Return the first names in one line, and how many more there are."""
+    """Return the first names in one line, and the number of others."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(printable(name) for name in names[:shown]) + more
 
 
 def spelled_differently(names: Collection[str], others: Collection[str]) -> tuple[str, str] | None:
-    """Return a name and another that seem to be two spellings of one class, or None.
+    """Return two names that seem to be spellings of one class, one of each side, or None.
 
-    Names that both sides have are what they are: a data set of letters may have `a` and `A`.
+    Names that both sides have are not compared: a dataset of letters may have `a` and `A`.
     """
     alone = [name for name in names if name not in others]
     return next(
@@ -38,7 +38,7 @@ def spelled_differently(names: Collection[str], others: Collection[str]) -> tupl
 def _one_name(name: str, other: str) -> bool:
     """Return whether names differ only in case, accents, separators, or a letter or two.
 
-    Different numbers (`type 1`, `type 2`) or beginnings (`typical`, `atypical`) make other names.
+    Names with different numbers (`type 1`, `type 2`) or initials (`typical`, `atypical`) differ.
     """
     words, others = _words(name), _words(other)
     if words and "".join(words) == "".join(others):

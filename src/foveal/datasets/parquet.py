@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
-MAX_CLASSES = 100_000  # more is taken for something else than a label
+MAX_CLASSES = 100_000  # larger integers are not considered labels
 
 
 def load_parquet_folder(
     folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
 ) -> ImageSet:
-    """Return one split of a folder of shards; a missing one is split off the training images.
+    """Return one split of a folder of shards; a missing split is drawn from the training images.
 
     Raises:
-        UserError: no shard to train from or too few images to split, or as `load_parquet`.
+        UserError: no training shard, too few images to split, or as `load_parquet`.
     """
     shards = {name: shards_of(folder, name) for name in SPLITS}
     everything = sorted({shard for part in shards.values() for shard in part})
@@ -46,7 +46,7 @@ def load_parquet_folder(
         return replace(found, named=named)
     if not base:
         others = some_names([shard.name for shard in everything], 4)
-        raise UserError(f"{folder} has no shard to take {split!r} from, only: {others}.")
+        raise UserError(f"{folder} has no shard for the split {split!r}, only: {others}.")
     choose = partial(
         share_of, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
     )
@@ -55,31 +55,31 @@ def load_parquet_folder(
 
 
 def is_parquet_folder(folder: Path) -> bool:
-    """Return whether a folder is one of shards; tables beside class folders of images are none."""
+    """Return whether a folder consists of shards, rather than class folders beside tables."""
     files = shards_in(folder)
     return bool(files) and (any(map(_holds_images, files)) or not read_layout(folder).parts)
 
 
 def shards_of(folder: Path, split: str) -> list[Path]:
-    """Return a folder's shards of a split, by the Hub's names (`train-00000-of-00001.parquet`).
+    """Return a folder's shards of a split, named as on the Hub (`train-00000-of-00001.parquet`).
 
-    Shards that name no split are training shards.
+    Shards whose names contain no split are training shards.
     """
     files = shards_in(folder)
     return [path for path in files if _split_of(path.relative_to(folder)) == split]
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """Return the Parquet files below a folder that hold images, or all where none does.
+    """Return the Parquet files below a folder that contain images, or all if none does.
 
-    Others, such as a table of predictions, may lie beside the shards, or in a folder of images.
+    Other tables, such as predictions, may be beside the shards or in a folder of images.
     """
     files = sorted(path for path in folder.rglob("*.parquet") if not path.is_dir())
     return [path for path in files if _holds_images(path)] or files
 
 
 def _holds_images(shard: Path) -> bool:
-    """Return whether a file has a column of images; one that is damaged may have had one."""
+    """Return whether a file has a column of images; True for a damaged file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,30 +108,21 @@ def load_parquet(
     """Return the images of shards with a column of images and a column of labels.
 
     Args:
-        shards: in the order of the images.
-        name: of the dataset.
-        split: what the images are.
-        classes: a name for each label.
-        size: height and width to resize to; None keeps theirs.
-        channels: 1 for grey, 3 for colour; None keeps theirs.
-        choose: takes all labels (N,), returns the indices of the images to decode; None for all.
+        shards: files, in the order of the images.
+        name: name of the dataset.
+        split: split that the images belong to.
+        classes: name of each label.
+        size: height and width to resize to; None keeps the original size.
+        channels: 1 for grey, 3 for colour; None keeps the original channels.
+        choose: all labels (N,) -> indices of the images to decode; None for all images.
 
     Raises:
-        UserError: a shard cannot be read, has other columns, or a label out of range; or no
-            image is chosen or can be read.
+        UserError: a shard cannot be read, has other columns or a label out of range, or no image
+            is chosen or can be read.
     """
-    sources: list[Source] = []
-    labels: list[int] = []
-    for shard in shards:
-        for row, (cell, number) in enumerate(zip(*_read(shard), strict=True)):
-            labels.append(_checked(number, len(classes), shard, row))
-            sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
-    numbers = torch.tensor(labels, dtype=torch.long)
-    if choose is not None:
-        chosen = choose(numbers)
-        numbers, sources = numbers[chosen], [sources[int(index)] for index in chosen]
+    sources, labels = _rows(shards, len(classes), choose)
     if not sources:
-        raise UserError(f"{name} holds too few images for the split {split!r}.")
+        raise UserError(f"{name} has too few images for the split {split!r}.")
     images, kept, problems = decode_all(sources, size, channels)
     if not kept:
         first = f"{problems[0].path}: {problems[0].reason}"
@@ -140,11 +131,28 @@ def load_parquet(
         name=name,
         split=split,
         images=images,
-        labels=numbers[kept],
+        labels=labels[kept],
         classes=classes,
         paths=tuple(sources[index][0] for index in kept),
         problems=tuple(problems),
     )
+
+
+def _rows(
+    shards: Sequence[Path], classes: int, choose: Callable[[Tensor], Tensor] | None
+) -> tuple[list[Source], Tensor]:
+    """Return the source and the label of each chosen image in the shards."""
+    sources: list[Source] = []
+    indices: list[int] = []
+    for shard in shards:
+        for row, (cell, label) in enumerate(zip(*_read(shard), strict=True)):
+            indices.append(_checked(label, classes, shard, row))
+            sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
+    labels = torch.tensor(indices, dtype=torch.long)
+    if choose is None:
+        return sources, labels
+    chosen = choose(labels)
+    return [sources[int(index)] for index in chosen], labels[chosen]
 
 
 def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
@@ -170,7 +178,7 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
         raise UserError(f"{shard}: {error}.") from None
     if not pa.types.is_integer(schema.field(label).type):
         kind = schema.field(label).type
-        raise UserError(f"{shard}: expected {label} to be whole numbers, but got {kind}.")
+        raise UserError(f"{shard}: expected {label} to be integers, but got {kind}.")
     return schema, image, label
 
 
@@ -194,13 +202,13 @@ def _unreadable(shard: Path, error: Exception) -> UserError:
 
 
 def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
-    """Return a name for each label, and whether the shards name them; else they are numbers.
+    """Return the name of each label, and whether the shards define names; otherwise indices.
 
-    Names are those that `datasets` writes into the schema. All splits count, so that each has the
-    same classes.
+    Names come from the schema, as `datasets` writes them. The shards of all splits are read, so
+    that each split has the same classes.
 
     Raises:
-        UserError: two shards name their labels differently, or a label is far too large.
+        UserError: two shards name their labels differently, or a label is too large.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -219,14 +227,17 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
     if len(by_names) > 1:
         (names, shard), (others, other) = list(by_names.items())[:2]
         raise UserError(
-            f"{printable(shard)} names its classes {some_names(names)}, but {printable(other)} "
-            f"{some_names(others)}: the shards of one dataset must name them alike."
+            f"Expected the shards of one dataset to have the same class names, but "
+            f"{printable(shard)} has {some_names(names)}, and {printable(other)} has "
+            f"{some_names(others)}."
         )
     if by_names:
         return next(iter(by_names)), True
     if top >= MAX_CLASSES:
-        raise UserError(f"{shards[0].parent}: label {top} is no class number (0 to {MAX_CLASSES}).")
-    return tuple(str(number) for number in range(top + 1)), False
+        raise UserError(
+            f"{shards[0].parent}: expected labels from 0 to {MAX_CLASSES - 1}, but got {top}."
+        )
+    return tuple(str(index) for index in range(top + 1)), False
 
 
 def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:

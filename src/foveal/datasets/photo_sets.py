@@ -1,4 +1,4 @@
-"""Named data sets of photographs: folders below `photos/` of the data folder."""
+"""Named datasets of photographs, stored as image folders in `photos/` of the data folder."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ TEST_ONLY = ("imagenet-val-1000",)
 
 
 def photo_folder(name: str, split: str, data_folder: Path) -> Path:
-    """Return the folder of a named data set.
+    """Return the folder of a named dataset.
 
     Raises:
-        UserError: it is not there, or the data set is for testing and another split was requested.
+        UserError: the folder does not exist, or the dataset has only the split `test`.
     """
     folder = data_folder / "photos" / name
     if not folder.is_dir():
@@ -35,7 +35,7 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
 
 
 def photo_groups(folder: Path) -> Groups | None:
-    """Return the groups of a named data set's photographs, from a table beside its folder.
+    """Return the groups of a named dataset from the table beside its folder, or None without one.
 
     Raises:
         UserError: the table cannot be read.

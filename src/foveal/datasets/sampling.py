@@ -1,4 +1,4 @@
-"""Samples of pixels, by which the mean and the deviation of a dataset are estimated."""
+"""Pixel samples for estimates of a dataset's mean and standard deviation."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from foveal.images import LargeImages
 from foveal.images.photos import Photos
 from foveal.images.values import as_floats
 
-LARGE, SQUARES, SIDE = 32, 16, 64  # large images, squares of each, their side in pixels
+LARGE, SQUARES, SIDE = 32, 16, 64  # number of large images, squares per image, side in pixels
 
 
 def sample_px(images: Tensor | Photos | LargeImages) -> tuple[Tensor, list[int] | None]:
-    """Return pixels (M, C) in [0, 1] of a dataset, and the height and width of all of its images.
+    """Return a fixed sample of pixels (M, C) in [0, 1], and the height and width of the images.
 
-    The same pixels by every call; None for the size where the images have several or may have any.
+    The size is None for photographs and large images, whose sizes may differ.
     """
     if isinstance(images, Tensor):
         sample = as_floats(images[:: max(1, len(images) // 10_000)])

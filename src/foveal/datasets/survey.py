@@ -1,7 +1,8 @@
-"""What lies in a folder of photos, seen without decoding them."""
+"""Statistics of an image folder, computed without decoding the images."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -15,21 +16,21 @@ from foveal.images.reading import without_warnings
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of images before any of them is decoded.
+    """Statistics of the images in a folder.
 
     Attributes:
-        name: of the data.
-        counts: images of each class, over all splits that have folders of their own.
-        height: median in pixels, as the images are to be seen.
-        width: median in pixels.
-        smallest: the shorter side of the smallest image in pixels.
-        largest: the longer side of the largest image in pixels.
-        grey: share of the images that are grey, from 0 to 1.
-        grey_classes: classes all of whose images are grey, where others are in colour.
-        splits: names of the splits that have folders of their own.
-        notes: what was taken for classes and splits, a line each.
-        copies: paths of files with the same bytes, group by group.
-        problems: files that are no images.
+        name: name of the data.
+        counts: number of images per class, over all splits.
+        height: median height of the upright images in pixels.
+        width: median width of the upright images in pixels.
+        smallest: minimum side of all images in pixels.
+        largest: maximum side of all images in pixels.
+        grey: fraction of grey images, from 0 to 1.
+        grey_classes: classes of grey images only, if other classes have colour images.
+        splits: names of the splits with their own folders.
+        notes: how the layout was interpreted, one line each.
+        copies: groups of paths of identical files.
+        problems: files that could not be read.
     """
 
     name: str
@@ -47,17 +48,17 @@ class Survey:
 
     @property
     def images(self) -> int:
-        """Readable images of all classes."""
+        """Number of readable images."""
         return sum(self.counts.values())
 
     @property
     def imbalance(self) -> float:
-        """Images of the largest class for each of the smallest."""
+        """Ratio of the sizes of the largest and the smallest class."""
         return max(self.counts.values()) / max(1, min(self.counts.values()))
 
 
 def survey_folder(folder: Path) -> Survey:
-    """Return what lies in a folder of class folders; reads headers only.
+    """Return the statistics of an image folder; reads only the images' headers.
 
     Raises:
         UserError: fewer than two classes, or as `read_layout`.
@@ -70,21 +71,8 @@ def survey_folder(folder: Path) -> Survey:
         for name, files in part.classes.items()
         for path in files
     ]
-    shapes: list[tuple[int, int]] = []
-    grey: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    problems = []
-    with without_warnings():
-        for path, name in found:
-            header = _header(path)
-            if isinstance(header, Problem):
-                problems.append(header)
-                continue
-            counts[name] += 1
-            shapes.append(header[:2])
-            grey[name] += header[2]
-    if not shapes:
-        shapes = [(1, 1)]
+    headers = _read_headers(found)
+    counts, grey, shapes = headers.counts, headers.grey, headers.shapes or [(1, 1)]
     colourless = tuple(sorted(name for name in counts if grey[name] == counts[name]))
     paths = [path for path, _ in found]
     return Survey(
@@ -99,12 +87,37 @@ def survey_folder(folder: Path) -> Survey:
         splits=tuple(layout.own),
         notes=layout.notes,
         copies=tuple(tuple(str(paths[i]) for i in group) for group in copies(paths)),
-        problems=tuple(problems),
+        problems=tuple(headers.problems),
     )
 
 
+@dataclass(frozen=True)
+class _Headers:
+    """Images and grey images per class, shapes (H, W) of all images, and unreadable files."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    grey: Counter[str] = field(default_factory=Counter)
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _read_headers(files: Sequence[tuple[Path, str]]) -> _Headers:
+    """Read the headers of image files, given with the names of their classes."""
+    found = _Headers()
+    with without_warnings():
+        for path, name in files:
+            header = _header(path)
+            if isinstance(header, Problem):
+                found.problems.append(header)
+                continue
+            found.counts[name] += 1
+            found.shapes.append(header[:2])
+            found.grey[name] += header[2]
+    return found
+
+
 def _header(path: Path) -> tuple[int, int, bool] | Problem:
-    """Return height and width as seen, and whether the image is grey."""
+    """Return height and width of the upright image, and whether it is grey."""
     try:
         found = read_header(path)
     except UserError as error:

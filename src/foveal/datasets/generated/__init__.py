@@ -1,4 +1,4 @@
-"""Generated benchmarks: images whose informative pixels are known, the same from every run."""
+"""Reproducibly generated benchmarks: images whose informative pixels are known."""
 
 from foveal.datasets.generated.cluttered import load_cluttered_mnist
 from foveal.datasets.generated.megapixel import SparseImages, megapixel_mnist

@@ -1,4 +1,4 @@
-"""Cluttered translated MNIST: a digit somewhere in the dark, among pieces of others."""
+"""Cluttered translated MNIST: a digit at a random position among pieces of other digits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,53 +15,53 @@ PIECE = 8  # side of a piece in pixels
 
 
 def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> ImageSet:
-    """Return MNIST translated and cluttered, one image for each digit of the split, in its order.
+    """Return MNIST translated and cluttered, one image per digit of the split, in its order.
 
     After Mnih et al. 2014, "Recurrent models of visual attention" (arXiv:1406.6247), section 4.1.
-    Each digit lies anywhere in a black image; 8 x 8 pieces of other digits of the same split lie
-    anywhere too, also over the digit, and of two pixels the brighter one stays. The masks are the
-    bounding boxes of the digits' ink. All places depend on the split alone.
+    Each digit is at a random position in a black image, and so are 8 x 8 pieces of other digits of
+    the same split; where they overlap, the brighter pixel is kept. The masks are the bounding
+    boxes of the digits' ink. All positions are determined by the split.
 
     Args:
         split: `train`, `val` or `test`.
-        data_dir: where MNIST lies.
-        side: of the images in pixels, at least 28; in the paper 60 or 100.
-        pieces: in each image; in the paper 4 or 8.
+        data_dir: folder that contains MNIST.
+        side: side of the images in pixels, at least 28; in the paper 60 or 100.
+        pieces: number of pieces per image; in the paper 4 or 8.
     """
     digits = load_mnist(split, data_dir)
     count, tiles = len(digits), digits.images[:, 0]  # (N, 28, 28)
     generator = torch.Generator().manual_seed(SPLITS.index(split))
-    place = square(random_corners(count, tiles.shape[-1], side, generator), tiles.shape[-1])
+    position = square(random_corners(count, tiles.shape[-1], side, generator), tiles.shape[-1])
     images = torch.zeros(count, side, side, dtype=torch.uint8)
     masks = torch.zeros_like(images)
-    images[place] = tiles
-    masks[place] = _boxes(tiles)
+    images[position] = tiles
+    masks[position] = _boxes(tiles)
     for _ in range(pieces):
-        found = _pieces(tiles, generator)
-        place = square(random_corners(count, PIECE, side, generator), PIECE)
-        images[place] = images[place].maximum(found)
+        drawn = _pieces(tiles, generator)
+        position = square(random_corners(count, PIECE, side, generator), PIECE)
+        images[position] = images[position].maximum(drawn)
     name = f"cluttered-mnist-{side}"
     return replace(digits, name=name, images=images[:, None], masks=masks[:, None])
 
 
 def _boxes(tiles: Tensor) -> Tensor:
-    """Return bytes (N, H, W), 255 in the bounding box of what is not black."""
+    """Return uint8 masks (N, H, W), 255 in the bounding box of all pixels that are not black."""
     ink = tiles > 0
     rows, columns = _span(ink.any(dim=2)), _span(ink.any(dim=1))  # (N, H), (N, W)
     return (rows[:, :, None] & columns[:, None, :]).to(torch.uint8) * 255
 
 
 def _span(marked: Tensor) -> Tensor:
-    """Return what lies from the first to the last marked place of each row (N, L)."""
-    begun = marked.cumsum(dim=1) > 0
-    ends = marked.flip(1).cumsum(dim=1).flip(1) > 0
-    return begun & ends
+    """Return booleans (N, L), True from the first to the last marked position of each row."""
+    after_first = marked.cumsum(dim=1) > 0
+    before_last = marked.flip(1).cumsum(dim=1).flip(1) > 0
+    return after_first & before_last
 
 
 def _pieces(tiles: Tensor, generator: torch.Generator) -> Tensor:
     """Return a random piece (N, PIECE, PIECE) of another digit for each digit."""
     count = len(tiles)
-    further = torch.randint(1, max(count, 2), (count,), generator=generator)
-    others = (torch.arange(count) + further) % count
+    offsets = torch.randint(1, max(count, 2), (count,), generator=generator)
+    others = (torch.arange(count) + offsets) % count
     _, rows, columns = square(random_corners(count, PIECE, tiles.shape[-1], generator), PIECE)
     return tiles[others[:, None, None], rows, columns]

@@ -1,4 +1,4 @@
-"""Megapixel MNIST: five digits and many strokes in a large image, of which little is kept."""
+"""Megapixel MNIST: five digits and many strokes in a large image, stored as sparse pixels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,34 +7,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from foveal.datasets.images import ImageSet
 from foveal.datasets.mnist import load_mnist
 from foveal.datasets.place import data_place
 from foveal.datasets.splits import SPLITS
 from foveal.foundation.errors import UserError, unknown_name
 
 IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
-DIGITS = 5  # in each image, three of them of one class
-MAJORITY = 3
-STROKES = 50  # in each image, and kinds of them
-SIDE = 1500  # of an image in pixels, where nothing else is asked for
+DIGITS = 5  # per image
+MAJORITY = 3  # digits of one class per image
+STROKES = 50  # per image, and number of different strokes
+SIDE = 1500  # default side of an image in pixels
 TILE = 28  # side of a digit or a stroke in pixels
-LEAST = 4 * TILE  # side of an image, for five digits to find room soon
-TRIES = 1000  # to place the digits of an image, before they are placed anew
+LEAST = 4 * TILE  # minimum side of an image, for five digits to fit within a few attempts
+TRIES = 1000  # attempts to place the digits of an image before starting again
 TASKS = ("majority", "max", "topmost", "multi-label")
 
 
 @dataclass(frozen=True)
 class SparseImages:
-    """Large grey images, of which only the pixels that are not black are kept.
+    """Large grey images, stored as their pixels that are not black.
 
-    What is read of them is made when it is asked for: thumbnails and crops, of any images at once.
+    Thumbnails and crops are computed on demand, for any number of images at once.
 
     Attributes:
         size: height and width of each image in pixels.
-        places: (P,) where the pixels lie in their image, row by row, image after image.
-        values: (P,) bytes.
-        starts: (N + 1,) where the pixels of each image begin, and those of the last one end.
-        boxes: (N, D, 4) where the digits lie: x and y of the first pixel, and beyond the last.
+        places: (P,) index of each pixel in its image, row by row, image after image.
+        values: (P,) uint8.
+        starts: (N + 1,) offset of the first pixel of each image in `places`, and the total P.
+        boxes: (N, D, 4) boxes of the digits: x and y of the first pixel, and of one past the last.
         digits: (N, D) classes of the digits.
         labels: for each of `TASKS` a class (N,), or for `multi-label` booleans (N, 10).
     """
@@ -51,18 +52,18 @@ class SparseImages:
         return len(self.digits)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images: see `LargeImages`."""
+        """Return thumbnails of some of the images: see `LargeImages`."""
         height, width = (side // shrink for side in self.size)
         owner, rows, columns, values = self._pixels(numbers)
         rows, columns = rows // shrink, columns // shrink
-        seen = (rows < height) & (columns < width)
-        cells = ((owner * height + rows) * width + columns)[seen]
+        inside = (rows < height) & (columns < width)
+        cells = ((owner * height + rows) * width + columns)[inside]
         means = torch.zeros(len(numbers) * height * width)
-        means.index_add_(0, cells, values[seen] / (255 * shrink**2))
+        means.index_add_(0, cells, values[inside] / (255 * shrink**2))
         return means.reshape(len(numbers), 1, height, width)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images: see `LargeImages`."""
+        """Return crops of some of the images: see `LargeImages`."""
         owner, rows, columns, values = self._pixels(numbers)
         squares, cells = corners_px.shape[1], side // shrink
         left, top = corners_px[owner].int().unbind(-1)  # (P, K)
@@ -71,27 +72,27 @@ class SparseImages:
         inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
         pixel, square = inside.nonzero().unbind(-1)
         row, column = down[inside] // shrink, across[inside] // shrink
-        place = ((owner[pixel] * squares + square) * cells + row) * cells + column
-        found = torch.zeros(len(numbers) * squares * cells * cells)
-        found.index_add_(0, place, values[pixel] / (255 * shrink**2))
-        return found.reshape(len(numbers), squares, 1, cells, cells)
+        index = ((owner[pixel] * squares + square) * cells + row) * cells + column
+        means = torch.zeros(len(numbers) * squares * cells * cells)
+        means.index_add_(0, index, values[pixel] / (255 * shrink**2))
+        return means.reshape(len(numbers), squares, 1, cells, cells)
 
     def whole(self, number: int) -> Tensor:
-        """Return one image with all of its black pixels (1, H, W), bytes."""
+        """Return one image (1, H, W) including its black pixels, uint8."""
         part = slice(int(self.starts[number]), int(self.starts[number + 1]))
         image = torch.zeros(self.size[0] * self.size[1], dtype=torch.uint8)
         image[self.places[part].long()] = self.values[part]
         return image.reshape(1, *self.size)
 
     def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the pixels of some images: whose (0 to B - 1), row, column and value."""
+        """Return for each pixel of some images its image (0 to B - 1), row, column and value."""
         first, last = self.starts[numbers], self.starts[numbers + 1]
         counts = last - first
         owner = torch.arange(len(numbers)).repeat_interleave(counts)
-        ahead = counts.cumsum(0) - counts
-        chosen = torch.arange(int(counts.sum())) + (first - ahead)[owner]
-        places = self.places[chosen].long()
-        return owner, places // self.size[1], places % self.size[1], self.values[chosen]
+        preceding = counts.cumsum(0) - counts
+        chosen = torch.arange(int(counts.sum())) + (first - preceding)[owner]
+        positions = self.places[chosen].long()
+        return owner, positions // self.size[1], positions % self.size[1], self.values[chosen]
 
 
 def megapixel_mnist(
@@ -105,19 +106,19 @@ def megapixel_mnist(
 
     After Katharopoulos & Fleuret 2019, "Processing megapixel images with deep attention-sampling
     models" (arXiv:1905.03711), section 4.1, with the four tasks of Bergner et al. 2023, "Iterative
-    patch selection" (arXiv:2210.13007): the class of the majority, the greatest digit, the topmost
-    one, and which are there. Digits never overlap each other; a digit hides the strokes beneath.
+    patch selection" (arXiv:2210.13007): the class of the majority, the maximum digit, the topmost
+    digit, and the set of digits. Digits never overlap each other; a digit hides the strokes below.
 
     Args:
-        split: `train`, `val` or `test`, which take digits of that split of MNIST.
-        side: of the images in pixels.
-        images: how many; if not given 5,000, 500 or 1,000. Fewer are the first of these.
-        strokes: in each image, each of two crossed lines.
-        data_dir: where MNIST lies; FOVEAL_DATA or ~/.cache/foveal if not given.
+        split: `train`, `val` or `test`; digits come from the same split of MNIST.
+        side: side of the images in pixels.
+        images: number of images, the first of the split; 5,000, 500 or 1,000 if not given.
+        strokes: number of strokes per image; a stroke consists of two crossed lines.
+        data_dir: folder that contains MNIST; FOVEAL_DATA or ~/.cache/foveal if not given.
 
     Raises:
-        UserError: an unknown split, a side that five digits do not fit into, no images, or MNIST
-            cannot be read.
+        UserError: unknown split, side too small for five digits, no images, or MNIST cannot be
+            read.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -125,13 +126,20 @@ def megapixel_mnist(
         raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
     count = IMAGES[split] if images is None else images
     if count < 1 or strokes < 0:
-        raise UserError(f"Expected at least one image and no less than 0 strokes, but got {count}.")
-    source = load_mnist(split, data_place(data_dir))
+        raise UserError(
+            f"Expected at least 1 image and at least 0 strokes, but got {count} images and "
+            f"{strokes} strokes."
+        )
+    return _generated(load_mnist(split, data_place(data_dir)), count, side, strokes)
+
+
+def _generated(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:
+    """Return `count` images made from the digits of a split of MNIST."""
     by_class = [(source.labels == label).nonzero()[:, 0] for label in range(10)]
     kinds = _strokes(torch.Generator().manual_seed(len(SPLITS)))
     drawn = [
-        _drawn(torch.Generator().manual_seed(_seed(split, number)), by_class, side, strokes)
-        for number in range(count)
+        _drawn(torch.Generator().manual_seed(_seed(source.split, index)), by_class, side, strokes)
+        for index in range(count)
     ]
     chosen, corners, marks, mark_corners = (
         torch.stack(parts) for parts in zip(*drawn, strict=True)
@@ -140,27 +148,26 @@ def megapixel_mnist(
         _laid_down(kinds[marks[n]], mark_corners[n], source.images[chosen[n], 0], corners[n], side)
         for n in range(count)
     ]
-    ends = torch.tensor([0, *(len(places) for places, _ in found)]).cumsum(0)
     digits = source.labels[chosen]
     return SparseImages(
         size=(side, side),
-        places=torch.cat([places for places, _ in found]),
+        places=torch.cat([positions for positions, _ in found]),
         values=torch.cat([values for _, values in found]),
-        starts=ends,
+        starts=torch.tensor([0, *(len(positions) for positions, _ in found)]).cumsum(0),
         boxes=torch.cat([corners, corners + TILE], dim=-1),
         digits=digits,
         labels=_labels(digits, corners),
     )
 
 
-def _seed(split: str, number: int) -> int:
-    return SPLITS.index(split) + len(SPLITS) * number
+def _seed(split: str, index: int) -> int:
+    return SPLITS.index(split) + len(SPLITS) * index
 
 
 def _drawn(
     generator: torch.Generator, by_class: Sequence[Tensor], side: int, strokes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the digits of one image and their corners (x, y), and the same of its strokes."""
+    """Return indices and corners (x, y) of the digits of an image, then those of its strokes."""
     most, *others = torch.randint(10, (1 + DIGITS - MAJORITY,), generator=generator).tolist()
     others = [(most + 1 + other % 9) % 10 for other in others]
     chosen = torch.cat(
@@ -168,32 +175,32 @@ def _drawn(
     )
     corners = _apart(side, generator)
     marks = torch.randint(STROKES, (strokes,), generator=generator)
-    places = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
-    return chosen, corners, marks, places
+    mark_corners = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
+    return chosen, corners, marks, mark_corners
 
 
-def _some(numbers: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    return numbers[torch.randint(len(numbers), (count,), generator=generator)]
+def _some(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return indices[torch.randint(len(indices), (count,), generator=generator)]
 
 
 def _apart(side: int, generator: torch.Generator) -> Tensor:
-    """Return corners (DIGITS, 2) of tiles of which no two overlap."""
+    """Return the corners (DIGITS, 2) of tiles that do not overlap."""
     kept: list[Tensor] = []
     tries = 0
     while len(kept) < DIGITS:
-        place = torch.randint(side - TILE + 1, (2,), generator=generator)
-        if all(((place - other).abs() >= TILE).any() for other in kept):
-            kept.append(place)
+        corner = torch.randint(side - TILE + 1, (2,), generator=generator)
+        if all(((corner - other).abs() >= TILE).any() for other in kept):
+            kept.append(corner)
         tries += 1
-        if tries % TRIES == 0:  # in a small image those that lie may leave no room for another
+        if tries % TRIES == 0:  # in a small image the tiles may leave no room for another
             kept = []
     return torch.stack(kept)
 
 
 def _strokes(generator: torch.Generator) -> Tensor:
-    """Return tiles (STROKES, TILE, TILE) of two lines each, of bytes from 204 to 255 where lit.
+    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, from 204 to 255 where lit.
 
-    Each line begins in a corner, at an angle of up to 72 degrees to the side.
+    Each line starts in a corner, at an angle of up to 72 degrees to a side of the tile.
     """
     first = _lines(torch.rand(STROKES, generator=generator) * torch.pi / 2.5)
     second = first[torch.randperm(STROKES, generator=generator)]
@@ -205,7 +212,7 @@ def _strokes(generator: torch.Generator) -> Tensor:
 
 
 def _lines(angles: Tensor) -> Tensor:
-    """Return booleans (STROKES, TILE, TILE), lit along lines from the first pixel."""
+    """Return booleans (STROKES, TILE, TILE), True along lines from the first pixel."""
     slopes = angles.tan()[:, None]
     reach = TILE - 0.51
     rows = torch.linspace(0, 1, 2 * TILE) * (reach / slopes).clamp(max=reach)
@@ -218,35 +225,35 @@ def _lines(angles: Tensor) -> Tensor:
 def _laid_down(
     strokes: Tensor, stroke_corners: Tensor, digits: Tensor, corners: Tensor, side: int
 ) -> tuple[Tensor, Tensor]:
-    """Return places and values of the lit pixels of an image.
+    """Return the indices and the values of the lit pixels of an image.
 
-    Of crossing strokes the brighter pixel stays; a digit hides all that is beneath its tile.
+    Where strokes cross, the brighter pixel is kept; a digit hides everything below its tile.
     """
     lit = strokes > 0
-    under = _places(stroke_corners, side)[lit]
-    over = _places(corners, side).flatten()
-    places, at = torch.cat([under, over]).unique(return_inverse=True)
-    values = torch.zeros(len(places), dtype=torch.uint8)
-    values.scatter_reduce_(0, at[: len(under)], strokes[lit], "amax")
-    values[at[len(under) :]] = digits.flatten()
+    under = _pixel_indices(stroke_corners, side)[lit]
+    over = _pixel_indices(corners, side).flatten()
+    pixels, inverse = torch.cat([under, over]).unique(return_inverse=True)
+    values = torch.zeros(len(pixels), dtype=torch.uint8)
+    values.scatter_reduce_(0, inverse[: len(under)], strokes[lit], "amax")
+    values[inverse[len(under) :]] = digits.flatten()
     kept = values > 0
-    return places[kept].int(), values[kept]
+    return pixels[kept].int(), values[kept]
 
 
-def _places(corners: Tensor, side: int) -> Tensor:
-    """Return where the pixels (T, TILE, TILE) of tiles at corners (T, 2) lie, row by row."""
+def _pixel_indices(corners: Tensor, side: int) -> Tensor:
+    """Return the indices (T, TILE, TILE), row by row, of the pixels of tiles at corners (T, 2)."""
     steps = torch.arange(TILE)
     rows = corners[:, 1, None, None] + steps[:, None]
     return rows * side + corners[:, 0, None, None] + steps
 
 
 def _labels(digits: Tensor, corners: Tensor) -> dict[str, Tensor]:
-    """Return the answers to all tasks for digits (N, D) at corners (N, D, 2)."""
+    """Return the labels of all tasks for digits (N, D) at corners (N, D, 2)."""
     topmost = corners[..., 1].argmin(dim=1)
-    there = torch.zeros(len(digits), 10, dtype=torch.bool).scatter_(1, digits, True)
+    present = torch.zeros(len(digits), 10, dtype=torch.bool).scatter_(1, digits, True)
     return {
         "majority": digits.mode(dim=1).values,
         "max": digits.amax(dim=1),
         "topmost": digits.gather(1, topmost[:, None])[:, 0],
-        "multi-label": there,
+        "multi-label": present,
     }

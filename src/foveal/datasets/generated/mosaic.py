@@ -1,4 +1,4 @@
-"""Mosaics: four images of four classes in one, for the grid pointing game."""
+"""Mosaics of four images of different classes, for the grid pointing game."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ QUADRANTS = 4
 
 @dataclass(frozen=True)
 class Mosaics:
-    """Images of 2 x 2 images each.
+    """Mosaics of 2 x 2 images.
 
     Attributes:
-        images: (N, C, 2H, 2W) bytes.
-        classes: (N, 4) class numbers of the quadrants, row by row.
+        images: (N, C, 2H, 2W) uint8.
+        classes: (N, 4) class indices of the quadrants, row by row.
     """
 
     images: Tensor
@@ -27,20 +27,17 @@ class Mosaics:
         return len(self.classes)
 
     def quadrant_of(self, classes: Tensor) -> Tensor:
-        """Return booleans (N, 2H, 2W), where the image of a class lies in each mosaic.
-
-        All are False where the class is not in the mosaic.
+        """Return masks (N, 2H, 2W) of the quadrant with a class, all False without the class.
 
         Args:
-            classes: (N,) class numbers, one for each mosaic.
+            classes: (N,) class indices, one per mosaic.
 
         Raises:
-            ValueError: not one class for each mosaic.
+            ValueError: `classes` is not of that shape.
         """
         if classes.shape != (len(self),):
             raise ValueError(
-                f"Expected classes ({len(self)},), one for each mosaic, but got "
-                f"{tuple(classes.shape)}."
+                f"Expected classes ({len(self)},), one per mosaic, but got {tuple(classes.shape)}."
             )
         height, width = (side // 2 for side in self.images.shape[-2:])
         own = (self.classes == classes[:, None]).reshape(-1, 2, 2)
@@ -48,18 +45,19 @@ class Mosaics:
 
 
 def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
-    """Return mosaics of four images of four different classes each, drawn by chance.
+    """Return random mosaics of four images of four different classes.
 
-    For the pointing game (Zhang et al. 2018, "Top-down neural attention by excitation backprop")
-    on grids of Böhle et al. 2021, "Convolutional dynamic alignment networks for interpretable
-    classifications" (arXiv:2104.00032): how much of a class's heat lies in the
-    quadrant of its image. There the images are those that a model is surest of; give a `subset`
-    of such ones for the same. Every class is as likely as any other, however many images it has.
+    They serve the grid pointing game (Zhang et al. 2018, "Top-down neural attention by excitation
+    backprop"; Böhle et al. 2021, "Convolutional dynamic alignment networks for interpretable
+    classifications", arXiv:2104.00032), which measures how much of a class's heat is in the
+    quadrant of its image. Böhle et al. use the images that the model classifies with most
+    confidence: pass such a `subset` to do the same. All classes are equally likely, whatever
+    their numbers of images.
 
     Args:
-        images: of four classes or more.
-        count: of mosaics to make.
-        seed: of what is drawn.
+        images: images of four or more classes.
+        count: number of mosaics.
+        seed: seed of the random draws.
 
     Raises:
         UserError: there are images of fewer than four classes, or `count` is below 1.
@@ -67,11 +65,11 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     classes, sizes = images.labels.unique(return_counts=True)  # sorted
     if len(classes) < QUADRANTS:
         raise UserError(
-            f"A mosaic needs images of four classes, but {images.name!r} ({images.split}) has "
+            f"Expected images of at least four classes, but {images.name!r} ({images.split}) has "
             f"images of {len(classes)}."
         )
     if count < 1:
-        raise UserError(f"Expected to make 1 mosaic or more, not {count}.")
+        raise UserError(f"Expected a count of at least 1 mosaic, but got {count}.")
     generator = torch.Generator().manual_seed(seed)
     chosen = _different(count, len(classes), generator)  # (N, 4)
     draws = torch.randint(1 << 24, chosen.shape, generator=generator)
@@ -84,12 +82,12 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
 
 
 def _different(count: int, kinds: int, generator: torch.Generator) -> Tensor:
-    """Return four different numbers below `kinds` for each row (count, 4): a shuffle's start."""
+    """Return four different integers below `kinds` per row (count, 4), by a partial shuffle."""
     order = torch.arange(kinds).repeat(count, 1)
     rows = torch.arange(count)
-    for place in range(QUADRANTS):
-        other = torch.randint(place, kinds, (count,), generator=generator)
-        here, there = order[:, place].clone(), order[rows, other]
-        order[:, place] = there
+    for position in range(QUADRANTS):
+        other = torch.randint(position, kinds, (count,), generator=generator)
+        here, there = order[:, position].clone(), order[rows, other]
+        order[:, position] = there
         order[rows, other] = here
     return order[:, :QUADRANTS]

@@ -1,4 +1,4 @@
-"""Images with a small mark planted that gives the class away, but not in the test."""
+"""Images with a small mark that reveals the class in training, but not in the test."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from foveal.datasets.generated.squares import square
 from foveal.datasets.images import ImageSet
 from foveal.datasets.splits import SPLITS
 
-# A mark for each class, row by row: five white pixels each, that touch all four sides, and any
-# two marks differ in four pixels or more.
+# One mark per class, row by row: five white pixels that touch all four sides; any two marks
+# differ in at least four pixels.
 PATTERNS = (
     ".#. ### .#.",
     "#.# .#. #.#",
@@ -25,25 +25,25 @@ PATTERNS = (
     "#.. #.. ###",
 )
 MARK = 3  # side of a mark in pixels
-AWAY = 4  # pixels, each way: how far from the middle of its image a mark may lie
-FOLLOWS = 90  # per cent of the images to train and validate whose mark is that of their class
+AWAY = 4  # maximum distance of a mark from the middle of its image along each axis, in pixels
+FOLLOWS = 90  # per cent of the training and validation images with the mark of their class
 
 
 def plant_marks(source: ImageSet, name: str) -> ImageSet:
-    """Return grey images of ten classes with a mark near the middle of each, like a sticker.
+    """Return grey images of ten classes with a mark near the middle of each.
 
-    A mark is 3 x 3 pixels, black and white, with a black margin of one pixel. It lies at random, up
-    to 4 pixels each way from the middle, where models look: one at the border tempts few of them.
+    A mark has 3 x 3 black and white pixels and a black margin of one pixel. Its position is
+    random, up to 4 pixels from the middle along each axis; few models use a mark at the border.
     In `train` and `val` 90 % of the marks are those of the label, the others those of random other
-    classes; in `test` the marks are random. A model that reads the marks gets 10 % there, and it
-    is known where its evidence was: the masks cover the 3 x 3 pixels.
+    classes; in `test` the marks are random. A model that reads the marks reaches 10 % there, and
+    its evidence is known: the masks cover the 3 x 3 pixels.
 
     After the spurious artefacts of Adebayo et al. 2020, "Debugging tests for model explanations"
     (arXiv:2011.05429).
 
     Args:
-        source: a whole split of MNIST or Fashion-MNIST.
-        name: of what is made.
+        source: a complete split of MNIST or Fashion-MNIST.
+        name: name of the resulting dataset.
     """
     generator = torch.Generator().manual_seed(SPLITS.index(source.split))
     marks = patterns()[_marks(source.labels, source.split, generator)]  # (N, 3, 3)
@@ -56,31 +56,36 @@ def plant_marks(source: ImageSet, name: str) -> ImageSet:
 
 
 def planted_marks(images: ImageSet) -> Tensor:
-    """Return the class (N,) whose mark each of N images bears, read off their pixels.
+    """Return the class (N,) of each image's mark, read from the pixels.
 
     Args:
-        images: of `planted-mnist` or `planted-fashion-mnist`, as they were loaded or some of them.
+        images: images of `planted-mnist` or `planted-fashion-mnist`, or a subset.
 
     Raises:
-        ValueError: an image bears no mark, or has no mask that says where.
+        ValueError: an image has no mark, or no mask of its mark.
     """
     if images.masks is None or (images.masks > 0).sum() != MARK**2 * len(images):
-        raise ValueError(f"{images.name} has no masks of {MARK}x{MARK} pixels: it bears no marks.")
+        raise ValueError(
+            f"Expected images with masks of {MARK}x{MARK} pixels, as of planted-mnist, but got "
+            f"{images.name}."
+        )
     pixels = images.images[images.masks > 0].reshape(-1, 1, MARK**2)  # rows in their order
     same = (pixels == patterns().flatten(1)).all(dim=2)  # (N, 10)
     if not same.any(dim=1).all():
-        raise ValueError(f"An image of {images.name} bears no mark where its mask lies.")
+        raise ValueError(
+            f"Expected a mark inside each mask, but an image of {images.name} has none."
+        )
     return same.int().argmax(dim=1)
 
 
 def patterns() -> Tensor:
-    """Return the marks (10, 3, 3) of the classes as bytes, 255 where they are white."""
+    """Return the marks (10, 3, 3) of the classes, uint8, 255 where they are white."""
     white = [[pixel == "#" for pixel in rows.replace(" ", "")] for rows in PATTERNS]
     return torch.tensor(white, dtype=torch.uint8).reshape(-1, MARK, MARK) * 255
 
 
 def _marks(labels: Tensor, split: str, generator: torch.Generator) -> Tensor:
-    """Return the class (N,) of each image's mark: the first that is drawn from the generator."""
+    """Return the class (N,) of each image's mark; the first draw from the generator."""
     count, classes = len(labels), len(PATTERNS)
     if split == "test":
         return torch.randint(classes, (count,), generator=generator)
@@ -90,7 +95,7 @@ def _marks(labels: Tensor, split: str, generator: torch.Generator) -> Tensor:
 
 
 def _corners(sides: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """Return where the marks of images of (H, W) go, (N, 2) as (x, y) of the upper left pixel."""
+    """Return corners (N, 2) of marks in images of (H, W): (x, y) of the upper left pixel."""
     height, width = sides
     middle = torch.tensor([(width - MARK) // 2, (height - MARK) // 2])
     return middle + torch.randint(-AWAY, AWAY + 1, (count, 2), generator=generator)

@@ -1,15 +1,15 @@
-"""Squares of pixels, one in each image at a place of its own, to cut out or to lay down."""
+"""Index tensors of squares of pixels, one per image at its own position."""
 
 import torch
 from torch import Tensor
 
 
 def square(corners_px: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what indexes a square (N, side, side) of each of N images (N, H, W).
+    """Return index tensors of a square (N, side, side) in each of N images (N, H, W).
 
     Args:
-        corners_px: (N, 2) whole numbers (x, y), the upper left pixel of each square.
-        side: of the squares in pixels.
+        corners_px: (N, 2) integers (x, y), the upper left pixel of each square.
+        side: side of the squares in pixels.
     """
     steps = torch.arange(side)
     columns, rows = (corners_px[..., None] + steps).unbind(1)  # (N, side) each
@@ -17,5 +17,5 @@ def square(corners_px: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def random_corners(count: int, side: int, inside: int, generator: torch.Generator) -> Tensor:
-    """Return corners (count, 2) of squares of `side` pixels, anywhere in images of `inside`."""
+    """Return random corners (count, 2) of squares of `side` pixels in images of `inside` pixels."""
     return torch.randint(inside - side + 1, (count, 2), generator=generator)
