@@ -122,7 +122,7 @@ def test_a_trial_below_the_median_of_the_others_is_ended(tmp_path):
 def test_a_folder_keeps_one_study(tmp_path):
     Study(tmp_path, SPACE, WHAT)
     for space, what in (({"lr": ["1"]}, WHAT), (SPACE, {**WHAT, "recipe": "other"})):
-        with pytest.raises(UserError, match="give another --out"):
+        with pytest.raises(UserError, match="use another --out"):
             Study(tmp_path, space, what)
     with pytest.raises(UserError, match="Did you mean 'grid'"):
         Study(tmp_path, SPACE, WHAT, sampler="gird")

@@ -251,7 +251,7 @@ def test_a_turned_photo_of_60_megapixels_among_thumbnails_is_one_image_more(tmp_
     Image.new("RGB", (9000, 6700), "white").save(folder / "light" / "large.jpg", exif=exif)
     said, _ = trained(folder, tmp_path, capsys)
     assert "25 images" in said
-    assert "20 to 9000 pixels a side" in said
+    assert "20 to 9000 pixels per side" in said
 
 
 @pytest.mark.parametrize("family", ["focus", "baseline"])
@@ -342,7 +342,7 @@ def test_photos_become_a_pretrained_model_beside_a_linear_layer(tmp_path, capsys
     said = capsys.readouterr().err
     assert "compared by 3 folds of" in said
     attends = "attention on a pretrained EfficientNet-Lite0" in said
-    assert attends != ("focus: the whole image in 96 pixels" in said)
+    assert attends != ("focus: the whole image at 96 pixels" in said)
     assert "a linear layer on the same backbone, frozen: " in said
     assert "million multiply-adds" in said
     assert not (out / "features").exists()
@@ -361,7 +361,7 @@ def test_odd_photographs_are_trained_with_like_others(tmp_path, capsys):
     words = ["epochs=1", "short_side=64"]
     main_or_exit(["--data", str(folder), "--out", str(out), "--quiet", *words])
     said = capsys.readouterr().err
-    assert "1 to 10000 pixels a side" in said
+    assert "1 to 10000 pixels per side" in said
     assert "single cannot be tested" in said
     card = json.loads((out / "card.json").read_text())
     assert card["train_images"] + card["val_images"] + card["figures"]["images"] == 27

@@ -1,4 +1,4 @@
-"""Settings for images that nobody has written a recipe for, and the reasons for them."""
+"""Choice of recipe settings for a folder of images, with the reasons for them."""
 
 from dataclasses import dataclass, replace
 
@@ -11,30 +11,30 @@ from foveal.training.recipe import plain_name
 from foveal.training.settings import Data, Recipe, Training
 
 FAMILIES = ("focus", "attention", "baseline")
-PHOTO = 96  # pixels of the short side from which images are photographs for a pretrained backbone
-FEW = 200  # images; below, a learned detector has too little to learn locations from
-STRONG = 4.0  # times as many images of one class as of another are made up for
-_SHORT_SIDE = 224  # pixels, that the pretrained backbone was trained on
-_LARGEST_SIDE = 640  # pixels of the short side of images that crops are taken of
-_CROP, _CROPS = 96, 4  # pixels of a crop's side; crops beside the whole image
-_BETWEEN = 4  # pixels per sample of the whole image, above which there are crops of 2
-_TUNED = 12_000  # images that the last depth of the backbone is tuned on, all epochs together
-_FROZEN = 4  # depths of the backbone, of five
-_SEEN = 40_000  # images that a training on two cores sees, all epochs together
-_KEPT = 40  # pixels of a side up to which images of one size keep theirs
-_SHRUNK = 96  # pixels of the short side of what is trained from random weights
-_LONGEST = 4  # times the short side
+PHOTO = 96  # minimum short side in pixels of photographs, which get a pretrained backbone
+FEW = 200  # images; with fewer, a detector cannot learn locations
+STRONG = 4.0  # ratio of the largest class to the smallest from which classes are balanced
+_SHORT_SIDE = 224  # pixels; the pretrained backbone was trained at this size
+_LARGEST_SIDE = 640  # maximum short side in pixels of images from which crops are taken
+_CROP, _CROPS = 96, 4  # side of a crop in pixels; number of crops besides the whole image
+_BETWEEN = 4  # pixels per sample of the whole image above which some crops have 2 per sample
+_TUNED = 12_000  # images in all epochs together when the last depth of the backbone is tuned
+_FROZEN = 4  # frozen depths of the backbone, of five
+_TRAINED = 40_000  # images in all epochs together when a model is trained from random weights
+_KEPT = 40  # maximum side in pixels up to which images of one size are not resized
+_SHRUNK = 96  # maximum short side in pixels for models trained from random weights
+_LONGEST = 4  # maximum ratio of the long side to the short side
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe for images, and the reasons for it, a line each.
+    """A recipe for images, and the reasons for it.
 
     Attributes:
-        recipe: of the model that is trained.
-        reasons: for it.
-        instead: of crops, which may be no worse at the same cost; None where no such model is
-            to be compared with.
+        recipe: the recipe.
+        reasons: the reasons, one line each.
+        instead: an alternative that decides from crops, to be compared at equal cost; None if
+            there is none.
     """
 
     recipe: Recipe
@@ -43,12 +43,12 @@ class Choice:
 
 
 def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choice:
-    """Return settings that suit the images.
+    """Return a recipe that suits the images.
 
     Args:
-        survey: what is known of the images.
-        family: one of `FAMILIES`; None for what suits them best.
-        data: where the images are, as `--data` names it.
+        survey: properties of the images.
+        family: one of `FAMILIES`; None for the most suitable one.
+        data: the images' folder or dataset, as `--data` names it.
 
     Raises:
         UserError: an unknown family.
@@ -65,16 +65,16 @@ def choose(survey: Survey, family: str | None = None, *, data: str = "") -> Choi
 
 
 def _pretrained(survey: Survey, family: str, data: str) -> Choice:
-    """Return settings of a model on the pretrained backbone."""
+    """Return a recipe for a model on the pretrained backbone."""
     model: dict[str, object] = {"name": "plain", "backbone": dict(SHIPPED)}
-    why = "baseline: the mean of what a pretrained EfficientNet-Lite0 sees, and a linear layer"
+    why = "baseline: a linear layer on the mean features of a pretrained EfficientNet-Lite0"
     if family == "attention":
         model |= {
             "name": "attention",
             "depths": [5],
             "compatibility": "pc",
         }
-        why = "attention on a pretrained EfficientNet-Lite0: what each location adds is exact"
+        why = "attention on a pretrained EfficientNet-Lite0, with exact contributions of locations"
     training, why_balance = _tuning(survey)
     recipe = Recipe(
         name=plain_name(f"{survey.name}-{family}"),
@@ -84,18 +84,18 @@ def _pretrained(survey: Survey, family: str, data: str) -> Choice:
         training=replace(training, linear_start=True),
     )
     size = (
-        f"resized to {_SHORT_SIDE} pixels on the short side, proportions kept: they have "
+        f"resized to {_SHORT_SIDE} pixels on the short side, keeping proportions, from "
         f"{_sides(survey)}"
     )
     tuned = (
-        "starts as a linear layer; the last depth is tuned with it, on features of the others that "
-        "are computed once, mirrored too"
+        "starts as a linear layer; then the last depth is tuned too, on features of the frozen "
+        "depths that are computed once, also for mirrored images"
     )
     return Choice(recipe, (why, size, tuned, *why_balance))
 
 
 def _crops(survey: Survey, data: str) -> Choice:
-    """Return settings of a model that decides from crops, each through the pretrained backbone."""
+    """Return a recipe for a model that decides from crops, on the pretrained backbone."""
     short = min(survey.height, survey.width)
     side = max(_SHORT_SIDE, min(_LARGEST_SIDE, round(short / STEP) * STEP))
     whole, scales = -(-max(survey.height, survey.width) * side // (short * _CROP)), [0, 1]
@@ -117,21 +117,19 @@ def _crops(survey: Survey, data: str) -> Choice:
         training=training,
     )
     why = (
-        f"focus: the whole image in {_CROP} pixels and {_CROPS} closer crops, each through a "
-        "pretrained EfficientNet-Lite0 by itself; what each adds is exact"
+        f"focus: the whole image at {_CROP} pixels and {_CROPS} closer crops, each encoded "
+        "separately by a pretrained EfficientNet-Lite0, with exact contributions"
     )
-    size = f"resized to {side} pixels on the short side, proportions kept: they have " + _sides(
-        survey
-    )
+    size = f"resized to {side} pixels on the short side, keeping proportions, from {_sides(survey)}"
     learns = (
-        "where to look is learned on features of all candidate crops, computed once; then the last "
-        "depth is tuned with it"
+        "the detector first learns on features of all candidate crops, which are computed once; "
+        "then the last depth is tuned with it"
     )
     return Choice(recipe, (why, size, learns, *why_balance))
 
 
 def _tuning(survey: Survey) -> tuple[Training, tuple[str, ...]]:
-    """Return how the last depth of a pretrained backbone is tuned, and why rare classes weigh."""
+    """Return settings to tune the last depth of a pretrained backbone, and reasons to balance."""
     images = max(1, survey.images * 8 // 10)
     balance, why_balance = _balance(survey)
     training = Training(
@@ -151,7 +149,7 @@ def _tuning(survey: Survey) -> tuple[Training, tuple[str, ...]]:
 
 
 def _from_nothing(survey: Survey, family: str, data: str) -> Choice:
-    """Return settings of a model that starts from random weights."""
+    """Return a recipe for a model that starts from random weights."""
     size, why_size = _size(survey)
     channels, why_channels = _channels(survey)
     few = survey.images < FEW
@@ -171,45 +169,45 @@ def _from_nothing(survey: Survey, family: str, data: str) -> Choice:
 
 def _sides(survey: Survey) -> str:
     median = f"the median {survey.height}x{survey.width}"
-    return f"{survey.smallest} to {survey.largest} pixels a side, {median}"
+    return f"{survey.smallest} to {survey.largest} pixels per side, {median}"
 
 
 def _size(survey: Survey) -> tuple[tuple[int, int], str]:
-    """Return height and width: those of small images, else smaller ones in proportion."""
+    """Return height and width, and the reason; small images of one size keep theirs."""
     height, width = survey.height, survey.width
     alike = survey.smallest == survey.largest
     kept = alike and height <= _KEPT
     found = (height, width) if kept else _shrunk(height, width)
     if alike and found == (height, width):
-        return found, f"{height}x{width} pixels: as they all are"
-    return found, f"resized to {found[0]}x{found[1]} pixels: they have {_sides(survey)}"
+        return found, f"{height}x{width} pixels, the size of all images"
+    return found, f"resized to {found[0]}x{found[1]} pixels, from {_sides(survey)}"
 
 
 def _shrunk(height: int, width: int) -> tuple[int, int]:
-    """Return sides in proportion, of which the short one has at most `_SHRUNK` pixels."""
+    """Return height and width in about the same proportions, at most `_SHRUNK` pixels short."""
     short = min(height, width, _SHRUNK)
     if height == width:
         return short, short
     scale = short / min(height, width)
-    return _eights(height * scale, short), _eights(width * scale, short)
+    return _multiple_of_8(height * scale, short), _multiple_of_8(width * scale, short)
 
 
-def _eights(side: float, short: int) -> int:
+def _multiple_of_8(side: float, short: int) -> int:
     return min(max(8, round(side / 8) * 8), _LONGEST * short)
 
 
 def _channels(survey: Survey) -> tuple[int, str]:
     if survey.grey == 1:
-        return 1, "read as grey: all are"
+        return 1, "read as greyscale, as all images are"
     if survey.grey == 0:
-        return 3, "read in colour: all are"
-    return 3, f"read in colour: {survey.grey:.0%} are grey, the others are not"
+        return 3, "read in colour, as all images are"
+    return 3, f"read in colour, although {survey.grey:.0%} are grey"
 
 
 def _model(family: str, side: int, few: bool) -> tuple[dict[str, object], str]:
     if family == "baseline":
         widths = [16, 24, 32, 32] if few else [24, 32, 32, 48, 64, 64]
-        return {"name": "cnn", "widths": widths}, "baseline: a small net that sees the whole image"
+        return {"name": "cnn", "widths": widths}, "baseline: a small CNN on the whole image"
     if family == "attention":
         net = {
             "name": "attention",
@@ -218,7 +216,7 @@ def _model(family: str, side: int, few: bool) -> tuple[dict[str, object], str]:
             "backbone": {"name": "vgg", "stages": [[16, 32], [48, 48], [64, 64], [64]]},
             "standardise": True,
         }
-        return net, f"attention on a small VGG, from random weights: they are below {PHOTO} pixels"
+        return net, f"attention on a small VGG, from random weights: images below {PHOTO} pixels"
     return _focus(side, few)
 
 
@@ -234,7 +232,8 @@ def _focus(side: int, few: bool) -> tuple[dict[str, object], str]:
     if few:
         detector = {"name": "harris", "keypoints": count}
         why = (
-            f"focus at {count} corners (too few images to learn locations), patches {patch}x{patch}"
+            f"focus: {count} corners (too few images to learn locations), patches of "
+            f"{patch}x{patch} pixels"
         )
     model: dict[str, object] = {
         "name": "focus",
@@ -253,7 +252,7 @@ def _training(survey: Survey) -> tuple[Training, tuple[str, ...]]:
     small = survey.images < 10 * FEW
     balance, why = _balance(survey)
     training = Training(
-        epochs=max(8, min(80, round(_SEEN / images))),
+        epochs=max(8, min(80, round(_TRAINED / images))),
         batch_size=max(4, min(128, 2 ** (max(1, images // 12).bit_length() - 1))),
         lr=3e-3,
         weight_decay=0.05,
@@ -261,7 +260,7 @@ def _training(survey: Survey) -> tuple[Training, tuple[str, ...]]:
         average=0.9 if small else 0.99,
         recalibrate=min(images, 1000),
         balance=balance,
-        # A handful of validation images says too little to choose an epoch by.
+        # A handful of validation images is too few to choose an epoch by.
         keep="last" if small else "best",
     )
     return training, why
@@ -270,7 +269,7 @@ def _training(survey: Survey) -> tuple[Training, tuple[str, ...]]:
 def _balance(survey: Survey) -> tuple[float, tuple[str, ...]]:
     if survey.imbalance < STRONG:
         return 0.0, ()
-    times = f"{survey.imbalance:.0f} times as many"
+    times = f"{survey.imbalance:.0f} times as many images as the smallest"
     return 1.0, (f"rare classes weigh more: the largest has {times}",)
 
 
@@ -282,6 +281,6 @@ def _augment(survey: Survey, side: int, few: bool) -> tuple[Augment, str]:
         scale=0.2 if few else 0.1,
         flip=not characters,
     )
-    strength = "strongly" if few else "a little"
-    mirrored = "not mirrored: small and grey may be characters" if characters else "mirrored"
-    return augment, f"varied {strength} in training, {mirrored}"
+    strength = "strongly" if few else "slightly"
+    mirrored = "not mirrored (small grey images may be characters)" if characters else "mirrored"
+    return augment, f"augmented {strength}, {mirrored}"

@@ -1,8 +1,9 @@
-"""Comparison of focus with the whole image at equal cost, by folds of the training images."""
+"""Comparison of crops with the whole image at equal cost, by folds of the training images."""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveal.datasets import ImageSet, load_images, read_groups
-from foveal.datasets.splits import folds, share_of, stratified
+from foveal.datasets.splits import folds, stratified
 from foveal.foundation.memory import keep_freed_memory
 from foveal.images.sizing import STEP, ShortSide
 from foveal.metrics.efficiency import macs
@@ -20,25 +21,25 @@ from foveal.training.augment import Augment
 from foveal.training.feature_files import with_features
 from foveal.training.features import predicted
 from foveal.training.first_weights import start_on_features, take_first_weights
-from foveal.training.sets import model_settings
+from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
 FOLDS = 3
-IMAGES = 600  # that are compared on, at most
-LEAST = 8  # images of the rarest class, without which nothing is compared
+IMAGES = 600  # maximum number of images in a comparison
+LEAST = 8  # minimum number of images per class for a comparison
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What two recipes answer to images that they have not seen, with frozen backbones.
+    """Accuracy of two recipes on held-out images, with frozen backbones.
 
     Attributes:
-        focus: accuracy of the focus model; the mean over the classes where rare ones weigh more.
-        whole: of the model of the whole image.
+        focus: accuracy of the focus model; its mean over classes if the recipe balances classes.
+        whole: the same for the model of the whole image.
         gain: their paired difference.
-        side: short side in pixels at which the whole image costs what the focus model does.
-        macs: multiply-adds of an image, of the focus model and of the whole image.
-        images: how many were compared.
+        side: short side in pixels at which the whole image costs no less than the focus model.
+        macs: multiply-adds per image, of the focus model and of the whole image.
+        images: number of images.
     """
 
     focus: float
@@ -50,11 +51,11 @@ class Compared:
 
     @property
     def no_worse(self) -> bool:
-        """Whether the focus model is no worse."""
+        """Whether the focus model is at least as accurate."""
         return self.gain.value >= 0
 
     def line(self) -> str:
-        """Return what was compared, as a line of text."""
+        """Return the comparison as a line of text."""
         value, low, high = (100 * number for number in self.gain)
         return (
             f"compared by {FOLDS} folds of {self.images} training images, backbone frozen: crops "
@@ -62,6 +63,23 @@ class Compared:
             f"of {self.side} pixels {self.whole:.1%} at {self.macs[1] / 1e6:,.0f}; difference "
             f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
         )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Training images of a comparison, by path because their order depends on their size.
+
+    Attributes:
+        paths: path of each image.
+        labels: (N,) class indices.
+        groups: name of each image's group, or empty.
+        fold: (N,) fold of each image.
+    """
+
+    paths: list[str]
+    labels: Tensor
+    groups: list[str]
+    fold: Tensor
 
 
 def compare_with_whole(
@@ -72,46 +90,47 @@ def compare_with_whole(
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Compared | None:
-    """Return how a focus model does beside the whole image at equal multiply-adds.
+    """Compare a focus model with the whole image at equal multiply-adds, by cross-validation.
 
-    Only what follows the frozen backbones is trained, so that this takes a minute or two.
+    Only the parts after the frozen backbones are trained, which takes a minute or two.
 
     Args:
-        focus: a recipe of crops.
-        whole: of a model of the whole image, whose short side is set by what `focus` costs.
-        data: a folder of class folders, or the name of a data set of photographs.
-        size: height and width in pixels that are usual of the images.
-        data_dir: where named datasets lie.
-        say: called with a line where nothing can be compared.
+        focus: a recipe for crops.
+        whole: a recipe for the whole image; its short side is set by the cost of `focus`.
+        data: a folder of class folders, or the name of a dataset of photographs.
+        size: typical height and width of the images in pixels.
+        data_dir: folder of named datasets.
+        say: called with a line if the comparison is not possible.
 
     Returns:
-        The figures; None where a class has too few images.
+        The comparison; None if a class has too few images.
     """
     keep_freed_memory()
     images = _read(focus, data, data_dir)
     if int(images.labels.bincount(minlength=len(images.classes)).min()) < LEAST:
-        say(f"  not compared with crops: that takes {LEAST} training images of each class")
+        say(f"  not compared with crops, which takes {LEAST} training images per class")
         return None
-    # One order for both: photographs lie in another at another size.
-    order = sorted(range(len(images)), key=lambda index: images.paths[index])
-    labels = images.labels[torch.tensor(order)]
-    some = stratified(labels, min(IMAGES, len(order)), focus.training.seed).tolist()
-    paths = [images.paths[order[index]] for index in some]
-    groups = [images.groups[order[index]] for index in some] if images.groups else []
-    labels = labels[torch.tensor(some)]
-    fold = folds(labels, FOLDS, groups, seed=focus.training.seed)
+    sample = _sample(images, focus.training.seed)
     cost = macs(_model(focus, images), _sized(focus, size))
     side, priced = _whole_side(whole, images, size, cost)
     whole = replace(whole, data=replace(whole.data, short_side=side))
-    found = []
-    for recipe in (focus, whole):
-        read = images if recipe is focus else _read(whole, data, data_dir)
-        found.append(_answers(recipe, read, paths, fold))
-    right = [(answers == labels).double() for answers in found]
+    ours = _correct(focus, images, sample)
+    theirs = _correct(whole, _read(whole, data, data_dir), sample)
     balanced = focus.training.balance > 0
-    figures = [bootstrap(one, labels, groups=groups, balanced=balanced) for one in right]
-    gain = bootstrap(right[0] - right[1], labels, groups=groups, balanced=balanced)
-    return Compared(figures[0].value, figures[1].value, gain, side, (cost, priced), len(paths))
+    mean = partial(bootstrap, labels=sample.labels, groups=sample.groups, balanced=balanced)
+    gain, costs = mean(ours - theirs), (cost, priced)
+    return Compared(mean(ours).value, mean(theirs).value, gain, side, costs, len(ours))
+
+
+def _sample(images: ImageSet[Any], seed: int) -> _Sample:
+    """Return at most `IMAGES` images, stratified by class, in folds."""
+    order = sorted(range(len(images)), key=lambda index: images.paths[index])
+    labels = images.labels[torch.tensor(order)]
+    some = stratified(labels, min(IMAGES, len(order)), seed).tolist()
+    paths = [images.paths[order[index]] for index in some]
+    groups = [images.groups[order[index]] for index in some] if images.groups else []
+    labels = labels[torch.tensor(some)]
+    return _Sample(paths, labels, groups, folds(labels, FOLDS, groups, seed=seed))
 
 
 def _read(recipe: Recipe, data: str, data_dir: str | Path | None) -> ImageSet[Any]:
@@ -139,7 +158,7 @@ def _sized(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
 def _whole_side(
     whole: Recipe, images: ImageSet[Any], size: tuple[int, int], cost: int
 ) -> tuple[int, int]:
-    """Return the least short side at which the whole image costs no less, and what it costs."""
+    """Return the minimum short side at which the whole image costs no less, and its cost."""
     model, side = _model(whole, images), STEP
     while True:
         priced = macs(model, ShortSide(side).of(size))
@@ -148,8 +167,14 @@ def _whole_side(
         side += STEP
 
 
-def _answers(recipe: Recipe, images: ImageSet[Any], paths: list[str], fold: Tensor) -> Tensor:
-    """Return what a recipe answers to the images of these paths (N,), each fold by the others."""
+def _correct(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
+    """Return for each image of the sample 1 if its prediction is correct, else 0 (N,)."""
+    return (_predictions(recipe, images, sample) == sample.labels).double()
+
+
+def _predictions(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
+    """Return predictions (N,) for the sample, in each fold by a model trained on the others."""
+    paths = sample.paths
     chosen = set(paths)
     kept = [index for index, path in enumerate(images.paths) if path in chosen]
     images = images.subset(torch.tensor(kept))
@@ -157,24 +182,16 @@ def _answers(recipe: Recipe, images: ImageSet[Any], paths: list[str], fold: Tens
     with tempfile.TemporaryDirectory() as folder:
         model = _model(recipe, images)
         features = with_features(model, recipe, {"train": images}, Path(folder))["train"]
-        place = {path: index for index, path in enumerate(features.paths)}
-        rows = torch.tensor([place[path] for path in paths])
-        answers = torch.full((len(paths),), -1)
+        row_of = {path: index for index, path in enumerate(features.paths)}
+        rows = torch.tensor([row_of[path] for path in paths])
+        predictions = torch.full((len(paths),), -1)
         for number in range(FOLDS):
-            tested = fold == number
-            rest = features.subset(rows[~tested].sort().values)
+            tested = sample.fold == number
             model = _model(recipe, images)
-            start_on_features(model, recipe, _divided(rest))
+            # A tenth of the other folds chooses the linear layer's weight decay.
+            parts = train_and_val(features, rows[~tested].sort().values)
+            start_on_features(model, recipe, parts)
             own, back = rows[tested].sort()
-            predictions = predicted(model, features.subset(own).images).argmax(dim=1)
-            answers[tested.nonzero()[back, 0]] = predictions
-    return answers
-
-
-def _divided(images: ImageSet[Any]) -> dict[str, ImageSet[Any]]:
-    """Return images by `train` and `val`: a tenth chooses the linear layer's weight decay."""
-    found = {}
-    for split in ("train", "val"):
-        own = share_of(images.labels, split, own_val=False, own_test=True, groups=images.groups)
-        found[split] = images.subset(own)
-    return found
+            predicted_classes = predicted(model, features.subset(own).images).argmax(dim=1)
+            predictions[tested.nonzero()[back, 0]] = predicted_classes
+    return predictions

@@ -1,4 +1,4 @@
-"""A linear layer on a run's frozen backbone, and test images that are nearly training images."""
+"""A linear layer on a run's frozen backbone, and near-duplicates of training images in the test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from foveal.training.linear import fit_linear, labelled
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
-# Cosine of two photographs' centred vectors from which they are near-copies. Of 50 photographs of
-# garments that were encoded again, shrunk or cropped by 4 %, most lie above it (medians of 0.92 to
-# 0.95); of 3,781 different ones, 7 have another that near.
+# Cosine similarity of two photographs' centred vectors from which they count as near-copies. Most
+# of 50 photographs of garments that were encoded again, shrunk or cropped by 4 % exceed it (medians
+# of 0.92 to 0.95); of 3,781 different photographs, 7 are as similar to another.
 ALIKE = 0.9
-_AT_ONCE = 1024  # images that are compared with all others
+_AT_ONCE = 1024  # images compared with all others at a time
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a linear layer found.
+    """Results of a linear layer on the test images.
 
     Attributes:
-        answers: (N,) class indices for the test images.
-        accuracy: of them, from 0 to 1.
-        copies: paths of a test image and a training image that are nearly the same.
+        answers: (N,) predicted class indices.
+        accuracy: their accuracy, from 0 to 1.
+        copies: paths of a test image and of the training image that is nearly the same.
     """
 
     answers: Tensor
@@ -41,12 +41,12 @@ class Probe:
 
 
 def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Probe:
-    """Return what a linear layer on the frozen backbone answers on the test images.
+    """Fit a linear layer on the frozen backbone and test it.
 
     Args:
-        recipe: with `training.cache`.
+        recipe: a recipe with `training.cache`.
         sets: `train`, `val` and `test`.
-        folder: of features; those that the training left there are taken.
+        folder: folder of features; those that the training left there are reused.
     """
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
@@ -66,7 +66,14 @@ def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Pr
 def near_copies(
     test: Features, train: Features, test_paths: tuple[str, ...], train_paths: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Return each test image whose features are nearly a training image's, with that image."""
+    """Return the path of each test image that is nearly a training image, and the latter's path.
+
+    Args:
+        test: features of the test images.
+        train: features of the training images.
+        test_paths: a path per test image, or empty.
+        train_paths: a path per training image, or empty.
+    """
     if not test_paths or not train_paths:
         return ()
     middle = train.whole[:, 0].float().mean(dim=0)

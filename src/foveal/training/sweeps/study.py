@@ -1,4 +1,4 @@
-"""A study: trials that several processes share, in an SQLite file that Optuna keeps."""
+"""Studies: trials that several processes share through Optuna's SQLite file."""
 
 import fcntl
 import itertools
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 FILE = "study.sqlite3"
 SAMPLERS = ("grid", "tpe")
-_WAIT = 60  # seconds that a process waits while another writes
-Space = Mapping[str, Sequence[str]]  # the values to try of each key, as a recipe's overrides
+_WAIT = 60  # seconds to wait while another process writes
+Space = Mapping[str, Sequence[str]]  # values to try per key, as recipe overrides
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way of training and what it came to.
+    """A trial of a study: its settings and results.
 
     Attributes:
-        number: in the study.
-        settings: values by key, as a recipe's overrides.
+        number: index in the study, from 0.
+        settings: values by key, as recipe overrides.
         state: `complete`, `pruned`, `running` or `fail`.
-        val_accuracy: of the weights that were kept, as a fraction, or None.
+        val_accuracy: validation accuracy of the kept weights, as a fraction, or None.
         evidence_fraction: mean over the validation images, or None.
     """
 
@@ -40,7 +40,7 @@ class Trial:
 
 
 class Claim:
-    """A trial that this process works on; nobody else does as long as it lives."""
+    """A trial held by this process; no other process works on it while this one lives."""
 
     def __init__(self, trial: "optuna.Trial", settings: dict[str, str], folder: Path):
         self._trial = trial
@@ -49,31 +49,32 @@ class Claim:
         self.folder = folder
 
     def report(self, epoch: int, accuracy: float) -> bool:
-        """Note an epoch's validation accuracy; return whether the trial is not worth going on."""
+        """Report an epoch's validation accuracy; return whether the trial should be pruned."""
         self._trial.report(accuracy, epoch)
         return bool(self._trial.should_prune())
 
     def note(self, **values: float | None) -> None:
-        """Keep plain values with the trial."""
+        """Store values with the trial."""
         for name, value in values.items():
             self._trial.set_user_attr(name, value)
 
 
 class Study:
-    """A folder with a study and a run folder for each trial.
+    """A folder with a study and a run folder per trial.
 
     Args:
-        folder: made if it is not there.
+        folder: the folder, created if it is missing.
         space: values to try.
         what: recipe and data, which all trials of the study share.
         sampler: `grid` tries each combination once, `tpe` learns which to try next (Bergstra et
             al. 2011).
-        seed: of the sampler.
-        prune: whether a trial whose accuracy is below the median of the others' at the same epoch
-            ends.
+        seed: random seed of the sampler.
+        prune: whether to stop a trial whose accuracy is below the median of the others at the same
+            epoch.
 
     Raises:
-        UserError: Optuna is not installed, or the folder's study is of something else.
+        UserError: Optuna is not installed, or the folder holds a study of another recipe, other
+            data or another space.
     """
 
     def __init__(
@@ -110,19 +111,19 @@ class Study:
         for name, value in what.items():
             if known and known.get(name) != value:
                 raise UserError(
-                    f"{self.folder} holds a sweep of {name}={known.get(name)!r}, not {value!r}: "
-                    "give another --out."
+                    f"{self.folder} holds a sweep with {name}={known.get(name)!r}, but got "
+                    f"{value!r}: use another --out."
                 )
             self._study.set_user_attr(name, value)
 
     @contextmanager
     def claimed(self, wanted: int) -> Iterator[Claim | None]:
-        """Yield a trial to work on, or None where the study has or will soon have enough.
+        """Yield a trial to work on, or None if the study has enough, complete or running.
 
-        A trial that was left by a process that died counts as failed, and is given out again.
+        A trial whose process died counts as failed, and its settings can be claimed again.
 
         Args:
-            wanted: trials that the study is to have, failed ones aside.
+            wanted: number of trials that the study should have, not counting failed ones.
         """
         with ExitStack() as holding:
             with _held(self.folder / "_lock"):
@@ -133,7 +134,7 @@ class Study:
             yield claim
 
     def _claim(self, wanted: int) -> Claim | None:
-        self._bury()
+        self._fail_abandoned()
         states = _optuna().trial.TrialState
         trials = [t for t in self._study.get_trials(deepcopy=False) if t.state != states.FAIL]
         if len(trials) >= wanted:
@@ -148,8 +149,8 @@ class Study:
         settings = {key: trial.suggest_categorical(key, self.space[key]) for key in self.space}
         return Claim(trial, settings, self.run_folder(trial.number))
 
-    def _bury(self) -> None:
-        """Mark the trials as failed that nobody works on any more."""
+    def _fail_abandoned(self) -> None:
+        """Mark running trials as failed if their process has died."""
         states = _optuna().trial.TrialState
         for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             with ExitStack() as holding:
@@ -158,11 +159,11 @@ class Study:
                         _held(self.run_folder(trial.number) / "_lock", wait=False)
                     )
                 except OSError:
-                    continue  # somebody does
+                    continue  # its process is alive
                 self._study.tell(trial.number, state=states.FAIL)
 
     def end(self, claim: Claim, accuracy: float | None, pruned: bool = False) -> None:
-        """Record what a trial came to; None for one that failed."""
+        """Record the accuracy of a trial; None if it failed."""
         states = _optuna().trial.TrialState
         if accuracy is None:
             self._study.tell(claim.number, state=states.FAIL)
@@ -178,7 +179,7 @@ class Study:
         return self.folder / f"trial-{number:04d}"
 
     def trials(self) -> list[Trial]:
-        """Return all trials by their number."""
+        """Return all trials, ordered by number."""
         return [
             Trial(
                 trial.number,
@@ -192,7 +193,7 @@ class Study:
 
 
 def combinations(space: Space) -> list[dict[str, str]]:
-    """Return each combination of the values once, the last key's changing first."""
+    """Return every combination of the values; the last key varies fastest."""
     return [dict(zip(space, one, strict=True)) for one in itertools.product(*space.values())]
 
 
@@ -215,7 +216,11 @@ def _storage(folder: Path) -> "optuna.storages.RDBStorage":
 
 @contextmanager
 def _held(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that the system frees if this process dies; an OSError where others hold it."""
+    """Hold a lock, which the system releases if this process dies.
+
+    Raises:
+        OSError: another process holds it, and `wait` is False.
+    """
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:

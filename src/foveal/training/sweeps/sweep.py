@@ -1,6 +1,7 @@
-"""Sweeps: a recipe trained in many ways, and which of them are worth their evidence."""
+"""Sweeps: a recipe trained with many settings, and the frontier of accuracy and evidence."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -17,14 +18,14 @@ from foveal.training.recipe import load_recipe
 from foveal.training.run import train
 from foveal.training.sweeps.study import Claim, Study, Trial, combinations
 
-_SAMPLE = 1_000  # validation images that the evidence is measured on
+_SAMPLE = 1_000  # validation images on which the evidence is measured
 
 
 def parse_space(recipe: str | Path, choices: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values to try of each key, from `key=a,b,c`; commas in brackets do not divide.
+    """Return the values to try per key from `key=a,b,c`; commas in brackets do not separate.
 
     Raises:
-        UserError: no choice, a key twice, or a value that the recipe does not take.
+        UserError: no choice, a repeated key, or a value that the recipe does not accept.
     """
     space: dict[str, list[str]] = {}
     for choice in choices:
@@ -32,7 +33,7 @@ def parse_space(recipe: str | Path, choices: Sequence[str]) -> dict[str, list[st
         if not equals or not key or not text:
             raise UserError(f"Expected key=a,b,c, but got {choice!r}.")
         if key in space:
-            raise UserError(f"{key} is given twice: list its values in one, {key}=a,b,c.")
+            raise UserError(f"{key} is given twice: list all its values together, {key}=a,b,c.")
         space[key] = _values(text)
         for value in space[key]:
             load_recipe(recipe, [f"{key}={value}"])
@@ -51,18 +52,28 @@ def _values(text: str) -> list[str]:
 
 
 class _Watch(L.Callback):
-    """Reports each epoch's validation accuracy, and ends a training that is not worth going on."""
+    """Reports each epoch's validation accuracy, and stops a training that is pruned."""
 
     def __init__(self, claim: Claim):
         self.claim = claim
         self.pruned = False
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the epoch that has ended."""
+        """Report the epoch that just ended."""
         last = trainer.current_epoch + 1 == trainer.max_epochs
         accuracy = float(trainer.callback_metrics["val_accuracy"])
         if self.claim.report(trainer.current_epoch, accuracy) and not last:
             self.pruned = trainer.should_stop = True
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Arguments that all trials of a sweep share, as `sweep` takes them."""
+
+    recipe: str | Path
+    data: str | None
+    data_dir: str | Path | None
+    say: Callable[[str], None]
 
 
 def sweep(
@@ -78,57 +89,59 @@ def sweep(
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Trial]:
-    """Train a recipe in many ways until the study has enough trials, and return all of them.
+    """Train a recipe with many settings until the study has enough trials, and return all trials.
 
-    Any number of processes may work on one study at a time: give each the same command.
+    Any number of processes may work on one study at a time: run the same command in each.
 
     Args:
         recipe: a name, or a YAML file.
-        space: values to try of each key, as `parse_space` returns them.
-        out: folder of the study: `study.sqlite3`, `frontier.png` and a run folder for each trial.
-        trials: that the study is to have, failed ones aside; None for one of each combination.
+        space: values to try per key, as `parse_space` returns them.
+        out: folder of the study: `study.sqlite3`, `frontier.png` and a run folder per trial.
+        trials: number of trials, not counting failed ones; None for one per combination.
         sampler: `grid` tries each combination once, `tpe` learns which to try next.
-        prune: end trials whose accuracy is below the median of the others' at the same epoch.
-        seed: of the sampler.
-        data: a dataset or folder in place of the recipe's.
-        data_dir: where named datasets lie.
-        say: told of each trial that ends.
+        prune: whether to stop trials with accuracy below the others' median at the same epoch.
+        seed: random seed of the sampler.
+        data: a dataset or folder to use instead of the recipe's.
+        data_dir: folder of named datasets.
+        say: called with a line when a trial ends.
 
     Raises:
-        UserError: Optuna is not installed, the folder's study is of something else, the recipe
-            trains no classifier, or every trial of this process has failed.
+        UserError: Optuna is not installed, the folder holds another study, the recipe trains no
+            classifier, or every trial of this process failed.
     """
     if load_recipe(recipe).model.get("name") == "reconstructor":
-        raise UserError("A sweep compares accuracies, and this recipe trains no classifier.")
+        raise UserError("A sweep compares accuracies, but this recipe trains no classifier.")
     study = Study(Path(out), space, {"recipe": str(recipe), "data": data}, sampler, seed, prune)
     wanted = trials or len(combinations(space))
-    failures: list[UserError] = []
-    while len(failures) < wanted:  # what fails once for its settings would fail again
-        with study.claimed(wanted) as claim:
-            if claim is None:
-                break
-            try:
-                _try(study, claim, recipe, data, data_dir, say)
-            except UserError as error:
-                failures.append(error)
-                say(f"trial {claim.number} ({_said(claim.settings)}) failed: {error}")
-                study.end(claim, None)
-    found = study.trials()
-    if failures and not any(trial.val_accuracy is not None for trial in found):
-        raise failures[0]
+    found = _run_trials(study, wanted, _Inputs(recipe, data, data_dir, say))
     _draw(found, Path(out) / "frontier.png")
     return found
 
 
-def _try(
-    study: Study,
-    claim: Claim,
-    recipe: str | Path,
-    data: str | None,
-    data_dir: str | Path | None,
-    say: Callable[[str], None],
-) -> None:
-    chosen = load_recipe(recipe, [f"{key}={value}" for key, value in claim.settings.items()])
+def _run_trials(study: Study, wanted: int, inputs: _Inputs) -> list[Trial]:
+    """Train until the study has the wanted number of trials, and return all trials."""
+    failures: list[UserError] = []
+    while len(failures) < wanted:  # settings that failed once would fail again
+        with study.claimed(wanted) as claim:
+            if claim is None:
+                break
+            try:
+                _run_trial(study, claim, inputs)
+            except UserError as error:
+                failures.append(error)
+                inputs.say(f"trial {claim.number} ({_text(claim.settings)}) failed: {error}")
+                study.end(claim, None)
+    found = study.trials()
+    if failures and not any(trial.val_accuracy is not None for trial in found):
+        raise failures[0]
+    return found
+
+
+def _run_trial(study: Study, claim: Claim, inputs: _Inputs) -> None:
+    """Train with the settings of a claimed trial, and record accuracy and evidence."""
+    overrides = [f"{key}={value}" for key, value in claim.settings.items()]
+    chosen = load_recipe(inputs.recipe, overrides)
+    data, data_dir = inputs.data, inputs.data_dir
     watch = _Watch(claim)
     run = train(
         chosen, claim.folder, data=data, data_dir=data_dir, progress=False, callbacks=[watch]
@@ -142,19 +155,19 @@ def _try(
     )
     step = -(-len(images) // _SAMPLE)
     some = images.subset(torch.arange(0, len(images), step))
-    share, accuracy = evidence_fraction(zoo.load(run), some), zoo.card(run)["val_accuracy"]
-    claim.note(evidence_fraction=share)
+    fraction, accuracy = evidence_fraction(zoo.load(run), some), zoo.card(run)["val_accuracy"]
+    claim.note(evidence_fraction=fraction)
     study.end(claim, accuracy, watch.pruned)
-    end = f"accuracy {accuracy:.2%}, evidence {share:.1%}"
-    say(f"trial {claim.number} ({_said(claim.settings)}): {end}{', pruned' * watch.pruned}")
+    end = f"accuracy {accuracy:.2%}, evidence {fraction:.1%}"
+    inputs.say(f"trial {claim.number} ({_text(claim.settings)}): {end}{', pruned' * watch.pruned}")
 
 
-def _said(settings: dict[str, str]) -> str:
+def _text(settings: dict[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def best_for_their_evidence(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials than which none is more accurate with as little evidence, least first."""
+    """Return the trials that no other beats with as little evidence, by rising evidence."""
     measured = [t for t in trials if t.val_accuracy is not None and t.evidence_fraction is not None]
     best: list[Trial] = []
     for trial in sorted(measured, key=lambda t: (t.evidence_fraction, -(t.val_accuracy or 0))):
@@ -164,14 +177,14 @@ def best_for_their_evidence(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _draw(trials: Sequence[Trial], path: Path) -> None:
-    """Draw accuracy against evidence of all trials; those on the frontier are named and joined."""
+    """Plot accuracy against evidence; trials on the frontier are labelled and joined."""
     from foveal.plotting import INK, frontier, save_figure
 
     best = best_for_their_evidence(trials)
     points: list[tuple[str, float, float]] = []
     for trial in trials:
         if trial.evidence_fraction is not None and trial.val_accuracy is not None:
-            name = _said(trial.settings) if trial in best else ""
+            name = _text(trial.settings) if trial in best else ""
             points.append((name, trial.evidence_fraction, trial.val_accuracy))
     figure = frontier(points, split="validation")
     line = [(100 * (t.evidence_fraction or 0), 100 * (t.val_accuracy or 0)) for t in best]
