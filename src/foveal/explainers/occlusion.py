@@ -4,6 +4,7 @@ from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
+from foveal.foundation.errors import extra
 
 WINDOWS = 6  # number of windows edge to edge along the shorter side of the image
 
@@ -20,7 +21,8 @@ def occlusion(task: Task) -> Attributor:
     by the mean colour of the image. The last windows of a row or column may extend beyond the
     image (Zeiler & Fergus 2014, section 4.2, who use grey).
     """
-    from captum.attr import Occlusion
+    with extra("captum", "captum"):
+        from captum.attr import Occlusion
 
     method = Occlusion(task.scores)
     side = window_px(task.size)

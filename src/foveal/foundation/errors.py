@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from typing import TypeVar
 
@@ -41,6 +42,23 @@ def at_least_one(name: str, value: object) -> int:
 def missing_extra(package: str, extra: str) -> UserError:
     """Return the error for an optional `package` that is not installed."""
     return UserError(f"This needs {package}: pip install 'foveal[{extra}]'.")
+
+
+@contextmanager
+def extra(package: str, name: str) -> Iterator[None]:
+    """Turn a failed import of an optional package into an error that names its extra.
+
+    Args:
+        package: package that is imported in the block, for the message.
+        name: extra of Foveal that installs it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        yield
+    except ImportError:
+        raise missing_extra(package, name) from None
 
 
 def split_name(

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.images.formats import Passed, PassOver, images_among
 from foveal.images.hub import hub_folder
@@ -127,7 +127,8 @@ def _files_below(
 
 
 def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
-    from fsspec.utils import glob_translate
+    with extra("fsspec", "predict"):
+        from fsspec.utils import glob_translate
 
     magic = re.search(r"[*?\[]", pattern)
     cut = pattern.rfind("/", 0, magic.start() if magic else 0)
@@ -161,13 +162,13 @@ def _rows(store: Store, path: str, explicit: bool = False) -> Iterator[Item]:
         path: path in the store.
         explicit: the user has given this very file; otherwise one without images is skipped.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = store.named(path)
     if not path.lower().endswith(".parquet"):
         yield Item(name)
         return
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     try:
         with store.open(path) as file, pq.ParquetFile(file) as shard:
             columns, count = shard.schema_arrow.names, shard.metadata.num_rows

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from foveal.foundation.errors import UserError, one_line
+from foveal.foundation.errors import UserError, extra, one_line
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.decode import MAX_BYTES
@@ -138,7 +138,8 @@ def store_of(name: str) -> tuple[Store, str]:
     """
     if "://" not in name:
         return Local(), name
-    import fsspec
+    with extra("fsspec", "predict"):
+        import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
     protocol = name.partition("://")[0]

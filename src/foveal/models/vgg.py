@@ -3,6 +3,7 @@
 from torch import nn
 
 from foveal.explanation import Explanation
+from foveal.foundation.errors import extra
 from foveal.foundation.ranges import Channels, Classes, Fraction
 from foveal.images import View
 from foveal.models.image_model import ImageModel
@@ -32,7 +33,8 @@ class VGG16(ImageModel):
         dropout: Fraction = 0.5,
         inputs: Inputs = Inputs(),
     ):
-        from torchvision.models.vgg import cfgs, make_layers
+        with extra("torchvision", "vision"):
+            from torchvision.models.vgg import cfgs, make_layers
 
         super().__init__(in_channels, num_classes, inputs)
         self.features = make_layers(cfgs["D"], batch_norm=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.foundation.arguments import Range
+from foveal.foundation.errors import extra
 from foveal.foundation.ranges import Fraction
 from foveal.images.geometry import patch_mask
 
@@ -106,7 +107,8 @@ class Augment:
         """
         if not self.mix or torch.rand(()) >= self.mix:
             return images, labels
-        from torchvision.transforms import v2  # seconds, that reading a recipe need not take
+        with extra("torchvision", "vision"):
+            from torchvision.transforms import v2  # seconds, that reading a recipe need not take
 
         mixed, shares = v2.CutMix(num_classes=classes)(images, labels)
         return mixed, shares

@@ -15,7 +15,7 @@ from torch import Tensor
 from foveal import plotting
 from foveal.explanation import Explanation
 from foveal.foundation.columns import Column, present
-from foveal.foundation.errors import UserError
+from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.metrics.registry import model_columns
 
@@ -78,7 +78,8 @@ def write_report(
 
 def render(template: str, **values: object) -> str:
     """Return a template of this package filled with values, which are escaped and printable."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
+    with extra("jinja2", "report"):
+        from jinja2 import Environment, PackageLoader, select_autoescape
 
     loader = PackageLoader("foveal.evaluation", "report")
     pages = Environment(
