@@ -9,6 +9,8 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/python" -m pip install --quiet --constraint "$root/constraints.txt" "$root"
 cd "$work"
 "$work/venv/bin/python" - <<'PYTHON'
+from pathlib import Path
+
 import torch
 from PIL import Image
 
@@ -22,11 +24,15 @@ explanation.save("pictures")
 labels = torch.arange(3)
 data = foveal.datasets.ImageSet("random", "test", (255 * images).byte(), labels, tuple("0123456789"))
 print(foveal.evaluate(model, data)["accuracy"])
-Image.fromarray((255 * images[0, 0]).byte().numpy()).save("digit.png")
+for split in ("train", "val"):
+    for name in "ab":
+        folder = Path("digits", split, name)
+        folder.mkdir(parents=True)
+        for number in range(4):
+            pixels = (255 * torch.rand(28, 28)).byte().numpy()
+            Image.fromarray(pixels).save(folder / f"{number}.png")
 PYTHON
-"$work/venv/bin/foveal" explain mnist-focus digit.png --out explained
+"$work/venv/bin/foveal" explain mnist-focus digits/val/a/0.png --out explained
 "$work/venv/bin/foveal" models > models.txt
-mkdir -p digits/train/{a,b} digits/val/{a,b}
-for class in a b; do cp digit.png "digits/train/$class/1.png"; cp digit.png "digits/val/$class/1.png"; done
 "$work/venv/bin/foveal" train mnist-cnn --data digits --quiet epochs=1 batch_size=2 --out run
 echo "The bare package runs."

@@ -1,5 +1,6 @@
 """Abilities of models: contents of their results, and uses of their parts."""
 
+from collections.abc import Container
 from enum import Enum
 
 
@@ -18,9 +19,11 @@ class Ability(Enum):
     GIVEN_MAPS = "classifies features weighted by given attention maps"
 
 
-# Names of the training objectives of models with an ability; the first one counts.
-OBJECTIVES = {
-    Ability.IN_PART: "ranking",
-    Ability.REBUILT: "reconstruction",
-    Ability.CROPS: "crops",
-}
+def objective_of(abilities: Container[Ability]) -> str:
+    """Return the name of the training objective of models with these abilities."""
+    named = {
+        Ability.IN_PART: "ranking",
+        Ability.REBUILT: "reconstruction",
+        Ability.CROPS: "crops",
+    }
+    return next((name for one, name in named.items() if one in abilities), "classification")

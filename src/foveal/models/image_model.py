@@ -26,7 +26,7 @@ from foveal.foundation.model_files import (
 from foveal.foundation.modes import evaluation_mode
 from foveal.foundation.precision import at_least_single, check_finite
 from foveal.images import LargeImages, PartView, View, WholeView
-from foveal.models.abilities import OBJECTIVES, Ability
+from foveal.models.abilities import Ability, objective_of
 from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
 from foveal.models.inputs import Inputs, check_inputs
@@ -82,8 +82,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     @property
     def objective(self) -> str:
         """Name of the objective that trains the model, in `training.objectives`."""
-        named = (name for ability, name in OBJECTIVES.items() if ability in self.abilities)
-        return next(named, "classification")
+        return objective_of(self.abilities)
 
     def observe(self, view: View) -> Explanation:
         """Return the logits for a view of B images, and the evidence for them.
