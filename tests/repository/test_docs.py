@@ -300,3 +300,11 @@ def test_every_link_and_picture_of_the_readme_is_there():
     assert links
     assert [link for _, _, link in links if "//" not in link and not (ROOT / link).exists()] == []
     assert [link for mark, alt, link in links if mark and not alt] == []
+
+
+def test_the_page_of_licences_is_current():
+    import licences
+
+    page = licences.PAGE.read_text(encoding="utf-8")
+    missing = [name for name in licences.requirements() if f"| {name} |" not in page]
+    assert not missing, "write it anew: python tools/licences.py"

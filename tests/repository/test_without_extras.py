@@ -9,8 +9,8 @@ from PIL import Image
 
 from foveal.training import callbacks
 
-# Packages that only extras install. torchvision is left out: Lightning imports it where it finds its
-# metadata; `make bare` runs without it.
+# Packages that only extras install. torchvision is left out, which Lightning imports where it finds
+# its metadata; `make bare` runs without it.
 EXTRAS = (
     "captum",
     "fastapi",

@@ -23,7 +23,7 @@ BANNED = {
     r"\btells? (?:of|the class|much|little|nothing|all)\b": "reveals or encodes",
     r"^What (?:every|all|each)\b": "a noun phrase",
     r"\b(?:one|two|images?|rows?|names?|numbers?|lines?|files?|values?|seconds?|patches|passes)"
-    r" an? (?:second|class|channel|image|row|file|epoch|line|thread|step|model|method)\b": "N per X",
+    r" an? (?:second|class|channel|image|row|file|epoch|line|thread|step|model|method)\b": "per",
     r"\b(?:seams?|guards?|lanes?)\b": "the field's word",
 }
 
@@ -35,10 +35,10 @@ ALLOWED = {
     r"(?:in|into|back in|out of|all) place\b": "an idiom",
     r"decimal places?": "of a number",
     r"placeholder": "another word",
-    r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)|chance (?:level|agreement)": "statistics",
+    r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)": "statistics",
     r"shared?\b": "another word",
-    r"share (?:a|an|the|one|no|six|memory|it|its|their|images|parts|them|this|weights|of)\b": "the verb",
-    r"(?:to|that|which|can|may|not|all|processes|rows|models|they) shares?\b": "the verb",
+    r"share (?:an?|the|one|no|six|memory|its?|their|images|parts|them|this|weights)\b": "the verb",
+    r"(?:to|that|which|can|may|not|all|processes|rows|models|they) shares?\b": "the same verb",
     r"/shares?/|shares/": "a path",
 }
 
@@ -70,7 +70,7 @@ def prose(source):
 
 
 def without_code(markdown):
-    """Return the prose of a page: without fenced blocks, inline code, links and generated tables."""
+    """Return the prose of a page without code blocks, inline code, links and generated tables."""
     text = re.sub(r"^```.*?^```$", "", markdown, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"<!-- figures:.*?<!-- end -->", "", text, flags=re.DOTALL)
     text = re.sub(r"`[^`\n]*`|\]\([^)]*\)", "", text)
