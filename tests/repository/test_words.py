@@ -36,7 +36,7 @@ ALLOWED = {
     r"decimal places?": "of a number",
     r"placeholder": "another word",
     r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)": "statistics",
-    r"shared?\b": "another word",
+    r"shared\b": "another word",
     r"share (?:an?|the|one|no|six|memory|its?|their|images|parts|them|this|weights)\b": "the verb",
     r"(?:to|that|which|can|may|not|all|processes|rows|models|they) shares?\b": "the same verb",
     r"/shares?/|shares/": "a path",
