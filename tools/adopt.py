@@ -1,6 +1,6 @@
-"""Evaluate finished runs on their test sets and put them into the zoo.
+"""Evaluates finished runs on their test sets and adds them to the zoo.
 
-What is in the zoo already is evaluated anew: by a judge that came later, say.
+Models already in the zoo are evaluated again, for instance with a new judge.
 
     FOVEAL_DATA=... python tools/adopt.py runs/mnist-focus [src/foveal/zoo/weights/...]
 """
@@ -26,7 +26,7 @@ MEGABYTE = 1_000_000
 def adopt(run: Path) -> None:
     """Copy one run into the zoo, with the figures of `foveal evaluate` on its card.
 
-    Weights are kept in half precision where `halve.py` would; the figures are of these.
+    Weights are stored in half precision as by `halve.py`, and evaluated in that precision.
     """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
@@ -61,7 +61,7 @@ def adopt(run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="or folders of the zoo")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders or folders of the zoo")
     for run in parser.parse_args().runs:
         adopt(run)
 

@@ -1,6 +1,6 @@
-"""Draw docs/images/architecture.svg: which part of the package imports which, read from the code.
+"""Draws docs/images/architecture.svg, the import graph of the package's parts.
 
-The layers are those that package_imports.py holds. An arrow that others imply is left out.
+The layers are those of package_imports.py. Arrows implied by others are left out.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 
 def implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
-    """Return whether `target` is reached from `source` by way of another part."""
+    """Return whether `target` is reached from `source` through another part."""
     seen, ahead = set(), [part for part in graph[source] if part != target]
     while ahead:
         part = ahead.pop()
@@ -26,9 +26,13 @@ def implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
 
 
 def picture() -> str:
-    """Return the import picture of the package as it stands, as SVG."""
+    """Return the import graph of the package as SVG."""
     graph = by_part(edges(ROOT / "src" / "foveal"))
-    hidden = {"", "__main__", "foundation"}  # the first two import all, and all import the third
+    hidden = {
+        "",
+        "__main__",
+        "foundation",
+    }  # the first two import every part, and every part imports the third
     boxes = {}
     layers = [[p for p in sorted(layer) if p in graph and p not in hidden] for layer in LAYERS]
     layers = [layer for layer in reversed(layers) if layer]

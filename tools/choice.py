@@ -1,4 +1,4 @@
-"""The table of docs/which-model.md: accuracy, cost and trust of the zoo, from the cards."""
+"""Table of docs/which-model.md: accuracy, cost and trustworthiness of the zoo, from its cards."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from foveal.evaluation.report.original import DATASETS
 from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 
-LEFT_OUT = ("published", "judge", "saliency")  # for comparison, or they answer no class
+LEFT_OUT = ("published", "judge", "saliency")  # for comparison only, or not classifiers
 KEYS = ("accuracy", "evidence_fraction", "macs")
-FOLLOWS = 0.5  # fraction of answers from which a model is said to follow pixels, or places
-MATTERS = 0.02  # of accuracy that the maps must be worth
+FOLLOWS = 0.5  # minimum fraction of predictions for a model to follow pixels, or positions
+MATTERS = 0.02  # minimum drop of accuracy without the maps
 
 
 def choice_table() -> str:
@@ -37,7 +37,7 @@ def _row(card: dict[str, Any]) -> str:
 
 
 def trust(card: dict[str, Any]) -> str:
-    """Return in words what a card's figures say of the model's explanation."""
+    """Return a verbal summary of a card's figures on the model's explanation."""
     kind = zoo.card(card["model"])["recipe"]["model"]["name"]
     if kind == "glimpse":
         return (

@@ -1,4 +1,4 @@
-"""Check what `make dist` built: the files that must be inside, each once, and the sizes."""
+"""Checks the archives of `make dist`: required files, duplicates and sizes."""
 
 import sys
 import tarfile
@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST = 52e6  # bytes of a wheel
+MOST = 52e6  # maximum bytes of a wheel
 
 
 def repository() -> set[str]:
-    """Return what a wheel must hold, as paths below the package."""
+    """Return the files that a wheel must contain, as paths below the package."""
     source = ROOT / "src" / "foveal"
     weights = (path for path in (source / "zoo" / "weights").rglob("*") if path.is_file())
     recipes = {f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
@@ -20,7 +20,7 @@ def repository() -> set[str]:
 
 
 def faults_of_wheel(wheel: Path) -> list[str]:
-    """Return what is wrong with a wheel."""
+    """Return the faults of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     missing = {f"foveal/{name}" for name in repository()} - set(names)
@@ -33,7 +33,7 @@ def faults_of_wheel(wheel: Path) -> list[str]:
 
 
 def faults_of_sdist(sdist: Path) -> list[str]:
-    """Return what is wrong with a source distribution: each weight once, and all to build it."""
+    """Return the faults of a source distribution: repeated weights or missing build files."""
     with tarfile.open(sdist) as archive:
         names = [member.name.partition("/")[2] for member in archive if member.isfile()]
     weights = Counter("/".join(Path(n).parts[-2:]) for n in names if n.endswith(".safetensors"))

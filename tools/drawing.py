@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 COLUMN, ROW, WIDTH, HEIGHT = 168, 84, 132, 52
-FILLS = {  # by what a box is
+FILLS = {  # by kind of box
     "data": "#E8EBEE",
     "learned": "#CFE6F7",
     "fixed": "#F9E3B4",
@@ -16,21 +16,21 @@ LINE, INK = "#7A8794", "#222222"
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a picture: where it stands, what is written in it, and what it is."""
+    """A box of a picture: position, text and kind."""
 
     column: float
     row: float
-    text: str  # its lines, divided by |
+    text: str  # lines separated by |
     kind: str = "learned"
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Where its middle is, in pixels from the top left."""
+        """Position of the centre, in pixels from the top left."""
         return 8 + WIDTH / 2 + self.column * COLUMN, 8 + HEIGHT / 2 + self.row * ROW
 
 
 def draw(boxes: dict[str, Box], arrows: list[tuple[str, str]], title: str) -> str:
-    """Return an SVG picture of boxes and of arrows from one to another."""
+    """Return an SVG picture of boxes and arrows between them."""
     width = max(box.centre[0] for box in boxes.values()) + WIDTH / 2 + 8
     height = max(box.centre[1] for box in boxes.values()) + HEIGHT / 2 + 8
     parts = [
@@ -48,12 +48,12 @@ def draw(boxes: dict[str, Box], arrows: list[tuple[str, str]], title: str) -> st
 
 
 def _arrow(source: Box, target: Box) -> str:
-    """Draw from the edge of one box to the edge of the other that faces it."""
+    """Draw an arrow between the facing edges of two boxes."""
     (x1, y1), (x2, y2) = source.centre, target.centre
     right, down = target.column - source.column, target.row - source.row
     if down == 0 or 0 < abs(down) <= 1 <= right:
         side = WIDTH / 2 if x2 > x1 else -WIDTH / 2
-        # Down first where other boxes stand between, as beside the first of a row.
+        # Vertical first if other boxes are in between, as beside the first box of a row.
         bend = source.column == 0 and right >= 2
         start = f"{x1:g} {y1 + HEIGHT / 2:g}V{y2:g}" if bend else f"{x1 + side:g} {y1:g}"
         end = f"{x2 - side:g} {y2:g}"

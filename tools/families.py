@@ -1,4 +1,4 @@
-"""Draw the figure of each family's architecture into docs/images/family-NAME.svg."""
+"""Draws the architecture of each family as docs/images/family-NAME.svg."""
 
 from pathlib import Path
 
@@ -156,7 +156,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
 
 
 def pictures() -> dict[Path, str]:
-    """Return each figure as SVG, by the path that it is kept at."""
+    """Return each figure as SVG, by its path."""
     return {
         IMAGES / f"family-{name}.svg": draw(boxes, arrows, title)
         for name, (title, boxes, arrows) in FAMILIES.items()

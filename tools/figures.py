@@ -1,9 +1,9 @@
-"""Write the tables and pictures of README and docs from the zoo's cards and what was measured.
+"""Writes the tables and pictures of README and docs from the zoo's cards and benchmark results.
 
     python tools/figures.py
 
-Tables stand between `<!-- figures:NAME -->` and `<!-- end -->`; pictures go to docs/images. The
-headings and formats of the zoo's figures go to src/foveal/zoo/columns.json.
+Tables are placed between `<!-- figures:NAME -->` and `<!-- end -->`; pictures are written to
+docs/images, and the headings and formats of the zoo's figures to src/foveal/zoo/columns.json.
 """
 
 import json
@@ -65,12 +65,12 @@ ATTENTION_KEYS = (
 
 
 def figures(name: str) -> dict[str, Any]:
-    """Return the figures on a zoo model's card, or none where there is no such model."""
+    """Return the figures on a zoo model's card, empty if there is no such model."""
     return zoo.card(name).get("figures", {}) if name in zoo.names() else {}
 
 
 def accuracy_table() -> str:
-    """Return test accuracy by kind and dataset, the original's beside it."""
+    """Return test accuracy by kind and dataset, with that of the original project."""
     lines = ["| test accuracy | " + " | ".join(DATASETS.values()) + " |", "|---|" + "---|" * 3]
     for kind, label in ROWS.items():
         if kind in PUBLISHED:
@@ -86,12 +86,12 @@ def accuracy_table() -> str:
 
 
 def honesty_table() -> str:
-    """Return cost and honesty of every zoo model."""
+    """Return the cost and honesty figures of every zoo model."""
     return cards_table([*FOLLOWING, "random_focus_accuracy", *COST], tuple(ROWS))
 
 
 def places_table(*kinds: str) -> str:
-    """Return how much each model of these kinds depends on where its patches lie."""
+    """Return how much each model of some kinds depends on the positions of its patches."""
     return cards_table(FOLLOWING, kinds)
 
 
@@ -103,7 +103,7 @@ def cards_table(keys: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def meanings_table(columns: Sequence[Column], with_keys: bool = False) -> str:
-    """Return the headings of figures, what they mean and what a good value is."""
+    """Return the headings, meanings and directions of figures."""
     heads = ["figure", *["key"] * with_keys, "what it is", "better"]
     lines = [heads, ["---"] * len(heads)]
     for column in columns:
@@ -113,19 +113,19 @@ def meanings_table(columns: Sequence[Column], with_keys: bool = False) -> str:
 
 
 def honesty_meanings() -> str:
-    """Return what the figures of honesty on a card mean."""
+    """Return the meanings of the honesty figures on a card."""
     keys = (*FOLLOWING[1:], "random_focus_accuracy")
     return meanings_table([column_of(key) for key in keys])
 
 
 def all_meanings() -> str:
-    """Return what every figure of tables means, each key once."""
+    """Return the meanings of all figures in tables, each key once."""
     columns = dict.fromkeys([*model_columns(), *explanation_columns()])
     return meanings_table([*columns], with_keys=True)
 
 
 def attention_table() -> str:
-    """Return accuracy, what the maps are worth and cost of the attention family."""
+    """Return the accuracy of the attention family, with and without its maps, and its cost."""
     columns = [column_of(key) for key in ATTENTION_KEYS]
     lines = [
         f"| model | | {' | '.join(column.heading for column in columns)} |",
@@ -141,7 +141,7 @@ def attention_table() -> str:
 
 
 def cost_table() -> str:
-    """Return what performance/attention.py and experiments/seeds.py in benchmarks/ measured."""
+    """Return the results of performance/attention.py and experiments/seeds.py in benchmarks/."""
     lines = []
     cost, seeds = (RESULTS / f"{name}.json" for name in ("attention", "seeds"))
     if cost.is_file():
@@ -180,7 +180,7 @@ def cost_table() -> str:
 
 
 def speed_table() -> str:
-    """Return what benchmarks/performance/speed.py measured."""
+    """Return the results of benchmarks/performance/speed.py."""
     path = RESULTS / "speed.json"
     if not path.is_file():
         return "Not measured yet on a quiet machine: `make speed` does it."
@@ -205,7 +205,7 @@ def speed_table() -> str:
 
 
 def rebuilding_table() -> str:
-    """Return what benchmarks/experiments/rebuilding.py measured."""
+    """Return the results of benchmarks/experiments/rebuilding.py."""
     path = RESULTS / "rebuilding.json"
     if not path.is_file():
         return ""
@@ -228,7 +228,7 @@ def rebuilding_table() -> str:
 
 
 def few_labels_table() -> str:
-    """Return what benchmarks/experiments/few_labels.py measured."""
+    """Return the results of benchmarks/experiments/few_labels.py."""
     path = RESULTS / "few_labels.json"
     if not path.is_file():
         return ""
@@ -268,7 +268,7 @@ TABLES = {
 
 
 def fill(text: str) -> str:
-    """Return a Markdown text with every marked table made anew."""
+    """Return a Markdown text with every marked table regenerated."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- figures:{name} -->\n).*?(<!-- end -->)"
         made = table()
@@ -277,7 +277,7 @@ def fill(text: str) -> str:
 
 
 def draw_pictures() -> None:
-    """Draw the README's pictures: digits that everyone has, under zoo models."""
+    """Draw the README's pictures: bundled digits with explanations by zoo models."""
     import torch
 
     from foveal.datasets import load_images
@@ -306,9 +306,9 @@ def draw_pictures() -> None:
 
 
 def draw_photograph(path: Path) -> None:
-    """Draw a photograph that everyone has, under the model of photographs.
+    """Draw a photograph with its explanation by the model of photographs.
 
-    It is Rachel Michetti's cup of coffee, CC0, which comes with scikit-image.
+    The photograph is Rachel Michetti's cup of coffee, CC0, included in scikit-image.
     """
     from PIL import Image, ImageOps
     from skimage import data
@@ -319,7 +319,7 @@ def draw_photograph(path: Path) -> None:
         photo = Path(folder) / "coffee.png"
         Image.fromarray(data.coffee()).save(photo)
         answers, _ = explain_files("imagenet", [photo], Path(folder) / "out")
-        with Image.open(answers[0]["picture"]) as picture:  # smaller, for the sake of its bytes
+        with Image.open(answers[0]["picture"]) as picture:  # reduced, for a smaller file
             small = ImageOps.contain(picture.convert("RGB"), (1000, 1000), Image.Resampling.LANCZOS)
             small.save(path, optimize=True)
 

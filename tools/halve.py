@@ -1,18 +1,18 @@
-"""Keep the zoo's weights in half precision where hardly any answer changes.
+"""Converts the zoo's weights to half precision if hardly any prediction changes.
 
     FOVEAL_DATA=... python tools/halve.py [--answers-only] [NAME ...]
 
-Each model of more than 100 kB is compared, on the test set that its card names, with itself in half
-precision. Where at least 99.9 % of its answers stay, the weights are rewritten, and on the card
-their digest and the figures. Kernels that training has changed from those that come with Foveal
-are kept as their difference from these, in 8 bits (`SCALE` in foveal/models/weights.py). Latencies
-stay as they are: `benchmarks/performance/latency.py` measures those, and the precision on disk does
-not change them. Judges are left as they are unless they are named, because the cards of other
-models hold what they say: it is measured anew then.
+Each model of more than 100 kB is compared with itself in half precision, on the test set named on
+its card. If at least 99.9 % of its predictions are unchanged, the weights are rewritten, as are
+their digest and the figures on the card. Kernels that were fine-tuned from weights included in
+Foveal are stored as differences from these, in 8 bits (`SCALE` in foveal/models/weights.py).
+Latencies are kept, because they do not depend on the precision on disk
+(`benchmarks/performance/latency.py` measures them). Judges are skipped unless they are named,
+because the cards of other models contain their results, which are then measured again.
 
-All figures take minutes a model. With --answers-only the accuracy alone is measured anew, or the
-error of rebuilding; the others keep their values of single precision, from which what was tried in
-whole differed by 0.2 points at most.
+All figures take minutes per model. With --answers-only, only the accuracy or the reconstruction
+error is measured again; the other figures keep their single-precision values, which differed by at
+most 0.2 points wherever both were measured.
 """
 
 import argparse
@@ -48,14 +48,14 @@ from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights
 
-LEAST = 100_000  # bytes of a file of weights
-KEPT = 0.999  # of the answers
-LEVEL = 1 / 255  # by which a rebuilt pixel may differ
+LEAST = 100_000  # minimum bytes of a file of weights
+KEPT = 0.999  # minimum fraction of unchanged predictions
+LEVEL = 1 / 255  # maximum difference of a reconstructed pixel
 BATCH = 500
 
 
 def halve(weights: Path, shipped: dict[str, Tensor]) -> None:
-    """Rewrite a file of weights in half precision, differences from shipped ones in 8 bits."""
+    """Rewrite a file of weights in half precision, and differences from bundled ones in 8 bits."""
     state = load_file(weights)
     for key in [key for key in state if not key.endswith(SCALE)]:
         if is_difference(key, state, shipped):
@@ -66,12 +66,12 @@ def halve(weights: Path, shipped: dict[str, Tensor]) -> None:
 
 
 def is_difference(key: str, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> bool:
-    """Return whether a weight shall be kept as its difference: one of many values, a kernel."""
+    """Return whether a weight is stored as a difference, as large kernels are."""
     return key in shipped and state[key].is_floating_point() and state[key].ndim == 4
 
 
 def is_large(weights: Path, shipped: dict[str, Tensor]) -> bool:
-    """Return whether a file of weights is large, and holds some that can be smaller."""
+    """Return whether a file of weights is large and can be reduced."""
     state = load_file(weights)
     single = any(
         value.dtype == torch.float32 and not key.endswith(SCALE) for key, value in state.items()
@@ -81,11 +81,11 @@ def is_large(weights: Path, shipped: dict[str, Tensor]) -> bool:
 
 
 def answers(model: ImageModel, data: str) -> Tensor:
-    """Return a model's answers to the test images of a dataset.
+    """Return a model's predictions for the test images of a dataset.
 
     Returns:
-        (N, ...): classes (N, 1), of a high-resolution model the class for each task and whether
-        each label of the last is given, and of a reconstructor the rebuilt images (N, C, H, W).
+        (N, ...): classes (N, 1); for a high-resolution model the class of each task and booleans
+        for the labels of the last; for a reconstruction model the images (N, C, H, W).
     """
     if Ability.IN_PART in model.abilities:
         return _large_answers(model, load_large(data, "test"))
@@ -108,18 +108,18 @@ def _large_answers(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor:
 
 
 def kept(before: Tensor, after: Tensor) -> float:
-    """Return the fraction of N answers that stay; of rebuilt images, to one level of 255."""
+    """Return the fraction of N equal predictions; reconstructions may differ by 1 of 255 levels."""
     same = (before - after).abs() <= (LEVEL if before.is_floating_point() else 0)
     return float(same.flatten(1).all(dim=1).float().mean())
 
 
 def halved(folder: Path, copy: Path, data: str) -> bool:
-    """Copy a model with weights in half precision; return whether its answers stay.
+    """Copy a model with weights in half precision; return whether its predictions are kept.
 
     Args:
-        folder: of the model, with a card.
+        folder: folder of the model, with a card.
         copy: the new folder.
-        data: whose test images are answered.
+        data: dataset whose test images are classified.
     """
     copy.mkdir()
     for file in (CONFIG, WEIGHTS):
@@ -135,7 +135,7 @@ def halved(folder: Path, copy: Path, data: str) -> bool:
 
 
 def halve_model(name: str, answers_only: bool) -> bool:
-    """Halve a model's weights and write its card anew, where they can be; return whether."""
+    """Convert a model's weights and rewrite its card if possible; return whether it was done."""
     folder, card = zoo.folder(name), zoo.card(name)
     if not is_large(folder / WEIGHTS, shipped_weights(zoo.load(folder))):
         return False
@@ -152,7 +152,7 @@ def halve_model(name: str, answers_only: bool) -> bool:
 
 
 def answer_figures(folder: Path, data: str) -> dict[str, Any]:
-    """Return the accuracy of a model on test images, or the errors of a reconstructor."""
+    """Return the accuracy of a classifier or the errors of a reconstruction model."""
     model = zoo.load(folder)
     if Ability.IN_PART in model.abilities:
         return evaluate_on(str(folder), data)
@@ -164,7 +164,7 @@ def answer_figures(folder: Path, data: str) -> dict[str, Any]:
 
 
 def judge_again(name: str, judge: str) -> None:
-    """Write on a model's card what a judge says now."""
+    """Update the judge's results on a model's card."""
     model, data = zoo.load(name), zoo.card(name)["recipe"]["data"]["name"]
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
     subject = Subject(model, test, None, zoo.load(judge), BATCH, 0)
@@ -173,7 +173,7 @@ def judge_again(name: str, judge: str) -> None:
 
 
 def write_figures(folder: Path, figures: dict[str, Any]) -> None:
-    """Write figures on a card; print those that change."""
+    """Write figures to a card; print those that change."""
     card = read_card(folder)
     for key, value in figures.items():
         if value != card["figures"].get(key):
@@ -185,9 +185,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     usual = [name for name in zoo.names() if not name.endswith("-judge")]
     parser.add_argument(
-        "names", nargs="*", default=usual, help="models; all but judges if not given"
+        "names", nargs="*", default=usual, help="models; all except judges if not given"
     )
-    parser.add_argument("--answers-only", action="store_true", help="leave the other figures")
+    parser.add_argument("--answers-only", action="store_true", help="keep the other figures")
     options = parser.parse_args()
     halved = {name for name in options.names if halve_model(name, options.answers_only)}
     for name in set(zoo.names()) - halved:

@@ -1,4 +1,4 @@
-"""The tables of what benchmarks measured, each from its JSON file in docs/."""
+"""Tables of benchmark results, each from its JSON file in benchmarks/results."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +12,11 @@ from report_tables import RESULTS, known
 from foveal import zoo
 from foveal.metrics.registry import column_of
 
-Measured = dict[str, Any]  # what a benchmark wrote
+Measured = dict[str, Any]  # content of a benchmark's JSON file
 
 
 def losses_table(found: Measured) -> str:
-    """Return what each term of the loss does to keypoints learned by rebuilding."""
+    """Return the effect of each loss term on keypoints learned by reconstruction."""
     keys = ("rebuilding_mse", "rebuilding_ssim", "evidence_fraction", "position_leakage")
     columns = [column_of(key) for key in keys]
     lines = [
@@ -32,7 +32,7 @@ def losses_table(found: Measured) -> str:
 
 
 def predict_table(found: Measured) -> str:
-    """Return how fast `foveal predict` is beside its parts, bare."""
+    """Return the speed of `foveal predict` and of its parts alone."""
     rates, steady = found["images_per_second"], found.get("steady_images_per_second", {})
     rows = [
         ("decoding, bare", rates["decoding"]),
@@ -58,7 +58,7 @@ def predict_table(found: Measured) -> str:
 
 
 def imagenet_options_table(found: Measured) -> str:
-    """Return the accuracy of `imagenet` by how it reads a photograph."""
+    """Return the accuracy of `imagenet` by preprocessing."""
     lines = ["| photograph | odd numbers | even numbers | all |", "|---|---:|---:|---:|"]
     for row in found["ways"]:
         cells = " | ".join(f"{row[part]:.1%}" for part in ("odd", "even", "all"))
@@ -67,7 +67,7 @@ def imagenet_options_table(found: Measured) -> str:
 
 
 def photo_folds_table(found: Measured) -> str:
-    """Return what folds found of attention on the pretrained backbone, and of a linear layer."""
+    """Return cross-validated results of attention and a linear layer on the pretrained backbone."""
     lines = [
         f"| {found['folds']} folds | images (groups) | accuracy | linear | difference, points "
         "| mean over classes | linear | difference, points |",
@@ -88,7 +88,7 @@ def photo_folds_table(found: Measured) -> str:
 
 
 def scale_table(found: Measured) -> str:
-    """Return what one machine can show of what the plan reckons with."""
+    """Return the single-machine measurements behind docs/scale.md."""
     decoding, listing, adding = found["decoding"], found["listing"], found["adding_up"]
     rows = [
         (
@@ -120,7 +120,7 @@ def scale_table(found: Measured) -> str:
 
 
 def onnx_table(found: Measured) -> str:
-    """Return what benchmarks/performance/onnx_latency.py measured."""
+    """Return the results of benchmarks/performance/onnx_latency.py."""
     lines = [
         "One image, one thread, logits alone: microseconds (median), by "
         "`benchmarks/performance/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it "
@@ -153,7 +153,7 @@ def onnx_table(found: Measured) -> str:
 
 
 def first_hour_table(found: Measured) -> str:
-    """Return what a newcomer's three folders of photos came to."""
+    """Return the results of benchmarks/experiments/first_hour.py."""
     columns = [column_of(key) for key in ("accuracy", "evidence_fraction", "position_leakage")]
     heads = " | ".join(column.heading for column in columns)
     lines = [
@@ -169,7 +169,7 @@ def first_hour_table(found: Measured) -> str:
 
 
 def highres_table(found: Measured) -> str:
-    """Return what benchmarks/experiments/highres.py measured, a row per way, a column per side."""
+    """Return the results of benchmarks/experiments/highres.py, by model and image side."""
     sides = sorted({row["side"] for row in found["rows"]})
     by_place = {(row["rival"], row["side"]): row for row in found["rows"]}
     lines = [
@@ -196,7 +196,7 @@ def _cost(row: Measured) -> str:
 
 
 def reached_table(found: Measured) -> str:
-    """Return what benchmarks/experiments/highres_accuracy.py measured."""
+    """Return the results of benchmarks/experiments/highres_accuracy.py."""
     tasks = ("majority", "max", "topmost", "multi-label", "mean")
     lines = [
         f"{found['test']:,} test images; heads and the small CNN learned from {found['train']:,}:",
@@ -211,7 +211,7 @@ def reached_table(found: Measured) -> str:
 
 
 def selection_table(found: Measured) -> str:
-    """Return what benchmarks/experiments/selection.py measured of ways to teach the detector."""
+    """Return the results of benchmarks/experiments/selection.py by training method."""
     tasks = ("digits_shown", "majority", "max", "topmost", "multi-label", "mean")
     settings = found["settings"]
     lines = [
@@ -235,7 +235,7 @@ MEGAPIXEL = "megapixel-mnist-focus"
 
 
 def megapixel_table() -> str:
-    """Return the accuracy on megapixel MNIST, the peers' beside it."""
+    """Return the accuracy on megapixel MNIST, with published results."""
     if MEGAPIXEL not in zoo.names():
         return ""
     card = zoo.card(MEGAPIXEL)
@@ -263,7 +263,7 @@ def megapixel_table() -> str:
 
 
 def boxes_table(found: Measured) -> str:
-    """Return how methods and contributions agree with boxes of photographs."""
+    """Return the agreement of methods and contributions with boxes of photographs."""
     passes = replace(column_of("cost_forward_passes"), key="passes")
     hits = replace(column_of("pointing_game"), key="hits")
     inside = replace(column_of("energy_inside"), key="inside")
@@ -281,7 +281,7 @@ def boxes_table(found: Measured) -> str:
 
 
 def _difference(interval: list[float]) -> str:
-    """Return a mean and its interval in points; a dash where a method is compared with itself."""
+    """Return a mean and its interval in points, or a dash for a method compared with itself."""
     mean, low, high = (100 * value for value in interval)
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low < high else "–"
 
@@ -291,7 +291,7 @@ def _told(share: float | str | None) -> str:
 
 
 def written(name: str, table: Callable[[Measured], str]) -> str:
-    """Return the table of benchmarks/results/NAME.json, or that it is not measured yet."""
+    """Return the table of benchmarks/results/NAME.json, or a note that it is not measured yet."""
     found = known(RESULTS / f"{name}.json")
     return table(found) if found else "*Not measured yet.*"
 

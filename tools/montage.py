@@ -1,4 +1,4 @@
-"""Draw fixed images under every zoo model, for people to look at before a release.
+"""Draws fixed images with the explanations of every zoo model, for visual review before a release.
 
 FOVEAL_DATA=... python tools/montage.py [--out report/montage.png]
 """
@@ -33,7 +33,7 @@ def main() -> None:
             mark = "✓" if answer == int(images.labels[chosen[index]]) else "✗"
             axes.set_title(f"{mark} {explanation.class_name(answer)}"[:14], fontsize=7)
         heading = row[0].text(0, 1.3, name, transform=row[0].transAxes, fontsize=8, weight="bold")
-        heading.set_in_layout(False)  # or a long name would widen the first column
+        heading.set_in_layout(False)  # otherwise a long name widens the first column
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     print(out)

@@ -1,4 +1,4 @@
-"""Imports of the package, read from its syntax trees, and the layers that they must respect."""
+"""Import graph of the package, read from its syntax trees, and the layers it must respect."""
 
 import ast
 import graphlib
@@ -59,7 +59,7 @@ def imported(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iter
 
 
 def edges(root: Path) -> dict[str, set[str]]:
-    """Return what each module of the package at `root` imports from the package."""
+    """Return the modules of the package that each module of the package at `root` imports."""
     paths = {module_name(path, root): path for path in root.rglob("*.py")}
     return {
         module: set(imported(ast.parse(path.read_text(encoding="utf-8")), module, paths))
@@ -78,7 +78,7 @@ def upward(graph: Graph) -> list[str]:
 
 
 def circle(graph: Graph) -> list[str] | None:
-    """Return modules that import each other in a circle, or None."""
+    """Return modules that form an import cycle, or None."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -87,7 +87,7 @@ def circle(graph: Graph) -> list[str] | None:
 
 
 def by_part(graph: Graph) -> dict[str, set[str]]:
-    """Return the graph of the parts: `models` stands for all of its modules."""
+    """Return the import graph of the parts, such as `models` for all of its modules."""
     parts: dict[str, set[str]] = {}
     for module, others in graph.items():
         part = module.split(".")[0]

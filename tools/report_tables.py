@@ -1,4 +1,4 @@
-"""The tables of docs/report.md, from what experiments/report.py and its parts measured."""
+"""Tables of docs/report.md, from the results of experiments/report.py and its parts."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ NOT_YET = "*Not measured yet: `make report` writes this table.*"
 
 
 def known(path: Path) -> dict[str, Any]:
-    """Return what was measured, or nothing."""
+    """Return the stored results, empty if there are none."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
@@ -30,7 +30,7 @@ def models_table(data: str) -> str:
 
 
 def explanations_table(data: str, published: bool) -> str:
-    """Return the figures of a dataset's explanations: ours, or the field's published ones."""
+    """Return the figures of a dataset's explanations, by Foveal's or by published metrics."""
     found = known(RESULTS / "models" / f"{data}.json").get("explanations", [])
     rows = [at_top(row) for row in found]
     columns = [
@@ -42,7 +42,7 @@ def explanations_table(data: str, published: bool) -> str:
 
 
 def meanings() -> str:
-    """Return what every figure means, of models and of explanations."""
+    """Return the meanings of all figures of models and explanations."""
     models = model_columns()
     rest = [column for column in explanation_columns() if column not in models]
     lines = []
@@ -59,7 +59,7 @@ def _better(column: Column) -> str:
 
 
 def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """Return a table of what was measured for each method of each model."""
+    """Return a table of the results of each method for each model."""
     rows = [
         {"model": name, "method": method} | row
         for name, methods in models.items()
@@ -69,7 +69,7 @@ def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]
 
 
 def grid_table() -> str:
-    """Return what benchmarks/experiments/grid.py found."""
+    """Return the results of benchmarks/experiments/grid.py."""
     columns = [
         column_of("energy_inside"),
         HITS,
@@ -83,7 +83,7 @@ def grid_table() -> str:
 
 
 def pointing_table() -> str:
-    """Return what benchmarks/experiments/pointing.py found."""
+    """Return the results of benchmarks/experiments/pointing.py."""
     models = {
         name: {method: {"hits": hits} for method, hits in found.items()}
         for name, found in known(RESULTS / "pointing.json").get("models", {}).items()
@@ -92,7 +92,7 @@ def pointing_table() -> str:
 
 
 def costs_table() -> str:
-    """Return what benchmarks/performance/costs.py found."""
+    """Return the results of benchmarks/performance/costs.py."""
     columns = [
         replace(column_of("cost_forward_passes"), key="passes"),
         Column("time_ratio", "times the answer's time", "{:.2f}", "", ""),
@@ -103,7 +103,7 @@ def costs_table() -> str:
 
 
 def planted_models() -> str:
-    """Return how far benchmarks/experiments/planted.py found models to go by the mark."""
+    """Return how often models depend on the mark, from benchmarks/experiments/planted.py."""
     columns = [
         Column("epochs", "epochs", "{}", "", ""),
         column_of("accuracy"),
@@ -116,7 +116,7 @@ def planted_models() -> str:
 
 
 def planted_table() -> str:
-    """Return how often benchmarks/experiments/planted.py found explanations to show the mark."""
+    """Return how often explanations show the mark, from benchmarks/experiments/planted.py."""
     columns = [
         replace(column_of("evidence_fraction"), key="evidence"),
         Column("touched", "touched where decided", "{:.1%}", "", ""),
@@ -128,7 +128,7 @@ def planted_table() -> str:
 
 
 def honest_ways() -> str:
-    """Return what benchmarks/experiments/honest.py found."""
+    """Return the results of benchmarks/experiments/honest.py."""
     keys = ("accuracy", "position_leakage", "content_following", "position_following")
     columns = [column_of(key) for key in keys]
     parts = []

@@ -1,10 +1,10 @@
-"""Contributions against post-hoc methods, beside the boxes of photographs.
+"""Contributions against post-hoc methods, compared with the boxes of photographs.
 
-Of `imagenet-val-1000`, the photos whose boxes leave the middle of the image out and cover at most a
-quarter of it: there the middle, which hits five of six photos, hits none. Every method explains the
-logit of the label. Methods of more than ten passes explain every n-th of these photos; differences
-to the contributions are paired, over the photos that the method explained. Rows that the output
-holds already are kept: delete it to measure all anew.
+Uses the photos of `imagenet-val-1000` whose boxes exclude the centre of the image and cover at most
+a quarter of it: the centre, which hits five of six photos, hits none of these. Every method
+explains the logit of the label. Methods of more than ten passes explain every n-th of these photos;
+differences from the contributions are paired, over the photos that the method explained. Rows
+already in the output are kept: delete it to measure all of them again.
 
     OMP_NUM_THREADS=1 FOVEAL_DATA=... python benchmarks/experiments/boxes.py [--slow-every 8]
 """
@@ -31,7 +31,7 @@ from foveal.models.contributions import CONTRIBUTIONS
 
 MODEL, DATA = "imagenet", "imagenet-val-1000"
 LAST = "backbone.top"  # the layer whose mean the logits are linear in
-AREA = 0.25  # of the image, that its boxes cover at most
+AREA = 0.25  # maximum fraction of the image that its boxes cover
 BATCH, PIXELS = 16, 2**20
 RESAMPLES, SEED = 10_000, 0
 FIGURES = {"hits": pointing_game, "inside": energy_inside}
@@ -45,7 +45,7 @@ def named(method: str) -> Explain:
 
 
 def at_last(method: str) -> Explain:
-    """Return the explanation of a method that reads the last layer, behind its activation."""
+    """Return the explanation of a method that reads the last layer, after its activation."""
     return lambda model, images, targets: attribute(
         model, images, method, targets=targets, layer=LAST
     )
@@ -68,7 +68,7 @@ SLOW = ("integrated-gradients", "occlusion", "rise")
 
 
 def hard(images: ImageSet[Any]) -> Tensor:
-    """Return the indices of photos whose boxes leave the middle out and are small, ascending."""
+    """Return the sorted indices of photos whose boxes are small and exclude the centre."""
     chosen = []
     for batch in images.batches(BATCH):
         assert batch.masks is not None
@@ -82,7 +82,7 @@ def hard(images: ImageSet[Any]) -> Tensor:
 
 
 def measured(model: ImageModel, images: ImageSet[Any], explain: Explain) -> dict[str, Any]:
-    """Return the figures of `FIGURES`, a value (N,) per photo, and the mean number of passes."""
+    """Return the values (N,) of each of `FIGURES`, and the mean number of passes."""
     parts: dict[str, list[Tensor]] = {name: [] for name in FIGURES}
     passes = 0.0
     for batch in images.batches(BATCH, PIXELS):
@@ -97,7 +97,7 @@ def measured(model: ImageModel, images: ImageSet[Any], explain: Explain) -> dict
 
 
 def interval(differences: Tensor) -> list[float]:
-    """Return the mean of paired differences (N,) and its 95 % interval by the bootstrap."""
+    """Return the mean of paired differences (N,) with its 95 % bootstrap interval."""
     known = differences[~differences.isnan()]
     draw = torch.Generator().manual_seed(SEED)
     picked = torch.randint(len(known), (RESAMPLES, len(known)), generator=draw)
@@ -106,7 +106,7 @@ def interval(differences: Tensor) -> list[float]:
 
 
 def compared(own: dict[str, Any], found: dict[str, Any], indices: Tensor) -> dict[str, Any]:
-    """Return the row of a method: its means, and how far the contributions are above it."""
+    """Return the row of a method: its means, and the contributions' differences from them."""
     row: dict[str, Any] = {"images": len(indices), "passes": round(found["passes"], 2)}
     for name in FIGURES:
         row[name] = round(float(found[name].nanmean()), 4)

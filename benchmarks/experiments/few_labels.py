@@ -1,8 +1,8 @@
-"""What is a detector without labels worth where labels are few?
+"""Benefit of a detector trained without labels when labels are few.
 
-`mnist-focus-unlabelled`, whose keypoints were found on all MNIST images without their labels,
-against the same net that learns its keypoints too, both from the same few labels. Accuracy is that
-on the test images, for several draws of the labelled images.
+Compares `mnist-focus-unlabelled`, whose detector was trained on all MNIST images without labels,
+with the same network trained from the few labels alone. Test accuracy, for several random draws of
+the labelled images.
 
     FOVEAL_DATA=... python benchmarks/experiments/few_labels.py [--labels 600] [--draws 5]
 """
@@ -37,7 +37,7 @@ def main() -> None:
     test = load_images("mnist", "test")
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     few = [f"data.limit={options.labels}", f"epochs={options.epochs}", "batch_size=50"]
-    few.append("keep=last")  # the best on validation would be chosen by labels beyond the few
+    few.append("keep=last")  # choosing the best on validation would use further labels
     for draw in range(options.draws):
         for number, (way, changes) in enumerate(WAYS.items()):
             recipe = load_recipe(NAME, [*few, *changes, f"data.draw={draw}", f"seed={draw}"])

@@ -1,8 +1,8 @@
-"""Train on three small folders of real images as a newcomer would, with no recipe named.
+"""Training on three small folders of real images with the default recipe, as a new user would.
 
-The images come with packages: textures and photos of scikit-image and scikit-learn, and the digits
-of scikit-learn. Tiles that test are cut from another part of a picture than those that train, so
-that no pixel is in both. Run: python benchmarks/experiments/first_hour.py [OUT.json] [FAMILY]
+The images are included in packages: textures and photos of scikit-image and scikit-learn, and the
+digits of scikit-learn. Training and test tiles are cut from different parts of a picture and share
+no pixel. Run: python benchmarks/experiments/first_hour.py [OUT.json] [FAMILY]
 """
 
 import json
@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from foveal import zoo
 from foveal.workflows.first_hour import plan, train_photos
 
-SIDE = 64  # of a tile in pixels
+SIDE = 64  # side of a tile in pixels
 PICTURES = {
     "textures": [("skimage.data", f"{name}.png") for name in ("brick", "grass", "gravel")],
     "photos": [
@@ -36,7 +36,8 @@ def write_tiles(folder: Path, pictures: list[tuple[str, str]]) -> None:
         with resources.files(package).joinpath(name).open("rb") as file:
             picture = Image.open(file)
             picture.load()
-        # The lowest rows of tiles test; the row above them validates; half steps only in training.
+        # The lowest rows of tiles are for testing, the row above for validation; only training
+        # tiles are cut at half steps.
         rows = picture.height // SIDE
         held = max(1, rows // 5)
         regions = {

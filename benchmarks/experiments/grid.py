@@ -1,9 +1,9 @@
-"""Grid pointing game: of a mosaic of four images, does a map lie on the one that was named?
+"""Grid pointing game: fraction of heat on the predicted one of four images in a mosaic.
 
-The zoo's attention models see mosaics of 2x2 test images of four classes. Measured is the share of
-positive heat in the quadrant of the class that the model answers: of its own maps, of each depth's
-alone, and of Grad-CAM on the same net, which is asked for that very answer. An even map scores
-25 %. Mosaics whose answer is none of their four classes are left out and counted.
+The zoo's attention models classify mosaics of 2x2 test images of four classes. The score is the
+fraction of positive heat in the quadrant of the predicted class, for the model's own maps, for
+each depth alone, and for Grad-CAM on the same network and class. A uniform map scores 25 %. Mosaics
+for which another class is predicted are left out and counted.
 
     FOVEAL_DATA=... python benchmarks/experiments/grid.py [--mosaics 1000]
 """
@@ -33,13 +33,13 @@ RIVALS = ("grad-cam", "gradient-x-input")
 
 
 def names() -> list[str]:
-    """Return the zoo's models that explain themselves by maps."""
+    """Return the names of the zoo's models with attention maps."""
     kinds = {name: MODELS[load_recipe(name).model["name"]] for name in zoo.names()}
     return [name for name, kind in kinds.items() if issubclass(kind, ImageModel)]
 
 
 def explained(model: ImageModel, images: Tensor) -> Iterator[tuple[str, Explanation]]:
-    """Yield each explanation of a batch of mosaics by its name."""
+    """Yield the explanations of a batch of mosaics with their names."""
     own = model.explain(images)
     yield "own maps", own
     assert own.maps is not None
@@ -53,7 +53,7 @@ def explained(model: ImageModel, images: Tensor) -> Iterator[tuple[str, Explanat
 
 
 def played(name: str, test: Mosaics) -> dict[str, Any]:
-    """Return the figures of a model's explanations of mosaics."""
+    """Return the scores of a model's explanations of mosaics."""
     model = zoo.load(name)
     found: dict[str, list[Tensor]] = {}
     hits: dict[str, list[Tensor]] = {}

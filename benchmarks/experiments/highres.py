@@ -1,10 +1,11 @@
-"""What an answer costs as the image grows: focus, and nets with its patch encoder that see all.
+"""Cost of a prediction by image size: the focus model and baselines that read every pixel.
 
-Latencies are those of one image on one thread, medians of passes in turns, so that all meet the
-same machine; what takes long is passed once. The memory is what a process of its own holds at most
-above what it held before there was an image. Focus is measured on an image in memory (the
-thumbnail is made from all of its pixels) and on one that is read in part (megapixel MNIST, of
-which the thumbnail and the patches are drawn, as a pyramid on disk gives them).
+The baselines use the focus model's patch encoder. Latencies are for one image on one thread, as
+medians of passes in alternation, because the speed of a machine varies; slow ones are run once.
+Memory is the peak of a separate process minus its memory before the image was created. The focus
+model is measured on an image in memory (the thumbnail is computed from all pixels) and on one that
+is read in part (megapixel MNIST, whose thumbnail and patches are generated, as a pyramid on disk
+provides them).
 
     python benchmarks/experiments/highres.py [--model megapixel-mnist-focus]
 """
@@ -33,14 +34,14 @@ from foveal.plotting import colour, new_figure
 from foveal.training import load_recipe
 
 SIDES = (1500, 3000, 6000, 12_000)
-ROUNDS, LONG = 9, 1.5  # passes of each, but one of what takes more seconds
-DENSE = 3000  # side up to which what sees all is timed; beyond, its multiply-adds are counted
-AT_ONCE = 500  # patches
+ROUNDS, LONG = 9, 1.5  # passes of each model, but a single one if it takes more seconds than LONG
+DENSE = 3000  # maximum side at which dense models are timed; above, only multiply-adds are counted
+AT_ONCE = 500  # patches per pass
 SMALL = 187  # side in pixels of the downsampled image
 
 
 class FullResolution(nn.Module):
-    """The patch encoder over the whole image, the maximum over all places, a linear layer."""
+    """The patch encoder over the whole image, a maximum over all locations, and a linear layer."""
 
     def __init__(self, focus: FocusNet):
         super().__init__()
@@ -53,14 +54,14 @@ class FullResolution(nn.Module):
 
 
 def encode_all(encoder: nn.Module, images: Tensor, side: int) -> Tensor:
-    """Return the vectors (K, D) of every patch of a grid without gaps, row by row, of one image."""
+    """Return the vectors (K, D) of all patches of a gapless grid of one image, row by row."""
     rows = images.unfold(2, side, side).unfold(3, side, side)  # (1, C, h, w, P, P)
     patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     return torch.cat([encoder(part) for part in patches.split(AT_ONCE)])
 
 
 class EveryPatch(nn.Module):
-    """Every patch of a grid without gaps goes through the encoder; attention joins them all."""
+    """The patch encoder on all patches of a gapless grid, combined by attention."""
 
     def __init__(self, focus: FocusNet):
         super().__init__()
@@ -75,7 +76,7 @@ class EveryPatch(nn.Module):
 
 
 class Downsampled(nn.Module):
-    """A small CNN on the means of squares."""
+    """A small CNN on the downsampled image."""
 
     def __init__(self, focus: FocusNet):
         super().__init__()
@@ -87,7 +88,7 @@ class Downsampled(nn.Module):
 
 
 class InMemory(nn.Module):
-    """The focus model on an image that is there as a tensor."""
+    """The focus model on an image in memory."""
 
     def __init__(self, focus: FocusNet):
         super().__init__()
@@ -109,7 +110,7 @@ NAMES = (FOCUS, *RIVALS)
 
 
 def load(name: str) -> FocusNet:
-    """Return the trained model, or an untrained one of the recipe of that name: costs are alike."""
+    """Return the trained model, or an untrained one of that recipe, whose costs are the same."""
     if name in zoo.names() or Path(name).is_dir():
         model = zoo.load(name)
     else:
@@ -120,7 +121,7 @@ def load(name: str) -> FocusNet:
 
 
 def multiply_adds(name: str, focus: FocusNet, side: int) -> int:
-    """Return the multiply-adds of one image, counted without any arithmetic."""
+    """Return the multiply-adds for one image, counted without computing them."""
     model = RIVALS.get(name, InMemory)(focus).eval().to("meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
@@ -129,19 +130,19 @@ def multiply_adds(name: str, focus: FocusNet, side: int) -> int:
 
 
 def held_mb(most: bool = False) -> float:
-    """Return the memory that the process holds, or the most since `forget_most`; on Linux."""
+    """Return the process' resident memory, or its peak since `forget_most`, in MB; on Linux."""
     wanted = "VmHWM:" if most else "VmRSS:"
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
 
 
 def forget_most() -> None:
-    """Let the most memory held be what is held now."""
+    """Reset the peak of the resident memory to its current value."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def passes(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
-    """Return what answers for one image of a side; it holds the image."""
+    """Return a function that classifies one image with the given side, including the image."""
     if name == FOCUS:
         images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
         view = focus.view(images, torch.zeros(1, dtype=torch.long))
@@ -152,13 +153,13 @@ def passes(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
 
 
 def timed(name: str, side: int) -> bool:
-    """Return whether a rival is timed at a side, or its multiply-adds are counted alone."""
+    """Return whether a model is timed at a side; otherwise only its multiply-adds are counted."""
     return side <= DENSE or name not in ("all patches", "full resolution")
 
 
 @torch.inference_mode()
 def latencies(model: str, sides: list[int]) -> dict[tuple[str, int], list[float]]:
-    """Return the seconds of each pass of all that is timed."""
+    """Return the seconds of each pass of all timed models."""
     torch.set_num_threads(1)
     focus = load(model)
     found: dict[tuple[str, int], list[float]] = {
@@ -177,10 +178,10 @@ def latencies(model: str, sides: list[int]) -> dict[tuple[str, int], list[float]
 
 @torch.inference_mode()
 def memory_mb(name: str, model: str, side: int) -> float:
-    """Return the most memory that this process holds for one answer."""
+    """Return the peak memory that this process needs for one prediction."""
     torch.set_num_threads(1)
     focus = load(model)
-    load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST once, which is no cost
+    load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST in advance
     forget_most()
     before = held_mb()
     passes(focus, name, side)()
@@ -188,7 +189,7 @@ def memory_mb(name: str, model: str, side: int) -> float:
 
 
 def in_own_process(name: str, model: str, side: int) -> float:
-    """Return `memory_mb`, by a fresh process."""
+    """Return `memory_mb` of a new process."""
     command = [sys.executable, __file__, "--model", model, "--one", name, "--side", str(side)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout))
@@ -203,7 +204,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         for number, name in enumerate(NAMES):
             own = [row for row in rows if row["rival"] == name and row.get(key) is not None]
             sides, values = [row["side"] for row in own], [row[key] for row in own]
-            width = 4.2 - 0.7 * number  # what lies below others of the same value is still seen
+            width = 4.2 - 0.7 * number  # keeps lines below others of the same value visible
             axes.plot(sides, values, "o-", color=colour(number), label=name, lw=width, ms=5)
         axes.set(xscale="log", yscale="log")
         axes.set_xticks(SIDES, [f"{side:,}" for side in SIDES], fontsize=8)

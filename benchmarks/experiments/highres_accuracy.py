@@ -1,12 +1,11 @@
-"""Accuracy on megapixel MNIST against multiply-adds: focus, and the nets that see all of the image.
+"""Accuracy against multiply-adds on megapixel MNIST: the focus model and dense baselines.
 
-The focus model answers with fewer and more patches than it was trained with. What sees all of the
-pixels has the same patch encoder, as the focus model's training left it: trained on whole images,
-it would take 16 billion multiply-adds an image and step, an hour an epoch on two cores. So every
-patch of a grid without gaps is encoded once, and attention like the focus model's, from its
-weights, learns from all of them; and the encoder's maximum over all places is taken once, and a
-head learns from that. A small CNN on the downsampled image is trained whole. Test images; of what
-is trained here, the last epoch.
+The focus model is run with fewer and more patches than in training. The dense baselines use its
+trained patch encoder, because training on full images would take 16 billion multiply-adds per image
+and step, an hour per epoch on two cores. For one of them every patch of a gapless grid is encoded
+once, and attention, initialised from the focus model's, is trained on these vectors; for the other
+a head is trained on the encoder's maximum over all locations. A small CNN on the downsampled image
+is trained from scratch. Results on test images, after the last epoch of what is trained here.
 
     FOVEAL_DATA=... python benchmarks/experiments/highres_accuracy.py [--model NAME]
 """
@@ -33,12 +32,12 @@ from foveal.training.objectives.ranking.objective import task_losses
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
 HEAD_EPOCHS, GRID_EPOCHS, LR, BATCH = 60, 15, 2e-3, 50
-Answers = Callable[[Tensor], Tensor]  # numbers (B,) of images -> logits (B, T, classes)
+Answers = Callable[[Tensor], Tensor]  # indices (B,) of images -> logits (B, T, classes)
 
 
 @torch.inference_mode()
 def shares(answer: Answers, images: LargeSet, batch: int) -> dict[str, float]:
-    """Return the share of right answers to each task, and their mean."""
+    """Return the accuracy of each task, and their mean."""
     right = []
     for numbers in torch.arange(len(images)).split(batch):
         pairs = zip(answer(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
@@ -49,7 +48,7 @@ def shares(answer: Answers, images: LargeSet, batch: int) -> dict[str, float]:
 
 
 def by_places(focus: FocusNet, images: LargeSet) -> Answers:
-    """Answer from the places that the detector finds."""
+    """Return a function that predicts from the detector's locations."""
 
     def answer(numbers: Tensor) -> Tensor:
         return focus.observe(focus.view(images.images, numbers)).task_logits
@@ -58,7 +57,7 @@ def by_places(focus: FocusNet, images: LargeSet) -> Answers:
 
 
 def grid_of(focus: FocusNet) -> Tensor:
-    """Return the keypoints (1, K, 2) of a grid of patches without gaps."""
+    """Return the keypoints (1, K, 2) of a gapless grid of patches."""
     side = focus.patch_size
     centres = torch.arange(SIDE // side) * side + (side - 1) / 2
     grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).flatten(0, 1)
@@ -76,7 +75,7 @@ def encoded(focus: FocusNet, images: LargeSet) -> Tensor:
 
 
 class AttendingToAll(nn.Module):
-    """Attention as the focus model's, over the vectors of every patch of the grid."""
+    """Attention like the focus model's, over the vectors of all patches of the grid."""
 
     def __init__(self, focus: FocusNet):
         super().__init__()
@@ -90,7 +89,7 @@ class AttendingToAll(nn.Module):
 
 @torch.inference_mode()
 def greatest(focus: FocusNet, images: LargeSet) -> Tensor:
-    """Return the encoder's maxima over all places (N, C) of whole images."""
+    """Return the encoder's maxima (N, C) over all locations of full images."""
     found = []
     for number in torch.arange(len(images)).split(1):
         pixels = focus.view(images.images, number).thumbnail(1)
@@ -121,7 +120,7 @@ def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: f
 
 
 def answers(net: nn.Module, inputs: Tensor, images: LargeSet) -> Answers:
-    """Answer by a net as `trained` returns it."""
+    """Return a function that predicts with a network from `trained`."""
     return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
 
 

@@ -1,8 +1,8 @@
-"""What keeps the class out of the places? Ways of honest training, each alone and together.
+"""Training methods against position leakage, separately and combined.
 
-The plain focus recipe of a dataset is trained for a few epochs in each way; the figures are those
-of the validation images, for choosing. A run that is cut off goes on, and a way whose figures are
-in the file already is not trained again.
+The plain focus recipe of a dataset is trained for a few epochs with each method and measured on the
+validation images. Interrupted runs are resumed, and methods already in the file are not trained
+again.
 
     FOVEAL_DATA=... python benchmarks/experiments/honest.py [--data mnist] [--epochs 12]
 """

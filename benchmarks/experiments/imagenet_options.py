@@ -1,7 +1,7 @@
-"""How `imagenet` may read a photograph: size, proportions, stride, a mirrored second pass.
+"""Accuracy of `imagenet` by preprocessing: size, proportions, stride, mirrored second pass.
 
-Every way is measured on the 1,000 validation photographs of `imagenet-val-1000`, those of odd and
-of even numbers apart: a way is chosen on the odd ones and reported on the even ones.
+Every option is measured on the 1,000 validation photographs of `imagenet-val-1000`, separately for
+odd and even indices: the option is chosen on the odd ones and reported on the even ones.
 
     python benchmarks/experiments/imagenet_options.py
 """
@@ -28,14 +28,14 @@ DATA = "imagenet-val-1000"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to read a photograph.
+    """A way to preprocess and read a photograph.
 
     Attributes:
-        name: in the table.
-        sizing: what photographs are resized to.
-        centre: side in pixels of the square in the middle that is read; 0 for all.
-        stride: of the deepest features.
-        flip: the mean of the probabilities with the mirrored photograph's.
+        name: name in the table.
+        sizing: size that photographs are resized to.
+        centre: side in pixels of the centre crop; 0 for the full image.
+        stride: stride of the deepest features.
+        flip: whether to average the probabilities with those of the mirrored photograph.
     """
 
     name: str
@@ -67,7 +67,7 @@ def with_stride(model: PlainNet, stride: int) -> PlainNet:
 
 
 def right(model: PlainNet, images: ImageSet, way: Way) -> Tensor:
-    """Return which photographs (N,) are answered rightly."""
+    """Return which photographs (N,) are classified correctly."""
     found = []
     with torch.inference_mode():
         for batch in images.images.split(16):

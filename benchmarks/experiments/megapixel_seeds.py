@@ -1,7 +1,7 @@
-"""How much does chance matter? `megapixel-mnist-focus` trained from several seeds, on test images.
+"""Variance over seeds of the test accuracy of `megapixel-mnist-focus`.
 
-Each is measured after its last epoch, in a single pass. Seed 0 is the one that is shipped. A run
-that is cut off goes on where it stopped.
+Each model is measured after its last epoch. Seed 0 is the one in the zoo. Interrupted runs are
+resumed.
 
     FOVEAL_DATA=... python benchmarks/experiments/megapixel_seeds.py [--seeds 3]
 """
@@ -21,8 +21,8 @@ NAME = "megapixel-mnist-focus"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="trainings")
-    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/megapixel_seeds.json"))
     options = parser.parse_args()
     test = load_large("megapixel-mnist", "test")

@@ -1,12 +1,12 @@
-"""A mark that gives the class away: does the explanation show it where the model decides by it?
+"""Planted marks: whether explanations show the mark that a model's decision depends on.
 
-Models are trained on `planted-fashion-mnist`, whose marks tell the class in nine of ten training
-images and nothing in the test images. A model decides an image by its mark where its answer changes
-when the mark of a random other class is put in its place; it follows the mark where its answer was
-the mark's class and becomes the other's. The explanation touches the mark if any of its 3x3 pixels
-are evidence, and shows it if more than half of them are: the patches of focus models (a thumbnail
-does not count), the hottest tenth of the pixels of maps and post-hoc methods. Beside the zoo's
-recipes stand ways to make a focus model show the mark.
+Models are trained on `planted-fashion-mnist`, whose marks reveal the class in nine of ten training
+images, but not in the test images. A model's decision depends on the mark if its prediction changes
+when the mark is replaced by that of a random other class; it follows the mark if the prediction
+changes from the first mark's class to the second's. The explanation touches the mark if any of its
+3x3 pixels are evidence, and shows it if more than half of them are. Evidence is the patches of
+focus models (without the thumbnail), or the hottest tenth of the pixels of maps. In addition to the
+zoo's recipes, variants are trained that make a focus model show the mark.
 
     FOVEAL_DATA=... python benchmarks/experiments/planted.py
 """
@@ -50,13 +50,13 @@ WAYS: dict[str, dict[str, list[str]]] = {
     "fashion-mnist-cnn": {"": []},
     "fashion-mnist-attention": {"": []},
 }
-EPOCHS = {"fashion-mnist-cnn": 4, "fashion-mnist-attention": 2}  # others 12
-SHARE = 0.1  # of the pixels, that maps and rivals show
+EPOCHS = {"fashion-mnist-cnn": 4, "fashion-mnist-attention": 2}  # 12 for the others
+SHARE = 0.1  # fraction of the pixels that is the evidence of maps and post-hoc methods
 CHUNK = 100
 
 
 def with_marks(test: ImageSet, marks: Tensor) -> Tensor:
-    """Return the images (N, 1, H, W) with the marks of classes (N,) in the place of theirs."""
+    """Return the images (N, 1, H, W) with their marks replaced by those of classes (N,)."""
     assert test.masks is not None
     images = test.images.clone()
     images[test.masks > 0] = patterns()[marks].reshape(-1)  # rows and columns in their order
@@ -64,7 +64,7 @@ def with_marks(test: ImageSet, marks: Tensor) -> Tensor:
 
 
 def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
-    """Return how many pixels of each image are evidence by a method, and of its mark (2, B)."""
+    """Return the number of evidence pixels (2, B) of each image, and of its mark."""
     assert images.masks is not None
     explanation = explainer(method)(model, images.images.float() / 255)
     evidence = explanation.top_evidence(SHARE)
@@ -72,7 +72,7 @@ def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
 
 
 def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> dict[str, Any]:
-    """Return what a trained model decides by the mark, and how often it is shown."""
+    """Return how often a model's decisions depend on the mark, and how often it is shown."""
     generator = torch.Generator().manual_seed(0)
     number = len(patterns())
     others = (marks + torch.randint(1, number, marks.shape, generator=generator)) % number
@@ -98,7 +98,7 @@ def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> di
 def shares(
     model: ImageModel, some: ImageSet, followed: Tensor, method: str
 ) -> dict[str, float | None]:
-    """Return how often a method shows the mark, in all of N images and in those followed."""
+    """Return how often a method shows the mark, in all N images and where the model follows it."""
     parts = torch.arange(len(some)).split(CHUNK)
     found = [pixels_shown(model, some.subset(part), method) for part in parts]
     evidence, seen = torch.cat(found, dim=1)
@@ -112,14 +112,16 @@ def shares(
 
 
 def share_of(found: Tensor) -> float | None:
-    """Return the share of N images that something was found in, None of no images."""
+    """Return the fraction of True values (N,), or None if there are none."""
     return round(float(found.float().mean()), 4) if len(found) else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where trainings go")
-    parser.add_argument("--images", type=int, default=500, help="explained, of those decided so")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument(
+        "--images", type=int, default=500, help="maximum number of explained images per model"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/planted.json"))
     options = parser.parse_args()
     result: dict[str, Any] = {}

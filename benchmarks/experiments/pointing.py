@@ -1,8 +1,8 @@
-"""The pointing game over a whole test set, by explanations of less than a hundred passes.
+"""Pointing game on a complete test set, for explanations of fewer than a hundred passes.
 
-The comparison plays it on 1,000 images; where nearly all of them are hit, that leaves an error of
-some tenths of a per cent. Each focus model and control of a dataset with known truth explains all
-its test images itself, and the CNN by the methods that need fewer passes than that.
+`compare` uses 1,000 images, which leaves an error of some tenths of a per cent if nearly all of
+them are hits. Here the focus models and controls of a dataset with annotations explain all test
+images, and the CNN is explained by the methods that need fewer than a hundred passes.
 
     FOVEAL_DATA=... python benchmarks/experiments/pointing.py [--data cluttered-mnist-60]
 """
@@ -27,7 +27,7 @@ CHUNK = 500
 
 
 def hits(name: str, test: ImageSet) -> dict[str, float]:
-    """Return by method in what share of the images an explanation of a model hits the truth."""
+    """Return by method the fraction of images in which the explanation hits the annotation."""
     model = zoo.load(name)
     if test.masks is None:
         raise UserError(f"{test.name} has no masks that say where the truth lies.")

@@ -1,7 +1,7 @@
-"""What does each term of the loss do to keypoints that are learned by rebuilding the image?
+"""Effect of each loss term on keypoints learned by reconstructing the image.
 
-A saliency recipe is trained with each term alone and each added to the error of the pixels; the
-figures are those of the validation images. A run that is cut off goes on.
+A saliency recipe is trained with each term alone and with each added to the pixel error, and
+measured on the validation images. Interrupted runs are resumed.
 
     FOVEAL_DATA=... python benchmarks/experiments/rebuild_losses.py [--data mnist] [--epochs 3]
 """
@@ -30,8 +30,8 @@ WAYS: dict[str, dict[str, float]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist", help="a dataset with a saliency recipe")
-    parser.add_argument("--epochs", type=int, default=3, help="of each training")
-    parser.add_argument("--runs", type=Path, default=Path("runs/losses"), help="of the trainings")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per training")
+    parser.add_argument("--runs", type=Path, default=Path("runs/losses"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rebuild_losses.json"))
     options = parser.parse_args()
     images, probed = (load_images(options.data, split) for split in ("val", "train"))

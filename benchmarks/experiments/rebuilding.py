@@ -1,9 +1,8 @@
-"""Does it matter where one looks? Each saliency model beside the same one with other keypoints.
+"""Reconstruction from learned keypoints against random, grid, Harris and centre keypoints.
 
-Of each dataset's recipe, the detector is replaced by random, grid, Harris and centre keypoints, as
-many and as large, and the decoder is trained the same way. The errors are those on the test images;
-they go to benchmarks/results/rebuilding.json and onto the cards of the zoo. An interrupted run is
-resumed.
+In each dataset's recipe, the detector is replaced by one of these with patches of the same number
+and size, and the decoder is trained in the same way. Errors are measured on the test images and
+written to benchmarks/results/rebuilding.json and to the zoo's cards. Interrupted runs are resumed.
 
     FOVEAL_DATA=... python benchmarks/experiments/rebuilding.py [--data mnist]
 """
@@ -26,7 +25,7 @@ CONTROLS = ("random", "grid", "harris", "centre")
 
 
 def errors(data: str, runs: Path) -> dict[str, Any]:
-    """Return the errors of one dataset's saliency model and of its controls."""
+    """Return the errors of a dataset's saliency model and of its controls."""
     name = f"{data}-saliency"
     test = load_images(data, "test")
     found: dict[str, Any] = {}
@@ -51,7 +50,7 @@ def errors(data: str, runs: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=DATASETS, default=DATASETS)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where trainings go")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rebuilding.json"))
     options = parser.parse_args()
     result = json.loads(options.out.read_text()) if options.out.is_file() else {}

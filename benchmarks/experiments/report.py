@@ -1,9 +1,9 @@
-"""Make the figures of docs/report.md from the shipped weights: `make report`.
+"""Computes the figures of docs/report.md from the zoo's weights: `make report`.
 
-The zoo's models of each dataset are compared on 1,000 test images, with every rival and the
-judges; the pointing games are played, costs are timed, and models are trained on planted marks.
-What was finished is kept: the same command goes on. Figures go to benchmarks/results/models,
-pictures to docs/images, whole reports to report/.
+The zoo's models of each dataset are compared on 1,000 test images, with all post-hoc methods and
+the judges; the pointing games are run, costs are timed, and models are trained on planted marks.
+Finished parts are kept, so that the same command resumes. Figures are written to
+benchmarks/results/models, pictures to docs/images, complete reports to report/.
 
     FOVEAL_DATA=... python benchmarks/experiments/report.py [--images 1000] [--published 50]
 """
@@ -38,9 +38,13 @@ PLOTS = ("accuracy-evidence", "judged-evidence")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="compared on")
-    parser.add_argument("--published", type=int, default=50, help="for the published metrics")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="of the whole reports")
+    parser.add_argument("--images", type=int, default=1000, help="images of each comparison")
+    parser.add_argument(
+        "--published", type=int, default=50, help="images for the published metrics"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report"), help="folder of the complete reports"
+    )
     options = parser.parse_args()
     results, pictures = ROOT / "benchmarks" / "results" / "models", ROOT / "docs" / "images"
     results.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Does attention help? cifar10-attention and cifar10-vgg by the same recipe, with several seeds.
+"""Test accuracy of cifar10-attention and cifar10-vgg with the same recipe and several seeds.
 
-A run that is cut off goes on where it stopped. Accuracy is that on the test images.
+Interrupted runs are resumed.
 
     FOVEAL_DATA=... python benchmarks/experiments/seeds.py [--epochs 10] [--seeds 3]
 
-Six whole trainings take nine hours on two cores, so by default every layer is half as wide.
+Six trainings of full width take nine hours on two cores; by default every layer has half the width.
 """
 
 import argparse
@@ -23,17 +23,17 @@ HALF = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10, help="of each training")
-    parser.add_argument("--set", nargs="*", default=HALF, help="changes of both recipes")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
-    parser.add_argument("--precision", default="32-true", help="as Lightning takes it")
-    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="where they go")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs per training")
+    parser.add_argument("--set", nargs="*", default=HALF, help="changes to both recipes")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per model")
+    parser.add_argument("--precision", default="32-true", help="precision setting of Lightning")
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/seeds.json"))
     options = parser.parse_args()
     test = load_images("cifar10", "test")
     found: dict[str, list[float]] = {name: [] for name in NAMES}
     for seed in range(options.seeds):
-        for name in NAMES:  # in turns, so that a run cut short has as many of each
+        for name in NAMES:  # alternating, so that an interrupted run has equally many of each
             recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}", *options.set])
             run = options.runs / f"{name}-{options.epochs}-{seed}"
             model = trained(recipe, run, options.precision)

@@ -1,17 +1,17 @@
-"""Ways to teach a detector which patches to cut, from the label of the image alone.
+"""Methods of training a detector to select patches from image labels alone.
 
-All begin with the same weights, which have seen small images only, and make the same number of
-steps on megapixel MNIST. Measured on validation images: the share of the digits that a patch shows
-whole (their boxes are known; no training sees them), and the accuracy of all four tasks.
+All start from the same weights, trained on small images only, and take the same number of steps on
+megapixel MNIST. Measured on validation images: the fraction of the digits that a patch shows
+completely (their boxes are known, but not used in training), and the accuracy of all four tasks.
 
-- `fixed`: the detector is not taught; it looks where the thumbnail varies.
-- `weights`: the gradient of the patches' weights alone.
-- `attention-sampling`: the detector's scores are the weights' only logarithm, so that they learn as
-  an attention over sampled places does (Katharopoulos & Fleuret 2019, arXiv:1905.03711).
-- `perturbed-top-k`: expected patches under noise on the scores, and its gradient (Cordonnier et al.
-  2021, arXiv:2104.03059), over the best 64 places.
-- `ranked`: the scores are ranked as the patches' weights are (a teacher without gradient, as in
-  Bergner et al. 2023, arXiv:2210.13007): what `foveal train` does.
+- `fixed`: the detector is not trained; it selects locations where the thumbnail varies.
+- `weights`: the scores are trained by the gradient of the patches' weights.
+- `attention-sampling`: the scores are the only logarithm of the weights, and are trained like
+  attention over sampled locations (Katharopoulos & Fleuret 2019, arXiv:1905.03711).
+- `perturbed-top-k`: expected patches under noise on the scores, and their gradient (Cordonnier et
+  al. 2021, arXiv:2104.03059), over the best 64 locations.
+- `ranked`: the scores are trained to rank like the patches' weights (a teacher without gradient, as
+  in Bergner et al. 2023, arXiv:2210.13007); the method of `foveal train`.
 
     FOVEAL_DATA=... python benchmarks/experiments/selection.py [--first 150 --steps 150]
 """
@@ -51,7 +51,7 @@ def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
 
 
 def read(model: FocusNet, view: View, located: Located) -> HeadOutput:
-    """Return what the head computes of the patches at given locations."""
+    """Return the head's output for the patches at given locations."""
     return model.head(*model.cut(view, located))
 
 
@@ -75,13 +75,13 @@ def fixed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, T
 
 
 def sampled(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits where the scores are what weighs the patches."""
+    """Return the logits with patches weighted by the scores."""
     view = model.view(images.images, numbers)
     return weighed(model, view, model.locate(view))[0], torch.zeros(())
 
 
 def weighed(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
-    """Return logits (B, T, classes) with patches weighed by their scores alone, and keypoints."""
+    """Return logits (B, T, classes) with patches weighted by their scores alone, and keypoints."""
     patches, located = model.cut(view, located)
     head = model.head
     vectors = head.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
@@ -91,7 +91,7 @@ def weighed(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tens
 
 
 class _Zeros(torch.nn.Module):
-    """Nothing, where the logarithms of the weights were computed."""
+    """Zeros instead of the logarithms of the weights."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -103,11 +103,11 @@ class _Zeros(torch.nn.Module):
 
 
 class ExpectedTopK(torch.autograd.Function):
-    """The mean over noise of who is among the best k, and its gradient (Cordonnier 2021, eq. 4)."""
+    """Expected top-k indicators under noise, and their gradient (Cordonnier 2021, eq. 4)."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, count: int) -> Tensor:
-        """Return shares (B, K, N) for scores (B, N)."""
+        """Return expected indicators (B, K, N) for scores (B, N)."""
         noise = torch.randn(SAMPLES, *scores.shape)
         order = (scores + SIGMA * noise).topk(count, dim=-1).indices.sort(dim=-1).values
         chosen = F.one_hot(order, scores.shape[-1]).float()  # (S, B, K, N)
@@ -123,7 +123,7 @@ class ExpectedTopK(torch.autograd.Function):
 
 
 def perturbed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of expected patches at expected places."""
+    """Return the logits of expected patches at expected locations."""
     view = model.view(images.images, numbers)
     detector, head = model.detector, model.head
     scores = detector.fine(view.thumbnail(detector.shrink))
@@ -150,7 +150,7 @@ ESTIMATORS: dict[str, Step] = {
 
 
 def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float) -> FocusNet:
-    """Return the model after so many steps."""
+    """Return the model after training for a number of steps."""
     torch.manual_seed(0)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
@@ -170,7 +170,7 @@ def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float)
 
 @torch.inference_mode()
 def figures(model: FocusNet, images: LargeSet, by_scores: bool) -> dict[str, float]:
-    """Return accuracy and the share of digits that a patch shows whole."""
+    """Return the accuracy and the fraction of digits that a patch shows completely."""
     right, shown = [], []
     for numbers in torch.arange(len(images)).split(50):
         view = model.view(images.images, numbers)

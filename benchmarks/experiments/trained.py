@@ -1,4 +1,4 @@
-"""A training that a benchmark needs, done once, and what several of them reached."""
+"""Cached trainings for benchmarks, and statistics over seeds."""
 
 import statistics
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from foveal.training import Recipe, train
 
 
 def trained(recipe: Recipe, run: Path, precision: str = "32-true") -> ImageModel:
-    """Return the model of a run, trained by a recipe unless it is there; one cut off goes on."""
+    """Return the model of a run, which is trained or resumed unless it is finished."""
     if not (run / "card.json").is_file():
         train(recipe, run, resume=True, progress=False, precision=precision)
     return zoo.load(run)
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean of what several seeds reached, their standard deviation, and each."""
+    """Return the mean, the standard deviation and the list of the results of several seeds."""
     return {
         "mean": round(statistics.mean(values), 5),
         "spread": round(statistics.stdev(values), 5) if len(values) > 1 else 0.0,

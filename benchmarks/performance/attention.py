@@ -1,4 +1,4 @@
-"""What attention costs: cifar10-attention beside cifar10-vgg, timed in turns in one run.
+"""Cost of attention: cifar10-attention against cifar10-vgg, timed in alternation in one run.
 
 python benchmarks/performance/attention.py [--out benchmarks/results/attention.json]
 """
@@ -50,7 +50,7 @@ def step_seconds(model: ImageModel, recipe: Recipe, optimizer: torch.optim.Optim
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="turns that each model takes")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds per model")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
     options = parser.parse_args()
     recipes = {name: load_recipe(name, ["lr=0.01"]) for name in NAMES}
@@ -58,7 +58,9 @@ def main() -> None:
     optimizers = {name: make_optimizer(models[name], recipes[name].training) for name in NAMES}
     latencies: dict[str, list[float]] = {name: [] for name in NAMES}
     steps: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(options.rounds):  # in turns: what else the machine does meets both alike
+    for _ in range(
+        options.rounds
+    ):  # alternating, so that other load on the machine affects both alike
         for name in NAMES:
             latencies[name].append(latency_ms(models[name], SIZE))
             steps[name].append(step_seconds(models[name], recipes[name], optimizers[name]))

@@ -1,9 +1,9 @@
-"""What an explanation costs: models' own and post-hoc ones, beside the answer alone, in one run.
+"""Cost of explanations, own and post-hoc, relative to the prediction alone, in one run.
 
-Each is timed in turns with the plain answer on the same batch, on all cores; the ratio of medians
-stands beside the multiply-adds, both in forward passes. A model's own explanation is timed on one
-image and on 256, the batch of `explain`, too: what it does beside the pass is work of a call more
-than of an image.
+Each is timed in alternation with the plain prediction on the same batch, on all cores; the ratio of
+medians is reported with the ratio of multiply-adds, both in forward passes. A model's own
+explanation is also timed on one image and on 256, the batch of `explain`, because its overhead is
+per call rather than per image.
 
     python benchmarks/performance/costs.py [--models mnist-focus ...]
 """
@@ -33,7 +33,7 @@ from foveal.models.contributions import CONTRIBUTIONS
 
 MODELS = ("mnist-focus", "mnist-attention", "cifar10-focus", "cifar10-attention", "cifar10-cnn")
 BATCH = 100
-OTHER_BATCHES = (1, 256)  # for models' own
+OTHER_BATCHES = (1, 256)  # for models' own explanations
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -50,7 +50,7 @@ def flops(run: Callable[[], object]) -> int:
 
 
 def costs(name: str, rounds: int) -> dict[str, Any]:
-    """Return what each of a model's explanations costs, in forward passes."""
+    """Return the cost of each of a model's explanations, in forward passes."""
     model = zoo.load(name).to(memory_format=torch.channels_last)
     images = random_images(model, BATCH)
     methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else (OWN, *post_hoc_methods())
@@ -74,13 +74,13 @@ def costs(name: str, rounds: int) -> dict[str, Any]:
 
 
 def random_images(model: ImageModel, batch: int) -> Tensor:
-    """Return images (batch, C, H, W), laid out as convolutions like them."""
+    """Return images (batch, C, H, W) in channels-last memory format."""
     images = torch.rand(batch, model.in_channels, *model.inputs.size)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> float:
-    """Return how much longer an explanation takes than the answer, medians of turns."""
+    """Return the ratio of the median times of an explanation and a prediction."""
 
     def answer() -> None:
         with torch.inference_mode():
@@ -96,8 +96,13 @@ def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=51, help="turns that each method takes")
-    parser.add_argument("--models", nargs="+", default=MODELS, help="others keep their figures")
+    parser.add_argument("--rounds", type=int, default=51, help="timed rounds per method")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=MODELS,
+        help="models to measure; the others keep their figures",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/costs.json"))
     options = parser.parse_args()
     torch.manual_seed(0)

@@ -1,12 +1,12 @@
-"""Time the same pass with freed memory given back, as glibc does, and kept for the next tensors.
+"""Time of a pass with freed memory returned to the system, as by glibc, or kept for reuse.
 
     python benchmarks/performance/freed_memory.py [--model imagenet] [--side 224] [--rounds 3]
 
 `foveal.foundation.memory` keeps it, for `train`, `evaluate`, `compare`, `explain`, `predict` and
-`serve`. A pass is `explain` of photographs by one thread: of one photograph in the process' first
-thread, as `explain` does it, and of several in a thread of its own, as `predict` and `serve` do.
-Each time is the median of a fresh process; processes take turns, because a machine is not equally
-fast from minute to minute. Page faults count how often the system had to clear a page.
+`serve`. A pass is `explain` of photographs on one thread: one photograph in the main thread, as in
+`explain`, or several in a separate thread, as in `predict` and `serve`. Each time is the median of
+a new process; processes alternate, because the speed of a machine varies. Page faults count how
+often the system had to clear a page.
 """
 
 import argparse
@@ -24,14 +24,14 @@ WARM, PASSES = 2, 6
 
 
 def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
-    """Return milliseconds and page faults per photograph, of this process."""
+    """Return milliseconds and page faults per photograph in this process."""
     import torch
 
     from foveal import zoo
     from foveal.foundation.memory import keep_freed_memory
 
     if way == "kept" and not keep_freed_memory():
-        raise SystemExit("Memory is kept where the C library is glibc alone.")
+        raise SystemExit("Keeping freed memory requires glibc as the C library.")
     torch.set_num_threads(1)
     network = zoo.load(model)
     images = torch.rand(count, network.in_channels, side, side)
@@ -57,7 +57,7 @@ def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
 
 
 def in_a_process(options: argparse.Namespace, way: str, count: int) -> dict[str, float]:
-    """Return what `measure` finds in a fresh process."""
+    """Return the result of `measure` in a new process."""
     command = [sys.executable, __file__, "--model", options.model, "--side", str(options.side)]
     command += ["--way", way, "--count", str(count)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="imagenet")
     parser.add_argument("--side", type=int, default=224, help="of the photographs, in pixels")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each way")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per setting")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()

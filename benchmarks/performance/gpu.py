@@ -1,8 +1,8 @@
-"""Count images a second on a GPU: answered, explained and learned from, by models of the zoo.
+"""Images per second on a GPU for prediction, explanation and training of the zoo's models.
 
     python benchmarks/performance/gpu.py [--device cpu] [--seconds 1] [MODEL ...]
 
-Images are on the device already. Rates are of whole batches, after one that is not counted.
+Images are already on the device. Rates are for full batches, after one for warm-up.
 """
 
 import argparse
@@ -21,7 +21,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def rate(step: Callable[[], object], count: int, seconds: float, device: torch.device) -> float:
-    """Return images a second of a step that takes `count` of them."""
+    """Return the images per second of a step on `count` images."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -40,7 +40,7 @@ def rate(step: Callable[[], object], count: int, seconds: float, device: torch.d
 def rates(
     network: ImageModel, images: torch.Tensor, seconds: float, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Return images a second of a model at images (B, C, H, W) of its device."""
+    """Return the images per second of a model for images (B, C, H, W) on its device."""
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
     def answer() -> None:
@@ -68,12 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each rate")
-    parser.add_argument("--pixels", type=int, default=PIXELS, help="of a batch, of all channels")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
+    parser.add_argument(
+        "--pixels", type=int, default=PIXELS, help="pixels per batch, over all channels"
+    )
     options = parser.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("There is no GPU that torch can use here: give --device cpu.")
+        raise SystemExit("Expected a GPU that torch can use, but found none: pass --device cpu.")
     where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
     print(f"Images a second on {where}, PyTorch {torch.__version__}:")
     for name in options.models:

@@ -1,4 +1,4 @@
-"""Hostile requests for a server: HTTP as bytes and JSON bodies, known ones and random ones."""
+"""Hostile requests for a server: raw HTTP and JSON bodies, known attacks and random variations."""
 
 import json
 import random
@@ -20,9 +20,9 @@ class Raw(NamedTuple):
     """A request as bytes.
 
     Attributes:
-        name: what is hostile in it.
-        data: all that is sent.
-        expected: the statuses that the first answer may have; None is a closed connection.
+        name: description of the attack.
+        data: all bytes that are sent.
+        expected: statuses allowed for the first response; None is a closed connection.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Raw(NamedTuple):
 
 
 def raw_requests(seed: int, count: int) -> list[Raw]:
-    """Return `count` raw requests: the known attacks first, then random changes of them."""
+    """Return `count` raw requests: the known attacks first, then random variations of them."""
     known = list(_known())
     chance = random.Random(seed)
     while len(known) < count:
@@ -42,7 +42,7 @@ def raw_requests(seed: int, count: int) -> list[Raw]:
 
 
 def _changed(chance: random.Random, data: bytes) -> bytes:
-    """Return a head with a few bytes replaced, removed, doubled or put in."""
+    """Return a header with a few bytes replaced, removed, doubled or inserted."""
     changed = bytearray(data[:4096])
     pieces = (b"\r\n", b"\n", b"\0", b":", b" ", b"\t", b"%00", b"\x80", b"chunked", b"HTTP/1.1")
     for _ in range(chance.randrange(1, 5)):
@@ -263,12 +263,12 @@ MODEL = "mnist-focus"
 
 
 def json_bodies(seed: int, count: int, size: int = 200_000) -> list[tuple[str, bytes]]:
-    """Return `count` hostile JSON bodies by name, each to be refused with 4xx.
+    """Return `count` hostile JSON bodies by name, each to be rejected with 4xx.
 
     Args:
-        seed: of the random ones, which follow the known ones.
-        count: of all.
-        size: bytes of those that are large.
+        seed: seed of the random bodies, which follow the known ones.
+        count: total number of bodies.
+        size: size of the large bodies in bytes.
     """
     known = [*_wrong_values(), *_not_json(), *_large_bodies(size)]
     chance = random.Random(seed)
@@ -278,7 +278,7 @@ def json_bodies(seed: int, count: int, size: int = 200_000) -> list[tuple[str, b
 
 
 def large_bodies(size: int) -> list[tuple[str, bytes]]:
-    """Return bodies of about `size` bytes that are costly to parse or to check, by name."""
+    """Return bodies of about `size` bytes by name, each costly to parse or to validate."""
     return list(_large_bodies(size))
 
 

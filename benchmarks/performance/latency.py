@@ -1,7 +1,7 @@
-"""Measure every zoo model's latency in one run and put it on the cards.
+"""Measures the latency of all zoo models in one run and writes it to their cards.
 
-`foveal evaluate` measures it too, but models that are compared should have been timed beside
-each other, on a machine that does nothing else.
+`foveal evaluate` measures it too, but models to be compared should be timed in the same run, on an
+idle machine.
 
     python benchmarks/performance/latency.py
 """

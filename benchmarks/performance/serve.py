@@ -1,10 +1,9 @@
-"""Measure `foveal serve`: 64 clients at a time, and the page from a stroke to its picture.
+"""Throughput and latency of `foveal serve` with 64 clients, and of the page from stroke to picture.
 
-The server is started here, on this machine alone. The clients share the processor with it, so
-they are lean: one process, one connection each, requests written once; yet what they take, the
-server lacks. Each client sends images of its own and compares every answer with what the bare
-model says of that image. The bare model is called in a loop, an image at a time, before and
-after, on a machine that does nothing else.
+The server is started on the same machine, and the clients compete with it for the processor. They
+are therefore lean: one process, one connection each, requests prepared in advance. Each client
+sends its own images and compares every response with the model's own output. For reference, the
+model is called in a loop, one image at a time, before and after. Run it on an idle machine.
 
     python benchmarks/performance/serve.py --out benchmarks/results/serve.json
     python benchmarks/performance/serve.py --seconds 5 --no-browser
@@ -35,7 +34,7 @@ from foveal.datasets import load_images
 MODEL = "mnist-focus-plain"
 BOUNDARY = b"foveal-benchmark"
 FORM = b"multipart/form-data; boundary=" + BOUNDARY
-IMAGES = 15  # of each client's own
+IMAGES = 15  # per client
 BARE_SECONDS = 8
 STROKES = 12
 
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def under_attack(runtime: str) -> dict:
-    """Return what an attack does to a server that has answered once."""
+    """Return the effect of an attack on a warm server."""
     from serve_hostile import attack
 
     with server(runtime) as (port, pid):
@@ -65,7 +64,7 @@ def under_attack(runtime: str) -> dict:
 
 
 def under_load(options: argparse.Namespace) -> dict:
-    """Return what clients get, and what they get above what the server takes."""
+    """Return the clients' rates under load and above the server's capacity."""
     torch.set_num_threads(1)
     network = zoo.load(MODEL)
     before = bare(network)
@@ -86,14 +85,14 @@ def under_load(options: argparse.Namespace) -> dict:
 
 
 def compared(load: dict, before: dict, after: dict) -> dict:
-    """Return the loop's rates and the server's share of them."""
+    """Return the loop's rates and the server's rates as fractions of them."""
     rates = {name: (before[name] + after[name]) / 2 for name in before}
     shares = {f"share_of_{name}": load["answers_per_s"] / rate for name, rate in rates.items()}
     return {name: round(value, 3) for name, value in {**rates, **shares}.items()}
 
 
 def bare(network: torch.nn.Module) -> dict[str, float]:
-    """Return images a second of the model alone, and of its explanation as JSON has it."""
+    """Return images per second of the model alone, and of its explanation as JSON."""
     image = torch.rand(1, 1, 28, 28)
     calls = {
         "forward": lambda: network(image),
@@ -112,7 +111,7 @@ def bare(network: torch.nn.Module) -> dict[str, float]:
 
 @contextmanager
 def server(runtime: str, *models: str):
-    """Yield the port and the process id of a server of this machine."""
+    """Yield the port and the process id of a server on this machine."""
     command = [sys.executable, "-m", "foveal", "serve", *(models or [MODEL]), "--port", "0"]
     command += ["--runtime", runtime]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -125,7 +124,7 @@ def server(runtime: str, *models: str):
 
 
 def request(image: torch.Tensor) -> bytes:
-    """Return a whole request that asks for the explanation of an image (1, H, W) of bytes."""
+    """Return a complete request for the explanation of a uint8 image (1, H, W)."""
     file = io.BytesIO()
     Image.fromarray(image[0].numpy()).save(file, "PNG")
     body = form(file.getvalue(), model=MODEL)
@@ -147,7 +146,7 @@ def form(file: bytes, **fields: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """Asks for one of its images after another, and compares the answers."""
+    """A client that sends its images in turn and compares the responses."""
 
     def __init__(self, asked: list[tuple[bytes, dict]], until: float, seen: "Seen"):
         self.asked, self.until, self.seen = asked, until, seen
@@ -196,7 +195,7 @@ class Client(asyncio.Protocol):
 
 
 class Seen:
-    """What all clients got."""
+    """Responses to all clients."""
 
     def __init__(self):
         self.statuses: Counter = Counter()
@@ -211,7 +210,7 @@ class Seen:
 
 
 def same(told: dict, expected: dict) -> bool:
-    """Return whether an answer is that to the client's own image: digit, certainty and places."""
+    """Return whether a response is for the client's image: digit, probability and keypoints."""
     places = [[(one["x"], one["y"]) for one in answer["keypoints"]] for answer in (told, expected)]
     first, second = (answer["probabilities"][0] for answer in (told, expected))
     near = abs(first["probability"] - second["probability"]) < 1e-4
@@ -219,7 +218,7 @@ def same(told: dict, expected: dict) -> bool:
 
 
 async def press(network, port: int, pid: int, clients: int, seconds: float) -> dict:
-    """Return what `clients` at a time got in so many seconds."""
+    """Return the responses to `clients` concurrent clients within a number of seconds."""
     digits = load_images("mnist-5k", "test").images
     expected = network.explain(digits.float() / 255).to_dicts()
     asked = [(request(image), told) for image, told in zip(digits, expected, strict=True)]
@@ -251,7 +250,7 @@ async def press(network, port: int, pid: int, clients: int, seconds: float) -> d
 
 
 async def watch(pid: int, memory: list[float], every: float = 5.0) -> None:
-    """Note the resident memory of the server and its decoders every few seconds, in MB."""
+    """Record the resident memory of the server and its decoders every few seconds, in MB."""
     while True:
         await asyncio.sleep(every)
         memory.append(resident_mb(pid))
@@ -265,7 +264,7 @@ def resident_mb(pid: int) -> float:
 
 
 def stroke_to_picture(port: int) -> dict:
-    """Return the milliseconds from a movement of the hand to the picture that has it in."""
+    """Return the milliseconds from a stroke to the picture that contains it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -290,7 +289,7 @@ def stroke_to_picture(port: int) -> dict:
 
 
 def draw(page, box: dict, stroke: int) -> None:
-    """Draw a slanted line as a hand does, a place every sixtieth of a second."""
+    """Draw a slanted line like a hand, one point per sixtieth of a second."""
     page.click("#clear")
     left = box["x"] + box["width"] * (0.3 + 0.03 * stroke)
     page.mouse.move(left, box["y"] + 0.2 * box["height"])

@@ -1,6 +1,6 @@
-"""Attack a running server with costly JSON; its response time and memory meanwhile.
+"""Response time and memory of a running server under attack with costly JSON.
 
-Each body of some 10 MB is sent by several clients at once, from a process of their own, while
+Each body of about 10 MB is sent by several clients at once, from a separate process, while
 `/healthz` is requested in a loop. `benchmarks/performance/serve.py --hostile` starts the server.
 """
 
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hostile_http import large_bodies
 
-BODY_BYTES = 9_900_000  # the server takes 10 MB
+BODY_BYTES = 9_900_000  # the server accepts 10 MB
 CLIENTS = 16
 JSON = {"Content-Type": "application/json"}
 
@@ -22,8 +22,8 @@ def attack(port: int, memory: Callable[[], float]) -> dict[str, object]:
     """Return the worst response time of `/healthz` and the growth of memory in an attack.
 
     Args:
-        port: of the server, on this machine.
-        memory: returns the server's resident memory in MB.
+        port: port of the server on this machine.
+        memory: function that returns the server's resident memory in MB.
     """
     before = memory()
     worst = {"seconds": 0.0, "memory_mb": before}
@@ -49,7 +49,7 @@ def attack(port: int, memory: Callable[[], float]) -> dict[str, object]:
 
 
 def send_all(port: int) -> list[str]:
-    """Send every body by all clients at a time; return the statuses."""
+    """Send each body from all clients at once; return the statuses."""
     return list(_sent(port))
 
 
@@ -63,7 +63,7 @@ def _sent(port: int) -> Iterator[str]:
 
 
 def status(port: int, method: str, path: str, body: bytes | None = None) -> int | None:
-    """Return the status of a request, or None where the server closed the connection."""
+    """Return the status of a request, or None if the server closed the connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body, JSON)

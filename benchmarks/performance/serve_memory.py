@@ -1,10 +1,10 @@
-"""Measure the resident memory of `foveal serve` while it answers images of mixed sizes.
+"""Resident memory of `foveal serve` under requests with images of mixed sizes.
 
     python benchmarks/performance/serve_memory.py [--requests 10000]
 
-A server of `imagenet` and `mnist-focus` is started on this machine; clients send JPEGs of 60 to
-600 pixels a side to either, and one in ten asks for pictures too. Memory is that of the server and
-its decoders. It fails where the last figure is more than 1.3 times that after 500 requests.
+A server with `imagenet` and `mnist-focus` is started on this machine; clients send JPEGs with sides
+of 60 to 600 pixels to both, and one in ten requests pictures as well. Memory includes the server
+and its decoders. The script fails if the last value exceeds 1.3 times that after 500 requests.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from PIL import Image
 from serve import FORM, form, resident_mb, server
 
 MODELS = ("imagenet", "mnist-focus")
-SIDES = (60, 600)  # of the images, in pixels
+SIDES = (60, 600)  # minimum and maximum side of the images in pixels
 FILES = 300  # different images
-EVERY = 500  # requests from one figure to the next
-MOST = 1.3  # times the first figure
+EVERY = 500  # requests between two measurements
+MOST = 1.3  # maximum ratio of the last to the first measurement
 
 
 def photographs(seed: int = 0) -> list[bytes]:
-    """Return JPEG files of coloured clouds, each of a random height and width."""
+    """Return JPEG files of coloured clouds of random heights and widths."""
     draw, files = random.Random(seed), []
     for _ in range(FILES):
         coarse = Image.frombytes("RGB", (12, 12), draw.randbytes(3 * 12 * 12))
@@ -43,12 +43,12 @@ def photographs(seed: int = 0) -> list[bytes]:
 
 
 class Clients:
-    """Send requests from several threads, and note the server's memory on the way.
+    """Threads that send requests and record the server's memory.
 
     Args:
-        port: of the server.
-        pid: of its process.
-        requests: to be sent.
+        port: port of the server.
+        pid: process id of the server.
+        requests: number of requests to send.
     """
 
     def __init__(self, port: int, pid: int, requests: int):
@@ -60,7 +60,7 @@ class Clients:
         self._counting = threading.Lock()
 
     def send(self) -> None:
-        """Send requests one after another, until all clients have sent all."""
+        """Send requests one after another, until the clients have sent all of them."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         draw = random.Random()
         while (number := next(self.numbers)) < self.requests:

@@ -1,9 +1,9 @@
-"""Seconds of training to 98 % on MNIST: mnist-focus-plain against the original's way, in one run.
+"""Training time to 98 % on MNIST: mnist-focus-plain against the original project, in one run.
 
-The original's way: the published architecture, batches of 64, Adadelta (learning rate 1, times
-0.7 an epoch), images turned to tensors and normalised one by one by torchvision's data set and
-a DataLoader. Foveal's way: the recipe `mnist-focus-plain`, images as bytes in memory, whole
-batches. Accuracy is measured on the validation images after each epoch; its time does not count.
+The original: the published architecture, batches of 64, Adadelta (learning rate 1, times 0.7 per
+epoch), images converted to tensors and normalised one by one by torchvision's dataset and a
+DataLoader. Foveal: the recipe `mnist-focus-plain`, uint8 images in memory, whole batches.
+Accuracy is measured on the validation images after each epoch; its time does not count.
 
     FOVEAL_DATA=... python benchmarks/performance/speed.py [--epochs 20]
 """
@@ -54,7 +54,7 @@ def one_by_one(images: ImageSet, batch_size: int) -> torch.utils.data.DataLoader
 
 
 def train_original(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float]:
-    """Train the published model the original's way."""
+    """Train the published model as in the original project."""
     recipe = load_recipe("mnist-focus-published")
     torch.manual_seed(0)
     model = build_model(model_settings(recipe, train))
@@ -73,7 +73,7 @@ def train_original(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, flo
 
 
 def train_foveal(train: ImageSet, val: ImageSet, epochs: int) -> dict[str, float]:
-    """Train `mnist-focus-plain` by its recipe, with the schedule of that many epochs."""
+    """Train `mnist-focus-plain` with its recipe and a schedule of the given number of epochs."""
     recipe = load_recipe("mnist-focus-plain", [f"epochs={epochs}"])
     torch.manual_seed(0)
     model = build_model(model_settings(recipe, train)).to(memory_format=torch.channels_last)
@@ -136,7 +136,7 @@ def until_target(
 
 
 def inference_rate(model: ImageModel, val: ImageSet) -> float:
-    """Return images a second in batches of 500, the best of three passes."""
+    """Return images per second in batches of 500, the best of three passes."""
     rates = []
     for _ in range(3):
         started = time.perf_counter()
@@ -147,15 +147,15 @@ def inference_rate(model: ImageModel, val: ImageSet) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20, help="at most, of the original's way")
-    parser.add_argument("--foveal-epochs", type=int, default=6, help="length of our schedule")
+    parser.add_argument("--epochs", type=int, default=20, help="maximum for the original")
+    parser.add_argument("--foveal-epochs", type=int, default=6, help="length of Foveal's schedule")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     options = parser.parse_args()
     train, val = (load_images("mnist", split) for split in ("train", "val"))
     result: dict[str, object] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     print("mnist-focus-published, the original's way")
     theirs = train_original(train, val, options.epochs)
-    keep_freed_memory()  # as `foveal.train` does; it lasts, so the original's way goes first
+    keep_freed_memory()  # as in `foveal.train`; it cannot be undone, so the original runs first
     print("mnist-focus-plain")
     ours = train_foveal(train, val, options.foveal_epochs)
     result |= {"torch": torch.__version__.split("+")[0], "target": TARGET}

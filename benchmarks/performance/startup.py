@@ -1,8 +1,8 @@
-"""Start-up of commands beside that of torch alone: seconds, the ratio of them, and peak memory.
+"""Start-up time of commands relative to importing torch, and their peak memory.
 
-Each turn runs `python -c "import torch"` and every command once, each in a process of its own, so
-that all see the same machine; a first turn, which fills the file cache, does not count. The time of
-the server is that until /healthz answers. Prints a table; run it on a machine that is idle.
+Each round runs `python -c "import torch"` and every command once, each in a new process. A first
+round, which fills the file cache, is not counted. The server is timed until /healthz responds.
+Prints a table; run it on an idle machine.
 
     python benchmarks/performance/startup.py [--turns 9]
 """
@@ -27,10 +27,10 @@ SERVED = ("mnist-focus", "mnist-cnn", "mnist-attention")
 
 
 class Run(NamedTuple):
-    """What one run took."""
+    """Time and memory of one run."""
 
     seconds: float
-    megabytes: float  # resident at most
+    megabytes: float  # peak resident memory
 
 
 def until_exit(arguments: list[str]) -> Run:
@@ -66,7 +66,7 @@ def until_healthy(arguments: list[str]) -> Run:
 
 
 def commands(folder: Path) -> dict[str, Callable[[], Run]]:
-    """Return what is timed, by what to call it; torch alone comes first."""
+    """Return the commands to time by name, with torch alone first."""
     digit = folder / "digit.png"
     Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(digit)
     foveal = {
