@@ -360,7 +360,7 @@ def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatc
         ({"data": np.zeros((64, 64), np.int16)}, "unsupported pixels of int16"),
         ({"data": np.full((64, 64), 7, np.float32)}, "floats outside of 0 to 1"),
         ({"data": np.full((64, 64), np.nan, np.float32)}, "floats outside of 0 to 1"),
-        ({"data": np.zeros((64, 64), np.uint8), "extratags": [(274, "H", 1, 6, True)]}, "turned"),
+        ({"data": np.zeros((64, 64), np.uint8), "extratags": [(274, "H", 1, 6, True)]}, "rotated"),
         ({"data": np.zeros((64, 64), np.complex64)}, "pixels of complex64"),
     ],
 )
@@ -521,7 +521,7 @@ def test_pixels_of_a_large_tiff_that_are_not_finite_are_an_error(tmp_path):
         image = np.full((64, 64), 0.5, np.float32)
         image[40, 3] = bad
         tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32))
-        with pytest.raises(UserError, match="beyond 0 to 1, or NaN"):
+        with pytest.raises(UserError, match="outside of 0 to 1, or NaN"):
             open_large(tmp_path / "a.tif").thumbnail(2)
 
 

@@ -124,7 +124,7 @@ def test_a_broken_large_image_is_named_once_and_others_go_on(model, tmp_path):
     answers, failed = explain_files(str(model), [broken, tmp_path / "good.tif"], None, said.append)
     assert failed == 1
     assert said == [f"{broken}: {answers[0]['error']}"]
-    assert "cut off" in said[0]
+    assert "truncated" in said[0]
     assert len(answers[1]["keypoints"]) == 20
 
 

@@ -59,10 +59,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     card, _ = _without_format(read_json(path), path)
     if not isinstance(card, dict):
         raise UserError(f"Cannot read {path}: expected a JSON object.")
-    for keys, kind in ((_TEXTS, str), (_OBJECTS, dict)):
+    for keys, kind, expected in ((_TEXTS, str, "text"), (_OBJECTS, dict, "an object")):
         for key in keys:
             if not isinstance(card.get(key, kind()), kind):
-                raise UserError(f"Cannot read {path}: {key!r} is {card[key]!r:.100}.")
+                raise UserError(
+                    f"Cannot read {path}: expected {key!r} to be {expected}, but got "
+                    f"{card[key]!r:.100}."
+                )
     return card
 
 

@@ -134,7 +134,7 @@ def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
     cut = pattern.rfind("/", 0, magic.start() if magic else 0)
     folder = pattern[:cut] or "/" if cut >= 0 else store.start
     if not store.is_folder(folder):
-        raise UserError(f"There is no folder {folder}, where {pattern} would begin.")
+        raise UserError(f"There is no folder {folder}, the start of the glob {pattern}.")
     matches = re.compile(glob_translate(pattern)).match
     yield from _below(store, folder, lambda path: bool(matches(path)), passed)
 

@@ -197,7 +197,7 @@ def test_an_object_whose_name_is_a_chain_of_urls_is_read_from_its_store(tmp_path
 
 @pytest.mark.parametrize("source", ["simplecache::file:///tmp", "zip://*.png::file:///tmp/a.zip"])
 def test_a_chain_of_urls_is_no_source(source):
-    with pytest.raises(UserError, match="chained by :: are not read"):
+    with pytest.raises(UserError, match="chained by :: are not supported"):
         names(source)
 
 
