@@ -29,7 +29,7 @@ def rows_table(data: str, found: Measured) -> str:
         tuned = _interval(row["tuned" + balanced])
         lines.append(
             f"| {_name(row)} | {tuned} | {100 * frozen['value']:.1f} | {row['macs'] / 1e6:,.0f} "
-            f"| {row['latency_ms']:.0f} | {row['evidence_fraction']:.0%} |"
+            f"| {_milliseconds(row['latency_ms'])} | {row['evidence_fraction']:.0%} |"
         )
     return "\n".join(lines)
 
@@ -89,3 +89,7 @@ def _interval(value: Measured, signed: bool = False) -> str:
     sign = "+" if signed else ""
     middle, low, high = (100 * value[end] for end in ("value", "low", "high"))
     return f"{middle:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

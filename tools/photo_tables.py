@@ -28,6 +28,8 @@ def rows_of(data: str) -> list[dict[str, Any]]:
     rows = [
         read_json(file) for file in files if file.name not in ("tested.json", "explanations.json")
     ]
+    times = read_json(RESULTS / "times.json").get(data, {})
+    rows = [row | {"latency_ms": times.get(row["row"])} for row in rows]
     return sorted(rows, key=lambda row: (not row["row"].startswith("whole"), row["macs"]))
 
 

@@ -13,6 +13,7 @@ backbone's mean vector; `frozen` is a focus model whose detector and head alone 
 
 import argparse
 import shutil
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,6 +41,7 @@ from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
+TIMES = "times.json"  # of all rows, in one run
 TESTED = "tested.json"  # which images the rows of a data set answer
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 FOLDS = 5
@@ -213,19 +215,38 @@ def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
-    """Return multiply-adds, milliseconds, and the fraction of the pixels that is evidence."""
+    """Return multiply-adds, and the fraction of the pixels that is evidence."""
     size = (images.images.shape[-2], images.images.shape[-1])
     some = images.subset(torch.arange(0, len(images), max(1, len(images) // 100)))
     found: dict[str, Any] = {
         "size": list(size),
         "macs": macs(model, size),
-        "latency_ms": round(latency_ms(model, size, repeats=15), 1),
         "evidence_fraction": 1.0,
     }
     if Ability.CROPS in model.abilities:
         observed = observe_all(model, some.images)
         found["evidence_fraction"] = evidence_fraction(model, some, observed=observed)
         found["covered_fraction"] = covered_fraction(model, some, observed=observed)
+    return found
+
+
+def timed(out: Path, datasets: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
+    """Return the median milliseconds per image of all measured rows, which take turns."""
+    runs: dict[tuple[str, str], Any] = {}
+    for data in datasets:
+        for name, recipe in rows_of(data).items():
+            path = out / data / f"{name}.json"
+            if path.is_file():
+                size = tuple(read_json(path)["size"])
+                model = build_model({**recipe.model, "num_classes": 2}).eval()
+                runs[data, name] = (model, size)
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, (model, size) in runs.items():
+            taken[key].append(latency_ms(model, size, repeats=1))
+    found: dict[str, dict[str, float]] = {data: {} for data in datasets}
+    for (data, name), values in taken.items():
+        found[data][name] = round(statistics.median(values), 1)
     return found
 
 
@@ -236,8 +257,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--first", action="store_true", help="only train the first fold's model")
+    parser.add_argument("--time", action="store_true", help="only time all rows, in turns")
     options = parser.parse_args()
     keep_freed_memory()
+    if options.time:
+        write_json(options.out / TIMES, timed(options.out, options.data))
+        return
     for data in options.data:
         for name, recipe in rows_of(data).items():
             path = options.out / data / f"{name}.json"
