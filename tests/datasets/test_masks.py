@@ -169,5 +169,5 @@ def test_attention_drawn_to_masks_lies_more_on_them(skin, tmp_path):
 
 def test_masks_need_a_model_with_attention_maps(skin, tmp_path):
     recipe = load_recipe("mnist-focus", [f"data.masks={skin / 'masks'}", "epochs=1"])
-    with pytest.raises(UserError, match="Masks need a model with attention maps"):
+    with pytest.raises(UserError, match="requires a model with attention maps"):
         train(recipe, tmp_path / "run", data=str(skin / "images"), progress=False)

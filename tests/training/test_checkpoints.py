@@ -297,14 +297,14 @@ def test_a_damaged_last_checkpoint_falls_back_on_the_best_one(damage, whole, sto
     last.write_bytes(damage(last.read_bytes()))
     lines = []
     go_on(stopped, data, say=lines.append)
-    assert sum("Going on from" in line and "last.ckpt" in line for line in lines) == 1
+    assert sum("Resuming from" in line and "last.ckpt" in line for line in lines) == 1
     assert same_weights(stopped, whole)
     assert curve(stopped) == curve(whole)
 
 
 def test_without_a_say_the_fall_back_is_a_warning(stopped, data):
     (stopped / "checkpoints" / "last.ckpt").write_bytes(b"")
-    with pytest.warns(UserWarning, match="Going on from"):
+    with pytest.warns(UserWarning, match="Resuming from"):
         go_on(stopped, data)
 
 
@@ -340,7 +340,7 @@ def test_a_damaged_recipe_is_written_anew_and_the_checkpoints_know_their_setting
     lines = []
     with pytest.raises(RuntimeError, match="stopped"):
         go_on(stopped, data, callbacks=[StopAt(2)], say=lines.append)
-    assert any("written anew" in line for line in lines)
+    assert any("written again" in line for line in lines)
     assert (stopped / "recipe.yaml").read_text().startswith("name: mnist-cnn")
 
 

@@ -147,7 +147,7 @@ def test_images_are_written_once_and_mapped_by_the_others(tmp_path, monkeypatch)
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     check_batch(64, 4)
     with pytest.raises(
-        UserError, match=r"shared evenly by 3 processes: give training\.batch_size=63"
+        UserError, match=r"divided evenly among 3 processes: use training\.batch_size=63"
     ):
         check_batch(64, 3)
     with pytest.raises(UserError, match=r"training\.batch_size=8"):
@@ -160,7 +160,7 @@ def test_mistakes_in_devices_are_said():
     with pytest.raises(UserError, match="1 node or more"):
         Devices(nodes=0)
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="there is none here: give ddp"):
+        with pytest.raises(UserError, match="this machine has none: use ddp"):
             Devices(strategy="fsdp")
 
 

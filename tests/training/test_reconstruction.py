@@ -311,11 +311,11 @@ def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.detector.widths=[9,9]", "its parts named alike .detector. must be built alike"),
+        ("model.detector.widths=[9,9]", "of the same name .detector. must have the same settings"),
         ("training.freeze=detectr", "Did you mean 'detector'"),
         ("training.start=nowhere", "nowhere"),
         ("training.start_part=detectr", "Did you mean 'detector'"),
-        ("recalibrate=64", "would measure the frozen part anew"),
+        ("recalibrate=64", "would change the frozen part"),
     ],
 )
 def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(

@@ -86,7 +86,7 @@ def test_what_a_killed_first_epoch_left_is_taken_over(data, tmp_path):
 
 
 def test_two_runs_at_once_are_told_apart(data, tmp_path):
-    with files.held_folder(tmp_path), pytest.raises(UserError, match="Another process trains"):
+    with files.held_folder(tmp_path), pytest.raises(UserError, match="Another process is training"):
         learn(tmp_path, data)
     learn(tmp_path, data)
 

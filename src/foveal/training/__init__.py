@@ -1,4 +1,4 @@
-"""Training: recipes and the Lightning module. Lightning itself is imported when a run starts."""
+"""Training: recipes and their runs. Lightning is imported only when a run starts."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from foveal.training.recipe_files import recipe_names, recipe_text
     from foveal.training.run import train
     from foveal.training.settings import Recipe
-else:  # to name the recipes takes no torch
+else:  # naming the recipes requires no torch
     __getattr__ = lazy_names(
         __name__,
         {

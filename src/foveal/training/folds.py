@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +26,10 @@ from foveal.training.feature_files import with_features
 from foveal.training.features import Features, predicted
 from foveal.training.first_weights import start_on_features, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.options import Options
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
-
-if TYPE_CHECKING:
-    from foveal.training.fitting import Options
 
 RESULT = "folds.json"
 
@@ -80,14 +78,14 @@ class _Plan:
     settings: dict[str, object]
     images: ImageSet[Any]
     fold: Tensor
-    options: "Options"
+    options: Options
 
 
 def cross_validate(
     recipe: Recipe,
     out: Path,
     count: int,
-    options: "Options",
+    options: Options,
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
@@ -139,7 +137,7 @@ def _read(
     return images
 
 
-def _divided(recipe: Recipe, images: ImageSet[Any], count: int, options: "Options") -> _Plan:
+def _divided(recipe: Recipe, images: ImageSet[Any], count: int, options: Options) -> _Plan:
     """Divide images into folds.
 
     Raises:

@@ -34,7 +34,7 @@ def make_schedule(
 def _cycle(
     optimizer: torch.optim.Optimizer, rates: list[float], steps: int, training: Training
 ) -> OneCycleLR:
-    """Return a rise to the rates and a fall from them over a number of steps."""
+    """Return a schedule that rises to the rates and falls again over a number of steps."""
     warmup = training.warmup
     if round(warmup * steps, 6) == 1:  # torch would divide by the length of an empty phase
         warmup = 1.5 / steps

@@ -1,4 +1,4 @@
-"""Ranges of the settings of a training."""
+"""Value ranges of training settings."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Devices: what a training runs on, and which process writes its results."""
+"""Devices of a training, and the process that writes its results."""
 
 import os
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set
 
 @dataclass(frozen=True)
 class Devices:
-    """What to train on.
+    """Devices and strategy of a training.
 
     Attributes:
-        count: devices of each machine, as Lightning takes it.
-        nodes: machines.
+        count: number of devices per machine, as Lightning takes it.
+        nodes: number of machines.
         strategy: `auto`, `ddp` (each process has the model) or `fsdp` (on GPUs, each has a part).
-        sync_norm: batch normalisation takes the statistics of all processes' images.
+        sync_norm: whether batch normalisation uses the statistics of all processes' images.
 
     Raises:
-        UserError: an unknown strategy, no node, or `fsdp` without GPUs.
+        UserError: an unknown strategy, fewer nodes than 1, or `fsdp` without GPUs.
     """
 
     count: str | int = "auto"
@@ -36,11 +36,11 @@ class Devices:
         if self.nodes < 1:
             raise UserError(f"Expected 1 node or more, but got {self.nodes}.")
         if self.strategy == "fsdp" and not torch.cuda.is_available():
-            raise UserError("fsdp shards a model over GPUs, and there is none here: give ddp.")
+            raise UserError("fsdp requires GPUs, but this machine has none: use ddp.")
 
     @property
     def processes(self) -> int:
-        """How many processes train, on all nodes."""
+        """Number of training processes on all nodes."""
         count = self.count
         if count in ("auto", -1, "-1"):
             count = max(1, torch.cuda.device_count())
@@ -48,21 +48,21 @@ class Devices:
 
 
 def check_batch(batch_size: int, processes: int) -> None:
-    """Check that each process gets the same number of images of a batch.
+    """Check that a batch can be divided equally among processes.
 
-    The gradients of processes are averaged: unequal parts would count some images more.
+    Gradients are averaged over processes, so unequal parts would give some images more weight.
 
     Raises:
-        UserError: the batch cannot be divided.
+        UserError: the batch cannot be divided equally.
     """
     if batch_size % processes:
         near = max(1, round(batch_size / processes)) * processes
         raise UserError(
-            f"A batch of {batch_size} images cannot be shared evenly by {processes} processes: "
-            f"give training.batch_size={near}. It is the batch of all processes together."
+            f"A batch of {batch_size} images cannot be divided evenly among {processes} processes: "
+            f"use training.batch_size={near}, which counts the images of all processes together."
         )
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the run, of all on all machines."""
+    """Return whether this is the first process on all machines, which writes the run."""
     return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)

@@ -1,4 +1,4 @@
-"""Shared images: training images that the processes of one machine hold in memory once."""
+"""Shared memory for training images: one copy for all processes of a machine."""
 
 import json
 import os
@@ -13,24 +13,24 @@ from foveal.foundation.files import parse_json, whole_file
 from foveal.training.distribution.devices import RANKS, is_first_process
 from foveal.training.sets import Sets
 
-_SHARED = "FOVEAL_SHARED_IMAGES"  # environment variable with the path of the images' file
+_SHARED = "FOVEAL_SHARED_IMAGES"  # environment variable with the path of the shared file
 
 
 def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Sets:
-    """Return images that the processes of one machine hold in memory once.
+    """Return image sets that all processes of a machine hold in memory only once.
 
-    The first process writes them into a file that all map; the system then keeps one copy of its
-    pages. Where a launcher (torchrun, SLURM) starts all processes at once, each loads its own;
-    large images stay in their files.
+    The first process writes them to a file that all processes map into memory. If a launcher
+    (torchrun, SLURM) starts all processes at once, each loads its own images. Large images stay in
+    their files.
 
     Args:
         load: returns the image sets.
-        folder: of the run, for the file.
-        processes: how many will train.
+        folder: the run folder, for the file.
+        processes: number of training processes.
     """
-    place = os.environ.get(_SHARED)
-    if place:
-        return _mapped(Path(place))
+    shared = os.environ.get(_SHARED)
+    if shared:
+        return _mapped(Path(shared))
     sets = load()
     in_memory = all(isinstance(part.images, Tensor) for part in sets.values())
     if processes == 1 or any(name in os.environ for name in RANKS) or not in_memory:
@@ -42,7 +42,7 @@ def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Set
 
 
 def forget_shared_images(folder: Path) -> None:
-    """Delete the file of shared images; processes that have mapped it keep what they see."""
+    """Delete the file of shared images; processes that have mapped it can still read them."""
     if is_first_process() and os.environ.pop(_SHARED, None) is not None:
         (folder / "images.safetensors").unlink(missing_ok=True)
 
@@ -51,16 +51,16 @@ def _write(sets: dict[str, ImageSet], path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
-    said: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     for split, images in sets.items():
         kept = {"images": images.images, "labels": images.labels, "masks": images.masks}
         tensors |= {f"{split}.{k}": v.contiguous() for k, v in kept.items() if v is not None}
-        said[split] = json.dumps({"name": images.name, "classes": images.classes})
+        metadata[split] = json.dumps({"name": images.name, "classes": images.classes})
     try:
         with whole_file(path) as partial:
-            save_file(tensors, partial, said)
-    except Exception as error:  # the disk's
-        raise UserError(f"Cannot share the images as {path}: {error}") from None
+            save_file(tensors, partial, metadata)
+    except Exception as error:  # safetensors raises its own for errors of the disk
+        raise UserError(f"Cannot write the shared images to {path}: {error}") from None
 
 
 def _mapped(path: Path) -> dict[str, ImageSet]:
@@ -69,8 +69,8 @@ def _mapped(path: Path) -> dict[str, ImageSet]:
     sets = {}
     with safe_open(path, "pt") as file:
         names = set(file.keys())
-        for split, said in file.metadata().items():
-            found = parse_json(said)
+        for split, text in file.metadata().items():
+            found = parse_json(text)
             masks = f"{split}.masks"
             sets[split] = ImageSet(
                 name=found["name"],

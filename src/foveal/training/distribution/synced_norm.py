@@ -8,12 +8,12 @@ from torch import Tensor, nn
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation by the statistics of the images of all processes.
 
-    As torch's SyncBatchNorm, but on CPUs too. With one process, and outside of training, it is
-    `BatchNorm2d`.
+    Like torch's SyncBatchNorm, but on CPUs too. With one process, or in evaluation, it is the same
+    as `BatchNorm2d`.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise this process' part (B, C, H, W) of a batch."""
+        """Normalise this process's part (B, C, H, W) of a batch."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(images)
         values = images.double() if images.dtype == torch.float64 else images.float()
@@ -21,7 +21,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         total = collective.all_reduce(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         mean = total[:-1] / total[-1]  # (C,)
         centred = values - mean[:, None, None]
-        # Around the mean, in a second round: less is lost than by the mean of squares.
+        # A second reduction around the mean is more precise than the mean of squares.
         variance = collective.all_reduce(centred.square().sum(dim=(0, 2, 3))) / total[-1]
         self._remember(mean.detach(), variance.detach(), float(total[-1].detach()))
         scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
@@ -35,15 +35,15 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        share = self.momentum
-        if share is None:  # the mean of all batches so far
-            share = 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * count / max(count - 1, 1), share)
+        weight = self.momentum
+        if weight is None:  # the mean of all batches so far
+            weight = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance * count / max(count - 1, 1), weight)
 
 
 def synchronise(model: nn.Module) -> None:
-    """Replace each BatchNorm2d of a model by a SyncedBatchNorm with the same weights, in place."""
+    """Replace each BatchNorm2d of a model in place by a SyncedBatchNorm with the same weights."""
     for name, child in model.named_children():
         if type(child) is nn.BatchNorm2d:
             synced = SyncedBatchNorm(

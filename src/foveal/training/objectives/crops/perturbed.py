@@ -1,4 +1,4 @@
-"""The perturbed maximum: a top-k whose gradient is estimated with noise."""
+"""Perturbed top-k: a selection whose gradient is estimated with noise."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ SAMPLES, SIGMA = 64, 0.5
 
 
 def perturbed_top(scores: Tensor, count: int) -> Tensor:
-    """Return the mean choice of the best of perturbed scores, with a gradient.
+    """Return the mean selection of the top candidates by perturbed scores, with a gradient.
 
-    Scores are standardised over the candidates first. Cordonnier et al. 2021, "Differentiable patch
-    selection for image recognition", after Berthet et al. 2020: choices are means over draws of
-    Gaussian noise, and their Jacobian is that of the expectation.
+    Scores are first standardised over the candidates. Cordonnier et al. 2021, "Differentiable patch
+    selection for image recognition", after Berthet et al. 2020: the selection is a mean over draws
+    of Gaussian noise, and its Jacobian is that of the expectation.
 
     Args:
-        scores: (B, N).
-        count: how many are chosen.
+        scores: scores (B, N) of the candidates.
+        count: number of candidates to select.
 
     Returns:
-        (B, count, N), each row sums to 1; rows are in the order of the candidates.
+        (B, count, N); each row sums to 1, and rows are in the order of the candidates.
     """
     mean, std = scores.mean(dim=1, keepdim=True), scores.std(dim=1, keepdim=True)
     found: Tensor = _PerturbedTop.apply((scores - mean) / std.clamp_min(1e-6), count)

@@ -1,4 +1,4 @@
-"""Classification of large images, in which the patches' weights teach the detector to rank."""
+"""Classification of large images; the patches' weights teach the detector to rank locations."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,13 +19,14 @@ from foveal.training.objectives.losses import misranked
 from foveal.training.objectives.objective import Objective
 from foveal.training.settings import Recipe
 
-FACTORS = (2, 4, 8)  # reductions of the coarse detector's thumbnails in training
+FACTORS = (2, 4, 8)  # downsampling factors of the coarse detector's thumbnails in training
 
 # Weight of the coarse detector's loss. Adam compensates for it, as nothing else trains that
 # detector; but unweighted, its gradient would dominate the norm by which all gradients are clipped.
 COARSE = 0.01
 
-# Ten binary cross-entropies at chance (10 ln 2) are three times one over ten classes (ln 10).
+# At chance level, the sum of ten binary cross-entropies (10 ln 2) is three times a cross-entropy
+# over ten classes (ln 10).
 MULTI_LABEL = 3
 
 
@@ -63,7 +64,7 @@ class Ranking(Objective):
         self.sets = {name: images.of(tasks) for name, images in sets.items()}
         if "first" in sets and len(sets["first"]) != len(sets["train"]):
             raise UserError(
-                f"Expected {len(sets['train'])} images in large.first, as there are in "
+                f"Expected {len(sets['train'])} images in large.first, as in "
                 f"{sets['train'].name}, but got {len(sets['first'])}."
             )
         self.keypoints = model.detector.keypoints
@@ -109,7 +110,7 @@ class Ranking(Objective):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Measure the loss and every task's accuracy on the images at these indices."""
+        """Measure the loss and each task's accuracy on the images at these indices."""
         images = self.sets["val"]
         _, output = self._read(images, batch[0])
         loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
@@ -131,7 +132,7 @@ class Ranking(Objective):
         return [labels[chosen].to(indices.device) for labels in images.tasks.values()]
 
     def _coarse_loss(self, located: Located, index: int) -> Tensor:
-        """Return how far the coarse scores are from the maximum fine score of each region."""
+        """Return the divergence of the coarse scores from the maximum fine score of each region."""
         assert located.score_map is not None
         assert located.thumbnail is not None
         factor = FACTORS[index % len(FACTORS)]
@@ -152,8 +153,8 @@ def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the sum of the tasks' losses, and the accuracy of each (T,).
 
     The loss of a task is the cross-entropy. If its labels are booleans, it is the sum of the
-    classes' binary cross-entropies divided by 3, which starts at about the same value, and an
-    answer is right if it is right for every class.
+    classes' binary cross-entropies divided by 3, which starts at about the same value, and a
+    prediction is correct if it is correct for every class.
 
     Args:
         logits: (B, T, classes).

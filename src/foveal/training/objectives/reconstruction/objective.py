@@ -1,4 +1,4 @@
-"""Training without labels: the image is to be rebuilt from the patches."""
+"""Training without labels: reconstruction of images from their patches."""
 
 from typing import Any
 
@@ -23,8 +23,8 @@ Latent = tuple[Tensor, Tensor] | None  # mean and logarithm of the variance (B, 
 class Reconstruction(Objective):
     """Reconstruction of augmented uint8 images; labels are ignored.
 
-    The recipe's `rebuild` has the weights of the terms. With `adversarial`, a discriminator of
-    small regions is trained along, by hinge losses (Lim & Ye 2017) and with spectral normalisation
+    The recipe's `rebuild` sets the weights of the terms. With `adversarial`, a discriminator of
+    small regions is trained too, by hinge losses (Lim & Ye 2017) and with spectral normalisation
     for stability (Miyato et al. 2018).
     """
 
@@ -37,7 +37,7 @@ class Reconstruction(Objective):
     def __init__(self, model: FocusNet, recipe: Recipe, steps: int):
         super().__init__(model, recipe, steps)
         self.rebuild = recipe.rebuild
-        self.automatic_optimization = False  # there may be two optimizers, in turn
+        self.automatic_optimization = False  # there may be two alternating optimizers
         self.features = RandomFeatures(model.in_channels) if self.rebuild.perceptual else None
         self.discriminator = Discriminator(model.in_channels) if self.rebuild.adversarial else None
 
@@ -74,18 +74,18 @@ class Reconstruction(Objective):
         self.log("val_mse", mse, prog_bar=True, batch_size=count, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Return the recipe's optimizer, and the discriminator's where there is one."""
+        """Return the recipe's optimizer, and the discriminator's if there is one."""
         found = [super().configure_optimizers()]
         if self.discriminator is not None:
             rate = self.recipe.training.lr
-            betas = (0.5, 0.99)  # little momentum: its opponent moves (Radford et al. 2016)
+            betas = (0.5, 0.99)  # little momentum, as its opponent learns (Radford et al. 2016)
             found.append(
                 self.scheduled(torch.optim.Adam(self.discriminator.parameters(), rate, betas))
             )
         return found if len(found) > 1 else found[0]
 
     def _rebuilt(self, images: Tensor) -> tuple[Tensor, Located, Latent]:
-        """Return the images rebuilt, where the patches were cut, and the latent vectors."""
+        """Return the reconstructed images, the patches' locations and the latent vectors."""
         view = self.model.view(images)
         _, located, output = self.model.read(view, self.model.locate(view))
         assert output.rebuilt is not None
@@ -94,7 +94,7 @@ class Reconstruction(Objective):
     def _loss(
         self, images: Tensor, rebuilt: Tensor, located: Located, latent: Latent
     ) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss, without the adversary, and the mean squared error."""
+        """Return the weighted loss without the adversarial term, and the mean squared error."""
         weights = self.rebuild
         mse = F.mse_loss(rebuilt, images)
         loss = weights.pixel * mse
