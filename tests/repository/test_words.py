@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # What is banned, and what to write instead.
 BANNED = {
     r"\bplaces?\b": "location, position, index or path",
-    r"\bshares?\b": "fraction",
+    r"\b(?:the|an?|this|their|its|same|some|own) shares?\b|\bshares? of\b": "fraction",
     r"\bchances?\b": "probability",
     r"\bgreatest\b": "maximum or largest",
     r"\bwhole numbers?\b": "integer",
@@ -21,7 +21,7 @@ BANNED = {
     r"\bcontestants?\b": "candidate",
     r"\b(?:is|are|was|were|be) (?:asked|told)\b": "called or given",
     r"\btells? (?:of|the class|much|little|nothing|all)\b": "reveals or encodes",
-    r"^What (?:every|all|each)\b": "a noun phrase",
+    r"^What (?:every|all|each) .*\b(?:is|are|does|do|needs?|shares?)\.?$": "a noun phrase",
     r"\b(?:one|two|images?|rows?|names?|numbers?|lines?|files?|values?|seconds?|patches|passes)"
     r" an? (?:second|class|channel|image|row|file|epoch|line|thread|step|model|method)\b": "per",
     r"\b(?:seams?|guards?|lanes?)\b": "the field's word",
@@ -35,25 +35,19 @@ ALLOWED = {
     r"(?:in|into|back in|out of|all) place\b": "an idiom",
     r"decimal places?": "of a number",
     r"placeholder": "another word",
-    r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)": "statistics",
-    r"shared\b": "another word",
-    r"share (?:an?|the|one|no|six|memory|its?|their|images|parts|them|this|weights)\b": "the verb",
-    r"(?:to|that|which|can|may|not|all|processes|rows|models|they) shares?\b": "the same verb",
-    r"/shares?/|shares/": "a path",
+    r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)|chance level": "statistics",
 }
 
 KEPT = re.compile("|".join(ALLOWED), re.IGNORECASE)
 
 
 def banned(text):
-    """Return the banned words of a text, with the lines that they stand on."""
+    """Return the sentences of a text with banned words, and what to write instead."""
     found = []
-    for line in text.splitlines():
-        plain = KEPT.sub("", line.strip())
+    for sentence in re.split(r"(?<=[.!?:;|])\s+", " ".join(text.split())):
+        plain = KEPT.sub("", re.sub(r"`[^`]*`", "", sentence))
         found += [
-            f"{line.strip()!r}: {better}"
-            for word, better in BANNED.items()
-            if re.search(word, plain)
+            f"{sentence!r}: {better}" for word, better in BANNED.items() if re.search(word, plain)
         ]
     return found
 

@@ -42,7 +42,7 @@ def draw_image(
     axes: "Axes",
     explanation: Observation,
     numbers: bool = True,
-    greatest: float | None = None,
+    maximum: float | None = None,
     longest: int = LONGEST,
 ) -> "AxesImage | None":
     """Draw one image with its numbered patch frames, or its attention or attribution over it.
@@ -53,7 +53,7 @@ def draw_image(
         axes: to draw on, in the coordinates of the explanation's pixels.
         explanation: explanation of one image.
         numbers: whether to number the frames.
-        greatest: upper end of the attention's scale; None for this image's own. An attribution
+        maximum: upper end of the attention's scale; None for this image's own. An attribution
             always has its own scale.
         longest: maximum length in pixels of the image's longer side, else it is downsampled.
 
@@ -71,7 +71,7 @@ def draw_image(
         drawn = draw_attribution(axes, image, heat, middle, longest)
     else:
         heat = combined(maps)[0]
-        drawn = draw_map(axes, image, heat, greatest or scale_end(heat), longest)
+        drawn = draw_map(axes, image, heat, maximum or scale_end(heat), longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)

@@ -44,9 +44,9 @@ def scale_end(heats: Tensor) -> float:
 
 
 def draw_map(
-    axes: "Axes", image: Tensor, heat: Tensor, greatest: float, longest: int = LONGEST
+    axes: "Axes", image: Tensor, heat: Tensor, maximum: float, longest: int = LONGEST
 ) -> "AxesImage":
-    """Draw a relative map (H, W) over an image in grey, up to `greatest`.
+    """Draw a relative map (H, W) over an image in grey, up to `maximum`.
 
     The colours are logarithmic: one location often has fifty times the uniform weight, and on a
     linear scale all others would look alike.
@@ -55,12 +55,12 @@ def draw_map(
         axes: to draw on, in the map's pixels.
         image: (C, H', W') of any size, drawn in its own proportions.
         heat: (H, W); over a photograph, a coarse map is interpolated between its locations.
-        greatest: upper end of the scale.
+        maximum: upper end of the scale.
         longest: maximum length in pixels of the image's longer side, else it is downsampled.
     """
     from matplotlib.colors import LogNorm
 
-    norm = LogNorm(LEAST, greatest)
+    norm = LogNorm(LEAST, maximum)
     grey = bounded(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
     values = _values(heat, image).clamp(min=LEAST)

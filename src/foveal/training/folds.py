@@ -64,7 +64,7 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all folds of a cross-validation share.
+    """Arguments that the folds of a cross-validation have in common.
 
     Attributes:
         recipe: the recipe that is tested.

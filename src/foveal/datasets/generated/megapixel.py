@@ -20,7 +20,7 @@ STROKES = 50  # per image, and number of different strokes
 SIDE = 1500  # default side of an image in pixels
 TILE = 28  # side of a digit or a stroke in pixels
 LEAST = 4 * TILE  # minimum side of an image, for five digits to fit within a few attempts
-TRIES = 1000  # attempts to place the digits of an image before starting again
+TRIES = 1000  # attempts to arrange the digits of an image before starting again
 TASKS = ("majority", "max", "topmost", "multi-label")
 
 
@@ -32,16 +32,16 @@ class SparseImages:
 
     Attributes:
         size: height and width of each image in pixels.
-        places: (P,) index of each pixel in its image, row by row, image after image.
+        positions: (P,) index of each pixel in its image, row by row, image after image.
         values: (P,) uint8.
-        starts: (N + 1,) offset of the first pixel of each image in `places`, and the total P.
+        starts: (N + 1,) offset of the first pixel of each image in `positions`, and the total P.
         boxes: (N, D, 4) boxes of the digits: x and y of the first pixel, and of one past the last.
         digits: (N, D) classes of the digits.
         labels: for each of `TASKS` a class (N,), or for `multi-label` booleans (N, 10).
     """
 
     size: tuple[int, int]
-    places: Tensor
+    positions: Tensor
     values: Tensor
     starts: Tensor
     boxes: Tensor
@@ -81,7 +81,7 @@ class SparseImages:
         """Return one image (1, H, W) including its black pixels, uint8."""
         part = slice(int(self.starts[number]), int(self.starts[number + 1]))
         image = torch.zeros(self.size[0] * self.size[1], dtype=torch.uint8)
-        image[self.places[part].long()] = self.values[part]
+        image[self.positions[part].long()] = self.values[part]
         return image.reshape(1, *self.size)
 
     def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -91,7 +91,7 @@ class SparseImages:
         owner = torch.arange(len(numbers)).repeat_interleave(counts)
         preceding = counts.cumsum(0) - counts
         chosen = torch.arange(int(counts.sum())) + (first - preceding)[owner]
-        positions = self.places[chosen].long()
+        positions = self.positions[chosen].long()
         return owner, positions // self.size[1], positions % self.size[1], self.values[chosen]
 
 
@@ -151,7 +151,7 @@ def _generated(source: ImageSet, count: int, side: int, strokes: int) -> SparseI
     digits = source.labels[chosen]
     return SparseImages(
         size=(side, side),
-        places=torch.cat([positions for positions, _ in found]),
+        positions=torch.cat([positions for positions, _ in found]),
         values=torch.cat([values for _, values in found]),
         starts=torch.tensor([0, *(len(positions) for positions, _ in found)]).cumsum(0),
         boxes=torch.cat([corners, corners + TILE], dim=-1),
