@@ -386,9 +386,9 @@ def _boxes_of(images: SparseImages, number: int) -> Tensor:
 def test_fewer_megapixel_images_are_the_first_and_size_costs_nothing(data_dir: Path) -> None:
     few, more = (megapixel_mnist("train", images=n, data_dir=data_dir) for n in (2, 4))
     assert torch.equal(few.digits, more.digits[:2])
-    assert torch.equal(few.places, more.places[: int(more.starts[2])])
+    assert torch.equal(few.positions, more.positions[: int(more.starts[2])])
     huge = megapixel_mnist("train", side=12_000, images=2, data_dir=data_dir)
-    assert huge.places.numel() < 20_000  # of 288 million
+    assert huge.positions.numel() < 20_000  # of 288 million
     assert huge.thumbnails(torch.tensor([1]), 40).shape == (1, 1, 300, 300)
 
 
