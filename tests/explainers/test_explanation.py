@@ -232,7 +232,7 @@ def test_evaluate_and_predict_name_what_they_take(model, images, tmp_path):
         foveal.evaluate(model, images)
     with pytest.raises(UserError, match=r"Expected an ImageSet for train.*but got ndarray"):
         foveal.evaluate(model, test, images.numpy())
-    with pytest.raises(UserError, match=r"Expected a model of Foveal.*but got Linear"):
+    with pytest.raises(UserError, match=r"Expected a Foveal model.*but got Linear"):
         foveal.evaluate(torch.nn.Linear(2, 2), test)
     with pytest.raises(UserError, match=r"source.*a name or path, but got Tensor.*model\.explain"):
         foveal.predict("mnist-cnn", images, tmp_path / "out")

@@ -194,5 +194,5 @@ def test_an_exported_reconstructor_is_measured_as_the_model_is(quick_probe):
 
 
 def test_what_is_no_model_is_named():
-    with pytest.raises(UserError, match="Expected a model of Foveal"):
+    with pytest.raises(UserError, match="Expected a Foveal model"):
         evaluate(torch.nn.Identity(), noise())

@@ -149,7 +149,7 @@ def test_evidence_iou_takes_as_many_pixels_as_the_truth_has():
 
 @pytest.mark.parametrize("metric", [pointing_game, energy_inside, evidence_iou])
 def test_a_truth_of_another_size_is_refused(metric):
-    with pytest.raises(ValueError, match=r"Expected a truth \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"Expected masks \(1, 8, 8\)"):
         metric(explained(maps=hot(1, 1)), torch.ones(1, 4, 4))
 
 

@@ -379,7 +379,7 @@ def test_the_generators_come_back_when_a_metric_fails():
         ({"sample": 0}, "at least one image"),
         ({"labels": torch.zeros(3)}, r"Expected labels \(24,\)"),
         ({"labels": torch.full((24,), 2)}, "Expected labels from 0 to 1"),
-        ({"masks": torch.zeros(24, 4, 4)}, r"Expected a truth \(24, 8, 8\)"),
+        ({"masks": torch.zeros(24, 4, 4)}, r"Expected masks \(24, 8, 8\)"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

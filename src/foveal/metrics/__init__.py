@@ -1,4 +1,4 @@
-"""Metrics: accuracy, efficiency, and whether the explanation can be trusted."""
+"""Metrics of accuracy, efficiency and the trustworthiness of explanations."""
 
 from typing import TYPE_CHECKING
 
