@@ -55,7 +55,7 @@ def logits_at(
     images: Tensor | Photos | LargeImages,
     pixels: Tensor,
     observed: Explanation,
-    places: Tensor,
+    lent: Tensor,
     batch_size: int,
 ) -> Tensor:
     """Return the logits (M, classes) of some images' pixels at other images' keypoints.
@@ -65,14 +65,14 @@ def logits_at(
         images: (N, C, H, W), uint8, photographs, or large images.
         pixels: (M,) indices of the images whose pixels are used.
         observed: result of `observe_all` for `images`.
-        places: (M,) indices of the images whose keypoints and scales are used.
+        lent: (M,) indices of the images whose keypoints and scales are used.
         batch_size: images per forward pass.
     """
     assert observed.keypoints is not None
     device, found, order = model.mean.device, [], []
     with evaluating(model):
         for some, rows, own in _of_one_size(images, pixels, batch_size):
-            lenders = places[own]
+            lenders = lent[own]
             scales = None if observed.scales is None else observed.scales[lenders].to(device)
             keypoints = observed.keypoints[lenders].to(device)
             held = model.decide(model.view(some, rows), Located(keypoints, scales))
