@@ -5,10 +5,10 @@ from typing import Any
 Measured = dict[str, Any]
 
 SELECTIONS = {
-    "focus-8": "`distil`: the weights of a head that reads all candidates, as a teacher",
-    "focus-8-greedy": "`greedy`: the candidates that decrease that head's loss most",
-    "focus-8-gumbel": "`gumbel`: drawn with Gumbel noise, taught by the head's own weights",
+    "focus-8": "`gumbel`: crops drawn with Gumbel noise, the head's weights as teacher",
+    "focus-8-distil": "`distil`: the weights of a head that reads all candidates, as teacher",
     "focus-8-perturbed": "`perturbed`: the gradient of a perturbed top-k",
+    "focus-8-greedy": "`greedy`: the candidates that decrease that head's loss most, as teacher",
     "focus-8-peaks": "`peaks`: the energy of the backbone's features, nothing learned",
 }
 

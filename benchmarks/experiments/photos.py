@@ -37,6 +37,7 @@ from foveal.training.features import predicted
 from foveal.training.first_weights import start_on_features, take_first_weights
 from foveal.training.fitting import Options, fit
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.objectives.crops.settings import Crops
 from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
@@ -52,18 +53,19 @@ WHOLE = {
     "isic2017": (96, 160, 224),
 }
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
+DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
 # Focus models by name: overrides of the data set's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
-        "focus-4": ["model.counts=[4]"],
         "focus-8": [],
         "focus-8-glance": ["model.scales=[0,1]", "model.counts=[1,8]"],
-        "focus-8-greedy": ["crops.select=greedy"],
-        "focus-8-gumbel": ["crops.select=gumbel", "crops.head_epochs=16"],
-        "focus-8-perturbed": ["crops.select=perturbed", "crops.head_epochs=16"],
-        "focus-8-peaks": ["crops.select=peaks", "model.learned=false"],
         "focus-8-tokens": ["model.mix=tokens"],
         "focus-8-attention": ["model.mix=attention"],
+        "focus-8-perturbed": ["crops.select=perturbed"],
+        "focus-8-peaks": ["crops.select=peaks", "crops.head_epochs=8", "model.learned=false"],
+        "focus-8-greedy": ["crops.select=greedy", "crops.head_epochs=8"],
+        "focus-8-distil": DISTIL,
+        "focus-4-distil": ["model.counts=[4]", *DISTIL],
     },
     "magnetic-tile": {"focus": []},
     "clothing": {"focus": []},
@@ -84,7 +86,9 @@ def rows_of(data: str) -> dict[str, Recipe]:
         if kind == "attention":
             model |= {"name": "attention", "depths": [5], "compatibility": "pc"}
         sized = replace(recipe.data, short_side=side)
-        found[f"{kind}-{side}"] = replace(recipe, data=sized, training=training, model=model)
+        found[f"{kind}-{side}"] = replace(
+            recipe, data=sized, training=training, model=model, crops=Crops()
+        )
     return found
 
 
