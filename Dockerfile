@@ -8,7 +8,7 @@ COPY pyproject.toml README.md constraints.txt /src/
 COPY src /src/src
 COPY recipes /src/recipes
 RUN pip install --no-cache-dir --constraint /src/constraints.txt \
-        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --no-cache-dir --constraint /src/constraints.txt '/src[app]' \
     && useradd --create-home --uid 1000 foveal \
     && rm -rf /src

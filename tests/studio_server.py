@@ -15,11 +15,11 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from foveal.app.auth import Credentials
-from foveal.app.limits import Limits
-from foveal.app.served import Models
-from foveal.app.server import build_app, configured, listen
-from foveal.data import load_images
+from foveal.datasets import load_images
+from foveal.deployment.serve.auth import Credentials
+from foveal.deployment.serve.limits import Limits
+from foveal.deployment.serve.model_registry import Models
+from foveal.deployment.serve.server import build_app, configured, listen
 
 BOUNDARY = "boundary-of-the-tests"
 

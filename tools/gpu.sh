@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Foveal on a GPU, in one command: its tests there, images a second, then training.
+# Foveal on a GPU, in one command: tests, images per second, then training.
 #
 #   tools/gpu.sh [--device cuda|cpu] [--minutes N] [--out FOLDER] [--resume] [--train-only] [RECIPE ...]
 #
-# Ends within N minutes (8 if not given), whatever happens. Tests and rates come first; what is left
-# is divided evenly between the recipes, names or files as `foveal train` takes them. A run that is
-# cut off keeps its last whole epoch. Each run is packed as FOLDER/RECIPE.tar, one file that is easily
-# carried from machine to machine; with --resume it is unpacked and goes on. FOLDER is runs/gpu if
-# not given. --train-only leaves out tests and rates. Exit status: that of the first step that failed.
+# Ends within N minutes (default 8) in any case. Tests and rates run first; the remaining time is
+# divided equally among the recipes, which are names or files as for `foveal train`. An interrupted
+# run keeps its last complete epoch. Each run is packed as FOLDER/RECIPE.tar, a single file to copy
+# between machines; with --resume it is unpacked and resumed. FOLDER defaults to runs/gpu.
+# --train-only skips tests and rates. The exit status is that of the first step that failed.
 #
-# Expects a checkout, and nothing from the internet: a python3 (or $PYTHON) with PyTorch 2.11 or
-# later, numpy, pillow, pyarrow, safetensors, huggingface_hub, typer, rich, pyyaml and pytest, and
-# for training lightning, torchmetrics and torchvision. Packages that it lacks are taken from the
-# folder $FOVEAL_SITE, which is carried along: on a machine with the internet,
+# Requires a checkout, no internet, and a python3 (or $PYTHON) with PyTorch 2.11 or later, numpy,
+# pillow, pyarrow, safetensors, huggingface_hub, typer, rich, pyyaml and pytest; for training also
+# lightning, torchmetrics and torchvision. Missing packages are taken from the folder $FOVEAL_SITE,
+# which can be filled on a machine with internet access:
 #   python3 -m pip install --no-deps --target site PACKAGE ...
-# Named datasets are read from $FOVEAL_DATA, which is carried along too.
+# Named datasets are read from $FOVEAL_DATA.
 set -uo pipefail
 
 device=cuda minutes=8 out=runs/gpu resume= train_only= recipes=()
@@ -70,7 +70,7 @@ if [ -z "$train_only" ]; then
     step "tests" "$(left $((60 * minutes / 2)))" \
         "$python" -m pytest -q -p no:cacheprovider tests/gpu --device "$device"
     step "images a second" "$(left $((60 * minutes / 3)))" \
-        "$python" benchmarks/gpu.py --device "$device" "${quick[@]}"
+        "$python" benchmarks/performance/gpu.py --device "$device" "${quick[@]}"
 fi
 
 mkdir -p "$out" || exit 1
@@ -80,13 +80,13 @@ for recipe in "${recipes[@]}"; do
     if [ -n "$resume" ] && [ -f "$out/$name.tar" ]; then
         rm -rf "${out:?}/$name" && tar -xf "$out/$name.tar" -C "$out" || exit 1
     fi
-    seconds=$(($(left 20) / count)) # the 20 are for writing and packing
+    seconds=$(($(left 20) / count)) # 20 seconds are reserved for writing and packing
     count=$((count - 1))
     [ "$seconds" -gt 0 ] || { echo "No time is left for $recipe." >&2; failed=1; continue; }
     before=$failed
     step "train $recipe" "$seconds" "$python" -m foveal train "$recipe" --out "$out/$name" \
         --devices 1 --quiet $resume
-    if [ $? -eq 124 ]; then # its time is over, which is no failure
+    if [ $? -eq 124 ]; then # out of time, which is not a failure
         failed=$before
         echo "$recipe is not finished: give --resume to go on."
     fi

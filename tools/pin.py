@@ -1,13 +1,13 @@
-"""Pins: what every model of the zoo answers to fixed inputs, to compare before and after a change.
+"""Pins: outputs of every zoo model for fixed inputs, to compare before and after a change.
 
     python tools/pin.py pins.json [--figures] [MODEL ...]           writes the pins
     python tools/pin.py pins.json [--figures] [MODEL ...] --check   compares with them
 
-Inputs are drawn with a fixed seed, of the size that the model expects and of a wider one, in one
-batch by one thread. ONNX Runtime answers those of the first size too. Each tensor is kept as its
-SHA-256 and some of its values: equal sums mean equal bits; else the values must be equal within the
-tolerance. With --figures, the figures of `foveal evaluate` on the first test images are kept as
-well, but for latency; that needs FOVEAL_DATA and takes minutes.
+Inputs are drawn with a fixed seed, with the size that the model expects and a wider one, in one
+batch on one thread. For the first size, ONNX Runtime is run as well. Each tensor is stored as its
+SHA-256 and some of its values: equal hashes mean equal bits; otherwise the values must be equal
+within the tolerance. With --figures, the figures of `foveal evaluate` on the first test images,
+except latency, are stored as well, which requires FOVEAL_DATA and takes minutes.
 """
 
 import argparse
@@ -20,21 +20,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveal import export, zoo
-from foveal.data import load_images, load_large
-from foveal.errors import UserError
-from foveal.evaluation import judge_of
+from foveal import zoo
+from foveal.datasets import load_images, load_large
+from foveal.deployment import onnx
+from foveal.evaluation.evaluate import judge_of
 from foveal.explanation import Explanation
-from foveal.files import read_json, write_json
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
 from foveal.metrics import evaluate
 from foveal.metrics.classes import as_known
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 
 IMAGES, SEED = 4, 0
-LARGE = (512, 512)  # height and width for a model that expects no size
+LARGE = (512, 512)  # height and width for a model that accepts any size
 TENSORS = ("logits", "keypoints", "scales", "weights", "maps", "rebuilt")
-KEPT = 128  # values of a tensor, at even steps, that are kept beside its sum
+KEPT = 128  # values of a tensor, at equal steps, that are stored in addition to its hash
 SAMPLE, PROBE = 200, 1000  # test and training images of the figures
 TOLERANCE = {"torch": 1e-6, "onnx": 1e-5}
 
@@ -42,20 +43,20 @@ Pins = dict[str, Any]
 
 
 def pins_of(name: str, figures: bool) -> Pins:
-    """Return the pins of a model: an entry per runtime and image size."""
+    """Return the pins of a model, an entry per runtime and image size."""
     model = zoo.load(name)
     size = model.inputs.usual_size or LARGE
     wide = (size[0], size[1] + max(8, size[1] // 4))
     found = {
         "torch": answers(model, size),
         "torch-wide": answers(model, wide),
-        "onnx": answers(export.load(name, "onnx"), size),
+        "onnx": answers(onnx.load(name, "onnx"), size),
     }
     return found | ({"figures": figures_of(name, model)} if figures else {})
 
 
 def answers(model: ImageModel, size: tuple[int, int]) -> Pins:
-    """Return the tensors of an explanation of fixed images, or why the model refuses their size."""
+    """Return the tensors of an explanation of fixed images, or why the model rejects their size."""
     draw = torch.Generator().manual_seed(SEED)
     images = torch.rand(IMAGES, model.in_channels, *size, generator=draw)
     try:
@@ -67,7 +68,7 @@ def answers(model: ImageModel, size: tuple[int, int]) -> Pins:
 
 
 def tensors_of(explanation: Explanation) -> Pins:
-    """Return the sum of each tensor of an explanation, and the values of small ones."""
+    """Return the hash and some values of each tensor of an explanation."""
     found = {}
     for name in TENSORS:
         values: Tensor | None = getattr(explanation, name)
@@ -96,7 +97,7 @@ def figures_of(name: str, model: ImageModel) -> Pins:
 
 
 def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float]) -> list[str]:
-    """Return what differs by more than the tolerance, a line each; print what differs by less."""
+    """Return a line per difference above the tolerance; print the smaller differences."""
     lines = []
     for part in after:
         old, new = before.get(part, {}), after[part]
@@ -110,7 +111,7 @@ def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float
 
 
 def difference(old: Any, new: Any, tolerance: float, what: str) -> str:
-    """Return how a pin differs, or nothing where it does not."""
+    """Return a description of a pin's difference, empty if there is none."""
     if old == new:
         return ""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=zoo.names(), metavar="MODEL")
     parser.add_argument("--check", action="store_true", help="compare with the file")
     parser.add_argument("--figures", action="store_true", help="pin figures too")
-    parser.add_argument("--tolerance", type=float, help="of both runtimes, such as 1e-4")
+    parser.add_argument("--tolerance", type=float, help="tolerance for both runtimes, such as 1e-4")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tolerance = dict.fromkeys(TOLERANCE, options.tolerance) if options.tolerance else TOLERANCE

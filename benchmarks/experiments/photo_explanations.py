@@ -17,16 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import foveal
-from foveal.evaluation import load_annotated
+from foveal.datasets import ImageSet, load_images, load_whole
+from foveal.datasets.annotations import with_annotations
 from foveal.explainers import EXPLAINERS, explainer
-from foveal.files import read_json, write_json
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.images.photos import parts_of
 from foveal.images.values import as_floats
-from foveal.memory import keep_freed_memory
 from foveal.metrics.interval import wilson_interval
 from foveal.models.crop_features import parts_of as parts_of_crops
 
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
+TESTED = "tested.json"
 SLOW = ("rise", "occlusion", "integrated-gradients")  # that are measured on fewer images
 NOT_MAPS = ("model", "contributions", "random")
 
@@ -83,6 +85,16 @@ def heat_of(method: str, model: Any, image: Tensor, size: tuple[int, int]) -> Te
     return F.interpolate(heat[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def images_of(data: str, model: Any, tested: Path) -> ImageSet[Any]:
+    """Return the annotated images that a kept model was tested on."""
+    shape = {"size": model.inputs.sizing, "channels": 3}
+    if data == "deeppcb" or not tested.is_file():
+        return with_annotations(load_images(data, "test", **shape), data)
+    images, chosen = load_whole(data, **shape), set(read_json(tested))
+    rows = [index for index, path in enumerate(images.paths) if path in chosen]
+    return with_annotations(images.subset(torch.tensor(rows)), data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data")
@@ -101,10 +113,8 @@ def main() -> None:
         )
         for name in (options.focus, options.whole)
     )
-    sets = [
-        load_annotated(options.data, "test", size=model.inputs.sizing, channels=3)
-        for model in (focus, whole)
-    ]
+    tested = options.work / options.data / "models" / options.focus / TESTED
+    sets = [images_of(options.data, model, tested) for model in (focus, whole)]
     masks = [mask[0] for part in parts_of(sets[0].masks) for mask in part]
     order = {path: index for index, path in enumerate(sets[1].paths)}
     images = [[image for part in parts_of(one.images) for image in part] for one in sets]

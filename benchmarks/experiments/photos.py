@@ -13,6 +13,7 @@ backbone's mean vector; `frozen` is a focus model whose detector and head alone 
 
 import argparse
 import shutil
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,25 +22,27 @@ from typing import Any
 
 import torch
 
-from foveal.data import ImageSet, load_images, load_whole
-from foveal.data.splits import folds, share_of
-from foveal.files import read_json, write_json
-from foveal.memory import keep_freed_memory
+from foveal.datasets import ImageSet, load_images, load_whole
+from foveal.datasets.splits import folds, share_of
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics.efficiency import latency_ms, macs
 from foveal.metrics.evidence import covered_fraction, evidence_fraction
 from foveal.metrics.observing import observe_all
 from foveal.models import build_model
 from foveal.models.abilities import Ability
-from foveal.training.distributed import Devices
+from foveal.training.distribution.devices import Devices
 from foveal.training.feature_files import with_features
 from foveal.training.features import predicted
 from foveal.training.first_weights import start_on_features, take_first_weights
 from foveal.training.fitting import Options, fit
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.objectives.crops.settings import Crops
 from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
+TIMES = "times.json"  # of all rows, in one run
 TESTED = "tested.json"  # which images the rows of a data set answer
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 FOLDS = 5
@@ -50,18 +53,19 @@ WHOLE = {
     "isic2017": (96, 160, 224),
 }
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
+DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
 # Focus models by name: overrides of the data set's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
-        "focus-4": ["model.counts=[4]"],
         "focus-8": [],
         "focus-8-glance": ["model.scales=[0,1]", "model.counts=[1,8]"],
-        "focus-8-greedy": ["crops.select=greedy"],
-        "focus-8-gumbel": ["crops.select=gumbel", "crops.head_epochs=16"],
-        "focus-8-perturbed": ["crops.select=perturbed", "crops.head_epochs=16"],
-        "focus-8-peaks": ["crops.select=peaks", "model.learned=false"],
         "focus-8-tokens": ["model.mix=tokens"],
         "focus-8-attention": ["model.mix=attention"],
+        "focus-8-perturbed": ["crops.select=perturbed"],
+        "focus-8-peaks": ["crops.select=peaks", "crops.head_epochs=8", "model.learned=false"],
+        "focus-8-greedy": ["crops.select=greedy", "crops.head_epochs=8"],
+        "focus-8-distil": DISTIL,
+        "focus-4-distil": ["model.counts=[4]", *DISTIL],
     },
     "magnetic-tile": {"focus": []},
     "clothing": {"focus": []},
@@ -82,7 +86,9 @@ def rows_of(data: str) -> dict[str, Recipe]:
         if kind == "attention":
             model |= {"name": "attention", "depths": [5], "compatibility": "pc"}
         sized = replace(recipe.data, short_side=side)
-        found[f"{kind}-{side}"] = replace(recipe, data=sized, training=training, model=model)
+        found[f"{kind}-{side}"] = replace(
+            recipe, data=sized, training=training, model=model, crops=Crops()
+        )
     return found
 
 
@@ -118,8 +124,13 @@ def divided(
         yield train, val, images.subset((fold == number).nonzero()[:, 0])
 
 
-def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> dict[str, Any]:
-    """Return a row: what a recipe answers to each tested image, and what it costs."""
+def measured(
+    data: str, name: str, recipe: Recipe, work: Path, tested: Path, first_only: bool = False
+) -> dict[str, Any]:
+    """Return a row: what a recipe answers to each tested image, and what it costs.
+
+    The model of the first fold is kept, with the images that it was tested on.
+    """
     started = time.perf_counter()
     sets = sets_of(data, recipe)
     first = next(iter(sets.values()))
@@ -127,7 +138,7 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
     torch.manual_seed(recipe.training.seed)
     model: Any = build_model(settings)
     take_first_weights(model, recipe)
-    kept = with_features(model, recipe, sets, work / "features")
+    kept = with_features(model, recipe, sets, work / "features" / _features_of(name, recipe))
     cached = time.perf_counter()
     options = Options(False, Devices(), "32-true", False, (), None, print)
     found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
@@ -152,6 +163,9 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
         if not labels:
             (work / "models" / name).mkdir(parents=True, exist_ok=True)
             model.save_weights(work / "models" / name)
+            write_json(work / "models" / name / TESTED, list(test.paths))
+            if first_only:
+                return {}
         labels |= dict(zip(test.paths, test.labels.tolist(), strict=True))
         for how, logits in answers.items():
             found[how] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
@@ -167,6 +181,12 @@ def measured(data: str, name: str, recipe: Recipe, work: Path, tested: Path) -> 
         "seconds": round(time.perf_counter() - started, 1),
     }
     return row | _cost(model.eval(), sets.get("test", first))
+
+
+def _features_of(name: str, recipe: Recipe) -> str:
+    """Return the name of the folder of a row's features; those of the same candidates share it."""
+    candidates = [*recipe.model.get("scales", ()), "x", *recipe.model.get("counts", ())]
+    return name if len(candidates) == 1 else "-".join(str(one) for one in candidates)
 
 
 def _check_tested(
@@ -199,13 +219,12 @@ def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
-    """Return multiply-adds, milliseconds, and the fraction of the pixels that is evidence."""
+    """Return multiply-adds, and the fraction of the pixels that is evidence."""
     size = (images.images.shape[-2], images.images.shape[-1])
     some = images.subset(torch.arange(0, len(images), max(1, len(images) // 100)))
     found: dict[str, Any] = {
         "size": list(size),
         "macs": macs(model, size),
-        "latency_ms": round(latency_ms(model, size, repeats=15), 1),
         "evidence_fraction": 1.0,
     }
     if Ability.CROPS in model.abilities:
@@ -215,22 +234,51 @@ def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
     return found
 
 
+def timed(out: Path, datasets: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
+    """Return the median milliseconds per image of all measured rows, which take turns."""
+    runs: dict[tuple[str, str], Any] = {}
+    for data in datasets:
+        for name, recipe in rows_of(data).items():
+            path = out / data / f"{name}.json"
+            if path.is_file():
+                size = tuple(read_json(path)["size"])
+                model = build_model({**recipe.model, "num_classes": 2}).eval()
+                runs[data, name] = (model, size)
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, (model, size) in runs.items():
+            taken[key].append(latency_ms(model, size, repeats=1))
+    found: dict[str, dict[str, float]] = {data: {} for data in datasets}
+    for (data, name), values in taken.items():
+        found[data][name] = round(statistics.median(values), 1)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="*", default=list(WHOLE))
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--first", action="store_true", help="only train the first fold's model")
+    parser.add_argument("--time", action="store_true", help="only time all rows, in turns")
     options = parser.parse_args()
     keep_freed_memory()
+    if options.time:
+        write_json(options.out / TIMES, timed(options.out, options.data))
+        return
     for data in options.data:
         for name, recipe in rows_of(data).items():
             path = options.out / data / f"{name}.json"
             if options.only and name not in options.only:
                 continue
-            if path.is_file() and read_json(path)["recipe"] == recipe.to_dict():
+            known = path.is_file() and read_json(path)["recipe"] == recipe.to_dict()
+            if known and not options.first:
                 continue
-            row = measured(data, name, recipe, options.work / data, path.parent / TESTED)
+            work, tested = options.work / data, path.parent / TESTED
+            row = measured(data, name, recipe, work, tested, options.first)
+            if options.first:
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, row)
 

@@ -2,17 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from foveal import data, detectors, explainers, geometry, heads, metrics, models, plotting, zoo
-    from foveal.batch import predict
-    from foveal.data import load_images
-    from foveal.errors import UserError
+    from foveal import datasets, detectors, explainers, heads, metrics, models, plotting, zoo
+    from foveal.datasets import load_images
+    from foveal.deployment.batch import predict
     from foveal.explainers import attribute
     from foveal.explanation import Explanation
+    from foveal.foundation.errors import UserError
+    from foveal.images import geometry
     from foveal.metrics import evaluate
     from foveal.models.attention import AttentionNet
     from foveal.models.cnn import SmallCNN
@@ -31,21 +32,21 @@ else:  # torch alone takes seconds
             "Inputs": "foveal.models.image_model",
             "SANet": "foveal.models.self_attention",
             "SmallCNN": "foveal.models.cnn",
-            "UserError": "foveal.errors",
+            "UserError": "foveal.foundation.errors",
             "attribute": "foveal.explainers",
-            "data": "foveal.data",
+            "datasets": "foveal.datasets",
             "detectors": "foveal.detectors",
             "evaluate": "foveal.metrics",
             "explainers": "foveal.explainers",
-            "geometry": "foveal.geometry",
+            "geometry": "foveal.images.geometry",
             "heads": "foveal.heads",
             "load": "foveal.zoo",
-            "load_images": "foveal.data",
+            "load_images": "foveal.datasets",
             "load_recipe": "foveal.training",
             "metrics": "foveal.metrics",
             "models": "foveal.models",
             "plotting": "foveal.plotting",
-            "predict": "foveal.batch",
+            "predict": "foveal.deployment.batch",
             "train": "foveal.training",
             "zoo": "foveal.zoo",
         },
@@ -60,7 +61,7 @@ __all__ = [
     "SmallCNN",
     "UserError",
     "attribute",
-    "data",
+    "datasets",
     "detectors",
     "evaluate",
     "explainers",

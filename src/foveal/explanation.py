@@ -1,4 +1,4 @@
-"""The one result type: what a model answered, and what it looked at."""
+"""The result of every explainer: logits of images and the evidence behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal import plotting
-from foveal.explanation_json import explanation_dicts
-from foveal.observation import Observation
+from foveal.observation.records import explanation_dicts
+from foveal.observation.tensors import Observation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation(Observation):
-    """What a model looked at in images and what it answered, to be drawn, saved and printed.
+    """A model's logits for images and the evidence behind them, to draw, save and print.
 
     The tensors and their geometry are those of `Observation`.
     """
 
     def to_dicts(self, top: int = 5) -> list[dict[str, Any]]:
-        """Return one plain dictionary an image, as `foveal explain --json` prints it.
+        """Return one plain dictionary per image, as `foveal explain --json` prints it.
 
         Args:
-            top: number of classes in `probabilities`, the most probable ones.
+            top: number of classes in `probabilities`, the most probable first.
         """
         return explanation_dicts(self, top)
 
@@ -35,20 +35,20 @@ class Explanation(Observation):
     def show(self) -> None:
         """Show one figure per image, in the output of a notebook or in windows.
 
-        Where no window can be opened, as on a machine without a display, a warning says so.
+        Where no window can be opened, as on a machine without a display, a warning is issued.
         """
         plotting.show(self.figure(index) for index in range(len(self)))
 
     def save(self, folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
-        """Write one PNG per image and `explanations.json` into a folder; return the pictures.
+        """Write one PNG per image and `explanations.json` into a folder; return the PNGs' paths.
 
-        Pictures of an earlier save into that folder are replaced or removed.
+        Figures of an earlier save into that folder are replaced or removed.
 
         Args:
-            folder: made if it is not there.
-            names: a different file name, without an ending, for each image; its number if None.
+            folder: created if it does not exist.
+            names: a unique file name, without extension, for each image; its index if None.
 
         Raises:
-            UserError: not one name per image, or names that are the same or not of files.
+            UserError: not one name per image, duplicate names, or names that are not file names.
         """
         return plotting.save_explanation(self, Path(folder), names)

@@ -46,13 +46,6 @@ def _import_all() -> None:
     import torch
     from PIL import Image
 
-    import foveal.batch.run
-    import foveal.cli
-    import foveal.evaluation
-    import foveal.first_hour
-    import foveal.plotting
-    import foveal.training.module  # noqa: F401
-
     Image.init()  # imports a module for each format
     torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from foveal.files import parse_json
+from foveal.foundation.files import parse_json
 
 from .conftest import BATCHES, check_cases, drawn, image
 from .mutations import HOSTILE_TEXTS, damage, replace_by_special_file

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from foveal.files import parse_json
+from foveal.foundation.files import parse_json
 
 from .conftest import BATCHES, check_cases, copied, drawn, image
 from .mutations import HOSTILE_TEXTS, damage, mutate, mutate_tensors, replace_by_special_file

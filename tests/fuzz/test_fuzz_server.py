@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from hostile_http import Raw, json_bodies, raw_requests
+
 from studio_server import Address
 
 from .conftest import SCALE

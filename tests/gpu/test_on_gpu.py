@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-
-from foveal.batch import predict
-from foveal.explanation import Explanation
 from test_models import FOCUS, SETTINGS, answer_of, built, loss_of, pictures
+
+from foveal.deployment.batch import predict
+from foveal.explanation import Explanation
 
 # In double precision both devices compute the same but for the order of sums, so that no keypoint
 # rounds to another pixel: 1e-16 of each term, over some thousands of terms and tens of layers.

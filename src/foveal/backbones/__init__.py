@@ -5,7 +5,7 @@ from foveal.backbones.efficientnet_lite import EfficientNetLite
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
-from foveal.registry import PartRegistry
+from foveal.foundation.registry import PartRegistry
 
 __all__ = [
     "BACKBONES",

@@ -1,4 +1,4 @@
-"""The interfaces of backbones: images -> feature maps and a global vector."""
+"""Interfaces of backbones: images -> feature maps and a global vector."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
-from foveal.errors import UserError
+from foveal.foundation.arguments import check_constructor
+from foveal.foundation.errors import UserError
 
 
 class Backbone(nn.Module, ABC):
@@ -17,13 +17,13 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         in_channels: channels C of the images.
-        widths: channels of the local features, one number a depth, from shallow to deep.
+        widths: channels of the local features at each depth, from shallow to deep.
         width: dimension of the global vector.
-        strides: pixels of the image per location of each depth's features, where the image is
-            padded to a multiple of them; None where the features lie evenly over the image.
+        strides: pixels of the image per location of each depth's features, if the image is padded
+            to a multiple of them; None if the features are spread uniformly over the image.
         averages: whether the global vector is the mean of the deepest features.
-        normalisation: mean and standard deviation that it expects images in [0, 1] to be
-            normalised by; None for those of the training images.
+        normalisation: mean and standard deviation by which images in [0, 1] must be normalised;
+            None for those of the training images.
     """
 
     in_channels: int
@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what is seen in normalised images (B, C, H, W).
+        """Return the features of normalised images (B, C, H, W).
 
         Returns:
             Local features (B, widths[d], h, w) for each depth d, and the global vector (B, width).
@@ -49,43 +49,43 @@ class Backbone(nn.Module, ABC):
         """Return the local features of normalised images (B, C, H, W) down to a depth, from 1.
 
         Raises:
-            UserError: the backbone cannot be cut there.
+            UserError: the backbone cannot be cut at this depth.
         """
         if depth != len(self.widths):
             raise self._uncut(depth)
         return self(images)[0]
 
     def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Return what follows from the local features (B, C_d, h, w) of a depth.
+        """Continue from the local features (B, C_d, h, w) of a depth.
 
         Returns:
-            The local features of this depth and the deeper ones, by their depth, and the global
-            vector (B, width).
+            The local features of this and deeper depths, by depth, and the global vector
+            (B, width).
 
         Raises:
-            UserError: the backbone cannot be cut there.
+            UserError: the backbone cannot be cut at this depth.
         """
         if depth != len(self.widths) or not self.averages:
             raise self._uncut(depth)
         return {depth: features}, features.mean(dim=(-2, -1))
 
     def cut(self, depth: int) -> Self:
-        """Return a new backbone of these settings that ends at a depth, from 1.
+        """Return a new backbone with the same settings that ends at a depth, from 1.
 
-        Its weights are those that it is built with.
+        It has new weights, as its settings specify.
 
         Raises:
-            UserError: the backbone cannot be built in part, or there is no such depth.
+            UserError: the backbone cannot be built in part, or has no such depth.
         """
         raise self._uncut(depth)
 
     def freeze(self, depth: int) -> None:
-        """Stop the training of what makes the local features down to a depth, from 1.
+        """Freeze the layers up to the local features of a depth, from 1.
 
-        Batch normalisation is in evaluation mode there.
+        Their batch normalisation is in evaluation mode.
 
         Raises:
-            UserError: there is no such depth, or the backbone cannot be cut there.
+            UserError: there is no such depth, or the backbone cannot be cut at it.
         """
         if depth != len(self.widths):
             raise self._uncut(depth)
@@ -101,31 +101,31 @@ class Backbone(nn.Module, ABC):
         return str(len(self.widths))
 
     def shipped(self) -> dict[str, Tensor]:
-        """Return the weights that come with Foveal, by their names in the state dict.
+        """Return the weights shipped with Foveal, by name in the state dict.
 
-        A model file leaves out those that training has not changed.
+        Model files omit those that training has not changed.
         """
         return {}
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this backbone again."""
+        """Return the arguments that rebuild this backbone."""
 
 
 class StagedBackbone(Backbone):
-    """A backbone that is a chain: each depth's features are made from those of the one before."""
+    """A chain of stages: each depth's features are computed from those of the previous depth."""
 
     @abstractmethod
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that make the local features of a depth, from 1."""
+        """Return the modules that compute the local features of a depth, from 1."""
 
     @abstractmethod
     def step(self, features: Tensor, depth: int) -> Tensor:
-        """Return the local features of a depth, from 1, from those of the depth before.
+        """Return the local features of a depth, from 1, given those of the previous depth.
 
         Args:
             features: (B, C, h, w); for depth 1 the normalised images.
-            depth: of what is returned.
+            depth: depth of the returned features.
         """
 
     @abstractmethod
@@ -133,7 +133,7 @@ class StagedBackbone(Backbone):
         """Return the global vector (B, width) from the deepest local features (B, C, h, w)."""
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what is seen in normalised images (B, C, H, W)."""
+        """Return the features of normalised images (B, C, H, W)."""
         local = self.begin(images, len(self.widths))
         return local, self.whole(local[-1])
 
@@ -141,23 +141,23 @@ class StagedBackbone(Backbone):
         """Return the local features of normalised images (B, C, H, W) down to a depth."""
         self._check(depth)
         local = [self.step(images, 1)]
-        for number in range(2, depth + 1):
-            local.append(self.step(local[-1], number))
+        for deeper in range(2, depth + 1):
+            local.append(self.step(local[-1], deeper))
         return local
 
     def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Return what follows from the local features (B, C_d, h, w) of a depth."""
+        """Continue from the local features (B, C_d, h, w) of a depth."""
         self._check(depth)
         local = {depth: features}
-        for number in range(depth + 1, len(self.widths) + 1):
-            local[number] = self.step(local[number - 1], number)
+        for deeper in range(depth + 1, len(self.widths) + 1):
+            local[deeper] = self.step(local[deeper - 1], deeper)
         return local, self.whole(local[len(self.widths)])
 
     def freeze(self, depth: int) -> None:
-        """Stop the training of what makes the local features down to a depth."""
+        """Freeze the layers up to the local features of a depth."""
         self._check(depth)
-        for number in range(1, depth + 1):
-            for stage in self.stages_of(number):
+        for level in range(1, depth + 1):
+            for stage in self.stages_of(level):
                 stage.requires_grad_(False).eval()
 
     def _check(self, depth: int) -> None:

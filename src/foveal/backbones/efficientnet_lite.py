@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a small pretrained trunk for photographs."""
+"""EfficientNet-Lite0: a small pretrained backbone for photographs."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,13 +9,13 @@ from typing import Annotated, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones.backbone import StagedBackbone
-from foveal.errors import UserError, unknown_name
-from foveal.ranges import Channels
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.ranges import Channels
 
-# Tan & Le 2019 (arXiv:1905.11946), table 1, as the Lite variant has it: no squeeze-and-excitation,
-# ReLU6 for swish. Expansion, kernel side, stride, output channels, blocks.
+# Tan & Le 2019 (arXiv:1905.11946), table 1, in the Lite variant: without squeeze-and-excitation,
+# ReLU6 instead of swish. Expansion, kernel side, stride, output channels, blocks.
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -26,31 +26,31 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 STEM, TOP = 32, 1280  # channels after the first and the last convolution
-TAPS = (0, 1, 2, 4)  # stages whose output is the last of its resolution, but for the top
+TAPS = (0, 1, 2, 4)  # stages whose output is the last of its resolution, except the top
 DEPTHS = len(TAPS) + 1
 STRIDE = 32  # pixels of the image per position of the deepest features
-EPS = 1e-3  # of batch normalisation, TensorFlow's
-MEAN, STD = 127 / 255, 128 / 255  # that images in [0, 1] are normalised by
+EPS = 1e-3  # of batch normalisation, as in TensorFlow
+MEAN, STD = 127 / 255, 128 / 255  # normalisation of images in [0, 1]
 WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the folder weights/
 
 
 class EfficientNetLite(StagedBackbone):
-    """EfficientNet-Lite0 as TensorFlow computes it: 4 million parameters, 0.4 G MACs at 224 px.
+    """EfficientNet-Lite0 as in TensorFlow: 4 million parameters, 0.4 G MACs at 224 px.
 
-    Images of any size are padded on the right and below to multiples of 32 pixels, with the value
-    that normalisation gives 0. Every strided convolution then sees even sides, for which
+    Images of any size are padded on the right and below to multiples of 32 pixels, with 0 after
+    normalisation. The input of every strided convolution then has even sides, for which
     TensorFlow's padding is constant.
 
     Args:
         in_channels: channels of the images, which `MEAN` and `STD` normalise.
         weights: a name in `WEIGHTS`, for 3 channels; empty for random weights.
-        stride: pixels of the image per position of the deepest features: 32, or 16, where the last
-            stage keeps the resolution and its kernels are dilated instead (Yu et al. 2017,
-            arXiv:1705.09914): the weights stay the same, at twice the cost.
-        depth: of the deepest features that it computes, from 1; what is deeper is not built.
+        stride: pixels of the image per position of the deepest features, 32 or 16. With 16 the last
+            stage keeps the resolution with dilated kernels (Yu et al. 2017, arXiv:1705.09914): the
+            same weights at twice the cost.
+        depth: depth of the deepest features, from 1; deeper layers are not built.
 
     Raises:
-        UserError: another stride, unknown weights, or weights that do not fit the channels.
+        UserError: an invalid stride, unknown weights, or weights for other channels.
     """
 
     averages = True
@@ -75,26 +75,16 @@ class EfficientNetLite(StagedBackbone):
         whole = depth == DEPTHS
         built = STAGES if whole else STAGES[: TAPS[depth - 1] + 1]
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
-        stages, channels, reach, dilation = [], STEM, 2, 1
-        for expansion, side, step, width, blocks in built:
-            layers = []
-            for number in range(blocks):
-                wanted = step if number == 0 else 1
-                taken = wanted if reach * wanted <= stride else 1
-                layers.append(Block(channels, width, expansion, side, taken, dilation))
-                reach, dilation = reach * taken, dilation * (wanted // taken)
-                channels = width
-            stages.append(nn.Sequential(*layers))
-        self.stages = nn.ModuleList(stages)
+        self.stages = _stages(built, stride)
         if whole:
-            self.top = ConvNorm(channels, TOP, 1)
+            self.top = ConvNorm(built[-1][3], TOP, 1)
         self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP][:depth]
         self.width = self.widths[-1]
         self.strides = (2, 4, 8, 16, stride)[:depth]
         self.load_state_dict(self.shipped(), strict=False)
 
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that make the features of a depth."""
+        """Return the modules that compute the features of a depth."""
         first = TAPS[depth - 2] + 1 if depth > 1 else 0
         if depth > len(TAPS):
             return [*self.stages[first:], self.top]
@@ -102,11 +92,12 @@ class EfficientNetLite(StagedBackbone):
         return [self.stem, *stages] if depth == 1 else list(stages)
 
     def step(self, features: Tensor, depth: int) -> Tensor:
-        """Return features of strides 2, 4, 8, 16 and `stride`, by their depth.
+        """Return the features of a depth, with strides 2, 4, 8, 16 and `stride` for depths from 1.
 
         Args:
-            features: of the depth before; for depth 1 normalised images (B, C, H, W) of any size.
-            depth: of what is returned.
+            features: features of the previous depth; for depth 1 normalised images (B, C, H, W) of
+                any size.
+            depth: depth of the returned features.
         """
         if depth == 1:
             height, width = features.shape[-2:]
@@ -120,35 +111,50 @@ class EfficientNetLite(StagedBackbone):
         return deepest.mean(dim=(-2, -1))
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this backbone again."""
+        """Return the arguments that rebuild this backbone."""
         names = ("in_channels", "weights", "stride", "depth")
         return {name: getattr(self, name) for name in names}
 
     def cut(self, depth: int) -> Self:
-        """Return a new backbone of these settings that ends at a depth."""
+        """Return a new backbone with the same settings that ends at a depth."""
         self._check(depth)
         return type(self)(self.in_channels, self.weights, self.stride, depth)
 
     def shipped(self) -> dict[str, Tensor]:
-        """Return the pretrained weights by their names in the state dict; none if random."""
+        """Return the pretrained weights by name in the state dict; empty if random."""
         if not self.weights:
             return {}
-        every = _read_weights(WEIGHTS[self.weights])
-        return every if self.depth == DEPTHS else {k: every[k] for k in self.state_dict()}
+        weights = _read_weights(WEIGHTS[self.weights])
+        return weights if self.depth == DEPTHS else {k: weights[k] for k in self.state_dict()}
+
+
+def _stages(built: Sequence[tuple[int, int, int, int, int]], stride: int) -> nn.ModuleList:
+    """Return the stages of rows of `STAGES`; beyond a total `stride` they dilate instead."""
+    stages, channels, reach, dilation = [], STEM, 2, 1
+    for expansion, side, step, width, blocks in built:
+        layers = []
+        for index in range(blocks):
+            wanted = step if index == 0 else 1
+            taken = wanted if reach * wanted <= stride else 1
+            layers.append(Block(channels, width, expansion, side, taken, dilation))
+            reach, dilation = reach * taken, dilation * (wanted // taken)
+            channels = width
+        stages.append(nn.Sequential(*layers))
+    return nn.ModuleList(stages)
 
 
 @cache
 def _read_weights(file: str) -> dict[str, Tensor]:
-    """Return the weights of a file in the folder weights/, read once; nobody changes them."""
+    """Return the weights of a file in the folder weights/, read once and never modified."""
     from safetensors.torch import load_file
 
     return load_file(Path(str(resources.files("foveal.backbones"))) / "weights" / file)
 
 
 class ConvNorm(nn.Module):
-    """A convolution with TensorFlow's `SAME` padding for even sides, normalised, perhaps ReLU6.
+    """A convolution with TensorFlow's `SAME` padding for even sides, batch norm, optional ReLU6.
 
-    With a stride of 2 that padding is one pixel shorter on the left and above.
+    With a stride of 2 that padding is one pixel narrower on the left and at the top.
     """
 
     def __init__(
@@ -182,7 +188,7 @@ class ConvNorm(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, width, h, w), or half of h and w where it strides."""
+        """Return (B, width, h, w), or half of h and w with a stride of 2."""
         if self.uneven:
             features = F.pad(features, self.uneven)
         features = self.norm(self.conv(features))
@@ -207,6 +213,6 @@ class Block(nn.Module):
         self.residual = stride == 1 and in_channels == width
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, width, h, w), or half of h and w where it strides."""
-        made = self.project(self.filter(self.expand(features)))
-        return features + made if self.residual else made
+        """Return (B, width, h, w), or half of h and w with a stride of 2."""
+        projected = self.project(self.filter(self.expand(features)))
+        return features + projected if self.residual else projected

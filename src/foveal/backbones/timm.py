@@ -6,8 +6,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from foveal.backbones.backbone import Backbone
-from foveal.errors import UserError, missing_extra, unknown_name
-from foveal.ranges import Channels
+from foveal.foundation.errors import UserError, missing_extra, one_line, unknown_name
+from foveal.foundation.ranges import Channels
 
 
 class TimmBackbone(Backbone):
@@ -16,12 +16,12 @@ class TimmBackbone(Backbone):
     Args:
         model: timm's name of the model, such as `resnet18` (`timm.list_models()`).
         in_channels: channels of the images.
-        pretrained: start from timm's weights, which are downloaded. A trained model's settings
-            say False here: it brings its own weights.
+        pretrained: start from timm's weights, which are downloaded. It is False in a trained
+            model's settings, since the model has its own weights.
 
     Raises:
-        UserError: timm is not installed, has no such model, or cannot give its feature maps or
-            its weights.
+        UserError: timm is not installed, has no such model, or cannot return its feature maps or
+            weights.
     """
 
     averages = True
@@ -43,8 +43,8 @@ class TimmBackbone(Backbone):
         except UserError:
             raise
         except Exception as error:  # timm raises almost anything
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"timm cannot give feature maps of {model!r}: {reason}") from error
+            message = f"timm cannot return feature maps of {model!r}: {one_line(error)}"
+            raise UserError(message) from error
         self.features: Callable[[Tensor], list[Tensor]] = features
         self.model = model
         self.in_channels = in_channels
@@ -60,22 +60,22 @@ class TimmBackbone(Backbone):
         return local, local[-1].mean(dim=(-2, -1))
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this backbone again, without any download."""
+        """Return the arguments that rebuild this backbone without a download."""
         return {"model": self.model, "in_channels": self.in_channels, "pretrained": False}
 
 
 def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", "scratch", "none"]:
-    """Return with which weights timm can build a model now, and fetch those of a pretrained one.
+    """Return which weights timm can build a model with now, after downloading pretrained ones.
 
-    One request goes ahead of the download, without retries: where there is no network, this takes
-    seconds at most, while a download gives up after a minute.
+    A single request without retries precedes the download: without a network it fails within
+    seconds, whereas a download would give up after a minute.
 
     Args:
         model: timm's name of the model.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for a response.
 
     Returns:
-        `pretrained`, `scratch` where the weights are out of reach, `none` where timm is not there.
+        `pretrained`; `scratch` if the weights are unavailable; `none` if timm is not installed.
     """
     try:
         import timm
@@ -92,6 +92,6 @@ def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", 
     try:
         HfApi().model_info(known.hf_hub_id, timeout=timeout)
         hf_hub_download(known.hf_hub_id, file)
-    except Exception:  # whatever is wrong with the network, the weights are out of reach
+    except Exception:  # whatever the network raises, the weights are unavailable
         return "scratch"
     return "pretrained"

@@ -1,4 +1,4 @@
-"""VGG for small images: 3x3 convolutions in stages, each ended by a pooling."""
+"""VGG for small images: stages of 3x3 convolutions with pooling between them."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,13 +6,13 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.backbone import StagedBackbone
 from foveal.backbones.whitening import Whiten, WhiteningConv
-from foveal.ranges import Channels, Widths
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.ranges import Channels, Widths
 
 # Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved behind the layers
-# that follow them, so that attention finds features of high resolution.
+# that follow them, to give attention features of high resolution.
 PAPER = ((64, 64, 128, 128, 256, 256, 256), (512, 512, 512), (512, 512, 512), (512,), (512,))
 TAPS = ("before", "after")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -22,19 +22,19 @@ class VGGBackbone(StagedBackbone):
     """Stages of 3x3 convolutions; local features before or after each stage's pooling.
 
     The default is the net of Jetley et al. 2018. Every convolution is followed by batch
-    normalisation and begins as a partial identity (Jordan 2024, arXiv:2404.00498, section 3.1).
+    normalisation and starts as a partial identity (Jordan 2024, arXiv:2404.00498, section 3.1).
 
     Args:
         in_channels: channels of the images.
         stages: output channels of each convolution, stage by stage. Each stage ends in 2x2 max
-            pooling but the last, whose maximum over all places is the global vector.
+            pooling except the last, whose maximum over all positions is the global vector.
         tap: local features are taken `before` or `after` a stage's pooling.
-        hidden: numbers in a linear layer on the global vector; 0 for none.
+        hidden: width of a linear layer on the global vector; 0 for none.
         whiten: side in pixels of a whitening first layer's patches; 0 for none.
         activation: `relu` or `gelu`.
 
     Raises:
-        UserError: an argument is not what is listed here.
+        UserError: an argument is invalid.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class VGGBackbone(StagedBackbone):
             self.neck = nn.Sequential(nn.Linear(channels, hidden), ACTIVATIONS[activation]())
 
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that make the features of a depth; the last has the neck."""
+        """Return the modules that compute the features of a depth, the last with the neck."""
         first = [self.first] if depth == 1 else []
         last = [self.neck] if depth == len(self.blocks) else []
         return [*first, self.blocks[depth - 1], *last]
 
     def step(self, features: Tensor, depth: int) -> Tensor:
-        """Return the features (B, widths[depth - 1], h, w) of a stage from those before it."""
+        """Return the features (B, widths[depth - 1], h, w) of a stage, given the previous ones."""
         if depth == 1:
             features = self.first(features)
         elif self.tap == "before":
@@ -88,20 +88,20 @@ class VGGBackbone(StagedBackbone):
         return self.blocks[depth - 1](features)
 
     def whole(self, deepest: Tensor) -> Tensor:
-        """Return the global vector (B, width): the maxima of the deepest features, and the neck."""
+        """Return the global vector (B, width): the neck on the maxima of the deepest features."""
         return self.neck(deepest.amax(dim=(-2, -1)))
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this backbone again."""
+        """Return the arguments that rebuild this backbone."""
         names = ("in_channels", "stages", "tap", "hidden", "whiten", "activation")
         return {name: getattr(self, name) for name in names}
 
 
 class ConvBlock(nn.Module):
-    """A 3x3 convolution, perhaps a pooling, batch normalisation and activation.
+    """A 3x3 convolution, optional pooling, batch normalisation and activation.
 
-    Pooled before it is normalised, which costs a quarter of it. The normalisation's scale stays
-    1: the next convolution can learn it, and large learning rates cannot drive it off (Page 2019).
+    Pooling first makes the normalisation four times cheaper. Its scale stays 1: the next
+    convolution can learn it, and large learning rates cannot make it diverge (Page 2019).
     """
 
     def __init__(self, in_channels: int, width: int, pool: bool, activation: nn.Module):
@@ -114,12 +114,12 @@ class ConvBlock(nn.Module):
         self.activation = activation
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, width, h, w), or half of h and w where it pools."""
+        """Return (B, width, h, w), or half of h and w with pooling."""
         features = self.conv(features)
         return self.activation(self.norm(halve(features) if self.pool else features))
 
 
 def halve(features: Tensor) -> Tensor:
-    """Return the maxima of 2x2 places (B, C, h // 2, w // 2); a side of one pixel stays."""
+    """Return 2x2 max pooling (B, C, h // 2, w // 2); a side of one pixel is kept."""
     height, width = features.shape[-2:]
     return F.max_pool2d(features, (min(2, height), min(2, width)))

@@ -1,4 +1,4 @@
-"""A first layer that whitens: computed from training images, not learned."""
+"""A whitening first layer, computed from training images instead of learned."""
 
 from typing import Annotated
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
-from foveal.errors import UserError
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError
 
 Whiten = Annotated[int, Range(0, 16)]  # side of the patches in pixels, 0 for none
-MAX_VALUES = 1024  # of a patch: the filters are as many, squared
+MAX_VALUES = 1024  # per patch; the filters have the square of that
 
 
 class WhiteningConv(nn.Module):
@@ -48,7 +48,7 @@ class WhiteningConv(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the filters from normalised training images (N, C, H, W); a few thousand do.
+        """Set the filters from normalised training images (N, C, H, W); a few thousand suffice.
 
         Raises:
             UserError: an image is smaller than a patch.

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints; a command imports what it needs when it runs."""
+"""The command line. Each command imports its heavy dependencies only when it runs."""
 
 from foveal.cli.app import app, main
 

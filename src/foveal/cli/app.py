@@ -1,4 +1,4 @@
-"""The application that commands register with, and what they share."""
+"""The Typer application, with the options and output functions that commands share."""
 
 import io
 import os
@@ -10,17 +10,17 @@ import typer
 from typer.core import TyperGroup
 
 from foveal.cli.ending import ends_at_once
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import json_text
-from foveal.interrupts import Terminated, terminable
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import json_text
+from foveal.foundation.interrupts import Terminated, terminable
 
 
 class _Commands(TyperGroup):
-    """The commands, which Ctrl-C ends with status 130 and SIGTERM with 143, and a line."""
+    """A command group that exits with status 130 on Ctrl-C and 143 on SIGTERM."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
+        """Run the named command; an interruption is reported in one line."""
         try:
             with terminable():
                 return super().invoke(ctx)
@@ -43,31 +43,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ModelArgument = Annotated[
+    str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
+]
 DataOption = Annotated[
     str, typer.Option("--data", help="A dataset (mnist-5k, mnist, …), a folder, or hf:OWNER/NAME.")
 ]
+TrainDataOption = Annotated[
+    str | None, typer.Option("--data", help="A dataset or folder instead of the recipe's.")
+]
 DataDir = Annotated[
     Path | None,
-    typer.Option(envvar="FOVEAL_DATA", help="Where named datasets lie.", show_envvar=True),
+    typer.Option(envvar="FOVEAL_DATA", help="Folder of the named datasets.", show_envvar=True),
+]
+SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
+JudgeOption = Annotated[
+    str | None, typer.Option("--judge", help="Model that judges the evidence. Default: the zoo's.")
 ]
 BoxesOption = Annotated[
     Path | None,
-    typer.Option("--boxes", help="Boxes: a CSV (file,x1,y1,x2,y2) or a folder of VOC."),
+    typer.Option("--boxes", help="Boxes: CSV (file,x1,y1,x2,y2) or folder of VOC files."),
 ]
 MasksOption = Annotated[
     Path | None,
-    typer.Option("--masks", help="Masks: a folder laid out as that of the images."),
+    typer.Option("--masks", help="Masks: a folder with the layout of the image folder."),
 ]
 GroupsOption = Annotated[
     str | None,
-    typer.Option("--groups", help="FILE.csv or REGEX of what no split divides."),
+    typer.Option("--groups", help="FILE.csv or REGEX: groups that are never split."),
 ]
-Runtime = Annotated[str, typer.Option("--runtime", help="What runs the model: torch or onnx.")]
+Runtime = Annotated[str, typer.Option("--runtime", help="Runtime: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def say(text: str) -> None:
-    """Print a line for people: on stderr, so that stdout holds results alone."""
+    """Print a message on stderr; stdout holds only results."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
@@ -85,7 +95,7 @@ def show_json(values: object) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's error is one line and exit status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not all encodings have all
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has all characters
     try:
         app(args=arguments, standalone_mode=True)
     except UserError as error:

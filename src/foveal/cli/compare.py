@@ -10,47 +10,48 @@ from foveal.cli.app import (
     DataDir,
     DataOption,
     GroupsOption,
+    JudgeOption,
     MasksOption,
+    SplitOption,
     app,
     say,
     show,
 )
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
+
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="A baseline such as grad-cam; may be repeated."),
+]
 
 
 @app.command()
-@resumable("What was finished is kept: give the same command to go on.")
+@resumable("Finished figures are kept: run the same command again to continue.")
 def compare(
     models: Annotated[list[str], typer.Argument(help="Zoo names, run folders, or OWNER/NAME.")],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("comparison"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("comparison"),
     images: Annotated[int, typer.Option(help="Images to compare on.", min=2)] = 1000,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    judge: Annotated[
-        str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help="A rival, such as grad-cam; again for others.")
-    ] = None,
-    published: Annotated[
-        int, typer.Option(help="Images for the field's published metrics (Quantus).", min=0)
-    ] = 0,
-    explain: Annotated[str, typer.Option(help="Whose logit: answer or label.")] = "answer",
+    split: SplitOption = "test",
+    judge: JudgeOption = None,
+    method: MethodOption = None,
+    published: Annotated[int, typer.Option(help="Images for the Quantus metrics.", min=0)] = 0,
+    explain: Annotated[str, typer.Option(help="Explained logit: answer or label.")] = "answer",
     boxes: BoxesOption = None,
     masks: MasksOption = None,
     groups: GroupsOption = None,
     data_dir: DataDir = None,
-    seed: Annotated[int, typer.Option(help="Seed of images, probes and pairs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for images, probes and pairs.")] = 0,
 ) -> None:
     """Measure models and explanations side by side; write a report.
 
-    What was finished is kept: give the same command to go on.
+    Finished figures are kept: run the same command again to continue.
 
     Example: foveal compare mnist-focus mnist-cnn --data mnist --out comparison
     """
-    from foveal.comparison import compare as run
-    from foveal.progress import progress_bar
-    from foveal.report.compare_page import write_comparison
+    from foveal.evaluation.compare import compare as run
+    from foveal.evaluation.report.compare_page import write_comparison
+    from foveal.foundation.progress import progress_bar
 
     with progress_bar() as progress:
         found = run(

@@ -10,12 +10,12 @@ from foveal.cli.app import app, say, show
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("report"),
 ) -> None:
-    """Train two models on real digits, offline; show where they look.
+    """Train two models on real digits offline; show where they look.
 
     Example: foveal demo --out report
     """
-    from foveal.demo import run_demo
+    from foveal.workflows.demo import run_demo
 
     show(run_demo(out, say))

@@ -1,4 +1,4 @@
-"""The end of a command's process: without the unloading of its libraries."""
+"""Fast process exit: skip the unloading of native libraries."""
 
 import atexit
 import os
@@ -9,19 +9,20 @@ from functools import wraps
 
 
 def ends_at_once(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
-    """Have `main()`, when it is a whole process, end it as soon as Python has cleaned up.
+    """Make `main()` exit its process as soon as Python has cleaned up.
 
-    The C library would go on to unload every library: CUDA's alone, which torch loads even where
-    there is no GPU, take 0.2 s and another 120 MB. With arguments, `main` is a plain function.
+    The C library would then unload every native library. CUDA's alone, which torch loads on
+    machines without a GPU too, take 0.2 s and another 120 MB. Given arguments, `main` returns
+    like any function.
     """
 
     @wraps(main)
     def run(arguments: list[str] | None = None) -> None:
         if arguments is not None:
             return main(arguments)
-        status = 1  # of an error that nobody expected
-        # The first handler is the last to run: after threads have been joined, and after those of
-        # all modules that are imported from here on.
+        status = 1  # if an unexpected error is raised
+        # The first handler runs last: after threads have been joined, and after the handlers of all
+        # modules that are imported later.
         atexit.register(lambda: _end(status))
         try:
             main(None)
@@ -34,7 +35,7 @@ def ends_at_once(main: Callable[[list[str] | None], None]) -> Callable[..., None
 
 
 def _end(status: int) -> None:
-    with suppress(OSError, ValueError):  # what cannot be written, Python reports in its own way
+    with suppress(OSError, ValueError):  # Python itself reports a failed flush
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(status)

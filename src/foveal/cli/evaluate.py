@@ -1,5 +1,6 @@
 """`foveal evaluate`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -10,32 +11,33 @@ from foveal.cli.app import (
     DataDir,
     DataOption,
     GroupsOption,
+    JudgeOption,
     MasksOption,
+    ModelArgument,
     Runtime,
+    SplitOption,
     app,
     say,
     show,
     show_json,
 )
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
-    ],
+    model: ModelArgument,
     data: DataOption,
     data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    judge: Annotated[
-        str | None, typer.Option(help="A model to judge the evidence; the zoo's if not given.")
-    ] = None,
+    split: SplitOption = "test",
+    judge: JudgeOption = None,
     boxes: BoxesOption = None,
     masks: MasksOption = None,
     groups: GroupsOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of probes and pairs.")] = 0,
-    card: Annotated[bool, typer.Option("--card", help="Write the figures into the card.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed for probes and pairs.")] = 0,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the figures to the model's card.")
+    ] = False,
     runtime: Runtime = "torch",
     as_json: AsJson = False,
 ) -> None:
@@ -43,14 +45,10 @@ def evaluate(
 
     Example: foveal evaluate mnist-focus --data mnist --json
     """
-    from foveal import zoo
-    from foveal.cli.tables import figure_lines
-    from foveal.evaluation import evaluate_on
+    from foveal.evaluation.evaluate import evaluate_on
 
     if card and (runtime != "torch" or model.endswith(".onnx")):
-        raise UserError(
-            "A card keeps PyTorch's figures: leave out --card, or take --runtime torch."
-        )
+        raise UserError("A card holds PyTorch's figures: omit --card, or use --runtime torch.")
     figures = evaluate_on(
         model,
         data,
@@ -65,10 +63,20 @@ def evaluate(
         runtime=runtime,
     )
     if card:
-        from foveal.model_files import write_card
+        _write_to_card(model, figures)
+    _print(figures, as_json)
 
-        folder = zoo.folder(model)
-        write_card(folder, {**zoo.card(model), "figures": figures})
+
+def _write_to_card(model: str, figures: Mapping[str, object]) -> None:
+    from foveal import zoo
+    from foveal.foundation.model_files import write_card
+
+    write_card(zoo.folder(model), {**zoo.card(model), "figures": figures})
+
+
+def _print(figures: Mapping[str, object], as_json: bool) -> None:
+    from foveal.cli.tables import figure_lines
+
     if as_json:
         show_json(figures)
         return

@@ -5,23 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from foveal.cli.app import AsJson, Runtime, app, say, show, show_json
-from foveal.escaping import path_text
+from foveal.cli.app import AsJson, ModelArgument, Runtime, app, say, show, show_json
+from foveal.foundation.escaping import path_text
 
 
 @app.command()
 def explain(
-    model: Annotated[
-        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
-    ],
+    model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     method: Annotated[
         str,
         typer.Option(
-            help="model for its own explanation: keypoints, attention, or of a model that looks "
-            "everywhere its contributions where they are exact; contributions; or a rival such as "
-            "grad-cam."
+            help="model for the model's own explanation (keypoints, attention maps or exact "
+            "contributions), contributions, or a post-hoc method such as grad-cam."
         ),
     ] = "model",
     runtime: Runtime = "torch",
@@ -29,26 +26,26 @@ def explain(
 ) -> None:
     """Show what a model looks at: keypoints, patches and classes.
 
-    Pictures are drawn on the image as it is, up to 1,600 pixels along its longer side.
+    Pictures are drawn on the original image, up to 1,600 pixels along its longer side.
 
     Example: foveal explain mnist-focus digit.png --out pictures
     """
-    from foveal.explanation_files import explain_files
+    from foveal.workflows.explain import explain_files
 
     answers, failed = explain_files(model, images, out, say, method, runtime)
     if as_json:
-        told = [{**answer, "path": path_text(answer["path"])} for answer in answers]
-        show_json({"model": model, "images": told})
+        images_json = [{**answer, "path": path_text(answer["path"])} for answer in answers]
+        show_json({"model": model, "images": images_json})
     else:
         for answer in answers:
             if "error" not in answer:
                 picture = f"  {answer['picture']}" if "picture" in answer else ""
-                show(f"{answer['path']}: {_said(answer)}{picture}")
+                show(f"{answer['path']}: {_result(answer)}{picture}")
     if failed:
         raise typer.Exit(1)
 
 
-def _said(answer: dict[str, Any]) -> str:
+def _result(answer: dict[str, Any]) -> str:
     if "probabilities" not in answer:
         return f"rebuilt with a mean squared error of {answer['rebuilding_mse']:.4f}"
     best = answer["probabilities"][0]

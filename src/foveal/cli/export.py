@@ -7,46 +7,46 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli.app import DataDir, app, say, show
-from foveal.errors import UserError
-from foveal.interrupts import resumable
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
-    from foveal.export import Exported
+    from foveal.deployment.onnx import Exported
     from foveal.models import ImageModel
 
 
 @app.command()
-@resumable("Give the same command to export again.")
+@resumable("Run the same command again to export.")
 def export(
     model: Annotated[str, typer.Argument(help="A zoo name, a run folder, or OWNER/NAME.")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in pixels; what the model expects by default.")
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels. Default: the model's own.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit numbers, if 0.2 points of accuracy are enough.")
+        bool, typer.Option("--int8", help="Quantise, if it costs at most 0.2 points of accuracy.")
     ] = False,
     data: Annotated[
-        str | None, typer.Option(help="What --int8 is calibrated on; the card's by default.")
+        str | None, typer.Option(help="Data to calibrate --int8 on. Default: the card's.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a model as ONNX, which answers and explains.
+    """Write a model as ONNX, including its explanations.
 
-    One file; of a high-resolution model NAME-patches.onnx beside it, and NAME-regions.onnx
-    where it has regions.
+    Writes one file. High-resolution models also get NAME-patches.onnx beside it, and
+    NAME-regions.onnx if they have regions.
 
     Example: foveal export mnist-focus --out mnist-focus.onnx
     """
     from foveal import zoo
-    from foveal.export import exported, write_onnx
+    from foveal.deployment.onnx import exported, write_onnx
 
     network = zoo.load(model)
     found = exported(network, _size(size))
     if int8:
         source = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
         if not source:
-            raise UserError("Give --data: images to calibrate --int8 on.")
+            raise UserError("Give --data with the images to calibrate --int8 on.")
         found = _int8(network, found, source, data_dir)
     write_onnx(found.graph, out, found.beside)
     show(out)
@@ -55,11 +55,11 @@ def export(
 def _int8(
     network: "ImageModel", found: "Exported", source: str, data_dir: Path | None
 ) -> "Exported":
-    """Return an export as one of 8-bit numbers, and say what it costs."""
-    from foveal.data import load_images, load_large
-    from foveal.export import Exported
-    from foveal.export.int8 import as_int8
-    from foveal.export.large_int8 import CALIBRATED_ON, as_int8_large
+    """Return the int8 version of an export, and report its accuracy."""
+    from foveal.datasets import load_images, load_large
+    from foveal.deployment.onnx import Exported
+    from foveal.deployment.onnx.int8 import as_int8
+    from foveal.deployment.onnx.large_int8 import CALIBRATED_ON, as_int8_large
     from foveal.models.abilities import Ability
 
     if Ability.IN_PART in network.abilities:

@@ -11,16 +11,16 @@ from foveal.cli.app import AsJson, app, say, show, show_json
 @app.command()
 def models(
     everything: Annotated[
-        bool, typer.Option("--all", help="All figures, in as wide a table as they need.")
+        bool, typer.Option("--all", help="All figures, however wide the table.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the zoo, with each card's figures.
+    """List the models of the zoo with their figures.
 
     Example: foveal models
     """
     from foveal.cli.tables import WIDTH, zoo_lines
-    from foveal.evaluation import zoo_cards
+    from foveal.evaluation.evaluate import zoo_cards
 
     cards = zoo_cards()
     if as_json:

@@ -1,47 +1,56 @@
 """`foveal predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import Runtime, app, say, show
-from foveal.interrupts import resumable
+from foveal.cli.app import ModelArgument, Runtime, app, say, show
+from foveal.foundation.interrupts import resumable
+
+if TYPE_CHECKING:
+    from foveal.deployment.batch import Predicted
+
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray cluster (HOST:PORT or auto). Default: a local cluster."),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images per batch. Default: chosen by image size.", min=1),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Parallel models. Default: one per CPU or GPU.", min=1),
+]
 
 
 @app.command()
-@resumable("Finished shards are kept: give the same command with --resume to go on.")
+@resumable("Finished shards are kept: run the same command with --resume to continue.")
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
-    ],
+    model: ModelArgument,
     source: Annotated[
         str, typer.Argument(help="A folder, file, glob, Parquet, hf:OWNER/NAME, or a URL.")
     ],
     out: Annotated[Path, typer.Option(help="FILE.parquet, or a folder for shards.")],
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster, HOST:PORT or auto; else this machine.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Draw a picture of each too.")] = False,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images at a time; by their size if not given.", min=1)
-    ] = None,
-    shard_size: Annotated[int, typer.Option(help="Images in a shard.", min=1)] = 2048,
-    workers: Annotated[
-        int | None, typer.Option(help="Models at work; one a CPU if not given.", min=1)
-    ] = None,
+    address: AddressOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also draw each explanation.")] = False,
+    batch_size: BatchSizeOption = None,
+    shard_size: Annotated[int, typer.Option(help="Images per shard.", min=1)] = 2048,
+    workers: WorkersOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     runtime: Runtime = "torch",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Predict any number of images into Parquet, one row an image.
+    """Predict any number of images into Parquet, one row per image.
 
     Example: foveal predict mnist-focus digits/ --out digits.parquet
     """
-    from foveal.batch import predict as run
-    from foveal.progress import rate_bar
+    from foveal.deployment.batch import predict as run
+    from foveal.foundation.progress import rate_bar
 
     found = run(
         model,
@@ -58,13 +67,18 @@ def predict(
         runtime=runtime,
         bar=None if quiet else rate_bar,
     )
-    rate = f", {found.new / found.seconds:,.0f} a second" if found.new else ""
-    say(f"{found.images:,} images, {found.new:,} of them now, in {found.seconds:.1f} s{rate}.")
+    _report(found, model)
+
+
+def _report(found: "Predicted", model: str) -> None:
+    """Print what was done; exit with status 1 if no image could be read."""
+    rate = f", {found.new / found.seconds:,.0f} per second" if found.new else ""
+    say(f"{found.images:,} images, {found.new:,} of them new, in {found.seconds:.1f} s{rate}.")
     if found.resized and found.size:
         height, width = found.size
         say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
     if found.noted:
-        say(f"{found.noted:,} were read by a guess: see the column note.")
+        say(f"{found.noted:,} were read with assumptions: see the column note.")
     if found.passed_over:
         say(f"{found.passed_over}.")
     if found.errors:

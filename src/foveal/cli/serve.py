@@ -7,33 +7,31 @@ from typing import Annotated
 import typer
 
 from foveal.cli.app import app, say
-from foveal.interrupts import resumable
+from foveal.foundation.interrupts import resumable
 
 
 @app.command()
-@resumable("Give the same command to serve again.")
+@resumable("Run the same command to serve again.")
 def serve(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Zoo names or run folders; the whole zoo if none.")
+        list[str] | None, typer.Argument(help="Zoo names or run folders. Default: the whole zoo.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 for any that is free.", min=0, max=65535)] = 7860,
-    runtime: Annotated[str, typer.Option(help="torch, or onnx, which answers faster.")] = "torch",
+    port: Annotated[int, typer.Option(help="0 for any free port.", min=0, max=65535)] = 7860,
+    runtime: Annotated[str, typer.Option(help="torch, or onnx, which is faster.")] = "torch",
     auth: Annotated[
         Path | None,
-        typer.Option(
-            help="File with user:password or a token in each line; FOVEAL_TOKEN adds one."
-        ),
+        typer.Option(help="File with user:password or a token per line; FOVEAL_TOKEN adds one."),
     ] = None,
-    upload_mb: Annotated[int, typer.Option(help="Most that one request may send.", min=1)] = 10,
+    upload_mb: Annotated[int, typer.Option(help="Maximum size of a request.", min=1)] = 10,
     queue: Annotated[int, typer.Option(help="Images that may wait for a model.", min=1)] = 128,
 ) -> None:
-    """Open a page that shows what models look at, and an HTTP API.
+    """Serve a web page of what models look at, and an HTTP API.
 
     Example: foveal serve mnist-focus mnist-cnn
     """
-    from foveal.app.limits import MEGABYTE
-    from foveal.app.server import Credentials, Limits, Models, serve
+    from foveal.deployment.serve.limits import MEGABYTE
+    from foveal.deployment.serve.server import Credentials, Limits, Models, serve
 
     token = os.environ.get("FOVEAL_TOKEN")
     credentials = Credentials.read(auth) if auth is not None else None

@@ -2,42 +2,51 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, app, say, show, show_json
-from foveal.interrupts import resumable
+from foveal.cli.app import AsJson, DataDir, TrainDataOption, app, say, show, show_json
+from foveal.foundation.interrupts import resumable
+
+if TYPE_CHECKING:
+    from foveal.training.sweeps.study import Trial
+
+
+TrialsOption = Annotated[
+    int | None,
+    typer.Option("--trials", help="Number of trials. Default: one per combination.", min=1),
+]
+PruneOption = Annotated[
+    bool,
+    typer.Option(
+        "--prune/--no-prune", help="Stop trials that are below the median at the same epoch."
+    ),
+]
 
 
 @app.command()
-@resumable("Finished trials are kept: give the same command to go on.")
+@resumable("Finished trials are kept: run the same command again to continue.")
 def sweep(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     choices: Annotated[list[str], typer.Argument(metavar="KEY=A,B,C...")],
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("sweep"),
-    trials: Annotated[
-        int | None, typer.Option(help="How many in all; one a combination if not given.", min=1)
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("sweep"),
+    trials: TrialsOption = None,
     sampler: Annotated[str, typer.Option(help="grid or tpe.")] = "grid",
-    prune: Annotated[
-        bool, typer.Option(help="End trials that do worse than most at the same epoch.")
-    ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
-    data: Annotated[
-        str | None, typer.Option(help="A dataset or folder in place of the recipe's.")
-    ] = None,
+    prune: PruneOption = True,
+    seed: Annotated[int, typer.Option(help="Seed for the sampler.")] = 0,
+    data: TrainDataOption = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe in many ways, by any number of processes.
+    """Train a recipe with many settings, in any number of processes.
 
-    Run it again to go on.
+    Run the same command again to continue.
 
     Example: foveal sweep mnist-5k-focus model.patch_size=3,5,7 lr=0.003,0.006
     """
-    from foveal.training.sweep import best_for_their_evidence, parse_space
-    from foveal.training.sweep import sweep as run
+    from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space
+    from foveal.training.sweeps.sweep import sweep as run
 
     found = run(
         recipe,
@@ -55,6 +64,10 @@ def sweep(
         show_json({"out": str(out), "trials": [asdict(trial) for trial in found]})
         return
     for trial in best_for_their_evidence(found):
-        settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
-        show(f"{trial.val_accuracy:.2%} from {trial.evidence_fraction:.1%}: {settings}")
+        show(_trial_line(trial))
     show(out / "frontier.png")
+
+
+def _trial_line(trial: "Trial") -> str:
+    settings = " ".join(f"{key}={value}" for key, value in trial.settings.items())
+    return f"{trial.val_accuracy:.2%} from {trial.evidence_fraction:.1%}: {settings}"

@@ -1,23 +1,23 @@
-"""Figures of models as text for the terminal."""
+"""Tables of model figures for the terminal."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from foveal import zoo
-from foveal.columns import Column, present
-from foveal.escaping import printable
+from foveal.foundation.columns import Column, present
+from foveal.foundation.escaping import printable
 
-WIDTH = 100  # columns of a table for a screen, at most
+WIDTH = 100  # maximum characters per line of a table on a screen
 _GAP = "  "
 
 
 class Family(NamedTuple):
-    """Models that are compared by the same figures."""
+    """A family of models and the figures to compare them by."""
 
     title: str
-    kinds: tuple[str, ...]  # as `config.json` names them; of the last family: all others
-    keys: tuple[str, ...]  # the most important first; a narrow screen shows no more than those
+    kinds: tuple[str, ...]  # `config.json`'s model names; empty: all others
+    keys: tuple[str, ...]  # most important first; a screen shows only these
 
 
 _COST = ("latency_ms", "parameters", "macs")
@@ -54,7 +54,7 @@ FAMILIES = (
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Return the figures of one model, a line each."""
+    """Return the figures of one model, one per line."""
     from foveal.metrics.registry import model_columns  # imports PyTorch
 
     model, data = printable(figures["model"]), printable(figures["data"])
@@ -68,11 +68,11 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def zoo_lines(cards: Sequence[Mapping[str, Any]], width: int | None = WIDTH) -> list[str]:
-    """Return a table for each family of models, with an empty line between them.
+    """Return one table per family of models, separated by empty lines.
 
     Args:
-        cards: each with `model`, its `kind` as `config.json` names it, and its figures.
-        width: characters of a line; None for all figures, however wide the table.
+        cards: `model`, `kind` (the name in `config.json`) and figures of each model.
+        width: maximum characters per line; None for all figures, however wide the table.
     """
     lines: list[str] = []
     columns = {column.key: column for column in zoo.columns()}
@@ -96,7 +96,7 @@ def _by_family(
 def _table(
     cards: Sequence[Mapping[str, Any]], columns: Sequence[Column], width: int | None
 ) -> Iterator[str]:
-    """Yield a heading and a line for each model, with the first figures as the width allows."""
+    """Yield a heading and one line per model, with as many leading figures as fit the width."""
     shown = [_aligned(["", *(printable(card["model"]) for card in cards)], str.ljust)]
     left = math.inf if width is None else width - len(shown[0][0])
     for column in columns:

@@ -6,86 +6,106 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, GroupsOption, app, say, show
-from foveal.errors import UserError
-from foveal.interrupts import resumable
+from foveal.cli.app import DataDir, GroupsOption, TrainDataOption, app, say, show
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
     from foveal.training import Recipe
     from foveal.training.run import TrainOptions
 
 
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(help="Recipe name or file, or focus, attention, baseline. Default: chosen."),
+]
+SyncNorm = Annotated[
+    bool, typer.Option("--sync-norm", help="Synchronise batch norm over processes.")
+]
+
+
 @app.command()
-@resumable("Give the same command with --resume to go on.")
+@resumable("Run the same command with --resume to continue.")
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="A recipe's name or file; focus, attention, baseline or none: chosen."),
-    ] = None,
+    recipe: RecipeArgument = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="A dataset or folder in place of the recipe's.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
+    data: TrainDataOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     groups: GroupsOption = None,
-    folds: Annotated[int, typer.Option(help="Train and test by so many folds.", min=0)] = 0,
-    devices: Annotated[str, typer.Option(help="How many of each machine, or auto.")] = "auto",
-    nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
+    folds: Annotated[int, typer.Option(help="Number of cross-validation folds.", min=0)] = 0,
+    devices: Annotated[str, typer.Option(help="Devices per machine, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(help="Number of machines.", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
-    sync_norm: Annotated[
-        bool, typer.Option("--sync-norm", help="Normalise over all processes' images.")
-    ] = False,
+    sync_norm: SyncNorm = False,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train on your photos, or by a recipe; write a run folder.
+    """Train on your photos, or a recipe; write a run folder.
 
-    Without a recipe, settings are chosen by what lies in --data, a folder with one folder of
-    images a class; focus, attention or baseline says which kind of model.
+    Without a recipe, settings are chosen for the images in --data, a folder with one folder of
+    images per class; focus, attention or baseline chooses the kind of model.
 
     Example: foveal train --data photos/
     """
-    from foveal.training import load_recipe
-    from foveal.training.choosing import FAMILIES
-
-    if folds == 1:
-        raise UserError("Expected --folds of 2 or more, but got 1.")
-    if devices != "auto" and not (devices.isdigit() and int(devices) > 0):
-        raise UserError(f"Expected --devices a number above 0, or auto, but got {devices!r}.")
-    changes = list(overrides or [])
-    if recipe is not None and "=" in recipe:
-        changes.insert(0, recipe)
-        recipe = None
-    if groups is not None:
-        changes.append(f"data.groups={json.dumps(groups)}")
     options: TrainOptions = {
         "data_dir": data_dir,
         "resume": resume,
-        "devices": devices if devices == "auto" else int(devices),
+        "devices": _device_count(devices),
         "nodes": nodes,
         "strategy": strategy,
         "sync_norm": sync_norm,
         "precision": precision,
         "progress": not quiet,
     }
+    changes = list(overrides or [])
+    if recipe is not None and "=" in recipe:
+        changes.insert(0, recipe)
+        recipe = None
+    if groups is not None:
+        changes.append(f"data.groups={json.dumps(groups)}")
+    _train(recipe, changes, data, out, folds, options)
+
+
+def _device_count(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not (text.isdigit() and int(text) > 0):
+        raise UserError(f"Expected --devices as a number above 0, or auto, but got {text!r}.")
+    return int(text)
+
+
+def _train(
+    recipe: str | None,
+    changes: list[str],
+    data: str | None,
+    out: Path | None,
+    folds: int,
+    options: "TrainOptions",
+) -> None:
+    """Train a named recipe, or one that is chosen for the images of `data`."""
+    if folds == 1:
+        raise UserError("Expected --folds of 2 or more, but got 1.")
+    from foveal.training import load_recipe
+    from foveal.training.first_hour.choosing import FAMILIES
+
     named = recipe is not None and recipe not in FAMILIES
     if recipe is not None and named:
         chosen = load_recipe(recipe, changes)
     elif data is None:
-        raise UserError("Give --data, a folder with one folder of images a class, or a recipe.")
+        raise UserError("Give --data, a folder with one folder of images per class, or a recipe.")
     else:
-        from foveal.first_hour import plan
+        from foveal.workflows.first_hour import plan
 
-        chosen = plan(data, recipe, changes, say, data_dir)
+        chosen = plan(data, recipe, changes, say, options["data_dir"])
     out = out or Path("runs") / (f"{chosen.name}-folds" if folds else chosen.name)
     if folds:
         _cross_validate(chosen, out, folds, data, options)
     elif named or data is None:
         _train_recipe(chosen, out, data, options)
     else:
-        from foveal.first_hour import train_photos
+        from foveal.workflows.first_hour import train_photos
 
         show(train_photos(chosen, out, data, say, **options))
 
@@ -93,13 +113,13 @@ def train(
 def _cross_validate(
     chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
-    from foveal.training.distributed import Devices
+    from foveal.training.distribution.devices import Devices
     from foveal.training.fitting import Options
     from foveal.training.folds import cross_validate, lines
 
     machines = Devices(options["devices"], options["nodes"], options["strategy"])
     if machines.processes > 1:
-        raise UserError("Folds train in one process: give --devices 1.")
+        raise UserError("Cross-validation runs in one process: give --devices 1.")
     kept = Options(
         resume=options["resume"],
         machines=machines,
@@ -148,7 +168,7 @@ def _train_recipe(chosen: "Recipe", out: Path, data: str | None, options: "Train
 def recipes(
     name: Annotated[str | None, typer.Argument(help="A recipe to print.")] = None,
 ) -> None:
-    """List the recipes that `foveal train` knows, or print one.
+    """List the recipes of `foveal train`, or print one.
 
     Example: foveal recipes mnist-corners
     """

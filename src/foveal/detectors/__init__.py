@@ -1,4 +1,4 @@
-"""Detectors: view -> located."""
+"""Detectors: a view of images -> keypoints, scales and scores (`Located`)."""
 
 from foveal.backbones import BACKBONES
 from foveal.detectors.controls import Centre, Grid, RandomKeypoints
@@ -12,7 +12,7 @@ from foveal.detectors.published import PublishedDetector
 from foveal.detectors.reconstruction import ReconstructionDetector
 from foveal.detectors.regression import RegressionDetector
 from foveal.detectors.zoom import ZoomDetector
-from foveal.registry import PartRegistry
+from foveal.foundation.registry import PartRegistry
 
 DETECTORS: PartRegistry[Detector] = PartRegistry(
     "detector",

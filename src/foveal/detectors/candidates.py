@@ -5,18 +5,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.geometry import Size, from_px
+from foveal.images.geometry import Size, from_px
 
-STEP = 0.75  # of a crop's side, the most from one candidate to the next
+STEP = 0.75  # maximum step from one candidate to the next, as a fraction of a crop's side
 
 
 class Lattice(NamedTuple):
-    """Squares of one side over an image, row by row.
+    """Squares of one size over an image, row by row.
 
     Attributes:
-        rows_px: first pixel of each row of squares; below 0 where the image is smaller.
-        columns_px: of each column.
-        side_px: of each square, in pixels.
+        rows_px: first pixel of each row of squares; below 0 if the image is smaller.
+        columns_px: first pixel of each column of squares.
+        side_px: side of the squares in pixels.
     """
 
     rows_px: tuple[int, ...]
@@ -25,7 +25,7 @@ class Lattice(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many squares there are."""
+        """Number of squares."""
         return len(self.rows_px) * len(self.columns_px)
 
     @property
@@ -35,15 +35,15 @@ class Lattice(NamedTuple):
 
 
 def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
-    """Return squares that cover an image evenly, from edge to edge.
+    """Return squares that cover an image uniformly, from edge to edge.
 
-    Neighbours overlap by a quarter of their side or more. An image that is smaller than a square
-    lies in its middle.
+    Neighbours overlap by at least a quarter of their side. An image smaller than a square is in its
+    centre.
 
     Args:
         size: height and width of the image in pixels.
-        side_px: of a square.
-        least: squares there must be; where fewer would do, they lie closer.
+        side_px: side of the squares in pixels.
+        least: minimum number of squares; if fewer would cover the image, they overlap more.
     """
     rows, columns = (_count(length, side_px) for length in size)
     while rows * columns < least:
@@ -55,7 +55,7 @@ def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
 
 
 def middles(one: Lattice, size: Size) -> Tensor:
-    """Return the middles of squares (N, 2) in grid units."""
+    """Return the centres of squares (N, 2) in grid units."""
     return from_px(one.corners_px + (one.side_px - 1) / 2, size)
 
 

@@ -1,4 +1,4 @@
-"""Controls: keypoints that do not look at the image. A detector must beat them."""
+"""Controls: keypoints that do not depend on the image, as baselines for detectors."""
 
 import math
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from foveal.detectors.detector import Detector, Located
+from foveal.foundation.ranges import Keypoints, Seed
 from foveal.images import View
-from foveal.ranges import Keypoints, Seed
 
 
 class RandomKeypoints(Detector):
-    """Keypoints drawn once, uniformly, and the same for every image.
+    """Uniformly random keypoints, the same for every image.
 
     Args:
         keypoints: number K of keypoints.
-        seed: seed of the draw.
+        seed: random seed.
     """
 
     places: Tensor
@@ -33,7 +33,7 @@ class RandomKeypoints(Detector):
 
 
 class Grid(Detector):
-    """Keypoints on a regular grid, row by row; the last row may be shorter.
+    """Keypoints on a regular grid, row by row; the last row may have fewer.
 
     Args:
         keypoints: number K of keypoints.

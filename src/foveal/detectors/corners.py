@@ -1,4 +1,4 @@
-"""Corners: keypoints without learning, from kornia's responses with non-maximum suppression."""
+"""Corner detectors without learning: kornia's responses with non-maximum suppression."""
 
 from typing import Annotated
 
@@ -6,32 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.arguments import Range
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import from_px
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError, extra
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Keypoints
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Keypoints
+from foveal.images.geometry import from_px
 
 Radius = Annotated[int, Range(0, 64)]
 Border = Annotated[int, Range(0, 4096)]
-QUALITY = 0.01  # as OpenCV's goodFeaturesToTrack is mostly called
+QUALITY = 0.01  # the usual quality level of OpenCV's goodFeaturesToTrack
 
 
 def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
     """Return the `count` strongest local maxima of a response as keypoints, strongest first.
 
-    A maximum is above a hundredth of the image's strongest response, the greatest within
-    `radius` pixels, and at least `border` pixels from the edge. Where there are fewer than
-    `count`, edges follow (maxima of the response's size), then the strongest other places, so
-    that no patch is spent on an empty background.
+    A maximum is above a hundredth of the image's strongest response, the highest within `radius`
+    pixels, and at least `border` pixels from the edge. If there are fewer than `count`, edges
+    follow (maxima of the absolute response), then the strongest other pixels, to avoid patches of
+    empty background.
 
     Args:
         response: (B, 1, H, W).
         count: number K of keypoints.
-        radius: half the side of the square that a maximum rules, in pixels.
-        border: width in pixels of the frame that does not count.
+        radius: half the side in pixels of the square within which a maximum is unique.
+        border: width in pixels of the border that is excluded.
 
     Returns:
         Keypoints (B, K, 2) in grid units, each at a pixel centre.
@@ -53,8 +53,8 @@ def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
     corner = _is_maximum(response, radius) & (scaled > QUALITY) & (response > 0)
     rank = scaled + torch.where(corner, 2, torch.where(edge, 1, 0)) + 4 * inside
     index = rank.flatten(1).topk(count, dim=1).indices  # (B, count)
-    places = torch.stack([index % width, index // width], dim=-1)
-    return from_px(places.to(response.dtype), (height, width))
+    xy_px = torch.stack([index % width, index // width], dim=-1)
+    return from_px(xy_px.to(response.dtype), (height, width))
 
 
 def _is_maximum(values: Tensor, radius: int) -> Tensor:
@@ -62,7 +62,9 @@ def _is_maximum(values: Tensor, radius: int) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    return at_least_single(images).mean(dim=1, keepdim=True)  # half ranks too few responses
+    return at_least_single(images).mean(
+        dim=1, keepdim=True
+    )  # half precision resolves too few responses
 
 
 class Harris(Detector):
@@ -71,8 +73,8 @@ class Harris(Detector):
     Args:
         keypoints: number K of keypoints.
         k: Harris' constant, usually 0.04 to 0.06.
-        radius: least distance between two corners in pixels, less one.
-        border: corners nearer to the edge than this many pixels do not count.
+        radius: minimum distance between two corners in pixels, minus one.
+        border: minimum distance of corners from the edge in pixels.
     """
 
     least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
@@ -93,19 +95,20 @@ class Harris(Detector):
     @torch.no_grad()
     def forward(self, view: View) -> Located:
         """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
-        from kornia.feature import harris_response
+        with extra("kornia", "corners"):
+            from kornia.feature import harris_response
 
         response = harris_response(_grey(view.whole()), self.k)
         return Located(strongest(response, self.keypoints, self.radius, self.border))
 
 
 class ShiTomasi(Detector):
-    """The corners with the greatest smaller eigenvalue (Shi & Tomasi 1994).
+    """The corners with the largest smaller eigenvalue (Shi & Tomasi 1994).
 
     Args:
         keypoints: number K of keypoints.
-        radius: least distance between two corners in pixels, less one.
-        border: corners nearer to the edge than this many pixels do not count.
+        radius: minimum distance between two corners in pixels, minus one.
+        border: minimum distance of corners from the edge in pixels.
     """
 
     least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
@@ -119,7 +122,8 @@ class ShiTomasi(Detector):
     @torch.no_grad()
     def forward(self, view: View) -> Located:
         """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
-        from kornia.feature import gftt_response
+        with extra("kornia", "corners"):
+            from kornia.feature import gftt_response
 
         response = gftt_response(_grey(view.whole()))
         return Located(strongest(response, self.keypoints, self.radius, self.border))

@@ -1,4 +1,4 @@
-"""Crops from coarse to fine, chosen by scores of a thumbnail."""
+"""Crops from coarse to fine, chosen by scores on a thumbnail."""
 
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -7,23 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.backbones import Backbone
 from foveal.detectors.candidates import Lattice, lattice, middles
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import PatchSize, Width
 from foveal.images import View
-from foveal.ranges import PatchSize, Width
+from foveal.images.geometry import Size
 
-WHOLE = 0  # given as a scale: the crop that holds the whole image
+WHOLE = 0  # the scale of a crop of the whole image
 
 Scales = Annotated[Sequence[Annotated[int, Range(WHOLE, 1024)]], Length(1, 16)]
 Counts = Annotated[Sequence[Annotated[int, Range(1, 4096)]], Length(1, 16)]
 
 
 class Chosen(NamedTuple):
-    """Candidates of B images, by level."""
+    """Chosen candidates of B images, by level."""
 
     indices: tuple[Tensor, ...]  # (B, count) of the candidates of each level
     score: Tensor  # (B, K)
@@ -32,27 +32,27 @@ class Chosen(NamedTuple):
 class CropDetector(Detector):
     """Scores candidate crops of several scales on a thumbnail, and takes the best of each.
 
-    The candidates of a scale cover the image evenly. A small net on the features of a pretrained
-    backbone, cut where they are still cheap, scores each cell of the thumbnail; a candidate gets
-    the maximum of one map over its cells, plus the mean of another. The thumbnail is no evidence:
-    the head gets the crops alone, and the coarsest may hold the whole image. In training, Gumbel
+    The candidates of a scale cover the image uniformly. A small net on early, cheap features of a
+    pretrained backbone scores each cell of the thumbnail; a candidate's score is the maximum of one
+    map over its cells, plus the mean of another. The thumbnail is not evidence: the head gets only
+    the crops, of which the coarsest may show the whole image. In training, Gumbel
     noise on the scores draws candidates without replacement (Kool et al. 2019, "Stochastic beams
     and where to find them").
 
     Args:
-        backbone: thumbnail -> features; of a backbone that has a `depth`, give no more of it.
+        backbone: thumbnail -> features; if it has a `depth`, no deeper than needed.
         patch_size: side P of a crop in samples.
-        scales: pixels of the image per sample, from coarse to fine; 0 for one crop that holds the
-            whole image.
-        counts: crops taken of each scale.
+        scales: pixels of the image per sample, from coarse to fine; 0 for one crop of the whole
+            image.
+        counts: number of crops of each scale.
         shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
         width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
-        learned: the scores are learned; if not, they are the energy of the features, standardised
-            over the training images, so that the crops lie on the peaks of what the backbone sees.
+        learned: whether scores are learned; otherwise they are the energy of the features,
+            standardised over the training images, which puts crops at peaks of the features.
 
     Raises:
-        UserError: there is not one count per scale, or more than one whole image is wanted.
+        UserError: not one count per scale, or a count above 1 for the whole image.
     """
 
     blocks = True
@@ -74,7 +74,7 @@ class CropDetector(Detector):
                 f"Expected one count per scale, but got {len(counts)} for {len(scales)}."
             )
         if any(count > 1 for scale, count in zip(scales, counts, strict=True) if scale == WHOLE):
-            raise UserError("Expected a count of 1 for the scale 0: there is one whole image.")
+            raise UserError("Expected a count of 1 for the scale 0, the whole image.")
         self.backbone, self.in_channels = backbone, backbone.in_channels
         self.patch_size, self.keypoints = patch_size, sum(counts)
         self.scales, self.counts = list(scales), list(counts)
@@ -82,7 +82,7 @@ class CropDetector(Detector):
         self.learned = learned
         stride = backbone.strides[-1]
         if stride is None:
-            raise UserError("Expected a backbone whose features have a stride, for the detector.")
+            raise UserError("Expected a detector's backbone whose features have a stride.")
         self.cell_px = stride * shrink
         channels, maps = backbone.widths[-1], 2 * len(scales)
         self.scorer = _scorer(channels, width, maps) if learned else _Energy(channels, maps)
@@ -122,7 +122,7 @@ class CropDetector(Detector):
         return Chosen(tuple(indices), torch.cat(found, dim=1))
 
     def among_all(self, chosen: Chosen, size: Size) -> Tensor:
-        """Return the indices (B, K) of chosen candidates among those of all scales."""
+        """Return the indices (B, K) of chosen candidates among the candidates of all scales."""
         first, found = 0, []
         for one, index in zip(self.candidates(size), chosen.indices, strict=True):
             found.append(index + first)
@@ -130,7 +130,7 @@ class CropDetector(Detector):
         return torch.cat(found, dim=1)
 
     def located(self, chosen: Chosen, size: Size) -> Located:
-        """Return where the candidates lie in images of a size, and their scales."""
+        """Return the locations of chosen candidates in images of a size, and their scales."""
         like = chosen.score
         middle = [
             middles(one, size).to(like)[index]
@@ -192,7 +192,7 @@ def _scorer(channels: int, width: int, maps: int) -> nn.Module:
 
 
 class _Energy(nn.Module):
-    """The mean square of standardised features, as so many maps."""
+    """The mean square of standardised features, repeated as several maps."""
 
     def __init__(self, channels: int, maps: int):
         super().__init__()

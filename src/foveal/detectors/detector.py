@@ -1,46 +1,45 @@
-"""The interface of detectors: view -> located."""
+"""The interface of detectors: a view of images -> `Located`."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor, constructor_settings
-from foveal.geometry import Size
+from foveal.foundation.arguments import check_constructor, constructor_settings
 from foveal.images import View
+from foveal.images.geometry import Size
 
 
 class Located(NamedTuple):
-    """Where a detector would cut patches in B images, and what else it hands on.
+    """Locations of patches in B images, and further outputs of a detector.
 
-    Keypoints are held elsewhere by `located._replace(xy=...)`.
+    `located._replace(xy=...)` holds keypoints at other locations.
     """
 
     xy: Tensor  # (B, K, 2) in grid units
     scale: Tensor | None = None  # (B, K) pixels between samples; None for whole pixels
-    score: Tensor | None = None  # (B, K) of the detector
-    context: Tensor | None = None  # (B, D), which the head reads beside the patches
-    thumbnail: Tensor | None = None  # (B, C, h, w), normalised, which counts as evidence
+    score: Tensor | None = None  # (B, K), the detector's score of each patch
+    context: Tensor | None = None  # (B, D), read by the head in addition to the patches
+    thumbnail: Tensor | None = None  # (B, C, h, w), normalised; counts as evidence
     canvas: Tensor | None = None  # (B, C + 1, H, W), patches on an empty image, and their mask
-    score_map: Tensor | None = None  # (B, h', w') of all cells of the thumbnail
+    score_map: Tensor | None = None  # (B, h', w'), scores of all cells of the thumbnail
 
 
 class Detector(nn.Module, ABC):
     """Finds keypoints in images.
 
     A subclass is final, takes plain values (numbers, strings, lists of them) or a backbone, and
-    keeps each argument as an attribute of the same name, so that `settings` can write it
-    down. Arguments are checked by their annotations (`foveal.ranges`).
+    keeps each argument as an attribute of the same name, which `settings` returns. Arguments are
+    checked by their annotations (`foveal.foundation.ranges`).
 
     Attributes:
         keypoints: number K of keypoints.
         least_side: minimum side of the images in pixels.
         scaled: whether patches have a scale.
         context: dimension D of the context vector; 0 for none.
-        in_part: whether it reads no more of the images than thumbnails and crops, so that they
-            may be of any size.
-        blocks: whether each sample of a patch is the mean of a square of `scale` pixels, and the
-            scales follow from the size of the images, see `scales_of`.
+        in_part: whether it reads only thumbnails and crops, which allows images of any size.
+        blocks: whether each sample of a patch is the mean of a square with a side of `scale`
+            pixels; the scales then depend on the size of the images only, see `scales_of`.
     """
 
     keypoints: int
@@ -56,14 +55,14 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, view: View) -> Located:
-        """Return where to cut patches, for a view of B normalised images."""
+        """Return the locations of patches in a view of B normalised images."""
 
     def thumbnail(self, view: View) -> Tensor | None:
-        """Return the thumbnail (B, C, h, w) that it reads and that counts as evidence, or None."""
+        """Return the thumbnail (B, C, h, w) that is read and counts as evidence, or None."""
         return None
 
     def scales_of(self, size: Size) -> list[int]:
-        """Return the pixels per sample of each of the K patches in images of a size; for `blocks`.
+        """Return the pixels per sample of each of K patches in images of a size, if `blocks`.
 
         Args:
             size: height and width of the images in pixels.
@@ -71,5 +70,5 @@ class Detector(nn.Module, ABC):
         return []
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this detector again."""
+        """Return the arguments that rebuild this detector."""
         return constructor_settings(self)

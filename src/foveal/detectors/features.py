@@ -1,4 +1,4 @@
-"""The convolutions that learned detectors look with."""
+"""Convolutional features of learned detectors."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from torch import nn
 def convolutions(
     in_channels: int, widths: Sequence[int], strides: Sequence[int]
 ) -> tuple[nn.Sequential, int]:
-    """Return 3x3 convolutions, each normalised and rectified, and the channels they end in.
+    """Return 3x3 convolutions, each with batch norm and ReLU, and the number of output channels.
 
     Args:
         in_channels: channels of the images.
-        widths: output channels of each.
-        strides: of each, over and over again.
+        widths: output channels of each convolution.
+        strides: stride of each convolution, repeated cyclically.
     """
     layers: list[nn.Module] = []
     channels = in_channels

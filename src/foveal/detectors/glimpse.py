@@ -1,4 +1,4 @@
-"""Keypoints chosen on a thumbnail, which the head reads too."""
+"""Keypoints chosen on a thumbnail that the head reads too."""
 
 from typing import Annotated
 
@@ -6,33 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones import Backbone
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.heatmap import mean_location
-from foveal.errors import UserError
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Keypoints
 from foveal.images import View
-from foveal.ranges import Keypoints
 
 
 class GlimpseDetector(Detector):
-    """Sees a thumbnail of the image, and nothing else of it.
+    """Chooses keypoints from a thumbnail of the image only.
 
-    Where the patches lie can tell no more than the thumbnail tells already, and the thumbnail
-    counts as evidence. So nothing can be smuggled past the evidence, whatever the training (a
-    glimpse's coarse and fine view: Mnih et al. 2014, "Recurrent models of visual attention").
+    The locations of the patches contain no information beyond the thumbnail, which counts as
+    evidence. So no information can bypass the evidence, whatever the training (coarse and fine
+    glimpses: Mnih et al. 2014, "Recurrent models of visual attention").
 
     Args:
         backbone: the thumbnail -> local features and a global vector.
-        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, of
-            which a part of a pixel may be covered; what no whole square covers is not seen.
-        depth: number, from 1, of the backbone's local features that say where to look.
+        shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, which
+            may cover pixels partly; pixels outside of complete squares are not read.
+        depth: depth, from 1, of the backbone's local features that determine the keypoints.
         keypoints: number K of keypoints.
-        grid: side of the grid in which the thumbnail's last local features are read for the
-            context, the maximum in each cell; 1 reads the backbone's global vector.
+        grid: side of the grid to which the thumbnail's last local features are max-pooled for
+            the context; 1 for the backbone's global vector instead.
 
     Raises:
-        UserError: the backbone has no such depth, or an argument is not what is listed here.
+        UserError: the backbone has no such depth, or an argument is invalid.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class GlimpseDetector(Detector):
         depths = len(backbone.widths)
         if not 1 <= depth <= depths:
             raise UserError(
-                f"Expected a depth from 1 to {depths}, which this backbone has, but got {depth}."
+                f"Expected a depth from 1 to {depths} of this backbone, but got {depth}."
             )
         self.backbone, self.in_channels = backbone, backbone.in_channels
         self.shrink, self.depth, self.keypoints, self.grid = shrink, depth, keypoints, grid
@@ -64,7 +64,7 @@ class GlimpseDetector(Detector):
         return Located(xy, context=whole, thumbnail=thumbnail)
 
     def thumbnail(self, view: View) -> Tensor:
-        """Return the means (B, C, h, w) of whole squares of B images.
+        """Return the means (B, C, h, w) of complete squares of B images.
 
         Raises:
             UserError: the images are smaller than one square.
@@ -82,9 +82,9 @@ class GlimpseDetector(Detector):
 
 
 def _fractions(side: int, shrink: float, like: Tensor) -> Tensor:
-    """Return how much each of `side` pixels adds to the mean of each whole stretch of `shrink`."""
-    stretches = int(side / shrink + 1e-6)  # 32 / 1.7777 are 18
-    begins = torch.arange(stretches, device=like.device)[:, None] * shrink
+    """Return the weights of `side` pixels in the mean of each complete interval of `shrink`."""
+    intervals = int(side / shrink + 1e-6)  # 32 / 1.7777 is 18
+    begins = torch.arange(intervals, device=like.device)[:, None] * shrink
     pixels = torch.arange(side, device=like.device)
     covered = torch.minimum(begins + shrink, pixels + 1) - torch.maximum(begins, pixels)
     return covered.clamp(min=0).to(like.dtype) / shrink

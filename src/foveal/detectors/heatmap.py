@@ -1,30 +1,30 @@
-"""Learned keypoints: the mean location of each heatmap."""
+"""Learned keypoints by spatial soft argmax: the mean location of each heatmap."""
 
 import torch
 from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
-from foveal.geometry import from_px
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints, Positive, Widths
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints, Positive, Widths
+from foveal.images.geometry import from_px
 
 
 class HeatmapDetector(Detector):
-    """A small convolutional net draws one heatmap per keypoint; its mean place is the keypoint.
+    """A small convolutional net with a heatmap per keypoint, which is its mean location.
 
-    The mean place under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
-    2016, "End-to-end training of deep visuomotor policies", section 5.1), and nothing is pooled
-    away on the way to it.
+    The mean location under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
+    2016, "End-to-end training of deep visuomotor policies", section 5.1), and no pooling removes
+    positions before it.
 
     Args:
         keypoints: number K of keypoints.
         in_channels: channels of the images.
         widths: output channels of the convolutions; every other one, from the first on, halves
             the resolution.
-        sharpness: multiplies the heat before the softmax. Untrained heatmaps are nearly even and
-            all places lie in the middle; a greater one lets them leave it from the first step.
+        sharpness: factor of the heat before the softmax. Untrained heatmaps are nearly uniform,
+            with all keypoints in the centre; a larger factor spreads them from the first step.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class HeatmapDetector(Detector):
 def mean_location(heat: Tensor, sharpness: float = 1.0) -> Tensor:
     """Return the mean location (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
 
-    In single precision at least: half of it cannot tell neighbouring pixels apart.
+    In at least single precision: half precision cannot distinguish neighbouring pixels.
 
     Args:
-        heat: of each location.
-        sharpness: multiplies it.
+        heat: heatmaps.
+        sharpness: factor of the heat.
     """
     height, width = heat.shape[-2:]
     heat = at_least_single(heat) * sharpness

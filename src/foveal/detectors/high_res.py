@@ -1,28 +1,28 @@
-"""Keypoints on a thumbnail of images of any size, which are read in part."""
+"""Keypoints on thumbnails of images of any size, which are read in part."""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.score_map import CELL, ScoreMap, best_cells, refined
-from foveal.errors import UserError
-from foveal.geometry import Size, from_px
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Widths
 from foveal.images import View
-from foveal.ranges import Channels, Keypoints, PatchSize, Widths
+from foveal.images.geometry import Size, from_px
 
-MARGIN = 2  # cells around a region that are scored with it
+MARGIN = 2  # cells around a region that are scored but not chosen
 
 
 class HighResDetector(Detector):
-    """Scores the cells of a thumbnail and takes the best ones apart from each other.
+    """Scores the cells of a thumbnail and takes the best local maxima.
 
-    Its cost depends on the thumbnail, not on the image: where a thumbnail would have more than
-    `thumbnail_side` squared pixels, a coarser one takes its place, whose scores choose the
-    `regions` in which finer thumbnails are scored. (Those grow with the image, but are small
-    beside the thumbnail up to some 20,000 pixels a side.) In training, Gumbel noise on the scores
+    Its cost depends on the thumbnail, not on the image: if a thumbnail would have more than
+    `thumbnail_side` squared pixels, a coarser one is scored first to choose the `regions` in which
+    finer thumbnails are scored. (These grow with the image, but are small compared with the
+    thumbnail up to some 20,000 pixels per side.) In training, Gumbel noise on the scores
     draws K cells without replacement, by their probabilities (Kool et al. 2019, "Stochastic beams
     and where to find them").
 
@@ -32,8 +32,8 @@ class HighResDetector(Detector):
         in_channels: channels of the images.
         shrink: each pixel of the thumbnail is the mean of a square of this side in pixels.
         widths: output channels of the convolutions.
-        regions: number of regions that are scored in larger images; 0 for no coarser thumbnail,
-            whatever the size.
+        regions: number of regions that are scored in larger images; 0 for no coarser thumbnail at
+            any size.
         thumbnail_side: maximum side in pixels of a square image's thumbnail.
         explore: in training, factor of the Gumbel noise on the scores.
     """
@@ -102,10 +102,10 @@ class HighResDetector(Detector):
         return view.thumbnail(shrink)
 
     def factor(self, size: Size) -> int:
-        """Return how many times coarser than `shrink` the thumbnail of images of a size is.
+        """Return the factor by which the thumbnail of images of a size is coarser than `shrink`.
 
-        Of the factors that make it small enough, one up to half as large again that leaves the
-        fewest pixels uncovered at the right and lower edge.
+        Of the factors that make it small enough, up to 1.5 times the smallest, it is the one that
+        leaves the fewest pixels uncovered at the right and lower edge.
         """
         if not self.regions:
             return 1

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range
 from foveal.detectors.detector import Detector, Located
-from foveal.errors import UserError
-from foveal.geometry import from_aligned
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints
+from foveal.images.geometry import from_aligned
 
 KINDS = ("focus", "corners", "zoom")
 HARRIS_K = 0.04
@@ -21,7 +21,7 @@ HARRIS_K = 0.04
 class PublishedDetector(Detector):
     """The detectors of the original project's focus, corners and zoom models.
 
-    See `foveal.models.presets.published` for what was wrong with them, which is kept.
+    See `foveal.models.presets.published` for their defects, which are kept.
 
     Args:
         kind: `focus`, `corners` or `zoom`.
@@ -30,7 +30,7 @@ class PublishedDetector(Detector):
         in_channels: channels of the images.
 
     Raises:
-        UserError: an argument is not what is listed here.
+        UserError: an argument is invalid.
     """
 
     least_side = 2
@@ -90,7 +90,7 @@ def _harris(grey: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _transposed_corners(images: Tensor, count: int, border: int) -> Tensor:
-    """Return the strongest responses as (row, column) in [-1, 1], where (x, y) belongs."""
+    """Return the strongest responses as (row, column) in [-1, 1], instead of (x, y)."""
     height, width = images.shape[-2:]
     if height * width < count:
         raise UserError(f"Expected at least {count} pixels, but got {height}x{width}.")

@@ -1,14 +1,14 @@
-"""Keypoints learned without labels: those from which the image can be rebuilt."""
+"""Keypoints learned without labels, from which the image can be rebuilt."""
 
 from foveal.detectors.heatmap import HeatmapDetector
-from foveal.ranges import Channels, Keypoints, Widths
+from foveal.foundation.ranges import Channels, Keypoints, Widths
 
 
 class ReconstructionDetector(HeatmapDetector):
-    """The net of `HeatmapDetector`, somewhat wider, for the preset `reconstructor` to train.
+    """A wider `HeatmapDetector`, trained by the preset `reconstructor`.
 
-    It has a name of its own because where it looks has another reason: what lets the image be
-    rebuilt, not what tells the class.
+    It has its own name because its keypoints have another meaning: they help to rebuild the image,
+    not to classify it.
 
     Args:
         keypoints: number K of keypoints.

@@ -1,4 +1,4 @@
-"""Learned keypoints: regressed from features that keep their places."""
+"""Learned keypoints, regressed from features with their positions."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,17 @@ from torch import nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
+from foveal.foundation.ranges import Channels, Keypoints, Widths
 from foveal.images import View
-from foveal.ranges import Channels, Keypoints, Widths
 
-GRID = 7  # features are resized to this many rows and columns before places are read off them
+GRID = 7  # side in cells to which features are resized before the regression
 
 
 class RegressionDetector(Detector):
-    """Convolutions, then a linear layer that reads the keypoints off the whole feature map.
+    """Convolutions, then a linear layer from the whole feature map to the keypoints.
 
-    The features are resized to 7x7 cells and flattened, so that places are not averaged away, and a
-    tanh keeps the keypoints in range with a gradient everywhere.
+    The features are resized to 7x7 cells and flattened, which keeps positions, and a tanh keeps the
+    keypoints in range with a gradient everywhere.
 
     Args:
         keypoints: number K of keypoints.
@@ -36,5 +36,5 @@ class RegressionDetector(Detector):
         """Return keypoints in (-1, 1), for a view of B normalised images."""
         features = self.features(view.whole())
         features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
-        places = self.places(features.flatten(1))
-        return Located(torch.tanh(places).unflatten(1, (self.keypoints, 2)))  # (B, K, 2)
+        xy = self.places(features.flatten(1))
+        return Located(torch.tanh(xy).unflatten(1, (self.keypoints, 2)))  # (B, K, 2)

@@ -1,4 +1,4 @@
-"""Scores of the cells of a thumbnail, and the best cells apart from each other."""
+"""Scores of the cells of a thumbnail, and their best local maxima."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import UserError
-from foveal.precision import at_least_single
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
 
-CELL = 2  # side in thumbnail pixels of what has one score
+CELL = 2  # side of a cell in thumbnail pixels
 
 
 class ScoreMap(nn.Module):
     """A small convolutional net that scores each 2 x 2 pixels of a thumbnail.
 
-    To the net's answer is added how much the thumbnail varies around the place, weighted by a
-    learned number: an untrained net looks where there is something rather than nowhere.
+    The score is the net's output plus the local variation of the thumbnail, weighted by a learned
+    factor: an untrained net then prefers textured cells to uniform ones.
 
     Args:
         in_channels: channels C of the thumbnail.
-        window: side in thumbnail pixels of what a patch shows, for the variation.
+        window: side of a patch in thumbnail pixels, within which variation is measured.
         widths: output channels of the convolutions; the second one halves the resolution.
     """
 
@@ -38,8 +38,7 @@ class ScoreMap(nn.Module):
             ]
             channels = width
         self.features = nn.Sequential(*layers)
-        # No bias: what is added to every score changes no choice. Small at first, so that the
-        # variation decides.
+        # No bias, as it would not change the choice. Small at first, to let the variation decide.
         self.score = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
         nn.init.normal_(self.score.weight, std=0.01)
         self.variation = nn.Parameter(torch.tensor(3.0))
@@ -52,61 +51,60 @@ class ScoreMap(nn.Module):
     def _variation(self, thumbnail: Tensor) -> Tensor:
         both = torch.cat([thumbnail, thumbnail.square()], dim=1)
         half = self.window // 2
-        even = half + half % 2
+        rounded = half + half % 2
         both = F.avg_pool2d(both, half + 1 - half % 2, 1, half // 2)
-        mean, square = F.avg_pool2d(both, even, CELL, (even - CELL) // 2).chunk(2, dim=1)
+        mean, square = F.avg_pool2d(both, rounded, CELL, (rounded - CELL) // 2).chunk(2, dim=1)
         return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
 
 
 def best_cells(scores: Tensor, count: int, margin: int = 0) -> Tensor:
-    """Return the numbers (B, count) of the best cells of maps (B, R, h, w), counted row by row.
+    """Return the indices (B, count) of the best cells of maps (B, R, h, w), row by row.
 
-    Cells that are greatest among their eight neighbours come first; where there are too few of
-    them, the others follow.
+    Local maxima among eight neighbours come first; if there are too few, other cells follow.
 
     Args:
-        scores: R maps of each image.
-        count: number of cells, over all maps of an image.
-        margin: rows and columns at every edge that are seen but not chosen.
+        scores: R maps per image.
+        count: number of cells over all maps of an image.
+        margin: rows and columns at every edge that are scored but not chosen.
 
     Raises:
         UserError: there are fewer cells.
     """
     height, width = scores.shape[-2:]
-    greatest = F.max_pool2d(scores, 3, 1, 1)
-    # Far below all that is a maximum, in the same order.
+    neighbourhood = F.max_pool2d(scores, 3, 1, 1)
+    # Other cells rank below all maxima, in the same order.
     least, most = torch.aminmax(scores.detach().flatten(1), dim=1)
     behind = (2 * (most - least) + 1)[:, None, None, None]
-    ranked = torch.where(scores >= greatest, scores, scores - behind)
+    ranked = torch.where(scores >= neighbourhood, scores, scores - behind)
     inner = ranked[:, :, margin : height - margin, margin : width - margin]
     across, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
     if cells * scores.shape[1] < count:
         raise UserError(
-            f"Expected an image of at least {count} places, one a patch, but got "
+            f"Expected an image of at least {count} cells, one per patch, but got "
             f"{cells * scores.shape[1]}. Choose fewer keypoints or a smaller shrink."
         )
     found = inner.flatten(1).topk(count, dim=1).indices
-    whose, cell = found // cells, found % cells
+    index, cell = found // cells, found % cells  # of the map, and in it
     row, column = cell // across + margin, cell % across + margin
-    return (whose * height + row) * width + column
+    return (index * height + row) * width + column
 
 
-def refined(scores: Tensor, places: Tensor) -> Tensor:
-    """Return where (x, y) in cells (B, K, 2) of their map the best of 3 x 3 cells lie.
+def refined(scores: Tensor, indices: Tensor) -> Tensor:
+    """Return locations (x, y) in cells of their map (B, K, 2), refined within 3 x 3 cells.
 
-    The mean place of the nine cells around `places` (B, K) under a softmax of their scores.
+    They are the mean of the nine cells around each index (B, K) under a softmax of their scores.
 
     Args:
         scores: (B, R, h, w).
-        places: as `best_cells` returns them.
+        indices: as `best_cells` returns them.
     """
     height, width = scores.shape[-2:]
     scores = at_least_single(scores)
     padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
-    whose, cell = places // (height * width), places % (height * width)
+    index, cell = indices // (height * width), indices % (height * width)  # of the map, and in it
     row, column = cell // width, cell % width
-    step = torch.arange(3, device=places.device)
-    y = (whose * (height + 2) + row)[..., None, None] + step[:, None]  # (B, K, 3, 1)
+    step = torch.arange(3, device=indices.device)
+    y = (index * (height + 2) + row)[..., None, None] + step[:, None]  # (B, K, 3, 1)
     x = column[..., None, None] + step  # (B, K, 1, 3), of the padded map
     around = padded.flatten(1).gather(1, (y * (width + 2) + x).flatten(1))
     weights = around.unflatten(1, (-1, 9)).softmax(dim=-1).unflatten(-1, (3, 3))  # (B, K, 3, 3)

@@ -1,4 +1,4 @@
-"""Learned location and scale: a window of the image for each patch."""
+"""Learned location and scale of each patch."""
 
 import torch
 import torch.nn.functional as F
@@ -6,12 +6,12 @@ from torch import nn
 
 from foveal.detectors.detector import Detector, Located
 from foveal.detectors.features import convolutions
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
+from foveal.foundation.precision import at_least_single
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, Widths
 from foveal.images import View
-from foveal.precision import at_least_single
-from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Widths
 
-GRID = 7  # features are resized to this many rows and columns before locations are read off them
+GRID = 7  # side in cells to which features are resized before the regression
 
 
 class ZoomDetector(Detector):
@@ -19,21 +19,21 @@ class ZoomDetector(Detector):
 
     A patch is a spatial transformer's attention window (Jaderberg et al. 2015, "Spatial
     transformer networks", equation 2): P x P bilinear samples, `scale` pixels apart, around a
-    keypoint. It always lies inside the image, and the gradient reaches location and scale.
+    keypoint. It is always inside the image, and the gradient reaches location and scale.
 
-    At a scale above 1 a patch spans more pixels than it samples. Its evidence counts the whole
-    square it spans: more than was read, never less.
+    At a scale above 1 a patch spans more pixels than it samples. Its evidence is the whole square
+    it spans: maybe more than was read, never less.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in samples.
         in_channels: channels of the images.
         min_scale: minimum spacing of the samples in pixels.
-        max_scale: maximum spacing; less in images that a patch would not fit into.
+        max_scale: maximum spacing; less in images too small for such a patch.
         widths: output channels of the convolutions, each of stride 2.
 
     Raises:
-        UserError: min_scale > max_scale, or an argument is not what is listed here.
+        UserError: min_scale > max_scale, or an argument is invalid.
     """
 
     scaled = True
@@ -66,7 +66,7 @@ class ZoomDetector(Detector):
         """
         height, width = view.size
         reach = (self.patch_size - 1) / 2  # from a patch's centre to its last sample
-        # With the maximum scale the patch just fits between the outermost pixel centres.
+        # At the maximum scale the patch reaches the outermost pixel centres.
         fitting = (min(height, width) - 1) / (2 * reach) if reach else self.max_scale
         if fitting < self.min_scale:
             needed = int(2 * reach * self.min_scale + 1.999)
@@ -81,5 +81,5 @@ class ZoomDetector(Detector):
         span = min(self.max_scale, fitting) - self.min_scale
         scales = self.min_scale + span * windows[..., 2].sigmoid()  # (B, K)
         extent = torch.tensor([width, height], dtype=windows.dtype, device=windows.device)
-        room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), none below 0
+        room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), not below 0
         return Located(windows[..., :2].tanh() * room, scales)

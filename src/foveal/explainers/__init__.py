@@ -1,7 +1,7 @@
-"""Explainers: the model itself, its contributions, and post-hoc methods of any classifier.
+"""Explainers: the model itself, its contributions, and post-hoc methods for any classifier.
 
-Post-hoc methods look from outside at what a model did, where `model.explain` returns what it
-decided from. Both are Explanations, so that they are drawn and measured by the same code.
+Post-hoc methods analyse a decision from outside, while `model.explain` returns what the model
+decided from. Both return an `Explanation`, which is drawn and measured by the same code.
 """
 
 from foveal.explainers.controls import CONTROLS

@@ -1,4 +1,4 @@
-"""Controls: maps that know nothing of the image, which every explanation must beat."""
+"""Controls: maps that do not depend on the image, as baselines for explanations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
-from foveal.logits import Targets
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
-from foveal.values import ATTRIBUTION
+from foveal.observation.logits import Targets
+from foveal.observation.values import ATTRIBUTION
 
 
 def centre(size: tuple[int, int]) -> Tensor:
-    """Return a map (H, W) that falls from 1 in the middle of an image to 0 at its corners.
+    """Return a map (H, W) that decreases from 1 at the centre of an image to 0 at its corners.
 
-    People photograph what matters in the middle: this map alone hits most of it.
+    Photographs tend to show their subject in the centre, where this map hits it.
     """
     rows, columns = (torch.arange(side) - (side - 1) / 2 for side in size)
     distance = torch.hypot(rows[:, None], columns)
@@ -25,17 +25,17 @@ def centre(size: tuple[int, int]) -> Tensor:
 
 
 def uniform(size: tuple[int, int]) -> Tensor:
-    """Return a map (H, W) of ones: it hits by the area of the truth alone."""
+    """Return a map (H, W) of ones, whose hits reflect only the area of the annotated region."""
     return torch.ones(size)
 
 
 @dataclass(frozen=True)
 class Control(Explainer):
-    """The same map for all images of a size.
+    """One map for all images of the same size.
 
     Attributes:
         name: `method` of its explanations.
-        draw: returns the map (H, W) for images of a size (H, W) in pixels.
+        draw: image size (H, W) in pixels -> map (H, W).
     """
 
     name: str
@@ -44,13 +44,13 @@ class Control(Explainer):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return a model's answers with the map: see `Explainer`."""
-        answered = model.explain(images)
+        """Return a model's predictions with the map: see `Explainer`."""
+        own = model.explain(images)
         return Explanation(
-            images=answered.images,
-            logits=answered.logits,
-            maps=self.draw(answered.size).expand(len(answered), 1, -1, -1),
-            classes=answered.classes,
+            images=own.images,
+            logits=own.logits,
+            maps=self.draw(own.size).expand(len(own), 1, -1, -1),
+            classes=own.classes,
             method=self.name,
             values=ATTRIBUTION,
         )

@@ -1,4 +1,4 @@
-"""What an attribution costs, in forward passes."""
+"""Cost of attributions in forward passes, measured by counting operations."""
 
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -10,17 +10,17 @@ from torch.backends import mha
 from foveal.explainers.model_wrapper import answer, noise
 from foveal.explainers.task import Attributor, Task
 
-# A model is measured once, and forgotten with it.
+# Each model is measured once; its entry is removed with the model.
 _MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()
 
 
 def measured(task: Task, method: str, attribute: Attributor) -> float:
-    """Return what a method costs for one image, its answer included, in forward passes.
+    """Return the cost of prediction and attribution for one image, in forward passes.
 
     Args:
         task: a model and the shape of its images.
-        method: a name by which the cost is remembered.
-        attribute: prepared by the method for the task.
+        method: name under which the cost is cached.
+        attribute: the attributor that the method prepared for the task.
     """
     known = _MEASURED.setdefault(task.model, {})
     key = (method, task.shape, task.layer)
@@ -36,7 +36,7 @@ def measured(task: Task, method: str, attribute: Attributor) -> float:
 def _flops(run: Callable[[], object]) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
-    # The fused attention of evaluation is one operation that the counter knows nothing of.
+    # The counter does not support the fused attention that is used in evaluation mode.
     fused = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     counter = FlopCounterMode(display=False)

@@ -1,4 +1,4 @@
-"""Grad-CAM: the features of a layer, weighed by what they do to a logit."""
+"""Grad-CAM: a layer's features weighted by the mean gradient of a logit."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,13 +9,13 @@ from foveal.explainers.task import Attributor, Task
 
 
 def grad_cam(task: Task) -> Attributor:
-    """Return the positive part of a layer's features, each weighed by its mean gradient.
+    """Return the positive part of a layer's features, summed with their mean gradients as weights.
 
-    Bilinearly made as large as the image. Never negative (Selvaraju et al. 2017, equations 1
-    and 2).
+    The map is resized bilinearly to the size of the image and never negative (Selvaraju et al.
+    2017, equations 1 and 2).
 
     Raises:
-        UserError: the model has no layer whose features show locations, or the one named has none.
+        UserError: no suitable layer, see `feature_layer`.
     """
     layer, as_features = feature_layer(task)
 

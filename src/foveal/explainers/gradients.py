@@ -1,9 +1,10 @@
-"""Attributions from gradients of a logit by the pixels."""
+"""Attributions from the gradient of a logit with respect to the pixels."""
 
 from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
+from foveal.foundation.errors import extra
 
 STEPS = 32
 
@@ -11,16 +12,17 @@ STEPS = 32
 def gradient_x_input(task: Task) -> Attributor:
     """Return the gradient of the target's logit times the pixel, summed over channels.
 
-    Of a linear model it is what each pixel adds to the logit (Shrikumar et al. 2016,
+    For a linear model it is the contribution of each pixel to the logit (Shrikumar et al. 2016,
     arXiv:1605.01713).
     """
-    from captum.attr import InputXGradient
+    with extra("captum", "captum"):
+        from captum.attr import InputXGradient
 
     method = InputXGradient(task.scores)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        followed = images.clone().requires_grad_()
-        return method.attribute(followed, target=targets).detach().sum(dim=1, keepdim=True)
+        inputs = images.clone().requires_grad_()
+        return method.attribute(inputs, target=targets).detach().sum(dim=1, keepdim=True)
 
     return attribute
 
@@ -28,11 +30,12 @@ def gradient_x_input(task: Task) -> Attributor:
 def integrated_gradients(task: Task) -> Attributor:
     """Return integrated gradients from the black image, summed over channels.
 
-    The mean gradient at 32 places on the straight way from black to the image (Gauss–Legendre),
-    times the pixel; the sum over pixels is the logit less that of black (Sundararajan et al.
-    2017, equation 1 and proposition 1).
+    The mean gradient at 32 points on the straight line from black to the image (Gauss–Legendre
+    quadrature), times the pixel. The sum over pixels is the difference of the two logits
+    (Sundararajan et al. 2017, equation 1 and proposition 1).
     """
-    from captum.attr import IntegratedGradients
+    with extra("captum", "captum"):
+        from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(task.scores)
 

@@ -1,21 +1,21 @@
-"""The interface of explainers: of the model itself and of post-hoc methods alike."""
+"""The interface shared by the model's own explanation and post-hoc methods."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from foveal.explanation import Explanation
-from foveal.logits import Targets
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.observation.logits import Targets
 
 
 class Explainer(ABC):
-    """Explains the answers of a model.
+    """Explains the predictions of a model.
 
     Attributes:
         name: `method` of its explanations.
-        needs: abilities that it requires of a model.
+        needs: abilities that a model must have.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Explainer(ABC):
         return self.needs <= model.abilities
 
     def cost(self, model: ImageModel, shape: tuple[int, int, int]) -> float:
-        """Return what an explanation costs per image, the answer included, in forward passes.
+        """Return the cost of prediction and explanation per image, in forward passes.
 
         Args:
-            model: that is explained.
+            model: the model to explain.
             shape: C, H and W of an image.
         """
         return 1.0
@@ -38,15 +38,15 @@ class Explainer(ABC):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return the explanation of a model's answers.
+        """Return the explanation of a model's predictions.
 
         Args:
-            model: that is explained; it stays as it was.
+            model: the model to explain; it is not changed.
             images: (B, C, H, W), floats in [0, 1], as `ImageModel.explain` takes them.
-            targets: (B,) indices of the classes explained; the predictions if not given. Keypoints
+            targets: (B,) indices of the classes to explain; the predictions if not given. Keypoints
                 and attention are the same for all classes.
 
         Raises:
-            UserError: it cannot explain this model, or a target is none of its classes.
-            ValueError: the images are not of the model's shape or type.
+            UserError: the model is not supported, or a target is not one of its classes.
+            ValueError: the images do not have the model's shape or type.
         """

@@ -1,4 +1,4 @@
-"""LayerCAM: the features of a layer, each weighed by what it does to a logit where it lies."""
+"""LayerCAM: a layer's features weighted by the gradient of a logit at each location."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,21 +9,21 @@ from foveal.explainers.task import Attributor, Task
 
 
 def layer_cam(task: Task) -> Attributor:
-    """Return the positive part of a layer's features, each times its own positive gradient.
+    """Return the positive part of a layer's features, summed with positive gradients as weights.
 
-    Unlike Grad-CAM it takes no mean of the gradient over locations, so it reads early layers too.
-    Bilinearly made as large as the image. Never negative (Jiang et al. 2021, "LayerCAM",
-    equations 6 to 8).
+    Unlike Grad-CAM it does not average the gradient over locations, and so suits early layers as
+    well. The map is resized bilinearly to the size of the image and never negative (Jiang et al.
+    2021, "LayerCAM", equations 6 to 8).
 
     Raises:
-        UserError: the model has no layer whose features show locations, or the one named has none.
+        UserError: no suitable layer, see `feature_layer`.
     """
     layer, as_features = feature_layer(task)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
         features, gradient = features_of(task, layer, images, targets)
-        weighed = as_features(gradient).relu() * as_features(features)
-        return F.interpolate(weighed.sum(dim=1, keepdim=True).relu(), task.size, mode="bilinear")
+        weighted = as_features(gradient).relu() * as_features(features)
+        return F.interpolate(weighted.sum(dim=1, keepdim=True).relu(), task.size, mode="bilinear")
 
     return attribute
 

@@ -1,25 +1,25 @@
-"""The layout of a layer's output: which of its axes are channels, rows and columns."""
+"""Layouts of layer outputs: which axes are channels, rows and columns."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
-EXTRA_TOKENS = 5  # at most, before those of the image: a class token and four registers
-CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d)  # whatever the shape of their output
+EXTRA_TOKENS = 5  # maximum before the image's tokens: a class token and four registers
+CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d)  # for any shape of their output
 
 AsFeatures = Callable[[Tensor], Tensor]  # an output, or its gradient -> (B, channels, h, w)
 
 
 def layouts(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> list[AsFeatures]:
-    """Return every way in which a layer's output can be read as features (B, channels, h, w).
+    """Return all possible conversions of a layer's output into features (B, channels, h, w).
 
-    Rows and columns are in the proportions of the image. So of four axes the last two can be
-    they (channels first), or the two in the middle (channels last); of three, the tokens in the
-    middle are those of a grid, row by row, behind a class token and the like.
+    Rows and columns must have the proportions of the image. With four axes they are the last two
+    (channels first) or the two in the middle (channels last). With three axes, the tokens form a
+    grid, row by row, possibly preceded by a class token and registers.
 
     Args:
-        layer: that returned the output.
-        output: of any shape.
+        layer: the layer that returned the output.
+        output: a tensor of any shape.
         size: height and width of the images in pixels.
     """
     if output.ndim == 3:
@@ -33,7 +33,7 @@ def layouts(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> list[AsF
 
 
 def can_be_channels_first(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
-    """Return whether an output can be (B, channels, h, w); arguments as of `layouts`."""
+    """Return whether an output can be (B, channels, h, w); arguments as for `layouts`."""
     if output.ndim != 4:
         return False
     return isinstance(layer, CHANNELS_FIRST) or _in_proportion(
@@ -48,9 +48,9 @@ def _can_be_channels_last(layer: nn.Module, output: Tensor, size: tuple[int, int
 
 
 def _in_proportion(rows: int, columns: int, size: tuple[int, int]) -> bool:
-    """Return whether a grid has the proportions of an image, to less than one row or column.
+    """Return whether a grid has the proportions of an image, up to less than one row or column.
 
-    They are exact where the image is square; elsewhere strides round.
+    For square images the proportions are exact; for others strides round them.
     """
     height, width = size
     smaller = rows <= height and columns <= width
@@ -58,7 +58,7 @@ def _in_proportion(rows: int, columns: int, size: tuple[int, int]) -> bool:
 
 
 def _grids(tokens: int, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the grids (h, w) of square patches that leave the fewest of the tokens over."""
+    """Return the grids (h, w) of square patches that leave the fewest tokens unused."""
     height, width = size
     grids = {(height // side, width // side) for side in range(1, min(size) + 1)}
     fitting = [(h, w) for h, w in grids if 0 <= tokens - h * w <= EXTRA_TOKENS]

@@ -1,4 +1,4 @@
-"""Any classifier, of Foveal or not, run without side effects, its logits checked."""
+"""Functions that run any classifier without side effects and validate its logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +7,17 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import check_finite
 from foveal.models.image_model import ImageModel
-from foveal.modes import evaluation_mode
-from foveal.precision import check_finite
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, with gradients on; leave it and the caller as they were.
+    """Set a model to evaluation mode with gradients enabled, and restore the state on exit.
 
-    Each part of the model gets its own mode back, and the caller's random numbers go on as if
-    nothing had been drawn.
+    The mode of each submodule and the state of the random generators are restored.
     """
     device = like(model).device
     devices = [device] if device.type != "cpu" else []
@@ -32,7 +31,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def like(model: nn.Module) -> Tensor:
-    """Return a tensor of the type and on the device that the model's images must have."""
+    """Return a tensor with the dtype and device that the model's images must have."""
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
             return tensor
@@ -40,12 +39,12 @@ def like(model: nn.Module) -> Tensor:
 
 
 def given(model: nn.Module, images: Tensor) -> Tensor:
-    """Return a copy of images as the model needs them, apart from any graph."""
+    """Return a detached copy of images with the model's dtype and device."""
     return images.detach().to(like(model), copy=True)
 
 
 def noise(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """Return one image (1, C, H, W) of noise, always the same, as the model needs it."""
+    """Return a fixed image (1, C, H, W) of noise with the model's dtype and device."""
     generator = torch.Generator().manual_seed(0)
     return given(model, torch.rand(1, *shape, generator=generator))
 
@@ -55,7 +54,7 @@ def answer(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits (B, classes) of a plain forward pass.
 
     Raises:
-        UserError: the model returns something else.
+        UserError: the model's output is not logits (B, classes).
     """
     logits = model(images)
     if not isinstance(logits, Tensor):
@@ -73,12 +72,12 @@ def _no_logits(found: str) -> UserError:
 
 
 def known(model: nn.Module) -> ImageModel | None:
-    """Return a model of Foveal's own, which has abilities and names; None for any other."""
+    """Return a Foveal model, which has abilities and class names; None for any other model."""
     return model if isinstance(model, ImageModel) else None
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError unless images are (B, C, H, W), finite floats and, if known, of its C."""
+    """Raise ValueError unless images are finite floats (B, C, H, W) that a Foveal model accepts."""
     own = known(model)
     if own is not None:
         own.check(images)

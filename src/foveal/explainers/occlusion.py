@@ -1,11 +1,12 @@
-"""Occlusion: how much a logit drops when a window of the image is hidden."""
+"""Occlusion: the drop of a logit when a window of the image is hidden."""
 
 from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
+from foveal.foundation.errors import extra
 
-WINDOWS = 6  # in the shorter side of the image, were they laid edge to edge
+WINDOWS = 6  # number of windows edge to edge along the shorter side of the image
 
 
 def window_px(size: tuple[int, int]) -> int:
@@ -14,13 +15,14 @@ def window_px(size: tuple[int, int]) -> int:
 
 
 def occlusion(task: Task) -> Attributor:
-    """Return each pixel's mean drop of the target's logit over the windows that hide it.
+    """Return for each pixel the mean drop of the target's logit over the windows that hide it.
 
-    A square window is moved over the image by half of its side; all channels of what it hides
-    take their mean over the image. The last windows of a row and of a column may leave the image
-    (Zeiler & Fergus 2014, section 4.2, who hide with grey).
+    A square window moves over the image in steps of half its side; the pixels in it are replaced
+    by the mean colour of the image. The last windows of a row or column may extend beyond the
+    image (Zeiler & Fergus 2014, section 4.2, who use grey).
     """
-    from captum.attr import Occlusion
+    with extra("captum", "captum"):
+        from captum.attr import Occlusion
 
     method = Occlusion(task.scores)
     side = window_px(task.size)
@@ -35,7 +37,7 @@ def occlusion(task: Task) -> Attributor:
             target=targets,
             perturbations_per_eval=task.repeats(images),
         )
-        return found[:, :1]  # a window hides all channels: each has the same value
+        return found[:, :1]  # a window hides all channels, so that all have the same value
 
     return attribute
 

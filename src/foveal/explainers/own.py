@@ -1,21 +1,21 @@
-"""The model itself as an explainer: its keypoints or attention, and its exact contributions."""
+"""The model as its own explainer: keypoints or attention maps, and exact contributions."""
 
 from typing import cast
 
-from foveal.errors import UserError
 from foveal.explainers.interface import Explainer
 from foveal.explanation import Explanation
-from foveal.logits import Targets
+from foveal.foundation.errors import UserError
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Additive
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
+from foveal.observation.logits import Targets
 
 OWN = "model"  # the method of an explanation that is the model's own
 
 
 class Contributions(Explainer):
-    """What each location adds to a logit, where logits are sums over locations."""
+    """Contribution of each location to a logit, for models whose logits are sums over them."""
 
     name = CONTRIBUTIONS
     needs = frozenset({Ability.CONTRIBUTIONS})
@@ -26,17 +26,16 @@ class Contributions(Explainer):
         """Return the terms of the targets' logits: see `Explainer`."""
         if not self.needs <= type(model).abilities | model.abilities:
             raise UserError(
-                f"{CONTRIBUTIONS} are for models whose logits are sums over locations "
-                f"('attention', 'plain', 'crops'); this model is of another kind, {model.name!r}."
+                f"{CONTRIBUTIONS} require a model whose logits are sums over locations "
+                f"('attention', 'plain', 'crops'), but got {model.name!r}."
             )
         return cast(Additive, model).contributions(images, targets)
 
 
 class Own(Explainer):
-    """The model's own explanation, which its answer was computed from.
+    """The model's own explanation, from which its prediction was computed.
 
-    Where a model looks everywhere there is nothing to show of its own but its contributions, if it
-    has them.
+    A model that looks everywhere is explained by its contributions if it has them.
     """
 
     name = OWN

@@ -1,4 +1,4 @@
-"""Post-hoc methods as explainers: a method and what its values mean -> Explanations."""
+"""Post-hoc attribution methods as explainers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import at_least_one
 from foveal.explainers.cost import measured
 from foveal.explainers.interface import Explainer
 from foveal.explainers.model_wrapper import answer, check_images, given, known, undisturbed
 from foveal.explainers.task import Attributor, Task
 from foveal.explanation import Explanation
-from foveal.logits import Targets, class_logits, class_numbers, predictions
+from foveal.foundation.errors import at_least_one
+from foveal.foundation.precision import at_least_single, check_finite
 from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
-from foveal.precision import at_least_single, check_finite
-from foveal.values import ATTRIBUTION, Values
+from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.values import ATTRIBUTION, Values
 
-PIXELS = 2**20  # in one pass; for a gradient, all features of a backbone are kept
+PIXELS = 2**20  # maximum per pass, because a gradient needs all features of a backbone
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class PostHoc(Explainer):
 
     Attributes:
         name: `method` of its explanations.
-        prepare: returns for a task the function that computes its maps.
-        values: what the values of the maps mean.
+        prepare: task -> function that computes the maps.
+        values: meaning of the maps' values.
         reads_layer: whether it reads the features of a layer, which can be named.
     """
 
@@ -42,22 +42,22 @@ class PostHoc(Explainer):
     def cost(
         self, model: nn.Module, shape: tuple[int, int, int], layer: str | None = None
     ) -> float:
-        """Return what the method costs for one image, its answer included, in forward passes.
+        """Return the cost of prediction and attribution for one image, in forward passes.
 
-        Measured: multiply-adds of the answer and of all that the method runs, forward and backward,
-        as torch counts them (convolutions, linear layers, attention), divided by those of the
-        answer. What Grad-CAM takes to find its layer, once for all images, does not count.
+        It is the number of multiply-adds of the prediction and of all forward and backward passes
+        of the method, as torch counts them (convolutions, linear layers, attention), divided by
+        those of the prediction. Choosing Grad-CAM's layer, once for all images, is not counted.
 
         Args:
-            model: maps images (B, C, H, W) in [0, 1] to logits (B, classes).
+            model: images (B, C, H, W) in [0, 1] -> logits (B, classes).
             shape: C, H and W of an image.
-            layer: as `attribute` takes it.
+            layer: as for `attribute`.
 
         Returns:
-            More than 1; not a number for a model without anything that is counted.
+            A value above 1; NaN for a model without any counted operation.
 
         Raises:
-            UserError: it cannot explain the model.
+            UserError: the method cannot explain the model.
         """
         with undisturbed(model):
             task = Task(model, shape, layer=layer)
@@ -82,25 +82,18 @@ class PostHoc(Explainer):
         with undisturbed(model):
             channels, height, width = images.shape[1:]
             batch_size = max(1, min(batch_size, PIXELS // (height * width)))
-            batches = images.split(batch_size)
-            answers = [answer(model, given(model, batch)).cpu() for batch in batches]
-            logits = at_least_single(torch.cat(answers))
-            check_finite("The logits of the model", logits)
-            chosen = _targets(targets, logits)
             task = Task(model, (channels, height, width), batch_size, seed, layer, reshape)
+            logits = _logits(task, images)
+            chosen = _targets(targets, logits)
             attribute = self.prepare(task)
             cost = measured(task, self.name, attribute)
-            maps = []
-            for batch, numbers in zip(batches, chosen.split(batch_size), strict=True):
-                moved = given(model, batch)
-                maps.append(at_least_single(attribute(moved, numbers.to(moved.device))).cpu())
-        found = torch.cat(maps)
+            maps = _maps(task, attribute, images, chosen)
         own = known(model)
-        check_finite(f"The maps of {self.name}", found)
+        check_finite(f"The maps of {self.name}", maps)
         return Explanation(
             images=images.detach().cpu(),
             logits=logits,
-            maps=found,
+            maps=maps,
             classes=tuple(classes or (own.inputs.classes if own is not None else ())),
             method=self.name,
             cost=cost,
@@ -108,8 +101,27 @@ class PostHoc(Explainer):
         )
 
 
+def _logits(task: Task, images: Tensor) -> Tensor:
+    """Return the logits (B, classes) of all images, on the CPU."""
+    batches = images.split(task.batch_size)
+    found = [answer(task.model, given(task.model, batch)).cpu() for batch in batches]
+    logits = at_least_single(torch.cat(found))
+    check_finite("The logits of the model", logits)
+    return logits
+
+
+def _maps(task: Task, attribute: Attributor, images: Tensor, targets: Tensor) -> Tensor:
+    """Return the maps (B, 1, H, W) of all images, on the CPU."""
+    found = []
+    batches = zip(images.split(task.batch_size), targets.split(task.batch_size), strict=True)
+    for batch, indices in batches:
+        moved = given(task.model, batch)
+        found.append(at_least_single(attribute(moved, indices.to(moved.device))).cpu())
+    return torch.cat(found)
+
+
 def _targets(targets: Targets | None, logits: Tensor) -> Tensor:
-    """Return the classes (B,) that are explained, for logits (B, classes)."""
+    """Return the indices (B,) of the classes to explain, given logits (B, classes)."""
     if targets is None:
         return predictions(logits)
     return class_numbers(targets, len(logits), class_logits(logits).shape[1])

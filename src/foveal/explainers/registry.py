@@ -1,10 +1,17 @@
-"""All explainers by name: the model itself, its contributions, and post-hoc methods."""
+"""Registry of explainers: the model itself, its contributions, and post-hoc methods.
+
+Example:
+    >>> import torch
+    >>> from foveal.models import SmallCNN
+    >>> explanation = attribute(SmallCNN(), torch.rand(2, 1, 28, 28), "gradient-x-input")
+    >>> tuple(explanation.maps.shape), explanation.cost
+    ((2, 1, 28, 28), 3.0)
+"""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from foveal.errors import UserError, unknown_name
 from foveal.explainers.controls import CONTROLS
 from foveal.explainers.grad_cam import GRAD_CAM
 from foveal.explainers.gradients import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
@@ -15,12 +22,13 @@ from foveal.explainers.own import OWN, Contributions, Own
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.rise import RISE
 from foveal.explanation import Explanation
-from foveal.logits import Targets
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.registry import Registry
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
-from foveal.registry import Registry
+from foveal.observation.logits import Targets
 
 EXPLAINERS: Registry[Explainer] = Registry(
     "foveal.explainers",
@@ -64,10 +72,10 @@ def post_hoc_methods() -> tuple[str, ...]:
 
 
 def own_method(model: ImageModel) -> str | None:
-    """Return the method by which a model explains itself at the cost of its answer, or None.
+    """Return the method by which a model explains itself at the cost of a prediction, or None.
 
-    That is `model` where it has keypoints or maps to show. A model that looks everywhere has none;
-    where its logits are sums over locations, as `imagenet`'s are, it is `contributions`.
+    That is `model` if it has keypoints or maps, and `contributions` if it looks everywhere but its
+    logits are sums over locations, as for `imagenet`.
     """
     if model.looks != "everywhere":
         return OWN
@@ -75,10 +83,10 @@ def own_method(model: ImageModel) -> str | None:
 
 
 def methods_of(model: ImageModel) -> tuple[str, ...]:
-    """Return the methods worth comparing for a model: its own first, then post-hoc methods.
+    """Return the methods to compare for a model: its own first, then post-hoc methods.
 
-    A model that decides from patches needs no other; beside attention maps stand the contributions,
-    where the model has them, and Grad-CAM.
+    A model that decides from patches needs no other method. Attention maps are compared with
+    Grad-CAM, and with contributions if the model has them.
     """
     if Ability.KEYPOINTS in model.abilities:
         return (OWN,)
@@ -101,52 +109,36 @@ def attribute(
     reshape: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> Explanation:
-    """Return how much each pixel speaks for a class, by a method that asks after the decision.
+    """Return how much each pixel speaks for a class, by a post-hoc method.
 
-    The model stays as it was: its mode, its device, its gradients; so do the caller's random
-    numbers, and the same call gives the same maps.
+    The model's mode, device and gradients and the random generators are left unchanged, and the
+    same call returns the same maps.
 
     Args:
-        model: any classifier that maps images in [0, 1] to logits, of Foveal or not: (B, classes)
-            for a softmax, or (B, 1) for the sigmoid of class 1 against class 0.
-        images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a list
-            of either (C, H, W).
+        model: any classifier from images in [0, 1] to logits (B, classes) for a softmax, or (B, 1)
+            for the sigmoid of class 1 against class 0.
+        images: (B, C, H, W), floats in [0, 1], or a list of (C, H, W); tensors or NumPy arrays.
         method: a name of `post_hoc_methods()`.
-        targets: (B,) numbers of the classes asked about; the model's answers if not given.
-        batch_size: images in one forward pass, also where a method makes hundreds of one image;
-            bounds the memory. Of large images fewer, 2^20 pixels in all.
-        classes: a name for each class; those that the model knows if not given. One alone is
-            class 1 of a single logit.
-        layer: for grad-cam and layer-cam, the name of a module to read features from; one is found
-            if not given. Its output may be (B, channels, h, w), (B, h, w, channels) or
-            (B, tokens, channels), a grid of tokens behind a class token; of a tuple the first.
-        reshape: makes (B, channels, h, w) of that output, and of its gradient, where its shape
-            does not show which axis is which.
-        seed: of the masks of rise.
+        targets: (B,) indices of the classes to explain; the predictions if not given.
+        batch_size: images per forward pass, including the variants that a method makes of an
+            image; at most 2^20 pixels per pass. Bounds the memory.
+        classes: name of each class, or of class 1 for a single logit; the model's if not given.
+        layer: module that grad-cam and layer-cam read features from; chosen if not given. Its
+            output, or the first of a tuple, is (B, channels, h, w), (B, h, w, channels) or
+            (B, tokens, channels) with a grid of tokens after a class token.
+        reshape: that output, or its gradient -> (B, channels, h, w), if the layout is ambiguous.
+        seed: seed of the masks of rise.
 
     Returns:
-        An explanation with the logits of a plain forward pass, signed raw maps (B, 1, H, W) and
-        the measured cost.
+        The explanation with the logits of a forward pass, signed raw maps (B, 1, H, W) and the
+        measured cost.
 
     Raises:
-        ValueError: the images are not of the model's shape or type.
-        UserError: no such method, target or layer; the model does not return logits, or has none
-            of the layers that the method needs; or its logits or the maps are not finite.
-
-    Example:
-        >>> import torch
-        >>> from foveal.models import SmallCNN
-        >>> explanation = attribute(SmallCNN(), torch.rand(2, 1, 28, 28), "gradient-x-input")
-        >>> tuple(explanation.maps.shape), explanation.cost
-        ((2, 1, 28, 28), 3.0)
+        ValueError: the images do not have the model's shape or type.
+        UserError: unknown method, target or layer; the model does not return logits or has no
+            suitable layer; or the logits or the maps are not finite.
     """
-    found = EXPLAINERS.get(method)
-    if not isinstance(found, PostHoc):
-        raise unknown_name("attribution method", method, post_hoc_methods())
-    if layer is not None and not found.reads_layer:
-        raise UserError(f"Only {' and '.join(_layered())} read a layer; {method} takes none.")
-    if reshape is not None and layer is None:
-        raise UserError("Expected a layer with reshape, the name of the module that it is for.")
+    found = _post_hoc(method, layer, reshape)
     return found(
         model,
         images,
@@ -159,7 +151,21 @@ def attribute(
     )
 
 
+def _post_hoc(method: str, layer: str | None, reshape: object) -> PostHoc:
+    """Return a post-hoc method by its name, after checking the arguments that depend on it."""
+    found = EXPLAINERS.get(method)
+    if not isinstance(found, PostHoc):
+        raise unknown_name("attribution method", method, post_hoc_methods())
+    if layer is not None and not found.reads_layer:
+        raise UserError(
+            f"Only {' and '.join(_layered())} take a layer, but it was given with {method}."
+        )
+    if reshape is not None and layer is None:
+        raise UserError("Expected the layer that reshape applies to, but got reshape alone.")
+    return found
+
+
 def _layered() -> list[str]:
     """Return the names of the methods that read the features of a layer."""
-    known = EXPLAINERS.values()
-    return [one.name for one in known if isinstance(one, PostHoc) and one.reads_layer]
+    methods = EXPLAINERS.values()
+    return [one.name for one in methods if isinstance(one, PostHoc) and one.reads_layer]

@@ -1,4 +1,4 @@
-"""RISE: what the images that are still recognised behind random masks have in common."""
+"""RISE: the mean of random masks, weighted by the class probability of the masked image."""
 
 from dataclasses import replace
 
@@ -8,23 +8,23 @@ from torch import Tensor
 
 from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
-from foveal.precision import at_least_single
-from foveal.values import ATTRIBUTION
+from foveal.foundation.precision import at_least_single
+from foveal.observation.values import ATTRIBUTION
 
 MASKS = 500
-CELLS = 7  # a side of a mask's grid
-SHOWN = 0.5  # chance of a cell to be shown, and so the expectation of a mask at any pixel
+CELLS = 7  # side of a mask's grid
+SHOWN = 0.5  # probability that a cell is shown, hence the expected value of a mask at any pixel
 
 
 class Masks:
     """Smooth random masks, the same for every image (Petsiuk et al. 2018, section 3.2).
 
-    A grid of cells, each shown with a chance of one half, is made larger bilinearly, to one cell
-    more than the image on each axis, and cut to its size at a random place.
+    A grid of cells, each shown with a probability of 1/2, is enlarged bilinearly to one cell more
+    than the image along each axis, and cropped to the size of the image at a random position.
 
     Args:
         size: height and width of the images in pixels.
-        seed: of the draw.
+        seed: seed of the random masks.
     """
 
     def __init__(self, size: tuple[int, int], seed: int):
@@ -37,22 +37,22 @@ class Masks:
         ]
 
     def draw(self, start: int, stop: int) -> Tensor:
-        """Return the masks from number `start` to before `stop`, (M, H, W) in [0, 1]."""
+        """Return the masks (M, H, W) in [0, 1] with indices from `start` up to `stop`."""
         larger = [(CELLS + 1) * cell for cell in self.cell]
         wide = F.interpolate(self.grids[start:stop], larger, mode="bilinear")[:, 0]
         rows, columns = (
             first[start:stop] + torch.arange(side)  # (M, side)
             for first, side in zip(self.first_px, self.size, strict=True)
         )
-        number = torch.arange(len(wide))[:, None, None]
-        return wide[number, rows[:, :, None], columns[:, None, :]]
+        index = torch.arange(len(wide))[:, None, None]
+        return wide[index, rows[:, :, None], columns[:, None, :]]
 
 
 def rise(task: Task) -> Attributor:
-    """Return the mean of 500 masks, each weighed by the target's probability behind it.
+    """Return the mean of 500 masks, weighted by the target's probability for the masked image.
 
-    Divided by the expectation of a mask, so that a model that never minds its mask has its
-    probability everywhere (Petsiuk et al. 2018, equation 6). What a mask hides is black.
+    The mean is divided by the expected value of a mask: the map of a model that ignores the masks
+    is its probability (Petsiuk et al. 2018, equation 6). Masked pixels are black.
     """
     masks = Masks(task.size, task.seed)
 
@@ -61,21 +61,21 @@ def rise(task: Task) -> Attributor:
         step = task.repeats(images)
         for start in range(0, MASKS, step):
             drawn = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
-            chances = _chances(task, images, targets, drawn)  # (B, M)
-            total += torch.einsum("bm,mhw->bhw", chances, drawn.to(total))
+            weights = _probabilities(task, images, targets, drawn)  # (B, M)
+            total += torch.einsum("bm,mhw->bhw", weights, drawn.to(total))
         return (total / (MASKS * SHOWN))[:, None]
 
     return attribute
 
 
 @torch.no_grad()
-def _chances(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
-    """Return the targets' probabilities (B, M) for images (B, C, H, W) behind masks (M, H, W)."""
+def _probabilities(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
+    """Return the targets' probabilities (B, M) for images (B, C, H, W) under masks (M, H, W)."""
     masked = images[:, None] * masks[:, None]  # (B, M, C, H, W)
-    chances = task.probabilities(masked.flatten(0, 1)).unflatten(0, masked.shape[:2])
-    found = chances.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
+    probabilities = task.probabilities(masked.flatten(0, 1)).unflatten(0, masked.shape[:2])
+    found = probabilities.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
     return at_least_single(found)
 
 
-# Where no mask matters, the map is the target's probability everywhere: 0 is not neutral.
+# If no mask has an effect, the map is the target's probability everywhere: 0 is not neutral.
 RISE = PostHoc("rise", rise, replace(ATTRIBUTION, zero=False))

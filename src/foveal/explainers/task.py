@@ -1,25 +1,25 @@
-"""What every post-hoc method is given, and what it makes of it."""
+"""Input and output of post-hoc methods: a task and an attributor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foveal.logits import class_logits, probabilities
+from foveal.observation.logits import class_logits, probabilities
 
 
 @dataclass(frozen=True)
 class Task:
-    """A model to explain, and what that may take.
+    """A model to explain, with the settings of post-hoc methods.
 
     Attributes:
-        model: maps images (B, C, H, W) in [0, 1] to logits (B, classes), or (B, 1) of two.
+        model: images (B, C, H, W) in [0, 1] -> logits (B, classes), or (B, 1) for two classes.
         shape: C, H and W of its images.
-        batch_size: images in one forward pass, whatever a method makes of one image.
-        seed: of what a method draws by chance.
-        layer: name of the module whose features are read, or None for the method's choice.
-        reshape: makes features (B, channels, h, w) of what that module returns, or None where
-            they show by their shape.
+        batch_size: images per forward pass, including the variants that a method makes of one.
+        seed: seed of a method's random draws.
+        layer: name of the module whose features are read, or None for an automatic choice.
+        reshape: output of that module -> features (B, channels, h, w), or None for an automatic
+            choice by its shape.
     """
 
     model: nn.Module
@@ -35,7 +35,7 @@ class Task:
         return self.shape[1], self.shape[2]
 
     def scores(self, images: Tensor) -> Tensor:
-        """Return a logit per class (B, classes) for images (B, C, H, W), with its gradient."""
+        """Return differentiable logits (B, classes) for images (B, C, H, W)."""
         return class_logits(self._answer(images))
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -43,13 +43,13 @@ class Task:
         return probabilities(self._answer(images))
 
     def _answer(self, images: Tensor) -> Tensor:
-        """Return the model's logits for a copy: it may change that in place, but not the images."""
+        """Return the model's logits for a copy, which the model may change in place."""
         return self.model(images.clone())
 
     def repeats(self, images: Tensor) -> int:
-        """Return how many variants of each of the images (B, C, H, W) go into one forward pass."""
+        """Return the number of variants of each image (B, C, H, W) that fit in a forward pass."""
         return max(1, self.batch_size // len(images))
 
 
-# Images (B, C, H, W), B at most `batch_size`, and class numbers (B,) -> maps (B, 1, H, W).
+# Images (B, C, H, W), B at most `batch_size`, and class indices (B,) -> maps (B, 1, H, W).
 Attributor = Callable[[Tensor, Tensor], Tensor]

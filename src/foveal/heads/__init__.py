@@ -1,13 +1,13 @@
-"""Heads: patches and locations -> logits."""
+"""Heads: patches and locations -> logits, or the image rebuilt."""
 
 from foveal.backbones import BACKBONES
+from foveal.foundation.registry import PartRegistry
 from foveal.heads.attention import AttentionHead
 from foveal.heads.crops import CropHead
 from foveal.heads.decoders import DECODERS, ConvDecoder, MLPDecoder, VAEDecoder
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.published import PublishedHead
 from foveal.heads.tokens import TokenHead
-from foveal.registry import PartRegistry
 
 HEADS: PartRegistry[Head] = PartRegistry(
     "head",

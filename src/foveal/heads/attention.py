@@ -1,20 +1,28 @@
-"""A head that encodes each patch by itself and attends to the patches, for one task or several."""
+"""A head that encodes patches independently and attends to them, for one or several tasks."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import Length, Range
 from foveal.detectors import Located
+from foveal.foundation.arguments import Length, Range
+from foveal.foundation.ranges import (
+    Channels,
+    Classes,
+    Fraction,
+    Keypoints,
+    PatchSize,
+    Width,
+    Widths,
+)
 from foveal.heads.head import Head, HeadOutput
 from foveal.heads.patch_attention import PatchAttention
 from foveal.heads.patch_encoder import PatchEncoder
-from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width, Widths
 
 
 class AttentionHead(Head):
-    """Classifies from any number of patches of some dozens of pixels, as a set.
+    """Classifies a set of any number of patches with sides of some dozens of pixels.
 
     Args:
         keypoints: number K of patches.
@@ -28,8 +36,7 @@ class AttentionHead(Head):
         dropout: fraction of features dropped in training.
 
     Raises:
-        UserError: the width is no multiple of the number of heads, or an argument is not what is
-            listed here.
+        UserError: the width is not a multiple of the number of heads, or an argument is invalid.
     """
 
     def __init__(
@@ -54,12 +61,12 @@ class AttentionHead(Head):
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the logits of all tasks for normalised patches (B, K, C, P, P).
 
-        The detector's scores change no logit, but get the gradient of the patches' weights.
+        The detector's scores change no logits, but get the gradient of the patches' weights.
         """
         vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         score = located.score
-        nothing = None if score is None else score - score.detach()
-        return of_tasks(*self.attention(vectors, located.xy, nothing))
+        zeros = None if score is None else score - score.detach()  # for the gradient
+        return of_tasks(*self.attention(vectors, located.xy, zeros))
 
 
 def of_tasks(logits: Tensor, weights: Tensor) -> HeadOutput:

@@ -1,4 +1,4 @@
-"""Decoders: heads that rebuild the image from patches and their locations."""
+"""Decoders: heads that rebuild the image from patches and locations."""
 
 import math
 from itertools import pairwise
@@ -8,22 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.detectors import Located
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 from foveal.heads.head import Head, HeadOutput
-from foveal.modes import evaluation_mode
-from foveal.ranges import Channels, Keypoints, PatchSize, Positive, Side, Width, Widths
 
 
 class MLPDecoder(Head):
-    """A perceptron from all pixels of the patches and their locations, as the original project's.
+    """A perceptron on the patches' pixels and locations, as in the original project.
 
-    Images of other sizes than it was built for are rebuilt at that size and resized.
+    Images of other sizes are rebuilt at the decoder's size and resized.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
         in_channels: channels C.
-        size: height and width in pixels of what it rebuilds.
-        widths: outputs of the hidden layers.
+        size: height and width in pixels of rebuilt images.
+        widths: widths of the hidden layers.
         softness_px: see `Head`.
     """
 
@@ -43,11 +43,11 @@ class MLPDecoder(Head):
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
         self.size, self.widths = list(size), list(widths)
         layers: list[nn.Module] = []
-        numbers = keypoints * (in_channels * patch_size**2 + 2)
+        features = keypoints * (in_channels * patch_size**2 + 2)
         for width in widths:
-            layers += [nn.Linear(numbers, width), nn.GELU()]
-            numbers = width
-        self.layers = nn.Sequential(*layers, nn.Linear(numbers, in_channels * math.prod(size)))
+            layers += [nn.Linear(features, width), nn.GELU()]
+            features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(features, in_channels * math.prod(size)))
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images."""
@@ -57,14 +57,14 @@ class MLPDecoder(Head):
 
 
 class ConvDecoder(Head):
-    """Convolutions over the patches laid out on an empty image, down to coarse places and back.
+    """A U-Net over the patches on an empty image (Ronneberger et al. 2015).
 
-    A U-Net (Ronneberger et al. 2015) of the image with holes and the mask of what was seen. Its
-    finest places are 2x2 pixels (Shi et al. 2016, "sub-pixel convolution"), which costs a third.
+    Its input is the image with holes, and the mask of the patches. Its finest resolution is 2x2
+    pixels (Shi et al. 2016, "sub-pixel convolution"), at a third of the cost.
 
     Args:
         in_channels: channels C.
-        widths: output channels at each resolution; each is half of the one before.
+        widths: output channels at each resolution, which is half of the previous one.
         softness_px: see `Head`.
     """
 
@@ -90,34 +90,34 @@ class ConvDecoder(Head):
         """Return the rebuilt images."""
         canvas = canvas_of(located)
         height, width = canvas.shape[-2:]
-        even = F.pad(canvas, (0, width % 2, 0, height % 2))
-        features = F.pixel_unshuffle(even, 2)  # (B, 4 (C + 1), H / 2, W / 2)
+        padded = F.pad(canvas, (0, width % 2, 0, height % 2))
+        features = F.pixel_unshuffle(padded, 2)  # (B, 4 (C + 1), H / 2, W / 2)
         finer = []
         for block in self.down:
             features = block(features)
             finer.append(features)
         finer.pop()
         for block in reversed(self.up):
-            beside = finer.pop()
-            features = block(torch.cat([resized(features, beside), beside], dim=1))
+            skipped = finer.pop()
+            features = block(torch.cat([resized(features, skipped), skipped], dim=1))
         images = F.pixel_shuffle(self.last(features), 2)[..., :height, :width]
         return rebuilt(images.sigmoid())
 
 
 class VAEDecoder(Head):
-    """A variational autoencoder of what was seen: patches -> latent vector -> image.
+    """A variational autoencoder: patches -> latent vector -> image.
 
-    The latent vector is drawn in training and is the mean of its distribution otherwise
-    (Kingma & Welling 2014); from one that is drawn from the prior comes an image that never was.
-    Images of other sizes than it was built for are rebuilt at that size and resized.
+    The latent vector is sampled in training and is the mean of its distribution otherwise
+    (Kingma & Welling 2014); a sample from the prior generates a new image.
+    Images of other sizes are rebuilt at the decoder's size and resized.
 
     Args:
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
         in_channels: channels C.
-        size: height and width in pixels of what it rebuilds.
-        latent: numbers L in the latent vector.
-        width: dimension of a hidden layer; a quarter of it are the channels of the convolutions.
+        size: height and width in pixels of rebuilt images.
+        latent: dimension L of the latent vector.
+        width: width of a hidden layer; the convolutions have a quarter as many channels.
         softness_px: see `Head`.
     """
 
@@ -137,9 +137,9 @@ class VAEDecoder(Head):
         self.softness_px = softness_px
         self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
         self.size, self.latent, self.width = list(size), latent, width
-        numbers = keypoints * (in_channels * patch_size**2 + 2)
+        features = keypoints * (in_channels * patch_size**2 + 2)
         self.encode = nn.Sequential(
-            nn.Linear(numbers, width),
+            nn.Linear(features, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
@@ -174,7 +174,7 @@ class VAEDecoder(Head):
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Return images (count, C, H, W) in [0, 1] from latent vectors drawn from the prior."""
+        """Return images (count, C, H, W) in [0, 1] from latent vectors sampled from the prior."""
         like = self.last.weight
         generator = torch.Generator().manual_seed(seed)
         latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
@@ -187,25 +187,25 @@ DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae"
 
 
 def joined(patches: Tensor, located: Located) -> Tensor:
-    """Return each image's patches and keypoints in one row (B, K (C P P + 2))."""
+    """Return each image's patches and keypoints as one vector (B, K (C P P + 2))."""
     keypoints = located.xy.to(patches.dtype)
     return torch.cat([patches.flatten(1), keypoints.flatten(1)], dim=1)
 
 
 def canvas_of(located: Located) -> Tensor:
-    """Return the canvas (B, C + 1, H, W) that a model lays out for heads that rebuild images."""
+    """Return the canvas (B, C + 1, H, W) that a model provides to heads that rebuild images."""
     assert located.canvas is not None
     return located.canvas
 
 
 def rebuilt(images: Tensor, latent: tuple[Tensor, Tensor] | None = None) -> HeadOutput:
-    """Return the output of a head that rebuilds images (B, C, H, W) and names no classes."""
-    # Of len(), an export would keep the batch size.
+    """Return the output of a head that rebuilds images (B, C, H, W), without logits."""
+    # With len(), an export would fix the batch size.
     return HeadOutput(images.new_zeros(images.shape[0], 0), rebuilt=images, latent=latent)
 
 
 def resized(images: Tensor, like: Tensor) -> Tensor:
-    """Return images (B, C, ...) of the height and width of `like`, bilinearly where they differ."""
+    """Return images (B, C, ...) at the height and width of `like`, resized bilinearly."""
     if images.shape[-2:] == like.shape[-2:]:
         return images
     return F.interpolate(images, like.shape[-2:], mode="bilinear", align_corners=False)

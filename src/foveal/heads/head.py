@@ -1,45 +1,45 @@
-"""The interface of heads: patches and locations -> logits."""
+"""The interface of heads: patches and locations -> logits, or the image rebuilt."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor, constructor_settings
 from foveal.detectors import Located
+from foveal.foundation.arguments import check_constructor, constructor_settings
 
 
 class HeadOutput(NamedTuple):
-    """What a head computes from the patches of B images."""
+    """Output of a head for the patches of B images."""
 
     logits: Tensor  # (B, classes)
-    weights: Tensor | None = None  # (B, K), how much it attends to each patch
+    weights: Tensor | None = None  # (B, K), attention to each patch
     task_logits: Tensor | None = None  # (B, T, classes), of all tasks, the main one first
     task_weights: Tensor | None = None  # (B, T, K)
     rebuilt: Tensor | None = None  # (B, C, H, W) in [0, 1], the image rebuilt from the patches
     latent: tuple[Tensor, Tensor] | None = None  # mean and logarithm of the variance (B, L)
-    contributions: Tensor | None = None  # (B, K, classes), of each patch to each logit, less a bias
+    contributions: Tensor | None = None  # (B, K, classes), each patch's term of each logit
 
 
 class Head(nn.Module, ABC):
-    """Classifies from patches and their locations, or rebuilds the image; it never sees that.
+    """Classifies from patches and locations, or rebuilds the image, which it never reads.
 
-    A subclass is final and keeps each argument as an attribute of the same name, so that `settings`
-    can write it down.
+    A subclass is final and keeps each argument as an attribute of the same name, which `settings`
+    returns.
 
     Attributes:
         keypoints: number K of patches.
         patch_size: side P of a patch in pixels.
         in_channels: channels C of the patches.
         num_classes: number of classes; 0 for a head that rebuilds images.
-        context: dimension D of the vector that it reads beside the patches; 0 for none.
-        rebuilds: whether it rebuilds the image, from the patches on a canvas, and has no classes.
-        softness_px: of such a head, the width of the patches' soft edges, through which the
-            gradient reaches their locations (straight-through estimator, Bengio et al. 2013: the
+        context: dimension D of the vector that it reads in addition to the patches; 0 for none.
+        rebuilds: whether it rebuilds the image from the patches on a canvas, without classes.
+        softness_px: width of the patches' soft edges if it rebuilds images; through these the
+            gradient reaches the locations (straight-through estimator, Bengio et al. 2013: the
             head gets hard edges).
-        tasks: names of the tasks that it computes logits for; the first is the main one.
-        encodes: whether a `backbone` of its own encodes each patch.
-        additive: whether each logit is a sum of the patches' contributions and a bias.
+        tasks: names of the tasks for which it computes logits; the first is the main one.
+        encodes: whether it has a `backbone` that encodes each patch.
+        additive: whether each logit is the sum of the patches' contributions and a bias.
     """
 
     keypoints: int
@@ -59,8 +59,8 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
-        """Return logits, and what belongs to them, for normalised patches (B, K, C, P, P)."""
+        """Return logits and further outputs for normalised patches (B, K, C, P, P)."""
 
     def settings(self) -> dict[str, object]:
-        """Return the arguments that build this head again."""
+        """Return the arguments that rebuild this head."""
         return constructor_settings(self)

@@ -1,29 +1,28 @@
-"""Many patches -> one answer: learned questions attend to the patches' vectors."""
+"""Attention pooling: learned queries of each task over the vectors of many patches."""
 
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
-PLACE = 8.0  # what grid units are multiplied by: places that differ little must be told apart
+SPREAD = 8.0  # factor of grid units, to distinguish locations close to each other
 
 
 class PatchAttention(nn.Module):
-    """Each of a few tasks asks by several heads which patches matter to it, and reads those.
+    """Cross-attention of learned queries, several per task, over patches.
 
-    Cross-attention of learned queries (Bergner et al. 2023, "Iterative patch selection",
-    section 3.2). Patches tell each other nothing: what an answer is made from are the weighted
-    vectors alone.
+    After Bergner et al. 2023, "Iterative patch selection", section 3.2. Patches do not interact:
+    logits are computed from the weighted vectors only.
 
     Args:
-        width: numbers D in a patch's vector.
-        tasks: number T of answers.
-        heads: queries of each task.
-        num_classes: of each answer.
-        dropout: share of what was read dropped in training.
+        width: dimension D of a patch's vector.
+        tasks: number T of tasks.
+        heads: queries per task.
+        num_classes: number of classes of each task.
+        dropout: fraction of pooled features dropped in training.
 
     Raises:
-        UserError: the width is no multiple of the number of heads.
+        UserError: the width is not a multiple of the number of heads.
     """
 
     def __init__(self, width: int, tasks: int, heads: int, num_classes: int, dropout: float = 0.0):
@@ -51,22 +50,22 @@ class PatchAttention(nn.Module):
     def forward(
         self, vectors: Tensor, keypoints: Tensor, scores: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Answer from the patches' vectors (B, K, D) at keypoints (B, K, 2).
+        """Return the logits of all tasks for patches at keypoints.
 
         Args:
-            vectors: of the patches.
-            keypoints: in grid units.
+            vectors: (B, K, D), vectors of the patches.
+            keypoints: (B, K, 2) in grid units.
             scores: (B, K) added to the logarithm of each patch's weight, or None.
 
         Returns:
             Logits (B, T, classes), and the patches' weights (B, T, K), means over the heads.
         """
-        place = keypoints.to(vectors.dtype)
-        tokens = self.norm(vectors + self.place(place))  # (B, K, D)
-        asked = self.key(torch.cat([tokens, PLACE * place], dim=-1))  # (B, K, T * heads)
+        xy = keypoints.to(vectors.dtype)
+        tokens = self.norm(vectors + self.place(xy))  # (B, K, D)
+        attention = self.key(torch.cat([tokens, SPREAD * xy], dim=-1))  # (B, K, T * heads)
         if scores is not None:
-            asked = asked + scores[..., None]
-        weights = asked.softmax(dim=1).unflatten(-1, (self.tasks, self.heads))
+            attention = attention + scores[..., None]
+        weights = attention.softmax(dim=1).unflatten(-1, (self.tasks, self.heads))
         values = self.value(tokens).unflatten(-1, (self.heads, -1))  # (B, K, heads, D / heads)
         read = torch.einsum("bkth,bkhd->bthd", weights, values).flatten(2)  # (B, T, D)
         logits = [head(read[:, task]) for task, head in enumerate(self.heads_of)]

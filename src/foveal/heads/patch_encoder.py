@@ -1,4 +1,4 @@
-"""One patch of some dozens of pixels -> one vector."""
+"""Encoder of a patch with a side of some dozens of pixels: patch -> vector."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 class PatchEncoder(nn.Module):
-    """Convolutions, each but the first followed by pooling, and the maximum over all places.
+    """Convolutions with max pooling, and the maximum over all positions.
 
-    It can be run over a whole image as it is over a patch: `features` has no fixed size.
+    `features` has no fixed input size and can be applied to a whole image.
 
     Args:
         in_channels: channels C.
         widths: output channels of the convolutions; the first one halves the resolution.
-        width: numbers in the vector.
+        width: dimension of the vector.
     """
 
     def __init__(self, in_channels: int, widths: Sequence[int], width: int):

@@ -1,21 +1,21 @@
-"""The original project's classifier of patches as it was published, defects included."""
+"""The original project's patch classifier as published, defects included."""
 
 from typing import Annotated
 
 from torch import Tensor, nn
 
-from foveal.arguments import OneOf, Range
 from foveal.detectors import Located
 from foveal.detectors.published import KINDS
+from foveal.foundation.arguments import OneOf, Range
+from foveal.foundation.ranges import Channels, Classes, Keypoints
 from foveal.heads.head import Head, HeadOutput
-from foveal.ranges import Channels, Classes, Keypoints
 
 
 class PublishedHead(Head):
     """The classifiers of the original project's focus, corners and zoom models.
 
-    It is not given the locations of its patches. The last two layers of `focus` have nothing
-    between them but dropout, so that they are one.
+    It does not read the locations of its patches. The last two layers of `focus` have only dropout
+    between them, which makes them equivalent to one.
 
     Args:
         keypoints: number K of patches.

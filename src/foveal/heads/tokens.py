@@ -1,4 +1,4 @@
-"""Tokens: patches and their locations, mixed and read out as logits."""
+"""A head that mixes tokens of patches and locations into logits."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,11 +6,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.detectors import Located
-from foveal.errors import UserError
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 from foveal.heads.head import Head, HeadOutput
-from foveal.ranges import Channels, Classes, Fraction, Keypoints, PatchSize, Width
 
 MIXES = ("concat", "attention")
 ENCODERS = ("mlp", "conv")
@@ -23,7 +23,7 @@ HEADS = 4  # of the attention between tokens
 class TokenHead(Head):
     """Classifies from K patches and their locations.
 
-    Each patch becomes a token, its location is added, the tokens are mixed and read out.
+    Each patch becomes a token, its location is added, and the mixed tokens are classified.
 
     Args:
         keypoints: number K of patches.
@@ -31,16 +31,15 @@ class TokenHead(Head):
         in_channels: channels C.
         num_classes: number of classes.
         width: dimension of a token.
-        mix: `concat` reads the tokens in their order, so each keypoint has a role of its own;
+        mix: `concat` reads the tokens in order, with a separate role for each keypoint;
             `attention` reads them as a set, through two transformer layers.
-        encoder: `mlp` for a few pixels, `conv` (two convolutions, the second of stride 2).
+        encoder: `mlp` for a few pixels, or `conv` (two convolutions, the second of stride 2).
         dropout: fraction of features dropped in training.
-        context: dimension of a vector that is read beside the tokens; 0 for none.
+        context: dimension of a vector that is read in addition to the tokens; 0 for none.
         hidden: widths of the layers between the tokens and the logits.
 
     Raises:
-        UserError: an argument is not what is listed here, or tokens for `attention` have a width
-            that is no multiple of 4.
+        UserError: an argument is invalid, or the width for `attention` is not a multiple of 4.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class TokenHead(Head):
         self.hidden = list(hidden)
         if mix == "attention" and width % HEADS:
             raise UserError(
-                f"Expected a multiple of {HEADS} as width for mix: attention, but got {width}."
+                f"Expected a width that is a multiple of {HEADS} for attention, but got {width}."
             )
         encode = _mlp if encoder == "mlp" else _conv
         self.encode = encode(in_channels, patch_size, width)

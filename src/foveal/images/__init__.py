@@ -1,16 +1,16 @@
-"""Images: files, folders and URLs -> pixels, and the views through which every model reads them.
+"""Images: files, folders and URLs -> pixels, and the views through which models read them.
 
 Decoding one image (`decode`, `depth`, `formats`, `sizing`) needs no PyTorch.
 """
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 
 _VIEWS = ("LargeImages", "PartView", "SomeImages", "View", "WholeView", "selected")
 if TYPE_CHECKING:
     from foveal.images.views import LargeImages, PartView, SomeImages, View, WholeView, selected
-else:  # the process that decodes what clients send starts without torch
+else:  # the server's decoding process starts without torch
     __getattr__ = lazy_names(__name__, dict.fromkeys(_VIEWS, "foveal.images.views"))
 
 __all__ = ["LargeImages", "PartView", "SomeImages", "View", "WholeView", "selected"]

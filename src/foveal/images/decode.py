@@ -1,7 +1,7 @@
-"""The bytes of an image file -> pixels of a known shape; or why not. Needs no PyTorch.
+"""Decoding of an image file -> pixels of a known shape, or an error. Needs no PyTorch.
 
-A file is named by a `Path` that the user has given; text is never taken for a path, as it may come
-out of a file.
+A file is given by a `Path` from the user; a string is never interpreted as a path, as it may come
+from a file.
 """
 
 import io
@@ -13,18 +13,18 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from foveal.errors import UserError
-from foveal.files import open_regular, read_bytes
+from foveal.foundation.errors import UserError, one_line
+from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.depth import DEEP, dim, named_bits, scaled
 from foveal.images.formats import HEAD, readable, unreadable
 from foveal.images.sizing import ShortSide, Sizing, size_for
 
-MAX_PIXELS = 100_000_000  # decoded, 300 MB of colour; more is taken for a decompression bomb
+MAX_PIXELS = 100_000_000  # decoded, 300 MB in colour; more is treated as a decompression bomb
 MAX_BYTES = 2**30  # of a file
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-GREY = ("1", "L", "LA", *DEEP)  # Pillow's modes that are read as grey
+GREY = ("1", "L", "LA", *DEEP)  # Pillow's modes that are read as grayscale
 _ALPHA = ("LA", "PA", "RGBA", "RGBa")
-_TURNS = {  # what makes an image of that EXIF orientation upright
+_TURNS = {  # EXIF orientation -> operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,8 +43,8 @@ class Pixels(NamedTuple):
 
     Attributes:
         values: uint8 (H, W) or (H, W, 3).
-        size: height and width in pixels that the upright image had before it was resized.
-        note: what a user should know of how it was read, in words that follow its path; or empty.
+        size: height and width in pixels of the upright image before it was resized.
+        note: warning about how it was read, a phrase to follow its path; or empty.
     """
 
     values: np.ndarray
@@ -62,24 +62,24 @@ def read_pixels(
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] | None = None,
 ) -> Pixels:
-    """Return an image as uint8 (H, W), or (H, W, 3) where it is one of colour.
+    """Return an image as uint8 (H, W), or (H, W, 3) in colour.
 
-    The first frame of animations is read, EXIF orientation applied, deep pixels are scaled to 8
-    bits (see `depth`), and what is transparent is laid over white. Nothing is decoded before its
-    header has told how large it is.
+    The first frame of animations is read, EXIF orientation is applied, deep pixels are scaled to 8
+    bits (see `depth`), and transparent pixels are blended with white. The size in the header is
+    checked before anything is decoded.
 
     Args:
-        source: a path of the user's, or the bytes of a file.
-        size: what to resize to, antialiased; None keeps the image's size.
-        channels: 1 for grey, 3 for colour, None for what the image has.
-        crop: cut the middle out instead of squeezing an image of another shape into `size`.
-        coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
-        max_pixels: that an image may have.
-        formats: names of Pillow's formats that are tried; `formats.readable` if not given.
+        source: a path given by the user, or the bytes of a file.
+        size: size to resize to, antialiased; None keeps the image's size.
+        channels: 1 for grayscale, 3 for colour, None for those of the image.
+        crop: crop the centre of an image of other proportions instead of distorting it.
+        coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
+        max_pixels: maximum number of pixels of an image.
+        formats: names of Pillow's formats to try; `formats.readable` if not given.
 
     Raises:
-        UserError: not an image or no regular file, truncated, of more than `max_pixels`, or with
-            pixels that are NaN or infinite.
+        UserError: not an image or not a regular file, truncated, more than `max_pixels`, or pixels
+            that are NaN or infinite.
     """
     with _opened(source, max_pixels, formats, whole=True) as image:
         if coarser > 1:
@@ -90,23 +90,23 @@ def read_pixels(
 def read_pictured(
     source: Path, size: Sizing | None, channels: int | None, longest: int
 ) -> tuple[Pixels, np.ndarray]:
-    """Return an image as `read_pixels` does, and the picture that it is, for people to see.
+    """Return an image as `read_pixels` does, and a picture of it to show to people.
 
-    It is decoded once, but for a JPEG that is decoded more coarsely for `size` than the picture
-    needs: that one is decoded once for each.
+    It is decoded once, except for a JPEG that `size` allows to decode more coarsely than the
+    picture: that one is decoded twice.
 
     Args:
-        source: a path of the user's.
-        size: what the first is resized to, or None.
-        channels: of the first, 1, 3 or None.
-        longest: pixels along the picture's longer side; of a larger image it is the means of
-            areas.
+        source: a path given by the user.
+        size: size that the image is resized to, or None.
+        channels: channels of the image, 1, 3 or None.
+        longest: maximum length in pixels of the picture's longer side; a larger image is
+            downsampled by area.
 
     Returns:
-        The image, and the picture as uint8 (H, W), or (H, W, 3) where it is one of colour.
+        The image, and the picture as uint8 (H, W), or (H, W, 3) in colour.
 
     Raises:
-        UserError: as `read_pixels`.
+        UserError: as in `read_pixels`.
     """
     with _opened(source, MAX_PIXELS, None, whole=True) as image:
         whole = _decoded(image, _enough_for(size))
@@ -122,28 +122,28 @@ def read_pictured(
 
 
 def _bounded(longest: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width in the same proportions, of at most `longest` pixels a side."""
+    """Return height and width in the same proportions, at most `longest` pixels per side."""
     scale = min(1.0, longest / max(size))
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
 class Header(NamedTuple):
-    """What an image file says of itself before it is decoded."""
+    """Header of an image file, known before it is decoded."""
 
-    size: tuple[int, int]  # height and width in pixels, once it is upright
-    channels: int  # 1 or 3, as it is read
-    jpeg: bool  # can be decoded coarsely
+    size: tuple[int, int]  # height and width in pixels of the upright image
+    channels: int  # 1 or 3, as it would be read
+    jpeg: bool  # whether it can be decoded coarsely
 
 
 def read_header(path: Path) -> Header:
-    """Return what an image file says of itself; warnings are not held back.
+    """Return the header of an image file; warnings are not suppressed.
 
     Raises:
-        UserError: not an image or no regular file, or of more than `MAX_PIXELS`.
+        UserError: not an image or not a regular file, or more than `MAX_PIXELS`.
     """
     with _opened(path, MAX_PIXELS, None, whole=False) as image:
         orientation = _orientation(image)
-        # Turned or mirrored, a square that is not whole comes to lie first.
+        # In a rotated or mirrored image, an incomplete square would come first.
         whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
         jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         return Header(_upright(image), 1 if image.mode in GREY else 3, jpeg)
@@ -153,13 +153,13 @@ def read_header(path: Path) -> Header:
 def _opened(
     source: Path | bytes, max_pixels: int, formats: tuple[str, ...] | None, *, whole: bool
 ) -> Iterator[Image.Image]:
-    """Open an image of bounded size; whatever goes wrong with it is a UserError.
+    """Open an image of bounded size; any exception becomes a UserError.
 
     Args:
         source: a path, or the bytes of a file.
-        max_pixels: that it may have.
-        formats: that are tried.
-        whole: read all of a file, as it will be decoded; else what its header takes.
+        max_pixels: maximum number of its pixels.
+        formats: names of Pillow's formats to try.
+        whole: read the whole file, in order to decode it; otherwise the header only.
     """
     try:
         with _stream(source, whole) as file:
@@ -177,8 +177,7 @@ def _opened(
     except UserError:
         raise
     except Exception as error:  # decoders raise almost anything on broken files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"broken image: {reason}") from None
+        raise UserError(f"broken image: {one_line(error, 120)}") from None
 
 
 def _stream(source: Path | bytes, whole: bool) -> BinaryIO:
@@ -210,8 +209,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 class _Whole(NamedTuple):
     """An upright image before it is resized."""
 
-    image: Image.Image  # grey (`L`) or colour (`RGB`)
-    size: tuple[int, int]  # height and width of the image in the file, however coarsely decoded
+    image: Image.Image  # grayscale (`L`) or colour (`RGB`)
+    size: tuple[int, int]  # height and width of the image in the file, not as decoded
     note: str
 
 
@@ -219,12 +218,12 @@ def _decoded(image: Image.Image, enough: _Enough) -> _Whole:
     """Decode an opened image and turn it upright.
 
     Args:
-        image: opened.
-        enough: upright height and width -> those to which a JPEG may be decoded at least, or None
-            for its own.
+        image: an opened image.
+        enough: upright height and width -> minimum size to which a JPEG may be decoded, or None
+            for its full size.
     """
     image.seek(0)
-    # Known before the pixels are: to learn a PNG's orientation, Pillow decodes it.
+    # Read first, since Pillow decodes a PNG to get its orientation.
     bits = named_bits(image) if image.mode in DEEP else None
     halved = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     size, orientation = _upright(image), _orientation(image)
@@ -238,7 +237,7 @@ def _decoded(image: Image.Image, enough: _Enough) -> _Whole:
 
 
 def _enough_for(sizing: Sizing | None) -> _Enough:
-    """Return how large a JPEG is decoded to be resized: of 20 megapixels, that saves 60 MB."""
+    """Return the size to which a JPEG is decoded before resizing: for 20 MP this saves 60 MB."""
 
     def enough(size: tuple[int, int]) -> tuple[int, int] | None:
         side = None if sizing is None else 2 * max(size_for(sizing, size))
@@ -260,18 +259,18 @@ def _resized(
         if crop:
             image = ImageOps.fit(image, wanted, _BILINEAR)
         else:
-            # Pretrained backbones are at their best on bicubic photographs, as they were trained.
+            # Pretrained backbones were trained on bicubic photographs and do best on those.
             bicubic = isinstance(sizing, ShortSide)
             image = image.resize(wanted, _BICUBIC if bicubic else _BILINEAR)
     return Pixels(np.array(image, dtype=np.uint8), whole.size, whole.note)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation that an opened image is to be turned by, from 1 to 8.
+    """Return the EXIF orientation of an opened image, from 1 to 8.
 
-    EXIF data that are broken, or name none of these, leave it as it is.
+    It is 1, upright, if EXIF data are broken or have another value.
     """
-    if image.format == "TIFF":  # turned by Pillow, which gives its size as it is then
+    if image.format == "TIFF":  # rotated by Pillow, whose size is that of the rotated image
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -281,18 +280,18 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> tuple[int, int]:
-    """Return height and width in pixels, once the image is turned as its EXIF data say."""
+    """Return height and width in pixels after rotation by the EXIF orientation."""
     turned = _orientation(image) >= 5
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Image.Image, str]:
-    """Return an image as grey (`L`) or colour (`RGB`), and a note or nothing.
+    """Return an image as grayscale (`L`) or colour (`RGB`), and a note or an empty string.
 
     Args:
-        image: opened or decoded.
-        bits: that its file says deep pixels have.
-        halved: Pillow keeps the upper 8 of its 16 bits.
+        image: an opened or decoded image.
+        bits: bits of deep pixels according to the file, or None.
+        halved: whether Pillow keeps only the upper 8 of 16 bits.
     """
     if image.mode in DEEP:
         values, note = scaled(np.asarray(image), bits)
@@ -310,6 +309,6 @@ def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Ima
 
 
 def _dim_colours(image: Image.Image) -> str:
-    """Return a note where 16-bit colours, of which Pillow keeps the upper 8 bits, are all dark."""
+    """Return a note if 16-bit colours, of which Pillow keeps the upper 8 bits, are all dark."""
     pixels = np.asarray(image.convert("RGB"))
     return dim(int(pixels.min()) * 257, int(pixels.max()) * 257)

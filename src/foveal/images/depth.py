@@ -1,11 +1,11 @@
-"""Pixels of more than 8 bits -> 8 bits, by the range that their file gives. Needs no PyTorch.
+"""Pixels of more than 8 bits -> 8 bits, by the range in their file. Needs no PyTorch.
 
-Integers are scaled by a range that does not depend on the image, so that two images stay
-comparable: the bits that the file names (a TIFF's BitsPerSample, a MaxSampleValue of 2^n - 1 or
-OME's SignificantBits; a PNG's sBIT) where no pixel is beyond them, and else 16 bits. Floats from 0
-to 1 are fractions; other floats are taken for 0 to 255 or for 0 to 65535, whichever holds them.
-Where nothing else is left, as with negative pixels, the darkest becomes 0 and the brightest 255.
-What had to be guessed is noted.
+Integers are scaled by a range that does not depend on the image, which keeps images comparable:
+the bits given in the file (a TIFF's BitsPerSample, a MaxSampleValue of 2^n - 1 or OME's
+SignificantBits; a PNG's sBIT) unless a pixel exceeds them, and 16 bits otherwise. Floats from 0
+to 1 are fractions; other floats are scaled from 0 to 255 or from 0 to 65535, whichever fits.
+In all other cases, as with negative pixels, the darkest becomes 0 and the brightest 255. A note
+reports each range that had to be guessed.
 """
 
 import re
@@ -15,18 +15,18 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 FULL = 2**16 - 1
-FEW = 14  # bits at most, of 16, where a file that names them means it
+FEW = 14  # maximum bits given in a 16-bit file that are trusted to be the real range
 _BITS, _MAX, _DESCRIPTION, _SIGN = 258, 281, 270, 339  # TIFF's tags
 
 
 def named_bits(image: Image.Image) -> int | None:
-    """Return how many bits an opened image's file says that its pixels have, or None.
+    """Return the bits per pixel according to an opened image's file, without a sign, or None.
 
-    A sign is none of them. TIFF's 16 bits and more say nothing: they are what a pixel is stored in.
+    16 bits and more of a TIFF do not count: they are the type in which pixels are stored.
     """
     if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp:
         return _png_bits(image.fp)
@@ -40,13 +40,13 @@ def named_bits(image: Image.Image) -> int | None:
 
 
 def tiff_bits(bits: object, signed: bool, maximum: object, description: object) -> int | None:
-    """Return how many bits a TIFF's tags say that its integers have, without a sign, or None.
+    """Return the bits of a TIFF's integers according to its tags, without a sign, or None.
 
     Args:
         bits: BitsPerSample.
-        signed: whether SampleFormat is that of integers with a sign.
-        maximum: MaxSampleValue, which counts where it is 2^n - 1: others are an image's own.
-        description: ImageDescription, where OME-TIFF has SignificantBits.
+        signed: whether SampleFormat is that of signed integers.
+        maximum: MaxSampleValue, used if it is 2^n - 1: other values belong to one image.
+        description: ImageDescription, in which OME-TIFF stores SignificantBits.
     """
     if isinstance(bits, int) and bits > 16:
         return None
@@ -62,7 +62,7 @@ def tiff_bits(bits: object, signed: bool, maximum: object, description: object) 
 
 
 def scaled(pixels: np.ndarray, bits: int | None) -> tuple[np.ndarray, str]:
-    """Return deep pixels as uint8, and what a user should know of how they were read, or "".
+    """Return deep pixels as uint8, and a note about how they were scaled, or "".
 
     Args:
         pixels: integers or floats.
@@ -74,44 +74,44 @@ def scaled(pixels: np.ndarray, bits: int | None) -> tuple[np.ndarray, str]:
     if pixels.size == 0:
         raise UserError("an image without pixels")
     low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite([low, high]).all():  # NaN goes through minimum and maximum
-        raise UserError("it holds pixels that are NaN or infinite")
+    if not np.isfinite([low, high]).all():  # minimum and maximum propagate NaN
+        raise UserError("it has pixels that are NaN or infinite")
     top, note = _range(low, high, bits, pixels.dtype.kind == "f")
     if top is None:
         values = pixels.astype(np.float64) - low
-        return _bytes(values, (high - low) or 1.0), note
-    return _bytes(pixels.astype(np.float64), top), note
+        return _as_uint8(values, (high - low) or 1.0), note
+    return _as_uint8(pixels.astype(np.float64), top), note
 
 
-def _bytes(values: np.ndarray, top: float) -> np.ndarray:
+def _as_uint8(values: np.ndarray, top: float) -> np.ndarray:
     return np.round(values / top * 255).astype(np.uint8)
 
 
 def _range(low: float, high: float, bits: int | None, floats: bool) -> tuple[float | None, str]:
-    """Return the value that becomes 255, or None to stretch the image; and a note."""
+    """Return the value that becomes 255, or None to stretch the image's range; and a note."""
     if low < 0 or high > FULL:
         return None, (
-            f"its pixels reach from {low:g} to {high:g}, which were stretched to 0 to 255: not to "
-            "be compared with other images"
+            f"its pixels from {low:g} to {high:g} were stretched to 0 to 255, and are not "
+            "comparable with other images"
         )
     if floats:
         if high <= 1:
             return 1.0, ""
         top = 255.0 if high <= 255 else float(FULL)
-        return top, f"its float pixels reach {high:g}: taken for 0 to {top:g}"
+        return top, f"its float pixels reach {high:g}; a range of 0 to {top:g} is assumed"
     top = FULL if bits is None or high >= 2**bits else 2**bits - 1
-    stored = bits is None or bits > FEW  # the file says no more than what a pixel is stored in
+    stored = bits is None or bits > FEW  # only the type in which pixels are stored
     return float(top), dim(low, high, top) if stored else ""
 
 
 def dim(low: float, high: float, top: int = FULL) -> str:
-    """Return a note where the pixels use less than a quarter of their range, and differ; or ""."""
+    """Return a note if the pixels use less than a quarter of their range, and differ; or ""."""
     if high == low or high > top / 4:
         return ""
     bits = max(8, int(high).bit_length())
     return (
         f"its pixels reach {high:,.0f} of {top:,}, which leaves {high / top * 255 + 1:.0f} of 256 "
-        f"levels: if they have {bits} bits, scale them to 16, or name the bits in the file (TIFF's "
+        f"levels. If they have {bits} bits, scale them to 16, or set the bits in the file (TIFF's "
         "MaxSampleValue, PNG's sBIT)"
     )
 
@@ -121,8 +121,8 @@ def _first(value: object) -> object:
 
 
 def _png_bits(file: IO[bytes]) -> int | None:
-    """Return the bits that the sBIT chunk of an opened PNG names, or None."""
-    place = file.tell()
+    """Return the bits in the sBIT chunk of an opened PNG, or None."""
+    position = file.tell()
     try:
         file.seek(8)
         while len(head := file.read(8)) == 8:
@@ -134,5 +134,5 @@ def _png_bits(file: IO[bytes]) -> int | None:
                 break
             file.seek(length + 4, 1)
     finally:
-        file.seek(place)
+        file.seek(position)
     return None

@@ -1,4 +1,4 @@
-"""Which files are images: by the endings of their names, else by how they begin. No PyTorch."""
+"""Image formats, recognised by extension or else by the first bytes. Needs no PyTorch."""
 
 import os
 import re
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import open_regular
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import open_regular
 
 
 class Format(NamedTuple):
-    """A format of images.
+    """An image format.
 
     Attributes:
-        endings: of the names of its files, in small letters.
-        begins: a regular expression that the first bytes match; empty where they say too little.
-        hint: what to do where it cannot be read here.
+        endings: extensions of its files, in lower case.
+        begins: a regular expression for the first bytes; empty if they are not distinctive.
+        hint: what to do if it cannot be read.
     """
 
     endings: tuple[str, ...]
@@ -29,8 +29,8 @@ class Format(NamedTuple):
     hint: str = ""
 
 
-# By Pillow's names, in the order in which they are tried. Left out is what Pillow hands to another
-# program (EPS, WMF), can only name (HDF5, MPEG), or reads without its scale (FITS).
+# By Pillow's names, in the order in which they are tried. Excluded are formats that Pillow passes
+# to another program (EPS, WMF), only identifies (HDF5, MPEG), or reads without a scale (FITS).
 FORMATS = {
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), rb"\xff\xd8\xff"),
     "PNG": Format((".png", ".apng"), rb"\x89PNG\r\n\x1a\n"),
@@ -65,12 +65,12 @@ FORMATS = {
     "SUN": Format((".ras",), rb"\x59\xa6\x6a\x95"),
     "XBM": Format((".xbm",)),
     "XPM": Format((".xpm",), rb"/\* XPM \*/"),
-    "TGA": Format((".tga", ".icb", ".vda", ".vst")),  # the last: it knows itself by little
+    "TGA": Format((".tga", ".icb", ".vda", ".vst")),  # last: it has no signature
 }
 ENDINGS = frozenset(ending for kind in FORMATS.values() for ending in kind.endings)
-HEAD = 32  # bytes that tell a format
+HEAD = 32  # first bytes of a file, by which its format is recognised
 
-# Endings that say that a file is no image that is read here, so that it is not opened to see.
+# Extensions of files that are not readable images; such files are never opened.
 _RAW_TEXT = ".3fr .arw .cr2 .cr3 .dng .erf .nef .nrw .orf .pef .raf .raw .rw2 .srw"
 _OTHER_TEXT = """
     .7z .ai .avi .bin .bz2 .c .cfg .ckpt .cpp .css .csv .db .dcm .doc .docx .eps .exe .fit .fits
@@ -91,7 +91,7 @@ Heads = Callable[[Sequence[str]], Sequence[bytes]]  # returns the first bytes of
 
 @cache
 def readable() -> tuple[str, ...]:
-    """Return Pillow's names of those `FORMATS` that can be read here."""
+    """Return Pillow's names of those `FORMATS` that this installation can read."""
     with suppress(ImportError):
         import pillow_heif
 
@@ -101,20 +101,20 @@ def readable() -> tuple[str, ...]:
 
 
 def format_of(head: bytes) -> str | None:
-    """Return the name in `FORMATS` of the format that the first bytes of a file are of."""
+    """Return the name in `FORMATS` of the format of a file with these first bytes, or None."""
     found = _BEGINNINGS.match(head)
     return found.lastgroup if found else None
 
 
 def unreadable(head: bytes) -> str:
-    """Return why a file that begins so cannot be read, in words that follow its path."""
+    """Return why a file with these first bytes cannot be read, a phrase to follow its path."""
     name = format_of(head)
     hint = FORMATS[name].hint if name else ""
-    return f"not read here: {hint}" if hint else "not an image that Pillow reads"
+    return f"cannot be read: {hint}" if hint else "not an image that Pillow reads"
 
 
 def local_heads(paths: Sequence[str]) -> list[bytes]:
-    """Return the first bytes of files of this machine; none of what cannot be read."""
+    """Return the first bytes of local files; no bytes of unreadable ones."""
     return [_head(path) for path in paths]
 
 
@@ -127,16 +127,17 @@ def _head(path: str) -> bytes:
 def images_among(
     paths: Iterable[str], heads: Heads, pass_over: PassOver, more: Container[str] = ()
 ) -> set[str]:
-    """Return those of some files that are images.
+    """Return the files that are images.
 
-    An ending of `FORMATS` makes a file an image, whatever is in it: that it cannot be read is for
-    people to know. A file is opened only where its ending says nothing. What is hidden is none.
+    A file with an extension in `FORMATS` is an image, whatever its content: users should learn
+    that it cannot be read. A file is opened only if its extension is unknown. Hidden files are
+    skipped.
 
     Args:
-        paths: of the files, of this machine or URLs.
-        heads: returns the first bytes of some of them.
-        pass_over: called with each of the others.
-        more: endings that make a file an image too, in small letters.
+        paths: local paths or URLs.
+        heads: returns the first bytes of given files.
+        pass_over: called with each file that is not an image.
+        more: further extensions of images, in lower case.
     """
     images: set[str] = set()
     unclear = []
@@ -160,7 +161,7 @@ def images_among(
 
 
 class Passed:
-    """Files that were passed over, as they are no images, counted by the endings of their names."""
+    """Files that were skipped because they are not images, counted by extension."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self.by_ending: Counter[str] = Counter()
@@ -177,16 +178,16 @@ class Passed:
         return self.by_ending.total()
 
     def __str__(self) -> str:
-        # Of equal counts in the order of the names: files are met in any.
+        # Ties by name, since files come in any order.
         counts = sorted(self.by_ending.items(), key=lambda item: (-item[1], item[0]))[:4]
         kinds = [f"{count:,} {_kind(ending)}" for ending, count in counts]
         others = len(self.by_ending) - len(kinds)
         kinds += [f"{others} other kinds"] * (others > 0)
         word = "file" if len(self) == 1 else "files"
-        return f"{len(self):,} {word} passed over that are no images: {', '.join(kinds)}"
+        return f"{len(self):,} non-image {word} skipped: {', '.join(kinds)}"
 
 
 def _kind(ending: str) -> str:
     if ending in _RAW:
-        return f"{ending} (camera raw is not read: convert it to TIFF or JPEG)"
-    return printable(ending)[:20] or "without an ending"
+        return f"{ending} (camera raw is not supported: convert it to TIFF or JPEG)"
+    return printable(ending)[:20] or "without extension"

@@ -1,24 +1,24 @@
-"""Datasets of the Hugging Face Hub: their Parquet shards, downloaded once and kept."""
+"""Datasets of the Hugging Face Hub, whose Parquet shards are downloaded once and cached."""
 
 import re
 from pathlib import Path
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError, one_line
 
 
 def hub_folder(name: str) -> Path:
-    """Return the folder that holds the Parquet shards of the Hub's dataset `OWNER/NAME`.
+    """Return the folder with the Parquet shards of the Hub's dataset `OWNER/NAME`.
 
-    Only its Parquet files are fetched.
+    Only its Parquet files are downloaded.
 
     Raises:
-        UserError: the name has another form, the Hub cannot be reached, or it has no shards.
+        UserError: an invalid name, the Hub cannot be reached, or the dataset has no shards.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"Expected hf:OWNER/NAME, but got hf:{name}.")
     folder = _download(name)
     if next(folder.rglob("*.parquet"), None) is None:
-        raise UserError(f"The Hub's dataset {name} has no Parquet shards: Foveal reads no others.")
+        raise UserError(f"The Hub's dataset {name} has no Parquet shards, which Foveal needs.")
     return folder
 
 
@@ -28,8 +28,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
     except Exception as error:  # whatever the network and the Hub's client raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(
-            f"Cannot get the dataset {name} from the Hub: {reason}. Without a network, give a "
-            "folder that holds its Parquet shards."
+            f"Cannot get the dataset {name} from the Hub: {one_line(error, 160)}. Without a "
+            "network, give a folder with its Parquet shards."
         ) from None

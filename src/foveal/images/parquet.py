@@ -1,13 +1,13 @@
 """Images in the rows of Parquet files, in the Hugging Face layout: structs of bytes and path.
 
-They are read from the bytes alone: a path that stands in a table is never opened.
+Only the bytes are read: a path in a table is never opened.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,15 +18,15 @@ _ROWS = 64  # in memory at a time
 
 
 def image_column(names: Collection[str]) -> str | None:
-    """Return which of a file's columns holds the images, or None."""
+    """Return the name of a file's column of images, or None."""
     return next((name for name in _COLUMNS if name in names), None)
 
 
 def check_image_column(field: "pa.Field") -> None:
-    """Check that a column holds the bytes of image files; text in it is never opened as a path.
+    """Check that a column contains the bytes of image files; text in it is never opened as a path.
 
     Args:
-        field: of an Arrow schema.
+        field: field of an Arrow schema.
 
     Raises:
         UserError: the column is of another type.
@@ -38,7 +38,7 @@ def check_image_column(field: "pa.Field") -> None:
     if found is None or not (pa.types.is_binary(found) or pa.types.is_large_binary(found)):
         raise UserError(
             f"expected {field.name} to be structs of bytes and path (binary, string), but got "
-            f"{kind}: images are read from the bytes alone"
+            f"{kind}: images are read from bytes only"
         )
 
 
@@ -56,16 +56,16 @@ class Cell(TypedDict, total=False):
 
 
 def bytes_of(cell: Cell | None) -> bytes:
-    """Return the content of the image file that a cell of a column of images holds.
+    """Return the content of the image file in a cell of a column of images.
 
     Raises:
-        UserError: there is none.
+        UserError: the cell has no content.
     """
     cell = cell or {}
     content = cell.get("bytes")
     if not content:
         raise UserError(
-            "the row has a path but no bytes: images are read from the bytes alone"
+            "the row has a path but no bytes: images are read from bytes only"
             if cell.get("path")
             else "the row holds no image"
         )
@@ -73,15 +73,15 @@ def bytes_of(cell: Cell | None) -> bytes:
 
 
 def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
-    """Yield, for each row that there is, a function that returns the content of its image file.
+    """Yield, for each row that exists, a function that returns the content of its image file.
 
     Args:
-        file: opened; it is read as far as the last of the rows.
-        rows: numbers, in ascending order.
+        file: an opened file, which is read up to the last of the rows.
+        rows: row indices in ascending order.
 
     Raises:
         UserError: the column of images is of another type.
-        Exception: of Arrow, or of what reads the file.
+        Exception: any exception of Arrow or of the file system.
     """
     import pyarrow.parquet as pq
 
@@ -89,24 +89,24 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
     with pq.ParquetFile(file) as shard:
         column = image_column(shard.schema_arrow.names)
         check_image_column(shard.schema_arrow.field(column))
-        for number, cell in _cells_from(shard, column, rows[0]):
-            if number in wanted:
+        for row, cell in _cells_from(shard, column, rows[0]):
+            if row in wanted:
                 yield partial(_content, cell)
-            if number >= rows[-1]:
+            if row >= rows[-1]:
                 return
 
 
 def _cells_from(
     shard: "pq.ParquetFile", column: str | None, first: int
 ) -> Iterator[tuple[int, "pa.Scalar"]]:
-    """Yield number and cell of each row, from the row group on that holds the row `first`."""
-    number, groups = 0, list(range(shard.metadata.num_row_groups))
-    while groups and number + shard.metadata.row_group(groups[0]).num_rows <= first:
-        number += shard.metadata.row_group(groups.pop(0)).num_rows
+    """Yield index and cell of each row, starting with the row group of the row `first`."""
+    row, groups = 0, list(range(shard.metadata.num_row_groups))
+    while groups and row + shard.metadata.row_group(groups[0]).num_rows <= first:
+        row += shard.metadata.row_group(groups.pop(0)).num_rows
     for batch in shard.iter_batches(_ROWS, row_groups=groups, columns=[column]):
         for cell in batch.column(0):
-            yield number, cell
-            number += 1
+            yield row, cell
+            row += 1
 
 
 def _content(cell: "pa.Scalar") -> bytes:

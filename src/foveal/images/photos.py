@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIXELS = 2**22  # of a batch; a backbone's features take a hundred times as much memory
+PIXELS = 2**22  # per batch; a backbone's features take a hundred times their memory
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photographs of a few sizes, in the order of their sizes.
+    """Photographs of a few sizes, ordered by size.
 
-    They are indexed and split as a tensor (N, C, H, W) is, but a batch holds one size alone.
+    They are indexed and split like a tensor (N, C, H, W), but each batch has a single size.
 
     Attributes:
         parts: uint8 (N_i, C, H_i, W_i), one tensor per size.
@@ -28,24 +28,24 @@ class Photos:
 
     @property
     def shape(self) -> torch.Size:
-        """(N, C, H, W) with the size that most of them have."""
+        """(N, C, H, W) with the most frequent size."""
         if not self.parts:
             return torch.Size((0, 3, 0, 0))
         most = max(self.parts, key=len)
         return torch.Size((len(self), *most.shape[1:]))
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """Yield them in order, (B, C, H, W) with B of at most `size` and `PIXELS` in all."""
+        """Yield batches in order, (B, C, H, W) with at most `size` images and `PIXELS` pixels."""
         for part in self.parts:
             most = PIXELS // (part.shape[-2] * part.shape[-1])
             yield from part.split(max(1, min(size, most)))
 
     def __getitem__(self, indices: Tensor) -> "Photos":
-        """Return those at ascending `indices` (M,)."""
+        """Return the photographs at ascending `indices` (M,)."""
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[indices] = True
         if len(indices) != int(chosen.sum()) or not torch.equal(indices, chosen.nonzero()[:, 0]):
-            raise ValueError("Expected ascending indices: photographs lie in the order of sizes.")
+            raise ValueError("Expected ascending indices, as photographs are ordered by size.")
         masks = chosen.split([len(part) for part in self.parts])
         parts = (part[mask] for part, mask in zip(self.parts, masks, strict=True))
         return Photos(tuple(part for part in parts if len(part)))
@@ -62,11 +62,11 @@ def sizes_of(images: Tensor | Photos) -> list[tuple[int, int]]:
 
 
 def stacked(values: Sequence[Tensor], images: Tensor | Photos) -> Tensor | Photos:
-    """Return a value (C, H, W) per image as one tensor, or as `Photos` where the images are those.
+    """Return values (C, H, W) of images as one tensor, or as `Photos` if the images are `Photos`.
 
     Args:
-        values: each of the size of its image, in the order of the images; at least one.
-        images: N of them.
+        values: a tensor per image, of the image's size and in the same order; at least one.
+        images: N images.
     """
     if not isinstance(images, Photos):
         return torch.stack(list(values))

@@ -1,4 +1,4 @@
-"""Read one image, whatever it is, as uint8 of a known shape; or say why not."""
+"""Reading of one image as uint8 of a known shape, with an error for unreadable ones."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
 from foveal.images.decode import MAX_PIXELS, read_header, read_pixels
 from foveal.images.decode import read_pictured as pixels_pictured
 from foveal.images.sizing import ShortSide, Sizing
@@ -35,8 +35,8 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         image: (C, H, W) uint8.
-        size: height and width in pixels that it had before it was resized.
-        note: what a user should know of how it was read, in words that follow its path; or empty.
+        size: height and width in pixels before it was resized.
+        note: warning about how it was read, a phrase to follow its path; or empty.
     """
 
     image: Tensor
@@ -44,7 +44,7 @@ class DecodedImage(NamedTuple):
     note: str
 
 
-Size = int | Sizing  # the side of a square, height and width, or the short side, in pixels
+Size = int | Sizing  # side of a square, height and width, or the short side, in pixels
 
 
 def read_image(
@@ -55,18 +55,18 @@ def read_image(
 ) -> Tensor:
     """Return an image as uint8 (C, H, W).
 
-    The first frame of animations is read, EXIF orientation applied, pixels of more than 8 bits are
-    scaled to 8 by the range that the file gives, and what is transparent is laid over white. Where
-    the range had to be guessed, a warning names it.
+    The first frame of animations is read, EXIF orientation is applied, pixels of more than 8 bits
+    are scaled to 8 bits by the range in the file, and transparent pixels are blended with white. If
+    the range had to be guessed, a warning reports it.
 
     Args:
         source: a path, or the bytes of a file.
         size: height and width to resize to, antialiased; one number for a square.
-        channels: 1 for grey, 3 for colour, None for what the image has.
+        channels: 1 for grayscale, 3 for colour, None for those of the image.
 
     Raises:
-        UserError: not an image or no regular file, truncated, of more than `MAX_PIXELS`, or with
-            pixels that are NaN or infinite; or a wrong `size`.
+        UserError: not an image or not a regular file, truncated, more than `MAX_PIXELS`, or pixels
+            that are NaN or infinite; or an invalid `size`.
     """
     found = read_noted(source, size=size, channels=channels)
     if found.note:
@@ -81,7 +81,7 @@ def read_noted(
     size: Size | None = None,
     channels: int | None = None,
 ) -> DecodedImage:
-    """Do as `read_image` does, with a note in place of the warning."""
+    """Return an image as `read_image` does, with a note instead of the warning."""
     shape = check_shape(size, channels)
     with without_warnings():
         return decode(Path(source) if isinstance(source, str) else source, shape, channels)
@@ -90,16 +90,16 @@ def read_noted(
 def read_pictured(
     path: Path, *, size: Size | None, channels: int | None, longest: int
 ) -> tuple[DecodedImage, Tensor]:
-    """Do as `read_noted` does, and return beside it the image for people to see.
+    """Return an image as `read_noted` does, and a picture of it to show to people.
 
     Args:
-        path: of the user's.
-        size: what the first is resized to, or None.
-        channels: of the first, 1, 3 or None.
-        longest: pixels along the longer side of the second; a larger image is shrunk to it.
+        path: a path given by the user.
+        size: size that the image is resized to, or None.
+        channels: channels of the image, 1, 3 or None.
+        longest: maximum length in pixels of the picture's longer side.
 
     Returns:
-        The image as a model takes it, and (C, H, W) uint8 in its own colours and proportions.
+        The image for a model, and (C, H, W) uint8 in its original colours and proportions.
     """
     shape = check_shape(size, channels)
     with without_warnings():
@@ -108,7 +108,7 @@ def read_pictured(
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return height and width in pixels of an image file, once it is upright."""
+    """Return height and width in pixels of the upright image in a file."""
     with without_warnings():
         return read_header(path).size
 
@@ -121,9 +121,9 @@ def _planes(pixels: np.ndarray) -> Tensor:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep Pillow's warnings from the user: what is wrong with an image is said by errors.
+    """Suppress Pillow's warnings; defects of images are reported by errors.
 
-    Not for use inside of threads: Python's warning filters are the whole process'.
+    Do not use it in a thread: Python's warning filters are global to the process.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -131,13 +131,13 @@ def without_warnings() -> Iterator[None]:
 
 
 def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
-    """Return `size` as (height, width), or a `ShortSide`, once it and `channels` are checked.
+    """Check `size` and `channels`; return `size` as (height, width) or a `ShortSide`.
 
     Raises:
-        UserError: not one or two positive integers, or neither 1 nor 3 channels.
+        UserError: not one or two positive integers, or not 1 or 3 channels.
     """
     if channels not in (None, 1, 3):
-        raise UserError(f"Expected 1 channel (grey) or 3 (colour), but got {channels!r}.")
+        raise UserError(f"Expected 1 channel (grayscale) or 3 (colour), but got {channels!r}.")
     if size is None or isinstance(size, ShortSide):
         return size
     sides = tuple(size) if isinstance(size, Iterable) else (size, size)
@@ -156,13 +156,13 @@ def decode(
     channels: int | None,
     coarser: int = 1,
 ) -> DecodedImage:
-    """Do as `read_noted` does, for threads: arguments unchecked, warnings not held back.
+    """Return an image as `read_noted` does, for threads: nothing is checked or suppressed.
 
     Args:
-        source: a path of the user's, or the bytes of a file; text is refused.
-        size: what to resize to, or None.
+        source: a path given by the user, or the bytes of a file; a string is refused.
+        size: size to resize to, or None.
         channels: 1, 3 or None.
-        coarser: of a JPEG, 2, 4 or 8 decode about the means of squares of that side alone.
+        coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
     """
     pixels, before, note = read_pixels(source, size, channels, coarser=coarser)
     return DecodedImage(_planes(pixels), before, note)

@@ -1,26 +1,26 @@
-"""The size in pixels that an image is resized to for a model."""
+"""Sizes in pixels to which images are resized for a model."""
 
 from dataclasses import dataclass
 
-STEP = 32  # pixels; sides are multiples of it, as the strides of pretrained backbones are
-MOST = 4  # times the short side that the long one may have
+STEP = 32  # pixels; sides are multiples of it, the stride of pretrained backbones
+MOST = 4  # maximum ratio of the long side to the short side
 
 
 @dataclass(frozen=True)
 class ShortSide:
-    """Images whose proportions are kept, resized by their short side.
+    """Resizing by the short side, which keeps the proportions.
 
-    Sides are rounded to multiples of `STEP` pixels, so that images come in few sizes, of which
-    batches can be made. A strip of more than 1 : `MOST` is squeezed to that.
+    Sides are rounded to multiples of `STEP` pixels, which leaves few sizes, each with enough images
+    for batches. Proportions of more than 1 : `MOST` are reduced to that.
 
     Attributes:
-        pixels: of the short side.
+        pixels: length of the short side.
     """
 
     pixels: int
 
     def of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return height and width for an image of another height and width in pixels.
+        """Return the new height and width of an image of a size in pixels.
 
         Example:
             >>> ShortSide(224).of((1200, 1600))
@@ -33,9 +33,9 @@ class ShortSide:
         return height, width
 
 
-Sizing = tuple[int, int] | ShortSide  # a fixed height and width, or one for each image
+Sizing = tuple[int, int] | ShortSide  # a fixed height and width, or one per image
 
 
 def size_for(sizing: Sizing, size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width in pixels to which an image of another size is resized."""
+    """Return the height and width in pixels to which an image of a size is resized."""
     return sizing.of(size) if isinstance(sizing, ShortSide) else sizing

@@ -1,7 +1,7 @@
-"""Sources of images: a path, folder, glob, URL or dataset of the Hub -> its images in order.
+"""Sources of images: a path, folder, glob, URL or Hub dataset -> its images in order.
 
-They are listed without being opened. The bytes of a file are read when they are asked for, those of
-the rows of a Parquet file one row after the other.
+Images are listed without being opened. The bytes of a file are read on demand, those of the rows of
+a Parquet file one row after the other.
 """
 
 import glob
@@ -13,16 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.foundation.errors import UserError, extra
+from foveal.foundation.escaping import printable
 from foveal.images.formats import Passed, PassOver, images_among
 from foveal.images.hub import hub_folder
 from foveal.images.parquet import image_column, read_rows
 from foveal.images.stores import Local, Store, store_of
 
-Source = tuple[str, Callable[[], bytes]]  # a name to show, and what returns the file's content
+Source = tuple[
+    str, Callable[[], bytes]
+]  # a name to show, and a function that returns the file's content
 
-_TABLE = re.compile(r"(^|/)[^./][^/]*\.parquet$", re.IGNORECASE)  # that is not hidden
+_TABLE = re.compile(r"(^|/)[^./][^/]*\.parquet$", re.IGNORECASE)  # not hidden
 
 
 class Item(NamedTuple):
@@ -33,31 +35,31 @@ class Item(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path to show, as `shard.parquet#12` for a row."""
+        """The path to show, such as `shard.parquet#12` for a row."""
         return self.path if self.row is None else f"{self.path}#{self.row}"
 
 
 def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
-    """Yield each image of a source once, always in the same order, from little memory.
+    """Yield each image of a source once, in a fixed order and with little memory.
 
-    Files come sorted by name, those of a folder before those of its folders. What is no image (see
-    `images.formats`) is passed over and counted, and so is what is hidden. Links to folders are not
-    followed. A FIFO, socket or device with the name of an image is listed: whoever reads it will
-    say that it is no regular file.
+    Files are sorted by name, those of a folder before those of its subfolders. Files that are not
+    images (see `images.formats`) or hidden are skipped and counted. Links to folders are not
+    followed. A FIFO, socket or device with the name of an image is listed; reading it raises the
+    error that it is not a regular file.
 
     Args:
-        source: a folder, a file, a glob (`photos/**/*.png`), `hf:OWNER/NAME`, or the URL of one
-            of these that fsspec reads (`s3://bucket/photos`). Parquet files hold images in the
-            Hugging Face layout, one a row.
-        passed: counts the files that are passed over.
+        source: a folder, a file, a glob (`photos/**/*.png`), `hf:OWNER/NAME`, or a URL of one
+            of these that fsspec reads (`s3://bucket/photos`). Parquet files contain images in
+            the Hugging Face layout, one per row.
+        passed: counts the files that are skipped.
 
     Raises:
-        UserError: there is no such source, or it cannot be read.
+        UserError: the source does not exist, or cannot be read.
     """
     if source.startswith("hf:") and "://" not in source:
         source = str(hub_folder(source.removeprefix("hf:")))
     if "://" in source and "::" in source:
-        raise UserError(f"{printable(source)}: URLs chained by :: are not read.")
+        raise UserError(f"{printable(source)}: URLs chained by :: are not supported.")
     store, root = store_of(source)
     if isinstance(store, Local):
         root = os.path.normpath(os.path.expanduser(root))
@@ -66,7 +68,7 @@ def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
         if store.is_folder(root):
             yield from _below(store, root, lambda _: True, passed)
         elif store.is_file(root):
-            yield from _rows(store, root, told=True)
+            yield from _rows(store, root, explicit=True)
         elif glob.has_magic(root):
             yield from _matching(store, root, passed)
         else:
@@ -83,15 +85,14 @@ def images_below(
 ) -> list[Path]:
     """Return the image files at any depth of a folder in a fixed order.
 
-    Links to folders are not followed, and what is hidden is passed over. A link that leads nowhere
-    is among the images, and so is a FIFO with the name of one: that it cannot be read is for
-    people to know.
+    Links to folders are not followed, and hidden files are skipped. Broken links are among the
+    images, and so is a FIFO with the name of one: users should learn that it cannot be read.
 
     Args:
-        folder: of this machine.
-        pass_over: called with each file that is passed over.
-        more: endings of names that make a file an image too, in small letters.
-        leave_out: whether a folder in it is not entered.
+        folder: a local folder.
+        pass_over: called with each file that is skipped.
+        more: further extensions of images, in lower case.
+        leave_out: returns whether a subfolder is skipped.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -104,7 +105,7 @@ def images_below(
 
 
 def sources_of(items: Sequence[Item]) -> Iterator[Source]:
-    """Yield, for each image, its name and a function that returns its bytes, or raises why not."""
+    """Yield, for each image, its name and a function that returns its bytes or raises an error."""
     for path, group in itertools.groupby(items, key=lambda item: item.path):
         same = list(group)
         if same[0].row is None:
@@ -126,13 +127,14 @@ def _files_below(
 
 
 def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
-    from fsspec.utils import glob_translate
+    with extra("fsspec", "predict"):
+        from fsspec.utils import glob_translate
 
     magic = re.search(r"[*?\[]", pattern)
     cut = pattern.rfind("/", 0, magic.start() if magic else 0)
     folder = pattern[:cut] or "/" if cut >= 0 else store.start
     if not store.is_folder(folder):
-        raise UserError(f"There is no folder {folder}, where {pattern} would begin.")
+        raise UserError(f"There is no folder {folder}, the start of the glob {pattern}.")
     matches = re.compile(glob_translate(pattern)).match
     yield from _below(store, folder, lambda path: bool(matches(path)), passed)
 
@@ -152,36 +154,36 @@ def _below(
                 yield Item(store.named(path))
 
 
-def _rows(store: Store, path: str, told: bool = False) -> Iterator[Item]:
+def _rows(store: Store, path: str, explicit: bool = False) -> Iterator[Item]:
     """Yield the rows of a Parquet file; one item for any other file, or where it is broken.
 
     Args:
-        store: of the file.
-        path: in the store.
-        told: the user has named this very file; else one without images is passed over.
+        store: store of the file.
+        path: path in the store.
+        explicit: the user has given this very file; otherwise one without images is skipped.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = store.named(path)
     if not path.lower().endswith(".parquet"):
         yield Item(name)
         return
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     try:
         with store.open(path) as file, pq.ParquetFile(file) as shard:
             columns, count = shard.schema_arrow.names, shard.metadata.num_rows
     except (pa.ArrowException, OSError, UserError):
-        yield Item(name)  # whoever reads it will say why it cannot be
+        yield Item(name)  # reading it will raise the reason
         return
     if image_column(columns):
         yield from (Item(name, row) for row in range(count))
-    elif told:
+    elif explicit:
         raise UserError(f"{name}: expected a column image (or img), but got {', '.join(columns)}")
 
 
 def _read(name: str) -> bytes:
     if name.lower().endswith(".parquet"):
-        raise UserError("not a Parquet file that can be read")
+        raise UserError("not a readable Parquet file")
     store, path = store_of(name)
     try:
         return store.read(path)
@@ -190,7 +192,7 @@ def _read(name: str) -> bytes:
 
 
 def _cells(name: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
-    """Yield what returns the bytes of each of the rows, which are in ascending order."""
+    """Yield a function that returns the bytes of each of the rows, which are in ascending order."""
     given = 0
     try:
         store, path = store_of(name)
@@ -198,8 +200,8 @@ def _cells(name: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
             for read in read_rows(file, rows):
                 yield read
                 given += 1
-        reason = "there is no such row any more"
-    except Exception as error:  # Arrow's, the file system's or the store's
+        reason = "the row no longer exists"
+    except Exception as error:  # of Arrow, the file system or the store
         reason = f"the Parquet file cannot be read: {' '.join(str(error).split())[:120]}"
     yield from (partial(_refuse, reason) for _ in rows[given:])
 

@@ -1,26 +1,26 @@
-"""Stores of files: this machine, and any other that fsspec reads by URL, such as `s3://`."""
+"""Stores of files: the local file system, and those that fsspec reads by URL, such as `s3://`."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from foveal.errors import UserError
-from foveal.escaping import printable
-from foveal.files import open_regular, read_bytes
+from foveal.foundation.errors import UserError, extra, one_line
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import open_regular, read_bytes
 from foveal.images.decode import MAX_BYTES
 from foveal.images.formats import HEAD, local_heads
 
-Walk = Iterator[tuple[str, list[str], list[str]]]  # folder, its folders and its files
+Walk = Iterator[tuple[str, list[str], list[str]]]  # folder, its subfolders and its files
 
 
 @dataclass(frozen=True)
 class Local:
-    """Files of this machine.
+    """Local files.
 
     Attributes:
-        prefix: of the name of a file before its path, as `file://`.
-        start: the folder in which a glob begins that names none.
+        prefix: prefix of a file's name before its path, such as `file://`.
+        start: folder of a glob without one.
     """
 
     prefix: str = ""
@@ -31,7 +31,7 @@ class Local:
         return os.path.isdir(path)
 
     def is_file(self, path: str) -> bool:
-        """Return whether there is anything else; whoever reads it finds out if it is regular."""
+        """Return whether a path exists; reading checks whether it is a regular file."""
         return os.path.exists(path)
 
     def walk(self, folder: str) -> Walk:
@@ -47,14 +47,14 @@ class Local:
         return os.path.join(folder, name).removeprefix(os.path.join(self.start, ""))
 
     def named(self, path: str) -> str:
-        """Return the name of a file, from which `store_of` finds it again."""
+        """Return the name of a file, from which `store_of` returns its store and path."""
         return self.prefix + path
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file to read its bytes from.
+        """Open a file to read its bytes.
 
         Raises:
-            UserError: no regular file.
+            UserError: not a regular file.
         """
         return open_regular(path)
 
@@ -62,22 +62,22 @@ class Local:
         """Return the bytes of a file.
 
         Raises:
-            UserError: no regular file, or larger than an image can be.
+            UserError: not a regular file, or larger than `MAX_BYTES`.
         """
         return read_bytes(path, MAX_BYTES)
 
     def heads(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the first bytes of files, none of those that cannot be read."""
+        """Return the first bytes of files; no bytes of unreadable ones."""
         return local_heads(paths)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """Files of a store that fsspec reads; its methods are those of `Local`.
+    """Files of a store that fsspec reads, with the methods of `Local`.
 
     Attributes:
-        filesystem: fsspec's.
-        start: the folder in which a glob begins that names none.
+        filesystem: fsspec's file system.
+        start: folder of a glob without one.
     """
 
     filesystem: Any
@@ -104,14 +104,14 @@ class Remote:
         return str(self.filesystem.unstrip_protocol(path))
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file to read its bytes from."""
+        """Open a file to read its bytes."""
         return cast(BinaryIO, self.filesystem.open(path, "rb"))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file.
 
         Raises:
-            UserError: larger than an image can be.
+            UserError: larger than `MAX_BYTES`.
         """
         content = cast(bytes, self.filesystem.cat_file(path, start=0, end=MAX_BYTES + 1))
         if len(content) > MAX_BYTES:
@@ -119,7 +119,7 @@ class Remote:
         return content
 
     def heads(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the first bytes of files, of which many are requested at a time."""
+        """Return the first bytes of files, requested many at a time."""
         found = self.filesystem.cat_ranges(list(paths), 0, HEAD, on_error="return")
         return [head if isinstance(head, bytes) else b"" for head in found]
 
@@ -128,17 +128,18 @@ Store = Local | Remote
 
 
 def store_of(name: str) -> tuple[Store, str]:
-    """Return the store of a path of this machine or a URL, and the path in it.
+    """Return the store of a local path or a URL, and the path in it.
 
-    The protocol before the first `://` decides alone. fsspec itself would follow chains, such as
-    `s3://bucket/a::file:///etc/passwd`, and an object in a store can have such a name.
+    Only the protocol before the first `://` counts. fsspec itself would follow chains, such as
+    `s3://bucket/a::file:///etc/passwd`, which may be the name of an object in a store.
 
     Raises:
-        UserError: fsspec knows no such protocol, or the package for it is not installed.
+        UserError: the protocol is unknown to fsspec, or its package is not installed.
     """
     if "://" not in name:
         return Local(), name
-    import fsspec
+    with extra("fsspec", "predict"):
+        import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
     protocol = name.partition("://")[0]
@@ -149,8 +150,7 @@ def store_of(name: str) -> tuple[Store, str]:
             return Local("file://"), path
         return Remote(kind(**kind._get_kwargs_from_urls(name))), path
     except (ValueError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"Cannot read {printable(name)}: {reason}") from None
+        raise UserError(f"Cannot read {printable(name)}: {one_line(error)}") from None
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Images decoded by threads, ahead of their use and in order; a bad one keeps its place."""
+"""Decoding of images by threads, ahead of use and in order; a bad image yields its error."""
 
 import os
 from collections import deque
@@ -6,29 +6,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.images.reading import DecodedImage, decode, without_warnings
 from foveal.images.sizing import Sizing
 from foveal.images.sources import Source
 
-_BLOCK = (
-    16  # images that a thread decodes in one go: handing over tiny ones costs more than they do
-)
-_AT_ONCE = 16 * _BLOCK  # bounds what is decoded but not yet used
-Found = DecodedImage | UserError  # an image, or why it could not be read
+_BLOCK = 16  # images per task of a thread: a task costs more than decoding a tiny image
+_AT_ONCE = 16 * _BLOCK  # maximum number of images that are decoded but not yet used
+Found = DecodedImage | UserError  # an image, or the reason why it could not be read
 
 
 class Pending:
-    """A batch that threads are decoding; iterating waits for it, and yields each image once.
+    """A batch that threads are decoding; iterating waits for it and yields each image once.
 
     Args:
-        sources: N.
-        size: what to resize to, or None.
+        sources: N images.
+        size: size to resize to, or None.
         channels: 1, 3 or None.
-        pool: of threads.
+        pool: threads that decode.
 
     Attributes:
-        names: N, to show.
+        names: names of the N images, to show.
     """
 
     def __init__(
@@ -56,14 +54,14 @@ def decode_ahead(
     channels: int | None,
     pool: ThreadPoolExecutor,
 ) -> Iterator[Pending]:
-    """Yield the batches of some images, each handed to the threads of a pool when it is requested.
+    """Yield batches of images, each submitted to the threads of a pool when it is requested.
 
     Args:
         sources: a name to show, and a function that returns the file's bytes, for each image.
-        batch_size: images of a batch; the last may have fewer.
-        size: what to resize to, or None.
+        batch_size: images per batch; the last may have fewer.
+        size: size to resize to, or None.
         channels: 1, 3 or None.
-        pool: of threads, among which Pillow's warnings are held back (`without_warnings`).
+        pool: threads, whose caller suppresses Pillow's warnings (`without_warnings`).
     """
     remaining = iter(sources)
     while batch := list(islice(remaining, batch_size)):
@@ -73,7 +71,7 @@ def decode_ahead(
 def decoded(
     sources: Iterable[Source], size: Sizing | None, channels: int | None
 ) -> Iterator[Found]:
-    """Yield each image decoded, or why it could not be read; arguments as for `decode_ahead`."""
+    """Yield each image decoded, or its error; arguments as for `decode_ahead`."""
     # Warning filters belong to the process, not to a thread: set them once, around all threads.
     with without_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
         for batch in decode_ahead(sources, _AT_ONCE, size, channels, pool):
@@ -100,7 +98,7 @@ def _decode_one(source: Source, size: Sizing | None, channels: int | None) -> Fo
         return decode(read(), size, channels)
     except UserError as error:
         reason = str(error)
-    except Exception as error:  # the system's, or whatever an object store's client raises
+    except Exception as error:  # of the system, or any of an object store's client
         text = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
-    return UserError(reason)  # without the traceback, which would keep the file's bytes
+    return UserError(reason)  # without the traceback, which would hold the file's bytes

@@ -1,10 +1,10 @@
-"""Pixels as integers and as floats in [0, 1]."""
+"""Conversion of pixels between integers and floats in [0, 1]."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 
 def as_floats(pixels: Tensor) -> Tensor:
@@ -22,17 +22,17 @@ def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
 
     Args:
         pixels: unsigned integers, booleans, or floats.
-        bits: of an integer.
+        bits: bits per integer.
 
     Raises:
-        UserError: floats that are not from 0 to 1, NaN, or numbers with a sign.
+        UserError: floats outside of 0 to 1, NaN, or signed integers.
     """
     if pixels.dtype.kind in "bu":
         return pixels.astype(np.float32) / np.float32(2**bits - 1)
     if pixels.dtype.kind != "f":
-        raise UserError(f"pixels of {pixels.dtype} are not read: store whole numbers from 0")
+        raise UserError(f"unsupported pixels of {pixels.dtype}: store unsigned integers")
     fractions = pixels.astype(np.float32)
-    # What a large file's maximum is, only reading all of it would tell.
+    # Scaling by the maximum would take reading all of a large file.
     if not (fractions.min(initial=0) >= 0 and fractions.max(initial=0) <= 1):
-        raise UserError("floats beyond 0 to 1, or NaN: scale the pixels to that range")
+        raise UserError("floats outside of 0 to 1, or NaN: scale the pixels to that range")
     return fractions

@@ -1,4 +1,4 @@
-"""Views: batches of images that are read as a whole, as a thumbnail, or in patches."""
+"""Views: batches of images that are read as a whole, as thumbnails, or in patches."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.geometry import Size, corners_px, cut_patches, extract_patches, snap
+from foveal.images.geometry import Size, corners_px, cut_patches, extract_patches, snap
 
 
 @runtime_checkable
 class LargeImages(Protocol):
-    """Images of one size that are read in part: coarsely as a whole, closely at a few places.
+    """Images of one size that are read in part: thumbnails of the whole, and crops in detail.
 
-    They may lie in memory, in files, or be drawn when they are asked for; reading one must cost no
-    more than what is returned of it, where its format allows that. Images that are smaller than
-    `size` have black below and to the right of them.
+    They may be in memory, in files, or generated on demand; reading must cost no more than what is
+    returned, where the format allows that. Images smaller than `size` are padded with black below
+    and to the right.
     """
 
     @property
@@ -26,24 +26,24 @@ class LargeImages(Protocol):
         """Return how many images there are."""
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink).
+        """Return the means of squares of images at indices (B, C, H // shrink, W // shrink).
 
         Args:
-            numbers: (B,) of the images.
+            numbers: (B,) indices of the images.
             shrink: side of a square in pixels, at least 1.
 
         Returns:
-            Floats in [0, 1], as `F.avg_pool2d` makes them of the whole image.
+            Floats in [0, 1], equal to `F.avg_pool2d` of the whole image.
         """
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images (B, K, C, side // shrink, side // shrink).
+        """Return squares of images at indices (B, K, C, side // shrink, side // shrink).
 
         Args:
-            numbers: (B,) of the images.
-            corners_px: (B, K, 2) whole numbers (x, y), the first pixel of each square; what lies
-                outside of the image is black.
-            side: of the squares in pixels of the image, a multiple of `shrink`.
+            numbers: (B,) indices of the images.
+            corners_px: (B, K, 2) integers (x, y), the first pixel of each square; pixels outside
+                the image are black.
+            side: side of the squares in pixels of the image, a multiple of `shrink`.
             shrink: each pixel returned is the mean of a square of this side.
 
         Returns:
@@ -52,11 +52,11 @@ class LargeImages(Protocol):
 
 
 class SomeImages:
-    """Some of a number of large images (`LargeImages`); nothing is read before it is needed.
+    """A selection of large images (`LargeImages`), which are read on demand.
 
     Args:
-        images: all of them.
-        chosen: (M,) indices of those to take, in this order.
+        images: all images.
+        chosen: (M,) indices of the selection, in its order.
     """
 
     def __init__(self, images: LargeImages, chosen: Tensor):
@@ -71,21 +71,21 @@ class SomeImages:
         return len(self.chosen)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images (B, C, H // shrink, W // shrink)."""
+        """Return the means of squares of images at indices (B, C, H // shrink, W // shrink)."""
         return self.images.thumbnails(self.chosen[numbers], shrink)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images (B, K, C, side // shrink, side // shrink)."""
+        """Return squares of images at indices (B, K, C, side // shrink, side // shrink)."""
         return self.images.crops(self.chosen[numbers], corners_px, side, shrink)
 
 
 def selected(images: Any, indices: Tensor) -> Any:
-    """Return the images at indices (M,) of a tensor, of photographs or of large images."""
+    """Return a tensor's, photographs' or large images' images at indices (M,)."""
     return SomeImages(images, indices) if isinstance(images, LargeImages) else images[indices]
 
 
 class View(Protocol):
-    """A batch of images as a model reads them: normalised, and on its device.
+    """A batch of images as a model reads them: normalised and on its device.
 
     Attributes:
         in_part: whether reading all pixels costs much more than reading some.
@@ -98,10 +98,10 @@ class View(Protocol):
         """Height and width of the images in pixels."""
 
     def whole(self) -> Tensor:
-        """Return the images (B, C, H, W), each pixel of them."""
+        """Return all pixels of the images (B, C, H, W)."""
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
         """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
@@ -111,7 +111,7 @@ class View(Protocol):
 
         Args:
             keypoints: (B, K, 2) in grid units.
-            side: P, of a patch in pixels.
+            side: side P of a patch in pixels.
 
         Returns:
             Patches (B, K, C, P, P), and their keypoints (B, K, 2).
@@ -125,19 +125,19 @@ class View(Protocol):
 
         Args:
             keypoints: (B, K, 2) in grid units.
-            side: P, samples along a side.
+            side: side P of a patch in samples.
             scales: (B, K) pixels from one sample to the next.
         """
 
 
 class PartView:
-    """Some of a number of large images, normalised.
+    """A batch of large images, normalised when they are read.
 
     Args:
-        images: what reads them.
-        numbers: (B,) of the images.
-        mean: (1, C, 1, 1), subtracted from what is read.
-        std: (1, C, 1, 1), divided by. Both say on which device it is wanted.
+        images: large images.
+        numbers: (B,) indices of the batch.
+        mean: (1, C, 1, 1), subtracted; its device is that of the view.
+        std: (1, C, 1, 1), divided by.
     """
 
     in_part = True
@@ -151,11 +151,11 @@ class PartView:
         return self.images.size
 
     def whole(self) -> Tensor:
-        """Return the images (B, C, H, W), each pixel of them."""
+        """Return all pixels of the images (B, C, H, W)."""
         return self.thumbnail(1)
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
         return (self.images.thumbnails(self.numbers, shrink).to(self.mean) - self.mean) / self.std
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
@@ -164,7 +164,7 @@ class PartView:
         return (found.to(self.mean) - self.mean) / self.std
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, without a gradient for those."""
+        """Return the whole-pixel patches nearest to keypoints, without a gradient."""
         whole = snap(keypoints, side, self.size)
         return self.crops(corners_px(whole, side, self.size), side), whole
 
@@ -174,11 +174,11 @@ class PartView:
 
 
 class WholeView:
-    """Images that are there as one tensor, normalised already.
+    """Images in memory as one tensor, already normalised.
 
     Args:
         images: (B, C, H, W).
-        black: (1, C, 1, 1), what lies outside of them; 0 if not given.
+        black: (1, C, 1, 1), value of pixels outside the images; 0 if not given.
     """
 
     in_part = False
@@ -193,11 +193,11 @@ class WholeView:
         return self.images.shape[-2], self.images.shape[-1]
 
     def whole(self) -> Tensor:
-        """Return the images (B, C, H, W), each pixel of them."""
+        """Return all pixels of the images (B, C, H, W)."""
         return self.images
 
     def thumbnail(self, shrink: int) -> Tensor:
-        """Return the means (B, C, H // shrink, W // shrink) of squares of this side."""
+        """Return the means (B, C, H // shrink, W // shrink) of squares with side `shrink`."""
         return F.avg_pool2d(self.images, shrink)
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
@@ -214,7 +214,7 @@ class WholeView:
         return shrunk(found.transpose(1, 2), shrink)
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, with a gradient for those."""
+        """Return the whole-pixel patches nearest to keypoints, differentiable in these."""
         return cut_patches(self.images, keypoints, side)
 
     def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:

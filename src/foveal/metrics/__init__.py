@@ -1,8 +1,8 @@
-"""Metrics: accuracy, efficiency, and whether the explanation can be trusted."""
+"""Metrics of accuracy, efficiency and the trustworthiness of explanations."""
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 from foveal.metrics.accuracy import accuracy, predict_logits
 from foveal.metrics.adversarial import adversarial_accuracy
 from foveal.metrics.attention import MapsWorth, maps_worth

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import observe_all
 from foveal.metrics.subject import Subject
@@ -18,14 +18,14 @@ def accuracy(
 ) -> float:
     """Return the fraction of images, from 0 to 1, that are classified correctly.
 
-    The largest logit is that of the label; of labels of any number of classes, the logits of all
-    of them and no others are above 0.
+    An image is classified correctly if the label has the largest logit or, with any number of
+    classes per image, if exactly the logits of its classes are above 0.
 
     Args:
-        model: a classifier of any family; its mode and device stay as they are.
+        model: a classifier of any family; its mode and device are left unchanged.
         test: labelled images.
-        batch_size: images in one forward pass; bounds the memory.
-        observed: what `observe_all` returns for `test`, where it is known already.
+        batch_size: images per forward pass; bounds the memory.
+        observed: result of `observe_all` for `test`, if already computed.
     """
     observed = observed or observe_all(model, test.images, batch_size)
     return mean_correct(observed.logits, test.labels)
@@ -40,8 +40,8 @@ def task_accuracies(observed: Explanation, test: ImageSet[object]) -> dict[str, 
     """Return the accuracy of each task by its name.
 
     Args:
-        observed: what `observe_all` returns for `test`.
-        test: with the labels of all tasks of the model, in its order.
+        observed: result of `observe_all` for `test`.
+        test: images with the labels of all tasks of the model, in its order.
     """
     logits = observed.logits[:, None] if observed.task_logits is None else observed.task_logits
     return {
@@ -51,11 +51,11 @@ def task_accuracies(observed: Explanation, test: ImageSet[object]) -> dict[str, 
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (B,) whether logits (B, classes) are right.
+    """Return whether each row of logits (B, classes) is correct, as booleans (B,).
 
     Args:
-        logits: of one task.
-        labels: (B,) class indices, or (B, classes) booleans, which must all be met.
+        logits: logits of one task.
+        labels: (B,) class indices, or (B, classes) booleans, which must all match.
     """
     if labels.dtype == torch.bool:
         return ((logits > 0) == labels).all(dim=1)
@@ -63,7 +63,7 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_correct(logits: Tensor, labels: Tensor) -> float:
-    """Return the fraction of logits (N, classes) that are right, see `correct`."""
+    """Return the fraction of correct rows of logits (N, classes), see `correct`."""
     return int(correct(logits, labels).sum()) / len(labels)
 
 
@@ -91,7 +91,7 @@ ACCURACY = Metric(
             "accuracy_mean",
             "mean accuracy",
             "{:.2%}",
-            "accuracy of a model of several tasks, mean over the tasks",
+            "mean accuracy over the tasks of a model with several tasks",
             "higher",
         ),
     ),

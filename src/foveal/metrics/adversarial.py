@@ -1,18 +1,18 @@
-"""Adversarial accuracy: the accuracy under perturbations optimised against the model."""
+"""Adversarial accuracy: accuracy under perturbations optimised against the model."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import SAMPLE, About, Metric
 from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-PIXELS = 2**20  # in one pass: its gradient keeps all features
+PIXELS = 2**20  # maximum per pass, because a gradient needs all features
 
 
 def adversarial_accuracy(
@@ -24,31 +24,32 @@ def adversarial_accuracy(
     *,
     batch_size: int = 500,
 ) -> float:
-    """Return the accuracy, from 0 to 1, on images moved by up to `epsilon` against the label.
+    """Return the accuracy, from 0 to 1, on images perturbed by up to `epsilon` per pixel.
 
-    With one step the fast gradient sign method (Goodfellow et al. 2015); with more, projected
-    gradient descent from a random start (Madry et al. 2018), each step 2.5 epsilon / steps long.
-    A focus model's gradient passes its keypoints by the straight-through estimate: an attack that
-    knows better may find more, so the figure is an upper bound, as that of any gradient attack.
+    With one step this is the fast gradient sign method (Goodfellow et al. 2015); with more,
+    projected gradient descent from a random start (Madry et al. 2018) with steps of
+    2.5 epsilon / steps. A focus model's gradient passes its keypoints by straight-through
+    estimation. As with any gradient attack, a stronger one may succeed more often: the accuracy
+    is an upper bound.
 
     Args:
-        model: a classifier of any family; its mode, device and gradients stay as they are.
+        model: a classifier of any family; its mode, device and gradients are left unchanged.
         test: labelled images.
-        epsilon: largest change of a pixel, in [0, 1].
-        steps: of the attack.
-        seed: of the start; the caller's random numbers stay what they were.
-        batch_size: images in one pass; of large images fewer.
+        epsilon: maximum change of a pixel, in [0, 1].
+        steps: number of steps of the attack.
+        seed: seed of the start; the caller's random generators are left unchanged.
+        batch_size: images per pass; fewer for large images.
     """
     generator = torch.Generator().manual_seed(seed)
-    right = 0
+    count = 0
     for batch in test.batches(batch_size, PIXELS):
         clean, labels = as_floats(model, batch.images), batch.labels
         start = torch.rand(clean.shape, generator=generator) * 2 - 1 if steps > 1 else None
         with evaluating(model, gradients=True):
             moved = _attack(model, clean, labels.to(clean.device), epsilon, steps, start)
         with evaluating(model):
-            right += int((model(moved).argmax(dim=1).cpu() == labels).sum())
-    return right / len(test)
+            count += int((model(moved).argmax(dim=1).cpu() == labels).sum())
+    return count / len(test)
 
 
 def _attack(

@@ -6,11 +6,11 @@ from math import nan
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.data.annotations import annotated
+from foveal.datasets import ImageSet
+from foveal.datasets.annotations import annotated
 from foveal.explainers import CONTROLS, explainer, own_method
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.energy_inside import ENERGY_INSIDE
 from foveal.metrics.evidence_iou import EVIDENCE_IOU
 from foveal.metrics.metric import ExplanationMetric, Metric
@@ -19,7 +19,7 @@ from foveal.metrics.pointing_game import POINTING_GAME, pointing_game
 from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.image_model import ImageModel
 
-# Of explanations of any method; `evaluate` measures them of a model's own.
+# For explanations of any method; `evaluate` measures them for the model's own explanation.
 LOCALISATION: dict[str, ExplanationMetric] = {
     metric.name: metric for metric in (POINTING_GAME, ENERGY_INSIDE, EVIDENCE_IOU)
 }
@@ -28,16 +28,16 @@ LOCALISATION: dict[str, ExplanationMetric] = {
 def annotated_figures(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500
 ) -> dict[str, float] | None:
-    """Return how well a model's own explanation agrees with annotations, means over images.
+    """Return the agreement of a model's own explanation with annotations, means over images.
 
     Args:
-        model: of any family.
-        test: images with masks; those whose mask is empty are not measured.
-        batch_size: images in one pass.
+        model: a model of any family.
+        test: images with masks; images with an empty mask are skipped.
+        batch_size: images per pass.
 
     Returns:
-        `annotated_images`, the figures of `LOCALISATION`, and the hits of each of `CONTROLS`
-        (`centre_pointing_game`, …); None without masks, or if the model does not explain itself.
+        `annotated_images`, the figures of `LOCALISATION`, and the pointing game of each of
+        `CONTROLS` (`centre_pointing_game`, …); None without masks or without an own explanation.
     """
     method = own_method(model)
     if test.masks is None or method is None:
@@ -57,7 +57,7 @@ def annotated_figures(
 
 
 def _controls(masks: Tensor) -> dict[str, Tensor]:
-    """Return the hits (B,) of each control, none of which needs a model."""
+    """Return the pointing game (B,) of each control, which needs no model."""
     size = (masks.shape[-2], masks.shape[-1])
     return {
         f"{name}_pointing_game": pointing_game(
@@ -83,7 +83,7 @@ _ANNOTATED_IMAGES = Column(
     "annotated_images",
     "annotated",
     "{:,}",
-    "number of images with an annotated region; figures of localisation are means over these",
+    "number of images with an annotated region; localisation metrics are means over these",
     "for comparison",
 )
 _CONTROLS = (
@@ -91,7 +91,8 @@ _CONTROLS = (
         "centre_pointing_game",
         "centre hits",
         "{:.1%}",
-        "pointing game of a map that falls from the centre of the image outwards, without a model",
+        "pointing game of a map that decreases from the centre of the image outwards, without a "
+        "model",
         "for comparison",
     ),
     Column(

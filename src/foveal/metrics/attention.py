@@ -1,4 +1,4 @@
-"""Attention maps replaced: the accuracy with another image's maps, and with uniform ones."""
+"""Accuracy with attention maps replaced by another image's or by uniform maps."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
+from foveal.foundation.columns import Column
 from foveal.images.photos import Photos
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
@@ -20,7 +20,7 @@ from foveal.models.image_model import ImageModel
 
 
 class MapsWorth(NamedTuple):
-    """Accuracies of a model whose maps are not its own; fractions from 0 to 1."""
+    """Accuracies of a model with replaced attention maps; fractions from 0 to 1."""
 
     shuffled_attention_accuracy: float
     uniform_attention_accuracy: float
@@ -29,17 +29,17 @@ class MapsWorth(NamedTuple):
 def maps_worth(
     model: ImageModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
 ) -> MapsWorth:
-    """Return the accuracy with each image's maps replaced, its features kept.
+    """Return the accuracy with each image's maps replaced and its features kept.
 
-    `shuffled`: by those of another random image; each lends its maps to exactly one other.
-    `uniform`: at every depth by the map's own mean, the same at every location. Where either is as
-    good as the accuracy, the maps explain nothing.
+    `shuffled`: each image gets the maps of another random image, a permutation of all images.
+    `uniform`: each map is replaced by its mean, at every depth. If either is as high as the
+    accuracy, the maps explain nothing.
 
     Args:
-        model: an attention model; its mode and device stay as they are.
+        model: an attention model; its mode and device are left unchanged.
         test: at least two labelled images.
-        seed: of the exchange; the caller's random numbers stay what they were.
-        batch_size: images in one forward pass.
+        seed: seed of the permutation; the caller's random generators are left unchanged.
+        batch_size: images per forward pass.
 
     Raises:
         UserError: there is only one image.
@@ -56,11 +56,11 @@ def maps_worth(
     )
 
 
-Maps = list[Tensor]  # (h, w) of one image, one per depth
+Maps = list[Tensor]  # maps (h, w) of one image, one per depth
 
 
 def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
-    """Return the maps of each uint8 image of (N, C, H, W), or of each photograph."""
+    """Return the maps of each image of uint8 (N, C, H, W), or of each photograph."""
     found: list[Maps] = []
     with evaluating(model):
         for batch in images.split(batch_size):
@@ -72,7 +72,7 @@ def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[M
 def _logits_with(
     model: ImageModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
 ) -> Tensor:
-    """Return the logits (N, classes) of uint8 images weighed by given maps."""
+    """Return the logits (N, classes) of uint8 images with given attention maps."""
     logits: list[Tensor] = []
     first = 0
     with evaluating(model):
@@ -92,7 +92,7 @@ def _logits_with(
 
 
 def _resized(weights: Tensor, size: torch.Size) -> Tensor:
-    """Return a map (h, w) at another size, its sum as it was: of a photograph of another shape."""
+    """Return a map (h, w) resized for a photograph of another shape, with its sum preserved."""
     if weights.shape == size:
         return weights
     resized = F.interpolate(weights[None, None], tuple(size), mode="bilinear")[0, 0]
@@ -100,8 +100,8 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    model = subject.model  # as `needs` says
-    return maps_worth(model, subject.test, subject.seed, batch_size=subject.batch_size)._asdict()
+    found = maps_worth(subject.model, subject.test, subject.seed, batch_size=subject.batch_size)
+    return found._asdict()
 
 
 ATTENTION = Metric(

@@ -1,4 +1,4 @@
-"""Metrics of explanations averaged over a dataset, as torchmetrics accumulates them."""
+"""Metrics of explanations averaged over a dataset, as torchmetrics classes."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,10 +15,10 @@ from foveal.metrics.pointing_game import pointing_game
 
 
 class MeanOverImages(Metric, ABC):
-    """The mean over images of a value each; images of which there is none (NaN) do not count.
+    """Mean of one value per image, ignoring NaN.
 
-    A subclass is final and implements `values`, whose arguments `update` takes. It accumulates
-    over batches and processes as every torchmetrics metric does; without any value it is NaN.
+    A subclass is final and implements `values`, whose arguments `update` takes. Values are
+    accumulated over batches and processes as in any torchmetrics metric; without any, it is NaN.
     """
 
     is_differentiable = False
@@ -48,7 +48,7 @@ class MeanOverImages(Metric, ABC):
 
 
 class Deletion(MeanOverImages):
-    """The mean area under the answer's probability while pixels are deleted; see `deletion`."""
+    """Mean area under the prediction's probability while pixels are deleted; see `deletion`."""
 
     higher_is_better = False
 
@@ -58,7 +58,7 @@ class Deletion(MeanOverImages):
 
 
 class Insertion(MeanOverImages):
-    """The mean area under the answer's probability while pixels are shown; see `insertion`."""
+    """Mean area under the prediction's probability while pixels are revealed; see `insertion`."""
 
     higher_is_better = True
 
@@ -68,17 +68,17 @@ class Insertion(MeanOverImages):
 
 
 class EnergyInside(MeanOverImages):
-    """The mean share of positive heat inside the truth; see `energy_inside`."""
+    """Mean fraction of positive heat inside the annotated region; see `energy_inside`."""
 
     higher_is_better = True
 
     def values(self, explanation: Explanation, truth: Tensor) -> Tensor:
-        """Return a share (B,) for each image."""
+        """Return a fraction (B,) for each image."""
         return energy_inside(explanation, truth)
 
 
 class EvidenceIoU(MeanOverImages):
-    """The mean intersection over union of evidence and truth; see `evidence_iou`."""
+    """Mean intersection over union of evidence and annotated region; see `evidence_iou`."""
 
     higher_is_better = True
 
@@ -88,7 +88,7 @@ class EvidenceIoU(MeanOverImages):
 
 
 class PointingGame(MeanOverImages):
-    """The share of images whose greatest heat lies inside the truth; see `pointing_game`."""
+    """Fraction of images with maximum heat inside the annotated region; see `pointing_game`."""
 
     higher_is_better = True
 

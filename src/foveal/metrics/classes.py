@@ -1,4 +1,4 @@
-"""Labelled images in terms of a model's classes, which are matched by name."""
+"""Matching of a dataset's classes with a model's classes, by name."""
 
 import unicodedata
 from collections import Counter
@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from foveal.data import ImageSet
-from foveal.data.images import Pixels
-from foveal.data.names import some_names, spelled_differently
-from foveal.errors import UserError
-from foveal.escaping import printable
+from foveal.datasets import ImageSet
+from foveal.datasets.images import Pixels
+from foveal.datasets.names import some_names, spelled_differently
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
 from foveal.models.image_model import ImageModel
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that a model knows.
+    """Classes of a model.
 
     Attributes:
         model: name of the model, for messages.
-        names: in the order of the logits; none where the model has no names for them.
-        count: how many there are.
-        ids: another name for each, by which data may call it; or none.
+        names: class names in the order of the logits, or empty if the model has none.
+        count: number of classes.
+        ids: alternative name of each class that data may use, or empty.
     """
 
     model: str
@@ -32,7 +32,7 @@ class Classes:
     ids: tuple[str, ...] = ()
 
     def called_by(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the names or the ids of the classes, whichever more of these names are among."""
+        """Return the names or the ids of the classes, whichever match more of the given names."""
         theirs = set(names)
         return (
             self.ids if len(theirs & set(self.ids)) > len(theirs & set(self.names)) else self.names
@@ -42,19 +42,19 @@ class Classes:
 def match_classes(
     known: Classes, data: str, names: Sequence[str], *, named: bool = True
 ) -> tuple[int | None, ...]:
-    """Return for each class of data which of a model's classes has its name, or None.
+    """Return for each class of a dataset the index of the model's class of that name, or None.
 
-    Without names for the model's classes, or the data's, the n-th is the n-th.
+    If the model's or the dataset's classes have no names, they are matched by index.
 
     Args:
         known: the model's classes.
-        data: name of the data, for messages.
-        names: of its classes.
-        named: whether these are names; else they are numbers, for want of names.
+        data: name of the dataset, for messages.
+        names: names of the dataset's classes.
+        named: whether these are real names; otherwise they are indices.
 
     Raises:
-        UserError: no name is known, one is spelled in two ways, or several classes have it; or
-            the model names none and knows another number of classes.
+        UserError: no name matches, one is spelled in two ways or ambiguous; or the model has no
+            names and another number of classes.
     """
     if not named and len(names) <= known.count:
         return tuple(range(len(names)))
@@ -68,26 +68,31 @@ def match_classes(
     mine, theirs = _composed(known.called_by(names)), _composed(names)
     if mine == theirs:
         return tuple(range(known.count))
-    repeated = [name for name, count in Counter(mine).items() if count > 1 and name in theirs]
-    if repeated:
-        raise UserError(f"{known.model} has several classes named {printable(repeated[0])!r}.")
-    if pair := spelled_differently(mine, theirs):
-        raise UserError(
-            f"{known.model} knows the class {printable(pair[0])!r}, and {data} has "
-            f"{printable(pair[1])!r}: give both one name if they are one class, or leave it out of "
-            "the data."
-        )
-    if not set(mine) & set(theirs):
-        raise UserError(
-            f"{data} has none of the classes of {known.model} ({some_names(mine)}), but "
-            f"{some_names(theirs)}."
-        )
+    _check_names(known.model, data, mine, theirs)
     index = {name: number for number, name in enumerate(mine)}
     return tuple(index.get(name) for name in theirs)
 
 
+def _check_names(model: str, data: str, mine: Sequence[str], theirs: Sequence[str]) -> None:
+    """Raise UserError unless a model's and a dataset's class names can be matched."""
+    repeated = [name for name, count in Counter(mine).items() if count > 1 and name in theirs]
+    if repeated:
+        raise UserError(f"{model} has several classes named {printable(repeated[0])!r}.")
+    if pair := spelled_differently(mine, theirs):
+        raise UserError(
+            f"{model} has the class {printable(pair[0])!r}, and {data} has "
+            f"{printable(pair[1])!r}: give both the same name if they are one class, or leave it "
+            "out of the data."
+        )
+    if not set(mine) & set(theirs):
+        raise UserError(
+            f"Expected {data} to contain classes of {model} ({some_names(mine)}), but got "
+            f"{some_names(theirs)}."
+        )
+
+
 def classes_of(model: ImageModel, name: str | None = None) -> Classes:
-    """Return the classes of a model, which messages call `name`, or by its kind."""
+    """Return the classes of a model; `name` is its name in messages, by default its kind."""
     inputs = model.inputs
     return Classes(name or model.name, inputs.classes, model.num_classes, inputs.ids)
 
@@ -95,21 +100,21 @@ def classes_of(model: ImageModel, name: str | None = None) -> Classes:
 def as_known(
     images: ImageSet[Pixels], model: ImageModel, name: str | None = None
 ) -> tuple[ImageSet[Pixels], list[str]]:
-    """Return images labelled by the indices of a model's classes, and what differs.
+    """Return images labelled by the indices of a model's classes, and the differences.
 
-    Images of classes that the model does not know are left out. Of a model that knows classes
-    without images, answers are still taken over all of its classes.
+    Images of classes that the model does not have are left out. If the images lack some of the
+    model's classes, predictions are still made over all of its classes.
 
     Args:
-        images: labelled by the indices of their own `classes`; without any, they stay as they are.
-        model: of any family; of one that is no classifier, the images stay as they are.
-        name: of the model, for messages; if not given, that of its kind.
+        images: images labelled by the indices of `images.classes`; unchanged if that is empty.
+        model: a model of any family; the images are unchanged if it is not a classifier.
+        name: name of the model for messages, by default its kind.
 
     Returns:
-        The images, with the model's class names, and a line for each difference.
+        The images, with the model's class names, and a line per difference.
 
     Raises:
-        UserError: as `match_classes`, or no image is of a class that the model knows.
+        UserError: as `match_classes`, or no image has one of the model's classes.
     """
     if not model.num_classes:
         return images, []
@@ -119,28 +124,40 @@ def as_known(
     matched = match_classes(known, images.name, images.classes, named=images.named)
     notes: list[str] = []
     if not images.named or not known.names:
-        who = known.model if images.named else images.name
-        notes.append(f"{who} has no names for its classes: they are matched by number")
+        unnamed = known.model if images.named else images.name
+        notes.append(f"{unnamed} has no class names: classes are matched by index")
     classes = known.names or images.classes
     if matched == tuple(range(len(matched))):
         return replace(images, classes=classes), notes
+    found, note = _relabelled(images, known, matched, classes)
+    return found, notes + note
+
+
+def _relabelled(
+    images: ImageSet[Pixels],
+    known: Classes,
+    matched: tuple[int | None, ...],
+    classes: tuple[str, ...],
+) -> tuple[ImageSet[Pixels], list[str]]:
+    """Return the images of matched classes, relabelled, and a note if others are left out."""
     found = images.relabelled(matched, classes)
     if not len(found):
         raise UserError(
-            f"{images.name} ({images.split}) has no image of a class that {known.model} knows "
+            f"{images.name} ({images.split}) has no image of a class of {known.model} "
             f"({some_names(known.names)})."
         )
+    if len(found) == len(images):
+        return found, []
     unknown = [name for name, index in zip(images.classes, matched, strict=True) if index is None]
-    if len(found) < len(images):
-        notes.append(
-            f"left out {len(images) - len(found):,} images of classes that {known.model} does not "
-            f"know: {some_names(unknown)}"
-        )
-    return found, notes
+    note = (
+        f"left out {len(images) - len(found):,} images of classes that {known.model} does not "
+        f"have: {some_names(unknown)}"
+    )
+    return found, [note]
 
 
 def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
-    """Return the names of the classes that no image is labelled with, in the first task."""
+    """Return the names of the classes without any image, in the first task."""
     labels = images.labels
     present = labels.any(dim=0).nonzero() if labels.dtype == torch.bool else labels
     indices = set(present.flatten().tolist())

@@ -1,14 +1,14 @@
-"""Content following: does the prediction follow what the patches show, or where they lie?"""
+"""Content following: whether predictions depend on the patches' pixels or their positions."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import observe_all
@@ -21,7 +21,7 @@ PAIRS = 10_000
 
 
 class Following(NamedTuple):
-    """Fractions, from 0 to 1, of pairs whose prediction followed the pixels or the keypoints."""
+    """Fractions, from 0 to 1, of pairs whose prediction follows the pixels or the keypoints."""
 
     content_following: float
     position_following: float
@@ -36,60 +36,59 @@ def content_following(
     batch_size: int = 500,
     observed: Explanation | None = None,
 ) -> Following:
-    """Cut one image's pixels at another's keypoints and return whose class is predicted.
+    """Return how often the prediction follows the pixels, and how often the keypoints.
 
-    Over random pairs A, B of different classes, the model classifies B's pixels at A's keypoints
-    (and A's scales). `content_following` is the fraction predicted as B's class: the pixels
-    decided. `position_following` is the fraction predicted as A's: the positions did. They add up
-    to at most 1.
+    For random pairs A, B of different classes, the model classifies B's pixels at A's keypoints
+    (and A's scales). `content_following` is the fraction predicted as B's class, decided by the
+    pixels. `position_following` is the fraction predicted as A's class, decided by the positions.
+    They add up to at most 1.
 
     Args:
-        model: a focus model; its mode and device stay as they are.
+        model: a focus model; its mode and device are left unchanged.
         test: labelled images of at least two classes.
-        pairs: drawn with replacement, each pair of different classes as likely as any other.
-        seed: of the draw; the caller's random numbers stay what they were.
-        batch_size: images in one forward pass.
-        observed: what `observe_all` returns for `test`, where it is known already.
+        pairs: number of pairs, drawn uniformly with replacement from all pairs of two classes.
+        seed: seed of the draw; the caller's random generators are left unchanged.
+        batch_size: images per forward pass.
+        observed: result of `observe_all` for `test`, if already computed.
 
     Raises:
         UserError: all images are of one class.
     """
     observed = observed or observe_all(model, test.images, batch_size)
-    places, pixels = _pairs(test.labels, pairs, seed)
-    logits = logits_at(model, test.images, pixels, observed, places, batch_size)
+    positions, pixels = _pairs(test.labels, pairs, seed)
+    logits = logits_at(model, test.images, pixels, observed, positions, batch_size)
     return Following(
         content_following=mean_correct(logits, test.labels[pixels]),
-        position_following=mean_correct(logits, test.labels[places]),
+        position_following=mean_correct(logits, test.labels[positions]),
     )
 
 
 def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw two images (pairs,), (pairs,) of different classes, all such pairs equally likely."""
+    """Return indices (pairs,), (pairs,) of images of different classes, uniform over such pairs."""
     order = labels.argsort(stable=True)
     counts = labels.bincount()
     if int(counts.max()) == len(labels):
         raise UserError("Expected images of at least two classes to pair, but got one class.")
     generator = torch.Generator().manual_seed(seed)
-    others = len(labels) - counts[labels]  # for each image, how many are of another class
+    others = len(labels) - counts[labels]  # per image, the number of images of other classes
     first = torch.multinomial(others.double(), pairs, replacement=True, generator=generator)
-    # In the order of classes the own class is one block, which the draw steps over.
+    # Sorted by class, the image's own class is one block, which is skipped.
     own = labels[first]
     start = counts.cumsum(0)[own] - counts[own]
     draw = torch.rand(pairs, generator=generator, dtype=torch.float64) * others[first]
-    place = draw.long()
-    return first, order[place + counts[own] * (place >= start)]
+    index = draw.long()
+    return first, order[index + counts[own] * (index >= start)]
 
 
 def _measure(subject: Subject) -> dict[str, float]:
     labels, pairs = subject.test.labels, PAIRS
-    if Ability.IN_PART in subject.model.abilities:  # each pair is read from a file anew
+    if Ability.IN_PART in subject.model.abilities:  # each pair is read from a file
         pairs = min(pairs, 10 * len(subject.test))
-    if Ability.CROPS in subject.model.abilities:  # each pair takes a pass of a backbone
+    if Ability.CROPS in subject.model.abilities:  # each pair requires a pass of a backbone
         pairs = min(pairs, 2 * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
-    model = subject.model  # as `needs` says
-    found = content_following(model, subject.test, pairs, subject.seed, **subject.shared)
+    found = content_following(subject.model, subject.test, pairs, subject.seed, **subject.shared)
     return found._asdict()
 
 

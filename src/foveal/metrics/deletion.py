@@ -1,14 +1,14 @@
-"""Deletion and insertion: how fast the answer goes, and comes, with the hottest pixels."""
+"""Deletion and insertion: class probability as the hottest pixels are hidden or revealed."""
 
 import torch
 from torch import Tensor, nn
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
-from foveal.logits import probabilities
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.observing import evaluating
-from foveal.observation import ranks
+from foveal.observation.logits import probabilities
+from foveal.observation.tensors import ranks
 
 STEPS = 20
 
@@ -20,23 +20,23 @@ def deletion(
     batch_size: int = 500,
     targets: Tensor | None = None,
 ) -> Tensor:
-    """Return for each image (B,) the area under the probability of its answer, pixels deleted.
+    """Return for each image (B,) the area under the class probability while pixels are deleted.
 
-    The hottest pixels are greyed first, a share of 1 / steps at a time; low is better (Petsiuk et
-    al. 2018, "RISE", section 4.2). Grey is the mean of the image's own pixels. Of pixels that
-    count alike, as within a patch, the order is drawn once. The answer is that of the untouched
-    image. Greyed images are foreign to most models, and the area depends on that too: compare
-    explanations of one model by it, not models.
+    The hottest pixels are greyed out first, a fraction of 1 / steps at a time; lower is better
+    (Petsiuk et al. 2018, "RISE", section 4.2). Grey is the mean colour of the image. Pixels of
+    equal heat, such as those of a patch, are in a fixed random order. Greyed images are outside
+    the distribution of most models, which affects the area too: use it to compare explanations of
+    one model, not models.
 
     Args:
-        model: images (B, C, H, W) in [0, 1] -> logits; its mode and device stay as they are.
-        explanation: of the images, with maps or patches.
-        steps: in which all pixels go.
-        batch_size: images in one forward pass.
-        targets: (B,) indices of the classes whose probability is taken; the answers if not given.
+        model: images (B, C, H, W) in [0, 1] -> logits; its mode and device are left unchanged.
+        explanation: explanation of the images, with maps or patches.
+        steps: number of steps in which all pixels are deleted.
+        batch_size: images per forward pass.
+        targets: (B,) indices of the classes; the predictions for the full images if not given.
 
     Raises:
-        ValueError: there is no heat.
+        ValueError: `steps` is below 1, or the explanation has no heat.
     """
     return _area(model, explanation, targets, steps, batch_size, delete=True)
 
@@ -48,9 +48,9 @@ def insertion(
     batch_size: int = 500,
     targets: Tensor | None = None,
 ) -> Tensor:
-    """Return for each image (B,) the area under the probability of its answer, pixels shown.
+    """Return for each image (B,) the area under the class probability while pixels are revealed.
 
-    As `deletion`, but from a grey image the hottest pixels are shown first; high is better.
+    As `deletion`, but starting from a grey image, the hottest pixels first; higher is better.
     """
     return _area(model, explanation, targets, steps, batch_size, delete=False)
 
@@ -67,7 +67,7 @@ def _area(
     if steps < 1:
         raise ValueError(f"Expected at least one step, but got {steps}.")
     images = explanation.images
-    answers = explanation.predictions if targets is None else targets
+    classes = explanation.predictions if targets is None else targets
     order = ranks(explanation.heat)
     pixels = order[0].numel()
     parameter = next(model.parameters(), torch.zeros(()))
@@ -76,13 +76,13 @@ def _area(
         for first in range(0, len(images), batch_size):
             part = slice(first, first + batch_size)
             whole = images[part].to(parameter)
-            places, labels = (order[part].to(whole.device), answers[part].to(whole.device))
+            rank, labels = (order[part].to(whole.device), classes[part].to(whole.device))
             grey = whole.mean(dim=(-2, -1), keepdim=True).expand_as(whole)
             for step in range(steps + 1):
-                touched = (places < round(pixels * step / steps))[:, None]
-                there, gone = (grey, whole) if delete else (whole, grey)
-                chances = probabilities(model(torch.where(touched, there, gone)).float())
-                curve[step, part] = chances.gather(1, labels[:, None])[:, 0].cpu()
+                changed = (rank < round(pixels * step / steps))[:, None]
+                after, before = (grey, whole) if delete else (whole, grey)
+                found = probabilities(model(torch.where(changed, after, before)).float())
+                curve[step, part] = found.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
 
 
@@ -94,7 +94,7 @@ DELETION = ExplanationMetric(
             "deletion",
             "deletion",
             "{:.2f}",
-            "probability of the explained class, mean while the pixels of most heat are greyed out "
+            "mean probability of the explained class while pixels are greyed out, the hottest "
             "first (Petsiuk et al. 2018)",
             "lower",
         ),
@@ -108,8 +108,8 @@ INSERTION = ExplanationMetric(
             "insertion",
             "insertion",
             "{:.2f}",
-            "probability of the explained class, mean while the pixels of most heat are revealed "
-            "first (Petsiuk et al. 2018)",
+            "mean probability of the explained class while pixels are revealed, the hottest first "
+            "(Petsiuk et al. 2018)",
             "higher",
         ),
     ),

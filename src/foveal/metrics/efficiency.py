@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 from torch.backends import mha
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import evaluating
 from foveal.models.image_model import ImageModel
 
 
 def parameters(model: ImageModel) -> int:
-    """Return how many numbers of the model are learned; buffers do not count."""
+    """Return the number of parameters of the model, without buffers."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _bilinear_flops(*args: object, out_shape: torch.Size, **kwargs: object) -> int:
-    # Each number read between pixels is a sum of four products.
+    # Each interpolated value is a sum of four products.
     return 2 * 4 * int(out_shape.numel())
 
 
@@ -40,18 +40,18 @@ _UNCOUNTED = {
 def macs(model: ImageModel, size: tuple[int, int]) -> int:
     """Return the multiply-adds of one forward pass of one image of `size` (H, W) in pixels.
 
-    torch's FLOP counter, halved: convolutions, linear layers and attention. It counts bilinear
-    sampling (`grid_sample`, `interpolate`) as nothing, so that is added here: four for each number
-    of the output, so `4 * C * P * P` for a patch; nor does it count the weighted sums of local
-    attention (`addcmul`), one for each number and each place of a window. Corner detectors count
-    by the convolutions of their gradients and smoothing windows; as everywhere, what is done to
-    each number on its own (activation, normalisation, the corner response, softmax) or only moves
-    numbers (pooling, sorting, slices of whole pixels) does not count.
+    torch's FLOP counter, halved, covers convolutions, linear layers and attention. Two operations
+    that it ignores are added: bilinear sampling (`grid_sample`, `interpolate`) with four per
+    output value, hence `4 * C * P * P` per patch; and the weighted sums of local attention
+    (`addcmul`) with one per value and window position. Corner detectors are counted by the
+    convolutions of their gradients and smoothing windows. Elementwise operations (activation,
+    normalisation, the corner response, softmax) and operations that only move values (pooling,
+    sorting, slices of integer pixels) are not counted.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
-    # The fused attention of evaluation is one operation that the counter knows nothing of.
+    # The counter does not support the fused attention that is used in evaluation mode.
     fused = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     try:
@@ -63,12 +63,12 @@ def macs(model: ImageModel, size: tuple[int, int]) -> int:
 
 
 def latency_ms(model: ImageModel, size: tuple[int, int], repeats: int = 50) -> float:
-    """Return the median milliseconds of a forward pass of one image, on one thread.
+    """Return the median time of a forward pass of one image on one thread, in milliseconds.
 
     Args:
-        model: stays on its device; a GPU is waited for.
+        model: a model on any device; a GPU is synchronised.
         size: height and width of the image in pixels.
-        repeats: passes timed, after a few that are not.
+        repeats: number of timed passes, after three for warm-up.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def _seconds(model: ImageModel, image: Tensor) -> float:
 
 
 def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:
-    # Noise of its own generator: the caller's random numbers stay what they were.
+    # A separate generator leaves the caller's random generators unchanged.
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, model.in_channels, *size, generator=generator)
     return image.to(model.mean.device, model.mean.dtype)

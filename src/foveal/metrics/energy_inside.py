@@ -1,23 +1,23 @@
-"""Energy inside: the fraction of the heat inside the annotated region."""
+"""Energy inside: the fraction of positive heat inside the annotated region."""
 
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.truth import check_truth, fraction_inside, localisation
 
 
 def energy_inside(explanation: Explanation, truth: Tensor) -> Tensor:
-    """Return for each image (B,) the share of its positive heat that lies inside the truth.
+    """Return for each image (B,) the fraction of positive heat inside the annotated region.
 
-    The energy-based pointing game of Wang et al. 2020, "Score-CAM", section 4.3. An explanation
-    that is the same everywhere gets the size of the truth. NaN where the truth is empty or no heat
-    is positive.
+    The energy-based pointing game of Wang et al. 2020, "Score-CAM", section 4.3. A uniform
+    explanation gets the relative area of the region. NaN if the region is empty or no heat is
+    positive.
 
-    For explanation and truth see `localisation`.
+    See `localisation` for the arguments.
 
     Raises:
-        ValueError: truth and explanation do not fit, or there is no heat.
+        ValueError: the shapes do not match, or there is no heat.
     """
     inside = check_truth(explanation, truth)
     return fraction_inside(explanation.heat.double().clamp(min=0), inside)

@@ -1,4 +1,4 @@
-"""Evidence: how much of an image the decision was made from."""
+"""Evidence: the fraction of an image that the decision was made from."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
-from foveal.geometry import Size, covered_px, evidence_px, patch_mask
+from foveal.foundation.columns import Column
+from foveal.images.geometry import Size, covered_px, evidence_px, patch_mask
 from foveal.images.photos import Photos
 from foveal.metrics.metric import ExplanationMetric, Metric
 from foveal.metrics.observing import observe_all
@@ -20,17 +20,17 @@ from foveal.models.image_model import ImageModel
 def evidence_fraction(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
 ) -> float:
-    """Return the values that patches show / the pixels of an image, mean over `test`.
+    """Return the values shown by the patches divided by the pixels of an image, mean over `test`.
 
-    Values that several patches show count once, and what lies outside of the image not at all. A
-    patch whose samples are means shows one value for each. Those of a thumbnail that is read too
-    are added. A model without patches decides from every pixel: 1.
+    Values shown by several patches count once; values outside the image do not count. A patch of
+    local means shows one value per mean. The values of a thumbnail, if the model reads one, are
+    added. A model without patches decides from every pixel: 1.
 
     Args:
-        model: of any family.
-        test: images; their labels are not read.
-        batch_size: images in one pass; bounds the memory.
-        observed: what `observe_all` returns for `test`, where it is known already.
+        model: a model of any family.
+        test: images; labels are not used.
+        batch_size: images per pass; bounds the memory.
+        observed: result of `observe_all` for `test`, if already computed.
     """
     observed = observed or observe_all(model, test.images, batch_size)
     coarse = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
@@ -40,9 +40,9 @@ def evidence_fraction(
 def covered_fraction(
     model: ImageModel, test: ImageSet, *, batch_size: int = 500, observed: Explanation | None = None
 ) -> float:
-    """Return the fraction of an image's pixels that its patches lie over, mean over `test`.
+    """Return the fraction of an image's pixels covered by its patches, mean over `test`.
 
-    Arguments as of `evidence_fraction`, from which it differs where patches have a scale.
+    Arguments as for `evidence_fraction`, from which it differs if patches have a scale.
     """
     observed = observed or observe_all(model, test.images, batch_size)
     return _fraction(observed, test, batch_size, covered_px)
@@ -51,35 +51,35 @@ def covered_fraction(
 def _fraction(
     observed: Explanation, test: ImageSet, batch_size: int, count: Callable[..., Tensor]
 ) -> float:
-    """Return the mean over images of what `count` returns for their patches / their pixels."""
+    """Return the mean over images of `count` of their patches divided by their pixels."""
     if observed.keypoints is None or observed.patch_size is None:
         return 1.0
     total, first = 0.0, 0
-    for number, size in _sizes(observed, test):
-        shown = 0.0  # a sum of integers, whatever the batches, where no patch has a scale
-        for rows in torch.arange(first, first + number).split(batch_size):
+    for images, size in _sizes(observed, test):
+        shown = 0.0  # without scales a sum of integers, independent of the batches
+        for rows in torch.arange(first, first + images).split(batch_size):
             scales = None if observed.scales is None else observed.scales[rows]
             patches = (observed.keypoints[rows], observed.patch_size, size, scales)
             pixels = count(*patches, blocks=observed.blocks)
             shown += float(pixels.sum())
         total += shown / (size[0] * size[1])
-        first += number
+        first += images
     return total / len(observed.keypoints)
 
 
 def _sizes(observed: Explanation, test: ImageSet) -> list[tuple[int, Size]]:
-    """Return how many images there are of each size in turn."""
+    """Return the number of images of each size, in order."""
     if not isinstance(test.images, Photos):
         return [(len(test), observed.size)]
     return [(len(part), (part.shape[-2], part.shape[-1])) for part in test.images.parts]
 
 
 def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
-    """Return which pixels a model with keypoints decided from, as booleans (N, H, W).
+    """Return the pixels that a model with keypoints decided from, as booleans (N, H, W).
 
     Args:
-        observed: N images, with keypoints.
-        batch_size: images at a time; bounds the memory beside the result.
+        observed: observation of N images, with keypoints.
+        batch_size: images at a time; bounds the memory in addition to the result.
     """
     assert observed.patch_size is not None
     masks = [
@@ -90,7 +90,7 @@ def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
 
 
 def _parts(observed: Explanation, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield keypoints (B, K, 2) and scales (B, K), or None, of a batch at a time."""
+    """Yield the keypoints (B, K, 2) and the scales (B, K), or None, of each batch."""
     assert observed.keypoints is not None
     for part in torch.arange(len(observed.keypoints)).split(batch_size):
         yield observed.keypoints[part], None if observed.scales is None else observed.scales[part]
@@ -100,8 +100,8 @@ EVIDENCE_COLUMN = Column(
     "evidence_fraction",
     "evidence",
     "{:.1%}",
-    "fraction of the image's pixels that the decision was made from; among explanations by maps, "
-    "the top 10 % that the judge is shown",
+    "fraction of the image's pixels that the decision was made from; for maps, the hottest 10 % "
+    "that the judge is given",
     "lower",
 )
 EVIDENCE = Metric(
@@ -117,7 +117,7 @@ COVERED = Metric(
             "covered_fraction",
             "covers",
             "{:.1%}",
-            "fraction of the image's pixels that the patches lie over, however coarsely",
+            "fraction of the image's pixels covered by the patches, at any resolution",
             "for comparison",
         ),
     ),

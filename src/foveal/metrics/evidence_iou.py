@@ -3,22 +3,22 @@
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.truth import check_truth, localisation
-from foveal.observation import ranks
+from foveal.observation.tensors import ranks
 
 
 def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
-    """Return for each image (B,) the intersection over union of its evidence and the truth.
+    """Return for each image (B,) the intersection over union of evidence and annotated region.
 
-    Patches are their own evidence. Of maps it is as many of the hottest pixels as the truth has,
-    so that no threshold is to be chosen. NaN where the truth is empty.
+    Patches are their own evidence. The evidence of a map is as many of its hottest pixels as the
+    region has, which avoids a threshold. NaN if the region is empty.
 
-    For explanation and truth see `localisation`.
+    See `localisation` for the arguments.
 
     Raises:
-        ValueError: truth and explanation do not fit, or there is no heat.
+        ValueError: the shapes do not match, or there is no heat.
     """
     inside = check_truth(explanation, truth)
     size = inside.sum(dim=(-2, -1))

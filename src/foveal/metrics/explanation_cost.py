@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, ExplanationMetric
 from foveal.metrics.subject import Explained
 

@@ -1,11 +1,11 @@
-"""All figures of a model on a dataset, as `foveal evaluate` prints them."""
+"""Evaluation of a model on a dataset with all metrics, as in `foveal evaluate`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from foveal.data import ImageSet
-from foveal.errors import UserError, at_least_one
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError, at_least_one
 from foveal.metrics.classes import as_known
 from foveal.metrics.metric import Metric
 from foveal.metrics.registry import METRICS
@@ -27,40 +27,43 @@ def evaluate(
     """Return a model's figures on a dataset; all rates are fractions from 0 to 1.
 
     Args:
-        model: its mode, the random numbers and the number of threads stay what they were.
-        test: labelled images that the model was not trained on. Their classes are matched with
-            the model's by name; images of others are left out (`metrics.classes.as_known`).
-        train: labelled images to train the probe of `position_leakage` on, which is left out
-            without them.
-        judge: a classifier of the same images that knows the test images' classes and is used to
-            greyed images (`augment.hide`); without one sufficiency and necessity are left out.
-        name: of the model; if not given, that of its kind.
-        batch_size: images in one forward pass; bounds the memory.
-        seed: of the probe and of what is drawn at random.
+        model: a model of any family; its mode, the random generators and the number of threads are
+            left unchanged.
+        test: labelled images that the model was not trained on; see `as_known` for their classes.
+        train: labelled images for the probe of `position_leakage`, which is skipped without them.
+        judge: a classifier of the same classes, trained on greyed images (`augment.hide`); without
+            one, sufficiency and necessity are skipped.
+        name: name of the model, by default its kind.
+        batch_size: images per forward pass; bounds the memory.
+        seed: seed of the probe and of random draws.
         progress: called with the name of each metric before it is measured.
 
     Returns:
-        model, data, split, images, the figures of each of `registry.METRICS` whose needs are met
-        but for those measured on a sample, input_size ([height, width] in pixels) and seed. Plain
-        numbers and strings, as JSON takes them.
+        model, data, split, images, the figures of `registry.METRICS` whose needs are met (except
+        those measured on a sample), input_size ([height, width]) and seed, as JSON values.
 
     Raises:
-        UserError: no images, labels that the model has no class for, or arguments of another kind.
+        UserError: no images, labels outside the model's classes, or arguments of a wrong type.
     """
     _check_kinds(model, test, train)
     batch_size = at_least_one("batch_size", batch_size)
     test = _labelled_for(model, test, name)
     train = None if train is None else _labelled_for(model, train, name)
     subject = Subject(model, test, train, judge, batch_size, seed)
-    figures: dict[str, object] = {
+    whole = [metric for metric in METRICS.values() if metric.sample is None]
+    figures = {**_described(subject, name), **measured(subject, whole, progress)}
+    return {**figures, "input_size": list(subject.observed.size), "seed": seed}
+
+
+def _described(subject: Subject, name: str | None) -> dict[str, object]:
+    """Return the names and the number of images that identify a subject in results."""
+    model, test = subject.model, subject.test
+    return {
         "model": name or model.name,
         "data": test.name,
         "split": test.split,
         "images": len(test),
     }
-    whole = [metric for metric in METRICS.values() if metric.sample is None]
-    figures |= measured(subject, whole, progress)
-    return {**figures, "input_size": list(subject.observed.size), "seed": seed}
 
 
 def measured(
@@ -68,11 +71,11 @@ def measured(
     metrics: Iterable[Metric],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
-    """Return the figures of those metrics whose needs a subject meets.
+    """Return the figures of the metrics whose needs a subject meets.
 
     Args:
         subject: a model and its images.
-        metrics: in the order of the figures.
+        metrics: metrics in the order of the figures.
         progress: called with the name of each metric before it is measured.
     """
     figures: dict[str, float] = {}
@@ -90,8 +93,8 @@ def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -
     """Raise UserError unless a metric returns plain numbers under keys of its own."""
     if not isinstance(found, Mapping):
         raise UserError(
-            f"Expected the metric {metric.name!r} to return a number for each of its columns, by "
-            f"their keys, but got {found!r:.100}."
+            f"Expected the metric {metric.name!r} to return a mapping from column keys to numbers, "
+            f"but got {found!r:.100}."
         )
     for key, value in found.items():
         if key in others:
@@ -104,10 +107,10 @@ def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -
 
 
 def measured_on_samples(subject: Subject) -> dict[str, float]:
-    """Return the figures of the metrics that take too many passes for all images.
+    """Return the figures of the metrics that require too many passes for all images.
 
     Args:
-        subject: of whose test images each metric draws its sample, with the subject's seed.
+        subject: a model and its images; each metric samples them with the subject's seed.
     """
     figures: dict[str, float] = {}
     for metric in METRICS.values():
@@ -120,13 +123,13 @@ def measured_on_samples(subject: Subject) -> dict[str, float]:
 def _check_kinds(model: ImageModel, test: ImageSet[Any], train: ImageSet | None) -> None:
     if not isinstance(model, ImageModel):
         raise UserError(
-            f"Expected a model of Foveal, as foveal.load returns, but got {type(model).__name__}."
+            f"Expected a Foveal model, as foveal.load returns, but got {type(model).__name__}."
         )
     for name, data in (("test", test), ("train", train)):
         if data is not None and not isinstance(data, ImageSet):
             raise UserError(
                 f"Expected an ImageSet for {name}, as foveal.load_images returns, but got "
-                f"{type(data).__name__}. A tensor of bytes makes one: "
+                f"{type(data).__name__}. For a uint8 tensor use "
                 "ImageSet(name, split, images, labels, classes)."
             )
 
@@ -142,9 +145,9 @@ def _check(model: ImageModel, data: ImageSet) -> None:
         raise UserError(f"Expected images in {data.name} ({data.split}), but there are none.")
     if not model.num_classes:
         return
-    least, most = int(data.labels.min()), int(data.labels.max())
-    if least < 0 or most >= model.num_classes:
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= model.num_classes:
         raise UserError(
             f"Expected labels from 0 to {model.num_classes - 1}, the model's classes, but "
-            f"{data.name} ({data.split}) has labels from {least} to {most}."
+            f"{data.name} ({data.split}) has labels from {low} to {high}."
         )

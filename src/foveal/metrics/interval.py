@@ -7,36 +7,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_Z = 1.959964  # of the normal distribution, for 95 %
+_Z = 1.959964  # 97.5 % quantile of the normal distribution
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval, from 0 to 1, of the accuracy that `right` of `total` stand for.
+    """Return the 95 % confidence interval, from 0 to 1, of an accuracy of `right` / `total`.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference": it stays
-    within 0 and 1 and is honest for a handful of images.
+    within 0 and 1 and is reliable for few images.
 
     Args:
-        right: right answers.
-        total: images, at least 1.
+        right: number of correct predictions.
+        total: number of images, at least 1.
 
     Example:
         >>> low, high = wilson_interval(9, 10)
         >>> round(low, 3), round(high, 3)
         (0.596, 0.982)
     """
-    share, square = right / total, _Z * _Z
-    middle = (share + square / (2 * total)) / (1 + square / total)
-    half = _Z / (1 + square / total) * sqrt(share * (1 - share) / total + square / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    rate, square = right / total, _Z * _Z
+    centre = (rate + square / (2 * total)) / (1 + square / total)
+    half = _Z / (1 + square / total) * sqrt(rate * (1 - rate) / total + square / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 RESAMPLES = 4000
-_AT_ONCE = 500  # resamples; bounds the memory
+_AT_ONCE = 500  # resamples at a time; bounds the memory
 
 
 class Interval(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -51,20 +51,21 @@ def bootstrap(
     balanced: bool = False,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean of what is known of images, with the interval of a bootstrap over groups.
+    """Return the mean of a value per image, with a percentile bootstrap interval over groups.
 
-    Differences are paired where `right` is one itself: of each image, one model's answer minus the
-    other's (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13, percentiles).
+    If the values are differences of two models, the comparison is paired (Efron & Tibshirani 1993,
+    "An Introduction to the Bootstrap", chapter 13).
 
     Args:
-        right: (N,), 1 where an answer is right and 0 where it is wrong, or the difference of two.
+        right: (N,), 1 for a correct and 0 for a wrong prediction, or the difference of two models.
         labels: (N,) class indices.
-        groups: of images that belong together and are drawn together; none where each is its own.
-        balanced: the mean over the classes that there are, not over the images.
-        seed: of the drawing.
+        groups: group of each image; groups are resampled as a whole. Empty if each image is its
+            own group.
+        balanced: average over the classes that occur instead of over the images.
+        seed: seed of the resampling.
     """
-    names = {name: number for number, name in enumerate(sorted(set(groups)))}
-    unit = torch.tensor([names[name] for name in groups]) if groups else torch.arange(len(right))
+    index = {name: number for number, name in enumerate(sorted(set(groups)))}
+    unit = torch.tensor([index[name] for name in groups]) if groups else torch.arange(len(right))
     column = labels if balanced else torch.zeros_like(labels)
     _, column = column.unique(return_inverse=True)
     shape = (int(unit.max()) + 1, int(column.max()) + 1)
@@ -77,7 +78,7 @@ def bootstrap(
         drawn = torch.randint(shape[0], (_AT_ONCE, shape[0]), generator=generator)
         times = torch.zeros(_AT_ONCE, shape[0], dtype=torch.double)
         times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.double))
-        found = (times @ sums) / (times @ counts)  # a class that was not drawn says nothing
+        found = (times @ sums) / (times @ counts)  # NaN for a class that was not drawn
         means.append(found.nanmean(dim=1))
     low, high = torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
     value = (sums.sum(dim=0) / counts.sum(dim=0)).mean()

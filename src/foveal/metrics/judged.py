@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.data.images import new_labels
-from foveal.data.names import some_names
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
+from foveal.datasets.images import new_labels
+from foveal.datasets.names import some_names
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.classes import classes_of, match_classes
 from foveal.metrics.evidence import evidence_masks
 from foveal.metrics.metric import ExplanationMetric, Metric
@@ -21,16 +21,16 @@ from foveal.metrics.subject import Explained, Given, Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-FRACTIONS = (0.05, 0.1, 0.2, 0.5)  # of the pixels, that are taken as a map's evidence
-TOP = 0.1  # the one of them that tables show
+FRACTIONS = (0.05, 0.1, 0.2, 0.5)  # fractions of the pixels that are used as a map's evidence
+TOP = 0.1  # the fraction shown in tables
 
 
 class Judged(NamedTuple):
     """Results of a judge; fractions from 0 to 1."""
 
-    sufficiency: float  # its accuracy on the evidence alone
-    sufficiency_agreement: float  # how often it then answers as the model does
-    necessity: float  # how much of its accuracy goes when the evidence is greyed
+    sufficiency: float  # accuracy of the judge given the evidence alone
+    sufficiency_agreement: float  # fraction of these predictions that equal the model's
+    necessity: float  # drop of the judge's accuracy when the evidence is greyed out
 
 
 def judged(
@@ -41,22 +41,22 @@ def judged(
     *,
     batch_size: int = 500,
 ) -> Judged:
-    """Return how well a judge, independent of the model, classifies by the model's evidence.
+    """Return how well a judge, independent of the model, classifies from the model's evidence.
 
-    The judge was trained on images with random regions greyed out, at all ratios, so that a
-    greyed image is not foreign to it (EVAL-X of Jethani et al. 2021, "Have we learned to
-    explain?"). Where the model knows the class but its evidence does not show it to the judge, the
-    evidence encodes the answer and does not explain it.
+    The judge was trained on images with random regions of any size greyed out, so that greyed
+    images are within its distribution (EVAL-X, Jethani et al. 2021, "Have we learned to
+    explain?"). If the model predicts the class, but the judge cannot from the evidence, then the
+    evidence encodes the prediction instead of explaining it.
 
     Args:
-        judge: a classifier trained with `augment.hide`; grey is its mean of the images.
-        test: N labelled images; the judge's classes are matched with theirs by name.
+        judge: a classifier trained with `augment.hide`; grey is its mean pixel.
+        test: N labelled images; their classes are matched with the judge's by name.
         evidence: (N, H, W) booleans.
-        answers: (N,) the model's classes, as indices into those of `test`.
-        batch_size: images in one forward pass.
+        answers: (N,) the model's predictions, as indices of the classes of `test`.
+        batch_size: images per forward pass.
 
     Raises:
-        UserError: images of a class that the judge does not know.
+        UserError: images of a class that the judge does not have.
     """
     (values,) = _judge(judge, test, [evidence], answers, batch_size)
     return Judged(*(float(value.mean()) for value in values.values()))
@@ -65,19 +65,19 @@ def judged(
 def judged_explanation(
     judge: ImageModel, test: ImageSet, explanation: Explanation, batch_size: int = 500
 ) -> dict[str, Tensor]:
-    """Return the fields of `Judged` for an explanation, a value (B,) per image.
+    """Return the fields of `Judged` for an explanation, as values (B,) per image.
 
-    Of maps the evidence is each of `FRACTIONS` of the pixels, those of most heat, and the keys are
+    For maps, the evidence is each of `FRACTIONS` of the pixels, the hottest ones, and the keys are
     `sufficiency_at_5%` and so on.
 
     Args:
-        judge: as `judged` takes it.
-        test: the B images that are explained, with labels.
-        explanation: with patches or maps.
-        batch_size: images in one forward pass.
+        judge: a judge as for `judged`.
+        test: the B explained images, with labels.
+        explanation: an explanation with patches or maps.
+        batch_size: images per forward pass.
 
     Raises:
-        UserError: images of a class that the judge does not know.
+        UserError: images of a class that the judge does not have.
     """
     if explanation.maps is None:
         evidence = {"": explanation.evidence}
@@ -92,7 +92,7 @@ def judged_explanation(
 
 
 def at_top(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a row of an explanation with the figures at `TOP` of the pixels under plain keys."""
+    """Return a row of an explanation with its figures at `TOP` copied to keys without suffix."""
     end = _at(TOP)
     top = {key.removesuffix(end): value for key, value in row.items() if key.endswith(end)}
     return {"evidence_fraction": TOP, **row, **top}
@@ -109,7 +109,7 @@ def _judge(
     answers: Tensor,
     batch_size: int,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the fields of `Judged` as values (N,) per image, for each evidence (N, H, W)."""
+    """Yield for each evidence (N, H, W) the fields of `Judged` as values (N,) per image."""
     labels, answers = _in_terms_of(judge, test, answers)
     nothing = torch.zeros_like(evidence[0])
     whole = (_predict(judge, test.images, nothing, batch_size) == labels).double()
@@ -124,7 +124,7 @@ def _judge(
 
 
 def _in_terms_of(judge: ImageModel, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return labels and answers as indices of the judge's classes, answers of others as -1."""
+    """Return labels and predictions as indices of the judge's classes, -1 for other predictions."""
     if not test.classes:
         return test.labels, answers
     known = classes_of(judge, f"the judge ({judge.name})")
@@ -133,7 +133,7 @@ def _in_terms_of(judge: ImageModel, test: ImageSet, answers: Tensor) -> tuple[Te
     if int(labels.min()) < 0:
         unknown = [test.classes[int(label)] for label in test.labels[labels < 0].unique()]
         raise UserError(
-            f"{known.model} does not know the classes {some_names(unknown)} of {test.name}."
+            f"{known.model} does not have the classes {some_names(unknown)} of {test.name}."
         )
     return labels, new_labels(answers, indices)
 
@@ -143,9 +143,9 @@ def _predict(judge: ImageModel, images: Tensor, greyed: Tensor, batch_size: int)
     found = []
     with evaluating(judge):
         for batch, grey in zip(images.split(batch_size), greyed.split(batch_size), strict=True):
-            seen = as_floats(judge, batch)
-            seen = torch.where(grey[:, None].to(seen.device), judge.mean, seen)
-            found.append(judge(seen).argmax(dim=1).cpu())
+            floats = as_floats(judge, batch)
+            shown = torch.where(grey[:, None].to(floats.device), judge.mean, floats)
+            found.append(judge(shown).argmax(dim=1).cpu())
     return torch.cat(found)
 
 
@@ -161,7 +161,7 @@ COLUMNS = (
         "sufficiency_agreement",
         "agreement",
         "{:.1%}",
-        "how often the judge, given the evidence alone, predicts the class that the model does",
+        "how often the judge, given the evidence alone, makes the same prediction as the model",
         "higher",
     ),
     Column(

@@ -1,4 +1,4 @@
-"""Declarations of metrics: how they are measured, what they need and the columns they fill."""
+"""Declarations of metrics: measurement, requirements and columns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from enum import Enum
 
 from torch import Tensor
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics.subject import Explained, Need, Subject
 
-SAMPLE = 200  # images that a metric of many passes is measured on
+SAMPLE = 200  # images for metrics that require many passes
 
 
 class About(Enum):
-    """What a metric describes; tables list the columns in this order."""
+    """Subject of a metric; tables list the columns in this order."""
 
     PREDICTION = 0
     EXPLANATION = 1
@@ -25,13 +25,13 @@ class Metric:
     """A metric of a model on a dataset, which `evaluate` measures.
 
     Attributes:
-        name: in `METRICS`.
-        measure: returns the figure of each column; a figure that cannot be measured is left out.
-        columns: of the figures, in their order.
-        needs: without any of which the metric is left out.
-        about: what it describes.
-        sample: images that are enough, where it takes too many passes for all. Such a metric is
-            measured by `compare` alone.
+        name: key in `METRICS`.
+        measure: subject -> figure of each column, without those that cannot be measured.
+        columns: columns of the figures, in their order.
+        needs: requirements; the metric is skipped unless all are met.
+        about: what the metric describes.
+        sample: number of images to measure, if it requires too many passes for all. Such a metric
+            is measured only by `compare`.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Metric:
 
 
 def mean_of_known(values: Tensor) -> float:
-    """Return the mean of values (N,), some of which may be NaN; NaN if all are."""
+    """Return the mean of values (N,), ignoring NaN; NaN if all are NaN."""
     return float(values.nanmean())
 
 
 @dataclass(frozen=True)
 class ExplanationMetric:
-    """A metric of explanations of any method, which `compare` measures batch by batch.
+    """A metric of explanations by any method, which `compare` measures batch by batch.
 
     Attributes:
-        name: in `EXPLANATION_METRICS`.
-        measure: returns for each column a value (B,) per image, NaN where there is none.
-        columns: of the figures, in their order.
-        needs: without any of which the metric is left out.
-        about: what it describes.
-        sample: images after which no further batch is measured; None for all images.
-        pool: values (N,) of all images -> the figure; NaN to leave it out.
+        name: key in `EXPLANATION_METRICS`.
+        measure: batch -> values (B,) of each column, NaN where undefined.
+        columns: columns of the figures, in their order.
+        needs: requirements; the metric is skipped unless all are met.
+        about: what the metric describes.
+        sample: number of images after which no further batch is measured; None for all images.
+        pool: values (N,) of all images -> figure; NaN to leave it out.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Models observed in evaluation mode, over all images of a dataset."""
+"""Observation of a model in evaluation mode over all images of a dataset."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,21 +6,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError
+from foveal.foundation.modes import evaluation_mode
 from foveal.images import LargeImages, View
 from foveal.images.photos import Photos
 from foveal.models.image_model import ImageModel
-from foveal.modes import evaluation_mode
 
 
 @contextmanager
 def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Put a model in evaluation mode, without gradients; each part gets its own mode back.
+    """Set a model to evaluation mode without gradients, and restore its modes on exit.
 
     Args:
         model: any module.
-        gradients: keep them all the same, even where the caller has switched them off.
+        gradients: enable gradients, also where the caller has disabled them.
     """
     with (
         evaluation_mode(model),
@@ -31,7 +31,7 @@ def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
 
 
 def as_floats(model: ImageModel, images: Tensor) -> Tensor:
-    """Return uint8 images as floats in [0, 1], of the model's type and on its device."""
+    """Return uint8 images as floats in [0, 1], with the model's dtype and device."""
     return images.to(model.mean.device, model.mean.dtype) / 255
 
 
@@ -41,28 +41,28 @@ def observe_all(
     """Return logits, keypoints and scales of N images, without their pixels.
 
     Args:
-        model: of any family; its mode and device stay as they are.
+        model: a model of any family; its mode and device are left unchanged.
         images: uint8 (N, C, H, W), photographs, or large images.
-        batch_size: images in one forward pass; bounds the memory.
+        batch_size: images per forward pass; bounds the memory.
 
     Returns:
-        An explanation whose images, patches and thumbnails have their shapes, but are NaN and take
-        no memory: those of 60,000 images are many.
+        An explanation whose images, patches and thumbnails have their shapes but contain NaN, and
+        use no memory.
 
     Raises:
-        UserError: there are no images, they are not uint8, or not of the model's shape.
+        UserError: there are no images, or they are not uint8 or not of the model's shape.
     """
     with evaluating(model):
         parts = [_without_pixels(model.observe(v)) for v in _views(model, images, batch_size)]
     first, count = parts[0], len(images)
     size = images.size if isinstance(images, LargeImages) else images.shape[-2:]
     return Explanation(
-        images=_nothing((first.images.shape[1], *size), count),
+        images=_nan((first.images.shape[1], *size), count),
         logits=torch.cat([part.logits for part in parts]),
         keypoints=_joined([part.keypoints for part in parts]),
-        patches=None if first.patches is None else _nothing(first.patches.shape[1:], count),
+        patches=None if first.patches is None else _nan(first.patches.shape[1:], count),
         scales=_joined([part.scales for part in parts]),
-        thumbnail=None if first.thumbnail is None else _nothing(first.thumbnail.shape[1:], count),
+        thumbnail=None if first.thumbnail is None else _nan(first.thumbnail.shape[1:], count),
         task_logits=_joined([part.task_logits for part in parts]),
         blocks=first.blocks,
     )
@@ -77,7 +77,7 @@ def _views(
             yield model.view(images, part)
         return
     if images.dtype != torch.uint8 or count == 0:
-        raise UserError(f"Expected at least one image of uint8, but got {count} of {images.dtype}.")
+        raise UserError(f"Expected at least one uint8 image, but got {count} of {images.dtype}.")
     for batch in images.split(batch_size):
         floats = as_floats(model, batch)
         model.check(floats)
@@ -85,7 +85,7 @@ def _views(
 
 
 def _without_pixels(observed: Explanation) -> Explanation:
-    """Return the tensors of a batch that are kept, on the CPU; of pixels those of one image."""
+    """Return the observation of a batch on the CPU, with the pixels of its first image only."""
     images, patches, thumbnail = (
         None if tensor is None else tensor[:1].cpu()
         for tensor in (observed.images, observed.patches, observed.thumbnail)
@@ -107,8 +107,8 @@ def _without_pixels(observed: Explanation) -> Explanation:
     )
 
 
-def _nothing(shape: Sequence[int], count: int) -> Tensor:
-    """Return NaN in the place of the pixels of all images."""
+def _nan(shape: Sequence[int], count: int) -> Tensor:
+    """Return NaN instead of the pixels (count, *shape), without using memory."""
     return torch.tensor(float("nan")).expand(count, *shape)
 
 

@@ -2,24 +2,23 @@
 
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.truth import check_truth, fraction_inside, localisation
 
 
 def pointing_game(explanation: Explanation, truth: Tensor) -> Tensor:
-    """Return for each image (B,) whether the pixel of maximum heat lies inside the truth.
+    """Return for each image (B,) whether the pixel of maximum heat is in the annotated region.
 
     After Zhang et al. 2018, "Top-down neural attention by excitation backprop", section 4.1,
-    without their tolerance. Where several pixels have it, as within a patch or a cell of a
-    coarse map, it is the fraction of them that lie inside: what a draw among them would hit. An
-    explanation that is the same everywhere hits by the size of the truth alone. NaN where the
-    truth is empty.
+    without their tolerance. If several pixels share the maximum, such as those of a patch or of a
+    cell of a coarse map, the value is the fraction of them inside, the expected hit of a random
+    one. A uniform explanation gets the relative area of the region. NaN if the region is empty.
 
-    For explanation and truth see `localisation`.
+    See `localisation` for the arguments.
 
     Raises:
-        ValueError: truth and explanation do not fit, or there is no heat.
+        ValueError: the shapes do not match, or there is no heat.
     """
     inside = check_truth(explanation, truth)
     heat = explanation.heat

@@ -1,4 +1,4 @@
-"""Position leakage: how well the keypoints alone predict the class."""
+"""Position leakage: how well keypoint coordinates alone predict the class."""
 
 import copy
 
@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.columns import Column
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.metrics.accuracy import mean_correct
 from foveal.metrics.metric import Metric
 from foveal.metrics.observing import observe_all
@@ -20,7 +20,7 @@ from foveal.models.image_model import ImageModel
 LEAST_IMAGES = 10  # to train the probe on
 STEPS = 2000
 BATCH = 512
-CHECKS = 40  # times in a training that the held-out images choose the best probe
+CHECKS = 40  # evaluations on held-out images during training, which select the best probe
 
 
 def position_leakage(
@@ -34,21 +34,20 @@ def position_leakage(
 ) -> float:
     """Return the accuracy on `test` of a probe of the keypoint coordinates alone.
 
-    A detector sees the whole image, and may encode the class in where it puts the keypoints; its
-    patches then explain nothing. The probe, a perceptron with two hidden layers of 128, is trained
-    afresh on the keypoints that the frozen model finds in `train`. It reads them as the classifier
-    receives them: at whole pixels where patches are slices, and with their scales where the model
-    has some. Without any such code its accuracy is the frequency of the most common class.
-    That image regions can encode the answer is shown by Jethani et al. 2021, "Have we learned to
-    explain?".
+    A detector reads the whole image and may encode the class in the keypoints' positions, in which
+    case the patches explain nothing (Jethani et al. 2021, "Have we learned to explain?"). The
+    probe, a perceptron with two hidden layers of 128, is trained afresh on the frozen model's
+    keypoints in `train`, as the classifier receives them: at integer pixels if patches are slices,
+    and with scales if the model has them. Without such a code its accuracy is the frequency of the
+    most common class.
 
     Args:
-        model: a model with keypoints; its mode and device stay as they are.
-        train: labelled images, best those that the model was trained on; at least 10.
+        model: a model with keypoints; its mode and device are left unchanged.
+        train: at least 10 labelled images, preferably the model's training images.
         test: labelled images that the probe is not trained on.
-        seed: of the probe; the caller's random numbers stay what they were.
-        batch_size: images in one forward pass.
-        observed: what `observe_all` returns for `test`, where it is known already.
+        seed: seed of the probe; the caller's random generators are left unchanged.
+        batch_size: images per forward pass.
+        observed: result of `observe_all` for `test`, if already computed.
 
     Raises:
         UserError: fewer than 10 training images.
@@ -58,35 +57,39 @@ def position_leakage(
             f"Expected at least {LEAST_IMAGES} images to train the probe on, but got {len(train)}."
         )
     observed = observed or observe_all(model, test.images, batch_size)
-    seen = observe_all(model, train.images, batch_size)
-    # The caller may measure without gradients; the probe needs its own.
+    observed_train = observe_all(model, train.images, batch_size)
+    # The caller may have disabled gradients, which the probe needs.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inputs, questions = _standardised(_places(seen), _places(observed))
-        classes = int(max(train.labels.max(), test.labels.max())) + 1
-        probe = _trained(inputs, train.labels.clone(), classes)
-        with torch.no_grad():
-            return mean_correct(probe(questions), test.labels)
+        inputs = _standardised(_coordinates(observed_train), _coordinates(observed))
+        return _probe_accuracy(*inputs, train.labels.clone(), test.labels)
 
 
-def _places(observed: Explanation) -> Tensor:
-    """Return all that is known of the places, (N, 2 K) or with scales (N, 3 K)."""
+def _probe_accuracy(
+    train_inputs: Tensor, test_inputs: Tensor, train_labels: Tensor, test_labels: Tensor
+) -> float:
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    probe = _trained(train_inputs, train_labels, classes)
+    with torch.no_grad():
+        return mean_correct(probe(test_inputs), test_labels)
+
+
+def _coordinates(observed: Explanation) -> Tensor:
+    """Return the keypoints' coordinates (N, 2 K), or with their scales (N, 3 K)."""
     assert observed.keypoints is not None
-    places = observed.keypoints.float().flatten(1)
-    return (
-        places if observed.scales is None else torch.cat([places, observed.scales.float()], dim=1)
-    )
+    xy = observed.keypoints.float().flatten(1)
+    return xy if observed.scales is None else torch.cat([xy, observed.scales.float()], dim=1)
 
 
 def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     mean, spread = train.mean(dim=0), train.std(dim=0)
-    # A coordinate that never moves is nothing to learn from; rounding is not blown up to be.
+    # A constant coordinate carries no information; its rounding errors are not amplified.
     spread = torch.where(spread > 1e-5, spread, torch.ones_like(spread))
     return (train - mean) / spread, (test - mean) / spread
 
 
 def _trained(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
-    """Return the probe that was best on a tenth of the images, kept out of its training."""
+    """Return the probe with the lowest loss on a held-out tenth of the images."""
     probe = nn.Sequential(
         nn.Linear(inputs.shape[1], 128),
         nn.ReLU(),
@@ -128,8 +131,8 @@ POSITION_LEAKAGE = Metric(
             "position_leakage",
             "leakage",
             "{:.2f}",
-            "accuracy of a probe trained on keypoint coordinates alone, without pixels: "
-            "the patches need not show what it can predict",
+            "accuracy of a probe trained on keypoint coordinates alone, without pixels: what it "
+            "predicts need not be shown by the patches",
             "near chance level",
         ),
     ),

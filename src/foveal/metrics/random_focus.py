@@ -1,15 +1,15 @@
-"""Random focus: the accuracy with another image's keypoints."""
+"""Random focus: accuracy with another image's keypoints."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.detectors import Located
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.images.photos import PIXELS, Photos
 from foveal.metrics.accuracy import mean_correct
@@ -30,23 +30,23 @@ def random_focus_accuracy(
 ) -> float:
     """Return the accuracy with each image's keypoints replaced by those of another image.
 
-    Where it is as good as the accuracy, the choice of keypoints did not matter. Each image lends
-    its keypoints (and scales) to exactly one other, and none keeps its own.
+    If it is as high as the accuracy, the choice of keypoints does not matter. The keypoints (and
+    scales) are permuted such that no image keeps its own.
 
     Args:
-        model: a focus model; its mode and device stay as they are.
+        model: a focus model; its mode and device are left unchanged.
         test: at least two labelled images.
-        seed: of the exchange; the caller's random numbers stay what they were.
-        batch_size: images in one forward pass.
-        observed: what `observe_all` returns for `test`, where it is known already.
+        seed: seed of the permutation; the caller's random generators are left unchanged.
+        batch_size: images per forward pass.
+        observed: result of `observe_all` for `test`, if already computed.
 
     Raises:
         UserError: there is only one image.
     """
     observed = observed or observe_all(model, test.images, batch_size)
-    everyone = torch.arange(len(test))
+    pixels = torch.arange(len(test))
     others = derangement(len(test), seed)
-    logits = logits_at(model, test.images, everyone, observed, others, batch_size)
+    logits = logits_at(model, test.images, pixels, observed, others, batch_size)
     return mean_correct(logits, test.labels)
 
 
@@ -55,7 +55,7 @@ def logits_at(
     images: Tensor | Photos | LargeImages,
     pixels: Tensor,
     observed: Explanation,
-    places: Tensor,
+    lent: Tensor,
     batch_size: int,
 ) -> Tensor:
     """Return the logits (M, classes) of some images' pixels at other images' keypoints.
@@ -63,18 +63,18 @@ def logits_at(
     Args:
         model: a focus model.
         images: (N, C, H, W), uint8, photographs, or large images.
-        pixels: (M,) numbers of the images that are read.
-        observed: what `observe_all` returns for `images`.
-        places: (M,) numbers of the images whose keypoints and scales are used.
-        batch_size: images in one forward pass.
+        pixels: (M,) indices of the images whose pixels are used.
+        observed: result of `observe_all` for `images`.
+        lent: (M,) indices of the images whose keypoints and scales are used.
+        batch_size: images per forward pass.
     """
     assert observed.keypoints is not None
     device, found, order = model.mean.device, [], []
     with evaluating(model):
         for some, rows, own in _of_one_size(images, pixels, batch_size):
-            place = places[own]
-            scales = None if observed.scales is None else observed.scales[place].to(device)
-            keypoints = observed.keypoints[place].to(device)
+            lenders = lent[own]
+            scales = None if observed.scales is None else observed.scales[lenders].to(device)
+            keypoints = observed.keypoints[lenders].to(device)
             held = model.decide(model.view(some, rows), Located(keypoints, scales))
             found.append(held.logits.cpu())
             order.append(own)
@@ -85,7 +85,7 @@ def logits_at(
 def _of_one_size(
     images: Tensor | Photos | LargeImages, pixels: Tensor, batch_size: int
 ) -> Iterator[tuple[Tensor | LargeImages, Tensor, Tensor]]:
-    """Yield batches: images of one size, the indices (B,) to read of them, those in `pixels`."""
+    """Yield batches: images of one size, the indices (B,) to read, and their rows of `pixels`."""
     if not isinstance(images, Photos):
         for some in torch.arange(len(pixels)).split(batch_size):
             yield images, pixels[some], some
@@ -100,7 +100,7 @@ def _of_one_size(
 
 
 def derangement(count: int, seed: int) -> Tensor:
-    """Return for each of `count` images another one: the next in a random circle of all."""
+    """Return a random cyclic permutation: the index of another image for each of `count` images."""
     if count < 2:
         raise UserError(f"Expected at least 2 images to exchange keypoints, but got {count}.")
     circle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -110,8 +110,7 @@ def derangement(count: int, seed: int) -> Tensor:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    model = subject.model  # as `needs` says
-    found = random_focus_accuracy(model, subject.test, subject.seed, **subject.shared)
+    found = random_focus_accuracy(subject.model, subject.test, subject.seed, **subject.shared)
     return {"random_focus_accuracy": found}
 
 

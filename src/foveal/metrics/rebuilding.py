@@ -1,11 +1,11 @@
-"""Rebuilding: how near the rebuilt images come to the images."""
+"""Reconstruction error: the difference between images and their reconstructions."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import About, Metric
 from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject
@@ -14,29 +14,29 @@ from foveal.models.image_model import ImageModel
 
 
 class Rebuilding(NamedTuple):
-    """Errors of rebuilt images, means over images."""
+    """Errors of reconstructed images, means over images."""
 
     rebuilding_mse: float
     rebuilding_ssim: float
 
 
 def rebuilding(model: ImageModel, test: ImageSet, *, batch_size: int = 500) -> Rebuilding:
-    """Return the mean squared error and the structural similarity of rebuilt images.
+    """Return the mean squared error and the structural similarity of reconstructed images.
 
-    Pixels count from 0 to 1, so that the error of an image of nothing but its mean is its
-    variance. The similarity is 1 for equal images (Wang et al. 2004; windows of 11x11 pixels with
-    a Gaussian of 1.5, or the largest odd side that fits smaller images).
+    Pixels are from 0 to 1; the error of a constant image with the right mean is the variance. The
+    similarity is 1 for equal images (Wang et al. 2004; windows of 11x11 pixels with a Gaussian of
+    standard deviation 1.5, or the largest odd side that fits smaller images).
 
     Args:
-        model: a reconstructor; its mode and device stay as they are.
-        test: images; their labels are not read.
-        batch_size: images in one forward pass; bounds the memory.
+        model: a reconstruction model; its mode and device are left unchanged.
+        test: images; labels are not used.
+        batch_size: images per forward pass; bounds the memory.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     side = min(11, *test.images.shape[-2:])
     kernel = side - (side % 2 == 0)
-    error = likeness = 0.0
+    error = similarity = 0.0
     with evaluating(model):
         for batch in test.images.split(batch_size):
             images = as_floats(model, batch)
@@ -45,9 +45,9 @@ def rebuilding(model: ImageModel, test: ImageSet, *, batch_size: int = 500) -> R
             total = structural_similarity_index_measure(
                 rebuilt, images, data_range=1.0, kernel_size=kernel, reduction="sum"
             )
-            assert isinstance(total, Tensor)  # with other settings there are pictures too
-            likeness += float(total)
-    return Rebuilding(error / len(test), likeness / len(test))
+            assert isinstance(total, Tensor)  # a tuple only with other settings
+            similarity += float(total)
+    return Rebuilding(error / len(test), similarity / len(test))
 
 
 def _measure(subject: Subject) -> dict[str, float]:
@@ -62,14 +62,15 @@ REBUILDING = Metric(
             "rebuilding_mse",
             "MSE",
             "{:.4f}",
-            "mean squared error of the image rebuilt from the patches, pixels from 0 to 1",
+            "mean squared error of the image reconstructed from the patches, pixels from 0 to 1",
             "lower",
         ),
         Column(
             "rebuilding_ssim",
             "SSIM",
             "{:.3f}",
-            "structural similarity of the image and the one rebuilt from the patches, 1 if equal",
+            "structural similarity of the image and its reconstruction from the patches, 1 if "
+            "equal",
             "higher",
         ),
     ),

@@ -1,8 +1,9 @@
-"""All metrics by name, from which figures, tables, reports and documentation are made."""
+"""Registry of metrics, from which figures, tables, reports and documentation are generated."""
 
 from collections.abc import Iterable
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
+from foveal.foundation.registry import Registry
 from foveal.metrics.accuracy import ACCURACY
 from foveal.metrics.adversarial import ADVERSARIAL
 from foveal.metrics.annotated import ANNOTATED_IMAGES, ANNOTATIONS, LOCALISATION
@@ -21,9 +22,8 @@ from foveal.metrics.rebuilding import REBUILDING
 from foveal.metrics.stability import STABILITY
 from foveal.metrics.subject import Given
 from foveal.models.image_model import ImageModel
-from foveal.registry import Registry
 
-# Of a model on a dataset, in the order of the figures of `evaluate`.
+# Metrics of a model on a dataset, in the order of the figures of `evaluate`.
 METRICS: Registry[Metric] = Registry(
     "foveal.metrics",
     {
@@ -47,7 +47,7 @@ METRICS: Registry[Metric] = Registry(
         )
     },
 )
-# Of explanations by any method, in the order of the figures of `compare`.
+# Metrics of explanations by any method, in the order of the figures of `compare`.
 EXPLANATION_METRICS: Registry[ExplanationMetric] = Registry(
     "foveal.explanation_metrics",
     {
@@ -67,12 +67,12 @@ EXPLANATION_METRICS: Registry[ExplanationMetric] = Registry(
 
 
 def model_columns() -> list[Column]:
-    """Return the columns of tables of models: predictions first, then explanations, then cost."""
+    """Return the columns of tables of models: predictions, then explanations, then cost."""
     return _columns(METRICS.values())
 
 
 def explanation_columns() -> list[Column]:
-    """Return the columns of tables of explanations, the published metrics before the cost."""
+    """Return the columns of tables of explanations, with the published metrics before the cost."""
     metrics = EXPLANATION_METRICS.values()
     cost = [metric for metric in metrics if metric.about is About.COST]
     others = [metric for metric in metrics if metric.about is not About.COST]
@@ -91,13 +91,13 @@ def column_of(key: str) -> Column:
 
 
 def useful_for(model: ImageModel) -> frozenset[Given]:
-    """Return what can be given beside images so that more of a model's figures are measured."""
+    """Return the optional inputs with which more figures of a model can be measured."""
     able = model.abilities | frozenset(Given)
     met = [metric.needs for metric in METRICS.values() if metric.needs <= able]
     return frozenset(given for given in Given if any(given in needs for needs in met))
 
 
 def _columns(metrics: Iterable[Metric | ExplanationMetric]) -> list[Column]:
-    """Return the columns of metrics that tables list, in the order of `About`."""
+    """Return the listed columns of metrics, in the order of `About`."""
     ordered = sorted(metrics, key=lambda metric: metric.about.value)
     return [column for metric in ordered for column in metric.columns if column.listed]

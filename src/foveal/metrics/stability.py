@@ -1,4 +1,4 @@
-"""Stability: how far an explanation moves under noise that does not change the prediction."""
+"""Stability: change of an explanation under noise that does not change the prediction."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,24 +6,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foveal.columns import Column
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
-from foveal.geometry import to_px
+from foveal.foundation.columns import Column
+from foveal.images.geometry import to_px
 from foveal.images.values import as_floats
 from foveal.metrics.metric import SAMPLE, ExplanationMetric
 from foveal.metrics.subject import Explained
 
-FRACTION = 0.1  # of the pixels, that are a map's evidence
+FRACTION = 0.1  # fraction of the pixels that is a map's evidence
 NOISE = 0.05  # standard deviation, in [0, 1]
 
 
 class Stability(NamedTuple):
-    """How an explanation stands noise; fractions from 0 to 1, means over images."""
+    """Stability of an explanation under noise, as means over images.
 
-    stable_answers: float  # fraction of images whose answer stays
-    stable_evidence: float  # of those, the intersection over union of the evidence before and after
-    keypoint_shift_px: float | None  # of those, how far a keypoint moves; None without keypoints
+    Attributes:
+        stable_answers: fraction of images whose prediction does not change.
+        stable_evidence: intersection over union of the evidence before and after, over these.
+        keypoint_shift_px: mean shift of a keypoint in pixels, over these; None without keypoints.
+    """
+
+    stable_answers: float
+    stable_evidence: float
+    keypoint_shift_px: float | None
 
 
 def stability(
@@ -34,15 +40,15 @@ def stability(
     *,
     batch_size: int = 500,
 ) -> Stability:
-    """Return how far the explanation moves where noise does not change the answer.
+    """Return the change of the explanation under noise that does not change the prediction.
 
-    Of maps the evidence is the hottest tenth of the pixels.
+    The evidence of a map is the hottest tenth of the pixels.
 
     Args:
-        explain: images (B, C, H, W) in [0, 1] -> Explanation: a model's `explain`, or a method's.
-        test: images; their labels are not read.
+        explain: images (B, C, H, W) in [0, 1] -> Explanation, of a model or a post-hoc method.
+        test: images; labels are not used.
         noise: standard deviation of the normal noise on each pixel, in [0, 1].
-        seed: of the noise; the caller's random numbers stay what they were.
+        seed: seed of the noise; the caller's random generators are left unchanged.
         batch_size: images explained at a time.
     """
     same, overlaps, shifts = [], [], []
@@ -61,13 +67,13 @@ def stability(
 
 
 def noisy(images: Tensor, noise: float, seed: int) -> Tensor:
-    """Return images in [0, 1] with normal noise on each pixel, drawn from a seed of its own."""
+    """Return images in [0, 1] with normal noise on each pixel, clamped to [0, 1]."""
     drawn = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
     return (images + noise * drawn.to(images)).clamp(0, 1)
 
 
 def evidence_overlap(before: Explanation, after: Explanation) -> Tensor:
-    """Return the intersection over union (B,) of the evidence; NaN where the answer changed."""
+    """Return the intersection over union (B,) of the evidence; NaN if the prediction changed."""
     first, second = before.top_evidence(FRACTION), after.top_evidence(FRACTION)
     both = (first & second).sum(dim=(-2, -1))
     either = (first | second).sum(dim=(-2, -1))
@@ -75,11 +81,11 @@ def evidence_overlap(before: Explanation, after: Explanation) -> Tensor:
 
 
 def keypoint_shift_px(before: Explanation, after: Explanation) -> Tensor:
-    """Return how far a keypoint moved in pixels, mean of each image (B,); NaN as above."""
+    """Return the mean shift (B,) of the keypoints in pixels; NaN if the prediction changed."""
     assert before.keypoints is not None
     assert after.keypoints is not None
-    way = to_px(after.keypoints, after.size) - to_px(before.keypoints, before.size)
-    return _where_same(before, after, way.norm(dim=-1).mean(dim=-1))
+    shift = to_px(after.keypoints, after.size) - to_px(before.keypoints, before.size)
+    return _where_same(before, after, shift.norm(dim=-1).mean(dim=-1))
 
 
 def _where_same(before: Explanation, after: Explanation, values: Tensor) -> Tensor:
@@ -111,7 +117,7 @@ STABILITY = ExplanationMetric(
             "keypoint_shift_px",
             "keypoint shift",
             "{:.2f} px",
-            "how far a keypoint moves under slight noise that does not change the prediction",
+            "mean shift of a keypoint under slight noise that does not change the prediction",
             "lower",
         ),
     ),

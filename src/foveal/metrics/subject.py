@@ -1,4 +1,4 @@
-"""Subjects of metrics: a model with its data, and a batch of explained images."""
+"""Inputs of metrics: a model with its data, or a batch of explained images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.explanation import Explanation
 from foveal.metrics.observing import observe_all
 from foveal.models.abilities import Ability
@@ -17,7 +17,7 @@ from foveal.models.image_model import ImageModel
 
 
 class Given(Enum):
-    """What a metric may require beside a model and labelled images."""
+    """Inputs that a metric may require in addition to a model and labelled images."""
 
     TRAIN = "training images for probes"
     JUDGE = "an independent judge of the evidence"
@@ -28,7 +28,7 @@ Need = Ability | Given
 
 
 class Shared(TypedDict):
-    """Keyword arguments that metrics of one subject have in common."""
+    """Keyword arguments shared by metrics of one subject."""
 
     batch_size: int
     observed: Explanation
@@ -36,15 +36,15 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the images to measure it on; one pass over them serves all metrics.
+    """A model and the images to measure it on; all metrics share one pass over them.
 
     Attributes:
         model: the model.
         test: labelled images that the model was not trained on.
         train: labelled images to train probes on, or None.
-        judge: a classifier of the same classes that is used to greyed images, or None.
-        batch_size: images in one forward pass.
-        seed: of all that is drawn at random.
+        judge: a classifier of the same classes, trained on greyed images, or None.
+        batch_size: images per forward pass.
+        seed: seed of all random draws.
     """
 
     model: ImageModel
@@ -72,22 +72,22 @@ class Subject:
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        return self.model.abilities | {need for need, what in given.items() if what is not None}
+        return self.model.abilities | {need for need, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Explained:
-    """The explanation of a batch of images by any method.
+    """Explanation of a batch of images by any method.
 
     Attributes:
-        model: the model that was explained.
-        explanation: of B images.
+        model: the explained model.
+        explanation: explanation of B images.
         test: the images with their labels, and masks or None.
         explain: images (B, C, H, W) in [0, 1] -> their explanation by the same method.
-        judge: a classifier of the same classes that is used to greyed images, or None.
-        targets: (B,) classes that are explained; None for the predictions.
-        seconds: that the explanation took; NaN where it was not timed.
-        seed: of all that is drawn at random for this batch.
+        judge: a classifier of the same classes, trained on greyed images, or None.
+        targets: (B,) indices of the explained classes; None for the predictions.
+        seconds: duration of the explanation; NaN if it was not timed.
+        seed: seed of all random draws for this batch.
     """
 
     model: ImageModel
@@ -102,17 +102,17 @@ class Explained:
     @property
     def meets(self) -> frozenset[Need]:
         """The needs of metrics that this batch meets."""
-        held: dict[Need, object] = {
+        available: dict[Need, object] = {
             Ability.KEYPOINTS: self.explanation.keypoints,
             Ability.MAPS: self.explanation.maps,
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
         able = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
-        return able | {need for need, what in held.items() if what is not None}
+        return able | {need for need, value in available.items() if value is not None}
 
     @property
     def truth(self) -> Tensor:
-        """(B, 1, H, W), above 0 in the annotated regions."""
+        """Masks (B, 1, H, W), above 0 in the annotated regions."""
         assert self.test.masks is not None
         return self.test.masks

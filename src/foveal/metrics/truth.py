@@ -1,40 +1,40 @@
-"""Annotated regions: their check, and metrics that compare explanations with them."""
+"""Annotated regions as the ground truth of localisation metrics."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-from foveal.columns import Column
 from foveal.explanation import Explanation
+from foveal.foundation.columns import Column
 from foveal.metrics.metric import ExplanationMetric
 from foveal.metrics.subject import Given
 
 
 def check_truth(explanation: Explanation, truth: Tensor) -> Tensor:
-    """Return the truth as booleans (B, H, W).
+    """Return the annotated regions as booleans (B, H, W).
 
     Args:
-        explanation: of B images of H x W pixels.
-        truth: (B, H, W) or (B, 1, H, W), above 0 where it is; bytes as in `ImageSet.masks` too.
+        explanation: explanation of B images of H x W pixels.
+        truth: (B, H, W) or (B, 1, H, W), above 0 in the annotated region; any dtype, such as the
+            uint8 of `ImageSet.masks`.
 
     Raises:
-        ValueError: it is of another number or size of images.
+        ValueError: the shapes do not match.
     """
     flat = truth[:, 0] if truth.ndim == 4 and truth.shape[1] == 1 else truth
     expected = (len(explanation), *explanation.size)
     if tuple(flat.shape) != expected:
         raise ValueError(
-            f"Expected a truth {expected}, as the explained images are, but got "
-            f"{tuple(truth.shape)}."
+            f"Expected masks {expected}, like the explained images, but got {tuple(truth.shape)}."
         )
     return flat > 0
 
 
 def fraction_inside(values: Tensor, inside: Tensor) -> Tensor:
-    """Return for each image (B,) the fraction of values that lies inside; NaN if nothing does.
+    """Return for each image (B,) the fraction of the values inside a region; NaN if it is empty.
 
     Args:
-        values: (B, H, W), none negative; of booleans, their number counts.
+        values: (B, H, W), non-negative numbers or booleans.
         inside: (B, H, W) booleans, as `check_truth` returns them.
     """
     found = (values * inside).sum(dim=(-2, -1)) / values.sum(dim=(-2, -1))
@@ -47,9 +47,9 @@ def localisation(
     """Return the metric of a column that compares explanations with annotated regions.
 
     Args:
-        column: by whose key the metric is named.
-        measure: explanation of B images, with maps or patches, and truth (B, H, W) or
-            (B, 1, H, W), above 0 in the annotated region -> values (B,), NaN where that is empty.
+        column: column of the metric, whose key is also the name of the metric.
+        measure: explanation of B images, with maps or patches, and masks (B, H, W) or
+            (B, 1, H, W), above 0 in the annotated region -> values (B,), NaN for an empty region.
     """
     return ExplanationMetric(
         column.key,

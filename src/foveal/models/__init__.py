@@ -1,14 +1,15 @@
-"""Models: images -> logits or the image rebuilt, and what they looked at."""
+"""Models: images -> logits, or the image rebuilt, and their explanation."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
 from typing import Any, cast, get_type_hints
 
-from foveal.arguments import check_values
 from foveal.backbones import BACKBONES, build_backbone
 from foveal.detectors import DETECTORS, build_detector
-from foveal.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.foundation.arguments import check_values
+from foveal.foundation.errors import UserError, build_by_name, build_named, check_known, split_name
+from foveal.foundation.registry import Registry
 from foveal.heads import DECODERS, HEADS, build_head
 from foveal.models import presets
 from foveal.models.abilities import Ability
@@ -23,7 +24,6 @@ from foveal.models.published_attention import PublishedAttention
 from foveal.models.self_attention import SANet
 from foveal.models.vgg import VGG16
 from foveal.models.weights import parameter_limit
-from foveal.registry import Registry
 
 __all__ = [
     "MODELS",
@@ -45,7 +45,7 @@ __all__ = [
     "presets",
 ]
 
-# By name, as config.json and recipes hold it: a class, or a preset that returns a model.
+# By name, as in config.json and recipes: a class, or a preset that returns a model.
 MODELS: Registry[Callable[..., ImageModel]] = Registry(
     "foveal.models",
     {
@@ -86,14 +86,14 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
 
 
 def build_model(settings: Mapping[str, object]) -> ImageModel:
-    """Build a model from `{"name": ..., argument: value, ...}`, as config.json and recipes hold it.
+    """Build a model with new weights from `{"name": ..., argument: value, ...}`.
 
-    A `detector`, a `head`, a `decoder`, a `backbone` and `inputs` are settings of their own. The
-    weights are new.
+    These are the settings in config.json and recipes, in which `detector`, `head`, `decoder`,
+    `backbone` and `inputs` are nested settings.
 
     Raises:
-        UserError: a name or an argument is not known (the nearest one is named), is missing or of
-            no use, or the model would have more than `MAX_PARAMETERS` parameters.
+        UserError: a name or an argument is unknown (the error names the nearest one), missing or
+            invalid, or the model would have more than `MAX_PARAMETERS` parameters.
     """
     name, arguments = split_name("model", MODELS, settings)
     build = MODELS[name]
@@ -106,15 +106,15 @@ def build_model(settings: Mapping[str, object]) -> ImageModel:
 
 
 def model_type(name: str) -> type[ImageModel]:
-    """Return the class of the models of a name in `MODELS`.
+    """Return the class of models with a name in `MODELS`.
 
     Raises:
-        UserError: another package gave something else that name.
+        UserError: another package registered something else under that name.
     """
     build = MODELS[name]
     try:
         kind = build if isinstance(build, type) else get_type_hints(build).get("return")
-    except (NameError, TypeError):  # annotations that cannot be read; no function at all
+    except (NameError, TypeError):  # unresolvable annotations, or not a function
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, ImageModel)):
         raise UserError(
@@ -125,7 +125,7 @@ def model_type(name: str) -> type[ImageModel]:
 
 
 def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
-    """Return the abilities of a model of such settings, without building it; none if unknown."""
+    """Return the abilities of a model with given settings, without building it; none if unknown."""
     name = settings.get("name")
     if not isinstance(name, str) or name not in MODELS:
         return frozenset()
@@ -133,12 +133,12 @@ def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
 
 
 def check_settings(settings: object) -> None:
-    """Check names and values of settings as `build_model` takes them, without building anything.
+    """Check names and values of settings for `build_model`, without building a model.
 
-    What is missing is no error: training completes a recipe's settings from the data.
+    Missing settings are no error: training completes a recipe's settings from the data.
 
     Raises:
-        UserError: a name is not known, or a value of no use.
+        UserError: a name is unknown, or a value is invalid.
     """
     name, arguments = split_name("model", MODELS, settings)
     _check_values(f"model {name!r}", MODELS[name], arguments)
@@ -160,5 +160,5 @@ def _check_values(what: str, kind: Callable[..., object], arguments: Mapping[str
 
 
 def model_name(model: ImageModel) -> str:
-    """Return the name of a model's kind in `MODELS`."""
+    """Return the name of a model's class in `MODELS`."""
     return type(model).name

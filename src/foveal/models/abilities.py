@@ -1,18 +1,29 @@
-"""Abilities of models: what their results hold and what can be done with their parts."""
+"""Abilities of models: contents of their results, and uses of their parts."""
 
+from collections.abc import Container
 from enum import Enum
 
 
 class Ability(Enum):
-    """What a metric or an explainer may require of a model."""
+    """A requirement that a metric or an explainer may have of models."""
 
     CLASSES = "returns a logit for each class"
-    IN_PART = "reads no more of large images than thumbnails and patches"
-    CROPS = "encodes each of its patches by a backbone, and chooses them among candidates"
+    IN_PART = "reads only thumbnails and patches of large images"
+    CROPS = "encodes patches, chosen among candidates, by a backbone"
     BACKBONE = "computes its logits from the features of a backbone"
-    KEYPOINTS = "its result holds keypoints and the patches around them"
-    MAPS = "its decision weights features by attention maps, which its result holds"
+    KEYPOINTS = "returns keypoints and the patches around them"
+    MAPS = "weights features by attention maps, which it returns"
     REBUILT = "returns the image rebuilt from patches"
-    CONTRIBUTIONS = "its logits are sums over locations, whose terms it returns"
+    CONTRIBUTIONS = "computes logits as sums over locations, whose terms it returns"
     GIVEN_KEYPOINTS = "classifies the patches at given keypoints"
     GIVEN_MAPS = "classifies features weighted by given attention maps"
+
+
+def objective_of(abilities: Container[Ability]) -> str:
+    """Return the name of the training objective of models with these abilities."""
+    named = {
+        Ability.IN_PART: "ranking",
+        Ability.REBUILT: "reconstruction",
+        Ability.CROPS: "crops",
+    }
+    return next((name for one, name in named.items() if one in abilities), "classification")

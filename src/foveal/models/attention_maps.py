@@ -1,4 +1,4 @@
-"""Attention maps: features, the maps that weigh them, and the maps at the size of the image."""
+"""Attention maps: features with their maps, and maps at the size of the image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Attended(NamedTuple):
-    """Features of B images and the maps that weigh them, at any number of depths."""
+    """Features of B images and their attention maps, at any number of depths."""
 
     local: Sequence[Tensor]  # (B, C_i, h_i, w_i)
     maps: Sequence[Tensor]  # (B, h_j, w_j)
@@ -18,22 +18,22 @@ class Attended(NamedTuple):
 def at_size(
     maps: Sequence[Tensor], size: tuple[int, int], strides: Sequence[int | None] = ()
 ) -> Tensor:
-    """Return maps (B, h_j, w_j) as one tensor (B, M, H, W), each value over the pixels it is of.
+    """Return maps (B, h_j, w_j) as one tensor (B, M, H, W), by nearest neighbour.
 
     Args:
-        maps: of any resolutions.
+        maps: maps of any resolutions.
         size: height and width in pixels.
-        strides: pixels per location of each map, of which the last may lie partly outside of the
-            image; None, or no strides at all, where they lie evenly over it.
+        strides: pixels per location of each map, whose last locations may be partly outside the
+            image; None, or no strides at all, for maps spread uniformly over the image.
     """
     shown = [
-        _evenly(weights[:, None], size) if stride is None else _cut(weights[:, None], size, stride)
+        _uniform(weights[:, None], size) if stride is None else _cut(weights[:, None], size, stride)
         for weights, stride in zip(maps, strides or [None] * len(maps), strict=True)
     ]
     return torch.cat(shown, dim=1)
 
 
-def _evenly(weights: Tensor, size: tuple[int, int]) -> Tensor:
+def _uniform(weights: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(weights, size, mode="nearest-exact")
 
 

@@ -1,4 +1,4 @@
-"""Classifiers that read images through a backbone alone."""
+"""The interface of classifiers that read only the features of a backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -9,11 +9,11 @@ from foveal.backbones import Backbone
 
 
 class BackboneClassifier(Protocol):
-    """A classifier whose logits follow from a backbone's features, computed by whomever.
+    """A classifier whose logits can be computed from given features of its backbone.
 
     Attributes:
         backbone: images -> local features of several depths, and a global vector.
-        depths: numbers, from 1, of the local features that it reads beside the global vector.
+        depths: depths, from 1, of the local features that it reads besides the global vector.
     """
 
     backbone: Backbone
@@ -23,7 +23,7 @@ class BackboneClassifier(Protocol):
         """Return logits (B, classes).
 
         Args:
-            features: local features (B, C_d, h, w) of the depths that it reads, by their depth.
+            features: local features (B, C_d, h, w) of `depths`, by depth.
             whole: the global vector (B, width).
         """
 
@@ -35,5 +35,5 @@ class BackboneClassifier(Protocol):
             bias: (classes,).
 
         Raises:
-            UserError: it cannot begin as one.
+            UserError: it cannot start as one.
         """

@@ -1,19 +1,19 @@
-"""Models that name classes, told from those that rebuild images."""
+"""A check that a model is a classifier."""
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
 
 def as_classifier(model: ImageModel, otherwise: str) -> ImageModel:
-    """Return a model that has a logit for each class.
+    """Return the model, if it has a logit for each class.
 
     Args:
-        model: any.
-        otherwise: the error for a model without classes.
+        model: any model.
+        otherwise: error message for a model without classes.
 
     Raises:
-        UserError: it has none.
+        UserError: the model has no classes.
     """
     if Ability.CLASSES not in model.abilities:
         raise UserError(otherwise)

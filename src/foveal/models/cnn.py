@@ -1,27 +1,27 @@
-"""The baseline: a small convolutional net that sees the whole image."""
+"""The baseline: a small convolutional net on the whole image."""
 
 from torch import nn
 
 from foveal.explanation import Explanation
+from foveal.foundation.ranges import Channels, Classes, Fraction, Widths
 from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
-from foveal.ranges import Channels, Classes, Fraction, Widths
 
 
 class SmallCNN(ImageModel):
-    """Six convolutions, two poolings, and the mean over all places.
+    """Six convolutions, two poolings, and the mean over all positions.
 
-    Small enough to train on two processor cores (180,000 parameters, 19 million MACs on 32x32
-    colour images), good enough to show what a model reaches that may look everywhere.
+    Small enough to train on two CPU cores (180,000 parameters, 19 million MACs on 32x32 colour
+    images), and good enough as a reference for models that read the whole image.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of classes.
         widths: output channels of the convolutions; the resolution is halved after the first and
             after the middle one.
-        dropout: share of features dropped in training before the last layer.
-        inputs: what images the model expects.
+        dropout: fraction of features dropped in training before the last layer.
+        inputs: the images that the model expects.
     """
 
     name = "cnn"

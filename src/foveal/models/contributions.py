@@ -1,4 +1,4 @@
-"""Exact contributions: the terms of a logit that is a sum over locations."""
+"""Exact contributions: the terms of logits that are sums over locations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.errors import at_least_one
 from foveal.explanation import Explanation
-from foveal.geometry import to_px
-from foveal.logits import Targets, class_logits, class_numbers, predictions
+from foveal.foundation.errors import at_least_one
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import at_least_single, check_finite
+from foveal.images.geometry import to_px
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
-from foveal.modes import evaluation_mode
-from foveal.precision import at_least_single, check_finite
-from foveal.values import TERMS
+from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.values import TERMS
 
 CONTRIBUTIONS = "contributions"  # method of such an explanation
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Features of one or more depths, and the sum over their locations.
+    """Features of one or more depths, and the function that sums them up to logits.
 
     Attributes:
         local: features (B, C_d, h_d, w_d) of each depth.
-        strides: pixels of the image per location of each depth, or None where the features lie
-            evenly over the image.
-        decide: local features -> logits (B, classes); linear in them but for a constant.
+        strides: pixels of the image per location of each depth, or None if the features are spread
+            uniformly over the image.
+        decide: local features -> logits (B, classes); linear up to a constant.
     """
 
     local: list[Tensor]
@@ -38,38 +38,38 @@ class Terms:
 
 
 class Additive(Protocol):
-    """A classifier whose logits are sums over locations, which it can give one by one."""
+    """A classifier whose logits are sums over locations, with access to the terms."""
 
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
-        """Return what each location adds to a logit, as `contribute` does."""
+        """Return the contribution of each location to a logit, as `contribute` does."""
 
 
 class SumsOverLocations(Additive, Protocol):
-    """An additive classifier whose terms are those of its features' locations."""
+    """An additive classifier whose terms belong to locations of its features."""
 
     def terms(self, images: Tensor) -> Terms:
-        """Return features of normalised images (B, C, H, W), and what sums them up."""
+        """Return features of normalised images (B, C, H, W), and the function that sums them up."""
 
 
 def contribute(
     model: ImageModel, images: Images, targets: Targets | None, batch_size: int
 ) -> Explanation:
-    """Return what each location adds to a logit, divided evenly over the pixels of the location.
+    """Return the contribution of each location to a logit, divided uniformly over its pixels.
 
     Args:
-        model: an `Additive` one.
-        images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+        model: an `Additive` model.
+        images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
         targets: (B,) indices of the classes explained; the predictions if not given.
-        batch_size: images in one forward pass; bounds the memory.
+        batch_size: images per forward pass, which bounds the memory.
 
     Returns:
         An explanation with signed maps (B, 1, H, W), in one forward pass.
 
     Raises:
         UserError: the images are not of the model's shape or type, or the targets are not one
-            of its classes each.
+            class index per image.
     """
     batch_size = at_least_one("batch_size", batch_size)
     images = as_images(images)
@@ -100,26 +100,29 @@ def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tu
     with torch.no_grad():
         terms = cast(SumsOverLocations, model).terms(model.normalised(images))
     with torch.enable_grad():
-        local = [seen.detach().requires_grad_() for seen in terms.local]
+        local = [features.detach().requires_grad_() for features in terms.local]
         logits = terms.decide(local)
         chosen = predictions(logits) if targets is None else targets.to(logits.device)
         score = class_logits(logits).gather(1, chosen[:, None]).sum()
         gradients = torch.autograd.grad(score, local)
     size = (images.shape[-2], images.shape[-1])
     maps = [
-        spread((gradient * seen.detach()).sum(dim=1, keepdim=True), size, stride)
-        for gradient, seen, stride in zip(gradients, local, terms.strides, strict=True)
+        spread((gradient * features.detach()).sum(dim=1, keepdim=True), size, stride)
+        for gradient, features, stride in zip(gradients, local, terms.strides, strict=True)
     ]
     total = torch.stack(maps).sum(dim=0)
     return at_least_single(logits.detach().cpu()), at_least_single(total.cpu())
 
 
 def over_patches(explanation: Explanation, values: Tensor) -> Tensor:
-    """Return values of patches (B, K) divided evenly over their pixels (B, 1, H, W), sums kept.
+    """Return values of patches (B, K) divided uniformly over their pixels (B, 1, H, W).
+
+    Sums are preserved.
 
     Args:
-        explanation: of B images, with patches; those of a scale are squares of P x scale pixels.
-        values: one per patch.
+        explanation: explanation of B images, with patches; a patch with a scale is a square with a
+            side of P x scale pixels.
+        values: one value per patch.
     """
     keypoints, side = explanation.keypoints, explanation.patch_size
     assert keypoints is not None
@@ -137,13 +140,15 @@ def over_patches(explanation: Explanation, values: Tensor) -> Tensor:
 
 
 def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:
-    """Return values of locations (B, 1, h, w) divided over their pixels (B, 1, H, W), sums kept.
+    """Return values of locations (B, 1, h, w) divided uniformly over their pixels (B, 1, H, W).
+
+    Sums are preserved.
 
     Args:
-        values: of locations, none finer than a pixel.
+        values: values of locations of at least a pixel.
         size: height and width in pixels.
-        stride: pixels per location, of which the last may lie partly outside of the image; None
-            where they lie evenly over it.
+        stride: pixels per location, the last of which may be partly outside the image; None for
+            locations spread uniformly over the image.
     """
     rows, columns = (
         owners(pixels, locations, stride).to(values.device)
@@ -158,7 +163,7 @@ def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> 
 
 
 def owners(pixels: int, locations: int, stride: int | None) -> Tensor:
-    """Return for each pixel along a side (pixels,) the index of the location that it belongs to."""
+    """Return the index of the location of each pixel along a side (pixels,)."""
     if stride is not None:
         return (torch.arange(pixels) // stride).clamp_max(locations - 1)
     line = torch.arange(locations, dtype=torch.float64)

@@ -8,26 +8,26 @@ from torch import Tensor
 
 from foveal.detectors import CropDetector, Located
 from foveal.detectors.candidates import middles
-from foveal.geometry import Size
 from foveal.heads import CropHead, HeadOutput
 from foveal.heads.crops import AT_ONCE
 from foveal.images import View, WholeView
+from foveal.images.geometry import Size
 from foveal.models.focus import FocusNet
 
-# Names of what is kept of images under a frozen backbone.
+# Keys of the features of images under frozen backbones.
 THUMBNAIL, CROPS, VECTORS, SIZE = "thumbnail", "crops", "vectors", "size"
 
 
 def frozen_features(model: FocusNet, images: Tensor, depth: int) -> dict[str, Tensor]:
-    """Return what is kept of normalised images (B, C, H, W) under frozen backbones.
+    """Return features of normalised images (B, C, H, W) under frozen backbones.
 
     Args:
-        model: with `Ability.CROPS`.
-        images: of one size.
-        depth: of the head's backbone down to which it is frozen.
+        model: a model with `Ability.CROPS`.
+        images: images of one size.
+        depth: depth down to which the head's backbone is frozen.
 
     Returns:
-        `thumbnail` (B, C_t, h, w), which the detector scores; `crops` (B, N, C_d, p, p) of this
+        `thumbnail` (B, C_t, h, w), which the detector scores; `crops` (B, N, C_d, p, p) at this
         depth and `vectors` (B, N, F) of all N candidates, scale by scale.
     """
     detector, head = parts_of(model)
@@ -62,12 +62,12 @@ def _by_image(values: Tensor, counts: list[int], batch: int) -> Tensor:
 def read_frozen(
     model: FocusNet, kept: Mapping[str, Tensor], depth: int
 ) -> tuple[Located, HeadOutput]:
-    """Return where a model looks, and what its head computes, from frozen features.
+    """Return the locations and the output of a model's head, from frozen features.
 
     Args:
-        model: with `Ability.CROPS`.
-        kept: as `frozen_features` returns them, and `size` (2,), height and width in pixels.
-        depth: of the crops' features.
+        model: a model with `Ability.CROPS`.
+        kept: the result of `frozen_features`, and `size` (2,), height and width in pixels.
+        depth: depth of the crops' features.
     """
     detector, head = parts_of(model)
     height, width = kept[SIZE].tolist()
@@ -83,7 +83,7 @@ def read_frozen(
 
 
 def all_located(model: FocusNet, size: Size, batch: int) -> Located:
-    """Return where all candidates of images of a size lie, and their scales, B times."""
+    """Return the locations and scales of all candidates in B images of a size."""
     detector, _ = parts_of(model)
     lattices = detector.candidates(size)
     locations = [middles(one, size) for one in lattices]

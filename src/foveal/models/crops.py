@@ -1,4 +1,4 @@
-"""Crops of several scales: how they are cut."""
+"""Cutting of crops at several scales."""
 
 from itertools import groupby
 
@@ -6,26 +6,26 @@ import torch
 from torch import Tensor
 
 from foveal.detectors import Detector, Located
-from foveal.geometry import Size, corners_px, from_px
 from foveal.images import View
+from foveal.images.geometry import Size, corners_px, from_px
 
 
 def cut_crops(
     view: View, located: Located, detector: Detector, side: int
 ) -> tuple[Tensor, Located]:
-    """Return crops whose samples are means of squares, and where they were cut.
+    """Return crops whose samples are means of squares, and their locations.
 
-    Each is cut first and shrunk then, so that no pixel outside of it counts. Crops lie inside of
-    the image, or the image inside of them, black around it.
+    Each is cut before it is downsampled, so no pixel outside affects it. Crops are inside the
+    image, or larger and then padded with black.
 
     Args:
-        view: of B images.
+        view: view of B images.
         located: keypoints (B, K, 2); their scales are those of the detector for this size.
-        detector: that chose them.
-        side: P, of a crop in samples.
+        detector: the detector that chose them.
+        side: side P of a crop in samples.
 
     Returns:
-        Crops (B, K, C, P, P), with located.
+        Crops (B, K, C, P, P), and `Located` with their locations and scales.
     """
     crops, middle, first = [], [], 0
     scales = detector.scales_of(view.size)
@@ -36,7 +36,7 @@ def cut_crops(
         middle.append(from_px(corners + (side * scale - 1) / 2, view.size))
         first += count
     xy = torch.cat(middle, dim=1).to(located.xy.dtype)
-    spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # no constant, for an exported graph
+    spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # not constant in an exported graph
     return torch.cat(crops, dim=1), located._replace(xy=xy, scale=spacing)
 
 

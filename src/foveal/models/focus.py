@@ -1,4 +1,4 @@
-"""The focus model: locate, cut patches, classify from these and their locations."""
+"""The focus model: locate, cut patches, classify from patches and locations."""
 
 from collections.abc import Mapping
 from typing import Annotated, cast
@@ -6,26 +6,26 @@ from typing import Annotated, cast
 import torch
 from torch import Tensor
 
-from foveal.arguments import Range, check_agreement
 from foveal.backbones import Backbone
 from foveal.detectors import DETECTORS, Detector, Located, build_detector, detector_settings
-from foveal.errors import UserError
 from foveal.explanation import Explanation
-from foveal.geometry import patch_mask, soft_mask
+from foveal.foundation.arguments import Range, check_agreement
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import PatchSize
 from foveal.heads import HEADS, Head, HeadOutput, build_head, head_settings
 from foveal.images import View
-from foveal.logits import Targets, class_logits, class_numbers
+from foveal.images.geometry import patch_mask, soft_mask
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, over_patches
 from foveal.models.crops import cut_crops
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.ranges import PatchSize
-from foveal.values import TERMS
+from foveal.observation.logits import Targets, class_logits, class_numbers
+from foveal.observation.values import TERMS
 
-SHOWN = 512  # pixels of the long side, at least, of what stands for images that are read in part
-# Detector and head of presets whose settings do not name them.
+SHOWN = 512  # minimum long side in pixels of thumbnails of images that are read in part
+# Detector and head of presets whose settings do not include them.
 PRESETS = {
     "high-res": ("high-res", "attention"),
     "reconstructor": ("", "mlp-decoder"),
@@ -40,26 +40,26 @@ class FocusNet(
         Head: (head_settings, build_head),
     },
 ):
-    """Looks at a few small patches and decides from them alone.
+    """Classifies from a few small patches and their locations only.
 
-    Without a scale each patch is whole pixels of the image; in training the gradient then reaches
-    the detector through the bilinear samples beside them (straight-through estimator, Bengio et
-    al. 2013). With a scale it is bilinear samples, or the means of squares of pixels where the
-    detector says so (`blocks`); then scales follow from the size of the image, whatever is given.
+    A patch without a scale consists of whole pixels of the image; in training the gradient reaches
+    the detector through bilinear samples (straight-through estimator, Bengio et al. 2013). A patch
+    with a scale consists of bilinear samples, or of means of squares of pixels if the detector has
+    `blocks`, whose scales depend on the size of the image only.
 
-    With a decoder for a head it rebuilds the image instead, and needs no labels to learn: a
-    detector that lets the image be rebuilt well has found what is in it.
+    With a decoder as its head it rebuilds the image instead, and is trained without labels:
+    keypoints from which the image can be rebuilt well show its content.
 
     Args:
-        detector: view -> locations, and what else the head may read.
+        detector: view -> locations, and further inputs of the head.
         head: patches and locations -> logits, or the image rebuilt.
-        patch_size: side of a patch in pixels, or in samples where it has a scale.
-        jitter_px: in training, standard deviation in pixels of noise on the keypoints; with it, a
-            class can hardly be told by fine differences of location, so the patches must tell it.
-        inputs: what images the model expects.
+        patch_size: side of a patch in pixels, or in samples if it has a scale.
+        jitter_px: standard deviation in pixels of noise on the keypoints in training, which keeps
+            small differences of location from encoding the class.
+        inputs: the images that the model expects.
 
     Raises:
-        UserError: detector and head do not fit, or an argument is not what is listed here.
+        UserError: detector and head do not match, or an argument is invalid.
 
     Example:
         >>> import torch
@@ -88,8 +88,8 @@ class FocusNet(
         check_agreement("head", vars(head), keypoints=keypoints, patch_size=patch_size)
         if head.context != detector.context:
             raise UserError(
-                f"Expected a head that reads a context of {detector.context} numbers, which the "
-                f"detector returns, but got one of {head.context}."
+                f"Expected a head with a context of dimension {detector.context}, as the detector "
+                f"returns, but got {head.context}."
             )
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
@@ -98,7 +98,7 @@ class FocusNet(
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model of such settings: see `ImageModel`."""
+        """Return the abilities of a model with given settings: see `ImageModel`."""
         detector, head = PRESETS.get(str(settings.get("name")), ("", ""))
         kind = HEADS.get(head or _name_of(settings, "head"))
         own = settings.get("head")
@@ -110,7 +110,7 @@ class FocusNet(
         )
 
     def locate(self, view: View) -> Located:
-        """Return what the detector returns; in training, with noise on the keypoints."""
+        """Return the detector's output, with noise on the keypoints in training."""
         located: Located = self.detector(view)
         if not (self.training and self.jitter_px):
             return located
@@ -121,9 +121,9 @@ class FocusNet(
         )
 
     def decide(self, view: View, given: Located) -> Explanation:
-        """Cut patches of B images at given locations and classify from them.
+        """Cut patches of B images at given locations and classify them.
 
-        The detector runs only where the head reads its context, or a scale is missing.
+        The detector runs only if the head reads its context, or a scale is missing.
         """
         patches, located, output = self.read(view, self._completed(view, given))
         in_part = self.detector.in_part or view.in_part
@@ -144,20 +144,20 @@ class FocusNet(
 
     @staticmethod
     def _shown(view: View, located: Located) -> Tensor:
-        """Return the thumbnails (B, C, h, w) that stand for images that are read in part."""
+        """Return the thumbnails (B, C, h, w) that represent images that are read in part."""
         if located.thumbnail is not None:
             return located.thumbnail
         return view.thumbnail(max(1, max(view.size) // SHOWN))
 
     def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
-        """Return the patches, where they were cut, and what the head computes of them."""
+        """Return the patches, their locations, and the output of the head."""
         patches, cut = self.cut(view, located)
         if self.head.rebuilds:
             cut = cut._replace(canvas=self._canvas(view, located.xy, cut.xy))
         return patches, cut, self.head(patches, cut)
 
     def _canvas(self, view: View, xy: Tensor, cut: Tensor) -> Tensor:
-        """Return the patches on an empty image, and a last channel that is 1 where they are."""
+        """Return the patches on an empty image, with their mask as the last channel."""
         images, side = view.whole(), self.patch_size
         mask = patch_mask(cut.detach(), side, view.size)[:, None].to(images.dtype)
         if xy.requires_grad:
@@ -173,26 +173,26 @@ class FocusNet(
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
-        """Return what each patch adds to a logit, divided evenly over its pixels.
+        """Return the contribution of each patch to a logit, divided uniformly over its pixels.
 
-        Of a head whose logits are sums over patches: the terms of those, so they are exact. They
-        sum to the logit, less the bias.
+        They are the exact terms of logits that the head computes as sums over patches, and add up
+        to the logit minus the bias.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
             targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images in one forward pass; bounds the memory.
+            batch_size: images per forward pass, which bounds the memory.
 
         Returns:
             An explanation with signed maps (B, 1, H, W), in one forward pass.
 
         Raises:
-            UserError: the head is of another kind, the images are not of the model's shape or
-                type, or the targets are not one of its classes each.
+            UserError: the head's logits are not such sums, the images are not of the model's shape
+                or type, or the targets are not one class index per image.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
-                f"{CONTRIBUTIONS} need a head whose logits are sums over patches, such as "
+                f"{CONTRIBUTIONS} require a head whose logits are sums over patches, such as "
                 "'crops' with mix: additive."
             )
         explanation = self.explain(images, batch_size)
@@ -211,7 +211,7 @@ class FocusNet(
         )
 
     def cut(self, view: View, located: Located) -> tuple[Tensor, Located]:
-        """Return patches (B, K, C, P, P), and where they were cut.
+        """Return patches (B, K, C, P, P) and their locations.
 
         Raises:
             UserError: the images are smaller than a patch.
@@ -224,7 +224,7 @@ class FocusNet(
         return patches, located._replace(xy=xy)
 
     def _completed(self, view: View, located: Located) -> Located:
-        """Return locations with what they lack: context, scale or thumbnail."""
+        """Return locations, completed by a missing context, scale or thumbnail."""
         detector = self.detector
         lacks_context = bool(detector.context) and located.context is None
         if lacks_context or (detector.scaled and located.scale is None):
@@ -240,7 +240,7 @@ class FocusNet(
 def _abilities(
     detector: Detector | type[Detector] | None, head: Head | type[Head] | None, additive: bool
 ) -> frozenset[Ability]:
-    """Return the abilities of a model of such parts, or of parts that are not known."""
+    """Return the abilities of a model with these parts; None for unknown parts."""
     able = FocusNet.abilities
     if head is not None and head.rebuilds:
         able = frozenset({Ability.KEYPOINTS, Ability.REBUILT})

@@ -1,4 +1,4 @@
-"""The base class of models: images -> logits and their explanation, by one path."""
+"""The base class of models: images -> logits and their explanation in one forward pass."""
 
 import inspect
 import warnings
@@ -12,19 +12,25 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from foveal.arguments import check_constructor
 from foveal.detectors import Located
-from foveal.errors import UserError, at_least_one, build_named
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import check_constructor
+from foveal.foundation.errors import UserError, at_least_one, build_named
+from foveal.foundation.model_files import (
+    CONFIG,
+    WEIGHTS,
+    read_settings,
+    with_format,
+    write_settings,
+)
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.precision import at_least_single, check_finite
 from foveal.images import LargeImages, PartView, View, WholeView
-from foveal.model_files import CONFIG, WEIGHTS, read_settings, with_format, write_settings
-from foveal.models.abilities import Ability
+from foveal.models.abilities import Ability, objective_of
 from foveal.models.attention_maps import Attended
 from foveal.models.images import Images, as_images
-from foveal.models.inputs import Inputs
+from foveal.models.inputs import Inputs, check_inputs
 from foveal.models.weights import Weights, load_weights, save_weights
-from foveal.modes import evaluation_mode
-from foveal.precision import at_least_single, check_finite
 
 _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
@@ -32,30 +38,30 @@ _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "
 class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
     """A model of images that explains its decisions.
 
-    A subclass has a `name` and is final. It implements `observe`; `forward` returns the logits of
-    that pass and `explain` all of it, so that an explanation cannot drift from its decision. A
-    model that decides from patches at keypoints implements `locate` and `decide` instead, of which
-    `observe` is made; one that weighs features by attention maps, `attend` and `decide`.
+    A subclass has a `name` and is final. It implements `observe`, of which `forward` returns the
+    logits and `explain` the whole result, so the explanation always matches the decision. A model
+    that decides from patches at keypoints implements `locate` and `decide` instead, which `observe`
+    calls; one that weights features by attention maps, `attend` and `decide`.
 
     Args:
         in_channels: channels C of the images.
         num_classes: number of classes; 0 for a model that rebuilds images.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
-        UserError: `inputs` fit neither the channels nor the classes.
+        UserError: `inputs` do not match the channels or the classes.
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
-    looks: str = "everywhere"  # what its explanation shows; or `patches`, or `maps`
-    # By which metrics and explainers are chosen.
+    looks: str = "everywhere"  # content of its explanation; or `patches`, or `maps`
+    # Which metrics and explainers support the model.
     abilities: frozenset[Ability] = frozenset({Ability.CLASSES})
     least_side: int = 1  # of the images, in pixels
     tasks: tuple[str, ...] = ("class",)  # the main one first
     mean: Tensor
     std: Tensor
-    black: Tensor  # as it is normalised
-    about: object = None  # what the metadata of the ONNX graphs say that run in its place
+    black: Tensor  # normalised
+    about: object = None  # metadata of the ONNX graphs that replace its parts
 
     def __init_subclass__(cls, **options: Any) -> None:
         check_constructor(cls)
@@ -63,19 +69,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def __init__(self, in_channels: int, num_classes: int, inputs: Inputs):
         super().__init__()
-        for field, values in (("mean", inputs.mean), ("std", inputs.std)):
-            if len(values) not in (0, 1, in_channels):
-                raise UserError(
-                    f"Expected {in_channels} numbers in inputs.{field}, one a channel, "
-                    f"but got {len(values)}."
-                )
-        if len(inputs.classes) not in (0, num_classes):
-            raise UserError(
-                f"Expected {num_classes} names in inputs.classes, one a class, "
-                f"but got {len(inputs.classes)}."
-            )
+        check_inputs(inputs, in_channels, num_classes)
         self.in_channels, self.num_classes, self.inputs = in_channels, num_classes, inputs
-        # The hub mixin has collected the arguments; the name says whose they are.
+        # The hub mixin has collected the arguments, but not the name.
         self._hub_mixin_config = with_format({"name": self.name, **self.settings()})
         mean = torch.tensor(inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
         std = torch.tensor(inputs.std or (1.0,)).reshape(1, -1, 1, 1)
@@ -83,10 +79,15 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         self.register_buffer("std", std, persistent=False)
         self.register_buffer("black", -mean / std, persistent=False)
 
-    def observe(self, view: View) -> Explanation:
-        """Return the logits for a view of B images, and what they were computed from.
+    @property
+    def objective(self) -> str:
+        """Name of the objective that trains the model, in `training.objectives`."""
+        return objective_of(self.abilities)
 
-        `explain` calls it in inference mode: what a model keeps of that for training must be
+    def observe(self, view: View) -> Explanation:
+        """Return the logits for a view of B images, and the evidence for them.
+
+        `explain` calls it in inference mode: tensors that a model keeps for training must be
         cloned.
         """
         if Ability.GIVEN_MAPS in self.abilities:
@@ -94,7 +95,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return self.decide(view, self.locate(view))
 
     def locate(self, view: View) -> Located:
-        """Return where to cut patches in B images; for `Ability.KEYPOINTS`."""
+        """Return the locations of patches in B images; for `Ability.KEYPOINTS`."""
         raise self._unable(Ability.KEYPOINTS)
 
     def attend(self, view: View) -> Attended:
@@ -102,35 +103,37 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         raise self._unable(Ability.GIVEN_MAPS)
 
     def decide(self, view: View, given: Any) -> Explanation:
-        """Return the logits for B images, with locations or maps held where given.
+        """Return the logits for B images, given locations or maps.
 
         Args:
             view: the images.
-            given: `Located` as `locate` returns it, of which what is missing, such as scales, is
-                the model's own; or `Attended`, as `attend` returns it.
+            given: `Located`, as `locate` returns it, whose missing values, such as scales, the
+                model computes; or `Attended`, as `attend` returns it.
         """
         raise self._unable(Ability.GIVEN_KEYPOINTS)
 
     def _unable(self, ability: Ability) -> UserError:
-        return UserError(f"Expected a model that {ability.value}, but {self.name!r} is none.")
+        return UserError(
+            f"Expected a model that {ability.value}, but got {self.name!r}, which does not."
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) for images (B, C, H, W) of floats in [0, 1].
 
-        Of a model without classes, the images rebuilt, (B, C, H, W) in [0, 1].
+        A model without classes returns the images rebuilt, (B, C, H, W) in [0, 1].
         """
         self.check(images)
         observed = self.observe(self.view(images))
         return observed.logits if observed.rebuilt is None else observed.rebuilt
 
     def explain(self, images: Images | LargeImages, batch_size: int = 256) -> Explanation:
-        """Return what the model looks at in images, and its answer.
+        """Return the model's logits for images and the evidence for them.
 
         Args:
             images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a
-                list of either (C, H, W); the explanation may keep this very tensor. Or large
-                images, of which a model that reads in part reads no more than it shows.
-            batch_size: images in one forward pass; bounds the memory.
+                list of either (C, H, W); the explanation may keep this tensor itself. Or large
+                images, which a model with `Ability.IN_PART` reads only in part.
+            batch_size: images per forward pass, which bounds the memory.
 
         Raises:
             UserError: the images are not of the model's shape or type, or not finite.
@@ -157,11 +160,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return self.explained(observed, images)
 
     def view(self, images: Tensor | LargeImages, indices: Tensor | None = None) -> View:
-        """Return images as `observe` takes them: normalised, on the model's device.
+        """Return a view of images for `observe`: normalised and on the model's device.
 
         Args:
             images: (N, C, H, W), floats in [0, 1] or uint8; or large images.
-            indices: (B,) of those to read; all if not given.
+            indices: (B,) indices of the images in the view; all if not given.
         """
         if not isinstance(images, Tensor):
             indices = torch.arange(len(images)) if indices is None else indices
@@ -174,7 +177,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     def classify_at(
         self, images: Tensor, keypoints: Tensor, scales: Tensor | None = None
     ) -> Tensor:
-        """Return logits (B, classes) with the keypoints held where given.
+        """Return logits (B, classes) for given keypoints.
 
         Args:
             images: (B, C, H, W), floats in [0, 1].
@@ -191,11 +194,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     def explain_at(
         self, images: Images, keypoints: Tensor, scales: Tensor | None = None
     ) -> Explanation:
-        """Return the explanation of an answer with the keypoints held where given.
+        """Return the explanation of images for given keypoints.
 
         Args:
-            images: (B, C, H, W), floats in [0, 1], as `explain` takes them.
-            keypoints: (B, K, 2) in grid units, as many as the model finds.
+            images: (B, C, H, W), floats in [0, 1], as in `explain`.
+            keypoints: (B, K, 2) in grid units, with the model's K.
             scales: (B, K) pixels from one sample to the next, or None for the model's own.
 
         Raises:
@@ -207,19 +210,19 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) in [0, 1] normalised, in the precision of the weights."""
-        # Of images in pinned memory, the copy to a GPU need not be waited for.
+        # From pinned memory, the copy to a GPU is asynchronous.
         return (images.to(self.mean, non_blocking=self.mean.is_cuda) - self.mean) / self.std
 
     def explained(self, observed: Explanation, images: Tensor | None = None) -> Explanation:
-        """Return what one pass observed, in the images' own values and on the CPU.
+        """Return the result of a forward pass, denormalised and on the CPU.
 
         Args:
-            observed: by this model.
-            images: (B, C, H, W) in [0, 1]; those that were observed, or their thumbnails, if None.
+            observed: result of this model's `observe`.
+            images: (B, C, H, W) in [0, 1]; the observed images, or their thumbnails, if None.
         """
         tensors = self.denormalised(observed)
         tensors["images"] = observed.images * self.std + self.mean if images is None else images
-        # A copy of what inference mode made is a plain tensor, which autograd takes.
+        # A copy of an inference tensor is a plain tensor, which autograd accepts.
         on_cpu: dict[str, Any] = {
             name: at_least_single(t.detach().to("cpu", copy=t.is_inference()))
             for name, t in tensors.items()
@@ -227,7 +230,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return replace(observed, classes=tuple(self.inputs.classes), **on_cpu)
 
     def denormalised(self, observed: Explanation) -> dict[str, Tensor]:
-        """Return the tensors that one pass computed, patches and thumbnail in [0, 1]."""
+        """Return the tensors of a forward pass, with patches and thumbnail in [0, 1]."""
         tensors = observed.computed()
         if "patches" in tensors:
             tensors["patches"] = tensors["patches"] * self.std[:, None] + self.mean[:, None]
@@ -245,7 +248,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         if not images.is_floating_point():
             raise UserError(
                 f"Expected images of floats in [0, 1], but got {images.dtype}. "
-                "Divide bytes by 255: images / 255."
+                "Divide uint8 images by 255: images / 255."
             )
         if self.least_side > 1 and min(images.shape[-2:]) < self.least_side:
             raise UserError(
@@ -259,43 +262,42 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         size = self.inputs.size
         if size is not None and tuple(images.shape[-2:]) != tuple(size):
             warnings.warn(
-                f"This model was trained on images of {size[0]}x{size[1]} pixels and gets "
-                f"{images.shape[-2]}x{images.shape[-1]}: do not trust its answer.",
+                f"This model was trained on images of {size[0]}x{size[1]} pixels and got "
+                f"{images.shape[-2]}x{images.shape[-1]}: its predictions may be unreliable.",
                 stacklevel=3,
             )
-        least, greatest = torch.aminmax(images)
-        if not (least.isfinite() and greatest.isfinite()):
+        least, most = torch.aminmax(images)
+        if not (least.isfinite() and most.isfinite()):
             check_finite("The images", images)
-        if least.item() < 0 or greatest.item() > 1:
-            warnings.warn(
-                "Expected images in [0, 1]; values outside of it mislead the model.", stacklevel=3
-            )
+        if least.item() < 0 or most.item() > 1:
+            message = "Expected images in [0, 1]; other values make predictions unreliable."
+            warnings.warn(message, stacklevel=3)
 
     def settings(self) -> dict[str, object]:
-        """Return what `build_model` builds this model from again, as `config.json` keeps it."""
+        """Return the settings from which `build_model` rebuilds this model, as in `config.json`."""
         kept = cast(dict[str, object], self._hub_mixin_config or {})
         return {key: value for key, value in kept.items() if key != "format"}
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model of this kind and these settings, without building it."""
+        """Return the abilities of a model of this class with settings, without building it."""
         return cls.abilities
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
-        """Build a model of this kind, with new weights.
+        """Build a model of this class with new weights.
 
         Args:
             settings: arguments of the constructor as plain values; parts such as a detector, and
-                `inputs`, are settings of their own.
+                `inputs`, are nested settings.
 
         Raises:
-            UserError: a name or an argument is not known, is missing, or of no use.
+            UserError: a name or an argument is unknown, missing or invalid.
         """
         arguments = dict(settings)
-        for name, taken in inspect.signature(cls).parameters.items():
-            if name in arguments and taken.annotation in cls._hub_mixin_coders:
-                arguments[name] = cls._hub_mixin_coders[taken.annotation][1](arguments[name])
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if name in arguments and parameter.annotation in cls._hub_mixin_coders:
+                arguments[name] = cls._hub_mixin_coders[parameter.annotation][1](arguments[name])
         if "inputs" in arguments and not isinstance(arguments["inputs"], Inputs):
             arguments["inputs"] = Inputs.from_settings(arguments["inputs"])
         return build_named(f"model {cls.name!r}", cls, arguments)
@@ -317,17 +319,17 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         strict: bool = True,
         **options: Any,
     ) -> Self:
-        """Load a model in evaluation mode; safetensors only.
+        """Load a model in evaluation mode, from safetensors only.
 
         Args:
             pretrained_model_name_or_path: a folder, or OWNER/NAME on the Hugging Face Hub.
             map_location: device of the model.
-            strict: whether the file must hold every weight and no other.
+            strict: whether the file must contain exactly the weights of the model.
             options: `revision`, `cache_dir`, `force_download`, `local_files_only` and `token` of
-                the Hub; others take the place of settings in config.json.
+                the Hub; others replace settings in config.json.
 
         Raises:
-            UserError: a file is missing or damaged, or the model is of another kind.
+            UserError: a file is missing or damaged, or the model is of another class.
         """
         from huggingface_hub import hf_hub_download
 
@@ -339,7 +341,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         )
         settings = read_settings(config)
         if settings.pop("name") != cls.name:
-            raise UserError(f"{config} is not of a model {cls.name!r}: use foveal.load.")
+            raise UserError(
+                f"Expected a model {cls.name!r} in {config}: load others by foveal.load."
+            )
         model = load_weights(
             lambda: cls.from_settings({**settings, **options}), Weights(weights), strict
         )

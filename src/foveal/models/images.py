@@ -1,4 +1,4 @@
-"""Images as callers hold them -> one tensor (B, C, H, W)."""
+"""Conversion of images to one tensor (B, C, H, W)."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
+from foveal.foundation.errors import UserError
 
 Images = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 
 
 def as_images(images: Images) -> Tensor:
-    """Return images as one tensor; a tensor as it is, an array without a copy where torch can.
+    """Return images as one tensor; tensors, and arrays where possible, are not copied.
 
     Args:
         images: a tensor or NumPy array (B, C, H, W), or a list of tensors or arrays (C, H, W) of
             one size.
 
     Raises:
-        UserError: they are something else, none, or of several sizes.
+        UserError: another type, no images, or several sizes.
     """
     if isinstance(images, Tensor):
         return images
@@ -38,14 +38,14 @@ def as_images(images: Images) -> Tensor:
     if len(shapes) > 1:
         raise UserError(
             "Expected a list of images (C, H, W) of one size, but got "
-            f"{', '.join(map(str, sorted(shapes)))}. Resize them, or explain those of each size "
-            "apart."
+            f"{', '.join(map(str, sorted(shapes)))}. Resize them, or explain each size "
+            "separately."
         )
     return torch.stack(parts)
 
 
 def _from_array(array: np.ndarray) -> Tensor:
-    # torch takes the machine's byte order, no negative strides, and nothing that is read-only.
+    # torch requires the native byte order, no negative strides, and writable arrays.
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=not array.flags.writeable)
     try:
         return torch.from_numpy(native)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Self
 
-from foveal.arguments import Length, Range, check_values
-from foveal.errors import UserError, check_arguments
+from foveal.foundation.arguments import Length, Range, check_values
+from foveal.foundation.errors import UserError, check_arguments
+from foveal.foundation.ranges import Side
 from foveal.images.sizing import ShortSide, Sizing
-from foveal.ranges import Side
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Inputs:
 
     Attributes:
         size: height and width in pixels that it was trained on, or None for any.
-        mean: per channel, subtracted from images in [0, 1].
-        std: per channel, divided by.
+        mean: subtracted from images in [0, 1], per channel.
+        std: divided by, per channel.
         classes: a unique name for each class, in the order of the logits.
-        ids: another name for each class, such as its WordNet id, by which data may call it.
-        short_side: of images of any proportions, in pixels, that they are resized to; `size` is
-            None then.
+        ids: another name for each class, such as its WordNet id, which data may use.
+        short_side: short side in pixels to which images of any proportions are resized; `size` is
+            then None.
 
     Raises:
-        UserError: a value is not what is listed here.
+        UserError: a value is invalid.
     """
 
     size: tuple[Side, Side] | None = None
@@ -51,22 +51,41 @@ class Inputs:
 
     @property
     def usual_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels of a usual image, or None where any is as good."""
+        """Height and width in pixels of a typical image, or None for any size."""
         return self.size if self.short_side is None else (self.short_side, self.short_side)
 
     @property
     def sizing(self) -> Sizing | None:
-        """How images are resized for the model; None if it takes them as they are."""
+        """Resizing of images for the model; None for no resizing."""
         return self.size if self.short_side is None else ShortSide(self.short_side)
 
     @classmethod
     def from_settings(cls, settings: object) -> Self:
-        """Return what `config.json` and recipes describe.
+        """Build inputs from their settings in `config.json` or a recipe.
 
         Raises:
-            UserError: not pairs of keys and values, a key that is not known, or a wrong value.
+            UserError: not a mapping, an unknown key, or an invalid value.
         """
         if not isinstance(settings, Mapping):
             raise UserError(f"Expected inputs as 'key: value' pairs, but got {settings!r:.100}.")
         check_arguments("inputs", cls, settings)
         return cls(**settings)
+
+
+def check_inputs(inputs: Inputs, in_channels: int, num_classes: int) -> None:
+    """Check that inputs match the channels and the classes of a model.
+
+    Raises:
+        UserError: they do not.
+    """
+    for field, values in (("mean", inputs.mean), ("std", inputs.std)):
+        if len(values) not in (0, 1, in_channels):
+            raise UserError(
+                f"Expected {in_channels} numbers in inputs.{field}, one per channel, "
+                f"but got {len(values)}."
+            )
+    if len(inputs.classes) not in (0, num_classes):
+        raise UserError(
+            f"Expected {num_classes} names in inputs.classes, one per class, "
+            f"but got {len(inputs.classes)}."
+        )

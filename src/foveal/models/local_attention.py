@@ -1,4 +1,4 @@
-"""Self-attention in a window around each place, pairwise and patchwise (Zhao et al. 2020)."""
+"""Self-attention in a window around each location, pairwise or patchwise (Zhao et al. 2020)."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,18 +12,17 @@ SHARE = 8  # channels that share one weight, as in the paper
 
 
 def windows(features: Tensor, side: int) -> list[Tensor]:
-    """Return features (B, C, H, W) moved by each offset of a window, mirrored at the border.
+    """Return features (B, C, H, W) shifted by each offset of a window, mirrored at the border.
 
-    The parts are views of one padded tensor, so that a window of any size takes no more memory
-    than its border.
+    They are views of one padded tensor: a window of any size takes only the memory of its border.
 
     Args:
         features: (B, C, H, W).
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
 
     Returns:
-        side * side tensors like `features`; that of offset (dy, dx) holds at (y, x) what is at
-        (y + dy, x + dx), row by row from (-side // 2, -side // 2).
+        side * side tensors like `features`; that of offset (dy, dx) has at (y, x) the value at
+        (y + dy, x + dx). Offsets are row by row from (-side // 2, -side // 2).
     """
     size = (features.shape[-2], features.shape[-1])
     return _views(bordered(features, side // 2), side, size)
@@ -35,26 +34,26 @@ def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
 
 
 def bordered(features: Tensor, reach: int) -> Tensor:
-    """Return features (B, C, H, W) with a border of `reach` places, mirrored.
+    """Return features (B, C, H, W) with a mirrored border of `reach` locations.
 
-    Where there are fewer places than a mirrored border needs, the outermost is repeated.
+    If there are too few locations to mirror, the outermost is repeated.
     """
     mode = "reflect" if reach < min(features.shape[-2:]) else "replicate"
     return F.pad(features, (reach,) * 4, mode=mode)
 
 
 def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
-    """Return the weighted sum over each place's window (Zhao et al. 2020, equations 2 and 4).
+    """Return the weighted sum over each location's window (Zhao et al. 2020, equations 2 and 4).
 
     Args:
         values: (B, C, H, W).
         weights: (B, side * side, C / SHARE, H, W), offsets in the order of `windows`.
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
 
     Returns:
         (B, C, H, W).
     """
-    # Rows of an image must lie together, not the channels of a place: three times as fast here.
+    # Three times as fast with contiguous rows as with channels_last.
     weights = weights.contiguous()
     padded = bordered(values.contiguous(), side // 2)
     padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, SHARE, H + border, ...)
@@ -64,12 +63,12 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
 
 
 def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
-    """Return the sums (B, groups, SHARE, H, W) over windows of values with a border.
+    """Return sums (B, groups, SHARE, H, W) over windows of values with a border.
 
     Args:
         padded: (B, groups, SHARE, H + side - 1, W + side - 1).
         weights: (B, side * side, groups, H, W).
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
     """
     size = (weights.shape[-2], weights.shape[-1])
     total = padded.new_zeros(*padded.shape[:3], *size)
@@ -79,10 +78,10 @@ def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
 
 
 class WindowSum(torch.autograd.Function):
-    """`window_sum` with gradients added up in place.
+    """`window_sum` with gradients accumulated in place.
 
-    What torch derives by itself makes a border full of zeros for each offset of the window;
-    that takes two to four times as long.
+    Autograd would pad the gradient of each offset with zeros, which takes two to four times as
+    long.
     """
 
     @staticmethod
@@ -109,11 +108,11 @@ class WindowSum(torch.autograd.Function):
 
 
 class LocalAttention(nn.Module, ABC):
-    """Weighs the places of a window around each place, and adds up what they hold.
+    """A weighted sum over a window around each location.
 
     Attributes:
-        side: of the window in places, odd.
-        beta: what of the features is added up.
+        side: side of the window in locations, odd.
+        beta: features -> values that are summed.
     """
 
     side: int
@@ -130,16 +129,16 @@ class LocalAttention(nn.Module, ABC):
 
 
 class PairwiseAttention(LocalAttention):
-    """Each weight from the pair of a place and a neighbour, and from where the neighbour is.
+    """Weights from pairs of a location and a neighbour, and from their relative position.
 
     Equation 2 of Zhao et al. 2020 with the subtraction relation: softmax over the window of
-    gamma(phi(x_i) - psi(x_j), position), one weight for 8 channels.
+    gamma(phi(x_i) - psi(x_j), position), one weight per 8 channels.
 
     Args:
         in_channels: channels of the features.
-        width: channels of what is summed, a multiple of 8.
+        width: channels of the sums, a multiple of 8.
         relation: channels of phi and psi.
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
@@ -161,30 +160,30 @@ class PairwiseAttention(LocalAttention):
     def weigh(self, features: Tensor) -> Tensor:
         """Return weights (B, side * side, width / 8, H, W) that sum to 1 over the window."""
         here, there = self.phi(features), self.psi(features)  # (B, relation, H, W)
-        place = self.place(positions(features))  # (1, 2, H, W)
-        moved = zip(windows(there, self.side), windows(place, self.side), strict=True)
-        batch = features.shape[0]  # `len` would fix it in an export
+        position = self.place(positions(features))  # (1, 2, H, W)
+        neighbours = zip(windows(there, self.side), windows(position, self.side), strict=True)
+        batch = features.shape[0]  # len() would fix it in an export
         pairs = [
-            torch.cat([here - other, (place - from_).expand(batch, -1, -1, -1)], dim=1)
-            for other, from_ in moved
+            torch.cat([here - other, (position - other_xy).expand(batch, -1, -1, -1)], dim=1)
+            for other, other_xy in neighbours
         ]
-        # All pairs at once: they share the statistics of one normalisation.
+        # All pairs at once, to share the statistics of one batch normalisation.
         scores = self.gamma(torch.cat(pairs)).unflatten(0, (self.side**2, batch))
         return scores.transpose(0, 1).softmax(dim=1)
 
 
 class PatchwiseAttention(LocalAttention):
-    """All weights of a window from everything in it.
+    """Weights of a window from all of its features.
 
     Equation 4 of Zhao et al. 2020 with the concatenation relation: gamma of phi(x_i) and of
-    psi(x_j) for every x_j of the window. A linear map of a whole window is a convolution, and is
-    computed as one. The weights are not normalised; one is shared by 8 channels.
+    psi(x_j) for every x_j of the window. A linear map of a whole window is computed as a
+    convolution. The weights are not normalised; 8 channels share one weight.
 
     Args:
         in_channels: channels of the features.
-        width: channels of what is summed, a multiple of 8.
+        width: channels of the sums, a multiple of 8.
         relation: channels of phi and psi.
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
@@ -205,8 +204,8 @@ class PatchwiseAttention(LocalAttention):
     def weigh(self, features: Tensor) -> Tensor:
         """Return weights (B, side * side, width / 8, H, W)."""
         there = bordered(self.psi(features), self.side // 2)
-        seen = self.here(self.phi(features)) + self.around(there)
-        return self.gamma(seen).unflatten(1, (self.side**2, self.groups))
+        joined = self.here(self.phi(features)) + self.around(there)
+        return self.gamma(joined).unflatten(1, (self.side**2, self.groups))
 
 
 def _normalised(in_channels: int, width: int) -> nn.Module:
@@ -216,7 +215,7 @@ def _normalised(in_channels: int, width: int) -> nn.Module:
 
 
 def positions(features: Tensor) -> Tensor:
-    """Return each place's (x, y), from -1 to 1 between the outermost centres, as (1, 2, H, W)."""
+    """Return each location's (x, y), from -1 to 1 between outermost centres, as (1, 2, H, W)."""
     height, width = features.shape[-2:]
     y = torch.linspace(-1, 1, height, dtype=features.dtype, device=features.device)
     x = torch.linspace(-1, 1, width, dtype=features.dtype, device=features.device)
@@ -225,19 +224,19 @@ def positions(features: Tensor) -> Tensor:
 
 
 def received(weights: Tensor, side: int) -> Tensor:
-    """Return how much each place is attended to by the windows that it lies in.
+    """Return the attention that each location receives from the windows around it.
 
     Args:
         weights: (B, side * side, groups, H, W), offsets in the order of `windows`.
-        side: of the window in places, odd.
+        side: side of the window in locations, odd.
 
     Returns:
-        (B, H, W): sums of absolute weights, mean over groups; what falls on the mirrored border
-        is left out.
+        (B, H, W): sums of absolute weights, mean over groups; weights on the mirrored border are
+        excluded.
     """
     size = weights.abs().mean(dim=2)  # (B, side * side, H, W)
     height, width = size.shape[-2:]
     reach = side // 2
-    # Transposed: what (y, x) gives to (y + dy, x + dx) is added up where it arrives.
+    # Transposed: the weight of (y + dy, x + dx) at (y, x) is added at (y + dy, x + dx).
     spread = F.fold(size.flatten(2), (height + 2 * reach, width + 2 * reach), kernel_size=side)
     return spread[:, 0, reach : reach + height, reach : reach + width]

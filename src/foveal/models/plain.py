@@ -7,28 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from foveal.backbones import BACKBONES, Backbone, backbone_settings, build_backbone
-from foveal.errors import UserError, split_name
 from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError, split_name
+from foveal.foundation.ranges import Classes, Fraction, Positive
 from foveal.images import View
-from foveal.logits import Targets
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.ranges import Classes, Fraction, Positive
+from foveal.observation.logits import Targets
 
 
 class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)}):
-    """Classifies from a backbone's global vector: what attention over it is compared with.
+    """Classifies from a backbone's global vector, as a baseline for attention.
 
     Args:
         backbone: images -> a global vector (its local features are not used).
         num_classes: number of classes.
-        dropout: share of features dropped in training before the last layer.
-        logit_scale: multiplies the logits; a small one keeps large learning rates from a rash
-            classifier (Page 2019).
-        inputs: what images the model expects.
+        dropout: fraction of features dropped in training before the last layer.
+        logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
+        inputs: the images that the model expects.
     """
 
     name = "plain"
@@ -51,7 +50,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
-        """Return the abilities of a model of such settings: see `ImageModel`."""
+        """Return the abilities of a model with given settings: see `ImageModel`."""
         name, _ = split_name("backbone", BACKBONES, settings.get("backbone"))
         return _abilities(BACKBONES[name])
 
@@ -62,7 +61,7 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         return Explanation(images, self.classify({}, whole))
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
-        """Return logits (B, classes) from what the backbone returns: see `BackboneClassifier`."""
+        """Return logits (B, classes) from the backbone's features: see `BackboneClassifier`."""
         return self.head(whole) * self.logit_scale
 
     @torch.no_grad()
@@ -75,40 +74,40 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
-        """Return what each location adds to a logit: class activation maps, without their scale.
+        """Return the contribution of each location to a logit: scaled class activation maps.
 
-        The logit is the mean over locations of a linear function of their features, so these are
-        its terms (Zhou et al. 2016, arXiv:1512.04150); they sum to it, less the bias. For such a
-        net Grad-CAM at the last layer is the same map, but for its positive part alone and a
-        constant factor.
+        The logit is the mean over locations of a linear function of their features. The terms of
+        this mean are the contributions (Zhou et al. 2016, arXiv:1512.04150), which add up to the
+        logit minus the bias. Grad-CAM at the last layer of such a net is the positive part of the
+        same map times a constant.
 
         Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as `explain` takes them.
+            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
             targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images in one forward pass; bounds the memory.
+            batch_size: images per forward pass, which bounds the memory.
 
         Raises:
             UserError: the backbone's global vector is not the mean of its deepest features.
-            UserError: the images are not of the model's shape or type, or the targets are not
-                one of its classes each.
+            UserError: the images are not of the model's shape or type, or the targets are not one
+                class index per image.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
-                f"{CONTRIBUTIONS} need a backbone that averages its features, such as "
-                "efficientnet-lite0 or timm's; this one takes their maxima."
+                f"{CONTRIBUTIONS} require a backbone that averages its features, such as "
+                "efficientnet-lite0 or timm; this one takes their maxima."
             )
         return contribute(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return the deepest features of normalised images, and what sums them up to logits."""
+        """Return the deepest features of normalised images, and the function to logits."""
         local, _ = self.backbone(images)
 
-        def decide(seen: Sequence[Tensor]) -> Tensor:
-            return self.head(seen[0].mean(dim=(-2, -1))) * self.logit_scale
+        def decide(features: Sequence[Tensor]) -> Tensor:
+            return self.head(features[0].mean(dim=(-2, -1))) * self.logit_scale
 
         return Terms(local[-1:], self.backbone.strides[-1:], decide)
 
 
 def _abilities(backbone: Backbone | type[Backbone]) -> frozenset[Ability]:
-    """Return the abilities of a net: its logits are sums where its backbone averages features."""
+    """Return the abilities; logits are sums over locations if the backbone averages features."""
     return PlainNet.abilities - (set() if backbone.averages else {Ability.CONTRIBUTIONS})

@@ -1,9 +1,8 @@
-"""Presets: focus models by name, from plain arguments."""
+"""Presets: focus models from plain arguments."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
-from foveal.arguments import Length, OneOf, Range, check_agreement, checked
 from foveal.backbones import Backbone
 from foveal.detectors import (
     CropDetector,
@@ -16,12 +15,8 @@ from foveal.detectors import (
 from foveal.detectors.crops import Counts, Scales
 from foveal.detectors.published import KINDS
 from foveal.detectors.score_map import CELL
-from foveal.heads import AttentionHead, CropHead, Head, PublishedHead, TokenHead
-from foveal.heads.crops import CropMix
-from foveal.heads.tokens import Encoder, Hidden, Mix
-from foveal.models.focus import FocusNet
-from foveal.models.inputs import Inputs
-from foveal.ranges import (
+from foveal.foundation.arguments import Length, OneOf, Range, check_agreement, checked
+from foveal.foundation.ranges import (
     Channels,
     Classes,
     Fraction,
@@ -31,6 +26,11 @@ from foveal.ranges import (
     Width,
     Widths,
 )
+from foveal.heads import AttentionHead, CropHead, Head, PublishedHead, TokenHead
+from foveal.heads.crops import CropMix
+from foveal.heads.tokens import Encoder, Hidden, Mix
+from foveal.models.focus import FocusNet
+from foveal.models.inputs import Inputs
 
 
 @checked
@@ -60,7 +60,7 @@ def focus(
         dropout: fraction of features dropped in training.
         jitter_px: see `FocusNet`.
         hidden: widths of the layers between the patches' tokens and the logits.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ def zoom(
 ) -> FocusNet:
     """Return a focus model that learns a location and a scale for each patch.
 
-    The head sees the patches and their locations; a scale shows itself only in what a patch holds.
+    The head reads the patches and their locations, but not their scales.
 
     Args:
         keypoints: number K of patches.
@@ -99,13 +99,13 @@ def zoom(
         in_channels: channels of the images.
         num_classes: number of classes.
         min_scale: minimum spacing of the samples in pixels.
-        max_scale: maximum spacing; less in images that a patch would not fit into.
+        max_scale: maximum spacing; less in images too small for such a patch.
         widths: output channels of the detector's convolutions, each of stride 2.
-        width: as in `focus`, and `mix`, `encoder` and `dropout` too.
-        mix: how the tokens are joined.
-        encoder: how a patch is encoded.
+        width: dimension of a patch's token.
+        mix: how the tokens are joined, `concat` or `attention`.
+        encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
     taken = (keypoints, patch_size, in_channels, num_classes)
@@ -128,21 +128,21 @@ def glimpse(
     grid: Annotated[int, Range(1, 64)] = 1,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return the strict focus model: it sees a thumbnail and the patches that it chooses by it.
+    """Return the strict focus model, which reads a thumbnail and patches chosen from it.
 
     Args:
         backbone: the thumbnail -> local features and a global vector.
-        shrink: as in `GlimpseDetector`, and `depth` and `grid` too.
-        depth: of the local features that say where to look.
+        shrink: side in pixels of the square of each thumbnail pixel; see `GlimpseDetector`.
+        depth: depth of the local features that determine the keypoints.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         num_classes: number of classes.
-        width: as in `focus`, and `mix`, `encoder` and `dropout` too.
-        mix: how the tokens are joined.
-        encoder: how a patch is encoded.
+        width: dimension of a patch's token.
+        mix: how the tokens are joined, `concat` or `attention`.
+        encoder: how a patch is encoded, `mlp` or `conv`.
         dropout: fraction of features dropped in training.
-        grid: in which the thumbnail's features are read for the decision.
-        inputs: what images the model expects.
+        grid: side of the grid of thumbnail features that the head reads; see `GlimpseDetector`.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -176,27 +176,27 @@ def high_res(
     dropout: Fraction = 0.0,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return a focus model for images of any size: a thumbnail says where, patches say what.
+    """Return a focus model for images of any size, with patches chosen on a thumbnail.
 
-    Its cost depends on the thumbnail and on K, not on the image. The logits are made from the
-    patches and their locations alone.
+    Its cost depends on the thumbnail and on K, not on the image. The logits are computed from the
+    patches and their locations only.
 
     Args:
-        shrink: as in `HighResDetector`, and `regions`, `thumbnail_side` and `explore` too.
+        shrink: side in pixels of the square of each thumbnail pixel; see `HighResDetector`.
         keypoints: number K of patches.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
-        tasks: as in `AttentionHead`, and `width`, `heads` and `dropout` too.
+        tasks: names of the tasks, the main one first; see `AttentionHead`.
         width: dimension of a patch's vector.
-        heads: learned queries of each task.
+        heads: learned queries per task.
         detector_widths: output channels of the thumbnail's convolutions.
         encoder_widths: output channels of a patch's convolutions.
         regions: number of regions that are scored in larger images; 0 for no coarser thumbnail.
         thumbnail_side: maximum side in pixels of a square image's thumbnail.
         explore: in training, factor of the Gumbel noise on the scores.
         dropout: fraction of features dropped in training.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Example:
         >>> import torch
@@ -228,29 +228,29 @@ def crops(
     learned: bool = True,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return the focus model for photographs: crops from coarse to fine, each encoded by itself.
+    """Return the focus model for photographs: crops from coarse to fine, encoded separately.
 
-    Each crop is cut first and goes through the pretrained backbone alone, so that the decision can
-    be made from nothing else.
+    Each crop is cut before the pretrained backbone encodes it, so the decision depends on the
+    crops only.
 
     Args:
-        backbone: a crop -> features; the detector has a copy of it, cut at `depth`.
+        backbone: a crop -> features; the detector has its own copy, cut at `depth`.
         patch_size: side of a crop in samples.
-        scales: as in `CropDetector`, and `counts`, `shrink`, `explore` and `learned` too.
-        counts: crops taken of each scale.
+        scales: pixels per sample of each scale; see `CropDetector`.
+        counts: number of crops of each scale.
         shrink: each pixel of the detector's thumbnail is the mean of a square of this side.
-        depth: of the backbone's features that the detector scores.
+        depth: depth of the backbone's features that the detector scores.
         num_classes: number of classes.
-        mix: as in `CropHead`, and `width` and `dropout` too.
-        width: of the layer that weighs a crop, or of a token.
+        mix: how the crops are joined; see `CropHead`.
+        width: width of the layer that weights crops, or dimension of a token.
         dropout: fraction of features dropped in training.
-        detector_width: channels of the net that scores.
+        detector_width: channels of the scoring net.
         explore: in training, factor of the Gumbel noise on the scores.
-        learned: the scores are learned, and not the energy of the features.
-        inputs: what images the model expects.
+        learned: whether scores are learned, instead of the energy of the features.
+        inputs: the images that the model expects.
 
     Raises:
-        UserError: the backbone cannot be cut at that depth, or an argument is not what is listed.
+        UserError: the backbone cannot be cut at that depth, or an argument is invalid.
 
     Example:
         >>> import torch
@@ -276,25 +276,24 @@ def published(
     num_classes: Classes = 10,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return a focus model of the original project, rebuilt to compare with.
+    """Return a focus model of the original project, reimplemented for comparison.
 
-    They come from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
-    Attention", and what was wrong with them is kept:
+    The models are from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
+    Attention". Their defects are kept:
 
-    - A patch of P points is not P pixels: its points span 2P pixels (`focus`, `corners`), or as
-      much as the whole image (`zoom`), with nothing averaged between them. The scales that an
-      explanation shows are the true spacing.
-    - The learned detector averages away all positions before it regresses them (global average
-      pooling), so that it can tell what is in the image, but hardly where.
-    - Its clamp to [-1, 1] has no gradient outside: a keypoint past the border stays there.
-    - `corners` finds (row, column) and reads it as (x, y): the patches are cut at the transposed
-      locations.
-    - Its corners are not suppressed around a maximum, so that all may sit on one corner.
-    - The classifier is not given the locations of its patches.
-    - Patches may leave the image and then hold zeros, the mean image's grey.
-    - The last two layers of `focus` have nothing between them but dropout, so that they are one.
+    - A patch of P points is not P pixels: its points span 2P pixels (`focus`, `corners`), or the
+      whole image (`zoom`), without averaging between them. Explanations show the true spacing as
+      scales.
+    - The learned detector removes all positions by global average pooling before it regresses
+      them, and can hardly localise anything.
+    - Its clamp to [-1, 1] has no gradient outside: a keypoint beyond the border stays there.
+    - `corners` uses (row, column) as (x, y): the patches are cut at transposed locations.
+    - It has no non-maximum suppression: all keypoints may be at one corner.
+    - The classifier does not read the locations of its patches.
+    - Patches may extend beyond the image, with zeros there, the grey of the mean image.
+    - The last two layers of `focus` have only dropout between them, and are equivalent to one.
 
-    The original took square images; on others the spacing follows from the height.
+    The original required square images; on others the spacing follows from the height.
 
     Args:
         kind: `focus` (56,928 parameters on MNIST), `corners` or `zoom`.
@@ -302,7 +301,7 @@ def published(
         patch_size: points P along a patch's side, at least 2.
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
     detector = PublishedDetector(kind, keypoints, patch_size, in_channels)
     head = PublishedHead(keypoints, patch_size, in_channels, num_classes, kind)
@@ -318,18 +317,18 @@ def reconstructor(
     softness_px: Positive = 1.0,
     inputs: Inputs = Inputs(),
 ) -> FocusNet:
-    """Return a model that rebuilds the image from a few small patches; no label is ever seen.
+    """Return a model that rebuilds the image from a few small patches, trained without labels.
 
     Args:
         detector: view -> locations.
         decoder: patches and locations -> the image rebuilt.
         patch_size: side of a patch in pixels.
         in_channels: channels of the images.
-        softness_px: width in pixels of the soft edges, see `Head`.
-        inputs: what images the model expects.
+        softness_px: width in pixels of the soft edges; see `Head`.
+        inputs: the images that the model expects.
 
     Raises:
-        UserError: the parts do not fit, or an argument is not what is listed here.
+        UserError: the parts do not match, or an argument is invalid.
 
     Example:
         >>> import torch

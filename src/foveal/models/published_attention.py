@@ -1,4 +1,4 @@
-"""The original project's attention net as it was published, defects included."""
+"""The original project's attention net as published, defects included."""
 
 from typing import Annotated
 
@@ -6,38 +6,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Range
 from foveal.backbones.vgg import halve
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import Range
+from foveal.foundation.ranges import Channels
 from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended, at_size
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
-from foveal.ranges import Channels
 
 OUTPUTS = 1000
-PLACES = 4  # a side of what the linear layers read, for images of 32x32 pixels
+GRID = 4  # side of the feature map that the linear layers read, for images of 32x32 pixels
 
 
 class PublishedAttention(ImageModel):
-    """The attention net of the original project, rebuilt to compare with.
+    """The attention net of the original project, reimplemented for comparison.
 
-    It comes from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
-    Attention", and what was wrong with it is kept:
+    It is from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and Attention".
+    Its defects are kept:
 
-    - It answers from all of the last feature map; what attention weighs is 128 numbers of 4,224
-      beside it, so its map explains little of the decision.
-    - It ends in log-softmax and was trained by a loss that applies softmax again (which changes
-      nothing: a log-softmax of a log-softmax is itself).
-    - It has 1000 outputs whatever the classes are; all but the first `num_classes` are dead.
-    - 2.2 of its 3 million parameters are one linear layer on a flattened map, made for images of
-      32x32 pixels alone. Other sizes are averaged to its 4x4 places here; the original failed.
+    - It classifies from the whole last feature map; only 128 of 4,224 features are weighted by
+      attention, so the map explains little of the decision.
+    - It ends in log-softmax and was trained by a loss that applies softmax again (without effect:
+      a log-softmax of a log-softmax is itself).
+    - It has 1000 outputs for any number of classes; all but the first `num_classes` are unused.
+    - 2.2 of its 3 million parameters are one linear layer on a flattened map, for images of 32x32
+      pixels only. Here other sizes are averaged to its 4x4 map; the original failed.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of classes, at most 1000.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
         UserError: more than 1000 classes.
@@ -63,7 +63,7 @@ class PublishedAttention(ImageModel):
         self.score = nn.Conv2d(128, 1, 1)
         self.head = nn.Sequential(
             nn.Dropout(0.3),
-            nn.Linear(256 * PLACES**2 + 128, 512),
+            nn.Linear(256 * GRID**2 + 128, 512),
             nn.ReLU(),
             nn.Dropout(0.5),
             nn.Linear(512, 256),
@@ -75,7 +75,7 @@ class PublishedAttention(ImageModel):
     def attend(self, view: View) -> Attended:
         """Return two layers' features of B images, and one map.
 
-        Only the first layer, (B, 128, H/2, W/2), is weighed by the map.
+        The map weights only the first layer, (B, 128, H/2, W/2).
         """
         local = self.second(halve(self.first(view.whole())))  # (B, 128, H/2, W/2)
         whole = self.third(halve(local))  # (B, 256, H/4, W/4)
@@ -84,10 +84,10 @@ class PublishedAttention(ImageModel):
     def decide(self, view: View, given: Attended) -> Explanation:
         """Classify from features and maps as `attend` returns them."""
         local, maps = given
-        seen = (maps[0][:, None] * local[0]).sum(dim=(-2, -1))  # (B, 128)
-        places = F.adaptive_avg_pool2d(halve(local[1]), PLACES)
-        answers = self.head(torch.cat([places.flatten(1), seen], dim=1))  # (B, 1000)
-        logits = answers[:, : self.num_classes]
+        attended = (maps[0][:, None] * local[0]).sum(dim=(-2, -1))  # (B, 128)
+        pooled = F.adaptive_avg_pool2d(halve(local[1]), GRID)
+        outputs = self.head(torch.cat([pooled.flatten(1), attended], dim=1))  # (B, 1000)
+        logits = outputs[:, : self.num_classes]
         return Explanation(view.whole(), logits, maps=at_size(maps, view.size))
 
     def _weigh(self, local: Tensor, whole: Tensor) -> Tensor:

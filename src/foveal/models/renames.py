@@ -9,7 +9,7 @@ _TOKENS = (
     (r"classifier\.head\.", "head.classify."),
     (r"classifier\.", "head."),
 )
-# By the model's name in config.json, which was its preset's; the first pattern that fits holds.
+# By the model's name in config.json, then that of its preset; the first matching pattern applies.
 _RENAMES = {
     "focus": _TOKENS,
     "zoom": (*_TOKENS, (r"(features|windows)\.", r"detector.\1.")),
@@ -28,7 +28,7 @@ _RENAMES = {
 
 
 def renamed(model: str) -> Callable[[str], str]:
-    """Return what gives a weight's name in files of earlier formats its current name.
+    """Return the function from weights' names in files of earlier formats to current names.
 
     Args:
         model: the model's name in config.json.

@@ -1,4 +1,4 @@
-"""The self-attention net: windows that weigh their places take the part of convolutions."""
+"""The self-attention net: local self-attention instead of convolutions."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.arguments import Length, OneOf, Range
 from foveal.backbones.vgg import halve
 from foveal.backbones.whitening import Whiten, WhiteningConv
-from foveal.errors import UserError
 from foveal.explanation import Explanation
+from foveal.foundation.arguments import Length, OneOf, Range
+from foveal.foundation.errors import UserError
+from foveal.foundation.ranges import Channels, Classes, Widths
 from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
@@ -21,7 +22,6 @@ from foveal.models.local_attention import (
     PatchwiseAttention,
     received,
 )
-from foveal.ranges import Channels, Classes, Widths
 
 KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
     "pairwise": PairwiseAttention,
@@ -32,27 +32,27 @@ SAN10 = {"blocks": (2, 1, 2, 4, 1), "widths": (64, 256, 512, 1024, 2048), "sides
 
 
 class SANet(ImageModel):
-    """A residual net of local self-attention; no filter learns from neighbours (Zhao et al. 2020).
+    """A residual net of local self-attention without spatial filters (Zhao et al. 2020).
 
-    The maps of an explanation say how much each place is attended to in the last block of each
-    stage, as a sum over the windows that it lies in: the net's weights are relations between
-    neighbours, and the answer is the mean over all places.
+    The maps of an explanation are the attention that each location receives in the last block of
+    each stage, summed over the windows around it: attention relates neighbours, and the logits are
+    computed from the mean over all locations.
 
     Args:
         kind: `pairwise` or `patchwise` attention.
         blocks: self-attention blocks of each stage; SAN10 has (2, 1, 2, 4, 1).
         widths: channels of each stage, multiples of 32; SAN10 has (64, 256, 512, 1024, 2048).
-        sides: of each stage's windows in places, odd; SAN10 has (3, 7, 7, 7, 7).
-        pool_first: halve the resolution before the first stage, as the paper does at 224x224
-            pixels; before every other stage it is halved in any case.
+        sides: side of each stage's windows in locations, odd; SAN10 has (3, 7, 7, 7, 7).
+        pool_first: halve the resolution before the first stage, as in the paper at 224x224
+            pixels; it is always halved before the other stages.
         whiten: side in pixels of the patches that a first layer whitens (`WhiteningConv`); 0, as in
-            the paper, for a first layer that sees single pixels.
+            the paper, for a first layer on single pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
 
     Raises:
-        UserError: an argument is not what is listed here.
+        UserError: an argument is invalid.
 
     Example:
         >>> san10 = SANet("patchwise", **SAN10, pool_first=True, num_classes=1000)
@@ -102,8 +102,8 @@ class SANet(ImageModel):
         for number, stage in enumerate(self.stages):
             if number or self.pool_first:
                 features = halve(features)
-            features, seen = stage(features)
-            maps.append(F.interpolate(seen[:, None], view.size, mode="nearest-exact"))
+            features, attention = stage(features)
+            maps.append(F.interpolate(attention[:, None], view.size, mode="nearest-exact"))
         logits = self.head(features.mean(dim=(-2, -1)))
         return Explanation(images, logits, maps=torch.cat(maps, dim=1))
 
@@ -120,9 +120,9 @@ class Stage(nn.Module):
         self.side = last.attention.side
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, width, H, W) and what the last block's windows give each place (B, H, W)."""
+        """Return (B, width, H, W) and the last block's attention to each location (B, H, W)."""
         features = self.widen(features)
-        weights = features  # a stage has a block at least
+        weights = features  # replaced, as a stage has at least one block
         for block in self.blocks:
             features, weights = block(features)
         return F.relu(self.norm(features)), received(weights.detach(), self.side)
@@ -142,8 +142,8 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, width, H, W) and the attention's weights."""
-        seen, weights = self.attention(F.relu(self.before(features)))
-        return features + self.out(F.relu(self.after(seen))), weights
+        attended, weights = self.attention(F.relu(self.before(features)))
+        return features + self.out(F.relu(self.after(attended))), weights
 
 
 def _linear(in_channels: int, width: int) -> nn.Module:

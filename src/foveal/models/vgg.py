@@ -3,24 +3,25 @@
 from torch import nn
 
 from foveal.explanation import Explanation
+from foveal.foundation.errors import extra
+from foveal.foundation.ranges import Channels, Classes, Fraction
 from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
-from foveal.ranges import Channels, Classes, Fraction
 
 
 class VGG16(ImageModel):
     """The convolutions of VGG-16 (Simonyan & Zisserman 2015, configuration D), batch-normalised.
 
-    torchvision's layers, with poolings that round up, so that small and odd sizes keep a pixel to
-    the end, and the mean over all places with one linear layer instead of the three that were
-    made for 224x224 pixels and 1000 classes. 14.7 million parameters.
+    torchvision's layers, with poolings that round up, which keeps at least a pixel of small and odd
+    sizes, and with the mean over all positions and one linear layer instead of three, which were
+    designed for 224x224 pixels and 1000 classes. 14.7 million parameters.
 
     Args:
         in_channels: channels of the images.
         num_classes: number of classes.
-        dropout: share of features dropped in training before the last layer.
-        inputs: what images the model expects.
+        dropout: fraction of features dropped in training before the last layer.
+        inputs: the images that the model expects.
     """
 
     name = "vgg16"
@@ -32,7 +33,8 @@ class VGG16(ImageModel):
         dropout: Fraction = 0.5,
         inputs: Inputs = Inputs(),
     ):
-        from torchvision.models.vgg import cfgs, make_layers
+        with extra("torchvision", "vision"):
+            from torchvision.models.vgg import cfgs, make_layers
 
         super().__init__(in_channels, num_classes, inputs)
         self.features = make_layers(cfgs["D"], batch_norm=True)

@@ -1,4 +1,4 @@
-"""Weights in safetensors files: written whole, read only where they are sound and fit."""
+"""Weights in safetensors files: written atomically, and validated when read."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,16 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone
-from foveal.errors import UserError
-from foveal.files import MAX_SETTINGS, open_regular, write_bytes
-from foveal.model_files import CARD, DIGEST, WEIGHTS, read_card, weights_digest, write_card
+from foveal.foundation.errors import UserError, one_line
+from foveal.foundation.files import MAX_SETTINGS, open_regular, write_bytes
+from foveal.foundation.model_files import (
+    CARD,
+    DIGEST,
+    WEIGHTS,
+    read_card,
+    weights_digest,
+    write_card,
+)
 
-# Of a weight in 8 bits: its difference from the shipped one, in units of a scale per output channel
-# that this suffix names.
+# Suffix of the scale per output channel of a weight that is stored in 8 bits, as the difference
+# from the shipped weight.
 SCALE = ".difference_scale"
-MAX_PARAMETERS = 2**29  # of a model that is built anew; 2 GB in single precision
-# Parameters that a model may have for each one in its file, and beside those: while it is built it
-# may have more than it keeps, as timm's VGG has its three linear layers.
+MAX_PARAMETERS = 2**29  # of a new model; 2 GB in single precision
+# Maximum parameters of a model per parameter in its file, and in addition to those: a model may
+# build layers that it does not keep, such as the three linear layers of timm's VGG.
 SPARE_FACTOR, SPARE = 8, 2**26
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -28,9 +35,9 @@ Model = TypeVar("Model", bound=nn.Module)
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write a model's weights into a folder, whole or not at all.
 
-    Weights that come with Foveal and are as they came are left out: `load_weights` builds them.
+    Unmodified weights that are shipped with Foveal are omitted: `load_weights` restores them.
 
-    A card that is there already no longer vouches for the weights: its digest is removed first.
+    An existing card no longer matches the weights: its digest is removed first.
     """
     from safetensors.torch import save
 
@@ -43,23 +50,23 @@ def save_weights(model: nn.Module, folder: Path) -> None:
         for name, values in model.state_dict().items()
         if name not in known or not torch.equal(values.cpu(), known[name].to(values.dtype))
     }
-    # save_file would write a file that its owner alone may read.
+    # save_file would write a file that only its owner can read.
     write_bytes(folder / WEIGHTS, save(state))
 
 
 def load_weights(build: Callable[[], Model], weights: "Weights", strict: bool = True) -> Model:
     """Return a trained model in evaluation mode.
 
-    The model must not be much larger than its file: settings, which are a few lines, cannot take
-    more memory than weights that somebody had to send.
+    The model must not be much larger than its file: a few lines of settings cannot allocate more
+    memory than the weights justify.
 
     Args:
         build: returns the model with new weights.
-        weights: of the model.
-        strict: whether the file must hold every weight of the model and no other.
+        weights: weights of the model.
+        strict: whether the file must contain exactly the weights of the model.
 
     Raises:
-        UserError: the model cannot be built, or the weights are damaged or another model's.
+        UserError: the model cannot be built, or the weights are damaged or of another model.
     """
     with parameter_limit(SPARE_FACTOR * weights.parameters + SPARE):
         model = build()
@@ -71,10 +78,10 @@ class Weights:
     """A file of weights, opened but not read yet.
 
     Args:
-        path: of a safetensors file; a `card.json` beside it may hold its digest.
+        path: path of a safetensors file; a `card.json` in its folder may contain its digest.
 
     Raises:
-        UserError: the file cannot be read, or is not the one that the card was written for.
+        UserError: the file cannot be read, or does not match the digest on the card.
     """
 
     def __init__(self, path: Path):
@@ -94,15 +101,15 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """How many numbers there are."""
+        """Number of parameters in the file."""
         shapes = (self.file.get_slice(name).get_shape() for name in self.stored.values())
         return sum(torch.Size(shape).numel() for shape in shapes)
 
     def rename(self, current: Callable[[str], str]) -> None:
-        """Take the weights by other names.
+        """Rename the weights.
 
         Args:
-            current: returns a weight's name in a model for its name in the file.
+            current: a weight's name in the file -> its name in the model.
         """
         self.stored = {current(stored): stored for stored in self.stored.values()}
 
@@ -110,11 +117,11 @@ class Weights:
         """Copy the weights into a model.
 
         Args:
-            model: what it was built with is overwritten.
-            strict: whether the file must hold every weight of the model and no other.
+            model: the model, whose weights are overwritten.
+            strict: whether the file must contain exactly the weights of the model.
 
         Raises:
-            UserError: the weights are damaged, or another model's.
+            UserError: the weights are damaged or of another model.
         """
         from safetensors import SafetensorError
 
@@ -133,18 +140,18 @@ class Weights:
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
 
     def _restored(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a state dict in which no weight is a difference from a shipped one."""
+        """Return a state dict in which differences are added to the shipped weights."""
         restored = {name: values for name, values in state.items() if not name.endswith(SCALE)}
         for name in (name.removesuffix(SCALE) for name in state if name.endswith(SCALE)):
             steps, scale, base = state.get(name), state[name + SCALE], shipped.get(name)
             if steps is None or steps.dtype != torch.int8 or scale.dtype != torch.float32:
-                raise self._corrupt(f"{name} is not a difference in 8 bits")
+                raise self._corrupt(f"{name} is not an 8-bit difference")
             if base is None or base.shape != steps.shape or scale.shape != steps.shape[:1]:
-                raise self._corrupt(f"{name} does not fit the weights that come with Foveal")
+                raise self._corrupt(f"{name} does not match the weights shipped with Foveal")
             restored[name] = base.float() + steps * _by_channel(scale, steps.ndim)
         return restored
 
@@ -152,24 +159,23 @@ class Weights:
         expected = read_card(self.path.parent).get(DIGEST)
         if expected is not None and weights_digest(self.path) != expected:
             raise UserError(
-                f"The weights in {self.path} are corrupt, or were replaced: their SHA-256 is not "
-                f"the one on {CARD}. Restore the file, or remove {DIGEST!r} from the card."
+                f"The weights in {self.path} are corrupt, or were replaced: their SHA-256 differs "
+                f"from that on {CARD}. Restore the file, or remove {DIGEST!r} from the card."
             )
 
     def _corrupt(self, error: object) -> UserError:
-        reason = " ".join(str(error).split())[:200]
-        return UserError(f"The weights in {self.path} are corrupt: {reason}.")
+        return UserError(f"The weights in {self.path} are corrupt: {one_line(error)}.")
 
 
 def as_difference(weight: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a weight as its difference from another one, in 8 bits.
+    """Return a weight as its 8-bit difference from another weight.
 
     Args:
         weight: (O, ...) floats.
-        base: of the same shape.
+        base: the other weight, of the same shape.
 
     Returns:
-        Integers (O, ...) from -127 to 127, and the scale (O,) of each output channel's.
+        Integers (O, ...) from -127 to 127, and the scale (O,) of each output channel.
     """
     difference = weight.float() - base.float()
     scale = difference.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.half).tiny) / 127
@@ -181,7 +187,7 @@ def _by_channel(scale: Tensor, dimensions: int) -> Tensor:
 
 
 def shipped_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights with which a model is built, by their names in its state dict."""
+    """Return the shipped weights with which a model is built, by name in its state dict."""
     return {
         f"{name}.{key}" if name else key: values
         for name, part in model.named_modules()
@@ -196,12 +202,12 @@ def _finite(values: Tensor) -> bool:
 
 @contextmanager
 def parameter_limit(limit: int = MAX_PARAMETERS) -> Iterator[None]:
-    """Refuse models of more parameters that this thread builds in the block.
+    """Limit the parameters of models that this thread builds in the block.
 
     A parameter is counted before anything is written to it, when it takes no memory yet.
 
     Raises:
-        UserError: there are more.
+        UserError: there are more than `limit` parameters.
     """
     owner, count = threading.get_ident(), 0
 
@@ -211,7 +217,7 @@ def parameter_limit(limit: int = MAX_PARAMETERS) -> Iterator[None]:
             return
         count += parameter.numel()
         if count > limit:
-            raise UserError(f"the settings describe a model of more than {limit:,} parameters.")
+            raise UserError(f"the settings describe a model with more than {limit:,} parameters.")
 
     handle = nn.modules.module.register_module_parameter_registration_hook(register)
     try:

@@ -1,7 +1,7 @@
-"""Pictures: what a model looked at, curves and frontiers.
+"""Figures of explanations, training curves, and accuracy against cost.
 
-Figures are plain `matplotlib.figure.Figure` objects without pyplot's global state, so that any
-number of them can be drawn in a loop and nothing stays behind.
+Figures are plain `matplotlib.figure.Figure` objects without pyplot's global state: any number of
+them can be drawn in a loop without leaking memory.
 """
 
 from foveal.plotting.canvas import COLOURS, DPI, INK, PALE, RIGHT, WRONG, colour, new_figure

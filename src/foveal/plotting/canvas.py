@@ -1,19 +1,19 @@
-"""What all figures share: colours, an empty figure, pixels and names as matplotlib takes them."""
+"""Basics of all figures: colours, empty figures, and pixels and names for matplotlib."""
 
 from textwrap import fill
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from foveal.escaping import printable
+from foveal.foundation.escaping import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# After Okabe & Ito 2008, told apart by colour-blind eyes; their yellow is darker here, for the
-# white numbers on it. Numbers say the same as the colours.
+# After Okabe & Ito 2008, distinguishable by colour-blind people; the yellow is darker here, for
+# white numbers on it. Numbers repeat the information of the colours.
 MARKERS = ("o", "s", "^")  # for points of the same colour
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#7F7F00")
 INK, PALE, RIGHT, WRONG = "#222222", "#B8C0C8", "#0072B2", "#D55E00"
@@ -21,25 +21,25 @@ DPI = 144
 
 
 def colour(index: int) -> str:
-    """Return the colour of a patch by its number from 0."""
+    """Return the colour of the patch at an index."""
     return COLOURS[index % len(COLOURS)]
 
 
 def new_figure(width: float, height: float, dpi: float = DPI) -> "Figure":
-    """Return an empty figure of so many inches, apart from pyplot's global state."""
+    """Return an empty figure of a size in inches, outside of pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
 
 
 def pixels(image: Tensor) -> "np.ndarray":
-    """Return (C, H, W) in [0, 1] as matplotlib takes it; one channel becomes three."""
+    """Return (C, H, W) in [0, 1] as (H, W, 3) for matplotlib; one channel becomes three."""
     shown = image.detach().float().clamp(0, 1)
     return (shown.expand(3, -1, -1) if shown.shape[0] == 1 else shown[:3]).permute(1, 2, 0).numpy()
 
 
 def short(name: str, length: int = 18) -> str:
-    """Return a name in one line, cut to a length, none of it taken for mathematics."""
+    """Return a name in one line, truncated to a length, with mathematics escaped."""
     return _literal(_cut(name, length))
 
 
@@ -54,11 +54,11 @@ def _cut(name: str, length: int) -> str:
 
 
 def _literal(text: str) -> str:
-    return text.replace("$", r"\$")  # two of them would begin and end mathematics
+    return text.replace("$", r"\$")  # two of them would delimit mathematics
 
 
 def plain_axes(axes: "Axes") -> None:
-    """Take from axes all that is no data."""
+    """Reduce axes to the data and a pale grid."""
     axes.grid(color="#E4E8EB", lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, length=0)

@@ -1,4 +1,4 @@
-"""Coarse maps over photographs: the values of their locations, interpolated."""
+"""Coarse maps over photographs, interpolated between their locations."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST = 2  # pixels along a location's side; what is finer is drawn as it is
+LEAST = 2  # minimum side of a location in pixels; finer maps are not interpolated
 
 
 class Cells(NamedTuple):
-    """A map (H, W) as the h x w locations that it has one value for each."""
+    """A map (H, W) as h x w locations with one value each."""
 
     values: Tensor  # (h, w)
-    rows: Tensor  # (H,), the row of locations that each row of pixels belongs to
+    rows: Tensor  # (H,), the row of locations of each row of pixels
     columns: Tensor  # (W,)
 
     @property
@@ -29,20 +29,20 @@ class Cells(NamedTuple):
 
 
 def cells_of(heat: Tensor) -> Cells:
-    """Return the locations of a map (H, W): the runs of rows and of columns that are alike."""
+    """Return the locations of a map (H, W): runs of equal rows and of equal columns."""
     heat = heat.float()
     rows, columns = _runs(heat), _runs(heat.T)
     return Cells(heat[_first(rows)][:, _first(columns)], rows, columns)
 
 
 def smooth(heat: Tensor) -> Tensor:
-    """Return a map (H, W) interpolated between its locations where those cover many pixels."""
+    """Return a map (H, W), interpolated between its locations if those cover many pixels."""
     cells = cells_of(heat)
     return cells.interpolated() if cells.coarse else heat
 
 
 def _runs(heat: Tensor) -> Tensor:
-    """Return the number of the run of equal rows that each row of (H, W) belongs to, from 0."""
+    """Return for each row of (H, W) the index of its run of equal rows."""
     begins = (heat[1:] != heat[:-1]).any(dim=1)
     return F.pad(begins.long().cumsum(dim=0), (1, 0))
 
@@ -53,7 +53,7 @@ def _first(runs: Tensor) -> Tensor:
 
 
 def _weights(runs: Tensor) -> Tensor:
-    """Return how much each run weighs at each of L pixels (L, runs); flat beyond the outermost."""
+    """Return the weight of each run at each of L pixels (L, runs); constant at the edges."""
     counts = runs.bincount()
     centres = (_first(runs) + (counts - 1) / 2).numpy()
     pixels = np.arange(len(runs))

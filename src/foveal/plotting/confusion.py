@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrices."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,26 +8,26 @@ from torch import Tensor
 from foveal.plotting.canvas import INK, new_figure, short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WRITTEN = 20  # classes up to which the numbers are written into the cells
+WRITTEN = 20  # maximum number of classes for which counts are written into the cells
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str]) -> "Figure":
-    """Draw how many images of each class (rows) got each answer (columns).
+    """Draw how many images of each class (rows) got each prediction (columns).
 
-    A cell's colour is its share of its row; the diagonal is left pale, so that mistakes stand out.
+    A cell's colour is its fraction of its row; the diagonal stays pale to emphasise mistakes.
 
     Args:
-        counts: (classes, classes) of images.
+        counts: (classes, classes), numbers of images.
         classes: a name for each class, or none to number them.
     """
     number = len(counts)
     side = min(3 + 0.28 * number, 9.0)
     figure = new_figure(side + 0.6, side)
     axes = figure.subplots()
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    mistakes = shares.clone()
+    mistakes = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     mistakes.fill_diagonal_(0)
     top = max(float(mistakes.max()), 0.1)  # a single mistake in a hundred stays pale
     axes.imshow(mistakes.numpy(), cmap="Oranges", vmin=0, vmax=top)
@@ -35,23 +35,18 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str]) -> "Figure":
         names = [short(name, 12) for name in classes] or [str(i) for i in range(number)]
         axes.set_xticks(range(number), names, rotation=45, ha="right")
         axes.set_yticks(range(number), names)
-        for row in range(number):
-            for column in range(number):
-                if counts[row, column]:
-                    dark = mistakes[row, column] > 0.6 * top
-                    text = str(int(counts[row, column]))
-                    axes.text(
-                        column,
-                        row,
-                        text,
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        color="white" if dark else INK,
-                    )
+        _write_counts(axes, counts, mistakes > 0.6 * top)
     axes.tick_params(length=0, labelsize=8)
-    axes.set_xlabel("answer", fontsize=9)
+    axes.set_xlabel("prediction", fontsize=9)
     axes.set_ylabel("class", fontsize=9)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure
+
+
+def _write_counts(axes: "Axes", counts: Tensor, dark: Tensor) -> None:
+    """Write the counts that are not 0 into their cells, in white where a cell is dark."""
+    for row, column in counts.nonzero().tolist():
+        shade = "white" if dark[row, column] else INK
+        text = str(int(counts[row, column]))
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)

@@ -1,4 +1,4 @@
-"""Curves of a training, and accuracy against what was looked at."""
+"""Training curves, and accuracy against evidence or cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """Draw validation accuracy and loss over the epochs, a line a model."""
+    """Draw validation accuracy and loss over the epochs, a line per model."""
     figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     for number, curve in enumerate(curves.values()):
@@ -34,44 +34,36 @@ def frontier(
     logarithmic: bool = False,
     split: str = "test",
 ) -> "Figure":
-    """Draw accuracy against what it takes.
+    """Draw accuracy against evidence or another cost.
 
-    The points are named in a legend; where they are too many for it or some have no name, beside
-    each.
+    Names are in a legend, or beside each point if there are too many or some have no name.
 
     Args:
-        points: name, what it takes, and accuracy from 0 to 1. Without `logarithmic` what it takes
-            is a share from 0 to 1.
-        label: of what it takes.
-        logarithmic: draw what it takes, any positive number, on a logarithmic scale.
-        split: of the images that the accuracy is of.
+        points: name, cost, and accuracy from 0 to 1. Without `logarithmic` the cost is a fraction
+            from 0 to 1.
+        label: label of the cost.
+        logarithmic: draw the cost, any positive number, on a logarithmic scale.
+        split: split of the images on which the accuracy was measured.
     """
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
     unit = 1 if logarithmic else 100
     listed = len(points) <= len(COLOURS) * len(MARKERS) and all(name for name, _, _ in points)
-    for number, (name, taken, accuracy) in enumerate(points):  # a name looks alike in every plot
-        place, shade = (unit * taken, 100 * accuracy), colour(number)
+    for number, (name, cost, accuracy) in enumerate(points):  # same style in every plot
+        xy = (unit * cost, 100 * accuracy)
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
-        axes.plot(*place, marker, ms=7, color=shade)
+        axes.plot(*xy, marker, ms=7, color=colour(number))
         if not listed:
-            axes.annotate(
-                short(name, 40), place, (7, -3), textcoords="offset points", fontsize=8, color=INK
-            )
+            text = short(name, 40)
+            axes.annotate(text, xy, (7, -3), textcoords="offset points", fontsize=8, color=INK)
     if listed:
         _legend(figure, axes, [name for name, _, _ in points], 8)
     axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
-    most = max((point[1] for point in points), default=0)
     if logarithmic:
-        _round_numbers(axes)
-        axes.margins(x=0.1)
+        _logarithmic(axes)
     else:
-        widest = 100 * most
-        axes.set_xlim(0, max((1.05 if listed else 1.3) * widest, 10))
-        axes.set_xticks(
-            [tick for tick in range(0, 101, 10 if widest > 40 else 5) if tick <= widest + 5]
-        )
+        _percent(axes, 100 * max((cost for _, cost, _ in points), default=0), listed)
     axes.margins(y=0.15)
     axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     plain_axes(axes)
@@ -79,7 +71,7 @@ def frontier(
 
 
 def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], size: float) -> None:
-    """Name the lines in their order; as labels of lines, names with a leading _ would be hidden."""
+    """Name the lines in order; matplotlib hides labels of lines with a leading underscore."""
     figure.legend(
         axes.lines,
         [short(name, 40) for name in names],
@@ -89,32 +81,40 @@ def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], size: float) -
     )
 
 
-def _round_numbers(axes: "Axes") -> None:
-    """Make the x axis logarithmic and name 1, 2 and 5 of each power of ten: 500 k, 1 M, 2 M."""
+def _percent(axes: "Axes", maximum: float, listed: bool) -> None:
+    """Limit the x axis to a maximum in percent, with room for names beside the points."""
+    axes.set_xlim(0, max((1.05 if listed else 1.3) * maximum, 10))
+    step = 10 if maximum > 40 else 5
+    axes.set_xticks([tick for tick in range(0, 101, step) if tick <= maximum + 5])
+
+
+def _logarithmic(axes: "Axes") -> None:
+    """Make the x axis logarithmic, with ticks at 1, 2 and 5 times powers of ten: 1 M, 2 M."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.1)
 
 
 def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
-    """Draw a judge's accuracy on the evidence alone, over how much of the image that is.
+    """Draw a judge's accuracy on the evidence alone against the size of the evidence.
 
     Args:
-        points: for each explanation its share of pixels and the judge's accuracy, both from 0 to
-            1; several points are joined by a line.
+        points: for each explanation its fraction of pixels and the judge's accuracy, both from 0
+            to 1; several points are joined by a line.
     """
     figure = new_figure(7, 3.8)
     axes = figure.subplots()
     for number, path in enumerate(points.values()):
         line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(path) > 1 else "none"
         marker = "o" if len(path) > 1 else "D"
-        shares = [100 * share for share, _ in path]
+        fractions = [100 * fraction for fraction, _ in path]
         values = [100 * value for _, value in path]
-        axes.plot(shares, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number))
-    axes.set_xlabel("share of the image that is shown, %", fontsize=9)
+        axes.plot(fractions, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number))
+    axes.set_xlabel("fraction of the image shown, %", fontsize=9)
     axes.set_ylabel("the judge's accuracy, %", fontsize=9)
     axes.set_xlim(left=0)
     plain_axes(axes)

@@ -1,4 +1,4 @@
-"""One image explained, and many in a gallery."""
+"""Figures of one explained image, and galleries of many."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.logits import class_logits
-from foveal.observation import Observation
+from foveal.observation.logits import class_logits
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
     combined,
@@ -31,39 +31,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
     from matplotlib.image import AxesImage
 
-SQUARE, NARROWEST, WIDEST = 3.2, 2.7, 5.4  # inches across the part for an image
-FITS = 2.93  # inches across a square image in it
-BAR = 0.9  # inches across a colour bar
-CELL = 1.15  # inches across an image of a gallery
-GALLERY_DOTS = 288  # an inch of a gallery, at most
+SQUARE, NARROWEST, WIDEST = 3.2, 2.7, 5.4  # width in inches of the part for an image
+FITS = 2.93  # width in inches of a square image in it
+BAR = 0.9  # width of a colour bar in inches
+CELL = 1.15  # width in inches of an image in a gallery
+GALLERY_DOTS = 288  # maximum dots per inch of a gallery
 
 
 def draw_image(
     axes: "Axes",
     explanation: Observation,
     numbers: bool = True,
-    greatest: float | None = None,
+    maximum: float | None = None,
     longest: int = LONGEST,
 ) -> "AxesImage | None":
     """Draw one image with its numbered patch frames, or its attention or attribution over it.
 
-    It is drawn as it was given, where the explanation has its original.
+    The original image is drawn if the explanation has it.
 
     Args:
         axes: to draw on, in the coordinates of the explanation's pixels.
-        explanation: of one image.
-        numbers: beside the frames.
-        greatest: end of the attention's scale; None for this image's own. An attribution's is
-            always its own.
-        longest: pixels along the image's longer side; a larger one is shrunk.
+        explanation: explanation of one image.
+        numbers: whether to number the frames.
+        maximum: upper end of the attention's scale; None for this image's own. An attribution
+            always has its own scale.
+        longest: maximum length in pixels of the image's longer side, else it is downsampled.
 
     Returns:
-        The map as it was drawn, for a colour bar; None where there are no maps.
+        The map as drawn, for a colour bar; None if there are no maps.
     """
     drawn = None
     image, maps = photo_of(explanation), explanation.maps
     if maps is None:
-        # A thumbnail, where it stands for the image, fills the place of the image.
+        # A thumbnail that stands for the image is drawn at the size of the image.
         draw_photo(axes, image, explanation.size, longest)
     elif explanation.values.signed:
         heat = maps[0].mean(dim=0)
@@ -71,7 +71,7 @@ def draw_image(
         drawn = draw_attribution(axes, image, heat, middle, longest)
     else:
         heat = combined(maps)[0]
-        drawn = draw_map(axes, image, heat, greatest or scale_end(heat), longest)
+        drawn = draw_map(axes, image, heat, maximum or scale_end(heat), longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
@@ -79,12 +79,12 @@ def draw_image(
 
 
 def _is_attribution(explanation: Observation) -> bool:
-    """Return whether there are maps that speak for and against a class, not weights."""
+    """Return whether there are maps with evidence for and against a class, not weights."""
     return explanation.maps is not None and explanation.values.signed
 
 
 def draw_classes(axes: "Axes", explanation: Observation, top: int = 5) -> None:
-    """Draw the most probable classes of one image as bars, the answer emphasised."""
+    """Draw the most probable classes of one image as bars, with emphasis on the prediction."""
     values, order = explanation.probabilities[0].sort(descending=True)
     values, order = values[:top].flip(0), order[:top].flip(0)
     shades = [PALE] * (len(order) - 1) + [INK]
@@ -104,14 +104,14 @@ def draw_classes(axes: "Axes", explanation: Observation, top: int = 5) -> None:
 def explanation_figure(explanation: Observation, title: str | None = None) -> "Figure":
     """Draw one image: numbered patch frames, the patches enlarged, the classes.
 
-    A photograph is drawn as it was given (`Explanation.originals`) and at its own resolution, up
+    A photograph is drawn from its original (`Explanation.originals`) at its own resolution, up
     to 1,600 pixels along its longer side.
 
-    Of a reconstructor: the patches, what was rebuilt from them and what was lost.
+    For a reconstructor: the patches, the image rebuilt from them, and the error.
 
     Args:
-        explanation: of one image.
-        title: above it all.
+        explanation: explanation of one image.
+        title: title of the figure.
     """
     if explanation.rebuilt is not None:
         figure = rebuilding_grid(explanation)
@@ -125,7 +125,7 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
         draw_image(axes, explanation)
         _draw_patches(parts[-2], patches, _notes(explanation))
         if len(parts) == 4:
-            _draw_seen(parts[1], explanation)
+            _draw_evidence(parts[1], explanation)
     else:
         draw_photo(axes, photo_of(explanation), explanation.size)
         axes.set_axis_off()
@@ -134,18 +134,18 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
     axes.set_title(_title(explanation, patches), fontsize=9, color=INK)
     bars = parts[-1].subplots()
     draw_classes(bars, explanation)
-    answer = explanation.class_name(int(explanation.predictions[0]))
-    bars.set_title(wrapped(f"answer: {answer}", 20), fontsize=10, fontweight="bold", color=INK)
+    name = explanation.class_name(int(explanation.predictions[0]))
+    bars.set_title(wrapped(f"prediction: {name}", 20), fontsize=10, fontweight="bold", color=INK)
     if title:
         figure.suptitle(short(title, 60), fontsize=10, color=INK)
     return figure
 
 
 def _parts(explanation: Observation) -> tuple["Figure", "np.ndarray"]:
-    """Return a figure for one image, and its parts: image, all that was seen, evidence, classes.
+    """Return a figure for one image, and its parts: image, evidence, patches or maps, classes.
 
-    Those of which the explanation has nothing are left out. The figure has as many pixels as the
-    image needs, so that a photograph is not drawn smaller than it is.
+    Parts that the explanation lacks are left out. The figure has enough pixels to draw a
+    photograph at its own resolution.
     """
     image = photo_of(explanation)
     wide = min(max(SQUARE + FITS * (proportion(image) - 1), NARROWEST), WIDEST)
@@ -154,12 +154,12 @@ def _parts(explanation: Observation) -> tuple["Figure", "np.ndarray"]:
         between = 1.05 * _columns(explanation.patches[0])
     elif explanation.maps is not None:
         between = wide + (BAR if is_photo(image) else 0.2)
-    # Where no more than the thumbnail is there, the frames are drawn on that.
-    seen = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
+    # If the thumbnail stands for the image, the frames are drawn on it.
+    evidence = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
     dots = dots_per_inch(image, wide, FITS)
-    width = 6.4 + 1.15 * (wide - SQUARE) + 1.05 * between + 1.25 * seen
+    width = 6.4 + 1.15 * (wide - SQUARE) + 1.05 * between + 1.25 * evidence
     figure = new_figure(width, 3.4, dots)
-    ratios = [part for part in (wide, seen, between, 2.4) if part]
+    ratios = [part for part in (wide, evidence, between, 2.4) if part]
     parts = figure.subfigures(1, len(ratios), squeeze=False, width_ratios=ratios, wspace=0.02)
     return figure, parts[0]
 
@@ -168,22 +168,22 @@ def _columns(patches: Tensor) -> int:
     return 1 if len(patches) <= 3 else 2 if len(patches) <= 8 else 3 if len(patches) <= 12 else 5
 
 
-def _draw_seen(figure: "SubFigure", explanation: Observation) -> None:
-    """Draw the thumbnail as large as the image, and the patches' pixels over it."""
+def _draw_evidence(figure: "SubFigure", explanation: Observation) -> None:
+    """Draw the thumbnail at the size of the image, and the patches' pixels over it."""
     assert explanation.thumbnail is not None
     coarse = F.interpolate(explanation.thumbnail, explanation.size, mode="nearest")
-    place = figure.subplots()
-    seen = torch.where(explanation.evidence[:, None], explanation.images, coarse)
-    draw_photo(place, seen[0], explanation.size, like=photo_of(explanation))
-    place.set_title("all that it saw", fontsize=9, color=INK)
-    place.set_axis_off()
+    axes = figure.subplots()
+    evidence = torch.where(explanation.evidence[:, None], explanation.images, coarse)
+    draw_photo(axes, evidence[0], explanation.size, like=photo_of(explanation))
+    axes.set_title("evidence", fontsize=9, color=INK)
+    axes.set_axis_off()
 
 
 def _notes(explanation: Observation) -> list[str]:
-    """Return what stands below each patch of one image: its contribution, or its weight."""
+    """Return the note below each patch of one image: its contribution or weight, if known."""
     if explanation.contributions is not None:
-        answer = explanation.predictions[0]
-        added = class_logits(explanation.contributions)[0, :, answer]
+        predicted = explanation.predictions[0]
+        added = class_logits(explanation.contributions)[0, :, predicted]
         return [f"{value:+.2f}" for value in added.tolist()]
     if explanation.weights is not None:
         return [f"{weight:.0%}" for weight in explanation.weights[0].tolist()]
@@ -193,29 +193,29 @@ def _notes(explanation: Observation) -> list[str]:
 def _draw_patches(figure: "SubFigure", patches: Tensor, notes: Sequence[str]) -> None:
     columns = _columns(patches)
     grid = figure.subplots(-(-len(patches) // columns), columns, squeeze=False).flatten()
-    for index, place in enumerate(grid):
+    for index, axes in enumerate(grid):
         if index < len(patches):
-            draw_patch(place, patches[index], index, notes[index] if notes else "")
+            draw_patch(axes, patches[index], index, notes[index] if notes else "")
         else:
-            place.set_axis_off()
+            axes.set_axis_off()
 
 
 def _draw_attribution(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
-    """Draw an attribution; where its values can be summed, those of few locations as their sums."""
-    place = figure.subplots()
+    """Draw an attribution; a coarse one whose values can be summed, as sums per location."""
+    axes = figure.subplots()
     few = locations(maps[0].mean(dim=0), photo_of(explanation))
     label = explanation.values.label
     if few is not None and explanation.values.location_label is not None:
         label = explanation.values.location_label
         pixels = maps[0, 0].numel() / (few[0] * few[1])
         explanation = replace(explanation, maps=maps * pixels)
-    drawn = draw_image(place, explanation)
-    place.set_title(with_locations(short(explanation.method), few), fontsize=9, color=INK)
-    _colour_bar(figure, drawn, place, label)
+    drawn = draw_image(axes, explanation)
+    axes.set_title(with_locations(short(explanation.method), few), fontsize=9, color=INK)
+    _colour_bar(figure, drawn, axes, label)
 
 
 def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
-    """Draw each depth's map and all together, on one scale; an attribution's only map."""
+    """Draw each depth's map and their mean on one scale, or the only map of an attribution."""
     if _is_attribution(explanation):
         _draw_attribution(figure, explanation, maps)
         return
@@ -223,16 +223,16 @@ def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> N
     depths = list(relative(maps)[0])
     heats = [*depths, combined(maps)[0]] if len(depths) > 1 else depths
     names = [*(f"map {number + 1}" for number in range(len(depths))), "all maps"]
-    greatest = scale_end(relative(maps))
+    end = scale_end(relative(maps))
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
-    for place, heat, name in zip(grid, heats, names, strict=False):
-        drawn = draw_map(place, image, heat, greatest)
+    for axes, heat, name in zip(grid, heats, names, strict=False):
+        drawn = draw_map(axes, image, heat, end)
         title = with_locations(name, locations(heat, image))
-        place.set_title(title, fontsize=7, color=INK)
-    for place in grid[len(heats) :]:
-        place.set_axis_off()
+        axes.set_title(title, fontsize=7, color=INK)
+    for axes in grid[len(heats) :]:
+        axes.set_axis_off()
     _colour_bar(figure, drawn, grid, explanation.values.label)
 
 
@@ -248,30 +248,30 @@ def _colour_bar(
 
 def _title(explanation: Observation, patches: Tensor | None) -> str:
     if patches is None and explanation.maps is None:
-        return "looks at the whole image"
-    if _is_attribution(explanation):  # its name stands over the map
+        return "reads the whole image"
+    if _is_attribution(explanation):  # its name is above the map
         return "image" if is_photo(photo_of(explanation)) else ""
     if patches is None:
-        return "looks everywhere, and weighs it"
-    seen = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
-    share = float(explanation.evidence_fraction[0])
-    said = f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
-    between = " " if explanation.thumbnail is None else "\n"  # one line would be cut off
+        return "reads the whole image, weighted"
+    source = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
+    fraction = float(explanation.evidence_fraction[0])
+    percent = f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"
+    between = " " if explanation.thumbnail is None else "\n"  # a single line would be truncated
     added = explanation.contributions is not None
-    note = "\nbelow each: what it adds to the logit" if added else ""
-    return f"decided from {len(patches)} {seen}:{between}{said} of the pixels{note}"
+    note = "\nbelow each: contribution to the logit" if added else ""
+    return f"decided from {len(patches)} {source}:{between}{percent} of the pixels{note}"
 
 
 def gallery(
     explanation: Observation | Sequence[Observation], labels: Tensor, columns: int = 5
 ) -> "Figure":
-    """Draw many images small: frames, the answer, and a sign for right or wrong.
+    """Draw many small images with frames and the prediction, marked as right or wrong.
 
     Args:
-        explanation: of the images to show; or a sequence of explanations by the same model and
-            method, each of images of a size of its own.
-        labels: (B,) true classes, of all images in order.
-        columns: images in a row.
+        explanation: explanation of the images; or a sequence of explanations by the same model
+            and method, one for each size of images.
+        labels: (B,) true classes of all images in order.
+        columns: images per row.
     """
     several = isinstance(explanation, list | tuple)
     ones = [one for part in (explanation if several else [explanation]) for one in part]
@@ -282,13 +282,13 @@ def gallery(
     dots = dots_per_inch(largest, CELL, CELL, most=GALLERY_DOTS)
     figure = new_figure(1.25 * columns + 0.6 * bool(maps), 1.55 * rows, dots)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place in grid[len(ones) :]:
-        place.set_axis_off()
-    greatest = max(map(scale_end, maps)) if maps else None
+    for axes in grid[len(ones) :]:
+        axes.set_axis_off()
+    end = max(map(scale_end, maps)) if maps else None
     drawn = None
-    for place, one, label in zip(grid, ones, labels.tolist(), strict=False):
-        drawn = draw_image(place, one, False, greatest, longest=round(CELL * GALLERY_DOTS))
-        _mark(place, one, label)
+    for axes, one, label in zip(grid, ones, labels.tolist(), strict=False):
+        drawn = draw_image(axes, one, False, end, longest=round(CELL * GALLERY_DOTS))
+        _mark(axes, one, label)
     if drawn is not None and _is_attribution(ones[0]):
         label = f"attribution ({short(ones[0].method)}), each image on its own scale"
         _colour_bar(figure, drawn, grid, label).set_ticks([])
@@ -298,10 +298,10 @@ def gallery(
 
 
 def _mark(axes: "Axes", explanation: Observation, truth: int) -> None:
-    """Write the answer over one image, and whether it is right."""
-    answer = int(explanation.predictions[0])
-    name = short(explanation.class_name(answer), 10)
-    if answer == truth:
+    """Write the prediction above one image, and whether it is right."""
+    prediction = int(explanation.predictions[0])
+    name = short(explanation.class_name(prediction), 10)
+    if prediction == truth:
         axes.set_title(f"✓ {name}", fontsize=8, color=RIGHT)
     else:
         wanted = short(explanation.class_name(truth), 10)

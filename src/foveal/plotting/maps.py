@@ -1,11 +1,11 @@
-"""Maps over the image: attention on a scale that is the same for all, attributions by sign."""
+"""Maps over the image: attention on a common scale, attributions coloured by sign."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short
 from foveal.plotting.cells import cells_of, smooth
 from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_photo, photo_of
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-OPAQUE = 0.65  # of maps
-FAINT, STRONG = 0.15, 0.7  # of attributions over photographs, where they are 0 and greatest
-LEAST = 0.1  # where the colours of relative maps begin; what is less looks like this
+OPAQUE = 0.65  # opacity of maps
+FAINT, STRONG = 0.15, 0.7  # opacity of attributions of 0 and of the maximum over photographs
+LEAST = 0.1  # lower end of the colours of relative maps; smaller values have the same colour
 
 
 def relative(maps: Tensor) -> Tensor:
-    """Return maps (..., H, W) as multiples of their mean: 1 is what every place would get.
+    """Return maps (..., H, W) as multiples of their mean, the uniform weight.
 
-    Raw weights of a fine map are smaller than those of a coarse one, and only so can they share
-    a scale. Explanations keep the raw weights.
+    The raw weights of a fine map are smaller than those of a coarse one; relative weights can
+    share a scale. Explanations hold the raw weights.
     """
     maps = maps.float()
     return maps / maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
@@ -36,35 +36,37 @@ def combined(maps: Tensor) -> Tensor:
 
 
 def scale_end(heats: Tensor) -> float:
-    """Return where the colours of relative maps end: at their greatest, and not below 10.
+    """Return the upper end of the colours of relative maps: their maximum, and at least 10.
 
-    From a tenth of an even share to ten times as much, an even share is in the middle.
+    The uniform weight is then in the middle of a scale from a tenth of it to ten times it.
     """
     return max(float(heats.max()), 1 / LEAST)
 
 
 def draw_map(
-    axes: "Axes", image: Tensor, heat: Tensor, greatest: float, longest: int = LONGEST
+    axes: "Axes", image: Tensor, heat: Tensor, maximum: float, longest: int = LONGEST
 ) -> "AxesImage":
-    """Draw a relative map (H, W) over an image in grey, up to `greatest`.
+    """Draw a relative map (H, W) over an image in grey, up to `maximum`.
 
-    The colours are logarithmic: a net often gives one place fifty times its share, beside which
-    on an even scale all others would look alike.
+    The colours are logarithmic: one location often has fifty times the uniform weight, and on a
+    linear scale all others would look alike.
 
     Args:
         axes: to draw on, in the map's pixels.
         image: (C, H', W') of any size, drawn in its own proportions.
-        heat: (H, W); over a photograph, that of few locations is interpolated between them.
-        greatest: end of the scale.
-        longest: pixels along the image's longer side; a larger one is shrunk.
+        heat: (H, W); over a photograph, a coarse map is interpolated between its locations.
+        maximum: upper end of the scale.
+        longest: maximum length in pixels of the image's longer side, else it is downsampled.
     """
     from matplotlib.colors import LogNorm
 
-    norm = LogNorm(LEAST, greatest)
+    norm = LogNorm(LEAST, maximum)
     grey = bounded(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
     values = _values(heat, image).clamp(min=LEAST)
-    return _lay(axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE)
+    return _overlay(
+        axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE
+    )
 
 
 def draw_attribution(
@@ -72,24 +74,24 @@ def draw_attribution(
 ) -> "AxesImage":
     """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
-    The colours are linear, white at `middle`, and end as far from it as the map goes.
+    The colours are linear and white at `middle`; their range is that of the map.
 
     Args:
         axes: to draw on, in the map's pixels.
         image: (C, H', W') of any size, drawn in its own proportions.
-        heat: (H, W); over a photograph, that of few locations is interpolated between them.
+        heat: (H, W); over a photograph, a coarse map is interpolated between its locations.
         middle: the value that is white.
-        longest: pixels along the image's longer side; a larger one is shrunk.
+        longest: maximum length in pixels of the image's longer side, else it is downsampled.
     """
     reach = float((heat - middle).abs().max()) or 1.0
     values = _values(heat, image).float()
     weight = ((values - middle).abs() / reach).clamp(0, 1)
-    # A photograph shows where little is attributed.
+    # A photograph stays visible where attributions are small.
     opaque = (FAINT + (STRONG - FAINT) * weight).numpy() if is_photo(image) else OPAQUE
-    # What is dark hides colours.
+    # Dark pixels would hide the colours.
     pale = (1 + bounded(image, longest).mean(dim=0, keepdim=True)) / 2
     draw_photo(axes, pale, (heat.shape[0], heat.shape[1]))
-    return _lay(
+    return _overlay(
         axes,
         values,
         heat,
@@ -102,33 +104,33 @@ def draw_attribution(
 
 
 def _values(heat: Tensor, image: Tensor) -> Tensor:
-    """Return what is drawn of a map over an image."""
+    """Return the values of a map to draw over an image."""
     return bounded(smooth(heat)[None], LONGEST)[0] if is_photo(image) else heat
 
 
-def _lay(axes: "Axes", values: Tensor, heat: Tensor, **look: Any) -> "AxesImage":
-    """Draw values over an image that was drawn for a map (H, W); neither extent nor aspect change.
+def _overlay(axes: "Axes", values: Tensor, heat: Tensor, **options: Any) -> "AxesImage":
+    """Draw values over the image of a map (H, W), with the same extent and aspect.
 
     Args:
         axes: to draw on.
-        values: of the map, in any resolution.
+        values: values of the map, in any resolution.
         heat: the map.
-        look: options of `imshow`.
+        options: options of `imshow`.
     """
     drawn = axes.imshow(
         values.float().numpy(),
         extent=extent_of((heat.shape[0], heat.shape[1])),
         aspect=axes.get_aspect(),
-        **look,
+        **options,
     )
     axes.set_axis_off()
     return drawn
 
 
 def locations(heat: Tensor, image: Tensor) -> tuple[int, int] | None:
-    """Return how many locations, down and across, a map (H, W) over a photograph is drawn from.
+    """Return the number of locations, down and across, of an interpolated map (H, W).
 
-    None where it is drawn as it is: on a small image, or as fine as pixels.
+    None if it is not interpolated, on a small image or because it is as fine as pixels.
     """
     cells = cells_of(heat)
     drawn = is_photo(image) and cells.coarse
@@ -136,16 +138,16 @@ def locations(heat: Tensor, image: Tensor) -> tuple[int, int] | None:
 
 
 def with_locations(name: str, few: tuple[int, int] | None) -> str:
-    """Return a map's title with the number of locations that it is drawn from."""
+    """Return a map's title with the number of locations between which it is interpolated."""
     return name if few is None else f"{name}: {few[0]} x {few[1]} locations, interpolated"
 
 
 def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "Figure":
-    """Draw a row for each image and a column for each depth, then all depths together.
+    """Draw a row per image, with a column per depth and one for all depths together.
 
     Args:
-        explanation: of some images, with maps (B, M, H, W).
-        labels: (B,) true classes, to mark right and wrong answers; None for answers alone.
+        explanation: explanation of images, with maps (B, M, H, W).
+        labels: (B,) true classes, to mark right and wrong predictions; None for no marks.
 
     Raises:
         ValueError: the explanation has no maps.
@@ -156,30 +158,32 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
     rows, columns = len(explanation), depths.shape[1] + 2
     figure = new_figure(1.35 * columns + 0.9, 1.35 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
-    greatest = scale_end(depths)
+    end = scale_end(depths)
     heads = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
-    for place, head in zip(grid[0], heads, strict=True):
-        place.set_title(head, fontsize=9, color=INK)
+    for axes, head in zip(grid[0], heads, strict=True):
+        axes.set_title(head, fontsize=9, color=INK)
     drawn: Any = None
     for row in range(rows):
         image = photo_of(explanation, row)
         draw_photo(grid[row, 0], image, explanation.size)
-        _answer(grid[row, 0], explanation[row], None if labels is None else int(labels[row]))
+        _write_prediction(
+            grid[row, 0], explanation[row], None if labels is None else int(labels[row])
+        )
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
-        for place, heat in zip(grid[row, 1:], heats, strict=True):
-            drawn = draw_map(place, image, heat, greatest)
+        for axes, heat in zip(grid[row, 1:], heats, strict=True):
+            drawn = draw_map(axes, image, heat, end)
     figure.colorbar(
         drawn, ax=grid, fraction=0.03, aspect=30, label=explanation.values.label, format="{x:g}"
     )
     return figure
 
 
-def _answer(axes: "Axes", explanation: Observation, truth: int | None) -> None:
-    """Write an image's answer beside it, where no title gets in the way."""
-    answer = int(explanation.predictions[0])
-    shade = INK if truth is None else RIGHT if answer == truth else WRONG
+def _write_prediction(axes: "Axes", explanation: Observation, truth: int | None) -> None:
+    """Write an image's prediction beside it, since its title may be a heading."""
+    prediction = int(explanation.predictions[0])
+    shade = INK if truth is None else RIGHT if prediction == truth else WRONG
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_ylabel(short(explanation.class_name(answer), 14), fontsize=8, color=shade)
+    axes.set_ylabel(short(explanation.class_name(prediction), 14), fontsize=8, color=shade)
     for spine in axes.spines.values():
         spine.set_visible(False)

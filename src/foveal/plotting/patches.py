@@ -1,12 +1,12 @@
-"""Keypoints and patches: frames over the image, and what is in them."""
+"""Keypoints and patches: frames over the image, and enlarged patches."""
 
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from foveal.geometry import to_px
-from foveal.observation import Observation
+from foveal.images.geometry import to_px
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import colour, pixels
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def frames_px(explanation: Observation) -> Tensor:
     """Return left, top, width and height (K, 4) in pixels of one image's patch frames.
 
-    Pixel (0, 0) reaches from -0.5 to 0.5, so a frame goes around whole pixels.
+    Pixel (0, 0) extends from -0.5 to 0.5, so a frame encloses whole pixels.
     """
     assert explanation.keypoints is not None
     assert explanation.patch_size is not None
-    places = to_px(explanation.keypoints[0], explanation.size)  # (K, 2)
-    spacing = torch.ones(len(places)) if explanation.scales is None else explanation.scales[0]
+    centres = to_px(explanation.keypoints[0], explanation.size)  # (K, 2)
+    spacing = torch.ones(len(centres)) if explanation.scales is None else explanation.scales[0]
     side = (explanation.patch_size - 1) * spacing + (spacing if explanation.blocks else 1)
-    return torch.stack([places[:, 0] - side / 2, places[:, 1] - side / 2, side, side], dim=1)
+    return torch.stack([centres[:, 0] - side / 2, centres[:, 1] - side / 2, side, side], dim=1)
 
 
 def draw_frames(axes: "Axes", explanation: Observation, numbers: bool = True) -> None:
@@ -31,12 +31,12 @@ def draw_frames(axes: "Axes", explanation: Observation, numbers: bool = True) ->
     from matplotlib.patches import Rectangle
 
     assert explanation.keypoints is not None
-    places = to_px(explanation.keypoints[0], explanation.size)
-    width = max(1.2, 1.8 - 0.05 * len(places))
+    centres = to_px(explanation.keypoints[0], explanation.size)
+    width = max(1.2, 1.8 - 0.05 * len(centres))
     for index, (left, top, across, down) in enumerate(frames_px(explanation).tolist()):
         frame = Rectangle((left, top), across, down, fill=False, ec=colour(index), lw=width)
         axes.add_patch(frame)
-        x, y = places[index].tolist()
+        x, y = centres[index].tolist()
         axes.plot([x], [y], marker="+", ms=4, color=colour(index), ls="none")
         if numbers:
             _number(axes, left, top, index)
@@ -59,9 +59,9 @@ def _number(axes: "Axes", left: float, top: float, index: int) -> None:
 
 
 def draw_patch(axes: "Axes", patch: Tensor, index: int, note: str = "") -> None:
-    """Draw one patch (C, P, P) enlarged, in the frame and with the number of its keypoint.
+    """Draw one patch (C, P, P) enlarged, with the frame and number of its keypoint.
 
-    Below it stands the note.
+    The note is drawn below.
     """
     if note:
         axes.set_xlabel(note, fontsize=7, labelpad=2)

@@ -1,33 +1,36 @@
-"""What a reconstructor saw, what it made of that, and what was lost."""
+"""Reconstructions: the patches, the image rebuilt from them, and the error."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from foveal.observation import Observation
+from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, new_figure, pixels
 from foveal.plotting.patches import draw_frames
 from foveal.plotting.photo import dots_per_inch, draw_photo, photo_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-HEADS = ("image", "where it looks", "what it sees", "rebuilt", "lost")
-CELL = 1.3  # inches across an image
-GREY = 0.5  # of pixels that no patch shows
+HEADS = ("image", "keypoints", "patches", "rebuilt", "error")
+CELL = 1.3  # width of an image in inches
+GREY = 0.5  # value of pixels that no patch shows
 
 
 def rebuilding_grid(explanation: Observation) -> "Figure":
-    """Draw a row for each image: itself, keypoints, patches, what was rebuilt, what was lost.
+    """Draw a row per image: the image, its keypoints and patches, the image rebuilt, the error.
 
-    Lost is the absolute difference, mean over channels, on one scale from 0 to 1 for all.
+    The error is the absolute difference, mean over channels, on the same scale from 0 to 1.
 
     Args:
-        explanation: of some images, by a reconstructor.
+        explanation: explanation of images by a reconstructor.
 
     Raises:
-        ValueError: the explanation has nothing rebuilt.
+        ValueError: the explanation has no rebuilt images.
     """
     if explanation.rebuilt is None:
         raise ValueError("Expected an explanation with rebuilt images, but it has none.")
@@ -36,47 +39,52 @@ def rebuilding_grid(explanation: Observation) -> "Figure":
     dots = dots_per_inch(largest, CELL, CELL)
     figure = new_figure(1.4 * len(HEADS) + 0.7, 1.4 * rows + 0.45, dots)
     grid = figure.subplots(rows, len(HEADS), squeeze=False)
-    for place, head in zip(grid[0], HEADS, strict=True):
-        place.set_title(head, fontsize=9, color=INK)
-    seen = torch.where(explanation.evidence[:, None], explanation.images, GREY)
-    lost = (explanation.rebuilt - explanation.images).abs().mean(dim=1)
+    for axes, head in zip(grid[0], HEADS, strict=True):
+        axes.set_title(head, fontsize=9, color=INK)
     drawn: Any = None
-    for row, places in enumerate(grid):
-        image = photo_of(explanation, row)
-        for place, shown in zip(
-            places, (image, image, seen[row], explanation.rebuilt[row]), strict=False
-        ):
-            draw_photo(place, shown, explanation.size, like=image)
-            place.set_axis_off()
-        draw_frames(places[1], explanation[row], numbers=False)
-        aspect = places[3].get_aspect()
-        drawn = places[4].imshow(lost[row].numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
-        places[4].set_axis_off()
-        error = float((explanation.rebuilt[row] - explanation.images[row]).square().mean())
-        places[4].text(
-            0.5,
-            -0.03,
-            f"MSE {error:.4f}",
-            transform=places[4].transAxes,
-            ha="center",
-            va="top",
-            fontsize=7,
-            color=INK,
-        )
+    for row, one in zip(grid, explanation, strict=True):
+        drawn = _draw_row(row, one)
     bar = figure.colorbar(drawn, ax=grid, fraction=0.025, aspect=30)
     bar.set_label("absolute difference", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     return figure
 
 
+def _draw_row(row: Sequence["Axes"], explanation: Observation) -> "AxesImage":
+    """Draw one image and its reconstruction; return the map of the error."""
+    image, rebuilt = photo_of(explanation), explanation.rebuilt
+    assert rebuilt is not None
+    patches = torch.where(explanation.evidence[:, None], explanation.images, GREY)
+    for axes, shown in zip(row, (image, image, patches[0], rebuilt[0]), strict=False):
+        draw_photo(axes, shown, explanation.size, like=image)
+        axes.set_axis_off()
+    draw_frames(row[1], explanation, numbers=False)
+    difference = (rebuilt - explanation.images)[0]
+    error, last = difference.abs().mean(dim=0), row[4]
+    aspect = row[3].get_aspect()
+    drawn = last.imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
+    last.set_axis_off()
+    last.text(
+        0.5,
+        -0.03,
+        f"MSE {float(difference.square().mean()):.4f}",
+        transform=last.transAxes,
+        ha="center",
+        va="top",
+        fontsize=7,
+        color=INK,
+    )
+    return drawn
+
+
 def sample_grid(images: Tensor, columns: int = 10) -> "Figure":
-    """Draw images (B, C, H, W) that a VAE made from nothing but its prior."""
+    """Draw images (B, C, H, W) that a VAE sampled from its prior."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = new_figure(0.8 * columns, 0.8 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place in grid:
-        place.set_axis_off()
-    for place, image in zip(grid, images, strict=False):
-        place.imshow(pixels(image), interpolation="nearest")
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image in zip(grid, images, strict=False):
+        axes.imshow(pixels(image), interpolation="nearest")
     return figure

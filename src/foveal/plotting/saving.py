@@ -1,4 +1,4 @@
-"""Figures as files: one figure, and the explanations of many images with their pictures."""
+"""Saving of figures, and of explanations as JSON with a figure per image."""
 
 import os
 import warnings
@@ -7,17 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
-from foveal.errors import UserError
-from foveal.explanation_json import explanation_dicts
-from foveal.file_names import file_key, safe_stem
-from foveal.files import json_text, make_output_folder, read_json, whole_file, write_text
-from foveal.observation import Observation
+from foveal.foundation.errors import UserError
+from foveal.foundation.file_names import file_key, safe_stem
+from foveal.foundation.files import json_text, make_output_folder, read_json, whole_file, write_text
+from foveal.observation.records import explanation_dicts
+from foveal.observation.tensors import Observation
 from foveal.plotting.figures import explanation_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ANSWERS = "explanations.json"  # beside the pictures
+RECORDS = "explanations.json"  # in the folder of the figures
 
 
 def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> None:
@@ -43,66 +43,66 @@ def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> N
 def save_explanation(
     explanation: Observation, folder: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Write one PNG per image and `explanations.json`, which names them; return the pictures.
+    """Write one PNG per image and `explanations.json`, which lists them; return the PNGs' paths.
 
-    All pictures are drawn before any takes the place of another. Those that an earlier
-    `explanations.json` names are replaced or removed.
+    All figures are drawn before any file is replaced. Those listed in an earlier
+    `explanations.json` are replaced or removed.
 
     Args:
-        explanation: of B images.
-        folder: made if it is not there.
-        names: a file name without an ending for each image; its number if None.
+        explanation: explanation of B images.
+        folder: created if it does not exist.
+        names: a file name without extension for each image; its index if None.
 
     Raises:
-        UserError: not one name per image, or names that are not file names or are the same.
+        UserError: not one name per image, duplicate names, or names that are not file names.
         OSError: the folder cannot be written.
     """
     numbers = (f"{number:04d}" for number in range(len(explanation)))
     stems = list(numbers if names is None else names)
     _check_names(stems, len(explanation))
     pictures = [f"{stem}.png" for stem in stems]
-    answers = explanation_dicts(explanation)
-    told = [{"picture": name, **one} for name, one in zip(pictures, answers, strict=True)]
+    records = explanation_dicts(explanation)
+    records = [{"picture": name, **one} for name, one in zip(pictures, records, strict=True)]
     make_output_folder(folder)
     with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
         for index, name in enumerate(pictures):
             figure = explanation_figure(explanation[index], title=stems[index])
             save_figure(figure, Path(drawn) / name)
         earlier = _earlier(folder)
-        (folder / ANSWERS).unlink(missing_ok=True)  # from here on the pictures are of no save
+        (folder / RECORDS).unlink(missing_ok=True)  # until it is rewritten, no figure is listed
         for path in folder.glob("*.png"):
             if path.name in earlier:
                 path.unlink()
         for name in pictures:
             os.replace(Path(drawn) / name, folder / name)
-    write_text(folder / ANSWERS, json_text(told, indent=2) + "\n")
+    write_text(folder / RECORDS, json_text(records, indent=2) + "\n")
     return [folder / name for name in pictures]
 
 
 def _check_names(names: Sequence[str], count: int) -> None:
     if len(names) != count:
         raise UserError(f"Expected {count} names, one per image, but got {len(names)}.")
-    seen: dict[str, str] = {}
+    known: dict[str, str] = {}
     for name in names:
         safe = safe_stem(str(name))
         if safe != name:
             raise UserError(
-                f"Expected names that every system takes for a file without a folder, such as "
-                f"{safe!r}, but got {name!r}."
+                f"Expected portable file names without a folder, such as {safe!r}, but got "
+                f"{name!r}."
             )
-        if file_key(name) in seen:
+        if file_key(name) in known:
             raise UserError(
-                f"Expected a name of its own for each image, but {seen[file_key(name)]!r} and "
-                f"{name!r} would be one file."
+                f"Expected a unique name for each image, but {known[file_key(name)]!r} and "
+                f"{name!r} would be the same file."
             )
-        seen[file_key(name)] = name
+        known[file_key(name)] = name
 
 
 def _earlier(folder: Path) -> set[str]:
-    """Return the pictures that an earlier save into this folder has named."""
+    """Return the names of figures of an earlier save into this folder."""
     try:
-        answers = read_json(folder / ANSWERS)
-    except UserError:  # there was none, or none of ours
+        records = read_json(folder / RECORDS)
+    except UserError:  # missing, or not a file of Foveal
         return set()
-    found = answers if isinstance(answers, list) else []
+    found = records if isinstance(records, list) else []
     return {str(one["picture"]) for one in found if isinstance(one, dict) and "picture" in one}

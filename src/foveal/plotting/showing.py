@@ -1,4 +1,4 @@
-"""Figures shown where the caller works: in the output of a notebook, or in windows."""
+"""Display of figures in a notebook or in windows."""
 
 import io
 import sys
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def show(figures: Iterable["Figure"]) -> None:
-    """Show figures in a notebook or in windows, as they are needed; none stays behind in pyplot.
+    """Show figures in a notebook or in windows; none is kept by pyplot.
 
-    In a notebook each is a picture in the output of the cell, whatever matplotlib's backend. From
+    In a notebook each is an image in the output of the cell, whatever matplotlib's backend. From
     a script each has a window, and the call returns when all are closed, or at once in
-    matplotlib's interactive mode, whose windows close by themselves. Where the backend opens no
-    windows, as on a machine without a display, a warning says so and nothing is drawn.
+    matplotlib's interactive mode, whose windows close by themselves. If the backend opens no
+    windows, as on a machine without a display, a warning is issued and nothing is drawn.
     """
     if _in_notebook():
         _display(figures)
@@ -26,14 +26,14 @@ def show(figures: Iterable["Figure"]) -> None:
         _open_windows(figures)
     else:
         warnings.warn(
-            "Nothing is shown: matplotlib's backend opens no windows here. Write the pictures "
+            "Nothing is shown: matplotlib's backend opens no windows here. Save the figures "
             "instead: explanation.save(folder).",
             stacklevel=3,
         )
 
 
 def _in_notebook() -> bool:
-    """Return whether this runs in a Jupyter kernel, which has imported IPython."""
+    """Return whether the process is a Jupyter kernel, which has imported IPython."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
@@ -68,7 +68,7 @@ def _open_windows(figures: Iterable["Figure"]) -> None:
 
 
 def _registered(figure: "Figure") -> "Figure":
-    """Hand a figure to pyplot in the stead of the one that it would make, so it gets a window."""
+    """Register a figure with pyplot instead of a new one, to give it a window."""
     import matplotlib.pyplot as plt
 
     figure.set_dpi(DPI)  # a photograph at its own resolution is larger than screens are

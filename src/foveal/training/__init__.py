@@ -1,21 +1,21 @@
-"""Training: recipes and the Lightning module. Lightning itself is imported when a run starts."""
+"""Training: recipes and their runs. Lightning is imported only when a run starts."""
 
 from typing import TYPE_CHECKING
 
-from foveal.lazy import lazy_names
+from foveal.foundation.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from foveal.training.distributed import is_first_process
+    from foveal.training.distribution.devices import is_first_process
     from foveal.training.recipe import load_recipe, parse_recipe
     from foveal.training.recipe_files import recipe_names, recipe_text
     from foveal.training.run import train
     from foveal.training.settings import Recipe
-else:  # to name the recipes takes no torch
+else:  # naming the recipes requires no torch
     __getattr__ = lazy_names(
         __name__,
         {
             "Recipe": "foveal.training.settings",
-            "is_first_process": "foveal.training.distributed",
+            "is_first_process": "foveal.training.distribution.devices",
             "load_recipe": "foveal.training.recipe",
             "parse_recipe": "foveal.training.recipe",
             "recipe_names": "foveal.training.recipe_files",

@@ -1,7 +1,7 @@
-"""Batched augmentation on the device: one resampling for a whole batch.
+"""Batched augmentation on the device, with a single resampling.
 
-kornia's augmentations do the same one operation at a time; for 512 images of 32x32 on two cores
-its RandomAffine alone took 40 ms, as long as a training step, and this takes 7 ms.
+kornia applies one operation at a time. For 512 images of 32x32 on two cores, its RandomAffine alone
+took 40 ms, as long as a training step, and this takes 7 ms.
 """
 
 import math
@@ -12,27 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.arguments import Range
-from foveal.geometry import patch_mask
-from foveal.ranges import Fraction
+from foveal.foundation.arguments import Range
+from foveal.foundation.errors import extra
+from foveal.foundation.ranges import Fraction
+from foveal.images.geometry import patch_mask
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How much training images vary; all 0 means not at all.
+    """Augmentation of training images; none if all values are 0.
 
     Attributes:
-        shift: greatest shift in pixels, each way; whole pixels unless rotated or scaled.
-        rotate: greatest rotation in degrees, each way.
-        scale: greatest relative change of size, each way.
-        flip: mirror half of the images left to right.
-        alternate: mirror each image every other epoch, half of them from the first on, instead
-            of by chance (Jordan 2024, arXiv:2404.00498, section 3.6); `Batches` does it.
-        erase: side in pixels of a square put to the batch's mean (Cutout, DeVries 2017).
-        hide: grey out random regions of each image, of any share of it: what a judge of evidence
-            is trained with (EVAL-X, Jethani et al. 2021).
-        mix: chance that a rectangle of each image of a batch is another image's, and of its answer
-            as large a share (CutMix, Yun et al. 2019); below 1.
+        shift: maximum shift in pixels, in both directions; integer unless rotated or scaled.
+        rotate: maximum rotation in degrees, in both directions.
+        scale: maximum relative change of size, in both directions.
+        flip: whether to mirror a random half of the images left to right.
+        alternate: whether to mirror each image every other epoch, half of them starting with the
+            first, instead of at random (Jordan 2024, arXiv:2404.00498, section 3.6). `Batches`
+            does it.
+        erase: side in pixels of a square replaced by the batch's mean (Cutout, DeVries 2017).
+        hide: whether to grey out random regions of each image, of any size, to train a judge of
+            evidence (EVAL-X, Jethani et al. 2021).
+        mix: probability that a rectangle in each image of a batch is replaced by another image's,
+            and the same fraction of its label by the other's (CutMix, Yun et al. 2019); below 1.
     """
 
     shift: Annotated[int, Range(0, 4096)] = 0
@@ -45,22 +47,22 @@ class Augment:
     mix: Fraction = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return moved images (B, C, H, W) with a square erased; draws from torch's generator."""
+        """Return images (B, C, H, W), moved and erased at random, by torch's generator."""
         return self.erase_square(self.move(images))
 
     def _uniform(self, images: Tensor, *shape: int) -> Tensor:
         return torch.rand(*shape, device=images.device, dtype=images.dtype) * 2 - 1
 
     def move(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W), each shifted, rotated, scaled and mirrored by chance."""
+        """Return images (B, C, H, W), each shifted, rotated, scaled and mirrored at random."""
         return moved(images, self.draw_moves(images))
 
     def draw_moves(self, images: Tensor) -> Tensor | None:
-        """Return how each of images (B, C, H, W) is to be moved, by chance.
+        """Return a random affine transform for each of images (B, C, H, W).
 
         Returns:
-            (B, 2, 3), from places in the moved image to those in the image, in grid units; None
-            where nothing moves.
+            (B, 2, 3), from locations in the moved image to those in the original, in grid units;
+            None if nothing moves.
         """
         if not (self.shift or self.rotate or self.scale or self.flip):
             return None
@@ -72,7 +74,7 @@ class Augment:
             mirror = torch.where(self._uniform(images, batch) < 0, -mirror, mirror)
         shift = self._uniform(images, batch, 2) * (self.shift + 0.5)
         if not (self.rotate or self.scale):
-            shift = shift.round().clamp(-self.shift, self.shift)  # no blur: pixels stay pixels
+            shift = shift.round().clamp(-self.shift, self.shift)  # whole pixels, without blur
         else:
             shift = shift.clamp(-self.shift, self.shift)
         ratio = height / width
@@ -86,7 +88,7 @@ class Augment:
         return theta
 
     def erase_square(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W), each with a square of it hidden."""
+        """Return images (B, C, H, W), each with a random square erased."""
         if not self.erase:
             return images
         batch, _, height, width = images.shape
@@ -98,65 +100,66 @@ class Augment:
         return torch.where(hidden, images.mean(dim=(0, 2, 3), keepdim=True), images)
 
     def mix_in(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) with rectangles of one another, by chance, and the answers.
+        """Return images (B, C, H, W) with rectangles of one another, at random, and their labels.
 
         Returns:
-            The images, and their labels: (B,) as they came where nothing was mixed, else shares
-            (B, classes).
+            The images, and their labels: the given ones (B,) if nothing was mixed, else the
+            fraction of each class (B, classes).
         """
         if not self.mix or torch.rand(()) >= self.mix:
             return images, labels
-        from torchvision.transforms import v2  # seconds, that reading a recipe need not take
+        with extra("torchvision", "vision"):
+            from torchvision.transforms import v2  # takes seconds, not needed to read a recipe
 
-        mixed, shares = v2.CutMix(num_classes=classes)(images, labels)
-        return mixed, shares
+        mixed, fractions = v2.CutMix(num_classes=classes)(images, labels)
+        return mixed, fractions
 
     def hide_regions(self, images: Tensor, grey: Tensor) -> Tensor:
-        """Return images (B, C, H, W), of each a random part greyed out, if `hide`.
+        """Return images (B, C, H, W), each with a random part greyed out if `hide` is set.
 
-        Half of the images show a few squares or all but these; the others, cells of a grid drawn
-        one by one, each shown with a chance that is drawn too.
+        Half of the images show a few squares, or everything but these. The others show random
+        cells of a grid, with a random probability per image.
 
         Args:
-            images: in [0, 1].
-            grey: (1, C, 1, 1), what is put in place of the hidden pixels.
+            images: images in [0, 1].
+            grey: (1, C, 1, 1) value of the hidden pixels.
         """
         if not self.hide:
             return images
         shown = torch.cat([_squares(images[::2]), _cells(images[1::2])])
-        numbers = torch.arange(len(images))
-        back = torch.cat([numbers[::2], numbers[1::2]]).argsort()
+        indices = torch.arange(len(images))
+        back = torch.cat([indices[::2], indices[1::2]]).argsort()
         return torch.where(shown[back][:, None].to(images.device), images, grey)
 
 
 def moved(images: Tensor, moves: Tensor | None) -> Tensor:
-    """Return images (B, C, H, W) moved as `Augment.draw_moves` says, mirrored at the border."""
+    """Return images (B, C, H, W) moved by `Augment.draw_moves`, reflected at the border."""
     if moves is None:
         return images
     grid = F.affine_grid(moves, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def places_before(keypoints: Tensor, moves: Tensor | None) -> Tensor:
-    """Return where places (B, K, 2) of moved images lie in the images before, in grid units."""
+def before_moves(keypoints: Tensor, moves: Tensor | None) -> Tensor:
+    """Return where keypoints (B, K, 2) of moved images lie in the originals, in grid units."""
     if moves is None:
         return keypoints
     return keypoints @ moves[:, :, :2].transpose(1, 2) + moves[:, None, :, 2]
 
 
 def _squares(images: Tensor) -> Tensor:
-    """Return regions (B, H, W) of one to eight squares, or all but these, in turn."""
+    """Return regions (B, H, W) of one to eight squares, or their complement, at random."""
     batch, _, height, width = images.shape
     side = int(torch.randint(2, max(3, min(height, width) // 2), ()))
-    places = torch.rand(batch, 8, 2) * 2 - 1
+    centres = torch.rand(batch, 8, 2) * 2 - 1
     left_out = torch.arange(8) >= torch.randint(1, 9, (batch, 1))
-    places = places.masked_fill(left_out[..., None], 9.0)  # far outside
-    squares = patch_mask(places, side, (height, width))
+    centres = centres.masked_fill(left_out[..., None], 9.0)  # far outside
+    squares = patch_mask(centres, side, (height, width))
     return squares ^ (torch.rand(batch, 1, 1) < 0.5)
 
 
 def _cells(images: Tensor) -> Tensor:
-    """Return regions (B, H, W) of grid cells, each shown with the image's own chance."""
+    """Return regions (B, H, W) of grid cells, each shown with a random probability per image."""
     batch, _, height, width = images.shape
     rows = (4, 7, 14)[int(torch.randint(3, ()))]
     cells = torch.rand(batch, 1, rows, rows) < torch.rand(batch, 1, 1, 1)

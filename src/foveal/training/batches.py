@@ -1,7 +1,8 @@
-"""Batches of images or features, in an order that only the seed and the epoch decide."""
+"""Batches of images or features, in an order that depends only on the seed and the epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,18 +12,18 @@ from foveal.images.photos import PIXELS, Photos, parts_of
 
 
 class Batches:
-    """Yields (images, labels) batches of uint8 from images in memory.
+    """Yields (images, labels) batches of uint8 images in memory.
 
-    A batch of photographs holds one size alone, so that there are smaller batches too.
+    All photographs in a batch have the same size, so some batches are smaller.
 
     Args:
-        images: (N, C, H, W) of uint8, or photographs.
+        images: uint8 images (N, C, H, W), or photographs.
         labels: (N,) class indices.
-        batch_size: images in a batch, over all processes.
-        seed: of the order; None keeps the order and the last, smaller batch.
-        epoch: called when an epoch starts; each epoch has an order of its own.
-        alternate: mirror each image left to right every other epoch, half of them from the first
-            on.
+        batch_size: images per batch, over all processes.
+        seed: random seed of the order; None keeps the order and the last, smaller batch.
+        epoch: returns the current epoch; called when an epoch starts. Each has its own order.
+        alternate: whether to mirror each image left to right every other epoch, half of them
+            starting with the first epoch.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Batches:
 
     def __len__(self) -> int:
         if len(self.parts) == 1 and self.seed is not None:
-            return len(self.labels) // self._most(0)
-        return sum(-(-self.count(part) // self._most(part)) for part in range(len(self.parts)))
+            return len(self.labels) // self._batch_size(0)
+        return sum(
+            -(-self.count(part) // self._batch_size(part)) for part in range(len(self.parts))
+        )
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         rank, world = _process()
@@ -54,11 +57,11 @@ class Batches:
             yield self.take(part, own, every), self.labels[every]
 
     def count(self, part: int) -> int:
-        """Return how many images a part has."""
+        """Return the number of images of a part."""
         return len(self.parts[part])
 
     def pixels(self, part: int) -> int:
-        """Return the pixels of each image of a part."""
+        """Return the number of pixels of each image of a part."""
         return self.parts[part].shape[-2] * self.parts[part].shape[-1]
 
     def take(self, part: int, indices: Tensor, every: Tensor) -> Any:
@@ -66,8 +69,8 @@ class Batches:
 
         Args:
             part: index of the part.
-            indices: (B,) of the images among those of the part.
-            every: (B,) of the images among all.
+            indices: (B,) indices of the images in the part.
+            every: (B,) indices of the images among all.
         """
         images = self.parts[part][indices]
         if not self.alternate:
@@ -75,31 +78,28 @@ class Batches:
         return torch.where(self.mirrored(every)[:, None, None, None], images.flip(-1), images)
 
     def mirrored(self, every: Tensor) -> Tensor:
-        """Return for images (B,) among all whether `alternate` mirrors them in this epoch."""
+        """Return whether `alternate` mirrors the images at indices `every` (B,) in this epoch."""
         return (self._starts_mirrored[every] + self.epoch()) % 2 == 1
 
-    def _most(self, part: int) -> int:
+    def _batch_size(self, part: int) -> int:
         if len(self.parts) == 1:
             return self.batch_size
         return max(1, min(self.batch_size, PIXELS // self.pixels(part)))
 
     def _order(self) -> list[tuple[int, Tensor]]:
         """Return the part and the indices (B,) of each batch."""
-        parts = range(len(self.parts))
+        counts = [self.count(part) for part in range(len(self.parts))]
+        sizes = [self._batch_size(part) for part in range(len(self.parts))]
         if self.seed is None:
-            orders = [torch.arange(self.count(part)) for part in parts]
-            return _cut(orders, [self._most(part) for part in parts])
+            return _cut([torch.arange(count) for count in counts], sizes)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
-        orders = [torch.randperm(self.count(part), generator=generator) for part in parts]
-        batches = _cut(orders, [self._most(part) for part in parts])
-        if len(self.parts) == 1:
-            return batches[: len(self)]
-        return [batches[index] for index in torch.randperm(len(batches), generator=generator)]
+        if len(self.parts) == 1:  # without the last, smaller batch
+            return _drawn(counts, sizes, generator)[: len(self)]
+        return shuffled_batches(counts, sizes, generator)
 
     @cached_property
     def _starts(self) -> list[int]:
-        counts = torch.tensor([0, *(self.count(part) for part in range(len(self.parts)))])
-        return counts.cumsum(dim=0).tolist()
+        return starts_of([self.count(part) for part in range(len(self.parts))])
 
     @cached_property
     def _starts_mirrored(self) -> Tensor:
@@ -107,14 +107,40 @@ class Batches:
         return torch.randint(2, self.labels.shape, generator=generator)
 
 
-def _cut(orders: Sequence[Tensor], most: Sequence[int]) -> list[tuple[int, Tensor]]:
-    """Return the indices of each part in batches of at most so many."""
-    pairs = enumerate(zip(orders, most, strict=True))
-    return [(part, batch) for part, (order, count) in pairs for batch in order.split(count)]
+def shuffled_batches(
+    counts: Sequence[int], sizes: Sequence[int], generator: torch.Generator | None = None
+) -> list[tuple[int, Tensor]]:
+    """Return batches of one part each in random order, each as its part and the indices (B,) in it.
+
+    Args:
+        counts: number of images of each part.
+        sizes: maximum batch size for each part.
+        generator: random generator; None for torch's own.
+    """
+    batches = _drawn(counts, sizes, generator)
+    return [batches[index] for index in torch.randperm(len(batches), generator=generator)]
+
+
+def starts_of(counts: Sequence[int]) -> list[int]:
+    """Return the index of the first image of each part among all, and the number of all images."""
+    return list(accumulate(counts, initial=0))
+
+
+def _drawn(
+    counts: Sequence[int], sizes: Sequence[int], generator: torch.Generator | None
+) -> list[tuple[int, Tensor]]:
+    """Return batches of the randomly permuted images of each part, part by part."""
+    return _cut([torch.randperm(count, generator=generator) for count in counts], sizes)
+
+
+def _cut(orders: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[int, Tensor]]:
+    """Divide the indices of each part into batches of at most its batch size."""
+    pairs = enumerate(zip(orders, sizes, strict=True))
+    return [(part, batch) for part, (order, size) in pairs for batch in order.split(size)]
 
 
 def _process() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
+    """Return this process's rank and the number of processes."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Callbacks of a training: the curve, the progress bar, averaged weights, signals."""
+"""Lightning callbacks: learning curve, progress bar, averaged weights and signals."""
 
 import csv
 import io
@@ -17,16 +17,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from foveal.files import write_text
-from foveal.training.module import RecipeModule
+from foveal.foundation.files import write_text
+from foveal.training.objectives.objective import Objective
 
 
 class Curve(L.Callback):
-    """Keeps one row an epoch and writes them to metrics.csv; goes on where a run is resumed.
+    """Records one row per epoch in metrics.csv, and continues it if a run is resumed.
 
     Args:
-        path: of the file.
-        columns: names of what the module logs.
+        path: path of the file.
+        columns: names of the figures that the module logs.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]):
@@ -61,7 +61,7 @@ class Curve(L.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
-        """Take the rows back from a checkpoint."""
+        """Restore the rows from a checkpoint."""
         self.rows = list(state_dict["rows"])
 
 
@@ -74,22 +74,22 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what is shown beside the bar."""
+        """Return the figures shown beside the bar."""
         shown = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in shown.items() if name != "v_num"}
 
 
 class TimeLeft(L.Callback):
-    """Says once, after the first epoch of this process, how long the others will take.
+    """Reports the remaining time once, after the first epoch of this process.
 
     Args:
-        say: told so.
+        say: called with the line.
     """
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
         self.started: float | None = None
-        self.said = False
+        self.reported = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the first epoch's clock."""
@@ -97,30 +97,30 @@ class TimeLeft(L.Callback):
             self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how long it will take, unless all is done."""
+        """Report the remaining time, unless this was the last epoch."""
         left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        if self.said or self.started is None or left < 1 or not trainer.is_global_zero:
+        if self.reported or self.started is None or left < 1 or not trainer.is_global_zero:
             return
-        self.said = True
+        self.reported = True
         epoch = time.perf_counter() - self.started
         self.say(f"One epoch took {duration(epoch)}: about {duration(epoch * left)} left.")
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `0.4 s`, `12 s`, `7 min` or `3.2 h`."""
+    """Return seconds in readable units: `0.4 s`, `12 s`, `7 min` or `3.2 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class AveragedWeights(WeightAveraging):
-    """A moving average of the weights, which is what is validated and kept.
+    """A moving average of the weights, which is validated and kept.
 
     Args:
-        decay: of the average, at each step.
-        images: (N, C, H, W) bytes on which the statistics of batch normalisation are measured
-            before each validation; none leaves them averaged.
-        batch_size: greatest number of images at a time.
+        decay: decay of the average per step.
+        images: uint8 images (N, C, H, W) on which the statistics of batch normalisation are
+            measured before each validation. If there are none, the statistics are averaged too.
+        batch_size: maximum number of images at a time.
     """
 
     def __init__(self, decay: float, images: Tensor, batch_size: int):
@@ -128,35 +128,35 @@ class AveragedWeights(WeightAveraging):
         self.batches = images.tensor_split(-(-len(images) // batch_size)) if len(images) else ()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the averaged weights in place, with statistics of their own."""
+        """Switch to the averaged weights, and measure their batch normalisation statistics."""
         super().on_validation_epoch_start(trainer, pl_module)
-        assert isinstance(pl_module, RecipeModule)
+        assert isinstance(pl_module, Objective)
         if self.batches:
             batches = (pl_module.floats(batch.to(pl_module.device)) for batch in self.batches)
             update_bn(batches, pl_module.model)
 
 
 class KeptSignals(L.Callback):
-    """Keeps the handler of SIGTERM that was there before, where Lightning would put its own.
+    """Keeps the previous SIGTERM handler, which Lightning would replace.
 
-    Lightning's waits for all processes, and then ends as if the training were done.
+    Lightning's own handler waits for all processes, then ends as if the training were complete.
     """
 
     def __init__(self) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the handler back, now that Lightning has put its own."""
+        """Restore the handler, now that Lightning has set its own."""
         if threading.current_thread() is threading.main_thread() and callable(self.handler):
             signal.signal(signal.SIGTERM, self.handler)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM leave a block of Lightning's as the exceptions that they are.
+    """Let Ctrl-C and SIGTERM raise their usual exceptions from a block that runs Lightning.
 
-    Lightning ends the process: with status 1 after Ctrl-C, which it ignores from then on, and with
-    status 0 after SIGTERM.
+    Otherwise, Lightning ends the process, with status 1 after Ctrl-C, which it ignores from then
+    on, and with status 0 after SIGTERM.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -173,7 +173,7 @@ def interruptible() -> Iterator[None]:
 
 
 def loggers(out: Path) -> list[Logger]:
-    """Return the TensorBoard logger, or none where it is not installed; the CSV is the curve's."""
+    """Return the TensorBoard logger, or none if it is not installed; `Curve` writes the CSV."""
     if find_spec("tensorboard") is None:
         return []
     return [TensorBoardLogger(out, name="", version="tensorboard")]

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read as plain data without trust in them."""
+"""Checkpoint files: written atomically, read as untrusted plain data."""
 
 import io
 import os
@@ -11,15 +11,15 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.files import check_extent, open_regular, write_bytes
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import check_extent, open_regular, write_bytes
 
 FilePath = str | os.PathLike[str]
 _MAX_INTEGER = 2**63
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's writing and reading of checkpoints, by the functions of this module."""
+    """A Lightning plugin that reads and writes checkpoints by the functions of this module."""
 
     def save_checkpoint(
         self,
@@ -50,19 +50,19 @@ def write_checkpoint(checkpoint: dict[str, object], path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    content = io.BytesIO()  # torch's own writer hides from its caller that a disk is full
+    content = io.BytesIO()  # torch's own writer does not report a full disk
     torch.save(checkpoint, content)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the plain values and CPU tensors of a checkpoint; no other object is built.
+    """Return the plain values and CPU tensors of a checkpoint; no other objects are created.
 
-    Reading takes no more memory than the file has bytes.
+    Reading takes no more memory than the size of the file.
 
     Raises:
-        UserError: what is wrong with the file, without its name.
+        UserError: the problem with the file, without its name.
     """
     try:
         with open_regular(path) as file:
@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(error.strerror or str(error)) from None
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError("damaged or cut short") from error
-    except Exception as error:  # whatever torch raises of bytes that make no sense
+    except Exception as error:  # torch may raise anything for invalid bytes
         raise UserError("damaged") from error
     check_extent(values)
     if not isinstance(values, dict):
@@ -91,7 +91,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """Return values as built-in types, so that no subclass brings attributes or methods of its own.
+    """Return values as built-in types, without subclasses and their attributes or methods.
 
     Raises:
         UserError: a value of another type.
@@ -112,10 +112,10 @@ def _plain(value: object) -> Any:
 
 
 def _plain_tensor(value: Tensor) -> Tensor:
-    """Return a dense tensor of the CPU; its elements must lie in the file, not share one."""
+    """Return a dense CPU tensor; its elements must be stored separately, not share memory."""
     value = value.detach()
     if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
-        raise UserError("a tensor that is not a dense one of the CPU")
+        raise UserError("a tensor that is not a dense CPU tensor")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise UserError("a tensor larger than what is stored of it")
+        raise UserError("a tensor larger than its stored data")
     return value

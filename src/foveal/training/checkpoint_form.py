@@ -1,4 +1,4 @@
-"""The form of a checkpoint: what it holds must be what this very run would write."""
+"""Checkpoint validation: types, shapes and settings must be those that this run would write."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,26 @@ from lightning.pytorch.strategies import FSDPStrategy
 from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.training.module import RecipeModule
+from foveal.foundation.errors import UserError
+from foveal.training.objectives.objective import Objective
 
-# Settings of optimizers and schedules that change from step to step; all others are the recipe's.
+# Settings of optimizers and schedules that change during training; the recipe fixes all others.
 _VARYING = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
-_MAX_COUNT = 2**40  # of steps and batches
+_MAX_COUNT = 2**40  # steps or batches
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a checkpoint of one run looks like.
+    """The expected form of the checkpoints of a run.
 
     Attributes:
-        trainer: that goes on from the checkpoint.
-        module: what it trains.
+        trainer: the trainer that would resume from the checkpoint.
+        module: the module that it trains.
         batches: training batches per epoch.
     """
 
     trainer: L.Trainer
-    module: RecipeModule
+    module: Objective
     batches: int
 
     def check(self, checkpoint: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Form:
             checkpoint: as `read_checkpoint` returns it.
 
         Raises:
-            UserError: what is missing or different, and where.
+            UserError: a part is missing or different; the message names it.
         """
         _check_version(checkpoint.get("pytorch-lightning_version"))
         recipe = checkpoint.get("recipe")
@@ -54,7 +54,7 @@ class Form:
         self._check_progress(checkpoint)
 
     def _expected(self) -> dict[str, Any]:
-        """Return the parts whose form is the same at the beginning of the run as later."""
+        """Return the parts that have the same form throughout the run."""
         trainer = self.trainer
         weights = self.module.state_dict()
         loops = ("fit", "validate", "test", "predict")
@@ -79,16 +79,16 @@ class Form:
             if state.get("last_epoch", 0) > state.get("total_steps", _MAX_COUNT):
                 raise UserError("a schedule beyond its end")
         if isinstance(self.trainer.strategy, FSDPStrategy):
-            return  # which keeps states by name, and checks them itself
+            return  # FSDP stores states by name, and checks them itself
         found = checkpoint.get("optimizer_states")
         if not isinstance(found, list) or len(found) != len(optimizers):
-            raise UserError(f"it has not the states of {len(optimizers)} optimizers")
+            raise UserError(f"it lacks the states of {len(optimizers)} optimizers")
         for state, optimizer in zip(found, optimizers, strict=True):
             expected = _stepped(optimizer)
             _check(state, {**expected, "state": _some(expected["state"], state)}, "optimizer")
 
     def _check_progress(self, checkpoint: Mapping[str, Any]) -> None:
-        """Check that an epoch of this run has just ended, and that all agree which."""
+        """Check that an epoch of this run has just ended, consistently in all parts."""
         fit = checkpoint["loops"]["fit_loop"]
         done = fit["epoch_progress"]["current"]
         epoch = done["ready"]
@@ -131,11 +131,11 @@ def _check_version(version: object) -> None:
 def _check(found: object, expected: object, where: str) -> None:
     """Check that values have the types, keys, lengths and shapes of others.
 
-    Counts, numbers and texts of the settings of optimizers and schedules must be equal, those
-    that change in training may be any that are in range.
+    Settings of optimizers and schedules must be equal, except that those that change during
+    training may have any value in range.
 
     Raises:
-        UserError: names the first that is different.
+        UserError: a value is different; the message names the first one.
     """
     if isinstance(expected, Tensor):
         if not isinstance(found, Tensor) or (
@@ -164,7 +164,7 @@ def _check_scalar(found: object, expected: object, where: str) -> None:
     if type(expected) is float and type(found) is int:
         found = float(found)
     if type(found) is not type(expected) or not (free or found == expected):
-        raise UserError(f"{where} is {found!r:.40}, not like {expected!r:.40}")
+        raise UserError(f"{where} is {found!r:.40}, not {expected!r:.40}")
     if where.startswith("Curve"):
         return
     if type(found) is int and not -1 <= found <= _MAX_COUNT:  # a schedule not yet begun is at -1
@@ -174,7 +174,7 @@ def _check_scalar(found: object, expected: object, where: str) -> None:
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
-    """Return the mappings within plain values, at any depth."""
+    """Return all mappings in nested plain values."""
     if isinstance(value, Mapping):
         return [value, *(one for part in value.values() for one in _mappings(part))]
     if isinstance(value, list | tuple):
@@ -183,9 +183,9 @@ def _mappings(value: object) -> list[Mapping[str, Any]]:
 
 
 def _optimizers(
-    module: RecipeModule,
+    module: Objective,
 ) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
-    """Return the optimizers of a run's beginning, and their schedules."""
+    """Return the optimizers at the start of a run, and their schedules."""
     configured = module.configure_optimizers()
     settings = configured if isinstance(configured, list) else [configured]
     schedules = [one["lr_scheduler"]["scheduler"] for one in settings if "lr_scheduler" in one]
@@ -193,7 +193,7 @@ def _optimizers(
 
 
 def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimizer after one step, on tensors without memory."""
+    """Return the state of an optimizer after one step, on meta tensors."""
     for group in optimizer.param_groups:
         group["params"] = [torch.empty_like(p, device="meta") for p in group["params"]]
         for parameter in group["params"]:
@@ -203,7 +203,7 @@ def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _some(expected: Mapping[object, object], state: object) -> Mapping[object, object]:
-    """Return the expected states of those parameters that have one; some never get a gradient."""
+    """Return the expected states of parameters that have one; some never get a gradient."""
     found = state.get("state") if isinstance(state, Mapping) else None
     known: Sequence[object] = list(found) if isinstance(found, Mapping) else []
     return {key: value for key, value in expected.items() if key in known}

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: the last epoch's and the best one's, known by their names alone."""
+"""Checkpoints of a run: the last epoch and the best one, identified by file name."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from foveal.errors import UserError
-from foveal.interrupts import held_back
+from foveal.foundation.errors import UserError
+from foveal.foundation.interrupts import held_back
 from foveal.training.checkpoint_file import read_checkpoint
 
 LAST = "last.ckpt"
 _BEST = re.compile(r"best-(\d{4,9})\.ckpt")
-Check = Callable[[Mapping[str, object]], None]  # raises a UserError where a checkpoint does not fit
+Check = Callable[[Mapping[str, object]], None]  # raises a UserError if a checkpoint does not fit
 
 
 class Best(NamedTuple):
-    """The best epoch so far, from 0, and its score: greater is better."""
+    """The best epoch so far, from 0, and its score; higher is better."""
 
     epoch: int
     score: float
@@ -27,15 +27,15 @@ class Best(NamedTuple):
 class Checkpoints(Checkpoint):
     """Writes `last.ckpt` after each epoch, and `best-EPOCH.ckpt` after the best one so far.
 
-    What it keeps in a checkpoint is the best epoch and its score, no path: a run folder may be
-    moved, and nothing that is read from a file names another file.
+    Its state in a checkpoint is the best epoch and its score, not a path, because a run folder may
+    be moved and a file must not refer to other files.
 
     Args:
-        folder: of the checkpoints.
-        monitor: the column that says which epoch is the best.
-        mode: `max` or `min` of it.
-        check: raises a UserError for a checkpoint that is not of this run.
-        say: called with a line if that of the best epoch cannot be used.
+        folder: folder of the checkpoints.
+        monitor: the column by which the best epoch is chosen.
+        mode: `max` or `min` of that column.
+        check: raises a UserError for a checkpoint of another run.
+        say: called with a line if the checkpoint of the best epoch cannot be used.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Checkpoints(Checkpoint):
         self.check, self.say = check, say
 
     def path(self, epoch: int) -> Path:
-        """Return the file of the best epoch, if it is this one."""
+        """Return the checkpoint file of an epoch, if it is the best one."""
         return self.folder / f"best-{epoch:04d}.ckpt"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the checkpoints of the epoch that has ended."""
+        """Write the checkpoints of the epoch that just ended."""
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score != score:
             score = float("-inf")
@@ -79,20 +79,20 @@ class Checkpoints(Checkpoint):
         return {} if self.best is None else self.best._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best epoch back from a checkpoint, if its own file can be used."""
+        """Restore the best epoch from a checkpoint, if its own file can be used."""
         best = Best(**state_dict)
         path = self.path(best.epoch)
         try:
             self.check(read_checkpoint(path))
         except UserError as error:
-            self.say(f"{path} cannot be used ({error}): the best of the epochs to come is kept.")
+            self.say(f"{path} cannot be used ({error}): the best of the next epochs is kept.")
         else:
             self.best = best
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Drop the states of Lightning's own checkpoint callbacks, which are paths to delete."""
+        """Drop the states of Lightning's own checkpoint callbacks, with paths that it deletes."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
                 checkpoint["callbacks"].pop(callback.state_key, None)
@@ -105,15 +105,15 @@ def best_paths(folder: Path) -> list[Path]:
 
 
 def checkpoint_to_resume(folder: Path, check: Check, say: Callable[[str], None]) -> Path | None:
-    """Return the latest checkpoint of a folder that can be used, or None where there is none.
+    """Return the latest usable checkpoint of a folder, or None if there are no checkpoints.
 
     Args:
-        folder: of the checkpoints.
-        check: raises a UserError for one that is not of this run.
-        say: told which were passed over, and why.
+        folder: folder of the checkpoints.
+        check: raises a UserError for a checkpoint of another run.
+        say: called with a line on newer checkpoints that cannot be used, and the reasons.
 
     Raises:
-        UserError: there are checkpoints, and none can be used.
+        UserError: there are checkpoints, but none can be used.
     """
     reasons = []
     for path in (folder / LAST, *best_paths(folder)):
@@ -125,11 +125,11 @@ def checkpoint_to_resume(folder: Path, check: Check, say: Callable[[str], None])
             reasons.append(f"{path.name}: {error}")
             continue
         if reasons:
-            say(f"Going on from {path}, as newer ones cannot be used ({'; '.join(reasons)}).")
+            say(f"Resuming from {path}, as newer ones cannot be used ({'; '.join(reasons)}).")
         return path
     if reasons:
         raise UserError(
             f"No checkpoint in {folder} can be used ({'; '.join(reasons)}): delete that folder to "
-            "begin again, or give another --out."
+            "start again, or use another --out."
         )
     return None

@@ -1,4 +1,4 @@
-"""Files of features: computed once per data set, known by a digest, mapped into memory."""
+"""Feature files: features of a dataset, computed once, verified by a digest, memory-mapped."""
 
 import hashlib
 import json
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.data import ImageSet
-from foveal.errors import UserError
-from foveal.files import read_json, write_json
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.modes import evaluation_mode
+from foveal.foundation.progress import rate_bar
 from foveal.images.photos import Photos, parts_of
 from foveal.images.values import as_floats
 from foveal.models import ImageModel
@@ -24,17 +26,15 @@ from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS
 from foveal.models.crop_features import parts_of as crop_parts
 from foveal.models.focus import FocusNet
-from foveal.modes import evaluation_mode
-from foveal.progress import rate_bar
 from foveal.training.features import DEPTH, Cut, Features, Part, cut_of, frozen
 from foveal.training.settings import Recipe
 
-FORM = 2  # of the files
-INDEX = "index.json"  # written last: without it a cache is half written
-BATCH = 16  # images in a pass; more are no faster
-Progress = Callable[[int], None]  # called with how many images were done
-MEASURED = ("val", "test")  # sets that are only measured on, and so never mirrored
-LARGEST = 65_504.0  # half precision's
+FORM = 2  # version of the file format
+INDEX = "index.json"  # written last: a cache without it is incomplete
+BATCH = 16  # images per pass; more are no faster
+Progress = Callable[[int], None]  # called with the number of images that were processed
+MEASURED = ("val", "test")  # sets for evaluation, which are never mirrored
+LARGEST = 65_504.0  # maximum of half precision
 NAMES = {THUMBNAIL, CROPS, VECTORS, *(f"{DEPTH}{depth}" for depth in range(1, 65))}
 
 
@@ -47,32 +47,33 @@ def with_features(
     progress: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, ImageSet[Features]]:
-    """Return sets with the features of the frozen backbone in the place of their images.
+    """Return image sets with features of the frozen backbone instead of images.
 
     Args:
-        model: whose backbone is frozen as the recipe has it.
-        recipe: with `training.cache`.
-        sets: by their names.
-        folder: for the features, a folder for each set.
-        progress: show a progress bar on stderr.
-        say: called with a line where features that were there cannot be used.
+        model: a model whose backbone is frozen by the recipe.
+        recipe: a recipe with `training.cache`.
+        sets: image sets by name.
+        folder: folder for the features, with a subfolder per set.
+        progress: whether to show a progress bar on stderr.
+        say: called with a line if existing features cannot be used.
 
     Raises:
         UserError: the model has no backbone, or as `cached_features`.
     """
     if Ability.BACKBONE not in model.abilities:
         raise UserError(
-            f"training.cache is for 'attention', 'plain' and 'crops', not {model.name!r}."
+            "Expected a model with a backbone ('attention', 'plain' or 'crops') for "
+            f"training.cache, but got {model.name!r}."
         )
-    as_they_are = cut_of(model, recipe.training.freeze_depth, False)
-    trained = replace(as_they_are, mirrored=recipe.augment.flip)
+    plain = cut_of(model, recipe.training.freeze_depth, False)
+    trained = replace(plain, mirrored=recipe.augment.flip)
     shown: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
         shown = rate_bar("features", sum(len(images) for images in sets.values()))
     with shown as done:
         found = {}
         for name, images in sets.items():
-            cut = as_they_are if name in MEASURED else trained
+            cut = plain if name in MEASURED else trained
             features = cached_features(model, cut, images, folder / name, done, say)
             found[name] = replace(images, images=features)
         return found
@@ -86,19 +87,18 @@ def cached_features(
     progress: Progress = lambda count: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Features:
-    """Return the features of images; computed, or taken from a folder that holds these very ones.
+    """Return the features of images, computed or read from a folder that holds exactly these.
 
-    What is kept is known by a digest of the pixels, of the frozen weights and of the settings, so
-    that no other's features are taken for them. A folder that holds others, or is half written, is
-    made anew.
+    Features are identified by a digest of the pixels, the frozen weights and the settings. A folder
+    with other features, or an incomplete one, is written again.
 
     Args:
-        model: a classifier with a backbone that is frozen down to `cut.depth`.
-        cut: what is kept.
-        images: of uint8, or photographs.
-        folder: for the files.
-        progress: called with how many images were done, as often as a batch is.
-        say: called with a line where what was there cannot be used.
+        model: a classifier whose backbone is frozen down to `cut.depth`.
+        cut: which features are stored.
+        images: uint8 images, or photographs.
+        folder: folder for the files.
+        progress: called after each batch with its number of images.
+        say: called with a line if existing features cannot be used.
 
     Raises:
         UserError: the files cannot be written.
@@ -110,40 +110,56 @@ def cached_features(
         progress(len(images))
         return found
     shutil.rmtree(folder, ignore_errors=True)
+    _write(model, cut, parts, key, folder, progress)
+    kept = _kept(folder, key, cut, say)
+    if kept is None:
+        raise UserError(f"The features in {folder} were changed by others while they were written.")
+    return kept
+
+
+def _write(
+    model: ImageModel,
+    cut: Cut,
+    parts: Sequence[Tensor],
+    key: str,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Compute the features of images and write them into a new folder.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
     try:
         folder.mkdir(parents=True)
-        _check_room(folder, _room(model, cut, parts))
+        _check_disk(folder, _size(model, cut, parts))
         names = _compute(model, cut, parts, folder, progress)
         sizes = [list(part.shape[-2:]) for part in parts]
         write_json(folder / INDEX, {"form": FORM, "key": key, "sizes": sizes, "names": names})
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"Cannot keep the features in {folder}: {reason}. Give training.cache=false to train "
-            "without."
+            f"Cannot write the features to {folder}: {reason}. Use training.cache=false to train "
+            "without them."
         ) from None
-    kept = _kept(folder, key, cut, say)
-    if kept is None:
-        raise UserError(f"The features in {folder} have changed while they were written.")
-    return kept
 
 
-def _room(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> int:
-    """Return how many bytes the features of images take."""
+def _size(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> int:
+    """Return the size of the features of images in bytes."""
     values = 0
     with evaluation_mode(model), torch.inference_mode():
         for part in parts:
-            kept, whole = frozen(model, cut, _seen(model, part[:1]))
+            kept, whole = frozen(model, cut, _normalised(model, part[:1]))
             values += len(part) * sum(one.numel() for one in (whole, *kept.values()))
     return 2 * cut.views * values
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"The features take {needed / 1e6:,.0f} MB in {folder}, but {free / 1e6:,.0f} MB are "
-            "free on its disk: give training.cache=false to train without."
+            f"The features need {needed / 1e6:,.0f} MB in {folder}, but {free / 1e6:,.0f} MB are "
+            "free on its disk: use training.cache=false to train without them."
         )
 
 
@@ -162,15 +178,15 @@ def _key(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> str:
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
     for part in parts:
         digest.update(str(tuple(part.shape)).encode())
-        for some in part.split(256):
-            digest.update(some.contiguous().numpy())
+        for chunk in part.split(256):
+            digest.update(chunk.contiguous().numpy())
     return digest.hexdigest()
 
 
 def _compute(
     model: ImageModel, cut: Cut, parts: Sequence[Tensor], folder: Path, progress: Progress
 ) -> list[str]:
-    """Write the features of all images, and their vectors; return the names of the features."""
+    """Write the features and the global vectors of all images; return the features' names."""
     count, names, first = sum(len(part) for part in parts), dict[str, None](), 0
     width = cast(BackboneClassifier, model).backbone.width
     whole = _new(folder / "whole.npy", (count, cut.views, width))
@@ -181,7 +197,7 @@ def _compute(
                 batch = part[start : start + BATCH]
                 for view in range(cut.views):
                     kept, vectors = frozen(
-                        model, cut, _seen(model, batch.flip(-1) if view else batch)
+                        model, cut, _normalised(model, batch.flip(-1) if view else batch)
                     )
                     rows = slice(first + start, first + start + len(batch))
                     whole[rows, view] = _half(vectors)
@@ -199,7 +215,7 @@ def _compute(
     return list(names)
 
 
-def _seen(model: ImageModel, images: Tensor) -> Tensor:
+def _normalised(model: ImageModel, images: Tensor) -> Tensor:
     pixels = as_floats(images.to(model.mean.device))
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
@@ -217,16 +233,16 @@ def _file(part: int, name: str) -> str:
 
 
 def _kept(folder: Path, key: str, cut: Cut, say: Callable[[str], None]) -> Features | None:
-    """Return the features of a folder if it holds those of this key, whole."""
+    """Return the features in a folder; None unless they are complete and have this key."""
     if not folder.exists():
         return None
     try:
         index = read_json(folder / INDEX)
     except UserError:
-        say(f"The features in {folder} are half written: they are computed anew.")
+        say(f"The features in {folder} are incomplete; they are computed again.")
         return None
     if not isinstance(index, dict) or index.get("key") != key:
-        say(f"The features in {folder} are of other images or settings: they are computed anew.")
+        say(f"The features in {folder} are for other images or settings; they are computed again.")
         return None
     try:
         names = NAMES.intersection(index["names"])
@@ -237,10 +253,10 @@ def _kept(folder: Path, key: str, cut: Cut, say: Callable[[str], None]) -> Featu
             parts.append(Part(kept, torch.arange(count), (int(height), int(width))))
         return Features(tuple(parts), _mapped(folder / "whole.npy"), cut)
     except (OSError, ValueError, KeyError, TypeError):
-        say(f"The features in {folder} are damaged: they are computed anew.")
+        say(f"The features in {folder} are damaged; they are computed again.")
         return None
 
 
 def _mapped(path: Path) -> Tensor:
-    """Return a file's values, read when they are used; what is written to them is not kept."""
+    """Return a file's values, read on use; changes to them are not written to the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

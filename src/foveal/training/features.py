@@ -1,4 +1,4 @@
-"""Features of images under a frozen backbone, computed once, and batches of them."""
+"""Features of images from a frozen backbone, computed once, and batches of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -7,26 +7,26 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from foveal.geometry import Size
+from foveal.foundation.modes import evaluation_mode
+from foveal.images.geometry import Size
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import SIZE, VECTORS, frozen_features, read_frozen
 from foveal.models.focus import FocusNet
-from foveal.modes import evaluation_mode
 from foveal.training.batches import Batches
 
-DEPTH = "depth-"  # begins the name of the features of a depth
+DEPTH = "depth-"  # prefix of the names of features, followed by their depth
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a backbone is cut, and what is kept of its features.
+    """Depth at which a backbone is cut, and the features that are stored.
 
     Attributes:
-        depth: of the deepest features that are kept, from 1.
-        depths: of all that are kept.
-        mirrored: images are also kept mirrored left to right.
+        depth: depth of the deepest stored features, from 1.
+        depths: depths of all stored features.
+        mirrored: whether features of images mirrored left to right are stored too.
     """
 
     depth: int
@@ -35,7 +35,7 @@ class Cut:
 
     @property
     def views(self) -> int:
-        """How many times each image is kept."""
+        """Number of views stored per image."""
         return 2 if self.mirrored else 1
 
 
@@ -44,9 +44,9 @@ class Part:
     """Features of images of one size.
 
     Attributes:
-        kept: (N_i, views, ...) by their names, in half precision: `depth-d` for the features
+        kept: features (N_i, views, ...) by name, in half precision: `depth-d` for the features
             (C_d, h_d, w_d) of depth d, or those of crops as `frozen_features` names them.
-        rows: (M,) of those that are meant.
+        rows: (M,) indices of the selected images.
         size: height and width of the images in pixels.
     """
 
@@ -57,13 +57,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N images, in files that are mapped into memory.
+    """Features of N images, in memory-mapped files.
 
     Attributes:
-        parts: one for each size of images.
-        whole: the global vectors (N, views, width) of the backbone as it was; of crops, the means
-            over all candidates.
-        cut: of the backbone.
+        parts: one part per image size.
+        whole: global vectors (N, views, width) of the frozen backbone; for crops, their means over
+            all candidates.
+        cut: the cut of the backbone.
     """
 
     parts: tuple[Part, ...]
@@ -74,7 +74,7 @@ class Features:
         return len(self.whole)
 
     def __getitem__(self, indices: Tensor) -> "Features":
-        """Return those at ascending `indices` (M,); nothing is copied but their global vectors."""
+        """Return the features at ascending `indices` (M,); only the global vectors are copied."""
         parts, first = [], 0
         for part in self.parts:
             count = len(part.rows)
@@ -89,11 +89,11 @@ class FeatureBatches(Batches):
     """Yields (features by name, labels) batches; with a seed, mirrored every other epoch.
 
     Args:
-        features: of N images.
+        features: features of N images.
         labels: (N,) class indices.
-        batch_size: images in a batch.
-        seed: of the order; None keeps the order, and takes images as they are.
-        epoch: called when an epoch starts.
+        batch_size: images per batch.
+        seed: random seed of the order; None keeps the order and mirrors no image.
+        epoch: returns the current epoch; called when an epoch starts.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class FeatureBatches(Batches):
         self.parts = [part.rows for part in features.parts]
 
     def pixels(self, part: int) -> int:
-        """Return 1: features are small, so that `batch_size` alone bounds a batch."""
+        """Return 1, because features are small and `batch_size` alone limits a batch."""
         return 1
 
     def take(self, part: int, indices: Tensor, every: Tensor) -> dict[str, Tensor]:
-        """Return the features (B, ...) of a batch by their names, and the images' `size`.
+        """Return the features (B, ...) of a batch by name, and the images' `size`.
 
-        Features of images are in single precision; those of candidate crops, of which few are
-        read, stay in half.
+        Features of images are converted to single precision. Those of candidate crops, of which
+        few are read, stay in half precision.
         """
         views = self.mirrored(every).long() if self.alternate else torch.zeros_like(indices)
         found = self.features.parts[part]
@@ -137,7 +137,7 @@ def _single(values: Tensor) -> Tensor:
 
 
 def predicted(model: ImageModel, features: Features, batch_size: int = 256) -> Tensor:
-    """Return a model's logits (N, classes) from the features of images as they are."""
+    """Return a model's logits (N, classes) from the features of images, not mirrored."""
     found = []
     labels = torch.zeros(len(features), dtype=torch.long)
     with evaluation_mode(model), torch.inference_mode():
@@ -157,7 +157,7 @@ def logits_of(model: ImageModel, kept: Mapping[str, Tensor], depth: int) -> Tens
 
 
 def frozen(model: ImageModel, cut: Cut, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the features that are kept of normalised images (B, C, H, W), and their vectors."""
+    """Return the features to store for normalised images (B, C, H, W), and their global vectors."""
     if Ability.CROPS in model.abilities:
         kept = frozen_features(cast(FocusNet, model), images, cut.depth)
         return kept, kept[VECTORS].mean(dim=1)
@@ -168,7 +168,7 @@ def frozen(model: ImageModel, cut: Cut, images: Tensor) -> tuple[dict[str, Tenso
 
 
 def cut_of(model: ImageModel, depth: int, mirrored: bool) -> Cut:
-    """Return what must be kept of a model's backbone that is frozen down to a depth."""
+    """Return which features to store for a model whose backbone is frozen down to a depth."""
     crops = Ability.CROPS in model.abilities
     own = () if crops else cast(BackboneClassifier, model).depths
     depths = {depth, *(one for one in own if one < depth)}

@@ -1,4 +1,4 @@
-"""What a training starts from: weights taken over, parts frozen, filters that whiten."""
+"""Initial state of a training: transferred weights, frozen parts and whitening filters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -7,25 +7,25 @@ import torch
 
 from foveal import zoo
 from foveal.backbones import Backbone, WhiteningConv
-from foveal.data import ImageSet
-from foveal.errors import UserError, unknown_name
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError, unknown_name
 from foveal.images.values import as_floats
 from foveal.models import FocusNet, ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import parts_of
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.objectives.crops.selection import learn_selection
 from foveal.training.pretrained import take_file
-from foveal.training.selection import learn_selection
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
 
 
 def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
-    """Take over the recipe's first weights, and freeze what it does not train.
+    """Load the recipe's initial weights, and freeze the parts that it does not train.
 
     Raises:
-        UserError: the weights do not fit, or there is no such part to take or freeze.
+        UserError: the weights do not fit, or the part to start from or to freeze does not exist.
     """
     path = weights_file(recipe.model)
     if path is not None:
@@ -47,8 +47,8 @@ def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
         expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
         if not shared or {key: value.shape for key, value in shared.items()} != expected:
             raise UserError(
-                f"{recipe.training.start} has no weights that fit this model: its parts named alike"
-                f" ({', '.join(sorted(parts)) or 'none'}) must be built alike."
+                f"{recipe.training.start} has no weights that fit this model: parts of the same "
+                f"name ({', '.join(sorted(parts)) or 'none'}) must have the same settings."
             )
         model.load_state_dict(shared, strict=False)
     _freeze(model, recipe)
@@ -58,8 +58,8 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
     if recipe.training.freeze:
         if recipe.training.recalibrate:
             raise UserError(
-                "training.recalibrate would measure the frozen part anew: set it to 0, or freeze "
-                "nothing."
+                "training.recalibrate would change the frozen part: set it to 0, or remove "
+                "training.freeze."
             )
         part = getattr(model, recipe.training.freeze, None)
         if not isinstance(part, torch.nn.Module):
@@ -69,8 +69,8 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
     if recipe.training.freeze_depth:
         if recipe.training.recalibrate:
             raise UserError(
-                "training.recalibrate would measure the frozen depths anew: set it to 0, or "
-                "training.freeze_depth."
+                "training.recalibrate would change the frozen depths: set it or "
+                "training.freeze_depth to 0."
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
         if Ability.CROPS in model.abilities and recipe.training.cache:
@@ -86,7 +86,7 @@ def backbone_of(model: ImageModel) -> Backbone:
     """Return the backbone of a model.
 
     Raises:
-        UserError: it has none.
+        UserError: the model has no backbone.
     """
     if Ability.BACKBONE not in model.abilities:
         raise UserError(
@@ -102,22 +102,23 @@ def start_on_features(
     sets: Mapping[str, ImageSet[Any]],
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Start a model on the features of the sets, as the recipe says.
+    """Initialise a model on features, as the recipe requires.
 
-    That of crops learns where to look; the classifier of others starts as a linear layer.
+    The detector of crops learns to select them; the classifier of other models starts as a linear
+    layer, with `training.linear_start`.
 
     Args:
-        model: whose backbone is frozen.
-        recipe: of its training.
-        sets: features, by `train` and `val`.
-        say: called with a line on what takes minutes.
+        model: a model with a frozen backbone.
+        recipe: the recipe.
+        sets: features, as `train` and `val`.
+        say: called with a line before a step that takes minutes.
 
     Raises:
-        UserError: the classifier cannot begin as one, or as `learn_selection`.
+        UserError: the classifier cannot start as a linear layer, or as `learn_selection`.
     """
     if Ability.CROPS in model.abilities:
         if say is not None:
-            say(f"Learning where to look, by {recipe.crops.select!r}, on frozen features")
+            say(f"Learning to select crops ({recipe.crops.select}) on frozen features")
         learn_selection(model, recipe, sets["train"])
     elif recipe.training.linear_start:
         train, val = (labelled(sets[split]) for split in ("train", "val"))
@@ -126,7 +127,7 @@ def start_on_features(
 
 
 def whiten(model: ImageModel, images: ImageSet) -> None:
-    """Set the filters of a whitening first layer, if the model has one."""
+    """Fit the filters of a whitening first layer, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
             some = as_floats(images.images[:: max(1, len(images) // 5_000)])

@@ -1,22 +1,20 @@
-"""One training by Lightning: its module, batches and trainer, and the weights that are kept."""
+"""Training with Lightning: module, batches, trainer and the weights that are kept."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from foveal.data import ImageSet
-from foveal.errors import UserError
+from foveal.datasets import ImageSet
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
-from foveal.models import FocusNet, ImageModel
-from foveal.models.abilities import Ability
+from foveal.models import ImageModel
 from foveal.training.batches import Batches
 from foveal.training.callbacks import (
     AveragedWeights,
@@ -30,39 +28,14 @@ from foveal.training.callbacks import (
 from foveal.training.checkpoint_file import WholeCheckpointIO, read_checkpoint
 from foveal.training.checkpoint_form import Form
 from foveal.training.checkpoints import LAST, Checkpoints, checkpoint_to_resume
-from foveal.training.crops import CropModule
-from foveal.training.distributed import Devices, is_first_process
-from foveal.training.feature_module import FeatureModule
+from foveal.training.distribution.devices import is_first_process
 from foveal.training.features import FeatureBatches, Features
-from foveal.training.large import LargeModule
-from foveal.training.module import ClassifierModule, RecipeModule
-from foveal.training.reconstruction import ReconstructionModule
+from foveal.training.objectives.objective import Objective
+from foveal.training.objectives.registry import OBJECTIVES
+from foveal.training.options import Options
 from foveal.training.run_folder import CHECKPOINTS
 from foveal.training.sets import Sets
 from foveal.training.settings import Recipe
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a recipe is trained, whatever it trains.
-
-    Attributes:
-        resume: go on from the last checkpoint of the folder, if it has one.
-        machines: to train on.
-        precision: one of `PRECISIONS`, as Lightning names them.
-        progress: show a progress bar on stderr.
-        callbacks: Lightning's, beside those of every run.
-        time_left: called after the first epoch with a line on how long the others take.
-        say: called with a line on each checkpoint that cannot be used.
-    """
-
-    resume: bool
-    machines: Devices
-    precision: str
-    progress: bool
-    callbacks: Sequence[L.Callback]
-    time_left: Callable[[str], None] | None
-    say: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -70,9 +43,9 @@ class Kept:
     """The epoch whose weights are kept.
 
     Attributes:
-        path: of its checkpoint.
-        epoch: its number, from 0.
-        figures: of its validation, by their columns.
+        path: file of its checkpoint.
+        epoch: index of the epoch, from 0.
+        figures: validation figures by column.
     """
 
     path: Path
@@ -80,7 +53,7 @@ class Kept:
     figures: dict[str, float]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by their names in the model.
+        """Return the model's weights by name.
 
         Raises:
             UserError: the checkpoint has been damaged since it was written.
@@ -97,20 +70,22 @@ def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Optio
     """Train a model by a recipe, and return the epoch whose weights are kept.
 
     Raises:
-        UserError: no checkpoint of the folder can be used, the devices or the memory do not
-            suffice, or the loss is no longer a number.
+        UserError: no checkpoint of the folder can be used, the devices or the memory are
+            insufficient, or the loss is no longer finite.
     """
     folder = out / CHECKPOINTS
     say = options.say if is_first_process() else lambda text: None
     with quiet_lightning(), _as_user_errors(recipe):
         batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
-        module = _module(model, recipe, sets, batches)
-        curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which keep it
+        steps = recipe.training.epochs * len(batches)
+        module = OBJECTIVES[model.objective](model, recipe, steps, sets)
+        module.to(memory_format=torch.channels_last)
+        curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which store it
         checkpoints = Checkpoints(
             folder, module.monitor, module.mode, lambda found: form.check(found), say
         )
-        beside = _beside(recipe, sets, options)
-        trainer = _trainer(module, out, [curve, checkpoints, *beside], options)
+        others = _other_callbacks(recipe, sets, options)
+        trainer = _trainer(module, out, [curve, checkpoints, *others], options)
         form = Form(trainer, module, len(batches))
         start = checkpoint_to_resume(folder, form.check, say) if options.resume else None
         with interruptible():
@@ -119,31 +94,13 @@ def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Optio
     if recipe.training.keep == "best" and checkpoints.best is not None:
         row, path = curve.rows[checkpoints.best.epoch], checkpoints.path(checkpoints.best.epoch)
     elif recipe.training.keep == "best":
-        say("No best epoch is known: the weights of the last one are kept.")
+        say("The best epoch is unknown: the weights of the last one are kept.")
     figures = {k: v for k, v in row.items() if k.startswith("val_") and k != "val_loss"}
     return Kept(path, int(row["epoch"]), figures)
 
 
-def _module(model: ImageModel, recipe: Recipe, sets: Sets, batches: Batches) -> RecipeModule:
-    """Return what trains a model of its family."""
-    steps = recipe.training.epochs * len(batches)
-    module: RecipeModule
-    if Ability.IN_PART in model.abilities:
-        module = LargeModule(cast(FocusNet, model), recipe, steps, sets)
-    elif Ability.REBUILT in model.abilities:
-        module = ReconstructionModule(cast(FocusNet, model), recipe, steps)
-    else:
-        kind = FeatureModule if recipe.training.cache else ClassifierModule
-        if Ability.CROPS in model.abilities:
-            kind = CropModule
-        module = kind(model, recipe, steps)
-        if recipe.training.balance:
-            module.weigh(batches.labels)
-    return module.to(memory_format=torch.channels_last)
-
-
-def _beside(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
-    """Return the callbacks that a recipe and the options call for."""
+def _other_callbacks(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
+    """Return the callbacks that the recipe and the options require."""
     training = recipe.training
     callbacks: list[L.Callback] = [KeptSignals()]
     if training.average:
@@ -157,12 +114,12 @@ def _beside(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
 
 
 def _trainer(
-    module: RecipeModule, out: Path, callbacks: list[L.Callback], options: Options
+    module: Objective, out: Path, callbacks: list[L.Callback], options: Options
 ) -> L.Trainer:
     recipe, machines = module.recipe, options.machines
     strategy = machines.strategy
     if recipe.honesty.settle and machines.processes > 1 and strategy != "fsdp":
-        strategy = "ddp_find_unused_parameters_true"  # what has settled learns no more
+        strategy = "ddp_find_unused_parameters_true"  # frozen parts get no gradient
     return L.Trainer(
         max_epochs=recipe.training.epochs,
         default_root_dir=out,
@@ -173,7 +130,7 @@ def _trainer(
         logger=loggers(out),
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
-        # What steps by hand clips by hand.
+        # With manual optimization, the module clips gradients itself.
         gradient_clip_val=(recipe.training.clip or None) if module.automatic_optimization else None,
         enable_model_summary=False,
         enable_progress_bar=options.progress,
@@ -183,11 +140,11 @@ def _trainer(
 
 
 def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batches, Batches]:
-    """Return what a training runs over and what validates it; of large images, their numbers."""
+    """Return batches for training and for validation; for large images, batches of indices."""
     training, train, val = recipe.training, sets["train"], sets["val"]
     if isinstance(train.images, LargeImages) or isinstance(val.images, LargeImages):
-        numbers, others = torch.arange(len(train)), torch.arange(len(val))
-        found = Batches(numbers, numbers, training.batch_size, training.seed, epoch)
+        indices, others = torch.arange(len(train)), torch.arange(len(val))
+        found = Batches(indices, indices, training.batch_size, training.seed, epoch)
         return found, Batches(others, others, training.batch_size)
     if isinstance(train.images, Features) and isinstance(val.images, Features):
         found = FeatureBatches(
@@ -207,7 +164,7 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
 
 
 def _few(images: ImageSet, count: int) -> torch.Tensor:
-    """Return some images (count, C, H, W) to measure batch normalisation's statistics on."""
+    """Return random images (count, C, H, W) for the statistics of batch normalisation."""
     if not count:
         return torch.empty(0)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -216,7 +173,7 @@ def _few(images: ImageSet, count: int) -> torch.Tensor:
 
 @contextmanager
 def _as_user_errors(recipe: Recipe) -> Iterator[None]:
-    """Raise as a UserError that the machine has not what the training needs."""
+    """Raise a UserError if the devices or the memory are insufficient."""
     try:
         yield
     except MisconfigurationException as error:
@@ -225,7 +182,7 @@ def _as_user_errors(recipe: Recipe) -> Iterator[None]:
         if not _is_full_memory(error):
             raise
         raise UserError(
-            "The memory does not suffice for a training step: give a training.batch_size below "
+            "Out of memory in a training step: use a training.batch_size below "
             f"{recipe.training.batch_size}, smaller images or a smaller model."
         ) from error
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a recipe trained and tested by folds, beside a linear layer."""
+"""Cross-validation of a recipe, compared with a linear layer on the same backbone."""
 
 import hashlib
 import json
@@ -8,17 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from foveal.data import ImageSet, load_whole, read_groups
-from foveal.data.images import problem_lines
-from foveal.data.splits import folds, share_of
-from foveal.errors import UserError
-from foveal.files import read_json, write_json
-from foveal.memory import keep_freed_memory
+from foveal.datasets import ImageSet, load_whole, read_groups
+from foveal.datasets.images import problem_lines
+from foveal.datasets.splits import folds
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, as_classifier, build_model
@@ -26,30 +26,29 @@ from foveal.training.feature_files import with_features
 from foveal.training.features import Features, predicted
 from foveal.training.first_weights import start_on_features, take_first_weights, whiten
 from foveal.training.linear import fit_linear, labelled
+from foveal.training.options import Options
 from foveal.training.run_folder import FEATURES, run_folder
-from foveal.training.sets import model_settings
+from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
-
-if TYPE_CHECKING:
-    from foveal.training.fitting import Options
 
 RESULT = "folds.json"
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What folds found.
+    """Results of a cross-validation.
 
     Attributes:
-        accuracy: of the recipe, over all images, each tested by the model that had not seen it.
-        balanced: the mean over the classes of their accuracies.
-        linear: accuracy of a linear layer on the frozen backbone, or None without one.
-        linear_balanced: the mean over the classes of its accuracies, or None.
-        gain: paired difference of the accuracies, or None.
-        balanced_gain: paired difference of the balanced ones, or None.
+        accuracy: accuracy of the recipe over all images, each tested by the model that was trained
+            without it.
+        balanced: its mean over classes.
+        linear: accuracy of a linear layer on the frozen backbone; None without one.
+        linear_balanced: its mean over classes, or None.
+        gain: paired difference of the accuracies, recipe minus linear layer, or None.
+        balanced_gain: paired difference of the means over classes, or None.
         by_fold: accuracy of the recipe in each fold.
-        images: how many.
-        groups: of images that stayed together; 0 for none.
+        images: number of images.
+        groups: number of groups of images that stayed together; 0 for none.
     """
 
     accuracy: Interval
@@ -63,113 +62,153 @@ class CrossValidation:
     groups: int
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Arguments that the folds of a cross-validation have in common.
+
+    Attributes:
+        recipe: the recipe that is tested.
+        settings: complete settings of its model.
+        images: all images, or their features.
+        fold: (N,) fold of each image, from 0.
+        options: options of the trainings.
+    """
+
+    recipe: Recipe
+    settings: dict[str, object]
+    images: ImageSet[Any]
+    fold: Tensor
+    options: Options
+
+
 def cross_validate(
     recipe: Recipe,
     out: Path,
     count: int,
-    options: "Options",
+    options: Options,
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> CrossValidation:
-    """Train and test a recipe by stratified folds, of which no group is divided.
+    """Train and test a recipe in stratified folds that divide no group.
 
-    Each fold tests a model that is trained on the others, of which a tenth validates. What a
-    fold found is kept as soon as it is known, so that the same call with `options.resume` goes on.
+    Each fold tests a model trained on the others, a tenth of which is used for validation. Results
+    are saved after each fold, so the same call with `options.resume` continues after the last one.
 
     Args:
-        recipe: of a classifier.
-        out: folder for what the folds found.
-        count: of folds, at least 2.
-        options: of the training.
-        data: a folder, or a data set of one, in place of the recipe's.
-        data_dir: where named datasets lie.
-        say: called with a line on each fold.
+        recipe: a recipe for a classifier.
+        out: folder for the results.
+        count: number of folds, at least 2.
+        options: options of the trainings.
+        data: a folder, or a dataset that is one, to use instead of the recipe's.
+        data_dir: folder of named datasets.
+        say: called with a line per fold.
 
     Raises:
-        UserError: it is no folder, has too few images, or as `train`.
+        UserError: the data is not a folder or has too few images, or as `train`.
     """
     keep_freed_memory()
-    source = data or recipe.data.name
     with run_folder(out, recipe, options.resume, options.say):
-        images = load_whole(
-            source,
-            size=recipe.data.sizing,
-            channels=recipe.data.channels,
-            data_dir=data_dir,
-            groups=read_groups(recipe.data.groups),
-        )
-        for line in problem_lines(images.problems):
-            say(f"  warning: {line}")
-        fold = folds(images.labels, count, images.groups, seed=recipe.training.seed)
-        if len(fold.unique()) < count:
-            raise UserError(f"{images.name} has too few images or groups for {count} folds.")
-        settings = model_settings(recipe, images)
+        images = _read(recipe, data or recipe.data.name, data_dir, say)
+        plan = _divided(recipe, images, count, options)
+        del images  # frees the pixels once there are features
         if recipe.training.cache:
-            images = with_features(
-                _new_model(recipe, settings),
-                recipe,
-                {"all": images},
-                out / FEATURES,
-                progress=options.progress,
-                say=options.say,
-            )["all"]
-        key = _key(recipe, images, fold)
-        answers = torch.full((2, len(images)), -1)
-        for number in range(count):
-            tested = (fold == number).nonzero().flatten()
-            path = out / f"fold-{number + 1}.json"
-            found = _kept(path, key, len(tested))
-            if found is None:
-                rest = (fold != number).nonzero().flatten()
-                found = _one(recipe, settings, images, rest, tested, out / "fold", options)
-                write_json(path, {"key": key, "answers": found.tolist()})
-            answers[:, tested] = found
-            say(f"  fold {number + 1} of {count}: {_said(found, images.labels[tested])}")
-        result = _summed_up(answers, images, fold, recipe.training.balance > 0)
+            plan = replace(plan, images=_cached(plan, out / FEATURES))
+        result = _summary(_tested(plan, count, out, say), plan)
         write_json(out / RESULT, _plain(result))
         shutil.rmtree(out / FEATURES, ignore_errors=True)
     return result
 
 
-def _new_model(recipe: Recipe, settings: dict[str, object]) -> ImageModel:
+def _read(
+    recipe: Recipe, source: str, data_dir: str | Path | None, say: Callable[[str], None]
+) -> ImageSet[Any]:
+    """Return all images of a folder, and report files that could not be used."""
+    images = load_whole(
+        source,
+        size=recipe.data.sizing,
+        channels=recipe.data.channels,
+        data_dir=data_dir,
+        groups=read_groups(recipe.data.groups),
+    )
+    for line in problem_lines(images.problems):
+        say(f"  warning: {line}")
+    return images
+
+
+def _divided(recipe: Recipe, images: ImageSet[Any], count: int, options: Options) -> _Plan:
+    """Divide images into folds.
+
+    Raises:
+        UserError: there are too few images or groups.
+    """
+    fold = folds(images.labels, count, images.groups, seed=recipe.training.seed)
+    if len(fold.unique()) < count:
+        raise UserError(f"{images.name} has too few images or groups for {count} folds.")
+    return _Plan(recipe, model_settings(recipe, images), images, fold, options)
+
+
+def _cached(plan: _Plan, folder: Path) -> ImageSet[Features]:
+    """Return the features of all images, stored in a folder."""
+    model = _new_model(plan)
+    options = plan.options
+    return with_features(
+        model,
+        plan.recipe,
+        {"all": plan.images},
+        folder,
+        progress=options.progress,
+        say=options.say,
+    )["all"]
+
+
+def _new_model(plan: _Plan) -> ImageModel:
+    recipe = plan.recipe
     torch.manual_seed(recipe.training.seed)
-    built = build_model(settings)
-    model = as_classifier(built, f"Folds are for classifiers, but {recipe.name} is {built.name!r}.")
+    built = build_model(plan.settings)
+    model = as_classifier(
+        built, f"Cross-validation is for classifiers, but {recipe.name} is {built.name!r}."
+    )
     take_first_weights(model, recipe)
     return model
 
 
-def _one(
-    recipe: Recipe,
-    settings: dict[str, object],
-    images: ImageSet[Any],
-    rest: Tensor,
-    tested: Tensor,
-    out: Path,
-    options: "Options",
-) -> Tensor:
-    """Return the answers (2, M) to the tested images: of the recipe, and of the linear layer."""
+def _tested(plan: _Plan, count: int, out: Path, say: Callable[[str], None]) -> Tensor:
+    """Return predictions (2, N) by recipe and linear layer, reusing those that were saved."""
+    images, fold = plan.images, plan.fold
+    key = _key(plan)
+    predictions = torch.full((2, len(images)), -1)
+    for number in range(count):
+        tested = (fold == number).nonzero().flatten()
+        path = out / f"fold-{number + 1}.json"
+        found = _saved(path, key, len(tested))
+        if found is None:
+            found = _test_fold(plan, number, out / "fold")
+            write_json(path, {"key": key, "answers": found.tolist()})
+        predictions[:, tested] = found
+        say(f"  fold {number + 1} of {count}: {_fold_text(found, images.labels[tested])}")
+    return predictions
+
+
+def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
+    """Train on the other folds; return the predictions (2, M) for this one.
+
+    The first row is the recipe's, the second that of a linear layer on the features, or -1.
+    """
     from foveal.training.fitting import fit
 
-    groups = [images.groups[i] for i in rest.tolist()] if images.groups else []
-    labels = images.labels[rest]
-    parts = {
-        split: images.subset(
-            rest[share_of(labels, split, own_val=False, own_test=True, groups=groups)]
-        )
-        for split in ("train", "val")
-    }
-    model: Any = _new_model(recipe, settings)
+    recipe, images = plan.recipe, plan.images
+    parts = train_and_val(images, (plan.fold != number).nonzero().flatten())
+    model: Any = _new_model(plan)
     if isinstance(parts["train"].images, Tensor):
         whiten(model, parts["train"])
     start_on_features(model, recipe, parts)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    kept = fit(model, recipe, parts, out, replace(options, resume=False, time_left=None))
+    kept = fit(model, recipe, parts, out, replace(plan.options, resume=False, time_left=None))
     model.load_state_dict(kept.weights())
-    test = images.subset(tested)
+    test = images.subset((plan.fold == number).nonzero().flatten())
     if isinstance(test.images, Features):
         ours = predicted(model, test.images).argmax(dim=1)
         train, val = (labelled(parts[split]) for split in ("train", "val"))
@@ -182,43 +221,50 @@ def _one(
     return torch.stack([ours, theirs])
 
 
-def _key(recipe: Recipe, images: ImageSet[object], fold: Tensor) -> str:
-    said = [recipe.to_dict(), images.labels.tolist(), fold.tolist(), list(images.paths)]
-    return hashlib.sha256(json.dumps(said).encode("utf-8", "surrogateescape")).hexdigest()
+def _key(plan: _Plan) -> str:
+    """Return a digest of the recipe, the labels, the folds and the paths."""
+    images = plan.images
+    content = [
+        plan.recipe.to_dict(),
+        images.labels.tolist(),
+        plan.fold.tolist(),
+        list(images.paths),
+    ]
+    return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _kept(path: Path, key: str, count: int) -> Tensor | None:
+def _saved(path: Path, key: str, count: int) -> Tensor | None:
+    """Return the predictions (2, count) saved in a file; None if there are none with this key."""
     with suppress(UserError, ValueError, TypeError, KeyError):
         found = read_json(path)
-        answers = torch.tensor(found["answers"], dtype=torch.long)
-        if found["key"] == key and answers.shape == (2, count):
-            return answers
+        predictions = torch.tensor(found["answers"], dtype=torch.long)
+        if found["key"] == key and predictions.shape == (2, count):
+            return predictions
     return None
 
 
-def _said(answers: Tensor, labels: Tensor) -> str:
-    ours, linear = ((one == labels).float().mean().item() for one in answers)
-    beside = "" if (answers[1] < 0).all() else f", a linear layer {linear:.1%}"
-    return f"{ours:.1%} of {len(labels)} right{beside}"
+def _fold_text(predictions: Tensor, labels: Tensor) -> str:
+    ours, linear = ((one == labels).float().mean().item() for one in predictions)
+    beside = "" if (predictions[1] < 0).all() else f", a linear layer {linear:.1%}"
+    return f"{ours:.1%} of {len(labels)} correct{beside}"
 
 
-def _summed_up(
-    answers: Tensor, images: ImageSet[object], fold: Tensor, balanced: bool
-) -> CrossValidation:
-    right = (answers == images.labels).double()
+def _summary(predictions: Tensor, plan: _Plan) -> CrossValidation:
+    images, fold = plan.images, plan.fold
+    right = (predictions == images.labels).double()
     interval = partial(bootstrap, labels=images.labels, groups=images.groups)
-    linear = not bool((answers[1] < 0).any())
-    plain, even = (
-        [interval(values, balanced=even) for values in (*right, right[0] - right[1])]
-        for even in (False, True)
+    linear = not bool((predictions[1] < 0).any())
+    plain, by_class = (
+        [interval(values, balanced=balanced) for values in (*right, right[0] - right[1])]
+        for balanced in (False, True)
     )
     return CrossValidation(
         accuracy=plain[0],
-        balanced=even[0],
+        balanced=by_class[0],
         linear=plain[1] if linear else None,
-        linear_balanced=even[1] if linear else None,
+        linear_balanced=by_class[1] if linear else None,
         gain=plain[2] if linear else None,
-        balanced_gain=even[2] if linear else None,
+        balanced_gain=by_class[2] if linear else None,
         by_fold=tuple(float(right[0][fold == number].mean()) for number in fold.unique().tolist()),
         images=len(images),
         groups=len(set(images.groups)),
@@ -231,23 +277,23 @@ def _plain(found: CrossValidation) -> dict[str, object]:
 
 
 def lines(found: CrossValidation) -> list[str]:
-    """Return what folds found, a line each."""
-    said = [
+    """Return the results as lines of text."""
+    text = [
         f"{found.images:,} images by {len(found.by_fold)} folds"
         + (f" of {found.groups:,} groups" if found.groups else "")
         + f": accuracy {_percent(found.accuracy)}, mean over classes {_percent(found.balanced)}"
     ]
     if found.linear is not None and found.linear_balanced is not None:
-        said.append(
+        text.append(
             f"  a linear layer on the frozen backbone: {_percent(found.linear)}, mean over "
             f"classes {_percent(found.linear_balanced)}"
         )
     if found.gain is not None and found.balanced_gain is not None:
-        said.append(
+        text.append(
             f"  paired difference: {_points(found.gain)}, mean over classes "
             f"{_points(found.balanced_gain)}"
         )
-    return said
+    return text
 
 
 def _percent(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""A linear layer on a backbone's global vector: the baseline of what is trained on it."""
+"""A linear layer on a backbone's global vectors, as a baseline."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 from foveal.training.features import Features
-from foveal.training.losses import class_weights
+from foveal.training.objectives.losses import class_weights
 
-DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the weights; validation chooses
-STEPS = 150  # of L-BFGS, at most
+DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3)  # candidate weight decays; validation chooses one
+STEPS = 150  # maximum steps of L-BFGS
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Linear:
     """Multinomial logistic regression on standardised vectors.
 
     Attributes:
-        mean: (F,), subtracted from vectors.
-        std: (F,), divided by.
-        weight: (F, classes).
-        bias: (classes,).
+        mean: mean (F,) of the vectors.
+        std: standard deviation (F,) of the vectors.
+        weight: weights (F, classes).
+        bias: biases (classes,).
     """
 
     mean: Tensor
@@ -31,7 +31,7 @@ class Linear:
     bias: Tensor
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight (classes, F) and bias (classes,) for vectors that are not standardised."""
+        """Return weights (classes, F) and biases (classes,) for vectors before standardisation."""
         weight = self.weight / self.std[:, None]
         return weight.T.contiguous(), self.bias - self.mean @ weight
 
@@ -42,10 +42,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Vectors of images, each seen in one or more views.
+    """Vectors of images in one or more views, with labels.
 
     Attributes:
-        vectors: (N, views, F); the first view is the image as it is.
+        vectors: (N, views, F); the first view is the unchanged image.
         labels: (N,) class indices.
     """
 
@@ -54,19 +54,19 @@ class Labelled:
 
 
 def labelled(images: ImageSet[Features]) -> Labelled:
-    """Return the global vectors of images whose features were computed, with their labels."""
+    """Return the global vectors of an image set of features, with its labels."""
     return Labelled(images.images.whole, images.labels)
 
 
 def fit_linear(train: Labelled, val: Labelled, classes: int, balance: float = 0.0) -> Linear:
-    """Return the linear layer, with the weight decay of `DECAYS` that validates best.
+    """Return the linear layer with the weight decay of `DECAYS` that validates best.
 
     Args:
-        train: all of whose views are learned.
-        val: whose first view validates.
-        classes: how many there are.
-        balance: how far rare classes weigh more, as a recipe's `training.balance`; above 0 it is
-            the mean accuracy of the classes that validates.
+        train: training vectors; all views are used.
+        val: validation vectors; the first view is used.
+        classes: number of classes.
+        balance: exponent of the class weights, as a recipe's `training.balance`; above 0, the mean
+            accuracy over classes is validated.
     """
     vectors = train.vectors.float()
     mean = vectors.mean(dim=(0, 1))
@@ -76,7 +76,7 @@ def fit_linear(train: Labelled, val: Labelled, classes: int, balance: float = 0.
     weights = class_weights(train.labels, classes, balance) if balance else None
     weight, bias = torch.zeros(inputs.shape[1], classes), torch.zeros(classes)
     best, best_score = None, -1.0
-    for decay in sorted(DECAYS, reverse=True):  # each starts where the stronger one ended
+    for decay in sorted(DECAYS, reverse=True):  # each fit starts from the previous one
         weight, bias = _fit(inputs, labels, weight, bias, decay, weights)
         found = Linear(mean, std, weight, bias)
         score = _score(found(val.vectors[:, 0]), val.labels, balance > 0)

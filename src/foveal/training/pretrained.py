@@ -1,4 +1,4 @@
-"""The weights that a recipe's backbone starts from: shipped, of the Hub, or of a file."""
+"""Initial weights of a recipe's backbone: shipped, from the Hub, or from a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from foveal.backbones import Backbone
 from foveal.backbones.timm import backbone_weights
-from foveal.escaping import printable
-from foveal.model_files import weights_digest
+from foveal.foundation.escaping import printable
+from foveal.foundation.model_files import weights_digest
 from foveal.models.weights import Weights
 from foveal.training.settings import Recipe
 from foveal.training.weights_file import weights_file
@@ -16,11 +16,11 @@ SHIPPED = {"name": "efficientnet-lite0", "weights": "imagenet"}
 
 
 def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
-    """Return the recipe, with the shipped backbone where timm's weights are out of reach.
+    """Return the recipe, with the shipped backbone if timm's weights are not available.
 
     Args:
-        recipe: whose backbone may be timm's, with `pretrained`.
-        say: called with a line where another backbone is taken.
+        recipe: a recipe, whose backbone may be timm's, with `pretrained`.
+        say: called with a line if the backbone is replaced.
     """
     backbone = recipe.model.get("backbone")
     if not isinstance(backbone, Mapping) or not backbone.get("pretrained"):
@@ -31,8 +31,8 @@ def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
         return recipe
     why = "timm is not installed" if found == "none" else "the Hub cannot be reached"
     say(
-        f"The weights of timm's {printable(name)} cannot be had ({why}): the EfficientNet-Lite0 "
-        "that comes with Foveal is taken instead."
+        f"The weights of timm's {printable(name)} are not available ({why}): using the "
+        "EfficientNet-Lite0 that comes with Foveal instead."
     )
     return replace(recipe, model={**recipe.model, "backbone": dict(SHIPPED)})
 
@@ -41,13 +41,13 @@ def take_file(backbone: Backbone, path: Path) -> None:
     """Copy weights from a file into a backbone.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or of another backbone.
+        UserError: the file cannot be read, is damaged, or belongs to another backbone.
     """
     Weights(path).fill(backbone)
 
 
 def origin(model: Mapping[str, object]) -> str | None:
-    """Return where the first weights of a recipe's backbone come from, for the card, or None."""
+    """Return the origin of a backbone's initial weights, for the card; None without a backbone."""
     backbone = model.get("backbone")
     if not isinstance(backbone, Mapping):
         return None

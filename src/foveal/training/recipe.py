@@ -1,4 +1,4 @@
-"""Recipes: YAML files and overrides, read into checked settings, and written."""
+"""Reading and writing of recipes: YAML files and overrides, validated."""
 
 import copy
 import dataclasses
@@ -9,16 +9,16 @@ from typing import Any
 
 import yaml
 
-from foveal.arguments import check_values, shown
-from foveal.errors import UserError, unknown_name
-from foveal.files import parse_yaml, read_yaml, write_text
+from foveal.foundation.arguments import check_values, shown
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
 from foveal.training.augment import Augment
 from foveal.training.recipe_files import recipe_file, recipe_names
 from foveal.training.settings import Crops, Data, Honesty, Large, Rebuild, Recipe, Training
 from foveal.training.weights_file import without_file
 
-_LEVELS = 8  # of keys within keys in an override
+_LEVELS = 8  # maximum depth of nested keys in an override
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 _SECTIONS: dict[str, type] = {
@@ -45,9 +45,9 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def parse_recipe(values: object) -> Recipe:
-    """Build a recipe from plain values and check each.
+    """Build a recipe from plain values, and check each value.
 
-    What the model lacks, training completes from the data.
+    Model settings that are missing are completed from the data when the training starts.
 
     Raises:
         UserError: a key that does not exist, or a value out of range.
@@ -78,20 +78,20 @@ def _check_together(data: Data, augment: Augment, training: Training, **_: objec
     if data.short_side and data.size:
         raise UserError("Expected data.size or data.short_side, but got both.")
     if data.short_side and data.masks:
-        raise UserError("data.masks need images of one size: give data.size for data.short_side.")
+        raise UserError("data.masks need images of one size: use data.size, not data.short_side.")
     if training.cache and not training.freeze_depth:
-        raise UserError("training.cache keeps frozen features: give training.freeze_depth too.")
+        raise UserError("training.cache stores frozen features: set training.freeze_depth too.")
     if training.linear_start and not training.cache:
-        raise UserError("training.linear_start is fitted on features: give training.cache too.")
+        raise UserError("training.linear_start is fitted on features: set training.cache too.")
     if training.cache and replace(augment, flip=False) != Augment():
         raise UserError(
-            "training.cache computes features once, so of the augmentations augment.flip alone can "
-            "be had with it."
+            "training.cache computes features once and supports augment.flip alone: remove other "
+            "augmentations."
         )
 
 
 def plain_name(text: str) -> str:
-    """Return text, such as the name of a folder, as a name that a recipe may have."""
+    """Return text, such as the name of a folder, as a valid recipe name."""
     name = _NOT_IN_NAMES.sub("-", text)[-100:].strip(" .-") or "images"
     return f"images-{name[-90:]}" if _RESERVED.fullmatch(name) else name
 
@@ -101,8 +101,8 @@ def _checked_name(value: object) -> str:
     plain = 0 < len(name) <= 100 and not _NOT_IN_NAMES.search(name) and name[0] not in ".-"
     if not plain or name.strip() != name or name[-1] == "." or _RESERVED.fullmatch(name):
         raise UserError(
-            "Expected a plain name for the recipe, of letters, digits, '-' and '_' and not a path, "
-            f"but got {shown(value)}."
+            "Expected a plain name for the recipe (letters, digits, '-' and '_'; not a path), but "
+            f"got {shown(value)}."
         )
     return name
 
@@ -143,19 +143,19 @@ def _override(values: dict[str, object], override: str) -> None:
         raise UserError(f"Cannot read the value of {shown(override)}: {error}") from None
     *path, last = key.split(".", _LEVELS)
     if not path:
-        path = _home(last)
-    place = values
+        path = _section_of(last)
+    mapping = values
     for step in path:
-        below = place.setdefault(step, {})
+        below = mapping.setdefault(step, {})
         if not isinstance(below, dict):
             raise UserError(f"The recipe has nothing below {step!r}, so {key!r} cannot be set.")
-        place = below
-    nothing = not text and isinstance(place.get(last), str)
-    place[last] = "" if nothing else value
+        mapping = below
+    empty_text = not text and isinstance(mapping.get(last), str)
+    mapping[last] = "" if empty_text else value
 
 
-def _home(key: str) -> list[str]:
-    """Return the section that a key without a dot belongs to."""
+def _section_of(key: str) -> list[str]:
+    """Return the path of the section of a key without a dot."""
     if key in ("name", "about"):
         return []
     owners = {f.name: s for s, kind in _SECTIONS.items() for f in dataclasses.fields(kind)}
@@ -192,5 +192,5 @@ def _converted(default: object, value: object) -> object:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as YAML, whole or not at all."""
+    """Write a recipe as YAML, atomically."""
     write_text(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))

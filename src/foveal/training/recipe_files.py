@@ -1,9 +1,9 @@
-"""The recipes that come with Foveal, as files."""
+"""Files of the recipes that come with Foveal."""
 
 from importlib import resources
 from pathlib import Path
 
-from foveal.errors import unknown_name
+from foveal.foundation.errors import unknown_name
 
 
 def recipe_names() -> list[str]:
@@ -12,7 +12,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_file(name: str) -> Path:
-    """Return the file of the recipe of that name, one of `recipe_names`."""
+    """Return the file of a recipe, one of `recipe_names`."""
     return _folder() / f"{name}.yaml"
 
 
@@ -22,10 +22,10 @@ def _folder() -> Path:
 
 
 def recipe_text(name: str) -> str:
-    """Return a recipe of Foveal as its file has it, comments included.
+    """Return the text of a recipe's file, including comments.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no recipe of that name.
     """
     if name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names())

@@ -1,4 +1,4 @@
-"""Train a recipe into a run folder."""
+"""Training of a recipe in a run folder."""
 
 import platform
 import shutil
@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
-from foveal.data import ImageSet
-from foveal.data.images import problem_lines
-from foveal.errors import UserError, unknown_name
+from foveal.datasets import ImageSet
+from foveal.datasets.images import problem_lines
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.memory import keep_freed_memory
+from foveal.foundation.model_files import DIGEST, WEIGHTS, weights_digest, write_card
+from foveal.foundation.modes import evaluation_mode
 from foveal.images.values import as_floats
-from foveal.memory import keep_freed_memory
-from foveal.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.models import ImageModel, build_model
 from foveal.models.abilities import Ability
-from foveal.modes import evaluation_mode
-from foveal.training.distributed import (
-    Devices,
-    check_batch,
-    forget_shared_images,
-    is_first_process,
-    shared_images,
-    synchronise,
-)
+from foveal.training.distribution.devices import Devices, check_batch, is_first_process
+from foveal.training.distribution.shared_images import forget_shared_images, shared_images
+from foveal.training.distribution.synced_norm import synchronise
 from foveal.training.first_weights import start_on_features, take_first_weights, whiten
+from foveal.training.options import Options
 from foveal.training.pretrained import origin, reachable
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
@@ -38,13 +34,26 @@ from foveal.training.settings import Recipe
 if TYPE_CHECKING:
     from lightning import Callback
 
-    from foveal.training.fitting import Kept, Options
+    from foveal.training.fitting import Kept
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # half the precision in all learns badly
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # pure half precision trains poorly
 
 
 class TrainOptions(TypedDict, total=False):
-    """Arguments of `train` that say where and how a run is computed, not what is trained."""
+    """Arguments of `train` that control where and how a run is computed, not what is trained.
+
+    Attributes:
+        data_dir: folder of named datasets.
+        resume: continue from the last checkpoint in the run folder, if there is one. Without it, a
+            folder that holds a run is refused.
+        devices: number of devices per machine, as Lightning takes it. A batch must divide evenly
+            among all processes.
+        nodes: number of machines.
+        strategy: `auto`, `ddp` or `fsdp`.
+        sync_norm: whether batch normalisation uses the statistics of all processes' images.
+        precision: one of `PRECISIONS`, as Lightning names them.
+        progress: whether to show a progress bar on stderr.
+    """
 
     data_dir: str | Path | None
     resume: bool
@@ -73,57 +82,53 @@ def train(
     callbacks: "Sequence[Callback]" = (),
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train a recipe and write the model, its curves and its card into a run folder.
+    """Train a recipe, write model, curves and card into a run folder, and return the folder.
+
+    For all other arguments, see `TrainOptions`.
 
     Args:
         recipe: model, data and training.
         out: the run folder; it gets config.json, model.safetensors, card.json, recipe.yaml,
             metrics.csv, TensorBoard logs and checkpoints/.
-        data: a dataset or folder in place of the recipe's.
-        data_dir: where named datasets lie.
-        resume: go on from the last checkpoint of the folder, if it has one.
-        devices: how many of each machine, as Lightning takes it.
-        nodes: machines.
-        strategy: `auto`, `ddp` or `fsdp`.
-        sync_norm: batch normalisation takes the statistics of all processes' images.
-        precision: one of PRECISIONS, as Lightning names them.
-        progress: show a progress bar on stderr.
-        keep_features: leave the folder of features that `training.cache` makes.
-        callbacks: Lightning's, beside those of every run.
-        say: called with a line on images that were left out, on checkpoints that cannot be used,
-            and after the first epoch on the time left; without it, checkpoints are warned of.
-
-    Returns:
-        The run folder.
+        data: a dataset or folder to use instead of the recipe's.
+        keep_features: whether to keep the folder of features that `training.cache` creates.
+        callbacks: Lightning callbacks in addition to the built-in ones.
+        say: called with a line on images that were left out, unusable checkpoints, and the time
+            left after the first epoch. Without it, unusable checkpoints cause warnings.
 
     Raises:
-        UserError: the folder holds a run already and `resume` is not given, or cannot be written
-            to, the data cannot be read, the precision or strategy is unknown, the batch cannot be
-            shared evenly by the processes, the devices or the memory do not suffice, no checkpoint
-            can be used, or the loss is no longer a number.
-        KeyboardInterrupt: Ctrl-C; the last whole epoch is kept, for `resume`.
+        UserError: an argument, the data, the run folder or its checkpoints cannot be used, the
+            devices or the memory are insufficient, or the loss is no longer finite.
+        KeyboardInterrupt: Ctrl-C; the last complete epoch is kept, for `resume`.
     """
     machines = Devices(devices, nodes, strategy, sync_norm)
-    check_batch(recipe.training.batch_size, machines.processes)
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    keep_freed_memory()
-    out, first = Path(out), is_first_process()
     warn = say or partial(warnings.warn, stacklevel=2)
-    with run_folder(out, recipe, resume, warn) if first else nullcontext():
-        load = partial(load_sets, recipe, data or recipe.data.name, data_dir)
-        try:
-            sets = shared_images(load, out, machines.processes)
-            if say is not None and first:
-                _say_what_was_read(sets.values(), say)
-            from foveal.training.fitting import Options  # Lightning, which takes seconds
+    options = Options(resume, machines, precision, progress, callbacks, say, warn)
+    return _run(recipe, Path(out), data or recipe.data.name, data_dir, keep_features, options)
 
-            _train(
-                recipe,
-                out,
-                sets,
-                Options(resume, machines, precision, progress, callbacks, say, warn),
-            )
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    source: str,
+    data_dir: str | Path | None,
+    keep_features: bool,
+    options: Options,
+) -> Path:
+    """Check the options, load the data and train in the run folder; return the folder."""
+    processes, say = options.machines.processes, options.time_left
+    check_batch(recipe.training.batch_size, processes)
+    if options.precision not in PRECISIONS:
+        raise unknown_name("precision", options.precision, PRECISIONS)
+    keep_freed_memory()
+    first = is_first_process()
+    with run_folder(out, recipe, options.resume, options.say) if first else nullcontext():
+        load = partial(load_sets, recipe, source, data_dir)
+        try:
+            sets = shared_images(load, out, processes)
+            if say is not None and first:
+                _report_data(sets.values(), say)
+            _train(recipe, out, sets, options)
         finally:
             forget_shared_images(out)
     if first and not keep_features:
@@ -131,18 +136,18 @@ def train(
     return out
 
 
-def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
-    from foveal.training.fitting import fit
+def _train(recipe: Recipe, out: Path, sets: Sets, options: Options) -> None:
+    from foveal.training.fitting import fit  # imports Lightning, which takes seconds
 
     recipe = reachable(recipe, options.say)
     torch.manual_seed(recipe.training.seed)
     model = build_model(model_settings(recipe, sets["train"]))
     if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
-        raise UserError("Masks need a model with attention maps to draw to them: 'attention'.")
+        raise UserError("data.masks requires a model with attention maps, such as 'attention'.")
     if Ability.IN_PART not in model.abilities:
         whiten(model, sets["train"])
     take_first_weights(model, recipe)
-    _try_out(model, sets["train"])
+    _check_readable(model, sets["train"])
     if options.machines.sync_norm:
         synchronise(model)
     started = time.perf_counter()
@@ -161,20 +166,22 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: "Options") -> None:
 
 
 def _with_features(
-    model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: "Options"
+    model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Options
 ) -> Sets:
-    """Return the sets with the features of the frozen backbone in the place of their images."""
+    """Return the sets with features of the frozen backbone instead of images."""
     from foveal.training.feature_files import with_features
 
     if options.machines.processes > 1:
-        raise UserError("training.cache is for one process: give --devices 1, or cache=false.")
+        raise UserError(
+            "training.cache requires a single process: use --devices 1, or cache=false."
+        )
     return with_features(
         model, recipe, sets, out / FEATURES, progress=options.progress, say=options.say
     )
 
 
 def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
-    # A model of its own: a strategy may have cut up the one that was trained.
+    # A new model, because a strategy may have split the trained one.
     model = build_model(trained.settings())
     model.load_state_dict(kept.weights())
     model.cpu().eval().save_weights(out)
@@ -191,8 +198,8 @@ def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, object]:
     }
 
 
-def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
-    """Check that a model can read images of such a size, before anything is trained.
+def _check_readable(model: ImageModel, images: ImageSet[Any]) -> None:
+    """Check that a model can read images of this size, before the training starts.
 
     Raises:
         UserError: it cannot.
@@ -208,8 +215,8 @@ def _try_out(model: ImageModel, images: ImageSet[Any]) -> None:
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
-def _say_what_was_read(sets: Iterable[ImageSet[object]], say: Callable[[str], None]) -> None:
-    """Say what a folder was taken for; name its first problems, and count the others."""
+def _report_data(sets: Iterable[ImageSet[object]], say: Callable[[str], None]) -> None:
+    """Report how a folder was interpreted, its first problems, and the number of others."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):
         say(f"  {note}")
@@ -218,7 +225,7 @@ def _say_what_was_read(sets: Iterable[ImageSet[object]], say: Callable[[str], No
 
 
 def versions() -> dict[str, object]:
-    """Return what a card says of the machine and the versions that made it."""
+    """Return the software versions and the device, for the card."""
     import lightning
 
     from foveal import __version__

@@ -1,43 +1,43 @@
-"""The folder of a run: held by one process at a time, and never taken from another run."""
+"""Run folders: locked by one process at a time and protected from other runs."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from foveal.errors import UserError
-from foveal.escaping import as_unicode, printable
-from foveal.files import held_folder, is_full_disk
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import as_unicode, printable
+from foveal.foundation.files import held_folder, is_full_disk
 from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 
 CHECKPOINTS, RECIPE, TENSORBOARD = "checkpoints", "recipe.yaml", "tensorboard"
-FEATURES = "features"  # while it trains
+FEATURES = "features"  # during training
 
 
 @contextmanager
 def run_folder(
     out: Path, recipe: Recipe, resume: bool, say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Hold the folder of a run, with its recipe written, while the block runs.
+    """Lock the folder of a run and write its recipe, then run the block.
 
-    A folder without a checkpoint or a model is of a run that never got so far, and is taken over.
-    What the block leaves without a checkpoint is taken away again.
+    A folder without a checkpoint or a model belongs to a run that never got that far; it is reused.
+    If the block fails before the first checkpoint, its files are removed.
 
     Args:
-        out: the folder, made if it is not there.
-        recipe: of the run.
-        resume: whether it may hold this run already.
-        say: told of what could not be read.
+        out: the folder, created if it is missing.
+        recipe: recipe of the run.
+        resume: whether the folder may hold this run already.
+        say: called with a line if the folder's recipe cannot be read.
 
     Raises:
-        UserError: another process holds the folder, it holds another run or links that lead out of
-            it, or it cannot be written to.
+        UserError: another process holds the folder, it holds another run or links, or it cannot be
+            written to.
     """
     if as_unicode(str(out)) != str(out):  # TensorBoard writes to no other
         raise UserError(f"Expected a run folder whose path is UTF-8, but got {printable(out)}.")
     with ExitStack() as holding:
-        try:
+        with _as_user_errors(out):
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
             holding.enter_context(held_folder(out))
@@ -46,14 +46,6 @@ def run_folder(
                 _check_same(out, recipe, resume, say)
             logged = (out / TENSORBOARD).exists()
             write_recipe(recipe, out / RECIPE)
-        except BlockingIOError:
-            raise UserError(
-                f"Another process trains into {printable(out)}: wait for it, or give another --out."
-            ) from None
-        except UserError:
-            raise
-        except (OSError, ValueError) as error:  # a ValueError: no system has such a name
-            raise UserError(_cannot_write(out, error)) from error
         try:
             yield
         except BaseException as error:
@@ -64,8 +56,23 @@ def run_folder(
             raise
 
 
+@contextmanager
+def _as_user_errors(out: Path) -> Iterator[None]:
+    """Raise a UserError if the folder is locked by another process or cannot be written to."""
+    try:
+        yield
+    except BlockingIOError:
+        raise UserError(
+            f"Another process is training into {printable(out)}: wait for it, or use another --out."
+        ) from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError if the path is invalid on any system
+        raise UserError(_cannot_write(out, error)) from error
+
+
 def holds_run(out: Path) -> bool:
-    """Return whether a folder holds a checkpoint, a trained model, or what folds have found."""
+    """Return whether a folder holds a checkpoint, a trained model, or results of folds."""
     found = (*(out / CHECKPOINTS).glob("*.ckpt"), *out.glob("fold-*.json"))
     return bool(found) or (out / "model.safetensors").exists()
 
@@ -75,44 +82,44 @@ def _cannot_write(out: Path, error: OSError | ValueError) -> str:
         return f"Cannot write to {printable(out)}: {error}."
     if is_full_disk(error):
         return (
-            f"The disk is full: the run {printable(out)} cannot be written. What was finished is "
-            "kept; make room and give the same command with --resume."
+            f"The disk is full: cannot write the run {printable(out)}. Completed epochs are kept; "
+            "free some space and run the same command with --resume."
         )
     return f"Cannot write to {printable(out)}: {error.strerror or error}."
 
 
 def _refuse_links(out: Path) -> None:
-    """Refuse a folder in which what is written by its name would land elsewhere."""
+    """Refuse a folder with links, through which files would be written elsewhere."""
     for folder in (out, out / CHECKPOINTS, out / TENSORBOARD, out / FEATURES):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_symlink():
                 raise UserError(
-                    f"{printable(path)} is a link: a run is written into files of its own. Take it "
-                    "away, or give another --out."
+                    f"{printable(path)} is a link, but a run writes only to files of its own: "
+                    "remove it, or use another --out."
                 )
 
 
 def _check_same(out: Path, recipe: Recipe, resume: bool, say: Callable[[str], None]) -> None:
-    """Check that a run goes on with the settings that it was started with."""
+    """Check that a run is resumed with the settings that it was started with."""
     if not resume:
-        raise UserError(f"{printable(out)} holds a run already: give --resume or another --out.")
+        raise UserError(f"{printable(out)} holds a run already: use --resume or another --out.")
     kept = out / RECIPE
     if not kept.exists():
         return
     try:
         same = load_recipe(kept) == recipe
     except UserError as error:
-        say(f"{error} It is written anew; the checkpoints know their settings.")
+        say(f"{error} It is written again, because the checkpoints hold the settings too.")
         return
     if not same:
         raise UserError(
-            f"{printable(out)} was started with other settings, see {printable(kept)}: resume with "
-            "those."
+            f"{printable(out)} was started with other settings: resume with those in "
+            f"{printable(kept)}."
         )
 
 
 def _clear(out: Path, logged: bool, made: bool) -> None:
-    """Take away what a run wrote that did not come to a checkpoint."""
+    """Remove the files of a run that ended before its first checkpoint."""
     with suppress(OSError):
         (out / RECIPE).unlink(missing_ok=True)
         (out / "metrics.csv").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The sets that a recipe trains on, and what a model is told of them."""
+"""Image sets for training, and the model settings that follow from them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from foveal.backbones import BACKBONES
-from foveal.data import ImageSet, load_images, load_large, read_groups, with_masks
-from foveal.data.sampling import sample_px
-from foveal.errors import UserError
+from foveal.datasets import ImageSet, load_images, load_large, read_groups, with_masks
+from foveal.datasets.sampling import sample_px
+from foveal.datasets.splits import share_of
+from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, abilities_of
@@ -23,10 +24,12 @@ Sets = dict[str, ImageSet[Any]]
 
 
 def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
-    """Return the images to train and validate on, by `train` and `val`; large ones by `first` too.
+    """Return the images for training and validation, as `train` and `val`.
+
+    Large images may have `first` too, smaller images for the first epochs.
 
     Raises:
-        UserError: the data cannot be read, or the recipe asks of large images what they lack.
+        UserError: the data cannot be read, or the recipe has settings that large images lack.
     """
     if Ability.IN_PART in abilities_of(recipe.model):
         return _large_sets(recipe, source, data_dir)
@@ -42,7 +45,7 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
         )
         for split in ("train", "val")
     }
-    # Masks that a dataset brings along are a truth to measure by, not to train with.
+    # Masks that come with a dataset are for evaluation, not for training.
     sets = {split: replace(images, masks=None) for split, images in sets.items()}
     if data.limit:
         sets["train"] = sets["train"].few(data.limit, data.draw)
@@ -55,7 +58,7 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Set
     data, first = recipe.data, recipe.large.first
     if data.sizing or data.channels or data.masks or recipe.training.recalibrate:
         raise UserError(
-            "Large images are read as they are, and in part: leave out data.size, data.short_side, "
+            "Large images are read in parts and not resized: remove data.size, data.short_side, "
             "data.channels, data.masks and training.recalibrate."
         )
     limit = data.limit
@@ -68,10 +71,24 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Set
     return sets
 
 
+def train_and_val(images: ImageSet[Any], indices: Tensor) -> Sets:
+    """Return images at `indices` (M,), about a tenth of each class as `val`, the rest as `train`.
+
+    Groups are not divided.
+    """
+    labels = images.labels[indices]
+    groups = [images.groups[i] for i in indices.tolist()] if images.groups else []
+    sets = {}
+    for split in ("train", "val"):
+        own = share_of(labels, split, own_val=False, own_test=True, groups=groups)
+        sets[split] = images.subset(indices[own])
+    return sets
+
+
 def model_settings(
     recipe: Recipe, images: ImageSet[Tensor | Photos | LargeImages]
 ) -> dict[str, object]:
-    """Return the recipe's model settings, completed by what the images are."""
+    """Return the recipe's model settings, completed from the images."""
     pixels, size = sample_px(images.images)
     channels = pixels.shape[1]
     mean, std = _rounded(pixels.mean(dim=0)), _rounded(pixels.std(dim=0).clamp_min(1e-3))
@@ -89,7 +106,7 @@ def model_settings(
         },
         **without_file(recipe.model),
     }
-    # What the parts read and return follows from the images, where the recipe does not say it.
+    # Inputs and outputs of the parts follow from the images, unless the recipe sets them.
     given: dict[str, object] = {"in_channels": channels, "size": size}
     given |= {k: v for k, v in settings.items() if k == "patch_size"}
     if not nameless:
@@ -104,7 +121,7 @@ def model_settings(
 
 
 def _normalisation(recipe: Recipe) -> tuple[float, float] | None:
-    """Return mean and deviation that the backbone expects; None for those of the data."""
+    """Return mean and standard deviation that the backbone expects; None for those of the data."""
     backbone = recipe.model.get("backbone")
     kind = BACKBONES.get(backbone.get("name", "")) if isinstance(backbone, Mapping) else None
     return None if kind is None else kind.normalisation
@@ -119,8 +136,8 @@ def _completed(
     known: Mapping[str, Callable[..., object]],
     given: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return settings with those given values that their kind takes and that they lack."""
+    """Return settings, with the given values for missing arguments of the named class."""
     name = settings.get("name")
     kind = known.get(name) if isinstance(name, str) else None
-    takes = {} if kind is None else inspect.signature(kind).parameters
-    return {**{key: value for key, value in given.items() if key in takes}, **settings}
+    accepted = {} if kind is None else inspect.signature(kind).parameters
+    return {**{key: value for key, value in given.items() if key in accepted}, **settings}

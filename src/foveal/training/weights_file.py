@@ -1,4 +1,4 @@
-"""The file of weights of a user's own that a recipe names for its backbone."""
+"""User-supplied weights file that a recipe names for its backbone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ _FILE = ".safetensors"
 
 
 def weights_file(model: Mapping[str, object]) -> Path | None:
-    """Return the file of weights that a recipe's model names for its backbone, or None."""
+    """Return the weights file that a recipe's model names for its backbone, or None."""
     backbone = model.get("backbone")
     weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
     if not isinstance(weights, str) or not weights.endswith(_FILE):
@@ -16,7 +16,7 @@ def weights_file(model: Mapping[str, object]) -> Path | None:
 
 
 def without_file(model: Mapping[str, object]) -> dict[str, object]:
-    """Return a recipe's model without the file of its backbone's weights, as it can be built."""
+    """Return a recipe's model settings without the backbone's weights file, ready to be built."""
     backbone = model.get("backbone")
     if not isinstance(backbone, Mapping) or weights_file(model) is None:
         return dict(model)

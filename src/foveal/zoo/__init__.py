@@ -1,14 +1,14 @@
-"""The zoo: trained models by name, run folder or Hub id."""
+"""The zoo: trained models, loaded by name, run folder or Hub id."""
 
 import csv
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.columns import Column
-from foveal.errors import UserError, unknown_name
-from foveal.files import read_json
-from foveal.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
+from foveal.foundation.columns import Column
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.files import read_json
+from foveal.foundation.model_files import CONFIG, WEIGHTS, read_card, read_config, read_settings
 
 if TYPE_CHECKING:
     from foveal.models import ImageModel
@@ -17,15 +17,16 @@ _FILES = (CONFIG, WEIGHTS)
 
 
 def names() -> list[str]:
-    """Return the names of the models whose weights come with Foveal."""
+    """Return the names of the models whose weights are included in the package."""
     return sorted(p.name for p in _weights().iterdir() if (p / WEIGHTS).is_file())
 
 
 def judge_of(data: str) -> str | None:
-    """Return the name of the zoo's judge for images of a dataset, or None where there is none.
+    """Return the name of the zoo's judge for images of a dataset, or None if there is none.
 
     Args:
-        data: its name. `mnist-5k` is part of MNIST, and CIFAR-10's judge has seen its JPEG copy.
+        data: name of the dataset. `mnist-5k` is part of MNIST, and CIFAR-10's judge was trained on
+            its JPEG copy.
     """
     name = data.removesuffix("-5k").removesuffix("-jpeg") + "-judge"
     return name if name in names() else None
@@ -38,7 +39,7 @@ def load(model: str | Path) -> "ImageModel":
         model: a zoo name, a run folder, or `OWNER/NAME` on the Hugging Face Hub.
 
     Raises:
-        UserError: no such model, or weights that are corrupt or another model's.
+        UserError: unknown model, or weights that are corrupt or belong to another model.
     """
     from foveal.models import build_model
     from foveal.models.renames import renamed
@@ -52,15 +53,15 @@ def load(model: str | Path) -> "ImageModel":
 
 
 def settings(model: str | Path) -> dict[str, object]:
-    """Return what a trained model is built from, as its config.json keeps it."""
+    """Return the settings that a trained model is built from, as stored in its config.json."""
     return read_settings(_find(model) / CONFIG)
 
 
 def card(model: str | Path) -> dict[str, Any]:
-    """Return what is known of a trained model: recipe, versions, figures; empty without a card.
+    """Return the card of a trained model (recipe, versions, figures), empty if it has none.
 
     Raises:
-        UserError: the card cannot be read, or is none.
+        UserError: the card cannot be read or is invalid.
     """
     return read_card(_find(model))
 
@@ -68,8 +69,8 @@ def card(model: str | Path) -> dict[str, Any]:
 def columns() -> list[Column]:
     """Return the columns of the figures on the zoo's cards, in the order of tables.
 
-    They are generated from the metrics (`benchmarks/figures.py`) and kept in a file, so that the
-    zoo is listed without importing PyTorch.
+    They are generated from the metrics (`tools/figures.py`) and stored in a file, because listing
+    the zoo must not import PyTorch.
     """
     file = resources.files(__name__) / "columns.json"
     with resources.as_file(file) as path:
@@ -77,7 +78,7 @@ def columns() -> list[Column]:
 
 
 def curve(model: str | Path) -> dict[str, list[float]] | None:
-    """Return the columns of a model's metrics.csv, or None where there is none."""
+    """Return the columns of a model's metrics.csv, or None if the file does not exist."""
     path = _find(model) / "metrics.csv"
     if not path.is_file():
         return None
@@ -90,7 +91,7 @@ def curve(model: str | Path) -> dict[str, list[float]] | None:
 
 
 def folder(model: str | Path) -> Path:
-    """Return the folder that holds a model's config, weights and card."""
+    """Return the folder of a model's config, weights and card."""
     return _find(model)
 
 
@@ -106,11 +107,11 @@ def _find(model: str | Path) -> Path:
     if path.is_dir():
         missing = [file for file in _FILES if not (path / file).is_file()]
         if missing:
-            raise UserError(f"{path} holds no trained model: {' and '.join(missing)} missing.")
+            raise UserError(f"{path} has no trained model: {' and '.join(missing)} missing.")
         return path
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in (".", ".."):
-        if Path(owner).is_dir():  # a folder such as runs/ is more likely meant than an owner
+        if Path(owner).is_dir():  # a folder such as runs/ is more likely meant than a Hub owner
             raise UserError(f"There is no folder {name}.")
         return _download(name)
     raise unknown_name("model", name, names())

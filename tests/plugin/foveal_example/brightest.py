@@ -3,8 +3,8 @@
 import torch
 
 from foveal.detectors import Detector, Located
-from foveal.geometry import from_px
 from foveal.images import View
+from foveal.images.geometry import from_px
 
 
 class Brightest(Detector):

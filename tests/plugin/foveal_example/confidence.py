@@ -1,6 +1,6 @@
 """Mean confidence: the probability of the predicted class."""
 
-from foveal.columns import Column
+from foveal.foundation.columns import Column
 from foveal.metrics import Metric
 from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability

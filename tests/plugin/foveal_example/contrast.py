@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from foveal.explainers import Attributor, PostHoc, Task
-from foveal.values import Values
+from foveal.observation.values import Values
 
 
 def contrast(task: Task) -> Attributor:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from foveal.data import ImageSet
+from foveal.datasets import ImageSet
 
 COUNTS = {"train": 60, "val": 20, "test": 20}
 

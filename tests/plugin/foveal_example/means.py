@@ -14,7 +14,7 @@ class MeansNet(ImageModel):
     Args:
         in_channels: channels of the images.
         num_classes: number of classes.
-        inputs: what images the model expects.
+        inputs: the images that the model expects.
     """
 
     name = "means"

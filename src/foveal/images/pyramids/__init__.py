@@ -1,4 +1,4 @@
-"""Images of any size, of which only what is asked for is decoded: one format, one file."""
+"""Images of any size, decoded only where they are read; one module per format."""
 
 from foveal.images.pyramids.files import LargeFiles
 from foveal.images.pyramids.image import LargeImage

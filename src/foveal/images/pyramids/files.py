@@ -1,4 +1,4 @@
-"""Large images in files, as one set of which parts are read."""
+"""Large images in files, read in part as one set (`LargeImages`)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.opening import open_large
 from foveal.images.pyramids.pyramid import Unchanged
 
-OPEN = 8  # files that stay open, the last used
+OPEN = 8  # number of most recently used files that stay open
 
 
 class LargeFiles:
-    """Images in files, each opened when a part of it is asked for (`foveal.images.LargeImages`).
+    """Images in files, each opened when a part of it is read (`foveal.images.LargeImages`).
 
-    Images that are smaller than the largest have black below and to the right of them.
+    Images smaller than the largest are padded with black below and to the right.
 
     Args:
-        paths: of the files; they are opened once now, to learn their sizes.
-        channels: 1 for grey, 3 for colour.
+        paths: paths of the files, which are opened once now for their sizes.
+        channels: 1 for grayscale, 3 for colour.
 
     Raises:
         UserError: a file cannot be read, or there are none.
@@ -35,12 +35,12 @@ class LargeFiles:
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()
-        self._as_found: dict[int, Unchanged] = {}  # also of files that are closed by now
+        self._as_opened: dict[int, Unchanged] = {}  # including files that are closed by now
         self.sizes = [self.image(number).size for number in range(len(paths))]
 
     @property
     def size(self) -> Size:
-        """Height and width of each image in pixels: those of the largest."""
+        """Height and width of each image in pixels, which are the maxima."""
         return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
 
     def __len__(self) -> int:
@@ -50,19 +50,19 @@ class LargeFiles:
         """Return one image, opened.
 
         Raises:
-            UserError: the file cannot be read, or is another than it was at first.
+            UserError: the file cannot be read, or has changed since it was first opened.
         """
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
         try:
-            if number in self._as_found:
-                self._as_found[number].check()
+            if number in self._as_opened:
+                self._as_opened[number].check()
             image = open_large(self.paths[number], self.channels)
         except UserError as error:
             raise UserError(f"{self.paths[number]}: {error}") from None
         self._opened[number] = image
-        self._as_found.setdefault(number, image.unchanged)
+        self._as_opened.setdefault(number, image.unchanged)
         if len(self._opened) > OPEN:
             self._opened.popitem(last=False)[1].close()
         return image
@@ -83,10 +83,10 @@ class LargeFiles:
         Raises:
             UserError: pixels are missing or broken.
         """
-        places = side // shrink
+        samples = side // shrink
         pairs = zip(numbers.tolist(), corners_px.tolist(), strict=True)
         found = [
-            torch.stack([self._means(number, x, y, places, places, shrink) for x, y in corners])
+            torch.stack([self._means(number, x, y, samples, samples, shrink) for x, y in corners])
             for number, corners in pairs
         ]
         return torch.stack(found)

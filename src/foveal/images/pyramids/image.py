@@ -1,4 +1,4 @@
-"""One large image, of which thumbnails and squares are read."""
+"""One large image, read as thumbnails and means of squares."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,25 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
 
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's grey
-FINE = 4  # of a level's pixels, along a square's side, blur its edge little
-AT_ONCE = 512  # pixels of a level, along a side, that are averaged together
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as in Pillow
+FINE = 4  # pixels of a level per side of a square, from which on blurred edges do not matter
+AT_ONCE = 512  # side in a level's pixels of what is averaged at once
 
 
 class LargeImage:
-    """An image in a file that stays there: only what is asked for is decoded.
+    """An image in a file, of which only the parts that are read are decoded.
 
     Args:
-        pyramid: the file, opened.
-        path: of what changes when the file is written to.
-        channels: 1 for grey, 3 for colour, None for what the image has.
+        pyramid: the opened file.
+        path: path of a file that changes whenever the image is written to.
+        channels: 1 for grayscale, 3 for colour, None for those of the image.
 
     Attributes:
-        unchanged: notices that the file is another than it was when it was opened.
+        unchanged: detects whether the file has changed since it was opened.
     """
 
     def __init__(self, pyramid: Pyramid, path: Path, channels: int | None = None):
@@ -40,7 +40,7 @@ class LargeImage:
 
     @property
     def note(self) -> str:
-        """What a user should know of reading this file, or empty."""
+        """Warning about reading this file, or empty."""
         return self.pyramid.note
 
     def thumbnail(self, shrink: int) -> Tensor:
@@ -57,9 +57,8 @@ class LargeImage:
     def means(self, left: int, top: int, rows: int, columns: int, shrink: int = 1) -> Tensor:
         """Return the means of squares (C, rows, columns), floats in [0, 1].
 
-        They are read from the coarsest level of the file that is fine enough, so that they are
-        exact as far as its levels are exact means of each other. What lies outside of the image
-        is black.
+        They are read from the coarsest level of the file that is fine enough, and exact if its
+        levels are exact means of each other. Pixels outside the image are black.
 
         Args:
             left: x of the first pixel.
@@ -72,7 +71,7 @@ class LargeImage:
             UserError: pixels are missing or broken, or the file is being written to.
         """
         number, level = self._level(shrink)
-        # One channel is repeated at the end: products of matrices round each column their own way.
+        # A single channel is repeated at the end, as matrix products round each column differently.
         channels = min(self.channels, self.pyramid.channels)
         found = np.zeros((rows, columns, channels), dtype=np.float32)
         for down, across in self._parts(level, rows, columns, shrink):
@@ -80,38 +79,39 @@ class LargeImage:
             x, x_weights = _overlaps(across, left, shrink, level.scale, level.size[1])
             if len(y) and len(x):
                 pixels = self._read(number, y, x)
-                seen = np.tensordot(y_weights, pixels, axes=1)  # (rows, width, C)
+                summed = np.tensordot(y_weights, pixels, axes=1)  # (rows, width, C)
                 found[down.start : down.stop, across.start : across.stop] = np.einsum(
-                    "rwc,vw->rvc", seen, x_weights, optimize=True
+                    "rwc,vw->rvc", summed, x_weights, optimize=True
                 )
         self.unchanged.check()
         means = torch.from_numpy(found).permute(2, 0, 1)  # (1 or C, rows, columns)
         return means.expand(self.channels, -1, -1).contiguous()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.pyramid.close()
 
     def _read(self, level: int, y: range, x: range) -> np.ndarray:
         try:
             pixels = self.pyramid.read(level, y.start, x.start, len(y), len(x))
         except UserError:
-            self.unchanged.check()  # what is written to breaks in many ways
+            self.unchanged.check()  # a file that is being written fails in many ways
             raise
         if self.channels < pixels.shape[2]:
             return (pixels @ LUMA)[..., None]
         return pixels
 
     def _level(self, shrink: int) -> tuple[int, Level]:
-        """Return the coarsest level that is good for means of squares, and its number."""
-        return [(n, lv) for n, lv in enumerate(self.pyramid.levels) if _serves(lv, shrink)][-1]
+        """Return the coarsest level that is fine enough for means of squares, and its index."""
+        levels = enumerate(self.pyramid.levels)
+        return [(index, level) for index, level in levels if _is_fine(level, shrink)][-1]
 
     def _parts(
         self, level: Level, rows: int, columns: int, shrink: int
     ) -> Iterator[tuple[range, range]]:
-        """Yield the squares in parts that take little memory, each block read about once."""
+        """Yield the squares in parts of bounded memory, which read each block about once."""
         high, wide = level.block
-        if wide >= level.size[1]:  # strips: a row of parts must fit into what a pyramid keeps
+        if wide >= level.size[1]:  # strips: a row of parts must fit into the cache
             bytes_each = 4 * self.pyramid.channels
             high = max(high, min(AT_ONCE, CACHE // (2 * level.size[1] * bytes_each)))
             wide = AT_ONCE
@@ -128,8 +128,8 @@ class LargeImage:
                 )
 
 
-def _serves(level: Level, shrink: int) -> bool:
-    """Return whether squares are made of a level's whole pixels, or of many of them."""
+def _is_fine(level: Level, shrink: int) -> bool:
+    """Return whether squares consist of whole pixels of a level, or of many pixels."""
     ratio = shrink / level.scale
     return level.scale == 1 or ratio >= FINE or (ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49)
 
@@ -137,23 +137,22 @@ def _serves(level: Level, shrink: int) -> bool:
 def _overlaps(
     squares: range, first: int, shrink: int, scale: float, length: int
 ) -> tuple[range, np.ndarray]:
-    """Return which of a level's pixels some squares cover along a side, and each one's share.
+    """Return which of a level's pixels squares cover along a side, and each pixel's fraction.
 
     Args:
-        squares: numbers of the squares.
-        first: where square 0 begins, in pixels of the image.
+        squares: indices of the squares.
+        first: start of square 0 in pixels of the image.
         shrink: length of a square in pixels of the image.
         scale: length of the level's pixels in pixels of the image.
         length: number of the level's pixels along the side.
 
     Returns:
-        The pixels, and for each square and pixel the share of the square that it covers
-        (squares, pixels).
+        The pixels, and the fraction of each square that each pixel covers (squares, pixels).
     """
     begins = (first + np.arange(squares.start, squares.stop) * shrink) / scale
     ends = begins + shrink / scale
     low = min(max(0, int(np.floor(begins[0]))), length)
     pixels = range(low, max(low, min(length, int(np.ceil(ends[-1] - 1e-9)))))
-    places = np.arange(pixels.start, pixels.stop)
-    shared = np.minimum(ends[:, None], places + 1) - np.maximum(begins[:, None], places)
-    return pixels, (shared.clip(min=0) * scale / shrink).astype(np.float32)
+    starts = np.arange(pixels.start, pixels.stop)
+    covered = np.minimum(ends[:, None], starts + 1) - np.maximum(begins[:, None], starts)
+    return pixels, (covered.clip(min=0) * scale / shrink).astype(np.float32)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
-from foveal.files import check_regular
+from foveal.foundation.errors import UserError, missing_extra, one_line
+from foveal.foundation.files import check_regular
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zarr import Array
     from zarr.storage import LocalStore
 
-# Codecs that only move or pack numbers. `pickle` is one that runs what a file says.
+# Codecs that only rearrange or compress numbers. `pickle`, which executes code, is not among them.
 CODECS = frozenset(
     {"adler32", "bitround", "blosc", "bytes", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset"}
     | {"fletcher32", "gzip", "lz4", "lzma", "packbits", "quantize", "sharding_indexed", "shuffle"}
@@ -25,16 +25,16 @@ CODECS = frozenset(
 
 
 class Zarr(Pyramid):
-    """A zarr array, or the levels of an OME-Zarr image, of which only chunks are read.
+    """A zarr array, or the levels of an OME-Zarr image, read chunk by chunk.
 
-    An array is (H, W), (C, H, W) or (H, W, C); what OME-Zarr has besides channels and places must
-    be one long. A chunk that is not there is the array's fill value, as the format says.
+    An array is (H, W), (C, H, W) or (H, W, C); other axes of OME-Zarr must have a length of 1.
+    Missing chunks have the array's fill value, as the format specifies.
 
     Args:
-        path: the folder.
+        path: path of the folder.
 
     Raises:
-        UserError: zarr is not installed, or the folder holds no such image.
+        UserError: zarr is not installed, or the folder is not such an image.
     """
 
     def __init__(self, path: Path):
@@ -50,15 +50,15 @@ class Zarr(Pyramid):
         except UserError:
             raise
         except Exception as error:  # zarr raises almost anything on broken folders
-            raise UserError(f"not a zarr image: {_reason(error)}") from None
+            raise UserError(f"not a zarr image: {one_line(error, 120)}") from None
         for array in arrays:
             _check(array)
         self.axes = axes
         self.channels = _length(arrays[0].shape, axes, "c", 1)
         if self.channels not in (1, 3):
-            raise UserError(f"it has {self.channels} channels: store 1 (grey) or 3 (colour)")
-        sizes = [_places(array.shape, axes) for array in arrays]
-        blocks = [_places(array.chunks, axes) for array in arrays]
+            raise UserError(f"it has {self.channels} channels: store 1 (grayscale) or 3 (colour)")
+        sizes = [_height_width(array.shape, axes) for array in arrays]
+        blocks = [_height_width(array.chunks, axes) for array in arrays]
         self.levels = make_levels(sizes, blocks)
         self.arrays = [arrays[sizes.index(level.size)] for level in self.levels]
         for array, level in zip(self.arrays, self.levels, strict=True):
@@ -72,7 +72,9 @@ class Zarr(Pyramid):
         try:
             found = np.asarray(array[tuple(box.get(axis, 0) for axis in self.axes)])
         except Exception as error:  # codecs raise almost anything on broken chunks
-            raise UserError(f"the pixels at ({left}, {top}) are broken: {_reason(error)}") from None
+            raise UserError(
+                f"the pixels at ({left}, {top}) are broken: {one_line(error, 120)}"
+            ) from None
         kept = [axis for axis in self.axes if axis in box]
         if "c" not in kept:
             found, kept = found[..., None], [*kept, "c"]
@@ -81,7 +83,7 @@ class Zarr(Pyramid):
 
 
 def _store(path: Path) -> "LocalStore":
-    """Return the store of a folder, of which only regular files of bounded size are read."""
+    """Return the store of a folder that reads only regular files of bounded size."""
     from zarr.storage import LocalStore
 
     class RegularFiles(LocalStore):
@@ -94,14 +96,14 @@ def _store(path: Path) -> "LocalStore":
             return super().get_sync(key, *args, **options)
 
         def _check(self, key: str) -> None:
-            with suppress(OSError):  # which the store takes for a chunk that is not there
+            with suppress(OSError):  # which the store handles as a missing chunk
                 check_regular(self.root / key)
 
     return RegularFiles(path, read_only=True)
 
 
 def _image(found: Any) -> tuple[list["Array"], str]:
-    """Return an image's arrays, the finest first, and a letter for each of their axes."""
+    """Return the arrays of an image, the finest first, and a letter for each of their axes."""
     import zarr
 
     if isinstance(found, zarr.Array):
@@ -109,15 +111,15 @@ def _image(found: Any) -> tuple[list["Array"], str]:
     attributes = dict(found.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
-        raise UserError("the zarr group is no OME-Zarr image: it names no multiscales")
+        raise UserError("the zarr group is not an OME-Zarr image: it has no multiscales")
     arrays = [found[part["path"]] for part in scales[0]["datasets"]]
     named = scales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
     axes = "".join((one if isinstance(one, str) else one["name"])[0].lower() for one in named)
     if not set("yx") <= set(axes) or len(axes) != len(arrays[0].shape):
-        raise UserError(f"the image's axes are not read: {axes}")
+        raise UserError(f"unsupported axes {axes}: expected y, x and perhaps c")
     for axis in set(axes) - set("cyx"):
         if _length(arrays[0].shape, axes, axis, 1) != 1:
-            raise UserError(f"holds a stack of images (axes {axes}): store one image a file")
+            raise UserError(f"contains a stack of images (axes {axes}): store one image per file")
     return arrays, axes
 
 
@@ -135,21 +137,21 @@ def _length(shape: tuple[int, ...], axes: str, axis: str, default: int) -> int:
     return shape[axes.index(axis)] if axis in axes else default
 
 
-def _places(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
+def _height_width(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
     return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
 
 
 def _check(array: "Array") -> None:
     if array.dtype.kind not in "buf":
-        raise UserError(f"pixels of {array.dtype} are not read: store whole numbers from 0")
+        raise UserError(f"unsupported pixels of {array.dtype}: store unsigned integers")
     for name in _codecs(array.metadata.to_dict()):
         plain = name.lower().removeprefix("numcodecs.")
         if plain not in CODECS:
-            raise UserError(f"its codec {name!r} is not read: store it with blosc or zstd")
+            raise UserError(f"unsupported codec {name!r}: store it with blosc or zstd")
 
 
 def _codecs(values: Mapping[str, object]) -> list[str]:
-    """Return the names of all codecs in an array's metadata, those inside of others too."""
+    """Return the names of all codecs in an array's metadata, nested ones included."""
     found: list[str] = []
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         inner = values.get(key)
@@ -158,7 +160,3 @@ def _codecs(values: Mapping[str, object]) -> list[str]:
                 found.append(str(codec.get("name") or codec.get("id")))
                 found += _codecs(codec.get("configuration") or {})
     return found
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

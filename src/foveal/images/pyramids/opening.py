@@ -1,11 +1,11 @@
-"""Open a large image by the format that its name says."""
+"""Opening of large images by file extension."""
 
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from foveal.files import check_regular
+from foveal.foundation.files import check_regular
 from foveal.images.formats import ENDINGS
 from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.ome_zarr import Zarr
@@ -24,38 +24,37 @@ FORMATS: dict[str, Callable[[Path], Pyramid]] = {
     **_SLIDES,
     ".zarr": Zarr,
 }
-COARSE = 32  # an image without a level that is this coarse, and with many pixels, takes long
-MANY = 50_000_000  # pixels
+MANY = 50_000_000  # pixels, from which on reading all of them is slow
 
 
 def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
-    """Open an image of any size, of which only what is asked for will be decoded.
+    """Open an image of any size, of which only the parts that are read will be decoded.
 
     TIFF and BigTIFF (`pip install 'foveal[tiff]'`), whole slides (`[slides]`), zarr and OME-Zarr
-    (`[zarr]`) are read in part. Of other formats, JPEG's thumbnails are; at full resolution they
-    are decoded as a whole, and refused if that is more than `images.decode.MAX_PIXELS`. Where there
-    is no coarse level to take a thumbnail from, all pixels are read for it, part by part: the
-    image's `note` says so.
+    (`[zarr]`) are read in part. Other formats are decoded as a whole, and refused if they have
+    more than `images.decode.MAX_PIXELS`; thumbnails of a JPEG are decoded coarsely. If a file has
+    no coarse level for a thumbnail, all pixels are read for it, part by part, and the image has a
+    `note` about it.
 
     Args:
-        path: a file, or the folder of a zarr.
-        channels: 1 for grey, 3 for colour, None for what the image has.
+        path: path of a file, or of the folder of a zarr.
+        channels: 1 for grayscale, 3 for colour, None for those of the image.
 
     Raises:
-        UserError: the file is not there, no regular one, broken, cut off, or of a kind that is
-            not read; or the package that reads it is not installed.
+        UserError: the file is missing, not regular, broken, truncated or of an unknown format; or
+            the package that reads it is not installed.
     """
     path = Path(path)
-    with suppress(OSError):  # which the format finds too, and words
-        check_regular(path, sys.maxsize)  # libraries open it by its path
+    with suppress(OSError):  # which the format reports too
+        check_regular(path, sys.maxsize)  # because libraries open it by its path
     pyramid = FORMATS.get(path.suffix.lower(), Photo)(path)
     height, width = pyramid.levels[0].size
     if pyramid.levels[-1].scale == 1 and height * width > MANY:
         pyramid.note = (
-            f"has no coarser level: a thumbnail takes reading all {height * width:,} pixels"
+            f"has no coarser level: a thumbnail requires reading all {height * width:,} pixels"
         )
     watched = next((path / name for name in _MEANING if (path / name).is_file()), path)
     return LargeImage(pyramid, watched, channels)
 
 
-_MEANING = ("zarr.json", ".zgroup", ".zarray")  # of a zarr, what says how its chunks are read
+_MEANING = ("zarr.json", ".zgroup", ".zarray")  # files of a zarr that describe its chunks

@@ -1,4 +1,4 @@
-"""Plain JPEG, PNG and what else Pillow reads: decoded as a whole, JPEG coarsely for thumbnails."""
+"""JPEG, PNG and other formats of Pillow: decoded as a whole, JPEG coarsely for thumbnails."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.reading import decode, without_warnings
 from foveal.images.values import as_fractions
 
-COARSER = (1, 2, 4, 8)  # of JPEG, which can be decoded at these fractions of its size
+COARSER = (1, 2, 4, 8)  # a JPEG can be decoded at a size divided by these
 
 
 class Photo(Pyramid):
     """An image whose format cannot be read in part.
 
-    It is decoded as a whole, once, when pixels at full resolution are asked for; of JPEG, a
-    thumbnail costs a fraction of that. `images.decode.MAX_PIXELS` bounds the memory.
+    It is decoded as a whole, once, when pixels at full resolution are read; a thumbnail of a JPEG
+    costs a fraction of that. `images.decode.MAX_PIXELS` bounds the memory.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         UserError: not an image, or too large to be decoded as a whole.
@@ -45,7 +45,7 @@ class Photo(Pyramid):
         return as_fractions(box)
 
     def _decode(self, coarser: int) -> np.ndarray:
-        """Return all pixels (height, width, channels), bytes, at a fraction of their number."""
+        """Return all pixels (height, width, channels), uint8, at a fraction of the resolution."""
         if coarser not in self.decoded:
             found = decode(self.path, None, self.channels, coarser)
             self.note = found.note

@@ -1,4 +1,4 @@
-"""What every format of large images gives: pixels of a box, at one of the file's resolutions."""
+"""The interface of large image formats: pixels of a box, at one of the file's resolutions."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from foveal.errors import UserError
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError
+from foveal.images.geometry import Size
 
-CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps to read again
-MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: missing chunks take no bytes of a file
-MAX_BLOCK = 128 * 2**20  # bytes; what must be decoded at once, and is larger, is refused
+CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps
+MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: a file may have missing chunks
+MAX_BLOCK = 128 * 2**20  # bytes; larger blocks, which must be decoded at once, are refused
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Level:
     Attributes:
         size: height and width in pixels.
         block: height and width in pixels of what is decoded at once.
-        scale: how many pixels of the whole image one pixel of this level is wide.
+        scale: width of one pixel of this level in pixels of the whole image.
     """
 
     size: Size
@@ -38,8 +38,8 @@ class Pyramid(ABC):
 
     Attributes:
         levels: the resolutions, the finest first, which is the image itself.
-        channels: 1 (grey) or 3 (colour).
-        note: what a user should know of reading this file, or empty.
+        channels: 1 (grayscale) or 3 (colour).
+        note: warning about reading this file, or empty.
     """
 
     levels: list[Level]
@@ -48,25 +48,25 @@ class Pyramid(ABC):
 
     @abstractmethod
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """Return a box that lies inside of a level, as floats (height, width, channels) in [0, 1].
+        """Return a box inside a level, as floats (height, width, channels) in [0, 1].
 
         Raises:
             UserError: its pixels are missing or broken.
         """
 
     def close(self) -> None:  # noqa: B027 - some hold nothing open
-        """Let go of the file."""
+        """Close the file."""
 
 
 def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
-    """Return the levels of an image, without those that are not the image made smaller.
+    """Return the levels of an image, without those that are not downsampled copies of it.
 
-    Halving leaves half a pixel over where a side is odd, so that the sizes' ratio is not quite
-    what one pixel is worth: a ratio that whole numbers explain is taken for that number.
+    Halving an odd side leaves half a pixel, so the ratio of the sizes is not exactly the scale: a
+    ratio that an integer scale explains is replaced by it.
 
     Args:
-        sizes: height and width of each level, that of the image first.
-        blocks: of each level.
+        sizes: height and width of each level, the image first.
+        blocks: height and width of each level's blocks.
 
     Raises:
         UserError: an impossible size.
@@ -90,10 +90,10 @@ def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
 
 
 class Blocks:
-    """Decoded blocks that are kept, the last used, up to a number of bytes.
+    """A cache of the most recently used decoded blocks, of bounded size.
 
     Args:
-        budget: bytes of all that is kept; one block is kept in any case.
+        budget: maximum bytes of all blocks; one block is always kept.
     """
 
     def __init__(self, budget: int = CACHE):
@@ -102,7 +102,7 @@ class Blocks:
         self.bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the block of that key, decoded if it is not kept."""
+        """Return the block with a key, decoded if it is not in the cache."""
         if key in self.kept:
             self.kept.move_to_end(key)
             return self.kept[key]
@@ -115,10 +115,10 @@ class Blocks:
 
 
 class Unchanged:
-    """Notices that a file is written to while it is read.
+    """Detects that a file is written to while it is read.
 
     Args:
-        path: a file, or a folder's file that says what is in it.
+        path: path of the file, or of a folder's metadata file.
     """
 
     def __init__(self, path: Path):
@@ -126,9 +126,9 @@ class Unchanged:
         self.was = self._now()
 
     def check(self) -> None:
-        """Raise UserError where the file is another than it was."""
+        """Raise UserError if the file has changed."""
         if self._now() != self.was:
-            raise UserError("the file changed while it was read: wait until it is whole")
+            raise UserError("the file changed while it was read: wait until it is complete")
 
     def _now(self) -> tuple[int, int, int]:
         try:
@@ -139,7 +139,7 @@ class Unchanged:
 
 
 def check_block(size: Size, channels: int, bytes_each: int) -> None:
-    """Raise UserError where a block that is decoded at once would fill the memory."""
+    """Raise UserError if a block that is decoded at once would take too much memory."""
     needed = size[0] * size[1] * channels * bytes_each
     if needed > MAX_BLOCK:
         raise UserError(

@@ -1,24 +1,24 @@
-"""Whole-slide formats, through OpenSlide."""
+"""Whole-slide formats, read by OpenSlide."""
 
 from pathlib import Path
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
+from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.values import as_fractions
 
-BLOCK = 512  # pixels along a side that are asked for at once; OpenSlide keeps its own tiles
+BLOCK = 512  # side in pixels of what is read at once; OpenSlide caches its own tiles
 
 
 class Slide(Pyramid):
-    """A scanned slide of any format that OpenSlide reads; what was not scanned is white.
+    """A scanned slide of any format that OpenSlide reads; regions that were not scanned are white.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        UserError: OpenSlide is not installed, or does not read the file.
+        UserError: OpenSlide is not installed, or cannot read the file.
     """
 
     channels = 3
@@ -34,30 +34,26 @@ class Slide(Pyramid):
         try:
             self.slide = openslide.OpenSlide(path)
         except self.errors as error:
-            raise UserError(f"not a slide that OpenSlide reads: {_reason(error)}") from None
+            raise UserError(f"not a slide that OpenSlide reads: {one_line(error, 120)}") from None
         sizes = [(height, width) for width, height in self.slide.level_dimensions]
         self.levels = make_levels(sizes, [(BLOCK, BLOCK)] * len(sizes))
-        self.numbers = [sizes.index(level.size) for level in self.levels]
+        self.indices = [sizes.index(level.size) for level in self.levels]
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a box of a level, as floats (height, width, 3) in [0, 1]."""
-        number = self.numbers[level]
-        down = self.slide.level_downsamples[number]
+        index = self.indices[level]
+        down = self.slide.level_downsamples[index]
         corner = (round(left * down), round(top * down))
         try:
-            region = self.slide.read_region(corner, number, (width, height))
+            region = self.slide.read_region(corner, index, (width, height))
         except self.errors as error:
             raise UserError(
-                f"the pixels at ({corner[0]}, {corner[1]}) are broken: {_reason(error)}"
+                f"the pixels at ({corner[0]}, {corner[1]}) are broken: {one_line(error, 120)}"
             ) from None
         pixels = as_fractions(np.asarray(region))
         alpha = pixels[..., 3:]
         return pixels[..., :3] * alpha + 1 - alpha
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.slide.close()
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

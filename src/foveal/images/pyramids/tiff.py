@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foveal.errors import UserError, missing_extra
-from foveal.geometry import Size
+from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.depth import tiff_bits
+from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
 MAXIMUM, DESCRIPTION = 281, 270
 INVERTED, BLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # photometric interpretations
-JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders turn YCbCr into RGB
-UNASSOCIATED = 2  # transparency that colours are not multiplied by yet
+JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders convert YCbCr to RGB
+UNASSOCIATED = 2  # alpha that the colours are not premultiplied by
 
 
 class Tiff(Pyramid):
-    """A TIFF file: what a box needs of its tiles or strips is decoded, and nothing else.
+    """A TIFF file, of which only the tiles or strips of a box are decoded.
 
-    Rows of an uncompressed image are read on their own, so that one strip for all of it does no
-    harm. A tile that is missing is what the file says such tiles are (`GDAL_NODATA`), or an error.
+    Rows of an uncompressed image are read separately, even from a single strip for the whole
+    image. A missing tile has the file's value for such tiles (`GDAL_NODATA`), or is an error.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        UserError: tifffile is not installed, or the file is none that can be read in part.
+        UserError: tifffile is not installed, or the file cannot be read in part.
     """
 
     def __init__(self, path: Path):
@@ -46,7 +46,7 @@ class Tiff(Pyramid):
             raise
         except Exception as error:  # tifffile raises almost anything on impossible tags
             self.file.close()
-            raise UserError(f"its tags are damaged: {_reason(error)}") from None
+            raise UserError(f"its tags are damaged: {one_line(error, 120)}") from None
         self.channels = _channels(pages[0])
         self.pages = [page for page in pages if _channels(page) == self.channels]
         sizes = [(page.imagelength, page.imagewidth) for page in self.pages]
@@ -72,11 +72,11 @@ class Tiff(Pyramid):
         return _colours(box, page)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.file.close()
 
     def _block(self, page: "TiffPage", row: int, column: int) -> np.ndarray:
-        """Return a tile or strip (height, width, samples), at the edge not less than is there."""
+        """Return a tile or strip (height, width, samples), which may reach beyond the image."""
         if _contiguous(page):
             return self._rows(page, row)
         high, wide = _block(page)
@@ -89,28 +89,28 @@ class Tiff(Pyramid):
         ]
         return np.concatenate(parts, axis=2)
 
-    def _segment(self, page: "TiffPage", index: int, place_px: tuple[int, int]) -> np.ndarray:
+    def _segment(self, page: "TiffPage", index: int, corner_px: tuple[int, int]) -> np.ndarray:
         count = page.databytecounts[index]
         if not count:
-            return _missing(page, place_px)
+            return _missing(page, corner_px)
         handle = self.file.filehandle
         handle.seek(page.dataoffsets[index])
         data = handle.read(count)
         try:
             if len(data) < count:
-                raise UserError("the file is cut off")
+                raise UserError("the file is truncated")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # decoders raise almost anything on broken tiles
             raise UserError(
-                f"the pixels at ({place_px[0]}, {place_px[1]}) are broken: {_reason(error)}"
+                f"the pixels at ({corner_px[0]}, {corner_px[1]}) are broken: {one_line(error, 120)}"
             ) from None
-        assert found is not None  # as there are data
+        assert found is not None  # since there are data
         return found[0]
 
     def _rows(self, page: "TiffPage", row: int) -> np.ndarray:
-        """Return some rows of an image whose pixels lie in the file as they are."""
+        """Return rows of an image whose pixels are uncompressed and contiguous in the file."""
         assert page.dtype is not None  # see `_check`
         high, wide = _block(page)
         rows = min(high, page.imagelength - row * high)
@@ -120,7 +120,7 @@ class Tiff(Pyramid):
         handle.seek(page.dataoffsets[0] + row * high * length)
         data = handle.read(rows * length)
         if len(data) < rows * length:
-            raise UserError("the file is cut off")
+            raise UserError("the file is truncated")
         return np.frombuffer(data, kind).reshape(rows, wide, -1).astype(page.dtype)
 
 
@@ -139,32 +139,34 @@ def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
     except OSError as error:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
     except Exception as error:  # tifffile raises almost anything on broken files
-        raise UserError(f"not a TIFF file, or cut off: {_reason(error)}") from None
+        raise UserError(f"not a TIFF file, or truncated: {one_line(error, 120)}") from None
     if "".join(sorted(series.axes)) not in ("XY", "SXY"):
         file.close()
-        raise UserError(f"holds a stack of images (axes {series.axes}): store one image a file")
+        raise UserError(
+            f"contains a stack of images (axes {series.axes}): store one image per file"
+        )
     return file, pages
 
 
 def _check(page: "TiffPage", length: int) -> None:
     """Raise UserError unless a page can be read in part, and its pixels are all in the file."""
     if page.imagedepth != 1 or page.photometric not in (INVERTED, BLACK, RGB, PALETTE, YCBCR):
-        raise UserError(f"its kind of pixels is not read ({page.photometric!s}): store RGB or grey")
+        raise UserError(f"unsupported pixels ({page.photometric!s}): store RGB or grayscale")
     if page.photometric == YCBCR and page.compression not in JPEGS:
-        raise UserError("YCbCr that is not JPEG is not read: store RGB")
+        raise UserError("YCbCr is supported in JPEG compression only: store RGB")
     if page.tags.valueof(ORIENTATION, UPRIGHT) != UPRIGHT:
-        raise UserError("the file says that its rows are turned or mirrored: store it upright")
+        raise UserError("the file is marked as rotated or mirrored: store it upright")
     if page.dtype is None or page.dtype.kind not in "buf":
-        raise UserError(f"pixels of {page.dtype} are not read: store whole numbers from 0")
+        raise UserError(f"unsupported pixels of {page.dtype}: store unsigned integers")
     if _channels(page) not in (1, 3):
-        raise UserError(f"it has {_channels(page)} channels: store 1 (grey) or 3 (colour)")
+        raise UserError(f"it has {_channels(page)} channels: store 1 (grayscale) or 3 (colour)")
     check_block(_block(page), page.samplesperpixel, page.dtype.itemsize)
     ends = np.asarray(page.dataoffsets, np.uint64) + np.asarray(page.databytecounts, np.uint64)
     if len(ends) < int(np.prod(page.chunked)):
-        raise UserError("its list of tiles is not whole")
+        raise UserError("its list of tiles is incomplete")
     if int(ends.max(initial=0)) > length:
         raise UserError(
-            f"the file is cut off: it has {length:,} bytes, and its pixels reach {ends.max():,}"
+            f"the file is truncated: it has {length:,} bytes, and its pixels end at {ends.max():,}"
         )
 
 
@@ -189,9 +191,9 @@ def _block(page: "TiffPage") -> Size:
     return rows, page.imagewidth
 
 
-def _missing(page: "TiffPage", place_px: tuple[int, int]) -> np.ndarray:
+def _missing(page: "TiffPage", corner_px: tuple[int, int]) -> np.ndarray:
     if NODATA not in page.tags:
-        raise UserError(f"the tile at ({place_px[0]}, {place_px[1]}) is missing")
+        raise UserError(f"the tile at ({corner_px[0]}, {corner_px[1]}) is missing")
     high, wide = _block(page)
     samples = 1 if page.planarconfig == 2 else page.samplesperpixel
     return np.full((high, wide, samples), page.nodata, dtype=page.dtype)
@@ -214,11 +216,7 @@ def _colours(pixels: np.ndarray, page: "TiffPage") -> np.ndarray:
 
 
 def _bits(page: "TiffPage") -> int:
-    """Return the bits of a page's integers: those that the file names, else what they fill."""
+    """Return the bits of a page's integers: those given in the file, or else all."""
     maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
     named = tiff_bits(page.bitspersample, False, maximum, description)
     return int(page.bitspersample) if named is None else named
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

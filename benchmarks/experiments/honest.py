@@ -1,0 +1,84 @@
+"""Training methods against position leakage, separately and combined.
+
+The plain focus recipe of a dataset is trained for a few epochs with each method and measured on the
+validation images. Interrupted runs are resumed, and methods already in the file are not trained
+again.
+
+    FOVEAL_DATA=... python benchmarks/experiments/honest.py [--data mnist] [--epochs 12]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from trained import trained
+
+from foveal.datasets import load_images
+from foveal.foundation.files import write_json
+from foveal.metrics import accuracy, content_following, position_leakage
+from foveal.training import load_recipe
+
+WAYS: dict[str, list[str]] = {
+    "plain": [],
+    "position noise of 1 px": ["model.jitter_px=1"],
+    "detector that sees 3x3 pixels": ["model.detector.widths=[24]"],
+    "detector that sees 7x7 pixels": ["model.detector.widths=[12,24]"],
+    "swapped content, 0.5": ["honesty.swap=0.5"],
+    "kernel dependence, 1": ["honesty.dependence=1"],
+    "reversed probe, 0.3": ["honesty.adversary=0.3"],
+    "reversed probe, 1": ["honesty.adversary=1"],
+    "reversed probe 0.5, swapped content 0.5": ["honesty.adversary=0.5", "honesty.swap=0.5"],
+    "reversed probe 0.5, dependence 0.5, swapped content 0.3": [
+        "honesty.adversary=0.5",
+        "honesty.dependence=0.5",
+        "honesty.swap=0.3",
+    ],
+}
+TOGETHER = ["honesty.adversary=0.3", "honesty.dependence=0.3", "honesty.swap=0.1"]
+SLOWLY = [*TOGETHER, "honesty.ramp=0.3", "keep=last"]
+UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]
+WEAK = ["honesty.adversary=0.05", "honesty.dependence=0.05"]
+PROBES = ["honesty.adversary=0.06", "honesty.dependence=0.02", "honesty.probes=4"]
+WAYS |= {
+    "probe 0.3, dependence 0.3, swapped content 0.1": TOGETHER,
+    "… growing over 30 % of the steps": SLOWLY,
+    "… judged also in the image before it was moved": [*SLOWLY, "honesty.still=true"],
+    "… without rotation and scaling": [*SLOWLY, *UPRIGHT],
+    "… and 0.05, 0.05 as strong": [*SLOWLY, *UPRIGHT, *WEAK],
+    "… and by four probes, 0.06, 0.02": [*SLOWLY, *UPRIGHT, *PROBES],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=["mnist"])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--runs", type=Path, default=Path("runs/honest"), help="of the trainings")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/honest.json"))
+    options = parser.parse_args()
+    result = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    for data in options.data:
+        recipe = f"{data}-focus-plain"
+        images, probed = (load_images(data, split) for split in ("val", "train"))
+        known = result.get(data, {})
+        found = known["ways"] if known.get("epochs") == options.epochs else {}
+        for number, (way, changes) in enumerate(WAYS.items()):
+            if way in found:
+                continue
+            run = options.runs / f"{data}-{number}"
+            model = trained(load_recipe(recipe, [f"epochs={options.epochs}", *changes]), run)
+            followed = content_following(model, images)
+            found[way] = {
+                "accuracy": round(accuracy(model, images), 4),
+                "position_leakage": round(position_leakage(model, probed, images), 4),
+                "content_following": round(followed.content_following, 4),
+                "position_following": round(followed.position_following, 4),
+            }
+            print(data, way, found[way], flush=True)
+            result[data] = {"epochs": options.epochs, "ways": found}
+            options.out.parent.mkdir(exist_ok=True)
+            write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Accuracy of `imagenet` by preprocessing: size, proportions, stride, mirrored second pass.
+
+Every option is measured on the 1,000 validation photographs of `imagenet-val-1000`, separately for
+odd and even indices: the option is chosen on the odd ones and reported on the even ones.
+
+    python benchmarks/experiments/imagenet_options.py
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal import zoo
+from foveal.backbones import EfficientNetLite
+from foveal.datasets import load_images
+from foveal.datasets.images import ImageSet
+from foveal.foundation.files import write_json
+from foveal.foundation.memory import keep_freed_memory
+from foveal.images.sizing import ShortSide
+from foveal.metrics.classes import as_known
+from foveal.models import PlainNet
+
+DATA = "imagenet-val-1000"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to preprocess and read a photograph.
+
+    Attributes:
+        name: name in the table.
+        sizing: size that photographs are resized to.
+        centre: side in pixels of the centre crop; 0 for the full image.
+        stride: stride of the deepest features.
+        flip: whether to average the probabilities with those of the mirrored photograph.
+    """
+
+    name: str
+    sizing: ShortSide | tuple[int, int]
+    centre: int = 0
+    stride: int = 32
+    flip: bool = False
+
+
+WAYS = (
+    Way("224 on the short side (shipped)", ShortSide(224)),
+    Way("the same, mirrored too", ShortSide(224), flip=True),
+    Way("the same, stride 16", ShortSide(224), stride=16),
+    Way("the central 224 of 256", ShortSide(256), centre=224),
+    Way("256 on the short side", ShortSide(256)),
+    Way("192 on the short side", ShortSide(192)),
+    Way("160 on the short side", ShortSide(160)),
+    Way("squashed to 224x224", (224, 224)),
+)
+
+
+def with_stride(model: PlainNet, stride: int) -> PlainNet:
+    """Return the model with another stride of its last stage; the weights are the same."""
+    if stride == 32:
+        return model
+    finer = PlainNet(EfficientNetLite(stride=stride), model.num_classes, inputs=model.inputs)
+    finer.load_state_dict(model.state_dict())
+    return finer.eval()
+
+
+def right(model: PlainNet, images: ImageSet, way: Way) -> Tensor:
+    """Return which photographs (N,) are classified correctly."""
+    found = []
+    with torch.inference_mode():
+        for batch in images.images.split(16):
+            if way.centre:
+                top, left = ((side - way.centre) // 2 for side in batch.shape[-2:])
+                batch = batch[..., top : top + way.centre, left : left + way.centre]
+            pixels = (batch.float() / 255).contiguous(memory_format=torch.channels_last)
+            chances = model(pixels).softmax(dim=1)
+            if way.flip:
+                chances = chances + model(pixels.flip(-1)).softmax(dim=1)
+            found.append(chances.argmax(dim=1))
+    return torch.cat(found) == images.labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    keep_freed_memory()
+    model = zoo.load("imagenet").to(memory_format=torch.channels_last)
+    rows = []
+    for way in WAYS:
+        images, _ = as_known(load_images(DATA, "test", size=way.sizing, channels=3), model)
+        odd = torch.tensor([int(Path(path).stem[-8:]) % 2 == 1 for path in images.paths])
+        answers = right(with_stride(model, way.stride), images, way).double()
+        row = {
+            "way": way.name,
+            "odd": round(float(answers[odd].mean()), 4),
+            "even": round(float(answers[~odd].mean()), 4),
+            "all": round(float(answers.mean()), 4),
+        }
+        print(row, flush=True)
+        rows.append(row)
+    if options.out:
+        write_json(options.out, {"data": DATA, "ways": rows})
+
+
+if __name__ == "__main__":
+    main()

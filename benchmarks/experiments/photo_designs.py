@@ -1,0 +1,83 @@
+"""Validation of crop selection on board designs that were not trained on.
+
+The first five digits of a board's number name its design. The training boards of `deeppcb` are
+divided into two halves of designs; each half tests a model that is trained on the other.
+
+    FOVEAL_DATA=... python benchmarks/experiments/photo_designs.py [focus-8 focus-8-distil]
+"""
+
+import argparse
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from photos import RESULTS, rows_of, sets_of
+from torch import Tensor
+
+from foveal.datasets import ImageSet
+from foveal.foundation.files import read_json, write_json
+from foveal.foundation.memory import keep_freed_memory
+from foveal.models import build_model
+from foveal.training.distribution.devices import Devices
+from foveal.training.feature_files import with_features
+from foveal.training.features import predicted
+from foveal.training.first_weights import start_on_features, take_first_weights
+from foveal.training.fitting import Options, fit
+from foveal.training.sets import model_settings
+from foveal.training.settings import Recipe
+
+
+def halves(paths: tuple[str, ...]) -> Tensor:
+    """Return the half (N,), 0 or 1, of each board's design; halves have about as many boards."""
+    designs = [Path(path).stem[:5] for path in paths]
+    sizes, half = [0, 0], {}
+    for design, count in Counter(designs).most_common():
+        half[design] = sizes.index(min(sizes))
+        sizes[half[design]] += count
+    return torch.tensor([half[design] for design in designs])
+
+
+def validated(recipe: Recipe, images: ImageSet[Any], work: Path) -> dict[str, list[float]]:
+    """Return the accuracies on either half of the designs, before and after tuning."""
+    settings = model_settings(recipe, images)
+    options = Options(False, Devices(), "32-true", False, (), None, print)
+    torch.manual_seed(recipe.training.seed)
+    model: Any = build_model(settings)
+    take_first_weights(model, recipe)
+    kept = with_features(model, recipe, {"train": images}, work)["train"]
+    half, found = halves(kept.paths), {"frozen": [], "tuned": []}
+    for tested in (0, 1):
+        train, test = (kept.subset((half == one).nonzero()[:, 0]) for one in (1 - tested, tested))
+        torch.manual_seed(recipe.training.seed)
+        model = build_model(settings)
+        take_first_weights(model, recipe)
+        sets = {"train": train, "val": test}
+        start_on_features(model, recipe, sets)
+        answers = {"frozen": predicted(model, test.images)}
+        with tempfile.TemporaryDirectory() as out:
+            model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
+        answers["tuned"] = predicted(model, test.images)
+        for how, logits in answers.items():
+            found[how].append(float((logits.argmax(dim=1) == test.labels).double().mean()))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("rows", nargs="*", default=["focus-8", "focus-8-distil"])
+    parser.add_argument("--work", type=Path, default=Path("runs/photos/designs"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "designs.json")
+    options = parser.parse_args()
+    keep_freed_memory()
+    found = read_json(options.out) if options.out.is_file() else {}
+    for name in options.rows:
+        recipe = rows_of("deeppcb")[name]
+        found[name] = validated(recipe, sets_of("deeppcb", recipe)["train"], options.work)
+        print(name, found[name], flush=True)
+        write_json(options.out, found)
+
+
+if __name__ == "__main__":
+    main()

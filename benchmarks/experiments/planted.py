@@ -1,0 +1,144 @@
+"""Planted marks: whether explanations show the mark that a model's decision depends on.
+
+Models are trained on `planted-fashion-mnist`, whose marks reveal the class in nine of ten training
+images, but not in the test images. A model's decision depends on the mark if its prediction changes
+when the mark is replaced by that of a random other class; it follows the mark if the prediction
+changes from the first mark's class to the second's. The explanation touches the mark if any of its
+3x3 pixels are evidence, and shows it if more than half of them are. Evidence is the patches of
+focus models (without the thumbnail), or the hottest tenth of the pixels of maps. In addition to the
+zoo's recipes, variants are trained that make a focus model show the mark.
+
+    FOVEAL_DATA=... python benchmarks/experiments/planted.py
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from trained import trained
+
+from foveal.datasets import ImageSet, load_images, planted_marks
+from foveal.datasets.generated.planted import MARK, patterns
+from foveal.explainers import OWN, explainer, post_hoc_methods
+from foveal.foundation.files import write_json
+from foveal.metrics.observing import observe_all
+from foveal.models import ImageModel
+from foveal.models.abilities import Ability
+from foveal.training import load_recipe
+
+SOURCE = "fashion-mnist"
+UNFLIPPED = ["augment.flip=false", "augment.alternate=false"]  # some marks mirror each other
+UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]  # as clothes are trained
+# Of each recipe, ways to train it, and for how many epochs: until it is tempted.
+WAYS: dict[str, dict[str, list[str]]] = {
+    "fashion-mnist-focus": {
+        "": [],
+        "dependence 0.3, swapped content 0.5": ["honesty.dependence=0.3", "honesty.swap=0.5"],
+        "8 patches": ["model.detector.keypoints=8"],
+        "9x9 patches": ["model.patch_size=9"],
+    },
+    "mnist-glimpse": {
+        "": UPRIGHT,
+        "7x7 patches": [*UPRIGHT, "model.patch_size=7"],
+        "7x7 patches, 30 epochs": [*UPRIGHT, "model.patch_size=7", "epochs=30"],
+        "9x9 patches": [*UPRIGHT, "model.patch_size=9"],
+    },
+    "fashion-mnist-focus-plain": {"": []},
+    "fashion-mnist-cnn": {"": []},
+    "fashion-mnist-attention": {"": []},
+}
+EPOCHS = {"fashion-mnist-cnn": 4, "fashion-mnist-attention": 2}  # 12 for the others
+SHARE = 0.1  # fraction of the pixels that is the evidence of maps and post-hoc methods
+CHUNK = 100
+
+
+def with_marks(test: ImageSet, marks: Tensor) -> Tensor:
+    """Return the images (N, 1, H, W) with their marks replaced by those of classes (N,)."""
+    assert test.masks is not None
+    images = test.images.clone()
+    images[test.masks > 0] = patterns()[marks].reshape(-1)  # rows and columns in their order
+    return images
+
+
+def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
+    """Return the number of evidence pixels (2, B) of each image, and of its mark."""
+    assert images.masks is not None
+    explanation = explainer(method)(model, images.images.float() / 255)
+    evidence = explanation.top_evidence(SHARE)
+    return torch.stack([evidence, evidence & (images.masks[:, 0] > 0)]).sum(dim=(-2, -1))
+
+
+def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> dict[str, Any]:
+    """Return how often a model's decisions depend on the mark, and how often it is shown."""
+    generator = torch.Generator().manual_seed(0)
+    number = len(patterns())
+    others = (marks + torch.randint(1, number, marks.shape, generator=generator)) % number
+    answers = observe_all(model, test.images).logits.argmax(dim=1)
+    after = observe_all(model, with_marks(test, others)).logits.argmax(dim=1)
+    follows = (answers == marks) & (after == others)
+    decided = (answers != after).nonzero().flatten()
+    some, followed = test.subset(decided[:images]), follows[decided[:images]]
+    methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else post_hoc_methods()
+    if model.name == "attention":
+        methods = (OWN, "contributions", "grad-cam")
+    return {
+        "accuracy": share_of(answers == test.labels),
+        "answers_the_mark": share_of(answers == marks),
+        "decided_by_the_mark": share_of(answers != after),
+        "follows_the_mark": share_of(follows),
+        "images": len(some),
+        "followed_images": int(followed.sum()),
+        "methods": {method: shares(model, some, followed, method) for method in methods},
+    }
+
+
+def shares(
+    model: ImageModel, some: ImageSet, followed: Tensor, method: str
+) -> dict[str, float | None]:
+    """Return how often a method shows the mark, in all N images and where the model follows it."""
+    parts = torch.arange(len(some)).split(CHUNK)
+    found = [pixels_shown(model, some.subset(part), method) for part in parts]
+    evidence, seen = torch.cat(found, dim=1)
+    hit = seen * 2 > MARK**2
+    return {
+        "evidence": round(float(evidence.float().mean()) / some.images[0, 0].numel(), 4),
+        "touched": share_of(seen > 0),
+        "shown": share_of(hit),
+        "shown_where_followed": share_of(hit[followed]),
+    }
+
+
+def share_of(found: Tensor) -> float | None:
+    """Return the fraction of True values (N,), or None if there are none."""
+    return round(float(found.float().mean()), 4) if len(found) else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument(
+        "--images", type=int, default=500, help="maximum number of explained images per model"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/planted.json"))
+    options = parser.parse_args()
+    result: dict[str, Any] = {}
+    data = f"planted-{SOURCE}"
+    test = load_images(data, "test")
+    marks = planted_marks(test)
+    for name, ways in WAYS.items():
+        for number, (way, changes) in enumerate(ways.items()):
+            shared = [f"epochs={EPOCHS.get(name, 12)}", f"data.name={data}", *UNFLIPPED]
+            recipe = load_recipe(name, [*shared, *changes])
+            model = trained(recipe, options.runs / f"{data}-{name}-{number}")
+            found = {"epochs": recipe.training.epochs} | figures(model, test, marks, options.images)
+            result[f"{name}, {way}" if way else name] = found
+            print(name, way, json.dumps(found), flush=True)
+    options.out.parent.mkdir(exist_ok=True)
+    write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Methods of training a detector to select patches from image labels alone.
+
+All start from the same weights, trained on small images only, and take the same number of steps on
+megapixel MNIST. Measured on validation images: the fraction of the digits that a patch shows
+completely (their boxes are known, but not used in training), and the accuracy of all four tasks.
+
+- `fixed`: the detector is not trained; it selects locations where the thumbnail varies.
+- `weights`: the scores are trained by the gradient of the patches' weights.
+- `attention-sampling`: the scores are the only logarithm of the weights, and are trained like
+  attention over sampled locations (Katharopoulos & Fleuret 2019, arXiv:1905.03711).
+- `perturbed-top-k`: expected patches under noise on the scores, and their gradient (Cordonnier et
+  al. 2021, arXiv:2104.03059), over the best 64 locations.
+- `ranked`: the scores are trained to rank like the patches' weights (a teacher without gradient, as
+  in Bergner et al. 2023, arXiv:2210.13007); the method of `foveal train`.
+
+    FOVEAL_DATA=... python benchmarks/experiments/selection.py [--first 150 --steps 150]
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.datasets import ImageSet, load_large
+from foveal.datasets.generated.megapixel import TASKS, TILE
+from foveal.detectors import Located
+from foveal.detectors.score_map import CELL, best_cells
+from foveal.foundation.files import write_json
+from foveal.heads import HeadOutput
+from foveal.images import LargeImages, View
+from foveal.images.geometry import corners_px, from_px, snap, to_px
+from foveal.metrics.accuracy import correct
+from foveal.models import FocusNet
+from foveal.models.presets import high_res
+from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.ranking.objective import task_losses
+
+BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
+LargeSet = ImageSet[LargeImages]
+Step = Callable[[FocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
+
+
+def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
+    return [labels[numbers] for labels in images.tasks.values()]
+
+
+def read(model: FocusNet, view: View, located: Located) -> HeadOutput:
+    """Return the head's output for the patches at given locations."""
+    return model.head(*model.cut(view, located))
+
+
+def ranked(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, T, classes) and a loss of the selection."""
+    view = model.view(images.images, numbers)
+    located = model.locate(view)
+    output = read(model, view, located)
+    return output.task_logits, misranked(located.score, output.task_weights)
+
+
+def by_weights(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits; the scores get the gradient of the weights."""
+    return ranked(model, images, numbers)[0], torch.zeros(())
+
+
+def fixed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits; the scores get no gradient."""
+    view = model.view(images.images, numbers)
+    return read(model, view, Located(model.locate(view).xy)).task_logits, torch.zeros(())
+
+
+def sampled(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits with patches weighted by the scores."""
+    view = model.view(images.images, numbers)
+    return weighed(model, view, model.locate(view))[0], torch.zeros(())
+
+
+def weighed(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
+    """Return logits (B, T, classes) with patches weighted by their scores alone, and keypoints."""
+    patches, located = model.cut(view, located)
+    head = model.head
+    vectors = head.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+    attention = copy.copy(head.attention)
+    attention._modules = {**attention._modules, "key": _Zeros(len(model.tasks) * attention.heads)}
+    return attention(vectors, located.xy, located.score)[0], located.xy
+
+
+class _Zeros(torch.nn.Module):
+    """Zeros instead of the logarithms of the weights."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return zeros (B, K, width)."""
+        return tokens.new_zeros(*tokens.shape[:2], self.width)
+
+
+class ExpectedTopK(torch.autograd.Function):
+    """Expected top-k indicators under noise, and their gradient (Cordonnier 2021, eq. 4)."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, count: int) -> Tensor:
+        """Return expected indicators (B, K, N) for scores (B, N)."""
+        noise = torch.randn(SAMPLES, *scores.shape)
+        order = (scores + SIGMA * noise).topk(count, dim=-1).indices.sort(dim=-1).values
+        chosen = F.one_hot(order, scores.shape[-1]).float()  # (S, B, K, N)
+        ctx.save_for_backward(chosen, noise)
+        return chosen.mean(dim=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the scores."""
+        chosen, noise = ctx.saved_tensors
+        inner = torch.einsum("sbkn,bkn->sb", chosen, grads[0])
+        return torch.einsum("sb,sbn->bn", inner, noise) / (SAMPLES * SIGMA), None
+
+
+def perturbed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of expected patches at expected locations."""
+    view = model.view(images.images, numbers)
+    detector, head = model.detector, model.head
+    scores = detector.fine(view.thumbnail(detector.shrink))
+    numbers = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
+    width = scores.shape[-1]
+    cells = torch.stack([numbers % width, numbers // width], dim=-1)
+    places = from_px((cells + 0.5) * CELL * detector.shrink - 0.5, view.size)
+    places = snap(places, model.patch_size, view.size)
+    patches = view.crops(corners_px(places, model.patch_size, view.size), model.patch_size)
+    shares = ExpectedTopK.apply(scores.flatten(1).gather(1, numbers), detector.keypoints)
+    mixed = torch.einsum("bkn,bncij->bkcij", shares, patches)
+    vectors = head.encoder(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
+    logits, _ = head.attention(vectors, shares @ places)
+    return logits, torch.zeros(())
+
+
+ESTIMATORS: dict[str, Step] = {
+    "fixed": fixed,
+    "weights": by_weights,
+    "attention-sampling": sampled,
+    "perturbed-top-k": perturbed,
+    "ranked": ranked,
+}
+
+
+def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float) -> FocusNet:
+    """Return the model after training for a number of steps."""
+    torch.manual_seed(0)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.2)
+    for _ in range(steps):
+        numbers = torch.randint(len(images), (BATCH,))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, extra = step(model, images, numbers)
+        loss = task_losses(logits.float(), labels_of(images, numbers))[0] + extra
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def figures(model: FocusNet, images: LargeSet, by_scores: bool) -> dict[str, float]:
+    """Return the accuracy and the fraction of digits that a patch shows completely."""
+    right, shown = [], []
+    for numbers in torch.arange(len(images)).split(50):
+        view = model.view(images.images, numbers)
+        located = model.locate(view)
+        if by_scores:
+            logits, xy = weighed(model, view, located)
+        else:
+            observed = model.decide(view, located)
+            logits, xy = observed.task_logits, observed.keypoints
+        answers = zip(logits.unbind(dim=1), labels_of(images, numbers), strict=True)
+        right.append(torch.stack([correct(*pair) for pair in answers], dim=1))
+        centres = images.images.boxes[numbers][..., :2] + (TILE - 1) / 2  # type: ignore[attr-defined]
+        apart = to_px(xy, view.size)[:, :, None] - centres[:, None]
+        near = apart.abs().amax(dim=-1) <= (model.patch_size - TILE) / 2 + 2  # ink has a margin
+        shown.append(near.any(dim=1).float().mean(dim=1))
+    shares = torch.cat(right).float().mean(dim=0).tolist()
+    named = {task: round(share, 4) for task, share in zip(TASKS, shares, strict=True)}
+    mean = round(sum(shares) / len(shares), 4)
+    return {"digits_shown": round(float(torch.cat(shown).mean()), 4), **named, "mean": mean}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--first", type=int, default=600, help="steps on small images")
+    parser.add_argument("--steps", type=int, default=300, help="steps on large ones")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--val", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.json"))
+    options = parser.parse_args()
+    large = load_large("megapixel-mnist", "train", limit=options.images)
+    val = load_large("megapixel-mnist", "val", limit=options.val)
+    small = load_large("megapixel-mnist-300", "train", limit=options.images)
+    torch.manual_seed(0)
+    start = high_res(keypoints=7, patch_size=40, tasks=TASKS)
+    start = taught(start, small, fixed, options.first, 2 * options.lr)
+    start.detector.keypoints = 12
+    found: dict[str, Any] = {"begin": figures(start, val, False)}
+    print(json.dumps(found), flush=True)
+    for name, step in ESTIMATORS.items():
+        model = taught(copy.deepcopy(start), large, step, options.steps, options.lr)
+        found[name] = figures(model, val, name == "attention-sampling")
+        print(json.dumps({name: found[name]}), flush=True)
+    write_json(options.out, {"settings": {k: str(v) for k, v in vars(options).items()}, **found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Time of a pass with freed memory returned to the system, as by glibc, or kept for reuse.
+
+    python benchmarks/performance/freed_memory.py [--model imagenet] [--side 224] [--rounds 3]
+
+`foveal.foundation.memory` keeps it, for `train`, `evaluate`, `compare`, `explain`, `predict` and
+`serve`. A pass is `explain` of photographs on one thread: one photograph in the main thread, as in
+`explain`, or several in a separate thread, as in `predict` and `serve`. Each time is the median of
+a new process; processes alternate, because the speed of a machine varies. Page faults count how
+often the system had to clear a page.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+WAYS = ("given back", "kept")
+BATCHES = {"one photograph, first thread": 1, "20 photographs, own thread": 20}
+WARM, PASSES = 2, 6
+
+
+def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
+    """Return milliseconds and page faults per photograph in this process."""
+    import torch
+
+    from foveal import zoo
+    from foveal.foundation.memory import keep_freed_memory
+
+    if way == "kept" and not keep_freed_memory():
+        raise SystemExit("Keeping freed memory requires glibc as the C library.")
+    torch.set_num_threads(1)
+    network = zoo.load(model)
+    images = torch.rand(count, network.in_channels, side, side)
+
+    def passes() -> dict[str, float]:
+        for _ in range(WARM):
+            network.explain(images)
+        times, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(PASSES):
+            start = time.perf_counter()
+            network.explain(images)
+            times.append(time.perf_counter() - start)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        return {
+            "ms": 1000 * statistics.median(times) / count,
+            "page_faults": faults / PASSES / count,
+        }
+
+    if count == 1:
+        return passes()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(passes).result()
+
+
+def in_a_process(options: argparse.Namespace, way: str, count: int) -> dict[str, float]:
+    """Return the result of `measure` in a new process."""
+    command = [sys.executable, __file__, "--model", options.model, "--side", str(options.side)]
+    command += ["--way", way, "--count", str(count)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="imagenet")
+    parser.add_argument("--side", type=int, default=224, help="of the photographs, in pixels")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per setting")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.model, options.side, options.way, options.count)))
+        return
+    for name, count in BATCHES.items():
+        found = {way: [] for way in WAYS}
+        for _ in range(options.rounds):
+            for way in WAYS:
+                found[way].append(in_a_process(options, way, count))
+        for way, runs in found.items():
+            ms, faults = (statistics.median(run[k] for run in runs) for k in ("ms", "page_faults"))
+            print(f"{name}, {way}: {ms:.1f} ms and {faults:,.0f} page faults per photograph")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Images per second on a GPU for prediction, explanation and training of the zoo's models.
+
+    python benchmarks/performance/gpu.py [--device cpu] [--seconds 1] [MODEL ...]
+
+Images are already on the device. Rates are for full batches, after one for warm-up.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from foveal import zoo
+from foveal.models import ImageModel
+
+MODELS = ("mnist-focus", "cifar10-cnn", "cifar10-glimpse", "cifar10-attention", "imagenet")
+PIXELS = 2**24  # of a batch, of all channels: 7,133 digits, 111 photographs of 224x224 pixels
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def rate(step: Callable[[], object], count: int, seconds: float, device: torch.device) -> float:
+    """Return the images per second of a step on `count` images."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    step()
+    wait()
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        step()
+        wait()
+        steps += 1
+    return steps * count / (time.perf_counter() - start)
+
+
+def rates(
+    network: ImageModel, images: torch.Tensor, seconds: float, dtype: torch.dtype
+) -> dict[str, float]:
+    """Return the images per second of a model for images (B, C, H, W) on its device."""
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+    def answer() -> None:
+        with torch.inference_mode(), autocast():
+            network(images)
+
+    def explain() -> None:
+        with autocast():
+            network.explain(images, batch_size=len(images))
+
+    def learn() -> None:
+        with autocast():
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        network.zero_grad()
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
+
+    steps = {"answered": answer, "explained": explain, "learned from": learn}
+    return {name: rate(step, len(images), seconds, images.device) for name, step in steps.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
+    parser.add_argument(
+        "--pixels", type=int, default=PIXELS, help="pixels per batch, over all channels"
+    )
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("Expected a GPU that torch can use, but found none: pass --device cpu.")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
+    print(f"Images a second on {where}, PyTorch {torch.__version__}:")
+    for name in options.models:
+        network = zoo.load(name).to(device)
+        height, width = network.inputs.usual_size or (32, 32)
+        count = max(1, options.pixels // (network.in_channels * height * width))
+        images = torch.rand(count, network.in_channels, height, width, device=device)
+        for precision, dtype in PRECISIONS.items():
+            found = rates(network, images, options.seconds, dtype)
+            told = ", ".join(f"{value:,.0f} {what}" for what, value in found.items())
+            print(f"{name}, {precision}, {count} at a time: {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

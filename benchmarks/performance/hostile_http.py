@@ -1,0 +1,405 @@
+"""Hostile requests for a server: raw HTTP and JSON bodies, known attacks and random variations."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = (
+    b"POST /v1/explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+BAD = frozenset({400})
+FINE = frozenset({200})
+WAITING = frozenset({408})
+ANY = frozenset({200, 307, *range(400, 500), None})
+
+
+class Raw(NamedTuple):
+    """A request as bytes.
+
+    Attributes:
+        name: description of the attack.
+        data: all bytes that are sent.
+        expected: statuses allowed for the first response; None is a closed connection.
+    """
+
+    name: str
+    data: bytes
+    expected: frozenset[int | None]
+
+
+def raw_requests(seed: int, count: int) -> list[Raw]:
+    """Return `count` raw requests: the known attacks first, then random variations of them."""
+    known = list(_known())
+    chance = random.Random(seed)
+    while len(known) < count:
+        origin = chance.choice(known[:60])
+        data = _changed(chance, origin.data)
+        known.append(Raw(f"{origin.name}, change {len(known)}", data, ANY))
+    return known[:count]
+
+
+def _changed(chance: random.Random, data: bytes) -> bytes:
+    """Return a header with a few bytes replaced, removed, doubled or inserted."""
+    changed = bytearray(data[:4096])
+    pieces = (b"\r\n", b"\n", b"\0", b":", b" ", b"\t", b"%00", b"\x80", b"chunked", b"HTTP/1.1")
+    for _ in range(chance.randrange(1, 5)):
+        start = chance.randrange(len(changed) + 1)
+        end = min(len(changed), start + chance.randrange(8))
+        what = chance.randrange(4)
+        if what == 0:
+            changed[start:end] = chance.randbytes(end - start)
+        elif what == 1:
+            del changed[start:end]
+        elif what == 2:
+            changed[start:start] = changed[start:end] * 2
+        else:
+            changed[start:start] = chance.choice(pieces)
+    return bytes(changed)
+
+
+def _get(target: bytes = b"/healthz", *headers: bytes, version: bytes = b"1.1") -> bytes:
+    lines = [b"GET %b HTTP/%b" % (target, version), b"Host: localhost", *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _post(length: bytes, body: bytes = b"{}") -> bytes:
+    return (
+        b"POST /v1/explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: " + length + b"\r\n\r\n" + body
+    )
+
+
+def _known() -> Iterator[Raw]:
+    yield from _lines()
+    yield from _hosts()
+    yield from _headers()
+    yield from _lengths()
+    yield from _chunks()
+    yield from _targets()
+    yield from _sizes()
+
+
+def _lines() -> Iterator[Raw]:
+    for name, data, expected in (
+        ("HEAD", HEALTH.replace(b"GET", b"HEAD"), FINE),
+        ("an unknown method", HEALTH.replace(b"GET", b"BREW"), BAD),
+        ("a method in small letters", HEALTH.replace(b"GET", b"get"), BAD),
+        ("a method that is not allowed", HEALTH.replace(b"GET", b"DELETE"), {405}),
+        ("TRACE", HEALTH.replace(b"GET", b"TRACE"), {405}),
+        ("CONNECT", b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD),
+        ("OPTIONS *", b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", {404}),
+        ("HTTP/0.9", b"GET /healthz\r\n\r\n", BAD),
+        ("HTTP/9.9", _get(version=b"9.9"), BAD),
+        ("HTTP/2's preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
+        ("a protocol of its own", HEALTH.replace(b"HTTP", b"HTCPCP"), BAD),
+        ("two spaces", HEALTH.replace(b"GET ", b"GET  "), ANY),
+        ("a tab for a space", HEALTH.replace(b"GET ", b"GET\t"), BAD),
+        ("bare line feeds", HEALTH.replace(b"\r\n", b"\n"), ANY),
+        ("bare carriage returns", HEALTH.replace(b"\r\n", b"\r"), BAD),
+        ("a NUL in the line", HEALTH.replace(b"/healthz", b"/health\0z"), BAD),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32), BAD),
+        ("zeros", bytes(200), BAD),
+        ("empty lines and nothing", b"\r\n" * 100, WAITING),
+        ("empty lines first", b"\r\n\r\n" + HEALTH, FINE),
+        ("a head without an end", HEALTH[:-2], WAITING),
+        ("half a line", HEALTH[:9], WAITING),
+    ):
+        yield Raw(name, data, frozenset(expected))
+
+
+def _hosts() -> Iterator[Raw]:
+    for host in (
+        b"[::1].evil.example",
+        b"[::1]evil.example",
+        b"[::1]@evil.example",
+        b"[::1",
+        b"::1",
+        b"localhost.evil.example",
+        b"localhost:80.evil.example",
+        b"localhost:80:80",
+        b"localhost@evil.example",
+        b"evil.example#localhost",
+        b"evil.example/localhost",
+        b"evil.example, localhost",
+        b"local\thost",
+        b"127.0.0.1.evil.example",
+        b"127.1",
+        b"2130706433",
+        b"\xffocalhost",
+        b"",
+    ):
+        yield Raw(f"host {host!r}", HEALTH.replace(b"localhost", host), BAD)
+    for host in (b"[::1]", b"[::1]:80", b"localhost:", b"LOCALHOST:7860"):
+        yield Raw(f"host {host!r}", HEALTH.replace(b"localhost", host), FINE)
+    yield Raw("no host", HEALTH.replace(b"Host: localhost\r\n", b""), BAD)
+    evil = (b"Host: evil.example", b"hOST: evil.example", b"Host: localhost")
+    for header in evil:
+        yield Raw(f"a second host, {header!r}", _get(b"/healthz", header), BAD)
+    yield Raw("an absolute target", _get(b"http://localhost/healthz"), FINE)
+    yield Raw("an absolute target elsewhere", _get(b"http://evil.example/healthz"), BAD)
+    yield Raw("an absolute target with a user", _get(b"http://localhost@evil.example/"), BAD)
+
+
+def _headers() -> Iterator[Raw]:
+    for name, header, expected in (
+        ("a folded header", b"X-Folded: a\r\n b", ANY),
+        ("a folded host", b"X: a\r\n\tHost: evil.example", ANY),
+        ("a space before the colon", b"X-Space : a", BAD),
+        ("a space before the name", b" Host: evil.example", ANY),
+        ("no colon", b"X-None", BAD),
+        ("no name", b": a", BAD),
+        ("a NUL in a value", b"X-Nul: a\0b", BAD),
+        ("a NUL in a name", b"X-\0Nul: a", BAD),
+        ("a bare carriage return in a value", b"X: a\rHost: evil.example", BAD),
+        ("a bare line feed in a value", b"X: a\nX-Other: b", ANY),
+        ("bytes above 127", b"X: \xff\xfe", FINE),
+        ("an upgrade", b"Connection: Upgrade\r\nUpgrade: websocket", ANY),
+        ("an upgrade to HTTP/2", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c", ANY),
+        ("two tokens", b"Authorization: Bearer a\r\nAuthorization: Bearer b", BAD),
+        ("an expectation", b"Expect: 100-continue", FINE),
+        ("an unknown expectation", b"Expect: 200-maybe", FINE),
+        ("a range", b"Range: bytes=0-0,1-1", FINE),
+        ("another host, forwarded", b"X-Forwarded-Host: evil.example", FINE),
+    ):
+        yield Raw(name, _get(b"/healthz", header), frozenset(expected))
+
+
+def _lengths() -> Iterator[Raw]:
+    for length, expected in (
+        (b"0" * 5_001, {413, 400}),
+        (b"9" * 5_001, {413, 400}),
+        (b"1" * 19, {413}),
+        (b"-1", BAD),
+        (b"+2", BAD),
+        (b"0x2", BAD),
+        (b"2e0", BAD),
+        (b"2, 2", BAD),
+        (b"2\r\nContent-Length: 2", BAD),
+        (b"2\r\nContent-Length: 3", BAD),
+        (b"\xb2", BAD),
+        (b"", ANY),
+        (b"2", {422}),
+        (b"99999999", {413}),
+        (b"3", WAITING),
+        (b"2\r\nTransfer-Encoding: chunked", BAD),
+        (b"2\r\nTransfer-Encoding: identity", ANY),
+    ):
+        yield Raw(f"length {length[:40]!r}", _post(length), frozenset(expected))
+
+
+def _chunks() -> Iterator[Raw]:
+    whole = b"2\r\n{}\r\n0\r\n"
+    for name, body, expected in (
+        ("good chunks", whole + b"\r\n", {422}),
+        ("a size that is none", b"zz\r\n{}\r\n0\r\n\r\n", BAD),
+        ("a negative size", b"-2\r\n{}\r\n0\r\n\r\n", BAD),
+        ("a size of sixty digits", b"f" * 60 + b"\r\n{}\r\n", BAD),
+        ("a size too small", b"1\r\n{}\r\n0\r\n\r\n", BAD),
+        ("a size too large", b"5\r\n{}\r\n0\r\n\r\n", ANY),
+        ("an extension", b'2;a="b"\r\n{}\r\n0\r\n\r\n', ANY),
+        ("an extension of 100 kB", b"2;" + b"a" * 100_000 + b"\r\n{}\r\n0\r\n\r\n", ANY),
+        ("chunks ended by line feeds", b"2\n{}\n0\n\n", ANY),
+        ("no last chunk", b"2\r\n{}\r\n", WAITING),
+        ("a host in the trailer", whole + b"Host: evil.example\r\n\r\n", {422}),
+        ("a token in the trailer", whole + b"Authorization: Bearer a\r\n\r\n", {422}),
+        ("a length in the trailer", whole + b"Content-Length: 9\r\n\r\n", ANY),
+        ("a trailer that is none", whole + b"no colon\r\n\r\n", ANY),
+        ("a thousand small chunks", b"1\r\n \r\n" * 1000 + b"0\r\n\r\n", {422}),
+    ):
+        yield Raw(name, CHUNKED + body, frozenset(expected))
+    smuggled = CHUNKED.replace(b"chunked", b"chunked, identity") + whole + b"\r\n"
+    yield Raw("chunked, but not last", smuggled, BAD)
+    yield Raw("chunked twice", CHUNKED.replace(b": chunked", b": chunked, chunked"), ANY)
+    yield Raw("a false chunked", CHUNKED.replace(b": chunked", b": \x0bchunked"), ANY)
+
+
+def _targets() -> Iterator[Raw]:
+    for target, expected in (
+        (b"/static/../../etc/passwd", {404}),
+        (b"/static/%2e%2e/%2e%2e/etc/passwd", {404}),
+        (b"/static/..%2f..%2fserver.py", {404}),
+        (b"/static/%252e%252e%252fserver.py", {404}),
+        (b"/static/..%5c..%5cserver.py", {404}),
+        (b"/static/index.html%00.png", {404}),
+        (b"/static/index.html%0d%0aX:y", {404}),
+        (b"/static/%ff%fe", {404}),
+        (b"/static/%c0%ae%c0%ae/", ANY),
+        (b"/static/%", {404}),
+        (b"/static/%zz", {404}),
+        (b"//healthz", {404}),
+        (b"//evil.example/healthz", {404}),
+        (b"/healthz/", ANY),
+        (b"/healthz?" + b"a=b&" * 5000, FINE),
+        (b"/healthz#fragment", ANY),
+        (b"/healthz;a=b", {404}),
+        (b"/" + b"a" * 60_000, {431}),
+        (b"/" + b"a" * 30_000, {404}),
+        (b"/\xc3\xa9", BAD),
+        (b"healthz", BAD),
+        (b"file:///etc/passwd", ANY),
+        (b"http://", BAD),
+        (b"http:///healthz", ANY),
+        (b"http://localhost:99999999/healthz", BAD),
+    ):
+        yield Raw(f"target {target[:40]!r}", _get(target), frozenset(expected))
+
+
+def _sizes() -> Iterator[Raw]:
+    yield Raw("a head of 32,000 bytes", _get(b"/healthz", b"X: " + b"a" * 32_000), FINE)
+    yield Raw("a head of 33,000 bytes", _get(b"/healthz", b"X: " + b"a" * 33_000), frozenset({431}))
+    yield Raw("a head of 40 kB", _get(b"/healthz", *[b"X: " + b"a" * 95] * 400), frozenset({431}))
+    yield Raw("8,000 headers", _get(b"/healthz", *[b"a:"] * 8000), frozenset({431}))
+    yield Raw("a name of 40 kB", _get(b"/healthz", b"a" * 40_000 + b": b"), frozenset({431}))
+    yield Raw("a head without end of 40 kB", HEALTH[:-2] + b"X: " + b"a" * 40_000, frozenset({431}))
+    yield Raw("ten pipelined requests", HEALTH * 10, FINE)
+    yield Raw("10,000 pipelined requests", HEALTH * 10_000, ANY)
+    yield Raw("a request and no HTTP", HEALTH + b"no HTTP\r\n\r\n", frozenset({200, 400}))
+
+
+MODEL = "mnist-focus"
+
+
+def json_bodies(seed: int, count: int, size: int = 200_000) -> list[tuple[str, bytes]]:
+    """Return `count` hostile JSON bodies by name, each to be rejected with 4xx.
+
+    Args:
+        seed: seed of the random bodies, which follow the known ones.
+        count: total number of bodies.
+        size: size of the large bodies in bytes.
+    """
+    known = [*_wrong_values(), *_not_json(), *_large_bodies(size)]
+    chance = random.Random(seed)
+    while len(known) < count:
+        known.append((f"random {len(known)}", _random_body(chance)))
+    return known[:count]
+
+
+def large_bodies(size: int) -> list[tuple[str, bytes]]:
+    """Return bodies of about `size` bytes by name, each costly to parse or to validate."""
+    return list(_large_bodies(size))
+
+
+def _wrong_values() -> Iterator[tuple[str, bytes]]:
+    junk = (None, True, -1, 0.5, "", "x", [], [[]], {}, {"a": {}}, [None], ["x", 1])
+    for field in ("model", "method", "top", "fit", "show", "share", "keypoints", "scales"):
+        for value in (None, {}, [{}], "\ud800"):
+            body = {"model": MODEL, "image": "", field: value}
+            yield f"{field} = {value!r}", json.dumps(body).encode()
+    for field in ("image", "images"):
+        for value in junk:
+            yield f"{field} = {value!r}", json.dumps({"model": MODEL, field: value}).encode()
+    for field, text in (
+        ("top", "1e999"),
+        ("top", "9" * 5_000),
+        ("top", "9" * 4_000),
+        ("share", "1e999"),
+        ("share", "NaN"),
+        ("share", "-Infinity"),
+        ("share", "9" * 4_000),
+        ("scales", "[1e999]"),
+        ("scales", f"[{'9' * 4_000}]"),
+        ("keypoints", "[[1e999, 0]]"),
+        ("keypoints", f"[[{'9' * 400}, 0]]"),
+        ("keypoints", "[[0, 0, 0]]"),
+        ("keypoints", "[[NaN, 0]]"),
+        ("keypoints", "[[" * 500 + "]]" * 500),
+        ("image", '"data:image/png;base64"'),
+        ("image", '"data:,%00"'),
+        ("image", '"====="'),
+        ("image", '"YQ"'),
+        ("image", '"\\u00e9\\ud83d"'),
+    ):
+        yield (
+            f"{field} = {text[:30]}",
+            f'{{"model": "{MODEL}", "image": "", "{field}": {text}}}'.encode(),
+        )
+
+
+def _not_json() -> Iterator[tuple[str, bytes]]:
+    body = json.dumps({"model": MODEL, "image": ""}).encode()
+    yield from (
+        ("nothing", b""),
+        ("spaces", b" " * 1000),
+        ("a number", b"1"),
+        ("null", b"null"),
+        ("a list", b"[]"),
+        ("a string", b'"model"'),
+        ("cut off", body[:-1]),
+        ("more behind it", body + b"}"),
+        ("a comment", b"/* */" + body),
+        ("a trailing comma", body[:-1] + b",}"),
+        ("single quotes", body.replace(b'"', b"'")),
+        ("a byte order mark", b"\xef\xbb\xbf" + body),
+        ("UTF-16", body.decode().encode("utf-16")),
+        ("UTF-32", body.decode().encode("utf-32")),
+        ("not UTF-8", b'{"model": "\xff\xfe", "image": ""}'),
+        ("a NUL", b'{"model": "\0", "image": ""}'),
+        ("a key twice", b'{"model": "mnist-focus", "model": "mnist-cnn", "image": ""}'),
+        ("__proto__", b'{"__proto__": {}, "model": "mnist-focus", "image": ""}'),
+        ("deep lists", b"[" * 100_000),
+        ("deep objects", b'{"a":' * 100_000),
+    )
+
+
+def _large_bodies(size: int) -> Iterator[tuple[str, bytes]]:
+    """Yield bodies of about `size` bytes."""
+    for field in ("images", "keypoints", "show", "scales"):
+        for item in (b"0", b"{}", b"[]", b'""', b"[0,0]", b"1e9", b"[[[]]]"):
+            items = b",".join([item] * (size // (len(item) + 1)))
+            body = b'{"model":"mnist-focus","%b":[%b]}' % (field.encode(), items)
+            yield f"{field} of many {item.decode()}", body
+    keys = b",".join(b'"%x":0' % number for number in range(size // 10))
+    yield "many unknown keys", b"{" + keys + b"}"
+    yield "many unknown objects", b"{" + keys.replace(b":0", b":{}") + b"}"
+    yield "one long key", b'{"' + b"k" * size + b'": 0}'
+    yield "a long name", b'{"model": "' + b"m" * size + b'", "image": ""}'
+    yield (
+        "a name of control characters",
+        b'{"model": "' + b"\\u001b" * (size // 6) + b'", "image": ""}',
+    )
+    yield (
+        "a name of wide characters",
+        b'{"model": "' + "\U0001f600".encode() * (size // 4) + b'", "image": ""}',
+    )
+    yield "a long number", b'{"model": "mnist-focus", "top": ' + b"9" * size + b"}"
+    yield "a long fraction", b'{"model": "mnist-focus", "share": 0.' + b"9" * size + b"}"
+    yield "a long image", b'{"model": "mnist-focus", "image": "' + b"A" * (size // 4 * 4) + b'"}'
+    yield (
+        "a long image that is no base64",
+        b'{"model": "mnist-focus", "image": "' + b"=" * size + b'"}',
+    )
+    yield "spaces", b" " * size + b"{}"
+
+
+def _random_body(chance: random.Random) -> bytes:
+    fields = (
+        "model",
+        "method",
+        "top",
+        "fit",
+        "show",
+        "share",
+        "keypoints",
+        "scales",
+        "images",
+        "x",
+    )
+    body = {chance.choice(fields): _random_value(chance, 4) for _ in range(chance.randrange(1, 6))}
+    body["image"] = chance.choice(["", "x", "AAAA", None])  # no image in any of them
+    text = bytearray(json.dumps(body).encode())
+    for _ in range(chance.randrange(4)):
+        text[chance.randrange(len(text))] = chance.randrange(256)
+    return bytes(text)
+
+
+def _random_value(chance: random.Random, depth: int) -> object:
+    plain = (None, True, 0, -1, 5, 0.5, 1e308, float("nan"), 2**64, "", "maps", "\0", MODEL, "rise")
+    if depth == 0 or chance.random() < 0.4:
+        return chance.choice(plain)
+    inner = [_random_value(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return (
+        inner if chance.random() < 0.6 else {str(number): one for number, one in enumerate(inner)}
+    )

@@ -1,0 +1,304 @@
+"""Throughput and latency of `foveal serve` with 64 clients, and of the page from stroke to picture.
+
+The server is started on the same machine, and the clients compete with it for the processor. They
+are therefore lean: one process, one connection each, requests prepared in advance. Each client
+sends its own images and compares every response with the model's own output. For reference, the
+model is called in a loop, one image at a time, before and after. Run it on an idle machine.
+
+    python benchmarks/performance/serve.py --out benchmarks/results/serve.json
+    python benchmarks/performance/serve.py --seconds 5 --no-browser
+    python benchmarks/performance/serve.py --hostile  # under attack
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from foveal import zoo
+from foveal.datasets import load_images
+
+MODEL = "mnist-focus-plain"
+BOUNDARY = b"foveal-benchmark"
+FORM = b"multipart/form-data; boundary=" + BOUNDARY
+IMAGES = 15  # per client
+BARE_SECONDS = 8
+STROKES = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runtime", default="torch", help="torch or onnx")
+    parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--hostile", action="store_true", help="attack with JSON of 10 MB")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    figures = under_attack(options.runtime) if options.hostile else under_load(options)
+    print(json.dumps(figures, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def under_attack(runtime: str) -> dict:
+    """Return the effect of an attack on a warm server."""
+    from serve_hostile import attack
+
+    with server(runtime) as (port, pid):
+        asyncio.run(press(zoo.load(MODEL), port, pid, 1, 1))
+        return attack(port, lambda: resident_mb(pid))
+
+
+def under_load(options: argparse.Namespace) -> dict:
+    """Return the clients' rates under load and above the server's capacity."""
+    torch.set_num_threads(1)
+    network = zoo.load(MODEL)
+    before = bare(network)
+    with server(options.runtime) as (port, pid):
+        load = asyncio.run(press(network, port, pid, options.clients, options.seconds))
+        overload = asyncio.run(press(network, port, pid, 400, min(5, options.seconds)))
+        page = None if options.no_browser else stroke_to_picture(port)
+    after = bare(network)
+    return {
+        "model": MODEL,
+        "runtime": options.runtime,
+        "load": {**load, "bare_model_per_s": compared(load, before, after)},
+        "overload": {key: overload[key] for key in ("clients", "statuses", "wrong_answers")},
+        "page": page,
+        "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
+        "torch": torch.__version__,
+    }
+
+
+def compared(load: dict, before: dict, after: dict) -> dict:
+    """Return the loop's rates and the server's rates as fractions of them."""
+    rates = {name: (before[name] + after[name]) / 2 for name in before}
+    shares = {f"share_of_{name}": load["answers_per_s"] / rate for name, rate in rates.items()}
+    return {name: round(value, 3) for name, value in {**rates, **shares}.items()}
+
+
+def bare(network: torch.nn.Module) -> dict[str, float]:
+    """Return images per second of the model alone, and of its explanation as JSON."""
+    image = torch.rand(1, 1, 28, 28)
+    calls = {
+        "forward": lambda: network(image),
+        "explain": lambda: network.explain(image).to_dicts(),
+    }
+    rates = {}
+    for name, call in calls.items():
+        count, start = 0, time.perf_counter()
+        with torch.inference_mode():
+            while (passed := time.perf_counter() - start) < BARE_SECONDS:
+                call()
+                count += 1
+        rates[name] = count / passed
+    return rates
+
+
+@contextmanager
+def server(runtime: str, *models: str):
+    """Yield the port and the process id of a server on this machine."""
+    command = [sys.executable, "-m", "foveal", "serve", *(models or [MODEL]), "--port", "0"]
+    command += ["--runtime", runtime]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        port = int(re.search(r":(\d+) \(", process.stderr.readline())[1])
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def request(image: torch.Tensor) -> bytes:
+    """Return a complete request for the explanation of a uint8 image (1, H, W)."""
+    file = io.BytesIO()
+    Image.fromarray(image[0].numpy()).save(file, "PNG")
+    body = form(file.getvalue(), model=MODEL)
+    head = (
+        b"POST /v1/explain HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n"
+        b"Content-Type: %b\r\n\r\n"
+    )
+    return head % (len(body), FORM) + body
+
+
+def form(file: bytes, **fields: str) -> bytes:
+    """Return the body of a request with an image file and other fields."""
+    disposition = b'--%b\r\nContent-Disposition: form-data; name="%b"'
+    lines = []
+    for name, value in fields.items():
+        lines += [disposition % (BOUNDARY, name.encode()), b"", value.encode()]
+    lines += [disposition % (BOUNDARY, b"image") + b'; filename="image"', b"", file]
+    return b"\r\n".join([*lines, b"--%b--\r\n" % BOUNDARY])
+
+
+class Client(asyncio.Protocol):
+    """A client that sends its images in turn and compares the responses."""
+
+    def __init__(self, asked: list[tuple[bytes, dict]], until: float, seen: "Seen"):
+        self.asked, self.until, self.seen = asked, until, seen
+        self.loop = asyncio.get_running_loop()
+        self.done = self.loop.create_future()
+        self.next, self.buffer, self.again = 0, b"", False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.send()
+
+    def send(self):
+        self.sent = time.perf_counter()
+        if self.sent > self.until:
+            self.transport.close()
+            return
+        self.transport.write(self.asked[self.next % len(self.asked)][0])
+
+    def data_received(self, data):
+        self.buffer += data
+        head, found, body = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        if len(body) < length:
+            return
+        self.buffer = body[length:]
+        self.seen.answer(int(head[9:12]), time.perf_counter() - self.sent, body[:length],
+                         self.asked[self.next % len(self.asked)][1])  # fmt: skip
+        self.next += 1
+        self.again = b"connection: close" in head
+        if not self.again:
+            self.send()
+
+    def connection_lost(self, error):
+        if self.again:
+            self.again = False
+            self.loop.create_task(self.connect(*self.transport.get_extra_info("peername")))
+            return
+        if error:
+            self.seen.statuses["lost"] += 1
+        self.done.set_result(None)
+
+    async def connect(self, host, port):
+        await self.loop.create_connection(lambda: self, host, port)
+
+
+class Seen:
+    """Responses to all clients."""
+
+    def __init__(self):
+        self.statuses: Counter = Counter()
+        self.seconds: list[float] = []
+        self.wrong = 0
+
+    def answer(self, status: int, seconds: float, body: bytes, expected: dict) -> None:
+        self.statuses[status] += 1
+        if status == 200:
+            self.seconds.append(seconds)
+            self.wrong += not same(json.loads(body)["images"][0], expected)
+
+
+def same(told: dict, expected: dict) -> bool:
+    """Return whether a response is for the client's image: digit, probability and keypoints."""
+    places = [[(one["x"], one["y"]) for one in answer["keypoints"]] for answer in (told, expected)]
+    first, second = (answer["probabilities"][0] for answer in (told, expected))
+    near = abs(first["probability"] - second["probability"]) < 1e-4
+    return told["prediction"] == expected["prediction"] and near and places[0] == places[1]
+
+
+async def press(network, port: int, pid: int, clients: int, seconds: float) -> dict:
+    """Return the responses to `clients` concurrent clients within a number of seconds."""
+    digits = load_images("mnist-5k", "test").images
+    expected = network.explain(digits.float() / 255).to_dicts()
+    asked = [(request(image), told) for image, told in zip(digits, expected, strict=True)]
+    seen, loop = Seen(), asyncio.get_running_loop()
+    start = time.perf_counter()
+    ones = []
+    for number in range(clients):
+        own = [asked[(number + clients * i) % len(asked)] for i in range(IMAGES)]
+        client = Client(own, start + seconds, seen)
+        await client.connect("127.0.0.1", port)
+        ones.append(client.done)
+    memory = []
+    watching = loop.create_task(watch(pid, memory))
+    await asyncio.gather(*ones)
+    passed = time.perf_counter() - start
+    watching.cancel()
+    return {
+        "clients": clients,
+        "seconds": round(passed, 1),
+        "statuses": {
+            str(status): count for status, count in sorted(seen.statuses.items(), key=str)
+        },
+        "wrong_answers": seen.wrong,
+        "answers_per_s": round(len(seen.seconds) / passed, 1),
+        "p50_ms": round(1000 * statistics.median(seen.seconds), 1),
+        "p95_ms": round(1000 * statistics.quantiles(seen.seconds, n=20)[18], 1),
+        "memory_mb": memory,
+    }
+
+
+async def watch(pid: int, memory: list[float], every: float = 5.0) -> None:
+    """Record the resident memory of the server and its decoders every few seconds, in MB."""
+    while True:
+        await asyncio.sleep(every)
+        memory.append(resident_mb(pid))
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a server and its decoders."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in [pid, *children])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def stroke_to_picture(port: int) -> dict:
+    """Return the milliseconds from a stroke to the picture that contains it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector(".keypoint")
+        page.evaluate("""() => { window.waits = []; document.addEventListener("foveal:shown",
+            (event) => window.waits.push(performance.now() - event.detail.stroke)) }""")
+        box = page.locator("#pad").bounding_box()
+        for stroke in range(STROKES):
+            draw(page, box, stroke)
+        page.wait_for_timeout(500)
+        waits = page.evaluate("window.waits")
+        browser.close()
+    return {
+        "pictures": len(waits),
+        "stroke_to_picture_median_ms": round(statistics.median(waits), 1),
+        "stroke_to_picture_p95_ms": round(statistics.quantiles(waits, n=20)[18], 1),
+    }
+
+
+def draw(page, box: dict, stroke: int) -> None:
+    """Draw a slanted line like a hand, one point per sixtieth of a second."""
+    page.click("#clear")
+    left = box["x"] + box["width"] * (0.3 + 0.03 * stroke)
+    page.mouse.move(left, box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    for step in range(30):
+        page.mouse.move(left + 2 * step, box["y"] + box["height"] * (0.2 + 0.02 * step))
+        page.wait_for_timeout(16)
+    page.mouse.up()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Response time and memory of a running server under attack with costly JSON.
+
+Each body of about 10 MB is sent by several clients at once, from a separate process, while
+`/healthz` is requested in a loop. `benchmarks/performance/serve.py --hostile` starts the server.
+"""
+
+import http.client
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from hostile_http import large_bodies
+
+BODY_BYTES = 9_900_000  # the server accepts 10 MB
+CLIENTS = 16
+JSON = {"Content-Type": "application/json"}
+
+
+def attack(port: int, memory: Callable[[], float]) -> dict[str, object]:
+    """Return the worst response time of `/healthz` and the growth of memory in an attack.
+
+    Args:
+        port: port of the server on this machine.
+        memory: function that returns the server's resident memory in MB.
+    """
+    before = memory()
+    worst = {"seconds": 0.0, "memory_mb": before}
+    statuses, probes = Counter[str](), 0
+    with multiprocessing.get_context("spawn").Pool(1) as attacker:
+        running = attacker.apply_async(send_all, (port,))
+        while not running.ready():
+            start = time.perf_counter()
+            assert status(port, "GET", "/healthz") == 200
+            worst["seconds"] = max(worst["seconds"], time.perf_counter() - start)
+            worst["memory_mb"] = max(worst["memory_mb"], memory())
+            probes += 1
+            time.sleep(0.01)
+        statuses.update(running.get())
+    return {
+        "bodies": statuses.total(),
+        "statuses": dict(statuses),
+        "healthz_requests": probes,
+        "healthz_worst_ms": round(1000 * worst["seconds"], 1),
+        "memory_before_mb": before,
+        "memory_growth_mb": round(worst["memory_mb"] - before, 1),
+    }
+
+
+def send_all(port: int) -> list[str]:
+    """Send each body from all clients at once; return the statuses."""
+    return list(_sent(port))
+
+
+def _sent(port: int) -> Iterator[str]:
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for _, body in large_bodies(BODY_BYTES):
+            sent = [
+                clients.submit(status, port, "POST", "/v1/explain", body) for _ in range(CLIENTS)
+            ]
+            yield from (str(one.result()) for one in sent)
+
+
+def status(port: int, method: str, path: str, body: bytes | None = None) -> int | None:
+    """Return the status of a request, or None if the server closed the connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request(method, path, body, JSON)
+        return connection.getresponse().status
+    except ConnectionError:
+        return None
+    finally:
+        connection.close()

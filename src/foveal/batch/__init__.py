@@ -1,5 +1,0 @@
-"""Any number of images predicted into Parquet, on one machine or a Ray cluster."""
-
-from foveal.batch.run import DEVICES, ENGINES, Predicted, predict
-
-__all__ = ["DEVICES", "ENGINES", "Predicted", "predict"]

@@ -1,9 +1,0 @@
-"""Where named datasets lie."""
-
-import os
-from pathlib import Path
-
-
-def data_place(data_dir: str | Path | None) -> Path:
-    """Return the data folder: the one given, else that of FOVEAL_DATA, else ~/.cache/foveal."""
-    return Path(data_dir or os.environ.get("FOVEAL_DATA") or "~/.cache/foveal").expanduser()

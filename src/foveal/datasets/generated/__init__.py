@@ -1,0 +1,16 @@
+"""Reproducibly generated benchmarks: images whose informative pixels are known."""
+
+from foveal.datasets.generated.cluttered import load_cluttered_mnist
+from foveal.datasets.generated.megapixel import SparseImages, megapixel_mnist
+from foveal.datasets.generated.mosaic import Mosaics, mosaics
+from foveal.datasets.generated.planted import plant_marks, planted_marks
+
+__all__ = [
+    "Mosaics",
+    "SparseImages",
+    "load_cluttered_mnist",
+    "megapixel_mnist",
+    "mosaics",
+    "plant_marks",
+    "planted_marks",
+]

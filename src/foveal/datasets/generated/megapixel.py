@@ -1,0 +1,259 @@
+"""Megapixel MNIST: five digits and many strokes in a large image, stored as sparse pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal.datasets.images import ImageSet
+from foveal.datasets.mnist import load_mnist
+from foveal.datasets.place import data_place
+from foveal.datasets.splits import SPLITS
+from foveal.foundation.errors import UserError, unknown_name
+
+IMAGES = {"train": 5_000, "val": 500, "test": 1_000}
+DIGITS = 5  # per image
+MAJORITY = 3  # digits of one class per image
+STROKES = 50  # per image, and number of different strokes
+SIDE = 1500  # default side of an image in pixels
+TILE = 28  # side of a digit or a stroke in pixels
+LEAST = 4 * TILE  # minimum side of an image, for five digits to fit within a few attempts
+TRIES = 1000  # attempts to arrange the digits of an image before starting again
+TASKS = ("majority", "max", "topmost", "multi-label")
+
+
+@dataclass(frozen=True)
+class SparseImages:
+    """Large grey images, stored as their pixels that are not black.
+
+    Thumbnails and crops are computed on demand, for any number of images at once.
+
+    Attributes:
+        size: height and width of each image in pixels.
+        positions: (P,) index of each pixel in its image, row by row, image after image.
+        values: (P,) uint8.
+        starts: (N + 1,) offset of the first pixel of each image in `positions`, and the total P.
+        boxes: (N, D, 4) boxes of the digits: x and y of the first pixel, and of one past the last.
+        digits: (N, D) classes of the digits.
+        labels: for each of `TASKS` a class (N,), or for `multi-label` booleans (N, 10).
+    """
+
+    size: tuple[int, int]
+    positions: Tensor
+    values: Tensor
+    starts: Tensor
+    boxes: Tensor
+    digits: Tensor
+    labels: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
+        """Return thumbnails of some of the images: see `LargeImages`."""
+        height, width = (side // shrink for side in self.size)
+        owner, rows, columns, values = self._pixels(numbers)
+        rows, columns = rows // shrink, columns // shrink
+        inside = (rows < height) & (columns < width)
+        cells = ((owner * height + rows) * width + columns)[inside]
+        means = torch.zeros(len(numbers) * height * width)
+        means.index_add_(0, cells, values[inside] / (255 * shrink**2))
+        return means.reshape(len(numbers), 1, height, width)
+
+    def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
+        """Return crops of some of the images: see `LargeImages`."""
+        owner, rows, columns, values = self._pixels(numbers)
+        squares, cells = corners_px.shape[1], side // shrink
+        left, top = corners_px[owner].int().unbind(-1)  # (P, K)
+        down = rows.int()[:, None] - top
+        across = columns.int()[:, None] - left
+        inside = (down >= 0) & (down < side) & (across >= 0) & (across < side)
+        pixel, square = inside.nonzero().unbind(-1)
+        row, column = down[inside] // shrink, across[inside] // shrink
+        index = ((owner[pixel] * squares + square) * cells + row) * cells + column
+        means = torch.zeros(len(numbers) * squares * cells * cells)
+        means.index_add_(0, index, values[pixel] / (255 * shrink**2))
+        return means.reshape(len(numbers), squares, 1, cells, cells)
+
+    def whole(self, number: int) -> Tensor:
+        """Return one image (1, H, W) including its black pixels, uint8."""
+        part = slice(int(self.starts[number]), int(self.starts[number + 1]))
+        image = torch.zeros(self.size[0] * self.size[1], dtype=torch.uint8)
+        image[self.positions[part].long()] = self.values[part]
+        return image.reshape(1, *self.size)
+
+    def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return for each pixel of some images its image (0 to B - 1), row, column and value."""
+        first, last = self.starts[numbers], self.starts[numbers + 1]
+        counts = last - first
+        owner = torch.arange(len(numbers)).repeat_interleave(counts)
+        preceding = counts.cumsum(0) - counts
+        chosen = torch.arange(int(counts.sum())) + (first - preceding)[owner]
+        positions = self.positions[chosen].long()
+        return owner, positions // self.size[1], positions % self.size[1], self.values[chosen]
+
+
+def megapixel_mnist(
+    split: str,
+    side: int = SIDE,
+    images: int | None = None,
+    strokes: int = STROKES,
+    data_dir: str | Path | None = None,
+) -> SparseImages:
+    """Return large images with five digits, three of one class, and strokes that look like digits.
+
+    After Katharopoulos & Fleuret 2019, "Processing megapixel images with deep attention-sampling
+    models" (arXiv:1905.03711), section 4.1, with the four tasks of Bergner et al. 2023, "Iterative
+    patch selection" (arXiv:2210.13007): the class of the majority, the maximum digit, the topmost
+    digit, and the set of digits. Digits never overlap each other; a digit hides the strokes below.
+
+    Args:
+        split: `train`, `val` or `test`; digits come from the same split of MNIST.
+        side: side of the images in pixels.
+        images: number of images, the first of the split; 5,000, 500 or 1,000 if not given.
+        strokes: number of strokes per image; a stroke consists of two crossed lines.
+        data_dir: folder that contains MNIST; FOVEAL_DATA or ~/.cache/foveal if not given.
+
+    Raises:
+        UserError: unknown split, side too small for five digits, no images, or MNIST cannot be
+            read.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    if side < LEAST:
+        raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
+    count = IMAGES[split] if images is None else images
+    if count < 1 or strokes < 0:
+        raise UserError(
+            f"Expected at least 1 image and at least 0 strokes, but got {count} images and "
+            f"{strokes} strokes."
+        )
+    return _generated(load_mnist(split, data_place(data_dir)), count, side, strokes)
+
+
+def _generated(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:
+    """Return `count` images made from the digits of a split of MNIST."""
+    by_class = [(source.labels == label).nonzero()[:, 0] for label in range(10)]
+    kinds = _strokes(torch.Generator().manual_seed(len(SPLITS)))
+    drawn = [
+        _drawn(torch.Generator().manual_seed(_seed(source.split, index)), by_class, side, strokes)
+        for index in range(count)
+    ]
+    chosen, corners, marks, mark_corners = (
+        torch.stack(parts) for parts in zip(*drawn, strict=True)
+    )
+    found = [
+        _laid_down(kinds[marks[n]], mark_corners[n], source.images[chosen[n], 0], corners[n], side)
+        for n in range(count)
+    ]
+    digits = source.labels[chosen]
+    return SparseImages(
+        size=(side, side),
+        positions=torch.cat([positions for positions, _ in found]),
+        values=torch.cat([values for _, values in found]),
+        starts=torch.tensor([0, *(len(positions) for positions, _ in found)]).cumsum(0),
+        boxes=torch.cat([corners, corners + TILE], dim=-1),
+        digits=digits,
+        labels=_labels(digits, corners),
+    )
+
+
+def _seed(split: str, index: int) -> int:
+    return SPLITS.index(split) + len(SPLITS) * index
+
+
+def _drawn(
+    generator: torch.Generator, by_class: Sequence[Tensor], side: int, strokes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return indices and corners (x, y) of the digits of an image, then those of its strokes."""
+    most, *others = torch.randint(10, (1 + DIGITS - MAJORITY,), generator=generator).tolist()
+    others = [(most + 1 + other % 9) % 10 for other in others]
+    chosen = torch.cat(
+        [_some(by_class[label], 1, generator) for label in [most] * MAJORITY + others]
+    )
+    corners = _apart(side, generator)
+    marks = torch.randint(STROKES, (strokes,), generator=generator)
+    mark_corners = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
+    return chosen, corners, marks, mark_corners
+
+
+def _some(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return indices[torch.randint(len(indices), (count,), generator=generator)]
+
+
+def _apart(side: int, generator: torch.Generator) -> Tensor:
+    """Return the corners (DIGITS, 2) of tiles that do not overlap."""
+    kept: list[Tensor] = []
+    tries = 0
+    while len(kept) < DIGITS:
+        corner = torch.randint(side - TILE + 1, (2,), generator=generator)
+        if all(((corner - other).abs() >= TILE).any() for other in kept):
+            kept.append(corner)
+        tries += 1
+        if tries % TRIES == 0:  # in a small image the tiles may leave no room for another
+            kept = []
+    return torch.stack(kept)
+
+
+def _strokes(generator: torch.Generator) -> Tensor:
+    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, from 204 to 255 where lit.
+
+    Each line starts in a corner, at an angle of up to 72 degrees to a side of the tile.
+    """
+    first = _lines(torch.rand(STROKES, generator=generator) * torch.pi / 2.5)
+    second = first[torch.randperm(STROKES, generator=generator)]
+    for axis in (1, 2):
+        turned = torch.rand(STROKES, generator=generator) < 1 / 3
+        second = torch.where(turned[:, None, None], second.flip(axis), second)
+    shades = torch.randint(204, 256, first.shape, generator=generator)
+    return torch.where(first | second, shades, 0).to(torch.uint8)
+
+
+def _lines(angles: Tensor) -> Tensor:
+    """Return booleans (STROKES, TILE, TILE), True along lines from the first pixel."""
+    slopes = angles.tan()[:, None]
+    reach = TILE - 0.51
+    rows = torch.linspace(0, 1, 2 * TILE) * (reach / slopes).clamp(max=reach)
+    columns = (rows * slopes).round().long()
+    lit = torch.zeros(STROKES, TILE, TILE, dtype=torch.bool)
+    lit[torch.arange(STROKES)[:, None], rows.round().long(), columns] = True
+    return lit
+
+
+def _laid_down(
+    strokes: Tensor, stroke_corners: Tensor, digits: Tensor, corners: Tensor, side: int
+) -> tuple[Tensor, Tensor]:
+    """Return the indices and the values of the lit pixels of an image.
+
+    Where strokes cross, the brighter pixel is kept; a digit hides everything below its tile.
+    """
+    lit = strokes > 0
+    under = _pixel_indices(stroke_corners, side)[lit]
+    over = _pixel_indices(corners, side).flatten()
+    pixels, inverse = torch.cat([under, over]).unique(return_inverse=True)
+    values = torch.zeros(len(pixels), dtype=torch.uint8)
+    values.scatter_reduce_(0, inverse[: len(under)], strokes[lit], "amax")
+    values[inverse[len(under) :]] = digits.flatten()
+    kept = values > 0
+    return pixels[kept].int(), values[kept]
+
+
+def _pixel_indices(corners: Tensor, side: int) -> Tensor:
+    """Return the indices (T, TILE, TILE), row by row, of the pixels of tiles at corners (T, 2)."""
+    steps = torch.arange(TILE)
+    rows = corners[:, 1, None, None] + steps[:, None]
+    return rows * side + corners[:, 0, None, None] + steps
+
+
+def _labels(digits: Tensor, corners: Tensor) -> dict[str, Tensor]:
+    """Return the labels of all tasks for digits (N, D) at corners (N, D, 2)."""
+    topmost = corners[..., 1].argmin(dim=1)
+    present = torch.zeros(len(digits), 10, dtype=torch.bool).scatter_(1, digits, True)
+    return {
+        "majority": digits.mode(dim=1).values,
+        "max": digits.amax(dim=1),
+        "topmost": digits.gather(1, topmost[:, None])[:, 0],
+        "multi-label": present,
+    }

@@ -1,0 +1,113 @@
+"""Groups of images that stay in one split, such as those of one patient."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import read_bytes
+
+LONGEST = 500  # maximum characters of a regular expression
+COLUMNS = ("file", "group")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Mapping of image files to groups, by a table or by a regular expression over the path.
+
+    Attributes:
+        source: path of the table, or the expression, for messages.
+        table: group by path below the image folder, with `/` between folders; empty if unused.
+        pattern: expression whose first capture group, or else whole match, is the group.
+    """
+
+    source: str
+    table: Mapping[str, str] = field(default_factory=dict)
+    pattern: "re.Pattern[str] | None" = None
+
+    def of(self, folder: Path, files: Sequence[Path]) -> list[str]:
+        """Return the group of each file below an image folder.
+
+        Raises:
+            UserError: a file has no group; names the first one.
+        """
+        found = [self._of(path.relative_to(folder).as_posix()) for path in files]
+        missing = [path for path, group in zip(files, found, strict=True) if group is None]
+        if missing:
+            others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+            raise UserError(
+                f"Expected a group for every image, but {printable(self.source)} gives none for "
+                f"{printable(missing[0])}{others}."
+            )
+        return [group for group in found if group is not None]
+
+    def _of(self, name: str) -> str | None:
+        if self.pattern is None:
+            return self.table.get(name)
+        match = self.pattern.search(name)
+        if match is None:
+            return None
+        first = match.group(1) if self.pattern.groups else None
+        return match.group() if first is None else first
+
+
+def read_groups(source: str) -> Groups | None:
+    """Return the groups given by a recipe's `data.groups` or by `--groups`; None if empty.
+
+    Args:
+        source: a CSV file with the columns `file`, a path below the image folder, and `group`; or
+            a regular expression, such as `patient(\\d+)`, over such paths.
+
+    Raises:
+        UserError: the file cannot be read or lacks a column, or the expression is invalid.
+    """
+    if not source:
+        return None
+    if source.lower().endswith(".csv"):
+        return Groups(source, table=_table(Path(source).expanduser()))
+    if len(source) > LONGEST:
+        raise UserError(f"Expected groups of at most {LONGEST} characters, but got {len(source)}.")
+    try:
+        pattern = re.compile(source)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(
+            "Expected groups as a CSV file (file,group) or a regular expression, but got "
+            f"{printable(source)}: {error}."
+        ) from None
+    return Groups(source, pattern=pattern)
+
+
+def _table(path: Path) -> dict[str, str]:
+    rows = read_table(path, COLUMNS)
+    groups: dict[str, str] = {}
+    for number, (file, group) in enumerate(rows, start=2):
+        if not group or groups.setdefault(file, group) != group:
+            what = "a second group" if group else "no group"
+            raise UserError(f"{printable(path)}, line {number}: {what} for {printable(file)}.")
+    return groups
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the rows of a CSV file, restricted to `columns` and in their order.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or lacks a column.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"Expected the columns {','.join(columns)} in {printable(path)}, but "
+                f"{missing[0]!r} is missing."
+            )
+        return [tuple((row[name] or "").strip() for name in columns) for row in reader]
+    except OSError as error:
+        raise UserError(f"Cannot read {printable(path)}: {error.strerror or error}.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{printable(path)} is not a CSV file in UTF-8: {error}.") from None

@@ -1,0 +1,211 @@
+"""Named datasets, stored in torchvision's layout in the data folder."""
+
+import functools
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveal.datasets.download import fetch
+from foveal.datasets.generated import load_cluttered_mnist, plant_marks
+from foveal.datasets.idx import read_pair
+from foveal.datasets.images import ImageSet
+from foveal.datasets.mnist import load_mnist, load_mnist_5k
+from foveal.datasets.parquet import load_parquet
+from foveal.datasets.splits import VAL_IMAGES, rest, stratified
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import open_regular, read_bytes
+from foveal.foundation.registry import Registry
+
+FASHION = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+CIFAR10 = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_CIFAR_BYTES = 10_000 * 3073  # per file
+
+
+def load_fashion_mnist(split: str, data_dir: Path) -> ImageSet:
+    """Return a split of Fashion-MNIST; 5,000 training images are held out for validation."""
+    images, labels = read_pair(data_dir, "FashionMNIST", split)
+    return _with_validation(ImageSet("fashion-mnist", split, images, labels, FASHION))
+
+
+def load_cifar10(split: str, data_dir: Path) -> ImageSet:
+    """Return a split of CIFAR-10, lossless if available, else its JPEG copy, or downloaded.
+
+    5,000 training images are held out for validation. Parquet shards in `cifar10/data` and the
+    binary version are lossless. The JPEG copy is named `cifar10-jpeg`, because results on it
+    cannot be compared with the benchmark's.
+    """
+    part = "test" if split == "test" else "train"
+    binary = data_dir / "cifar-10-batches-bin"
+    names = ["test_batch"] if part == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    files = [binary / f"{name}.bin" for name in names]
+    lossless = _shards(data_dir / "cifar10", part)
+    jpeg = _shards(data_dir / "cifar10-jpeg", part)
+    choose = functools.partial(_split_indices, split=split)
+    if lossless:
+        return load_parquet(lossless, "cifar10", split, CIFAR10, choose=choose)
+    if all(file.is_file() for file in files):
+        return _read_cifar10(files, split)
+    if jpeg:
+        return load_parquet(jpeg, "cifar10-jpeg", split, CIFAR10, choose=choose)
+    _fetch_cifar10(data_dir)
+    return _read_cifar10(files, split)
+
+
+def _shards(folder: Path, part: str) -> list[Path]:
+    return sorted((folder / "data").glob(f"{part}-*.parquet"))
+
+
+def _read_cifar10(files: list[Path], split: str) -> ImageSet:
+    try:
+        raw = np.concatenate([np.frombuffer(read_bytes(f, _CIFAR_BYTES), np.uint8) for f in files])
+    except (OSError, UserError) as error:
+        raise UserError(f"Cannot read {files[0].parent}: {error}") from None
+    if raw.size == 0 or raw.size % 3073 or raw[::3073].max() > 9:
+        raise UserError(f"The files in {files[0].parent} are not the binary version of CIFAR-10.")
+    rows = torch.from_numpy(raw.reshape(-1, 3073))
+    images = rows[:, 1:].reshape(-1, 3, 32, 32).contiguous()
+    return _with_validation(ImageSet("cifar10", split, images, rows[:, 0].long(), CIFAR10))
+
+
+def _fetch_cifar10(data_dir: Path) -> None:
+    import tarfile
+
+    archive = data_dir / "cifar-10-binary.tar.gz"
+    hint = (
+        f"put its binary version into {data_dir}/cifar-10-batches-bin/ "
+        f"or its Parquet shards into {data_dir}/cifar10/data/"
+    )
+    fetch("cifar10", archive, "c32a1d4ab5d03f1284b67883e8d87530", hint)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(data_dir, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"Cannot unpack {archive}: {error}") from None
+    finally:
+        archive.unlink()
+
+
+def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
+    """Return a split of the downsampled ImageNet (Chrabaszcz et al. 2017) from its npz files.
+
+    `val` is held out from the training images; `test` is the published validation set.
+    """
+    folder = data_dir / "imagenet32"
+    pattern = "val_data*.npz" if split == "test" else "train_data*.npz"
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise UserError(
+            f"imagenet32 is not in {folder}: put train_data_batch_1.npz … and val_data.npz there "
+            "(image-net.org, 'Download downsampled image data', requires signing in)."
+        )
+    labels = torch.cat([_read_npz(file, "labels") for file in files])
+    chosen = _split_indices(labels, split)
+    kept = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, chosen, True)
+    images = torch.empty(len(chosen), 3, 32, 32, dtype=torch.uint8)
+    first = done = 0
+    for file in files:  # one at a time, as two copies of all may not fit in memory
+        pixels = _read_npz(file, "data")
+        some = pixels[kept[first : first + len(pixels)]]
+        images[done : done + len(some)] = some
+        first, done = first + len(pixels), done + len(some)
+    classes = tuple(str(index) for index in range(1000))
+    return ImageSet("imagenet32", split, images, labels[kept], classes)
+
+
+_BROKEN_NPZ = (
+    OSError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,  # also raised for pickled data
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _read_npz(path: Path, part: str) -> Tensor:
+    """Return the `labels` (N,), starting from 0, or the `data` (N, 3, 32, 32) of one file."""
+    try:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
+            labels = np.asarray(file["labels"], dtype=np.int64) - 1
+            values = file[part]
+    except _BROKEN_NPZ as error:
+        raise UserError(f"{path} is not a file of the downsampled ImageNet: {error}") from None
+    if part == "labels":
+        if len(labels) and not (labels.min() >= 0 and labels.max() < 1000):
+            raise UserError(f"{path}: expected labels from 1 to 1000.")
+        return torch.from_numpy(labels)
+    if values.dtype != np.uint8 or values.shape != (len(labels), 3072):
+        raise UserError(
+            f"{path}: expected data (N, 3072) of uint8 and N labels, but got {values.shape} of "
+            f"{values.dtype} and {len(labels)} labels."
+        )
+    return torch.from_numpy(values).reshape(-1, 3, 32, 32)
+
+
+def _with_validation(images: ImageSet) -> ImageSet:
+    """Return the images of a split, of which `train` and `val` come from the same images."""
+    if images.split == "test":
+        return images
+    return images.subset(_split_indices(images.labels, images.split))
+
+
+def _split_indices(labels: Tensor, split: str) -> Tensor:
+    """Return the indices of a split among the test images, or the images to train and validate."""
+    if split == "test":
+        return torch.arange(len(labels))
+    val = stratified(labels, min(VAL_IMAGES, len(labels) // 10))
+    return val if split == "val" else rest(len(labels), val)
+
+
+Loader = Callable[[str, Path], ImageSet]
+
+
+def _planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
+    return plant_marks(load(split, data_dir), name)
+
+
+DATASETS: Registry[Loader] = Registry(
+    "foveal.datasets",
+    {
+        "mnist-5k": load_mnist_5k,
+        "mnist": load_mnist,
+        "fashion-mnist": load_fashion_mnist,
+        "cifar10": load_cifar10,
+        "imagenet32": load_imagenet32,
+        "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
+        "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
+        "planted-mnist": functools.partial(_planted, name="planted-mnist", load=load_mnist),
+        "planted-fashion-mnist": functools.partial(
+            _planted, name="planted-fashion-mnist", load=load_fashion_mnist
+        ),
+    },
+)

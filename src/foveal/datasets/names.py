@@ -1,0 +1,60 @@
+"""Comparison of class names, and lists of them for messages."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+from foveal.foundation.escaping import printable
+
+_SHOWN = 8  # names in a message
+_ALIKE = 0.85  # minimum ratio of `difflib`: matches dog and dogs, but not cat and car
+
+
+def some_names(names: Sequence[str], shown: int = _SHOWN) -> str:
+    """Return the first names in one line, and the number of others."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(printable(name) for name in names[:shown]) + more
+
+
+def spelled_differently(names: Collection[str], others: Collection[str]) -> tuple[str, str] | None:
+    """Return two names that seem to be spellings of one class, one of each side, or None.
+
+    Names that both sides have are not compared: a dataset of letters may have `a` and `A`.
+    """
+    alone = [name for name in names if name not in others]
+    return next(
+        (
+            (name, other)
+            for other in others
+            if other not in names
+            for name in alone
+            if _one_name(name, other)
+        ),
+        None,
+    )
+
+
+def _one_name(name: str, other: str) -> bool:
+    """Return whether names differ only in case, accents, separators, or a letter or two.
+
+    Names with different numbers (`type 1`, `type 2`) or initials (`typical`, `atypical`) differ.
+    """
+    words, others = _words(name), _words(other)
+    if words and "".join(words) == "".join(others):
+        return True
+    return 0 < len(words) == len(others) and all(
+        word == second or _misspelled(word, second)
+        for word, second in zip(words, others, strict=True)
+    )
+
+
+def _misspelled(word: str, other: str) -> bool:
+    same_start = word[0] == other[0] and not re.search(r"\d", word + other)
+    return same_start and difflib.SequenceMatcher(None, word, other).ratio() >= _ALIKE
+
+
+def _words(name: str) -> list[str]:
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    plain = re.sub("[\u0300-\u036f]", "", letters)  # without accents
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", plain))

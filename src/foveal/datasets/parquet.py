@@ -1,0 +1,261 @@
+"""Parquet shards in the Hugging Face image layout."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foveal.datasets.decoding import decode_all
+from foveal.datasets.images import ImageSet
+from foveal.datasets.layout import read_layout, split_named
+from foveal.datasets.names import some_names
+from foveal.datasets.splits import SPLITS, share_of
+from foveal.foundation.errors import UserError, extra
+from foveal.foundation.escaping import printable
+from foveal.foundation.files import open_regular, parse_json
+from foveal.images.parquet import Cell, bytes_of, check_image_column, image_column
+from foveal.images.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+MAX_CLASSES = 100_000  # larger integers are not considered labels
+
+
+def load_parquet_folder(
+    folder: Path, split: str, size: tuple[int, int] | None, channels: int | None
+) -> ImageSet:
+    """Return one split of a folder of shards; a missing split is drawn from the training images.
+
+    Raises:
+        UserError: no training shard, too few images to split, or as `load_parquet`.
+    """
+    shards = {name: shards_of(folder, name) for name in SPLITS}
+    everything = sorted({shard for part in shards.values() for shard in part})
+    base = shards["train"]
+    classes, named = _class_names(everything)
+    name = folder.resolve().name
+    if split != "train" and shards[split]:
+        found = load_parquet(shards[split], name, split, classes, size, channels)
+        return replace(found, named=named)
+    if not base:
+        others = some_names([shard.name for shard in everything], 4)
+        raise UserError(f"{folder} has no shard for the split {split!r}, only: {others}.")
+    choose = partial(
+        share_of, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
+    )
+    found = load_parquet(base, name, split, classes, size, channels, choose)
+    return replace(found, named=named)
+
+
+def is_parquet_folder(folder: Path) -> bool:
+    """Return whether a folder consists of shards, rather than class folders beside tables."""
+    files = shards_in(folder)
+    return bool(files) and (any(map(_holds_images, files)) or not read_layout(folder).parts)
+
+
+def shards_of(folder: Path, split: str) -> list[Path]:
+    """Return a folder's shards of a split, named as on the Hub (`train-00000-of-00001.parquet`).
+
+    Shards whose names contain no split are training shards.
+    """
+    files = shards_in(folder)
+    return [path for path in files if _split_of(path.relative_to(folder)) == split]
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """Return the Parquet files below a folder that contain images, or all if none does.
+
+    Other tables, such as predictions, may be beside the shards or in a folder of images.
+    """
+    files = sorted(path for path in folder.rglob("*.parquet") if not path.is_dir())
+    return [path for path in files if _holds_images(path)] or files
+
+
+def _holds_images(shard: Path) -> bool:
+    """Return whether a file has a column of images; True for a damaged file."""
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    try:
+        with open_regular(shard) as file:
+            return image_column(pq.read_schema(file).names) is not None
+    except (pa.ArrowException, OSError, UserError):
+        return True
+
+
+def _split_of(path: Path) -> str:
+    words = [*path.parts[:-1], re.split(r"[-_.]", path.name)[0]]
+    named = {split_named(word) for word in words}
+    return next((split for split in SPLITS if split in named), "train")
+
+
+def load_parquet(
+    shards: Sequence[Path],
+    name: str,
+    split: str,
+    classes: tuple[str, ...],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    choose: Callable[[Tensor], Tensor] | None = None,
+) -> ImageSet:
+    """Return the images of shards with a column of images and a column of labels.
+
+    Args:
+        shards: files, in the order of the images.
+        name: name of the dataset.
+        split: split that the images belong to.
+        classes: name of each label.
+        size: height and width to resize to; None keeps the original size.
+        channels: 1 for grey, 3 for colour; None keeps the original channels.
+        choose: all labels (N,) -> indices of the images to decode; None for all images.
+
+    Raises:
+        UserError: a shard cannot be read, has other columns or a label out of range, or no image
+            is chosen or can be read.
+    """
+    sources, labels = _rows(shards, len(classes), choose)
+    if not sources:
+        raise UserError(f"{name} has too few images for the split {split!r}.")
+    images, kept, problems = decode_all(sources, size, channels)
+    if not kept:
+        first = f"{problems[0].path}: {problems[0].reason}"
+        raise UserError(f"No image in the shards of {name} could be read: {first}.")
+    return ImageSet(
+        name=name,
+        split=split,
+        images=images,
+        labels=labels[kept],
+        classes=classes,
+        paths=tuple(sources[index][0] for index in kept),
+        problems=tuple(problems),
+    )
+
+
+def _rows(
+    shards: Sequence[Path], classes: int, choose: Callable[[Tensor], Tensor] | None
+) -> tuple[list[Source], Tensor]:
+    """Return the source and the label of each chosen image in the shards."""
+    sources: list[Source] = []
+    indices: list[int] = []
+    for shard in shards:
+        for row, (cell, label) in enumerate(zip(*_read(shard), strict=True)):
+            indices.append(_checked(label, classes, shard, row))
+            sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
+    labels = torch.tensor(indices, dtype=torch.long)
+    if choose is None:
+        return sources, labels
+    chosen = choose(labels)
+    return [sources[int(index)] for index in chosen], labels[chosen]
+
+
+def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
+    """Return the schema of a shard and the names of its image and label columns."""
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    try:
+        with open_regular(shard) as file:
+            schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError, UserError) as error:
+        raise _unreadable(shard, error) from None
+    image = image_column(schema.names)
+    label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
+    if image is None or label is None:
+        raise UserError(
+            f"{shard}: expected a column image (or img) and a column label, "
+            f"but got {', '.join(schema.names)}."
+        )
+    try:
+        check_image_column(schema.field(image))
+    except UserError as error:
+        raise UserError(f"{shard}: {error}.") from None
+    if not pa.types.is_integer(schema.field(label).type):
+        kind = schema.field(label).type
+        raise UserError(f"{shard}: expected {label} to be integers, but got {kind}.")
+    return schema, image, label
+
+
+def _read(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
+    """Return the image cells and the labels of a shard."""
+    with extra("pyarrow", "predict"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    _, image, label = _columns(shard)
+    try:
+        with open_regular(shard) as file:
+            table = pq.read_table(file, columns=[image, label], partitioning=None)
+    except (pa.ArrowException, OSError, UserError) as error:
+        raise _unreadable(shard, error) from None
+    return table.column(image).to_pylist(), table.column(label).to_pylist()
+
+
+def _unreadable(shard: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    return UserError(f"Cannot read the shard {shard}: {reason}")
+
+
+def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
+    """Return the name of each label, and whether the shards define names; otherwise indices.
+
+    Names come from the schema, as `datasets` writes them. The shards of all splits are read, so
+    that each split has the same classes.
+
+    Raises:
+        UserError: two shards name their labels differently, or a label is too large.
+    """
+    with extra("pyarrow", "predict"):
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+    top = -1
+    by_names: dict[tuple[str, ...], Path] = {}
+    for shard in shards:
+        schema, _, label = _columns(shard)
+        names = _names_in(schema, label)
+        if names:
+            by_names.setdefault(names, shard)
+            continue
+        with open_regular(shard) as file:
+            highest = pc.max(pq.read_table(file, columns=[label])[label]).as_py()
+        top = max(top, -1 if highest is None else highest)
+    if len(by_names) > 1:
+        (names, shard), (others, other) = list(by_names.items())[:2]
+        raise UserError(
+            f"Expected the shards of one dataset to have the same class names, but "
+            f"{printable(shard)} has {some_names(names)}, and {printable(other)} has "
+            f"{some_names(others)}."
+        )
+    if by_names:
+        return next(iter(by_names)), True
+    if top >= MAX_CLASSES:
+        raise UserError(
+            f"{shards[0].parent}: expected labels from 0 to {MAX_CLASSES - 1}, but got {top}."
+        )
+    return tuple(str(index) for index in range(top + 1)), False
+
+
+def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
+    raw = (schema.metadata or {}).get(b"huggingface", b"")
+    try:
+        names = parse_json(raw)["info"]["features"][label]["names"]
+        return tuple(str(name) for name in names)
+    except (TypeError, KeyError, ValueError):
+        return ()
+
+
+def _checked(value: int | None, classes: int, shard: Path, row: int) -> int:
+    if value is None or not 0 <= value < classes:
+        raise UserError(
+            f"{shard}, row {row}: expected a label from 0 to {classes - 1}, but got {value}."
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Deployment: ONNX export, batch prediction, and an HTTP server."""

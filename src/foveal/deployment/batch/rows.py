@@ -1,0 +1,146 @@
+"""Predictions for a batch of images as rows of an Arrow table."""
+
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from foveal import __version__
+from foveal.deployment.batch.decoding import Decoded
+from foveal.explanation import Explanation
+from foveal.foundation.escaping import as_unicode, path_text
+from foveal.images.values import as_floats
+from foveal.models import ImageModel
+from foveal.plotting import save_figure
+
+_KEYPOINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
+_PEAK = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("times_even_share", pa.float32())])
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # bytes that are not UTF-8 as \\xe9, see `path_text`
+        ("prediction", pa.string()),  # the class' name
+        ("probability", pa.float32()),  # of that class
+        ("probabilities", pa.list_(pa.float32())),  # of all classes, in order
+        ("keypoints", pa.list_(_KEYPOINT)),  # grid units, if the model has keypoints
+        ("attention", pa.list_(_PEAK)),  # maximum of each map, if the model has maps
+        ("evidence_fraction", pa.float32()),
+        ("resized", pa.bool_()),  # the image had another size than the model expects
+        ("note", pa.string()),  # on how it was read, such as a guessed value range; or null
+        ("picture", pa.string()),  # path of the picture, with --explain
+        ("model", pa.string()),
+        ("version", pa.string()),  # version of Foveal
+        ("error", pa.string()),  # why the image could not be read; its other columns are null
+    ]
+)
+CPU_PIXELS = 2**18  # pixels per forward pass on a CPU: more are not faster, but take memory
+Draw = Callable[[Explanation, int, str], bytes]  # explanation, index of the image, title -> PNG
+_drawing = threading.Lock()  # matplotlib is not thread-safe
+
+
+def predict_batch(
+    network: ImageModel, model: str, decoded: Decoded, draw: Draw | None = None
+) -> tuple[pa.Table, dict[int, bytes]]:
+    """Predict a batch; return its rows, and the pictures by the index of the image.
+
+    Args:
+        network: in evaluation mode.
+        model: name of the model.
+        decoded: N images.
+        draw: draws the explanation of an image; None for no pictures.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(decoded.images):
+        groups.setdefault(() if image is None else tuple(image.shape), []).append(index)
+    tables, pictures = [], {}
+    for shape, indices in groups.items():
+        if not shape:
+            tables.append(_table(model, decoded, indices, {}))
+            continue
+        same = [image for i in indices if (image := decoded.images[i]) is not None]
+        images = as_floats(torch.stack(same))
+        batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
+        if network.mean.is_cuda:
+            images = images.pin_memory()  # pinned memory is copied to a GPU faster
+            batch_size = len(images)
+        try:
+            found = network.explain(images, batch_size=batch_size)
+        except ValueError as error:  # the model cannot read the size of this group
+            errors = list(decoded.errors)
+            for index in indices:
+                errors[index] = errors[index] or str(error)
+            tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
+            continue
+        tables.append(_table(model, decoded, indices, _predictions(found)))
+        for row, index in enumerate(indices):
+            if draw is not None and not decoded.errors[index]:
+                pictures[index] = draw(found, row, decoded.paths[index])
+    order = np.argsort([index for indices in groups.values() for index in indices])
+    rows = pa.concat_tables(tables)
+    return rows if len(groups) == 1 else rows.take(pa.array(order)), pictures
+
+
+def draw(explanation: Explanation, index: int, title: str) -> bytes:
+    """Return the explanation of one image as a PNG."""
+    file = io.BytesIO()
+    with _drawing:
+        save_figure(explanation.figure(index, title=title.rpartition("/")[2]), file)
+    return file.getvalue()
+
+
+Column: TypeAlias = "list[str] | np.ndarray | pa.Array"
+
+
+def _predictions(found: Explanation) -> dict[str, tuple[Column, int]]:
+    """Return the values of each column for B images, and its list length, 0 for scalars."""
+    probabilities = found.probabilities.numpy()
+    best = found.predictions.numpy()
+    names = {index: as_unicode(found.class_name(index)) for index in set(best.tolist())}
+    columns: dict[str, tuple[Column, int]] = {
+        "prediction": ([names[index] for index in best.tolist()], 0),
+        "probability": (probabilities[np.arange(len(best)), best], 0),
+        "probabilities": (pa.array(probabilities.reshape(-1)), probabilities.shape[1]),
+        "evidence_fraction": (found.evidence_fraction.numpy(), 0),
+    }
+    if found.keypoints is not None:
+        columns["keypoints"] = (_structs(found.keypoints, _KEYPOINT), found.keypoints.shape[1])
+    if found.maps is not None:
+        columns["attention"] = (_structs(found.peaks, _PEAK), found.maps.shape[1])
+    return columns
+
+
+def _structs(values: Tensor, kind: pa.StructType) -> pa.Array:
+    """Return (B, M, fields) as B·M structs."""
+    columns = [pa.array(column.numpy()) for column in values.float().flatten(0, 1).unbind(-1)]
+    return pa.StructArray.from_arrays(columns, fields=list(kind))
+
+
+def _table(
+    model: str, decoded: Decoded, indices: list[int], predictions: dict[str, tuple[Column, int]]
+) -> pa.Table:
+    """Return the rows of the images at `indices`; missing values are null."""
+    count = len(indices)
+    bad = np.array([bool(decoded.errors[index]) for index in indices])
+    columns: dict[str, object] = {
+        "path": [path_text(decoded.paths[index]) for index in indices],
+        "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
+        "model": [as_unicode(model)] * count,
+        "note": [decoded.notes[index] or None for index in indices],
+        "version": [__version__] * count,
+        "error": [decoded.errors[index] or None for index in indices],
+    }
+    for name, (values, each) in predictions.items():
+        if each:
+            offsets = pa.array(np.arange(count + 1, dtype=np.int32) * each)
+            kind = SCHEMA.field(name).type
+            columns[name] = pa.ListArray.from_arrays(offsets, values, kind, mask=pa.array(bad))
+        else:
+            columns[name] = pa.array(values, SCHEMA.field(name).type, mask=bad)
+    empty = (name for name in SCHEMA.names if name not in columns)
+    columns |= {name: pa.nulls(count, SCHEMA.field(name).type) for name in empty}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)

@@ -1,0 +1,330 @@
+"""Prediction of any number of images into Parquet, resumable."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import TypedDict
+
+from foveal import __version__, zoo
+from foveal.deployment import onnx
+from foveal.deployment.batch.decoding import Shape
+from foveal.deployment.batch.job import Batch, Engine, Job, whole_shards
+from foveal.deployment.batch.listing import Listing, write_listing
+from foveal.deployment.batch.output import Output, Tally
+from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.escaping import as_unicode
+from foveal.foundation.memory import keep_freed_memory
+from foveal.images.formats import Passed
+from foveal.images.sources import list_items
+from foveal.models import ImageModel, Inputs, as_classifier
+
+ENGINES = ("local", "ray")
+DEVICES = ("auto", "cpu", "cuda")
+SHARD_SIZE = 2048
+Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
+
+
+class Settings(TypedDict):
+    """Settings of a run, as kept in its manifest."""
+
+    model: str
+    runtime: str
+    weights_sha256: str
+    source: str
+    batch_size: int
+    shard_size: int
+    explain: bool
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Summary of a run.
+
+    Attributes:
+        out: the folder or file of the rows.
+        images: number of rows.
+        errors: number of images that could not be read.
+        resized: number of images that had another size than the model expects.
+        noted: number of images with a note, such as a guessed value range.
+        passed_over: text about skipped files of the source, or empty.
+        size: height and width in pixels that the model expects, or None.
+        new: number of rows added by this run.
+        seconds: duration of this run.
+    """
+
+    out: Path
+    images: int
+    errors: int
+    resized: int
+    noted: int
+    passed_over: str
+    size: tuple[int, int] | None
+    new: int
+    seconds: float
+
+
+def predict(
+    model: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    resume: bool = False,
+    explain: bool = False,
+    batch_size: int | None = None,
+    shard_size: int = SHARD_SIZE,
+    workers: int | None = None,
+    device: str = "auto",
+    runtime: str = "torch",
+    bar: Bar | None = None,
+) -> Predicted:
+    """Predict the images of a source and write a row for each; an unreadable one has an `error`.
+
+    Args:
+        model: a zoo name, a run folder, OWNER/NAME, or a .onnx file.
+        source: a folder, file, glob, `hf:OWNER/NAME` or URL, see `list_items`.
+        out: a folder of Parquet shards, or one file if it ends in `.parquet`.
+        engine: `local` or `ray`; both write the same rows.
+        address: address of a Ray cluster; None for this machine.
+        resume: keep the finished shards of a run with the same settings, and predict the others.
+        explain: also draw each explanation.
+        batch_size: images per forward pass; None to choose it by their size.
+        shard_size: images per shard.
+        workers: parallel models; None for one per CPU, or according to the GPUs.
+        device: `auto`, `cpu` or `cuda`.
+        runtime: `torch`, or `onnx`, which runs on CPUs with the local engine.
+        bar: progress bar; called with the unit, the total and the number done already.
+
+    Raises:
+        UserError: the model, the source or the output cannot be used, the output holds a run
+            already, or the disk is full.
+    """
+    started = time.perf_counter()
+    _check_paths(model=model, source=source, out=out)
+    _check(engine, device, address, batch_size, shard_size, workers)
+    keep_freed_memory()
+    network = _classifier(model, runtime)
+    if onnx.about(network) is not None:
+        device = _device_of_onnx(engine, device)
+    output = Output(Path(out))
+    settings = _settings(model, network, source, batch_size, shard_size, explain)
+    with _session(engine, address), output.locked():
+        manifest = _manifest(output, str(source), settings, network, resume)
+        if output.one_file and output.out.exists():
+            tally, new = output.whole(), 0
+        else:
+            job = Job(
+                str(model),
+                Shape(network.inputs.sizing, network.in_channels),
+                Listing.open(output.listing),
+                settings["batch_size"],
+                explain,
+                device,
+                workers,
+            )
+            run = partial(_engine(engine), network, job)
+            tally, new = _run(run, job, output, manifest, bar)
+    return _predicted(output, tally, new, manifest, network.inputs.size, started)
+
+
+def _settings(
+    model: str | Path,
+    network: ImageModel,
+    source: str | Path,
+    batch_size: int | None,
+    shard_size: int,
+    explain: bool,
+) -> Settings:
+    return {
+        "model": as_unicode(str(model)),
+        "runtime": "torch" if onnx.about(network) is None else "onnx",
+        "weights_sha256": _digest(Path(model)),
+        "source": as_unicode(str(source)),
+        "batch_size": batch_size or _batch_size(network.inputs),
+        "shard_size": shard_size,
+        "explain": explain,
+    }
+
+
+def _manifest(
+    output: Output, source: str, settings: Settings, network: ImageModel, resume: bool
+) -> Mapping[str, object]:
+    """Return the manifest of a new run, or of the one to resume."""
+    manifest = output.manifest()
+    if manifest is None or output.is_empty():
+        return _begin(output, source, settings, network)
+    _check_same(output.out, manifest, settings, resume)
+    return manifest
+
+
+def _check_paths(**arguments: str | Path) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, str | Path):
+            raise UserError(
+                f"Expected {name} as a name or path, but got {type(value).__name__}. For images "
+                "in memory, call model.explain(images)."
+            )
+
+
+def _check(
+    engine: str,
+    device: str,
+    address: str | None,
+    batch_size: int | None,
+    shard_size: int,
+    workers: int | None,
+) -> None:
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if address is not None and engine != "ray":
+        raise UserError("An address needs the Ray engine: add --engine ray.")
+    sizes = {"batch size": batch_size, "shard size": shard_size, "number of workers": workers}
+    for what, number in sizes.items():
+        if number is not None and (not isinstance(number, Integral) or number < 1):
+            raise UserError(f"Expected a {what} of 1 or more, but got {number}.")
+
+
+def _device_of_onnx(engine: str, device: str) -> str:
+    """Return the device of a model run by ONNX Runtime."""
+    if engine != "local":
+        raise UserError("The Ray engine requires PyTorch: use --engine local for ONNX Runtime.")
+    if device == "cuda":
+        raise UserError("ONNX Runtime runs on CPUs only: use --runtime torch for --device cuda.")
+    return "cpu"
+
+
+def _classifier(model: str | Path, runtime: str) -> ImageModel:
+    otherwise = f"{model} is not a classifier: use foveal explain to see what it rebuilds."
+    return as_classifier(onnx.load(model, runtime), otherwise)
+
+
+def _batch_size(inputs: Inputs) -> int:
+    """Return the number of images in a batch of 1 million pixels, from 16 to 1,024."""
+    height, width = inputs.usual_size or (1, 1)
+    return max(16, min(1_024, 2**20 // (height * width)))
+
+
+def _digest(model: Path) -> str:
+    """Return the SHA-256 of a model's config and weights, or of its main .onnx file."""
+    files = [model]
+    if model.suffix.lower() != ".onnx":
+        folder = zoo.folder(str(model))
+        files = [folder / name for name in ("config.json", "model.safetensors")]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _begin(
+    output: Output, source: str, settings: Settings, network: ImageModel
+) -> dict[str, object]:
+    """List the source and write the manifest of a new run."""
+    passed = Passed()
+    with output.writing(output.listing) as partial_listing:
+        items = list_items(source, passed)
+        digest = write_listing(items, partial_listing, settings["shard_size"])
+    images = len(Listing.open(output.listing))
+    if not images:
+        others = f" ({passed})" if passed else ""
+        raise UserError(f"{source} holds no images{others}: there is nothing to predict.")
+    manifest = {
+        "foveal": __version__,
+        **settings,
+        "images": images,
+        "passed_over": str(passed) if passed else "",
+        "listing_sha256": digest,
+        "classes": list(network.inputs.classes),
+    }
+    output.begin(manifest)
+    return manifest
+
+
+def _check_same(
+    out: Path, manifest: Mapping[str, object], settings: Mapping[str, object], resume: bool
+) -> None:
+    if not resume:
+        raise UserError(f"{out} holds a run already: give --resume, or another --out.")
+    began = {"runtime": "torch", **manifest}  # older runs have no runtime
+    for name, value in settings.items():
+        if began.get(name) != value:
+            raise UserError(
+                f"{out} was started with {name}={began.get(name)!r}, but got {value!r}: resume "
+                "with the same value, or give another --out."
+            )
+
+
+def _session(engine: str, address: str | None) -> AbstractContextManager[None]:
+    """Return a context for the run: the connection to the cluster, or nothing if local."""
+    if engine == "local":
+        return nullcontext()
+    from foveal.deployment.batch.cluster import connected
+
+    return connected(address)
+
+
+def _engine(engine: str) -> Engine:
+    if engine == "local":
+        from foveal.deployment.batch.local import predict_here
+
+        return predict_here
+    from foveal.deployment.batch.cluster import predict_on_ray
+
+    return predict_on_ray
+
+
+def _run(
+    engine: Callable[[Iterable[int]], Iterator[Batch]],
+    job: Job,
+    output: Output,
+    manifest: Mapping[str, object],
+    bar: Bar | None,
+) -> tuple[Tally, int]:
+    """Predict the remaining shards; return the tally of all, and the number of new images."""
+    counts = job.listing.counts
+    finished = output.finished(counts)
+    left = [shard for shard in range(len(counts)) if shard not in finished]
+    tally = sum(finished.values(), Tally())
+    before = tally.images
+    shown = bar("images", len(job.listing), before) if bar else nullcontext(lambda _: None)
+    with shown as advance:
+        for shard, rows, pictures in whole_shards(
+            job, _counted(engine(left), advance) if left else ()
+        ):
+            tally += output.write(shard, len(counts), rows, pictures, manifest)
+    if tally.images != len(job.listing):
+        raise UserError(f"{output.out}: shards are missing. Give --resume to predict them.")
+    output.finish(counts, manifest, tally)
+    return tally, tally.images - before
+
+
+def _counted(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+    for batch in batches:
+        advance(len(batch.rows))
+        yield batch
+
+
+def _predicted(
+    output: Output,
+    tally: Tally,
+    new: int,
+    manifest: Mapping[str, object],
+    size: tuple[int, int] | None,
+    started: float,
+) -> Predicted:
+    return Predicted(
+        out=output.out,
+        **vars(tally),
+        passed_over=str(manifest.get("passed_over", "")),
+        size=size,
+        new=new,
+        seconds=time.perf_counter() - started,
+    )

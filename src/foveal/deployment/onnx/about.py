@@ -1,0 +1,81 @@
+"""Metadata of an exported ONNX graph."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+from foveal.foundation.errors import UserError, check_arguments
+from foveal.foundation.files import parse_json
+from foveal.models.inputs import Inputs
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+KEY = "foveal"  # metadata key; the value is JSON
+
+
+@dataclass(frozen=True)
+class About:
+    """Metadata of a graph: the model it was exported from.
+
+    Attributes:
+        in_channels: channels C of the images.
+        num_classes: number of classes; 0 if the model is not a classifier.
+        inputs: the images that the model expects; the graph itself normalises them.
+        config: the model's settings, as in config.json.
+        names: names in the graph of the tensors of an explanation and of the split points.
+        parameters: number of learned parameters.
+        macs: multiply-adds per image of the graph's size; 0 if the graph accepts any size.
+        beside: SHA-256 of the files of the other graphs of the export, by part.
+    """
+
+    in_channels: int
+    num_classes: int
+    inputs: Inputs
+    config: Mapping[str, object]
+    names: Mapping[str, str]
+    parameters: int
+    macs: int
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_about(proto: "ModelProto", about: About) -> None:
+    """Write metadata into a graph, replacing its previous metadata."""
+    del proto.metadata_props[:]
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(asdict(about))
+
+
+def read_about(proto: "ModelProto") -> About:
+    """Return the metadata of a graph.
+
+    Raises:
+        UserError: the graph was not written by Foveal, or its metadata are damaged.
+    """
+    values = next((entry.value for entry in proto.metadata_props if entry.key == KEY), None)
+    if values is None:
+        raise UserError("This ONNX file was not written by `foveal export`.")
+    try:
+        found = parse_json(values)
+        check_arguments("metadata", About, found)
+        # The graph normalises the images, so the model around it must not.
+        inputs = replace(Inputs.from_settings(found["inputs"]), mean=(), std=())
+        about = About(**{**found, "inputs": inputs})
+        _check(about)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The ONNX file's metadata are damaged: {reason}") from None
+    return about
+
+
+def _check(about: About) -> None:
+    for kept in fields(about):
+        value = getattr(about, kept.name)
+        if kept.type is int and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{kept.name} is {value!r}")
+    if not isinstance(about.config, Mapping):
+        raise ValueError("config is not a mapping")
+    for named in (about.names, about.beside):
+        if not all(isinstance(name, str) and isinstance(text, str) for name, text in named.items()):
+            raise ValueError("names or digests are not strings")

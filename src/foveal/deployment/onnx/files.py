@@ -1,0 +1,127 @@
+"""Files of an ONNX export: the main graph, and further graphs beside it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foveal.deployment.onnx.about import read_about
+from foveal.foundation.errors import UserError, missing_extra
+from foveal.foundation.files import write_bytes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+class Exported(NamedTuple):
+    """The graphs of an exported model."""
+
+    graph: "ModelProto"  # the main graph, whose metadata describe the model
+    beside: Mapping[str, "ModelProto"] = {}  # further graphs, by part
+
+
+def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
+    """Write a graph into a file, and further graphs into files beside it.
+
+    The part `patches` of `model.onnx` is written to `model-patches.onnx`. Each file is written
+    atomically. The main file is written last, as it holds the checksums of the others.
+
+    Args:
+        proto: the main graph.
+        path: path of the main file; its folder is created if missing.
+        beside: further graphs by part, see `large_graphs`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    files = {beside_path(path, part): graph for part, graph in beside.items()} | {path: proto}
+    for target, graph in files.items():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(target, graph.SerializeToString())
+        except OSError as error:
+            raise UserError(f"Cannot write {target}: {error.strerror or error}.") from None
+
+
+def read_onnx(path: Path) -> Exported:
+    """Return the graphs of an export.
+
+    Args:
+        path: path of the main file.
+
+    Raises:
+        UserError: a file is missing, not written by Foveal, damaged, or of another export.
+    """
+    graph = _parsed(_content(path), path)
+    try:
+        about = read_about(graph)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    beside = {}
+    for part, digest in about.beside.items():
+        # The name is derived from the user's path: a name in the file could be any path.
+        other = beside_path(path, _checked(part, path))
+        content = _content(other)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(
+                f"{other} is of another export than {path.name}: export the model again."
+            )
+        beside[part] = _parsed(content, other)
+    return Exported(graph, beside)
+
+
+def digest(proto: "ModelProto") -> str:
+    """Return the SHA-256 of a graph's file."""
+    return hashlib.sha256(proto.SerializeToString()).hexdigest()
+
+
+def beside_path(path: Path, part: str) -> Path:
+    """Return the path of the file of a part, beside the main file `path`."""
+    return path.with_name(f"{path.stem}-{part}{path.suffix}")
+
+
+def _checked(part: str, path: Path) -> str:
+    if not (part.isascii() and part.isalpha()):
+        raise UserError(
+            f"{path}: The ONNX file's metadata are damaged: a part is named {part[:40]!r}."
+        )
+    return part
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def _parsed(content: bytes, path: Path) -> "ModelProto":
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise missing_extra("onnx", "onnx") from None
+    try:
+        # External data outside of the file are not read.
+        graph = onnx.load_model_from_string(content)
+    except DecodeError:
+        raise UserError(f"{path} is not an ONNX file, or is damaged.") from None
+    _check_finite(graph, path)
+    return graph
+
+
+def _check_finite(graph: "ModelProto", path: Path) -> None:
+    """Raise a UserError if weights are damaged, NaN or infinite."""
+    import numpy as np
+    from onnx.numpy_helper import to_array
+
+    for tensor in graph.graph.initializer:
+        if tensor.external_data:
+            raise UserError(f"{path}: the weights {tensor.name!r} are stored outside of the file.")
+        try:
+            values = to_array(tensor)
+        except Exception as error:  # onnx raises almost anything on broken tensors
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: the weights {tensor.name!r} are damaged: {reason}") from None
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(f"{path}: the weights {tensor.name!r} have NaN or infinite values.")

@@ -1,0 +1,133 @@
+"""Export of a model as one ONNX graph that computes logits and explanations."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from foveal.deployment.onnx.about import About, write_about
+from foveal.deployment.onnx.split_points import traced
+from foveal.foundation.errors import UserError, missing_extra
+from foveal.metrics.efficiency import macs, parameters
+from foveal.metrics.observing import evaluating
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+IMAGES = "images"  # name of the graph's input
+
+
+def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "ModelProto":
+    """Return a model as a graph for any number of images of one size.
+
+    The graph reads `images` (B, C, H, W), floats in [0, 1], and returns `logits` and the other
+    parts of an `Explanation` that the model has: `keypoints`, `patches`, `scales`, `maps`,
+    `rebuilt`, `thumbnail`. Its metadata hold the model's settings and the split points.
+
+    Args:
+        model: unchanged; exported in evaluation mode.
+        size: height and width of the images in pixels. Default: the size that the model expects,
+            or a square of its short side if it keeps the images' proportions.
+
+    Raises:
+        UserError: onnx is not installed, no size is known, or the model cannot be one graph.
+    """
+    size = _export_size(model, size)
+    with evaluating(model):
+        graph = traced(model)
+        images = torch.rand(3, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
+        images = images.to(model.mean)
+        names = graph.names(images)
+        outputs = list(dict.fromkeys(names.values()))
+        batch = {0: torch.export.Dim("batch")}
+        proto = translated(graph, {IMAGES: images}, outputs, [batch])
+    _declare(proto, names)
+    about = About(
+        in_channels=model.in_channels,
+        num_classes=model.num_classes,
+        inputs=replace(model.inputs, size=size, short_side=None),
+        config=model.settings(),
+        names=names,
+        parameters=parameters(model),
+        macs=macs(model, size),
+    )
+    write_about(proto, about)
+    return proto
+
+
+def _export_size(model: ImageModel, size: tuple[int, int] | None) -> tuple[int, int]:
+    if Ability.IN_PART in model.abilities:
+        raise UserError(
+            "A high-res model reads its image in part and cannot be exported as a single graph; "
+            "use foveal.deployment.onnx.large_graphs."
+        )
+    size = size or model.inputs.usual_size
+    if size is None:
+        raise UserError("This model accepts any image size; pass size=(H, W) for export.")
+    return size
+
+
+def translated(
+    module: nn.Module,
+    given: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    free: Sequence[Mapping[int, torch.export.Dim]],
+) -> "ModelProto":
+    """Return a module as a graph.
+
+    Args:
+        module: in evaluation mode.
+        given: example inputs by their names in the graph.
+        outputs: names of the outputs.
+        free: for each input, its dynamic dimensions as `torch.export.Dim` by index.
+
+    Raises:
+        UserError: onnx is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise missing_extra("onnx and onnxscript", "onnx") from None
+    # Inference mode would mark the tensors that the exporter creates.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*shares the same shape constraints")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(example.clone() for example in given.values()),
+            dynamo=True,
+            input_names=list(given),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dict(one) for one in free),
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto)
+    return proto
+
+
+def _declare(proto: "ModelProto", names: Mapping[str, str]) -> None:
+    """Keep the parts of an explanation as outputs, and the split points as internal tensors.
+
+    Otherwise a runtime that computes all outputs would compute the split points in vain.
+    """
+    graph = proto.graph
+    shown = {tensor for name, tensor in names.items() if not name.startswith("seam.")}
+    internal = [output for output in graph.output if output.name not in shown]
+    for value in internal:
+        graph.output.remove(value)
+    graph.value_info.extend(internal)
+
+
+def _strip(proto: "ModelProto") -> None:
+    """Remove the exporter's debug metadata from a graph, such as paths of source files."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""

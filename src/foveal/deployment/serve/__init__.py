@@ -1,0 +1,1 @@
+"""Foveal Studio: a web page and an HTTP API for explained predictions."""

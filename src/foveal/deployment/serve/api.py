@@ -1,0 +1,215 @@
+"""The FastAPI application: the HTTP API and the web page."""
+
+import asyncio
+import functools
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from foveal import __version__
+from foveal.deployment.serve import openapi
+from foveal.deployment.serve.batching import BatchQueue
+from foveal.deployment.serve.decoding import Decoders
+from foveal.deployment.serve.inference import Answer, Task, answer
+from foveal.deployment.serve.limits import Limits
+from foveal.deployment.serve.model_registry import Models
+from foveal.deployment.serve.refusal import Refused, refuse
+from foveal.deployment.serve.samples import samples
+from foveal.deployment.serve.schemas import Question, from_form, from_json
+from foveal.deployment.serve.upload import Budget, Room, read_form, receive_body
+from foveal.foundation.files import json_text
+from foveal.models.abilities import Ability
+
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+INLINE_BYTES = 65_536  # smaller bodies are parsed faster than a thread is woken
+# Telemetry is off, whatever the environment says.
+SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+
+
+class Studio:
+    """State of the server: models, decoders, a thread for JSON, and two inference queues.
+
+    Own explanations go through the quick queue, post-hoc methods through the slow one.
+
+    Args:
+        models: the served models.
+        limits: limits on requests.
+    """
+
+    def __init__(self, models: Models, limits: Limits):
+        self.models = models
+        self.limits = limits
+        self.uploads = Budget(limits.held_bytes, "uploads")
+        self.decoded = Budget(limits.decoded_bytes, "images")
+        self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
+        self.json_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-json")
+        self.quick = BatchQueue(answer, limits.waiting)
+        self.slow = BatchQueue(answer, limits.slow_waiting)
+
+    async def explain(self, request: Request) -> str:
+        """Return the explanations of a request's images, as `foveal explain --json` prints them.
+
+        Raises:
+            Refused: the request is invalid or over a limit.
+        """
+        with self.uploads.room() as uploaded, self.decoded.room() as decoded:
+            question = await self._read(request, await receive_body(request, self.limits, uploaded))
+            answers = await self._answers(question, decoded)
+        if "maps" not in question.asked.show:
+            return _text(question, answers)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.json_thread, _text, question, answers)
+
+    async def _read(self, request: Request, body: bytes) -> Question:
+        """Parse a body; large ones are parsed in a thread, to keep the event loop free."""
+        content_type = request.headers.get("content-type", "")
+        if len(body) <= INLINE_BYTES:
+            return _question(content_type, body, self.limits)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self.json_thread, _question, content_type, body, self.limits
+        )
+
+    async def _answers(self, question: Question, room: Room) -> list[Answer]:
+        """Decode the images of a request and return their explanations."""
+        served, asked = self.models[question.asked.model], question.asked
+        if not served.is_ready:
+            await asyncio.to_thread(served.ready)
+        channels = served.network.in_channels
+        side = self.limits.large_side if Ability.IN_PART in served.abilities else self.limits.side
+        tasks = []
+        for name, data in question.files:
+            try:
+                image = await self.decoders.decode(
+                    data, channels, served.inputs, asked.fit == "crop", side
+                )
+            except Refused as refused:
+                raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
+            room.take(image.nbytes)
+            tasks.append(Task(served, image, asked))
+        queue = self.slow if tasks[0].slow else self.quick
+        return await queue.ask(tasks)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """Run the decoders while the application runs; then stop all processes and threads."""
+        await self.decoders.start()
+        yield
+        await self.decoders.stop()
+        self.json_thread.shutdown(wait=False, cancel_futures=True)
+        self.quick.stop()
+        self.slow.stop()
+
+
+def _question(content_type: str, body: bytes, limits: Limits) -> Question:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return from_form(read_form(body, content_type), limits)
+    if kind == "application/json":
+        return from_json(body, limits)
+    raise Refused(415, "Expected multipart/form-data or application/json.")
+
+
+def _text(question: Question, answers: list[Answer]) -> str:
+    """Return answers as JSON, formatted one image at a time.
+
+    A map may have a million numbers, and no other thread runs while a text is formatted.
+    """
+    images = [
+        json_text({"path": name, **answer})
+        for (name, _), answer in zip(question.files, answers, strict=True)
+    ]
+    return f'{{"model": {json_text(question.asked.model)}, "images": [{", ".join(images)}]}}'
+
+
+def build_api(studio: Studio) -> FastAPI:
+    """Return the application: the API, its description and the page."""
+    app = FastAPI(
+        title="Foveal Studio",
+        version=__version__,
+        description=openapi.API,
+        docs_url=None,  # its page loads scripts from another site
+        redoc_url=None,
+        lifespan=studio.running,
+        telemetry=SILENT,
+    )
+    app.add_exception_handler(Refused, _refused)
+    _add_answers(app, studio)
+    _add_page(app)
+    return app
+
+
+def _add_answers(app: FastAPI, studio: Studio) -> None:
+    @app.post("/v1/explain", summary="Explain images", **openapi.EXPLAIN)
+    async def explain(request: Request) -> Response:
+        return Response(await studio.explain(request), media_type="application/json")
+
+    @app.get("/v1/models", summary="List the models with their figures")
+    async def models() -> Response:
+        return _json({"models": [one.describe() for one in studio.models.by_name.values()]})
+
+    @app.get("/v1/samples", summary="Sample digits")
+    async def some_samples() -> Response:
+        return _json({"samples": _samples()})
+
+    @app.get("/healthz", summary="Health check")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+
+_samples = functools.cache(samples)
+
+
+def _add_page(app: FastAPI) -> None:
+    # Read once, so a path from a client is never opened.
+    folder = resources.files("foveal.deployment.serve") / "static"
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    def page(name: str) -> Response:
+        if name not in files:
+            raise Refused(404, "Page not found.")
+        kind = TYPES.get(name[name.rfind(".") :], "application/octet-stream")
+        return Response(files[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return page("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return page("docs.html")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        return page(name)
+
+
+def _json(value: object) -> Response:
+    return Response(json_text(value), media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _Refusal(error)
+
+
+class _Refusal(Response):
+    """A refusal as a response, which also handles a body that is still being sent."""
+
+    def __init__(self, refused: Refused):
+        super().__init__(status_code=refused.status)
+        self.refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(self.refused, scope["foveal.body"], send)

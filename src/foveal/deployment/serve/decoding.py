@@ -1,0 +1,147 @@
+"""Decoding of clients' images in separate processes, which are replaced when they fail."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Coroutine
+from typing import TypeVar
+
+import numpy as np
+
+from foveal.deployment.serve.decoder import ANSWER, READY, REQUEST, SHAPE
+from foveal.deployment.serve.limits import Limits
+from foveal.deployment.serve.refusal import Refused
+from foveal.models import Inputs
+
+# numpy reserves memory for each of its threads, which are not needed here.
+_ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+Done = TypeVar("Done")
+_DIED = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
+
+
+class Decoders:
+    """A pool of decoding processes; a process that crashes or hangs is replaced.
+
+    Args:
+        limits: limits on pixels and seconds.
+        count: number of processes.
+    """
+
+    def __init__(self, limits: Limits, count: int):
+        self.limits = limits
+        self.count = count
+        self._free: asyncio.Queue[Process] = asyncio.Queue()
+        self._running: set[asyncio.Task[object]] = (
+            set()
+        )  # decoding and replacing, independent of requests
+
+    async def start(self) -> None:
+        """Start the processes."""
+        await asyncio.gather(*(self._add() for _ in range(self.count)))
+
+    async def stop(self) -> None:
+        """Stop the processes."""
+        for task in self._running:
+            task.cancel()
+        while not self._free.empty():
+            await _end(self._free.get_nowait())
+
+    async def _add(self) -> None:
+        self._free.put_nowait(await _start())
+
+    async def _replace(self, process: Process) -> None:
+        await _end(process)
+        await self._add()
+
+    def _give_up(self, process: Process) -> None:
+        """Replace a process in the background."""
+        self._start(self._replace(process))
+
+    def _start(self, work: Coroutine[object, None, Done]) -> asyncio.Task[Done]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved here in case the request was cancelled
+
+    async def decode(
+        self, data: bytes, channels: int, inputs: Inputs, crop: bool, side: int
+    ) -> np.ndarray:
+        """Return an image (C, H, W), uint8, of a model's size.
+
+        Args:
+            data: content of the file.
+            channels: number of channels C.
+            inputs: images that the model expects.
+            crop: whether to crop the centre of an image with other proportions.
+            side: maximum longer side in pixels, for a model that accepts any size.
+
+        Raises:
+            Refused: not a supported image, broken, too large, or too slow to decode.
+        """
+        height, width = inputs.size or (0, 0)
+        limits = self.limits
+        wanted = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
+        while (process := await self._free.get()).returncode is not None:
+            self._give_up(process)  # it died while it was idle
+        # Cancelling the request does not kill the process, as replacing it takes long.
+        decoding = self._start(self._decode_by(process, REQUEST.pack(len(data), *wanted) + data))
+        decoded, body = await asyncio.shield(decoding)
+        if not decoded:
+            raise Refused(422, f"The image cannot be read: {body.decode()}.")
+        shape = SHAPE.unpack_from(body)
+        return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
+
+    async def _decode_by(self, process: Process, request: bytes) -> tuple[bool, bytes]:
+        """Return the answer of a process, and release the process or replace it."""
+        try:
+            async with asyncio.timeout(self.limits.decode_seconds):
+                answer = await _ask(process, request)
+        except TimeoutError:
+            self._give_up(process)
+            raise Refused(422, "The image takes too long to decode.") from None
+        except _DIED:
+            self._give_up(process)
+            raise Refused(422, "The image cannot be decoded: it crashed the decoder.") from None
+        except asyncio.CancelledError:  # the server stops
+            await _end(process)
+            raise
+        self._free.put_nowait(process)
+        return answer
+
+
+async def _start() -> Process:
+    command = (sys.executable, "-P", "-m", "foveal.deployment.serve.decoder")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readexactly(len(READY))
+    except BaseException:  # the server stops
+        await _end(process)
+        raise
+    return process
+
+
+async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(request)
+    except RuntimeError:  # raised by uvloop for a closed pipe
+        raise BrokenPipeError from None
+    await process.stdin.drain()
+    decoded, length = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    return decoded, await process.stdout.readexactly(length)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

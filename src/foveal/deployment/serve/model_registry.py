@@ -1,0 +1,157 @@
+"""Registry of the served models, which are loaded on first use."""
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal import zoo
+from foveal.deployment import onnx
+from foveal.deployment.serve.refusal import Refused
+from foveal.explainers import EXPLAINERS, OWN
+from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError, split_name, unknown_name
+from foveal.foundation.escaping import printable
+from foveal.models import (
+    MODELS,
+    ImageModel,
+    Inputs,
+    model_type,
+)
+from foveal.models.abilities import Ability
+
+
+class Served:
+    """A served model.
+
+    Args:
+        name: its name for clients.
+        source: see `zoo.load`; never from a client.
+        runtime: `torch` or `onnx`.
+
+    Raises:
+        UserError: there is no such model or runtime, or an explainer of another package cannot be
+            imported.
+    """
+
+    def __init__(self, name: str, source: str, runtime: str = "torch"):
+        if runtime not in onnx.RUNTIMES:
+            raise unknown_name("runtime", runtime, onnx.RUNTIMES)
+        self.name = name
+        self.source = source
+        self.runtime = runtime
+        self.folder = zoo.folder(source)
+        self.card = zoo.card(source)
+        settings = zoo.settings(source)
+        self.kind = model_type(split_name("model", MODELS, settings)[0])
+        self.inputs = Inputs.from_settings(settings.get("inputs", {}))
+        self.abilities = self.kind.abilities_with(settings)
+        # The supported explanation methods, its own first.
+        self.methods = [name for name, one in EXPLAINERS.items() if one.needs <= self.abilities]
+        self.trained_on: str | None = self.card.get("trained_on")
+        self.judge: Served | None = None  # an independent judge of its evidence
+        self.is_ready = False
+        self._loading = threading.Lock()
+
+    @cached_property
+    def network(self) -> ImageModel:
+        """The model, in evaluation mode; exporting it for ONNX Runtime takes seconds."""
+        return onnx.load(self.source, self.runtime)
+
+    @cached_property
+    def slow_network(self) -> ImageModel:
+        """A copy for post-hoc methods, whose hooks must not affect the inference of other threads.
+
+        Used only by the thread of the slow queue.
+        """
+        return zoo.load(self.source)
+
+    def explain(self, images: Tensor) -> Explanation:
+        """Return the model's own explanation of images (B, C, H, W), floats in [0, 1]."""
+        with torch.inference_mode():
+            return self.network.explain(images)
+
+    @property
+    def grey(self) -> Tensor:
+        """The mean of the training images, (1, C, 1, 1)."""
+        return torch.tensor(self.inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
+
+    def ready(self) -> "Served":
+        """Load the model once and return this; thread-safe."""
+        with self._loading:
+            _ = self.network
+        self.is_ready = True
+        return self
+
+    @property
+    def default_method(self) -> str:
+        """The default method: its own explanation, or a post-hoc one if it looks everywhere."""
+        if self.kind.looks == "everywhere":
+            return next((name for name in self.methods if name != OWN), OWN)
+        return OWN
+
+    @property
+    def holds_keypoints(self) -> bool:
+        """Whether it can classify from patches at given keypoints."""
+        return Ability.GIVEN_KEYPOINTS in self.abilities
+
+    def describe(self) -> dict[str, object]:
+        """Return the description for clients, as JSON has it."""
+        size = self.inputs.size
+        return {
+            "model": self.name,
+            "kind": self.kind.name,
+            "about": self.card.get("recipe", {}).get("about", ""),
+            "trained_on": self.trained_on,
+            "size_px": None if size is None else {"height": size[0], "width": size[1]},
+            "short_side_px": self.inputs.short_side,
+            "classes": list(self.inputs.classes),
+            "looks": self.kind.looks,
+            "holds_keypoints": self.holds_keypoints,
+            "methods": self.methods,
+            "default_method": self.default_method,
+            "figures": self.card.get("figures", {}),
+        }
+
+
+FIRST = ("mnist-focus", "mnist-attention")  # first on the page if the whole zoo is served
+
+
+class Models:
+    """The served models by name, in the order of the page.
+
+    Args:
+        sources: see `zoo.load`; the first is the page's default. Default: the whole zoo.
+        runtime: `torch` or `onnx`.
+
+    Raises:
+        UserError: there is no such model or runtime, or two models have the same name.
+    """
+
+    def __init__(self, sources: Sequence[str] = (), runtime: str = "torch"):
+        self.by_name: dict[str, Served] = {}
+        for source in sources or [*FIRST, *(name for name in zoo.names() if name not in FIRST)]:
+            name = Path(source).resolve().name if Path(source).is_dir() else source
+            if source in zoo.names():
+                name = source
+            name = printable(name)  # unchanged by forms and JSON
+            if name in self.by_name:
+                raise UserError(f"Two models are named {name!r}: rename a folder.")
+            self.by_name[name] = Served(name, source, runtime)
+        for served in self.by_name.values():
+            judge = zoo.judge_of(served.trained_on) if served.trained_on else None
+            if judge not in (None, served.name):
+                served.judge = self.by_name.get(judge)
+
+    def __getitem__(self, name: str) -> Served:
+        """Return the model with a name from a client.
+
+        Raises:
+            Refused: no served model has that name.
+        """
+        if name not in self.by_name:
+            raise Refused(404, str(unknown_name("model", name[:100], self.by_name)))
+        return self.by_name[name]

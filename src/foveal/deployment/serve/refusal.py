@@ -1,0 +1,79 @@
+"""Refusals of requests: a status and one sentence, as JSON."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+from starlette.types import Message, Receive, Send
+
+from foveal.foundation.escaping import printable
+
+DETAIL_LENGTH = 1000  # names and JSON keys of clients may be megabytes long
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 64_000_000
+
+
+class Refused(Exception):
+    """Raised to refuse a request.
+
+    Args:
+        status: HTTP status, from 400.
+        detail: one sentence for the client; put on one line and cut if it is too long.
+        headers: further headers of the response.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None):
+        shown = printable(detail[:DETAIL_LENGTH]) + "…" * (len(detail) > DETAIL_LENGTH)
+        super().__init__(shown)
+        self.status = status
+        self.detail = shown
+        self.headers = dict(headers or {})
+
+
+def busy(what: str) -> Refused:
+    """Return the refusal of a request for lack of capacity, with a time to retry."""
+    return Refused(429, f"{what} Try again in a second.", {"retry-after": "1"})
+
+
+class Received:
+    """Receives a request's body, and records whether it is complete."""
+
+    def __init__(self, receive: Receive):
+        self.receive = receive
+        self.whole = False
+
+    async def __call__(self) -> Message:
+        """Receive one ASGI message."""
+        message = await self.receive()
+        self.whole = self.whole or not message.get("more_body", False)
+        return message
+
+
+async def refuse(refused: Refused, receive: Received, send: Send) -> None:
+    """Send a refusal; if the client is still sending, discard the rest and close the connection.
+
+    Closing a connection with unread data resets it, and the client may lose the response. So the
+    rest is read for a while.
+    """
+    body = json.dumps({"detail": refused.detail}).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **({} if receive.whole else {"connection": "close"}),
+        **refused.headers,
+    }
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            await _discard(receive)
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard(receive: Received) -> None:
+    discarded = 0
+    while not receive.whole and discarded < LINGER_BYTES:
+        discarded += len((await receive()).get("body", b""))

@@ -1,0 +1,21 @@
+"""Sample digits for the page, from a dataset that is installed with a dependency."""
+
+from foveal.datasets import load_images
+from foveal.deployment.serve.pictures import data_url
+from foveal.images.values import as_floats
+
+COUNT = 20
+
+
+def samples() -> list[dict[str, object]]:
+    """Return two digits per class as PNG data URLs; no model of the zoo was trained on them."""
+    digits = load_images("mnist-5k", "test").few(COUNT)
+    order = digits.labels.argsort(stable=True).tolist()
+    return [
+        {
+            "name": f"{digits.classes[int(digits.labels[index])]}-{index}.png",
+            "label": digits.classes[int(digits.labels[index])],
+            "image": data_url(as_floats(digits.images[index])),
+        }
+        for index in order
+    ]

@@ -1,0 +1,152 @@
+"""Request schemas: a model, images, and how to explain them."""
+
+import base64
+import binascii
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from foveal.deployment.serve.limits import Limits
+from foveal.deployment.serve.refusal import Refused
+from foveal.deployment.serve.upload import Form
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import parse_json
+
+MAX_VALUES = 10_000  # values per JSON text, keys included
+_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each value but the first
+
+Show = Literal["maps", "pictures", "evidence"]
+Keypoint = tuple[float, float]
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Asked(BaseModel):
+    """Options of a request, in a form or in JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(description="Name of a model, see GET /v1/models.")
+    method: str = Field(
+        "model",
+        description="`model` for its own explanation, or one of the model's `methods`. Models "
+        "that look everywhere have no explanation of their own; `contributions`, if among the "
+        "methods, are exact.",
+    )
+    top: int = Field(5, ge=1, le=1000, description="Number of classes in `probabilities`.")
+    fit: Literal["stretch", "crop"] = Field(
+        "stretch",
+        description="How an image is fitted to the model's size: stretched, as in "
+        "`foveal explain`, or cropped at the centre first.",
+    )
+    show: list[Show] = Field(
+        [],
+        description="Further parts of the response: `maps` as numbers with the meaning of their "
+        "`values`, `pictures` as PNG data URLs, `evidence` for the predictions from the evidence "
+        "alone and from everything but the evidence.",
+    )
+    share: float = Field(
+        0.2, gt=0, le=1, description="Fraction of the pixels that count as evidence of a map."
+    )
+    keypoints: list[Keypoint] | None = Field(
+        None, description="Keypoints for a focus model, each x and y in [-1, 1], in its order."
+    )
+    scales: list[Annotated[float, Field(gt=0, le=1000)]] | None = Field(
+        None, description="Scales of the patches at `keypoints`, in pixels per sample."
+    )
+
+    @field_validator("keypoints")
+    @classmethod
+    def _inside(cls, keypoints: list[Keypoint] | None) -> list[Keypoint] | None:
+        for x, y in keypoints or []:
+            if not (math.isfinite(x) and math.isfinite(y) and max(abs(x), abs(y)) <= 1):
+                raise ValueError("each x and y must be from -1 to 1")
+        return keypoints
+
+
+class AskedInJson(Asked):
+    """A request as one JSON object."""
+
+    image: str | None = Field(None, description="An image file as base64 or as a data URL.")
+    images: list[str] | None = Field(None, description="Several images, each like `image`.")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A validated request.
+
+    Attributes:
+        asked: model, method and further options.
+        files: name and content of each image file.
+    """
+
+    asked: Asked
+    files: list[tuple[str, bytes]]
+
+
+def from_form(form: Form, limits: Limits) -> Question:
+    """Return the request of a multipart form.
+
+    Raises:
+        Refused: something is missing, unknown, or over a limit.
+    """
+    values: dict[str, object] = dict(form.values)
+    if "show" in form.values:
+        values["show"] = [part.strip() for part in form.values["show"].split(",") if part.strip()]
+    for name in ("keypoints", "scales"):
+        if name in form.values:
+            values[name] = _json(form.values[name].encode(), name)
+    asked = _checked(Asked, values)
+    _check_count(len(form.files), limits)
+    return Question(asked, form.files)
+
+
+def from_json(body: bytes, limits: Limits) -> Question:
+    """Return the request of a JSON object.
+
+    Raises:
+        Refused: something is missing, unknown, not base64, or over a limit.
+    """
+    asked = _checked(AskedInJson, _json(body, "the body"))
+    given = [*([asked.image] if asked.image is not None else []), *(asked.images or [])]
+    _check_count(len(given), limits)
+    names = [f"image {number}" for number in range(1, len(given) + 1)]
+    files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
+    # The texts are dropped, to save memory while the request waits.
+    return Question(asked.model_copy(update={"image": None, "images": None}), files)
+
+
+def _check_count(images: int, limits: Limits) -> None:
+    if not images:
+        raise Refused(422, "Expected an image, but got none: send it as a file named `image`.")
+    if images > limits.images:
+        raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
+
+
+def _json(text: bytes, what: str) -> object:
+    # Counted before parsing, as millions of values take gigabytes and many seconds.
+    if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
+        raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {what}.")
+    try:
+        return parse_json(text)
+    except UserError as error:
+        raise Refused(422, f"Expected {what} as JSON, but it is {error}.") from None
+
+
+def _bytes(text: str, name: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(422, f"{name}: not base64.") from None
+
+
+def _checked(kind: type[Checked], values: object) -> Checked:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part)[:40] for part in first["loc"]) or "the body"
+        raise Refused(422, f"{field}: {first['msg']}.") from None

@@ -1,0 +1,33 @@
+// Requests to the server; every failure is an Error with a readable message.
+
+export async function models() {
+  return (await json(await fetch("v1/models"))).models;
+}
+
+export async function samples() {
+  return (await json(await fetch("v1/samples"))).samples;
+}
+
+// The answer for one image; `options` holds the fields of POST /v1/explain.
+export async function explain(image, options, signal) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(options)) {
+    if (value !== undefined && value !== null) form.append(name, value);
+  }
+  form.append("image", image.blob, image.name);
+  const answer = await json(await fetch("v1/explain", { method: "POST", body: form, signal }));
+  return answer.images[0];
+}
+
+async function json(response) {
+  let body = null;
+  try {
+    body = await response.json();
+  } catch {
+    // A proxy before the server may respond without JSON.
+  }
+  if (response.ok && body) return body;
+  const error = new Error(body?.detail ?? `The server answered ${response.status}.`);
+  error.busy = response.status === 429;
+  throw error;
+}

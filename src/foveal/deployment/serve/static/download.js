@@ -1,0 +1,72 @@
+// Downloads: the picture and classes as SVG or PNG, and the answer as JSON.
+
+import { element, frame, tag } from "./marks.js";
+import { percent, printable } from "./words.js";
+
+const [WIDTH, PICTURE, MARGIN] = [960, 480, 24];
+const FONT = "system-ui, sans-serif";
+
+export function saveJson(name, model, answer) {
+  const { pictures, evidence, ...rest } = answer;
+  const text = JSON.stringify({ model, images: [rest] }, null, 2);
+  save(new Blob([text], { type: "application/json" }), `${name}.json`);
+}
+
+export function saveSvg(name, shown, model, answer) {
+  const text = source(shown, model, answer);
+  save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
+}
+
+export async function savePng(name, shown, model, answer) {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(shown, model, answer))}`;
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  canvas.toBlob((blob) => save(blob, `${name}.png`), "image/png");
+}
+
+// One SVG: the picture with its marks, the patches, and the class probabilities.
+function source(shown, model, answer) {
+  const patches = answer.pictures.patches ?? [];
+  const height = PICTURE + 2 * MARGIN + 40;
+  const svg = element("svg", { xmlns: "http://www.w3.org/2000/svg", width: WIDTH, height,
+    viewBox: `0 0 ${WIDTH} ${height}`, "font-family": FONT });
+  svg.append(element("rect", { width: WIDTH, height, fill: "#fff" }));
+  const inner = shown.cloneNode(true);
+  const [wide, high] = ["width", "height"].map((side) => Number(shown.getAttribute(side)));
+  const scale = PICTURE / Math.max(wide, high);
+  const box = { x: MARGIN, y: MARGIN + 40, width: scale * wide, height: scale * high };
+  for (const [key, value] of Object.entries(box)) inner.setAttribute(key, value);
+  const left = PICTURE + 2 * MARGIN;
+  const best = answer.probabilities?.[0];
+  const title = best ? `${best.class} (${percent(best.probability)})` : "rebuilt";
+  svg.append(words(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
+  (answer.probabilities ?? []).slice(0, 5).forEach((one, index) => {
+    const y = MARGIN + 62 + 36 * index;
+    svg.append(words(one.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,
+      width: 210 * one.probability, height: 18, fill: index ? "#b8c0c8" : "#0072b2" }),
+    words(percent(one.probability), left + 350, y, 15));
+  });
+  patches.slice(0, 9).forEach((patch, index) => {
+    const [x, y, side] = [left + 140 * (index % 3), MARGIN + 250 + 100 * Math.floor(index / 3), 84];
+    svg.append(element("image", { href: patch, x, y, width: side, height: side, "image-rendering": "pixelated" }),
+      ...frame(index, { x, y, width: side, height: side }, 8), tag(index, x + 4, y + 4, 12));
+  });
+  return new XMLSerializer().serializeToString(svg);
+}
+
+function words(content, x, y, size, weight = 400) {
+  const node = element("text", { x, y, "font-size": size, "font-weight": weight, fill: "#1d2329" });
+  node.textContent = printable(content);
+  return node;
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,29 @@
+// Small summary of the answers, for phones on which the pad and the answers do not fit.
+
+export function glance(summary, panels) {
+  let away = false;
+  const paint = () => {
+    const shown = panels.filter((panel) => panel.answer);
+    summary.hidden = !away || !shown.length;
+    if (summary.hidden) return;
+    summary.replaceChildren(...shown.map((panel) => {
+      const link = document.createElement("button");
+      link.type = "button";
+      link.tabIndex = -1;
+      const words = document.createElement("b");
+      words.textContent = panel.root.querySelector(".said").textContent;
+      link.append(panel.svg.cloneNode(true), words);
+      link.addEventListener("click", () => panel.root.scrollIntoView({ behavior: "smooth" }));
+      return link;
+    }));
+  };
+  const observer = new IntersectionObserver(([entry]) => {
+    away = !entry.isIntersecting && entry.boundingClientRect.top > 0;
+    paint();
+  }, { rootMargin: "0px 0px -120px" });
+  document.addEventListener("foveal:shown", paint);
+  return (panel) => {
+    observer.disconnect();
+    observer.observe(panel.root.querySelector(".picture"));
+  };
+}

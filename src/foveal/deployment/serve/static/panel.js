@@ -1,0 +1,354 @@
+// Panel of one model: its explanation of the image, and its prediction.
+
+import { explain } from "./api.js";
+import { saveJson, savePng, saveSvg } from "./download.js";
+import * as heat from "./heat.js";
+import * as marks from "./marks.js";
+import { original } from "./original.js";
+import { loaded, mean, part, patchPart } from "./parts.js";
+import { bars, fill, percent, printable, said, text } from "./words.js";
+
+const METHODS = { model: "itself", contributions: "its exact terms" };
+
+export class Panel {
+  // `models` as listed by GET /v1/models; `removed(panel)` is called to remove it.
+  constructor(models, name, removed) {
+    this.models = models;
+    this.root = document.getElementById("panel").content.cloneNode(true).querySelector(".panel");
+    this.image = null;
+    this.held = null; // keypoints that the user holds
+    this.answer = null;
+    this.running = false;
+    this.fresh = false; // a new request arrived while one is running
+    this.chosen = false; // whether the user has chosen the model
+    this.fillModels(name);
+    this.listen(removed);
+    this.choose(name);
+  }
+
+  find(selector) {
+    return this.root.querySelector(selector);
+  }
+
+  fillModels(name) {
+    const groups = Map.groupBy
+      ? Map.groupBy(this.models, (one) => one.trained_on ?? "other")
+      : this.models.reduce((map, one) => {
+          const key = one.trained_on ?? "other";
+          return map.set(key, [...(map.get(key) ?? []), one]);
+        }, new Map());
+    for (const [data, ones] of groups) {
+      const group = document.createElement("optgroup");
+      group.label = printable(`trained on ${data}`);
+      group.append(...ones.map((one) => new Option(printable(one.model), one.model, false, one.model === name)));
+      this.find(".model").append(group);
+    }
+  }
+
+  listen(removed) {
+    this.find(".model").addEventListener("change", (event) => {
+      this.chosen = true;
+      this.choose(event.target.value);
+    });
+    this.find(".method").addEventListener("change", () => this.ask(this.image));
+    this.find(".share select").addEventListener("change", () => this.ask(this.image));
+    this.find(".release").addEventListener("click", () => this.hold(null));
+    this.find(".remove").addEventListener("click", () => removed(this));
+    this.find(".rivals").addEventListener("toggle", () => this.rivals());
+    for (const button of this.root.querySelectorAll(".downloads button")) {
+      button.addEventListener("click", () => this.download(button.dataset.kind));
+    }
+  }
+
+  choose(name) {
+    this.model = this.models.find((one) => one.model === name);
+    this.root.setAttribute("aria-label", name);
+    const method = this.find(".method");
+    method.replaceChildren(
+      ...this.model.methods.map((one) => new Option(METHODS[one] ?? `post-hoc: ${one}`, one)));
+    method.value = this.model.default_method;
+    this.find(".rivals").hidden = this.model.methods.length < 2;
+    text(this.find(".about"), this.model.about);
+    fill(this.find(".card"), this.find(".honesty dl"), this.model);
+    this.ask(this.image);
+  }
+
+  // Explain an image with a model that suits it, if the user has chosen none.
+  suit(name, image) {
+    this.image = image;
+    this.find(".model").value = name;
+    this.choose(name);
+  }
+
+  get method() {
+    return this.find(".method").value;
+  }
+
+  hold(keypoints, time) {
+    this.held = keypoints;
+    this.ask(this.image, time, true);
+  }
+
+  // Explain an image; of those that arrive while one is being explained, only the latest.
+  async ask(image, time = performance.now(), holding = false) {
+    this.image = image;
+    if (!holding) this.held = null;
+    if (!image) return;
+    this.time = time;
+    this.fresh = true;
+    if (this.running) return;
+    this.running = true;
+    this.root.setAttribute("aria-busy", "true");
+    while (this.fresh) {
+      this.fresh = false;
+      await this.once(this.time);
+    }
+    this.running = false;
+    this.root.removeAttribute("aria-busy");
+  }
+
+  async once(time) {
+    const held = this.held;
+    const options = {
+      model: this.model.model, method: this.method, top: 10, fit: "crop",
+      show: "pictures,maps,evidence", share: this.find(".share select").value,
+      keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
+      scales: held && JSON.stringify(held.map((one) => one.scale)),
+    };
+    const { image, model } = this;
+    try {
+      const answer = await explain(image, options);
+      if (model !== this.model) return;
+      this.warn("");
+      await this.show(answer, held, image);
+      const detail = { stroke: time, model: model.model };
+      requestAnimationFrame(() =>
+        this.root.dispatchEvent(new CustomEvent("foveal:shown", { bubbles: true, detail })));
+    } catch (error) {
+      if (error.busy) {
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        this.fresh = true;
+      } else {
+        this.warn(error.message);
+      }
+    }
+  }
+
+  warn(message) {
+    text(this.find(".warning"), message);
+  }
+
+  async show(answer, held, image) {
+    const free = held ? this.free : answer;
+    this.answer = answer;
+    this.free = free;
+    await this.showPicture(answer, image);
+    said(this.root, answer, this.model, held ? free : null);
+    bars(this.find(".bars"), answer.probabilities ?? []);
+    this.showParts(answer);
+    this.showEvidence(answer.evidence);
+    this.find(".release").hidden = !held;
+    if (this.find(".rivals").open) this.rivals();
+  }
+
+  async showPicture(answer, image) {
+    const size = answer.size_px;
+    this.small = await loaded(answer.pictures.image); // the model's input
+    const given = await original(image, size, Boolean(this.model.size_px));
+    const shown = given ?? this.small;
+    let href = given ? given.toDataURL("image/jpeg", 0.92) : answer.pictures.image;
+    let legend = "";
+    const weighed = Boolean(answer.maps) && !answer.values.signed; // by the model's own attention
+    if (weighed) {
+      this.maps = heat.relative(answer.maps);
+      this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
+      href = heat.attention(this.maps.all, this.end, shown);
+      legend = `0.1 × … ${this.end.toFixed(0)} × uniform attention`;
+    } else if (answer.maps) {
+      href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
+      legend = "against … for the answer";
+    }
+    const smooth = Boolean(given) || weighed;
+    const svg = marks.picture(href, size, given ?? size, smooth);
+    svg.setAttribute("role", "group");
+    svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
+    if (answer.keypoints) this.showKeypoints(svg, answer, size);
+    else if (weighed) marks.peaks(svg, answer.attention, size);
+    this.swap(svg);
+    const label = this.find(".legend");
+    text(label, legend);
+    label.className = `legend ${answer.values?.signed ? "signed" : "magma"}`;
+    text(this.find(".hint"), [this.stranger(), this.hint(answer)].filter(Boolean).join(" "));
+  }
+
+  // Replace the picture and keep the keyboard focus; not while the user drags a keypoint.
+  swap(svg) {
+    this.svg = svg;
+    const holder = this.find(".picture");
+    if (this.dragging) return;
+    const focused = holder.contains(document.activeElement)
+      ? document.activeElement.dataset.index : undefined;
+    holder.replaceChildren(svg);
+    if (focused !== undefined) holder.querySelector(`[data-index="${focused}"]`)?.focus();
+  }
+
+  // Note for an image of another kind than the training images, as the model answers anyway.
+  stranger() {
+    const known = this.model.trained_on;
+    if (!this.image.digit || !known || /^(cluttered-|planted-)?mnist/.test(known)) return "";
+    return `This model was trained on ${known} and knows no digits, so its answer means little.`;
+  }
+
+  hint(answer) {
+    if (answer.keypoints && this.model.holds_keypoints) {
+      return "Drag a keypoint, or focus it and press the arrow keys: the model answers from there.";
+    }
+    if (answer.keypoints) return "";
+    if (!answer.maps) return "This model looks at the whole picture.";
+    if (!answer.values.signed) return "The numbers mark the maximum of each depth's attention.";
+    if (!answer.values.location_label) return "";
+    const terms = heat.cells(answer.maps[0]);
+    return `What each of ${terms.length} × ${terms[0].length} locations adds to the logit of the answer.`;
+  }
+
+  showKeypoints(svg, answer, size) {
+    const groups = marks.keypoints(svg, answer.keypoints, answer.patch_size_px, size);
+    if (!this.model.holds_keypoints) return;
+    groups.forEach((group, index) => this.makeDraggable(group, index, answer, size));
+  }
+
+  makeDraggable(group, index, answer, size) {
+    const point = answer.keypoints[index];
+    group.setAttribute("tabindex", "0");
+    group.setAttribute("role", "button");
+    group.setAttribute("aria-label",
+      `Keypoint ${index + 1}, column ${Math.round(point.x_px)}, row ${Math.round(point.y_px)}; ` +
+      "arrow keys move it, Escape resets all");
+    group.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      if (event.key === "Escape") this.hold(null);
+      if (!(event.key in step)) return;
+      event.preventDefault();
+      const [dx, dy] = step[event.key];
+      // From its held position, as the response to the last key may not have arrived.
+      const now = (this.held ?? this.answer.keypoints)[index];
+      this.move(index, now.x_px + dx, now.y_px + dy, size, event.timeStamp);
+    });
+    group.addEventListener("pointerdown", (event) => this.drag(event, group, index, point, size));
+  }
+
+  drag(event, group, index, point, size) {
+    event.preventDefault();
+    group.focus({ preventScroll: true });
+    group.setPointerCapture(event.pointerId);
+    this.dragging = true;
+    const svg = group.ownerSVGElement;
+    const at = (one) => {
+      const box = svg.getBoundingClientRect();
+      return [((one.clientX - box.left) / box.width) * size.width - 0.5,
+        ((one.clientY - box.top) / box.height) * size.height - 0.5];
+    };
+    const [x, y] = at(event);
+    const off = [point.x_px - x, point.y_px - y];
+    const moved = (one) => {
+      const [px, py] = at(one).map((value, axis) => value + off[axis]);
+      const to = this.move(index, px, py, size, one.timeStamp);
+      group.setAttribute("transform", `translate(${to.x_px - point.x_px} ${to.y_px - point.y_px})`);
+    };
+    const ended = () => {
+      this.dragging = false;
+      group.removeEventListener("pointermove", moved);
+      this.swap(this.svg);
+      this.find(`.picture [data-index="${index}"]`)?.focus({ preventScroll: true });
+    };
+    group.addEventListener("pointermove", moved);
+    group.addEventListener("pointerup", ended, { once: true });
+    group.addEventListener("pointercancel", ended, { once: true });
+  }
+
+  move(index, x, y, size, time) {
+    const x_px = Math.min(size.width - 1, Math.max(0, x));
+    const y_px = Math.min(size.height - 1, Math.max(0, y));
+    const to = {
+      x_px, y_px, x: (2 * x_px + 1) / size.width - 1, y: (2 * y_px + 1) / size.height - 1,
+      scale: this.answer.keypoints[index].scale,
+    };
+    const held = (this.held ?? this.answer.keypoints).map((one, i) => (i === index ? to : one));
+    this.hold(held, time);
+    return to;
+  }
+
+  showParts(answer) {
+    const parts = this.find(".parts");
+    const title = this.find(".parts-title");
+    const { patches, thumbnail, rebuilt } = answer.pictures;
+    parts.replaceChildren();
+    title.textContent = "";
+    if (patches) {
+      title.textContent = thumbnail ? "Its whole input" : "All that it decided from";
+      if (rebuilt) title.textContent = "Patches that it rebuilt the image from";
+      if (thumbnail) parts.append(part(thumbnail, "a thumbnail"));
+      patches.forEach((patch, index) => parts.append(patchPart(patch, index)));
+      if (rebuilt) parts.append(part(rebuilt, "rebuilt"));
+    } else if (answer.maps?.length > 1 && !answer.values.signed) {
+      title.textContent = "Attention at each depth";
+      this.maps.each.forEach((map, index) =>
+        parts.append(part(heat.attention(map, this.end, this.small), `depth ${index + 1}`, true)));
+    }
+  }
+
+  showEvidence(evidence) {
+    this.find(".evidence").hidden = !evidence;
+    this.find(".share").hidden = !this.answer.maps;
+    if (!evidence) return;
+    for (const [name, title] of [["only", "Evidence only"], ["without", "Everything but"]]) {
+      const one = evidence[name];
+      const figure = this.find(`.${name}`);
+      figure.querySelector("img").src = one.picture;
+      const caption = figure.querySelector("figcaption");
+      const heading = document.createElement("b");
+      heading.textContent = title;
+      const lines = [heading, one.probabilities
+        ? `→ ${one.prediction} (${percent(one.probabilities[0].probability)})`
+        : `→ rebuilt with an error of ${one.rebuilding_mse.toFixed(4)}`];
+      if (one.judge) lines.push(`a judge: ${one.judge.class} (${percent(one.judge.probability)})`);
+      caption.replaceChildren(...lines.map((line) => {
+        const row = document.createElement("span");
+        row.append(typeof line === "string" ? printable(line) : line);
+        return row;
+      }));
+    }
+  }
+
+  // All post-hoc methods on the same image, one after another.
+  async rivals() {
+    const grid = this.find(".rivals .grid");
+    if (!this.find(".rivals").open || !this.image) return grid.replaceChildren();
+    const [image, model] = [this.image, this.model];
+    const key = `${model.model} ${image.number}`;
+    if (this.rivalsOf === key) return;
+    this.rivalsOf = key;
+    grid.replaceChildren();
+    for (const method of model.methods.filter((one) => one !== "model")) {
+      const waiting = part("", `${method} …`);
+      grid.append(waiting);
+      try {
+        const answer = await explain(image,
+          { model: model.model, method, show: "pictures,maps", fit: "crop" });
+        if (this.rivalsOf !== key) return;
+        const shown = await loaded(answer.pictures.image);
+        const href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
+        waiting.replaceWith(part(href, `${method}, ${answer.cost_forward_passes.toFixed(0)} passes`));
+      } catch (error) {
+        waiting.querySelector("figcaption").textContent = `${method}: ${error.message}`;
+      }
+    }
+  }
+
+  download(kind) {
+    if (!this.answer) return;
+    const name = `${this.model.model}-${this.answer.prediction ?? "rebuilt"}`.replace(/[^\w-]+/g, "_");
+    if (kind === "json") saveJson(name, this.model.model, this.answer);
+    else (kind === "svg" ? saveSvg : savePng)(name, this.svg, this.model.model, this.answer);
+  }
+}

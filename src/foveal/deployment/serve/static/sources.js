@@ -1,0 +1,138 @@
+// Sources of images other than the drawing pad: files, the clipboard, the camera, samples.
+
+import { samples } from "./api.js";
+import { printable } from "./words.js";
+
+const LARGEST_BYTES = 4_000_000; // larger files are shrunk before they are sent
+const LARGEST_SIDE = 1600;
+const CAMERA_SIDE = 512;
+
+const find = (id) => document.getElementById(id);
+
+// `given({blob, name})` is called with each image, `say(words)` with error messages.
+export function listen(given, say) {
+  const take = async (file) => {
+    if (!file) return;
+    if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not a picture.`);
+    say("");
+    const image = { blob: file, name: file.name || "pasted.png" };
+    try {
+      if (file.size > LARGEST_BYTES) image.blob = await smaller(file);
+    } catch {
+      return say(`${image.name} is not a picture that this browser can read.`);
+    }
+    preview(image);
+    given(image);
+  };
+  files(take);
+  clipboard(take, say);
+  camera(given, say);
+}
+
+function preview({ blob, name }) {
+  const picture = find("given-picture");
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(blob);
+  find("given-name").textContent = printable(name);
+  find("given").hidden = false;
+}
+
+async function smaller(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, LARGEST_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [bitmap.width * scale, bitmap.height * scale].map(Math.round);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+}
+
+function files(take) {
+  find("file").addEventListener("change", (event) => {
+    take(event.target.files[0]);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
+  const drop = find("drop");
+  const over = (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", event.type === "dragover");
+  };
+  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, over);
+  document.addEventListener("drop", (event) => take(event.dataTransfer?.files[0]));
+}
+
+function clipboard(take, say) {
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+    if (file) take(file);
+  });
+  find("paste").addEventListener("click", async () => {
+    try {
+      for (const item of await navigator.clipboard.read()) {
+        const type = item.types.find((one) => one.startsWith("image/"));
+        if (type) return take(new File([await item.getType(type)], "pasted.png", { type }));
+      }
+      say("There is no picture in the clipboard.");
+    } catch {
+      say("The browser does not allow the page to read the clipboard: press Ctrl+V.");
+    }
+  });
+}
+
+function camera(given, say) {
+  const [video, start, takeIt] = [find("video"), find("camera-start"), find("camera-take")];
+  let stream = null;
+  const stop = () => {
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+    video.hidden = takeIt.disabled = true;
+    start.textContent = "Start the camera";
+  };
+  start.addEventListener("click", async () => {
+    if (stream) return stop();
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    } catch {
+      return say("There is no camera, or the browser does not allow the page to use it.");
+    }
+    say("");
+    video.srcObject = stream;
+    await video.play();
+    video.hidden = takeIt.disabled = false;
+    start.textContent = "Stop the camera";
+  });
+  takeIt.addEventListener("click", () => {
+    const side = Math.min(video.videoWidth, video.videoHeight);
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = CAMERA_SIDE;
+    canvas.getContext("2d").drawImage(video, (video.videoWidth - side) / 2,
+      (video.videoHeight - side) / 2, side, side, 0, 0, CAMERA_SIDE, CAMERA_SIDE);
+    canvas.toBlob((blob) => given({ blob, name: "camera.png" }), "image/png");
+  });
+  document.addEventListener("foveal:source", (event) => {
+    if (event.detail !== "camera" && stream) stop();
+  });
+}
+
+export async function showSamples(given) {
+  const gallery = find("samples");
+  if (gallery.childElementCount) return;
+  for (const sample of await samples()) {
+    const button = document.createElement("button");
+    button.type = "button";
+    const image = document.createElement("img");
+    image.src = sample.image;
+    image.alt = `a handwritten ${sample.label}`;
+    button.append(image);
+    button.addEventListener("click", async () => {
+      for (const other of gallery.children) other.setAttribute("aria-pressed", other === button);
+      given({ blob: bytes(sample.image), name: sample.name });
+    });
+    gallery.append(button);
+  }
+}
+
+function bytes(dataUrl) {
+  const raw = atob(dataUrl.split(",")[1]);
+  return new Blob([Uint8Array.from(raw, (c) => c.charCodeAt(0))], { type: "image/png" });
+}

@@ -1,0 +1,102 @@
+// Texts and bars of answers and model cards.
+
+// A fraction from 0 to 1 as text; nothing is rounded to 100 %.
+export function percent(fraction) {
+  if (fraction > 0.9995) return "> 99.9 %";
+  return `${(100 * fraction).toFixed(fraction > 0.99 || fraction < 0.1 ? 1 : 0)} %`;
+}
+
+// Control characters, unpaired surrogates and characters that change the direction of text.
+const HIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+
+// A name as one line of text without hidden characters.
+export function printable(name) {
+  return String(name ?? "").replace(HIDDEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+const FIGURES = {
+  accuracy: ["accuracy", "fraction of the test images that are classified correctly", percent],
+  evidence_fraction: ["evidence", "mean fraction of an image's pixels that it decides from", percent],
+  position_leakage: ["leakage", "accuracy of a probe that is given only the keypoints; better near chance", two],
+  content_following: ["content following", "how often the answer follows another image's pixels at the same keypoints; higher is better", two],
+  position_following: ["position following", "how often the answer follows the keypoints instead; lower is better", two],
+  random_focus_accuracy: ["random focus", "accuracy with another image's keypoints", percent],
+  sufficiency: ["sufficiency", "accuracy of a judge on the evidence alone", percent],
+  necessity: ["necessity", "loss of a judge's accuracy without the evidence", percent],
+  shuffled_attention_accuracy: ["shuffled maps", "accuracy with another image's attention maps", percent],
+  uniform_attention_accuracy: ["uniform maps", "accuracy with uniform attention", percent],
+  rebuilding_mse: ["error", "mean squared error of the rebuilt images", (value) => value.toFixed(4)],
+  parameters: ["parameters", "number of learned parameters", (value) => value.toLocaleString("en")],
+  macs: ["MACs", "multiply-adds per image", (value) => value.toLocaleString("en")],
+  latency_ms: ["latency", "time per image on one thread", (value) => `${value.toFixed(2)} ms`],
+};
+
+function two(value) {
+  return value.toFixed(2);
+}
+
+export function text(node, words) {
+  node.textContent = printable(words);
+  node.hidden = !words;
+}
+
+// The card's figures: one line with the main ones, and a list of all with their meanings.
+export function fill(line, list, model) {
+  const figures = model.figures;
+  const parts = [];
+  if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)} % right on ${figures.data}`);
+  if (figures.rebuilding_mse) parts.push(`rebuilds ${figures.data} with an error of ${figures.rebuilding_mse.toFixed(4)}`);
+  if (model.looks === "patches" && figures.evidence_fraction) {
+    parts.push(`looks at ${percent(figures.evidence_fraction)} of the pixels`);
+  }
+  if (figures.parameters) parts.push(`${figures.parameters.toLocaleString("en")} parameters`);
+  line.textContent = printable(parts.join(" · "));
+  list.replaceChildren(...Object.entries(FIGURES)
+    .filter(([key]) => typeof figures[key] === "number")
+    .flatMap(([key, [name, meaning, show]]) => {
+      const term = document.createElement("dt");
+      term.textContent = `${name} ${show(figures[key])}`;
+      const words = document.createElement("dd");
+      words.textContent = meaning;
+      return [term, words];
+    }));
+  list.parentElement.hidden = !list.childElementCount;
+}
+
+// The answer as text; with held keypoints, `free` is the answer at the model's own keypoints.
+export function said(root, answer, model, free) {
+  const best = answer.probabilities?.[0];
+  root.querySelector(".said").textContent = best ? printable(best.class) : "rebuilt";
+  root.querySelector(".sure").textContent = best
+    ? percent(best.probability) : `error ${answer.rebuilding_mse.toFixed(4)}`;
+  const seen = [];
+  if (answer.keypoints) {
+    seen.push(`from ${answer.keypoints.length} patches, ${percent(answer.evidence_fraction)} of the pixels`);
+  } else if (model.looks === "maps") seen.push("looks everywhere, with weights");
+  else seen.push("looks at the whole picture");
+  if (free && best) {
+    const own = free.probabilities[0];
+    seen.push(`at your keypoints; at its own: ${own.class} (${percent(own.probability)})`);
+  }
+  root.querySelector(".seen").textContent = printable(seen.join("; "));
+}
+
+export function bars(list, probabilities) {
+  const rows = probabilities.slice(0, 5).map((one, index) => {
+    const row = document.createElement("li");
+    if (index === 0) row.className = "best";
+    const [name, track, bar, percentage] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
+    name.textContent = printable(one.class);
+    name.className = "name";
+    track.className = "track";
+    bar.className = "bar";
+    bar.style.width = `${100 * one.probability}%`;
+    percentage.className = "share-of";
+    percentage.textContent = percent(one.probability);
+    track.append(bar);
+    row.append(name, track, percentage);
+    return row;
+  });
+  list.replaceChildren(...rows);
+  list.hidden = !rows.length;
+}

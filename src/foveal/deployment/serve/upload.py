@@ -1,0 +1,196 @@
+"""Request bodies, held in memory only, with limits on size and time."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from foveal.deployment.serve.limits import Limits
+from foveal.deployment.serve.refusal import Refused, busy
+
+PARTS = 64  # maximum parts of a form
+VALUE_BYTES = 65_536  # maximum bytes of a part that is not a file
+LENGTH_DIGITS = 18  # maximum digits of a Content-Length
+NAME_LENGTH = 200  # maximum characters of a file name
+
+
+@dataclass
+class Form:
+    """A multipart form.
+
+    Attributes:
+        values: text by name.
+        files: name and content of each file; the client's name is only returned, never opened.
+    """
+
+    values: dict[str, str] = field(default_factory=dict)
+    files: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class Budget:
+    """Limit on the bytes that all requests together may hold.
+
+    Args:
+        limit: maximum number of bytes.
+        what: what the bytes hold, for the text of refusals.
+    """
+
+    def __init__(self, limit: int, what: str):
+        self.limit = limit
+        self.what = what
+        self.held = 0
+
+    @contextmanager
+    def room(self) -> Iterator["Room"]:
+        """Yield the account of one request; its bytes are released at the end."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self.held -= room.taken
+
+
+class Room:
+    """The bytes of a budget that one request holds.
+
+    Args:
+        budget: the budget of all requests.
+    """
+
+    def __init__(self, budget: Budget):
+        self.budget = budget
+        self.taken = 0
+
+    def take(self, count: int) -> None:
+        """Reserve more bytes.
+
+        Raises:
+            Refused: the budget is exceeded.
+        """
+        self.taken += count
+        self.budget.held += count
+        if self.budget.held > self.budget.limit:
+            raise busy(f"The server has no memory left for more {self.budget.what}.")
+
+
+async def receive_body(request: Request, limits: Limits, room: Room) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        Refused: too large, too slow, incomplete, or over the budget.
+    """
+    length = request.headers.get("content-length", "0")
+    if len(length) > LENGTH_DIGITS or not length.isdecimal() or int(length) > limits.body_bytes:
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            return await _chunks(request, limits, room)
+    except TimeoutError:
+        seconds = f"{limits.body_seconds:g}"
+        raise Refused(408, f"The body did not arrive within {seconds} s.") from None
+
+
+async def _chunks(request: Request, limits: Limits, room: Room) -> bytes:
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "The client disconnected before its body was complete.")
+        chunk = message.get("body", b"")
+        room.take(len(chunk))
+        if room.taken > limits.body_bytes:
+            raise _too_large(limits)
+        parts.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, f"Expected at most {limits.body_bytes / 1e6:g} MB in one request.")
+
+
+def read_form(body: bytes, content_type: str) -> Form:
+    """Return the parts of a multipart body.
+
+    Raises:
+        Refused: the form is malformed, has too many parts, or a value that is not text.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise Refused(400, "Expected a multipart form with a boundary.")
+    reading = _Reading()
+    try:
+        parser = MultipartParser(boundary, reading.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise Refused(400, f"The form is malformed: {error}") from None
+    if not reading.ended:
+        raise Refused(400, "The form is incomplete.")
+    return reading.form
+
+
+class _Reading:
+    """Callbacks of the multipart parser, which collect the form."""
+
+    def __init__(self) -> None:
+        self.form = Form()
+        self.ended = False
+        self.parts = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.name = self.value = self.data = b""
+        self.pieces: list[bytes] = []
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self.parts += 1
+        if self.parts > PARTS:
+            raise Refused(413, f"Expected at most {PARTS} parts in a form.")
+        self.headers, self.pieces = {}, []
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self.name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self.value += data[start:end]
+
+    def _header_end(self) -> None:
+        self.headers[self.name.lower()] = self.value
+        self.name = self.value = b""
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self.pieces.append(data[start:end])
+
+    def _part_end(self) -> None:
+        _, options = parse_options_header(self.headers.get(b"content-disposition", b""))
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        data = b"".join(self.pieces)
+        if b"filename" in options:
+            if name not in ("image", "images"):
+                raise Refused(422, f"Expected files named `image`, but got {name[:40]!r}.")
+            shown = options[b"filename"].decode("utf-8", "replace")[:NAME_LENGTH]
+            self.form.files.append((shown, data))
+            return
+        if name in self.form.values:
+            raise Refused(422, f"{name[:40]!r} is given twice.")
+        if len(data) > VALUE_BYTES:
+            raise Refused(413, f"{name[:40]!r} is longer than {VALUE_BYTES:,} bytes.")
+        self.form.values[name] = data.decode("utf-8", "replace")
+
+    def _end(self) -> None:
+        self.ended = True

@@ -1,0 +1,1 @@
+"""Evaluation of models on data sets, their comparison, and HTML reports."""

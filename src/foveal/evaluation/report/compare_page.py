@@ -1,0 +1,232 @@
+"""HTML report of a comparison, with its tables as CSV, JSON and LaTeX, and its plots."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foveal import plotting, zoo
+from foveal.datasets import ImageSet
+from foveal.datasets.annotations import annotated
+from foveal.evaluation.compare import Candidate, Comparison
+from foveal.evaluation.measuring import targets_of
+from foveal.evaluation.report import original
+from foveal.evaluation.report.page import inline, render, write_text
+from foveal.evaluation.report.tables import csv_table, latex_table
+from foveal.explainers import CONTROLS, OWN, explainer
+from foveal.explanation import Explanation
+from foveal.foundation.columns import Column, present
+from foveal.foundation.files import json_text
+from foveal.images.photos import Photos
+from foveal.images.values import as_floats
+from foveal.metrics.judged import at_top
+from foveal.metrics.observing import observe_all
+from foveal.metrics.registry import explanation_columns, model_columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 4  # images in each gallery
+
+
+def write_comparison(comparison: Comparison, out: str | Path) -> Path:
+    """Write index.html, results.json, tables as CSV and LaTeX, and plots; return the page's path.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    out = Path(out)
+    models = [dict(row) for row in comparison.models]
+    explanations = [at_top(row) for row in comparison.explanations]
+    columns = present(model_columns(), models)
+    measures = present(explanation_columns(), explanations)
+    _write_tables(comparison, out)
+    logits = {
+        one.name: observe_all(one.network, comparison.test.images).logits
+        for one in comparison.candidates
+    }
+    plots = _plots(comparison, logits)
+    for name, figure in plots.items():
+        for kind in ("png", "svg"):
+            _save(figure, out / "plots" / f"{name}.{kind}")
+    page = render(
+        "compare.html",
+        test=comparison.test,
+        judge=comparison.judge,
+        many_sizes=isinstance(comparison.test.images, Photos),
+        explained=comparison.explained,
+        annotated=int(annotated(comparison.test).sum()),
+        models=_rows([row["model"] for row in models], models, columns),
+        columns=columns,
+        explanations=_rows([*map(_heading, explanations)], explanations, measures),
+        measures=measures,
+        plots={name: inline(figure) for name, figure in plots.items()},
+        galleries=_galleries(comparison, logits),
+        confusions=_confusions(comparison, logits),
+        original=_original(),
+        datasets=original.DATASETS,
+    )
+    path = out / "index.html"
+    write_text(path, page)
+    return path
+
+
+def _write_tables(comparison: Comparison, out: Path) -> None:
+    """Write the figures as CSV, LaTeX and JSON."""
+    models = [dict(row) for row in comparison.models]
+    explanations = [at_top(row) for row in comparison.explanations]
+    columns = present(model_columns(), models)
+    measures = present(explanation_columns(), explanations)
+    write_text(out / "models.csv", csv_table(models))
+    write_text(out / "explanations.csv", csv_table(comparison.explanations))
+    write_text(out / "models.tex", latex_table(["model"], columns, models))
+    write_text(out / "explanations.tex", latex_table(["model", "method"], measures, explanations))
+    results = {"models": models, "explanations": list(comparison.explanations)}
+    write_text(out / "results.json", json_text(results, indent=2) + "\n")
+
+
+def _rows(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
+) -> list[dict[str, object]]:
+    """Return the rows of an HTML table."""
+    return [
+        {"name": name, "cells": [column.cell(row) for column in columns]}
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def _heading(row: Mapping[str, Any]) -> str:
+    return row["model"] if row["method"] == OWN else f"{row['model']} {row['method']}"
+
+
+def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "Figure"]:
+    rows = comparison.models
+    found = {
+        "accuracy-evidence": plotting.frontier(
+            [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in rows]
+        ),
+        "accuracy-macs": plotting.frontier(
+            [(row["model"], row["macs"], row["accuracy"]) for row in rows],
+            "multiply-adds per image",
+            logarithmic=True,
+        ),
+    }
+    judged = _judged_points(comparison)
+    if judged:
+        found["judged-evidence"] = plotting.judged_curves(judged)
+    curves = {one.name: zoo.curve(one.name) for one in comparison.candidates}
+    known = {name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve}
+    if known:
+        found["learning"] = plotting.learning_curves(known)
+    return found
+
+
+def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
+    """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in comparison.explanations:
+        start, end = "sufficiency_at_", "%"
+        found = [
+            (float(name.removeprefix(start).removesuffix(end)) / 100, value)
+            for name, value in row.items()
+            if name.startswith(start)
+        ]
+        if "sufficiency" in row:
+            found = [(row["evidence_fraction"], row["sufficiency"])]
+        if found:
+            points[_heading(row)] = sorted(found)
+    return points
+
+
+def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    """Return galleries of the same images under every explanation.
+
+    One gallery each for confident and correct, uncertain, and confident and wrong predictions.
+    """
+    first = comparison.candidates[0]
+    test = comparison.test_of(first)
+    rows = [row for row in comparison.explanations if row["method"] not in CONTROLS]
+    confidences, answers = logits[first.name].softmax(dim=-1).max(dim=1)
+    right = answers == test.labels
+    order = confidences.argsort(descending=True)
+    groups = {
+        "most confident and correct": order[right[order]][:SHOWN],
+        "least confident": order.flip(0)[:SHOWN],
+        "most confident and wrong": order[~right[order]][:SHOWN],
+    }
+    galleries = []
+    for name, chosen in groups.items():
+        if not (len(chosen) and rows):
+            continue
+        shown = [(_heading(row), _explain(comparison, row, chosen)) for row in rows]
+        labels = comparison.test_of(_explained_one(comparison, rows[0])).labels
+        picture = inline(plotting.side_by_side(shown, labels[chosen]))
+        galleries.append({"name": f"{name} ({first.name})", "picture": picture})
+    return galleries
+
+
+def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> list[Explanation]:
+    """Return the explanations of the images with the indices `chosen` (M,), in that order."""
+    one = _explained_one(comparison, row)
+    test = comparison.test_of(one)
+    explain = explainer(row["method"])
+    found = []
+    for index in chosen:
+        (image,) = test.subset(index[None]).batches(1)
+        targets = targets_of(image, comparison.explained)
+        explanation = explain(one.network, as_floats(image.images), targets)
+        found.append(replace(explanation, classes=test.classes))
+    return found
+
+
+def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Candidate:
+    return next(one for one in comparison.candidates if one.name == row["model"])
+
+
+def _confusions(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
+    return [
+        {
+            "name": one.name,
+            "picture": inline(_confusion(comparison.test_of(one), logits[one.name])),
+        }
+        for one in comparison.candidates
+    ]
+
+
+def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
+    classes = logits.shape[1]
+    pairs = test.labels * classes + logits.argmax(dim=1)
+    counts = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return plotting.confusion_matrix(counts, test.classes)
+
+
+def _original() -> dict[str, object]:
+    """Return the section on the original project: its published figures beside ours."""
+    sources = ("published", "rebuilt", "ours")
+    rows = [
+        {
+            "kind": row["kind"],
+            "cells": [
+                {name: f"{row[data][name]:.1%}" if name in row[data] else "–" for name in sources}
+                for data in original.DATASETS
+            ],
+        }
+        for row in original.beside_original()
+    ]
+    pictures = []
+    for data, title in original.DATASETS.items():
+        curves = original.curves(data)
+        if curves:
+            picture = inline(plotting.learning_curves(curves))
+            pictures.append({"name": title, "picture": picture})
+    return {"rows": rows, "pictures": pictures}
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    buffer = io.BytesIO()
+    plotting.save_figure(figure, buffer, path.suffix[1:])
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Foundation: errors, files, checks of arguments, registries, signals and memory."""

@@ -1,0 +1,222 @@
+"""Arguments checked by their annotations: types, ranges and choices, declared in signatures."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from typing_extensions import is_protocol
+
+from foveal.foundation.errors import UserError, unknown_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The range of a number.
+
+    Attributes:
+        low: the minimum.
+        high: the maximum.
+        above: whether the number must be above `low`.
+        below: whether the number must be below `high`.
+    """
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def __call__(self, name: str, value: float) -> None:
+        """Raise UserError unless the value is in the range."""
+        high_enough = value > self.low if self.above else value >= self.low
+        low_enough = value < self.high if self.below else value <= self.high
+        if not (high_enough and low_enough):
+            raise UserError(f"Expected {name} {self}, but got {shown(value)}.")
+
+    def __str__(self) -> str:
+        if not (self.above or self.below):
+            return f"from {self.low} to {self.high}"
+        low = f"above {self.low}" if self.above else f"of at least {self.low}"
+        return f"{low} and {'below' if self.below else 'at most'} {self.high}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """The number of values in a list, from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def __call__(self, name: str, value: Sized) -> None:
+        """Raise UserError unless the length of the list is in the range."""
+        if not self.low <= len(value) <= self.high:
+            raise UserError(
+                f"Expected from {self.low} to {self.high} values in {name}, but got {len(value)}."
+            )
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A choice of names or numbers."""
+
+    choices: tuple[str, ...] | tuple[int, ...]
+
+    def __call__(self, name: str, value: object) -> None:
+        """Raise UserError, with the nearest name, unless the value is one of the choices."""
+        if value in self.choices:
+            return
+        choices = [str(choice) for choice in self.choices]
+        if isinstance(value, str):
+            raise unknown_name(name, value, choices)
+        raise UserError(f"Expected {name} to be {' or '.join(choices)}, but got {shown(value)}.")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Check the arguments of a function or constructor by their annotations on each call.
+
+    Example:
+        >>> @checked
+        ... def half(side: Annotated[int, Range(2, 64)]) -> int:
+        ...     return side // 2
+        >>> half(1)
+        Traceback (most recent call last):
+        foveal.foundation.errors.UserError: Expected side from 2 to 64, but got 1.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        given = signature.bind(*arguments, **named).arguments
+        check_values(function, given)
+        return function(*arguments, **named)
+
+    return call
+
+
+def check_constructor(kind: type[Any]) -> None:
+    """Check the arguments of a class's own constructor, if it has one, by their annotations."""
+    if "__init__" in vars(kind):
+        kind.__init__ = checked(kind.__init__)
+
+
+def check_values(
+    function: Callable[..., object], values: Mapping[str, object], of: str = ""
+) -> None:
+    """Check values by the annotations of a function, constructor or dataclass.
+
+    Args:
+        function: annotated callable; values of other names are not checked.
+        values: values by name.
+        of: prefix of each name in an error.
+
+    Raises:
+        UserError: a value is not of its type, range or choice.
+    """
+    hints = annotations(function)
+    for name, value in values.items():
+        if name in hints:
+            check(of + name, hints[name], value)
+
+
+@functools.cache
+def annotations(function: Callable[..., object]) -> dict[str, object]:
+    """Return the annotations of a function, a constructor or a dataclass, ranges included."""
+    if inspect.isclass(function) and "__init__" in vars(function):
+        function = function.__init__
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:  # a type that is imported for the type checker only
+        return {}
+
+
+def check(name: str, hint: object, value: object) -> None:
+    """Check one value by its annotation.
+
+    Raises:
+        UserError: the value is not of the type, range or choice.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        check(name, parts[0], value)
+        for rule in parts[1:]:
+            rule(name, value)
+    elif origin in (Union, UnionType):
+        if value is not None or NoneType not in parts:
+            check(name, parts[0], value)
+    elif origin in (list, tuple, Sequence):
+        _check_list(name, origin, parts, value)
+    elif isinstance(hint, type) and not is_protocol(hint):
+        _check_type(name, hint, value)
+
+
+def _check_list(name: str, origin: object, parts: tuple[object, ...], value: object) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise UserError(f"Expected {name} to be a list, but got {shown(value)}.")
+    fixed = origin is tuple and parts[-1] is not Ellipsis
+    if fixed and len(value) != len(parts):
+        raise UserError(f"Expected {len(parts)} values in {name}, but got {shown(value)}.")
+    hints = parts if fixed else parts[:1] * len(value)
+    for index, (hint, item) in enumerate(zip(hints, value, strict=True)):
+        check(f"{name}[{index}]", hint, item)
+
+
+def _check_type(name: str, kind: type, value: Any) -> None:
+    if kind is int:
+        valid = isinstance(value, Integral) and not isinstance(value, bool)
+    elif kind is float:
+        valid = isinstance(value, Real) and not isinstance(value, bool)
+        valid = valid and abs(value) <= sys.float_info.max  # False for NaN
+    else:
+        valid = isinstance(value, kind)
+    if not valid:
+        expected = _KINDS.get(kind, f"a {kind.__name__}")
+        raise UserError(f"Expected {name} to be {expected}, but got {shown(value)}.")
+
+
+_KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
+
+
+def constructor_settings(part: object) -> dict[str, Any]:
+    """Return the constructor arguments of a part, read from its attributes of the same names.
+
+    Raises:
+        UserError: an argument is not kept as an attribute.
+    """
+    names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
+    for name in names:
+        if getattr(part, name, inspect.Parameter.empty) is inspect.Parameter.empty:
+            raise UserError(
+                f"Expected {type(part).__name__} to keep its argument {name!r} as an attribute of "
+                "the same name, from which it is saved and rebuilt."
+            )
+    return {name: getattr(part, name) for name in names}
+
+
+def check_agreement(part: str, settings: Mapping[str, object], **expected: object) -> None:
+    """Check that settings of a part, where it has them, equal those of the model.
+
+    Raises:
+        UserError: they differ.
+    """
+    for name, value in expected.items():
+        if settings.get(name, value) != value:
+            raise UserError(
+                f"Expected {name} of the {part} to be {value}, as in the model, but got "
+                f"{settings[name]}."
+            )
+
+
+def shown(value: object) -> str:
+    """Return the representation of a value for errors, truncated to 100 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # too many digits, or nested too deeply
+        text = f"a value of type {type(value).__name__}"
+    return f"{text[:100]}…" if len(text) > 100 else text

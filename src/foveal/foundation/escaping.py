@@ -1,0 +1,83 @@
+"""Text from files, folders and models, escaped for the terminal, tables and TeX."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+# Control characters, unpaired surrogates (bytes that are not UTF-8), line and paragraph
+# separators; of the format characters (Cf) only those that change the direction of text.
+_HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+_DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# A backslash that begins an escaped surrogate or an escaped backslash.
+_AMBIGUOUS = re.compile(r"\\(?=x[89a-f][0-9a-f]|x5c|ud[89a-f][0-9a-f]{2})")
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def printable(text: str | bytes | Path, keep: str = "") -> str:
+    r"""Return text that is safe to print, with control characters escaped, such as `\x1b`.
+
+    A byte of a file name that is not UTF-8 is shown as `\xe9`, and nothing is lost or raised.
+
+    Args:
+        text: for example a path or the name of a class.
+        keep: characters that are not escaped, such as a newline.
+
+    Returns:
+        One line of valid Unicode, unless `keep` allows more.
+    """
+    name = os.fsdecode(text) if isinstance(text, bytes | Path) else text
+    if name.isprintable():
+        return name
+    return "".join(c if c in keep else _shown(c) for c in name)
+
+
+def _shown(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    if unicodedata.category(character) in _HIDDEN or character in _DIRECTIONS:
+        if number < 0x100:
+            return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, f"\\x{number:02x}")
+        return f"\\u{number:04x}"
+    return character
+
+
+def as_unicode(text: str) -> str:
+    r"""Return text for JSON and Parquet: a byte that was not UTF-8 becomes `\xe9`.
+
+    Valid Unicode is unchanged, and an unpaired surrogate becomes `\ud800`.
+    """
+    return _SURROGATE.sub(lambda found: _shown(found[0]), text)
+
+
+def path_text(path: str | Path) -> str:
+    r"""Return a path `as_unicode`, with a different text for each path.
+
+    Where a path itself contains an escaped byte, `\xe9`, its backslash becomes `\x5c`.
+    """
+    return as_unicode(_AMBIGUOUS.sub(r"\\x5c", str(path)))
+
+
+def csv_cell(text: str) -> str:
+    """Return text for a CSV cell that no spreadsheet interprets as a formula."""
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(_FORMULA) else shown
+
+
+def tex(text: str) -> str:
+    """Return text escaped for TeX."""
+    return "".join(_TEX.get(character, character) for character in printable(text))

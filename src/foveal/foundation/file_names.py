@@ -1,0 +1,57 @@
+"""Unique file names that are valid on every file system."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+
+from foveal.foundation.escaping import printable
+
+MAX_BYTES = 120  # of a stem in UTF-8; with a number and an extension it stays below 255
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"
+}
+
+
+def safe_stem(name: str) -> str:
+    """Return the nearest file name, without extension, that is valid on Linux, macOS and Windows.
+
+    Underscores replace separators and `<>:"|?*`, a leading dot, and trailing dots and spaces;
+    control characters are escaped, a device's name such as `con` becomes `_con`, and a long name
+    is truncated.
+    """
+    stem = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", printable(name)))
+    if stem.partition(".")[0].rstrip().casefold() in _DEVICES:
+        stem = f"_{stem}"
+    stem = stem.encode()[:MAX_BYTES].decode(errors="ignore")
+    return re.sub(r"^\.|[. ]+$", "_", stem) or "_"
+
+
+def file_key(name: str) -> str:
+    """Return a key that is equal for names that differ in case or Unicode composition only."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return a `safe_stem` for each name, no two of them the same file on any file system.
+
+    Of equal stems the first is unchanged, and the others get a number.
+
+    Args:
+        names: for example the stems of images from several folders.
+        taken: stems that are already used.
+    """
+    stems = [safe_stem(name) for name in names]
+    used = {file_key(stem) for stem in taken}
+    avoided = used | {file_key(stem) for stem in stems}
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
+    for index, stem in enumerate(stems):
+        key = file_key(stem)
+        if key in used:
+            numbered = (f"{stem}-{number}" for number in numbers[key])
+            stems[index] = next(one for one in numbered if file_key(one) not in avoided)
+            avoided.add(file_key(stems[index]))
+        used.add(file_key(stems[index]))
+    return stems

@@ -1,0 +1,61 @@
+"""Progress bars on stderr."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from foveal.foundation.escaping import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TextColumn
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar; the yielded function takes a text, the steps done and all steps."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (_text(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, steps: bar.update(
+            task, description=printable(what), completed=done, total=steps
+        )
+
+
+@contextmanager
+def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar with rate and time left; the yielded function takes newly done steps.
+
+    Args:
+        what: name of what is counted, such as `images`.
+        total: number of all steps.
+        done: number of steps done before.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s")
+
+    columns = (_text(), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bar:
+        task = bar.add_task(printable(what), total=total, completed=done)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _text() -> "TextColumn":
+    """Return the column of the description, in which nothing is interpreted as markup."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task.description}", markup=False)

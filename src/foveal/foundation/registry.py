@@ -1,0 +1,136 @@
+"""Registries: parts by name, from Foveal and from installed packages."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
+from typing import Any, Generic, TypeVar
+
+from foveal.foundation.errors import UserError, build_by_name, one_line
+
+Part = TypeVar("Part")
+
+
+class Registry(MutableMapping[str, Part], Generic[Part]):
+    """A mapping from names to parts, such as detectors.
+
+    An installed package adds a part by an entry point in the registry's group. The part is imported
+    when its name is first looked up, in any process; no other part is imported then. Foveal's own
+    parts take precedence.
+
+    Args:
+        group: group of the entry points, such as `foveal.detectors`.
+        own: Foveal's parts by name.
+
+    Example:
+        >>> registry = Registry("foveal.examples", {"one": 1})
+        >>> registry["two"] = 2
+        >>> sorted(registry)
+        ['one', 'two']
+    """
+
+    def __init__(self, group: str, own: Mapping[str, Part]):
+        self.group = group
+        self._known = dict(own)
+
+    def __getitem__(self, name: str) -> Part:
+        """Return a part; one of another package is imported first.
+
+        Raises:
+            KeyError: there is no part with that name.
+            UserError: its package cannot be imported.
+        """
+        if name not in self._known:
+            self._known[name] = self._imported(self._points()[name])
+        return self._known[name]
+
+    def __setitem__(self, name: str, part: Part) -> None:
+        self._known[name] = part
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known or name in self._points()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._known
+        yield from (name for name in self._points() if name not in self._known)
+
+    def __len__(self) -> int:
+        return len({*self._known, *self._points()})
+
+    def name_of(self, part: object) -> str | None:
+        """Return the name of a part that has been looked up, or None."""
+        return next((name for name, known in self._known.items() if known is part), None)
+
+    def _points(self) -> Mapping[str, EntryPoint]:
+        return _all_points().get(self.group, {})
+
+    def _imported(self, point: EntryPoint) -> Part:
+        try:
+            part: Part = point.load()
+        except Exception as error:  # whatever another package raises
+            package = point.dist.name if point.dist else point.module
+            raise UserError(
+                f"The package {package} cannot be imported for {point.name!r}: {one_line(error)}"
+            ) from error
+        return part
+
+
+class PartRegistry(Registry[type[Part]]):
+    """Classes of model parts, which are built from settings and described by them.
+
+    Settings are `{"name": ..., argument: value, ...}`, as in config.json and recipes. A custom part
+    that is not in the registry is named after its class; once added, it can be loaded again.
+
+    Args:
+        what: the kind of part, such as `detector`.
+        own: Foveal's classes by name. Each has a method `settings`, which returns its arguments.
+        inner: registries of arguments that are themselves parts with settings.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        own: Mapping[str, type[Part]],
+        inner: "Mapping[str, PartRegistry[Any]] | None" = None,
+    ):
+        super().__init__(f"foveal.{what}s", own)
+        self.what, self.inner = what, dict(inner or {})
+
+    def build(self, settings: object) -> Part:
+        """Build a part from its settings.
+
+        Raises:
+            UserError: the name or an argument is unknown, missing or invalid.
+        """
+        if isinstance(settings, Mapping):
+            built = {
+                name: registry.build(settings[name])
+                for name, registry in self.inner.items()
+                if isinstance(settings.get(name), Mapping)
+            }
+            settings = {**settings, **built}
+        return build_by_name(self.what, self, settings)
+
+    def settings_of(self, part: Any) -> dict[str, Any]:
+        """Return the settings from which `build` rebuilds a part."""
+        kind = type(part)
+        kept = dict(part.settings())
+        kept |= {
+            name: registry.settings_of(kept[name])
+            for name, registry in self.inner.items()
+            if name in kept
+        }
+        return {"name": self.name_of(kind) or kind.__name__, **kept}
+
+
+@cache
+def _all_points() -> Mapping[str, Mapping[str, EntryPoint]]:
+    """Return the entry points of installed packages in Foveal's groups, by group and name."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for package in distributions():
+        for point in package.entry_points:
+            if point.group.startswith("foveal."):
+                found.setdefault(point.group, {}).setdefault(point.name, point)
+    return found

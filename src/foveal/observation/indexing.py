@@ -1,0 +1,67 @@
+"""Indices of images, converted to slices or tensors that keep the batch dimension."""
+
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | np.ndarray | Tensor
+
+
+def selection(index: Index, length: int) -> slice | Tensor:
+    """Return a slice or tensor that selects from a tensor (B, ...) and keeps that dimension.
+
+    Args:
+        index: an integer of any kind, a slice, a list or array of integers, or a mask of B
+            booleans; negative ones count from the end.
+        length: number B of images.
+
+    Raises:
+        IndexError: there is no such image.
+        TypeError: the index is of another type.
+    """
+    if isinstance(index, slice):
+        chosen = range(length)[index]
+        return index if chosen.step > 0 else torch.tensor(chosen, dtype=torch.long)
+    if isinstance(index, list | np.ndarray | Tensor) and np.ndim(index) != 0:
+        return _several(index, length)
+    try:
+        number = operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        raise _no_index(f"{type(index).__name__}") from None
+    if not -length <= number < length:
+        raise IndexError(f"Expected an index from {-length} to {length - 1}, but got {number}.")
+    number %= length
+    return slice(number, number + 1)
+
+
+def _several(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tensor:
+    try:
+        index = torch.as_tensor(indices).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise _no_index("a list of other values") from None
+    if index.dtype == torch.bool:
+        if index.shape != (length,):
+            raise IndexError(f"Expected a mask ({length},), but got {tuple(index.shape)}.")
+        return index
+    if index.numel() == 0:
+        return index.new_zeros(0, dtype=torch.long)
+    if index.ndim != 1 or index.is_floating_point() or index.is_complex():
+        raise _no_index(f"{tuple(index.shape)} of {index.dtype}")
+    index = index.long()
+    wrong = index[(index < -length) | (index >= length)]
+    if len(wrong):
+        raise IndexError(
+            f"Expected indices from {-length} to {length - 1}, but got {int(wrong[0])}."
+        )
+    return index % length
+
+
+def _no_index(found: str) -> TypeError:
+    return TypeError(
+        "Expected an integer, a slice, a list of integers or a mask of booleans as the index of an "
+        f"explanation, but got {found}."
+    )

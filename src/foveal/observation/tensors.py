@@ -1,0 +1,280 @@
+"""Tensors of an explanation and their geometry, to be drawn, measured and written as JSON."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from foveal.images.geometry import coverage, covered_px, evidence_px, from_px, patch_mask
+from foveal.observation.indexing import Index, selection
+from foveal.observation.logits import predictions, probabilities
+from foveal.observation.values import ATTENTION, Values
+
+# Names of the tensors that a model computes, in the order of an exported graph's outputs.
+COMPUTED = (
+    "logits",
+    "keypoints",
+    "patches",
+    "scales",
+    "maps",
+    "rebuilt",
+    "thumbnail",
+    "weights",
+    "task_logits",
+    "contributions",
+)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A model's logits for B images, and the evidence that they were computed from.
+
+    All tensors are on the CPU and share their first dimension B, except the originals. Only the
+    result of `ImageModel.observe`, within one forward pass, is on the model's device, with
+    normalised images, patches and thumbnail.
+
+    Attributes:
+        images: (B, C, H, W) in [0, 1], as given to the model; thumbnails of large images that are
+            read in part.
+        logits: (B, classes), from the same forward pass as the evidence; (B, 1) of a binary
+            classifier with a single logit; (B, 0) of a model that is not a classifier.
+        keypoints: (B, K, 2) in grid units, or None.
+        patches: (B, K, C, P, P) in [0, 1], or None.
+        scales: (B, K) pixels from one patch sample to the next, or None for 1.
+        maps: (B, M, H, W) raw values per pixel, such as attention weights, or None.
+        rebuilt: (B, C, H, W) in [0, 1], the image rebuilt from the patches, or None.
+        thumbnail: (B, C, h, w) in [0, 1], read in addition to the patches, or None.
+        weights: (B, K), how much the model attends to each patch, or None.
+        task_logits: (B, T, classes) of a model with several tasks, the main one first, or None.
+        contributions: (B, K, classes), what each patch adds to each logit, where the logits are
+            such sums plus a bias, or None.
+        blocks: whether each sample of a patch is the mean of a square with a side of `scales`
+            pixels; otherwise it is bilinear.
+        extent: height and width in pixels of the images whose thumbnails `images` holds, or None.
+        originals: B images (C', H', W') in [0, 1] of any sizes, before they were resized for the
+            model; figures show these. Empty where figures show `images`.
+        classes: a name for each class.
+        method: name of the explainer: `model` for the model itself, or a post-hoc method.
+        cost: forward passes that the explanation took, including the prediction.
+        values: meaning of the values of the maps.
+    """
+
+    images: Tensor
+    logits: Tensor
+    keypoints: Tensor | None = None
+    patches: Tensor | None = None
+    scales: Tensor | None = None
+    maps: Tensor | None = None
+    rebuilt: Tensor | None = None
+    thumbnail: Tensor | None = None
+    weights: Tensor | None = None
+    task_logits: Tensor | None = None
+    contributions: Tensor | None = None
+    blocks: bool = False
+    extent: tuple[int, int] | None = None
+    classes: tuple[str, ...] = ()
+    method: str = "model"
+    cost: float = 1.0
+    originals: tuple[Tensor, ...] = ()
+    values: Values = ATTENTION
+
+    def __post_init__(self) -> None:
+        # len() of a traced tensor would fix the batch size of an exported graph.
+        if self.originals and len(self.originals) != len(self):
+            raise ValueError(
+                f"Expected {len(self)} originals, one per image, or none, but got "
+                f"{len(self.originals)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, index: Index) -> Self:
+        """Return the explanation of one or several images; B stays a dimension.
+
+        Args:
+            index: an integer of any kind, a slice, a list or array of integers, or a mask of B
+                booleans; negative integers count from the end.
+
+        Raises:
+            IndexError: there is no such image.
+            TypeError: the index is of another type.
+        """
+        part = selection(index, len(self))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts: dict[str, Any] = {k: v[part] for k, v in values.items() if isinstance(v, Tensor)}
+        if self.originals:
+            chosen = torch.arange(len(self))[part].tolist()
+            parts["originals"] = tuple(self.originals[i] for i in chosen)
+        return replace(self, **parts)
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[index] for index in range(len(self)))
+
+    def computed(self) -> dict[str, Tensor]:
+        """Return the tensors of `COMPUTED` that are not None, by name."""
+        named = {name: getattr(self, name) for name in COMPUTED}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.extent or (self.images.shape[-2], self.images.shape[-1])
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side of the patches in pixels, or None."""
+        return None if self.patches is None else self.patches.shape[-1]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, classes); (B, 2) for a single logit, by the sigmoid."""
+        return probabilities(self.logits)
+
+    @property
+    def predictions(self) -> Tensor:
+        """(B,) class indices; for a single logit, 1 where it is above 0."""
+        return predictions(self.logits)
+
+    @property
+    def evidence(self) -> Tensor:
+        """(B, H, W) booleans: the pixels that the decision was made from.
+
+        A patch with a scale counts as the whole square that it spans: never less than was read. If
+        the model also reads a thumbnail, these are the pixels read at full resolution.
+        """
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self), *self.size, dtype=torch.bool)
+        return patch_mask(self.keypoints, self.patch_size, self.size, self.scales, self.blocks)
+
+    @property
+    def evidence_fraction(self) -> Tensor:
+        """(B,): values that the decision was made from / pixels of the image, at most 1.
+
+        A sample that is a mean of pixels counts as one value. A thumbnail's pixels count too.
+        """
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self))
+        height, width = self.size
+        coarse = 0 if self.thumbnail is None else self.thumbnail[0, 0].numel()
+        patches = (self.keypoints, self.patch_size, self.size, self.scales)
+        values = evidence_px(*patches, coarse, self.blocks)
+        return (values / (height * width)).to(self.keypoints.dtype)
+
+    @property
+    def covered_fraction(self) -> Tensor:
+        """(B,): pixels that the patches cover / pixels of the image."""
+        if self.keypoints is None or self.patch_size is None:
+            return torch.ones(len(self))
+        height, width = self.size
+        patches = (self.keypoints, self.patch_size, self.size, self.scales)
+        covered = covered_px(*patches, self.blocks)
+        return (covered / (height * width)).to(self.keypoints.dtype)
+
+    @property
+    def heat(self) -> Tensor:
+        """(B, H, W): importance of each pixel, on the explanation's own scale.
+
+        For patches, the number of patches that show the pixel; for one map, its raw values; for
+        several maps, the mean over depths of each map divided by its mean, since the weights of a
+        fine map are smaller than those of a coarse one.
+
+        Raises:
+            ValueError: there are neither maps nor patches.
+        """
+        if self.maps is not None:
+            maps = self.maps.float()
+            if maps.shape[1] == 1:
+                return maps[:, 0]
+            uniform = maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            return (maps / uniform).mean(dim=1)
+        if self.keypoints is None or self.patch_size is None:
+            raise ValueError(
+                "This explanation has no maps and no patches: for a model that reads the whole "
+                "image, use a post-hoc method, foveal.attribute(model, images, 'grad-cam')."
+            )
+        return coverage(self.keypoints, self.patch_size, self.size, self.scales, self.blocks)
+
+    @property
+    def peaks(self) -> Tensor:
+        """(B, M, 3): x and y in grid units of each map's maximum, and its multiple of the mean.
+
+        If a coarse map's cell covers many pixels, the location is the centre of the cell. Of
+        several equal maxima it is the first, row by row.
+
+        Raises:
+            ValueError: there are no maps.
+        """
+        if self.maps is None:
+            raise ValueError("This explanation has no maps, so they have no peaks.")
+        height, width = self.size
+        maps = self.maps.float()
+        top = maps.amax(dim=(-2, -1))  # (B, M)
+        is_maximum = maps == top[..., None, None]
+        first = (is_maximum.flatten(2).cumsum(dim=-1) == 0).sum(dim=-1)
+        row, column = first // width, first % width
+        across = is_maximum.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
+        down = is_maximum.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
+        x_px = column + (_run(across, column) - 1) / 2
+        y_px = row + (_run(down, row) - 1) / 2
+        locations = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
+        times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
+        return torch.cat([locations, times[..., None]], dim=-1)
+
+    def top_evidence(self, share: float) -> Tensor:
+        """Return the evidence (B, H, W); for maps, the fraction `share` of pixels with most heat.
+
+        For patches the evidence does not depend on `share`. Ties are broken by a fixed random
+        order, which prefers no side of the image.
+
+        Args:
+            share: fraction of the pixels, above 0 and up to 1.
+        """
+        if self.maps is None:
+            return self.evidence
+        height, width = self.size
+        count = max(1, round(share * height * width))
+        return ranks(self.heat) < count
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its index if it has none.
+
+        A single logit with a single name is for that class (1) or against it (0).
+        """
+        if self.logits.shape[-1] == len(self.classes) == 1:
+            return self.classes[0] if index else f"not {self.classes[0]}"
+        return self.classes[index] if index < len(self.classes) else str(index)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Join explanations of batches by the same model; a single one is returned unchanged."""
+        if len(parts) == 1:
+            return parts[0]
+        joined: dict[str, Any] = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if isinstance(getattr(parts[0], f.name), Tensor)
+        }
+        originals = tuple(original for part in parts for original in part.originals)
+        return replace(parts[0], **joined, originals=originals)
+
+
+def _run(marks: Tensor, first: Tensor) -> Tensor:
+    """Return how many consecutive marks (B, M, L) are set from the index `first` (B, M) on."""
+    before = torch.arange(marks.shape[-1]) < first[..., None]
+    return (marks | before).int().cumprod(dim=-1).sum(dim=-1) - first
+
+
+def ranks(heat: Tensor) -> Tensor:
+    """Return the rank of each pixel of (B, H, W) by heat, 0 for the maximum.
+
+    Ties are broken by a random order that is the same for every image and every call.
+    """
+    batch, height, width = heat.shape
+    drawn = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
+    order = heat.flatten(1)[:, drawn].argsort(dim=1, descending=True, stable=True)
+    positions = torch.empty_like(order)
+    positions.scatter_(1, drawn[order], torch.arange(height * width).expand(batch, -1))
+    return positions.unflatten(1, (height, width))

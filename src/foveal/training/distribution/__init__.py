@@ -1,0 +1,1 @@
+"""Distributed training: devices, shared images, synchronised batch normalisation."""

@@ -1,0 +1,68 @@
+"""Devices of a training, and the process that writes its results."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from foveal.foundation.errors import UserError, unknown_name
+
+STRATEGIES = ("auto", "ddp", "fsdp")
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set by launchers
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices and strategy of a training.
+
+    Attributes:
+        count: number of devices per machine, as Lightning takes it.
+        nodes: number of machines.
+        strategy: `auto`, `ddp` (each process has the model) or `fsdp` (on GPUs, each has a part).
+        sync_norm: whether batch normalisation uses the statistics of all processes' images.
+
+    Raises:
+        UserError: an unknown strategy, fewer nodes than 1, or `fsdp` without GPUs.
+    """
+
+    count: str | int = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    sync_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise unknown_name("strategy", self.strategy, STRATEGIES)
+        if self.nodes < 1:
+            raise UserError(f"Expected 1 node or more, but got {self.nodes}.")
+        if self.strategy == "fsdp" and not torch.cuda.is_available():
+            raise UserError("fsdp requires GPUs, but this machine has none: use ddp.")
+
+    @property
+    def processes(self) -> int:
+        """Number of training processes on all nodes."""
+        count = self.count
+        if count in ("auto", -1, "-1"):
+            count = max(1, torch.cuda.device_count())
+        return int(count) * self.nodes
+
+
+def check_batch(batch_size: int, processes: int) -> None:
+    """Check that a batch can be divided equally among processes.
+
+    Gradients are averaged over processes, so unequal parts would give some images more weight.
+
+    Raises:
+        UserError: the batch cannot be divided equally.
+    """
+    if batch_size % processes:
+        near = max(1, round(batch_size / processes)) * processes
+        raise UserError(
+            f"A batch of {batch_size} images cannot be divided evenly among {processes} processes: "
+            f"use training.batch_size={near}, which counts the images of all processes together."
+        )
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first process on all machines, which writes the run."""
+    return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)

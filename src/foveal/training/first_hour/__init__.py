@@ -1,0 +1,1 @@
+"""First hour: a recipe chosen for a folder of photographs."""

@@ -1,0 +1,102 @@
+"""Classification: cross-entropy on augmented images, with terms for masks and for honesty."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from foveal.images import WholeView
+from foveal.models.abilities import Ability
+from foveal.models.image_model import ImageModel
+from foveal.training.augment import moved
+from foveal.training.objectives.classification.masks import mask_loss
+from foveal.training.objectives.honesty.terms import Step, honesty_terms
+from foveal.training.objectives.losses import class_weights, classification_loss
+from foveal.training.objectives.objective import Objective
+from foveal.training.settings import Recipe
+
+
+class Classification(Objective):
+    """Cross-entropy on augmented batches of uint8 images; validation on the images unchanged."""
+
+    class_weights: Tensor
+    columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    monitor, mode = "val_accuracy", "max"
+
+    def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
+        super().__init__(model, recipe, steps)
+        assert Ability.CLASSES in model.abilities
+        self.honest = honesty_terms(model, recipe)
+        self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
+        # Where rare classes weigh more in the loss, all count alike in the validation.
+        self.balanced = recipe.training.balance > 0
+        average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
+        self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
+        self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
+
+    def weigh(self, labels: Tensor) -> None:
+        """Set the weights of the classes by the labels (N,) of the training images."""
+        classes = len(self.class_weights)
+        self.class_weights = class_weights(labels, classes, self.recipe.training.balance)
+
+    def auxiliary(self) -> nn.Module:
+        """Return the probes of adversarial training."""
+        return self.honest or nn.Module()
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the recipe's classification loss of logits (B, classes)."""
+        weights = self.class_weights if self.balanced else None
+        return classification_loss(logits, labels, self.recipe.training, weights)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the loss of a batch of uint8 images and labels."""
+        # A mask, where there is one, is a last channel of its image, and moves with it.
+        pixels, labels = self.floats(batch[0]), batch[1]
+        augment, channels = self.recipe.augment, self.model.in_channels
+        moves = augment.draw_moves(pixels)
+        pixels = moved(pixels, moves)
+        images = augment.erase_square(pixels[:, :channels])
+        images, targets = augment.mix_in(images, labels, len(self.class_weights))
+        images = augment.hide_regions(images, self.model.mean)
+        masks = pixels[:, channels:]
+        view = WholeView(self.model.normalised(images))
+        if self.honest is None:
+            observed = self.model.observe(view)
+        else:
+            done = self.global_step / self.steps
+            observed = self.honest.observe(self.model, view, done)
+        loss = self.cross_entropy(observed.logits, targets)
+        if observed.maps is not None and masks.shape[1]:
+            loss = loss + self.recipe.training.mask_weight * mask_loss(observed.maps, masks)
+        if self.honest is not None:
+            loss = loss + self.honest(self.model, Step(view, observed, labels, moves, done))
+        self.log_training(loss, observed.logits, labels, index)
+        return loss
+
+    def log_training(self, loss: Tensor, logits: Tensor, labels: Tensor, index: int) -> None:
+        """Check and log the loss and the accuracy of step `index`."""
+        self.check_loss(loss, index)
+        self.train_accuracy(logits, labels)
+        size = len(labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log(
+            "train_accuracy",
+            self.train_accuracy,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=size,
+        )
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Measure loss and accuracy on a batch."""
+        self.log_validation(self.model(self.floats(batch[0])), batch[1])
+
+    def log_validation(self, logits: Tensor, labels: Tensor) -> None:
+        """Log the loss and the accuracy of a batch."""
+        self.val_accuracy(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
+        self.log("val_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))

@@ -1,0 +1,1 @@
+"""Classification from crops, with a detector that learns where to look."""

@@ -1,0 +1,1 @@
+"""Honesty: keypoints that do not reveal the class (adversarial, dependence, swap)."""

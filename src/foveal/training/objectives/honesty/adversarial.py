@@ -1,0 +1,51 @@
+"""Adversarial training: probes that read the class off keypoints, against the detector."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Probes(nn.Module):
+    """Probes that predict the class from locations; their gradient is reversed for the detector.
+
+    Ganin & Lempitsky 2015, "Unsupervised domain adaptation by backpropagation". A probe has the
+    form of the one by which `position_leakage` measures. As a probe that is trained along can be
+    fooled, the metric always trains a new one.
+
+    Args:
+        values: location values per image, D.
+        num_classes: number of classes.
+        count: number of probes, with initial weights of their own.
+    """
+
+    def __init__(self, values: int, num_classes: int, count: int):
+        super().__init__()
+        self.probes = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm1d(values, affine=False),  # small differences can reveal the class
+                nn.Linear(values, 128),
+                nn.ReLU(),
+                nn.Linear(128, 128),
+                nn.ReLU(),
+                nn.Linear(128, num_classes),
+            )
+            for _ in range(count)
+        )
+
+    def losses(self, locations: Tensor, labels: Tensor, weight: float) -> list[Tensor]:
+        """Return each probe's cross-entropy; together they reach the detector with `weight`.
+
+        Args:
+            locations: (B, D), in grid units.
+            labels: (B,) class indices.
+            weight: factor of the reversed gradient.
+        """
+        pull = weight / len(self.probes) if len(self.probes) else 0.0
+        return [
+            F.cross_entropy(probe(reversed_gradient(locations, pull)), labels)
+            for probe in self.probes
+        ]
+
+
+def reversed_gradient(values: Tensor, weight: float) -> Tensor:
+    """Return the values; their gradient is multiplied by `-weight`."""
+    return values.detach() * (1 + weight) - values * weight

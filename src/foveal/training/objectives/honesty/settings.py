@@ -1,0 +1,37 @@
+"""Settings of honest training: the weights of its terms."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from foveal.foundation.arguments import Range
+from foveal.foundation.ranges import Fraction
+from foveal.training.ranges import Amount
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """Weights of the terms that keep a focus model's keypoints from revealing the class.
+
+    Attributes:
+        adversary: weight of a probe that predicts the class from the keypoints; it is trained
+            along, with its gradient reversed for the detector (Ganin & Lempitsky 2015,
+            arXiv:1409.7495).
+        probes: number of such probes. A detector that fools one need not fool another.
+        dependence: weight of the kernel dependence between the keypoints and the classes of a
+            batch (centred kernel alignment, Cortes et al. 2012).
+        swap: weight of the classification of other images, cut at this image's keypoints.
+        still: apply the terms also to the keypoints' locations before augmentation, which blurs
+            what they reveal.
+        ramp: first fraction of the training in which `adversary` and `dependence` grow linearly to
+            their weights.
+        settle: final fraction of the training with the detector frozen, so that the classifier can
+            adapt. The learning rate runs through a cycle of its own in it.
+    """
+
+    adversary: Amount = 0.0
+    dependence: Amount = 0.0
+    swap: Amount = 0.0
+    still: bool = False
+    ramp: Fraction = 0.0
+    probes: Annotated[int, Range(1, 64)] = 1
+    settle: Fraction = 0.0

@@ -1,0 +1,122 @@
+"""The honesty terms of a loss: adversarial, dependence and swap, and when the detector freezes."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError
+from foveal.images import View
+from foveal.models.abilities import Ability
+from foveal.models.focus import FocusNet
+from foveal.models.image_model import ImageModel
+from foveal.training.augment import before_moves
+from foveal.training.objectives.honesty.adversarial import Probes
+from foveal.training.objectives.honesty.dependence import dependence
+from foveal.training.objectives.honesty.settings import Honesty
+from foveal.training.objectives.honesty.swap import swap_loss
+from foveal.training.settings import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step of a focus model.
+
+    Attributes:
+        view: B normalised images.
+        observed: the model's explanation of them.
+        labels: (B,) class indices.
+        moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`), or None.
+        done: fraction of the training that is over.
+    """
+
+    view: View
+    observed: Explanation
+    labels: Tensor
+    moves: Tensor | None
+    done: float
+
+
+def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
+    """Return the honesty terms of a recipe; None without any.
+
+    Raises:
+        UserError: the model is of another kind, or images are mixed.
+    """
+    if recipe.honesty == Honesty():
+        return None
+    detector = None
+    if Ability.GIVEN_KEYPOINTS in model.abilities:
+        detector = cast(FocusNet, model).detector
+    other = detector is None or detector.context or detector.scaled or detector.in_part
+    if detector is None or other or detector.blocks:
+        raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
+    if recipe.augment.mix:
+        raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
+    return HonestyTerms(model, detector.keypoints, recipe)
+
+
+class HonestyTerms(nn.Module):
+    """Terms of the loss that keep a focus model's keypoints from revealing the class.
+
+    Args:
+        model: the focus model that is trained.
+        keypoints: number K of its keypoints.
+        recipe: its `honesty` has the terms' weights.
+    """
+
+    def __init__(self, model: ImageModel, keypoints: int, recipe: Recipe):
+        super().__init__()
+        self.recipe, self.settings = recipe, recipe.honesty
+        values = keypoints * (4 if self.settings.still else 2)
+        count = self.settings.probes if self.settings.adversary else 0
+        self.adversarial = Probes(values, model.num_classes, count)
+
+    def frozen(self, done: float) -> bool:
+        """Return whether the detector is frozen after a fraction `done` of the training."""
+        settle = self.settings.settle
+        return settle > 0 and done >= 1 - settle
+
+    def observe(self, model: ImageModel, view: View, done: float) -> Explanation:
+        """Return the model's explanation of images, whose keypoints get no gradient once frozen.
+
+        A frozen detector normalises by its own statistics instead of the batch's, so that
+        keypoints lie where they will lie in use.
+        """
+        focus = cast(FocusNet, model)
+        if not self.frozen(done):
+            return focus.observe(view)
+        focus.detector.eval()
+        with torch.no_grad():
+            located = focus.locate(view)
+        return focus.decide(view, located)
+
+    def forward(self, model: ImageModel, step: Step) -> Tensor:
+        """Return the sum of the terms."""
+        weights, loss = self.settings, step.view.whole().new_zeros(())
+        if not self.frozen(step.done):
+            loss = loss + self._location_terms(step)
+        if weights.swap:
+            focus, images = cast(FocusNet, model), step.view.whole()
+            training = self.recipe.training
+            swapped = swap_loss(focus, images, step.observed, step.labels, training)
+            loss = loss + weights.swap * swapped
+        return loss
+
+    def _location_terms(self, step: Step) -> Tensor:
+        """Return the adversarial and dependence terms, at the current strength of the ramp."""
+        weights = self.settings
+        strength = min(1.0, step.done / weights.ramp) if weights.ramp else 1.0
+        assert step.observed.keypoints is not None
+        locations = step.observed.keypoints.flatten(1)
+        loss = locations.new_zeros(())
+        if weights.still:
+            before = before_moves(step.observed.keypoints, step.moves).flatten(1)
+            locations = torch.cat([locations, before], dim=1)
+        for term in self.adversarial.losses(locations, step.labels, strength * weights.adversary):
+            loss = loss + term
+        if weights.dependence:
+            loss = loss + strength * weights.dependence * dependence(locations, step.labels)
+        return loss

@@ -1,0 +1,81 @@
+"""The base of all objectives: seeding, a finite loss, the optimizer and its schedule."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from foveal.foundation.errors import UserError
+from foveal.images.values import as_floats
+from foveal.models.image_model import ImageModel
+from foveal.training.optimizers import make_optimizer, make_schedule
+from foveal.training.settings import Recipe
+
+
+class Objective(L.LightningModule):
+    """A model and the loss that a recipe minimises; a subclass computes it and logs its columns.
+
+    Args:
+        model: the model that is trained.
+        recipe: settings of the training.
+        steps: optimizer steps in all epochs.
+    """
+
+    columns: tuple[str, ...]  # of metrics.csv: means over an epoch
+    monitor: str  # the column by which the best weights are chosen
+    mode: str  # `max` or `min`
+
+    def __init__(self, model: ImageModel, recipe: Recipe, steps: int):
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.steps = steps
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch by its number, so that a resumed run repeats an uninterrupted one."""
+        seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
+        torch.manual_seed(seed * 1_009 + self.global_rank)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Keep the recipe with the weights, so that they are not taken for those of another."""
+        checkpoint["recipe"] = self.recipe.to_dict()
+
+    def check_loss(self, loss: Tensor, index: int) -> None:
+        """Check that the loss of step `index` is finite.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss.item()} in epoch {self.current_epoch}, step {index}. "
+                "The last good checkpoint is kept; try a lower training.lr."
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Return the recipe's optimizer and schedule in Lightning's form."""
+        optimizer = make_optimizer(self.model, self.recipe.training)
+        auxiliary = list(self.auxiliary().parameters())
+        if auxiliary:
+            optimizer.add_param_group({"params": auxiliary, "weight_decay": 0.0})
+        return self.scheduled(optimizer)
+
+    def auxiliary(self) -> nn.Module:
+        """Return what the same optimizer trains beside the model, and what is then discarded."""
+        return nn.Module()
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+        """Return an optimizer with the recipe's schedule in Lightning's form."""
+        schedule = make_schedule(optimizer, self.recipe, self.steps)
+        if schedule is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @staticmethod
+    def floats(images: Tensor) -> Tensor:
+        """Return uint8 images as floats in [0, 1], in the memory format that suits convolutions."""
+        return as_floats(images).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Classification of large images, with a detector that ranks patches."""

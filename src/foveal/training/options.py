@@ -1,0 +1,33 @@
+"""Options of a training run: resuming, hardware, precision and reporting."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from foveal.training.distribution.devices import Devices
+
+if TYPE_CHECKING:
+    from lightning import Callback
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is trained, whatever it trains.
+
+    Attributes:
+        resume: continue from the last checkpoint in the folder, if there is one.
+        machines: devices to train on.
+        precision: one of `PRECISIONS`, as Lightning names them.
+        progress: whether to show a progress bar on stderr.
+        callbacks: Lightning callbacks in addition to the built-in ones.
+        time_left: called after the first epoch with a line on the remaining time.
+        say: called with a line per checkpoint that cannot be used.
+    """
+
+    resume: bool
+    machines: Devices
+    precision: str
+    progress: bool
+    callbacks: "Sequence[Callback]"
+    time_left: Callable[[str], None] | None
+    say: Callable[[str], None]

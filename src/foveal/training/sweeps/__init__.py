@@ -1,0 +1,1 @@
+"""Sweeps: a recipe trained with many settings."""

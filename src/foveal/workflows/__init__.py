@@ -1,0 +1,1 @@
+"""Workflows: the demo, training on a folder of photographs, and explaining image files."""

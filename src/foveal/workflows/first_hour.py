@@ -1,0 +1,337 @@
+"""Training on a folder of photos without a recipe: survey, choice of settings, evaluation."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from foveal import plotting, zoo
+from foveal.datasets import ImageSet, load_images, read_groups
+from foveal.datasets.photo_sets import PHOTO_SETS, photo_folder
+from foveal.datasets.place import data_place
+from foveal.datasets.survey import Survey, survey_folder
+from foveal.explainers import explainer, own_method
+from foveal.foundation.errors import UserError
+from foveal.foundation.escaping import printable
+from foveal.foundation.model_files import write_card
+from foveal.images.photos import Photos
+from foveal.images.values import as_floats
+from foveal.metrics import evaluate, predict_logits
+from foveal.metrics.interval import bootstrap, wilson_interval
+from foveal.metrics.position_leakage import LEAST_IMAGES
+from foveal.metrics.registry import useful_for
+from foveal.metrics.subject import Given
+from foveal.models import ImageModel
+from foveal.models.abilities import Ability
+from foveal.models.contributions import CONTRIBUTIONS
+from foveal.training import Recipe, is_first_process, train
+from foveal.training.first_hour.choosing import Choice, choose
+from foveal.training.first_hour.comparing import compare_with_whole
+from foveal.training.first_hour.probe import Probe, probe
+from foveal.training.recipe import change_recipe
+from foveal.training.run import TrainOptions
+from foveal.training.run_folder import FEATURES
+
+Say = Callable[[str], None]
+_SPLITS = {"test": "Test", "val": "Validation"}
+TINY = 20  # images per class; with fewer, validation and test figures are uncertain
+SHOWN = 10  # maximum correct predictions in the gallery, and maximum wrong ones
+
+
+def plan(
+    data: str,
+    family: str | None,
+    overrides: Sequence[str],
+    say: Say,
+    data_dir: str | Path | None = None,
+) -> Recipe:
+    """Survey a folder, choose a recipe for it, report both, and return the recipe.
+
+    Args:
+        data: a folder of class folders, or the name of a data set of photographs.
+        family: one of `training.choosing.FAMILIES`; None to choose one for the images.
+        overrides: recipe keys to set, like `epochs=3`.
+        say: called with what was found and chosen.
+        data_dir: folder of the named datasets.
+
+    Raises:
+        UserError: no such folder, or it does not hold two classes of images.
+    """
+    survey = _survey(data, data_dir)
+    for line in found(survey):
+        say(line)
+    choice = choose(survey, family, data=data)
+    if choice.instead is not None:
+        choice = _preferred(choice, choice.instead, data, survey, data_dir, say)
+    recipe = change_recipe(choice.recipe, list(overrides))
+    for line in choice.reasons:
+        say(f"  {line}")
+    if overrides:
+        say(f"  overridden by your settings: {', '.join(overrides)}")
+    training = recipe.training
+    say(f"  {training.epochs} epochs, batches of {training.batch_size} images")
+    return recipe
+
+
+def _survey(data: str, data_dir: str | Path | None) -> Survey:
+    """Return the survey of a folder of class folders, or of a data set of photographs."""
+    folder = Path(data).expanduser()
+    if data in PHOTO_SETS:
+        folder = photo_folder(data, "train", data_place(data_dir))
+    if not folder.is_dir():
+        raise UserError(
+            f"No folder {data}: without a recipe, --data must be a folder with one folder of "
+            "images per class (foveal recipes lists recipes for other data)."
+        )
+    survey = survey_folder(folder)
+    if len(survey.counts) < 2:
+        raise UserError(f"Expected readable images of two or more classes in {data}.")
+    return survey
+
+
+def _preferred(
+    choice: Choice,
+    crops: Choice,
+    data: str,
+    survey: Survey,
+    data_dir: str | Path | None,
+    say: Say,
+) -> Choice:
+    """Return the choice of crops if they are no worse than the whole image at equal cost."""
+    size = (survey.height, survey.width)
+    compared = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, say)
+    if compared is None:
+        return choice
+    say(f"  {compared.line()}")
+    return crops if compared.no_worse else choice
+
+
+def found(survey: Survey) -> list[str]:
+    """Return what users should know about their images, one line per fact."""
+    names = sorted(survey.counts, key=lambda name: survey.counts[name])
+    lines = [
+        f"{survey.name}: {survey.images:,} images of {len(names)} classes, "
+        f"{survey.counts[names[0]]:,} to {survey.counts[names[-1]]:,} per class"
+    ]
+    missing = [name for name in ("val", "test") if name not in survey.splits]
+    if missing:
+        lines.append(
+            f"  no folder {' or '.join(missing)}: a tenth of the images is set aside for each"
+        )
+    tiny = [f"{name} ({survey.counts[name]})" for name in names if survey.counts[name] < TINY]
+    if tiny:
+        lines.append(f"  warning: few images of {_some(tiny)}: figures for them are uncertain")
+    if survey.grey_classes:
+        grey = _some(survey.grey_classes)
+        lines.append(f"  warning: only {grey} is all grey: a model may recognise it by that alone")
+    if survey.copies:
+        shown = " = ".join(survey.copies[0][:2])
+        lines.append(
+            f"  warning: {len(survey.copies)} images exist more than once, such as {shown}: "
+            "copies of training images are not used for testing"
+        )
+    alone = [name for name in names if survey.counts[name] < 3]
+    if alone and "test" not in survey.splits:
+        lines.append(f"  warning: {_some(alone)} cannot be tested: that needs 3 images per class")
+    if survey.problems:
+        lines.append(f"  warning: {len(survey.problems)} files are not images and are left out")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def train_photos(
+    recipe: Recipe, out: Path, data: str, say: Say, **options: Unpack[TrainOptions]
+) -> Path:
+    """Train, evaluate on the test images, draw a gallery, and report how reliable the figures are.
+
+    If no test image can be read, that is reported before the training, and the validation images
+    are used instead.
+
+    Args:
+        recipe: see `plan`.
+        out: the run folder.
+        data: the folder of photos.
+        say: called with the figures and the next step.
+        options: options of `train`.
+
+    Raises:
+        UserError: see `train`.
+    """
+    data_dir = options.get("data_dir")
+    test = _read(recipe, data, "test", data_dir, say)
+    folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
+    if not is_first_process():
+        return folder
+    model = zoo.load(folder)
+    train_images = _train_images(model, recipe, data, data_dir, say)
+    figures = evaluate(model, test, train_images, name=recipe.name)
+    predicted = predict_logits(model, test.images).argmax(dim=1)
+    for line in trust(figures, predicted, test):
+        say(line)
+    found = _probed(recipe, data, test, folder, data_dir)
+    if found is not None:
+        figures |= {"linear_accuracy": found.accuracy}
+        for line in beside(found, predicted, test):
+            say(line)
+    say(f"  {cost(figures)}")
+    write_card(folder, {**zoo.card(folder), "figures": figures})
+    picture = _gallery(model, test, predicted, folder / "gallery.png")
+    say(f"Gallery of correct and wrong predictions: {picture}")
+    say(f"Next: foveal explain {folder} IMAGE --out pictures")
+    return folder
+
+
+def _train_images(
+    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, say: Say
+) -> ImageSet[Any] | None:
+    """Return the training images, or None if no metric of the model needs them."""
+    if Given.TRAIN not in useful_for(model):
+        return None
+    images = _read(recipe, data, "train", data_dir, say)
+    if len(images) < LEAST_IMAGES:
+        say(f"  locations are not probed: that needs {LEAST_IMAGES} training images")
+    return images
+
+
+def _read(
+    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, say: Say
+) -> ImageSet[Any]:
+    """Return the images of a split; for `test`, those of `val` if no test image can be read."""
+    read = partial(
+        load_images,
+        data,
+        size=recipe.data.sizing,
+        channels=recipe.data.channels,
+        data_dir=data_dir,
+        groups=read_groups(recipe.data.groups),
+    )
+    try:
+        return read(split)
+    except UserError as error:
+        if split != "test":
+            raise
+        say(f"  warning: no test images: {error}")
+        say("  figures are measured on the validation images, which also select the epoch")
+        return read("val")
+
+
+def _probed(
+    recipe: Recipe,
+    data: str,
+    test: ImageSet[object],
+    folder: Path,
+    data_dir: str | Path | None,
+) -> Probe | None:
+    """Return the results of a linear layer on the frozen backbone, or None without features."""
+    features = folder / FEATURES
+    if not features.exists():
+        return None
+    try:
+        sets = {
+            split: _read(recipe, data, split, data_dir, lambda line: None)
+            for split in ("train", "val")
+        }
+        return probe(recipe, sets | {"test": test}, features)
+    finally:
+        shutil.rmtree(features, ignore_errors=True)
+
+
+def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
+    """Return a comparison with the linear layer, and a warning of near-copies, one per line.
+
+    Args:
+        found: results of the linear layer.
+        answers: (N,) class indices predicted by the model.
+        test: the images that both were tested on.
+    """
+    gain = bootstrap(
+        (answers == test.labels).double() - (found.answers == test.labels).double(),
+        test.labels,
+        groups=test.groups,
+    )
+    value, low, high = (100 * points for points in gain)
+    lines = [
+        f"  a linear layer on the same backbone, frozen: {found.accuracy:.1%}; paired difference "
+        f"{value:+.1f} points (95 % CI: {low:+.1f} to {high:+.1f})"
+    ]
+    if found.copies:
+        one, other = (printable(path) for path in found.copies[0])
+        lines.append(
+            f"  warning: {len(found.copies)} test images are nearly identical to training images, "
+            f"such as {one} and {other}: the accuracy may be too high (see --groups)"
+        )
+    return lines
+
+
+def cost(figures: dict[str, Any]) -> str:
+    """Return the cost of a prediction, in one line."""
+    return (
+        f"cost per image: {figures['macs'] / 1e6:,.0f} million multiply-adds and "
+        f"{figures['latency_ms']:,.1f} ms on one thread"
+    )
+
+
+def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]:
+    """Return the accuracy and how reliable it is, one fact per line.
+
+    Args:
+        figures: see `metrics.evaluate`.
+        answers: (N,) class indices predicted by the model.
+        test: the test images.
+    """
+    right = int((answers == test.labels).sum())
+    low, high = wilson_interval(right, len(test))
+    counts = torch.bincount(test.labels, minlength=len(test.classes))
+    most = int(counts.argmax())
+    recalls = {
+        name: float((answers[test.labels == label] == label).float().mean())
+        for label, name in enumerate(test.classes)
+        if counts[label]
+    }
+    worst = min(recalls, key=lambda name: recalls[name])
+    lines = [
+        f"{_SPLITS[test.split]}: {right} of {len(test)} correct, {right / len(test):.1%} "
+        f"(95 % CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
+        f"{int(counts[most]) / len(test):.1%}",
+        f"  mean over the classes {sum(recalls.values()) / len(recalls):.1%}; "
+        f"worst: {worst!r} {recalls[worst]:.0%}",
+    ]
+    if high - low > 0.2:
+        lines.append("  few test images: more of them would narrow the interval")
+    leakage = figures.get("position_leakage")
+    if leakage is not None:
+        lines.append(
+            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; locations alone "
+            f"predict {leakage:.0%}: the nearer to the accuracy, the less the patches explain"
+        )
+    return lines
+
+
+def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> Path:
+    """Draw correct predictions, then wrong ones, with their explanations."""
+    right = (answers == test.labels).nonzero().flatten()
+    wrong = (answers != test.labels).nonzero().flatten()
+    spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
+    explain = explainer(CONTRIBUTIONS)  # exact, unlike attention maps
+    if Ability.KEYPOINTS in model.abilities or not explain.supports(model):
+        explain = explainer(own_method(model) or "grad-cam")
+    shown = torch.cat([spread, wrong[:SHOWN]])
+    explanations = [
+        replace(explain(model, _image(test, int(index))), classes=test.classes) for index in shown
+    ]
+    plotting.save_figure(plotting.gallery(explanations, test.labels[shown]), path)
+    return path
+
+
+def _image(images: ImageSet[Tensor | Photos], index: int) -> Tensor:
+    """Return one image (1, C, H, W) in [0, 1]."""
+    (one,) = images.subset(torch.tensor([index])).images.split(1)
+    return as_floats(one)

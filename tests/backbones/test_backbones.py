@@ -1,0 +1,176 @@
+"""Backbones: feature maps of the sizes they promise, and a first layer that whitens."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from foveal.backbones import (
+    BACKBONES,
+    EfficientNetLite,
+    TimmBackbone,
+    VGGBackbone,
+    WhiteningConv,
+    backbone_settings,
+    build_backbone,
+)
+from foveal.foundation.errors import UserError
+
+SETTINGS = {
+    "lite": {"name": "efficientnet-lite0"},
+    "lite-fine": {"name": "efficientnet-lite0", "in_channels": 1, "stride": 16},
+    "lite-imagenet": {"name": "efficientnet-lite0", "weights": "imagenet"},
+    "vgg": {"name": "vgg", "stages": [[8], [8, 12], [12]]},
+    "vgg-after": {"name": "vgg", "stages": [[8], [8, 12], [12]], "tap": "after", "hidden": 5},
+    "vgg-white": {"name": "vgg", "stages": [[8], [12]], "whiten": 2, "activation": "gelu"},
+    "vgg-grey": {"name": "vgg", "in_channels": 1, "stages": [[4]]},
+    "timm-resnet": {"name": "timm", "model": "test_resnet"},
+    "timm-vit": {"name": "timm", "model": "test_vit", "in_channels": 1},
+}
+
+
+def test_every_backbone_is_covered():
+    assert {settings["name"] for settings in SETTINGS.values()} == set(BACKBONES)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+@pytest.mark.parametrize("size", [(32, 32), (160, 160)])
+def test_the_features_have_the_promised_widths(key, size):
+    if key == "timm-vit" and size != (160, 160):
+        size = (160, 160)  # a transformer takes the size that it was made for
+    backbone = build_backbone(SETTINGS[key]).eval()
+    local, whole = backbone(torch.rand(2, backbone.in_channels, *size))
+    assert [features.shape[1] for features in local] == backbone.widths
+    assert whole.shape == (2, backbone.width)
+    sides = [features.shape[-1] for features in local]
+    assert sides == sorted(sides, reverse=True)
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_settings_build_the_same_backbone_again(key):
+    backbone = build_backbone(SETTINGS[key])
+    again = build_backbone(backbone_settings(backbone))
+    again.load_state_dict(backbone.state_dict())
+    images = torch.rand(1, backbone.in_channels, 160, 160)
+    for ours, theirs in zip(backbone.eval()(images)[0], again.eval()(images)[0], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_local_features_before_pooling_are_twice_as_fine_as_after():
+    images = torch.rand(1, 3, 32, 32)
+    before, _ = VGGBackbone(3, [[4], [6], [8]])(images)
+    after, _ = VGGBackbone(3, [[4], [6], [8]], tap="after")(images)
+    assert [features.shape[-1] for features in before] == [32, 16, 8]
+    assert [features.shape[-1] for features in after] == [16, 8, 8]
+
+
+def test_the_papers_net_has_its_resolutions():
+    local, whole = VGGBackbone(3, hidden=512).eval()(torch.rand(1, 3, 32, 32))
+    assert [tuple(f.shape[1:]) for f in local[:3]] == [(256, 32, 32), (512, 16, 16), (512, 8, 8)]
+    assert whole.shape == (1, 512)
+
+
+def test_a_convolution_begins_as_a_partial_identity():
+    backbone = VGGBackbone(3, [[8]])
+    images = torch.rand(1, 3, 9, 9)
+    torch.testing.assert_close(backbone.blocks[0][0].conv(images)[:, :3], images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whitened_patches_have_no_correlation(channels):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(200, channels, 5, 5, generator=generator)
+    images = F.interpolate(coarse, (17, 13), mode="bilinear")  # neighbours are alike
+    layer = WhiteningConv(channels, size=2, eps=1e-9)
+    layer.fit(images)
+    seen = layer(images).detach().transpose(0, 1).flatten(1).double()  # (2C4, N)
+    half = len(seen) // 2
+    covariance = seen[:half] @ seen[:half].T / seen.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(half).double(), atol=2e-2, rtol=0)
+    torch.testing.assert_close(seen[half:], -seen[:half])
+
+
+def test_the_whitening_filters_are_not_trained():
+    layer = WhiteningConv(3)
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "vgg", "tap": "befor"}, "Did you mean 'before'"),
+        ({"name": "vgg", "activation": "tanh"}, "Unknown activation 'tanh'"),
+        ({"name": "vgg", "stages": [[8], []]}, r"from 1 to 64 values in stages\[1\], but got 0"),
+        ({"name": "vgg", "stages": [64, 128]}, r"Expected stages\[0\] to be a list, but got 64"),
+        ({"name": "vgg", "whiten": -1}, "Expected whiten from 0 to 16, but got -1"),
+        (
+            {"name": "vgg", "in_channels": "three"},
+            "'vgg': Expected in_channels to be an int",
+        ),
+        ({"name": "timm", "model": "resnet81"}, "Unknown timm model 'resnet81'. Did you mean"),
+        ({"name": "resnet"}, "Unknown backbone 'resnet'"),
+        ({"name": "efficientnet-lite0", "weights": "imagnet"}, "Did you mean 'imagenet'"),
+        ({"name": "efficientnet-lite0", "weights": "/etc/x.safetensors"}, "Unknown weights"),
+        ({"name": "efficientnet-lite0", "weights": "imagenet", "in_channels": 1}, "3 channels"),
+        ({"name": "efficientnet-lite0", "stride": 8}, "stride of 32 or 16 pixels, but got 8"),
+    ],
+)
+def test_wrong_settings_are_user_errors(settings, message):
+    with pytest.raises(UserError, match=message):
+        build_backbone(settings)
+
+
+def test_timm_is_named_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(UserError, match=r"pip install 'foveal\[timm\]'"):
+        TimmBackbone("resnet18")
+
+
+def test_an_image_smaller_than_a_whitened_patch_is_said():
+    with pytest.raises(ValueError, match="at least 2x2 pixels, but got 1x5"):
+        VGGBackbone(1, [[4]], whiten=2)(torch.rand(1, 1, 1, 5))
+
+
+def test_every_weight_of_the_pretrained_trunk_is_shipped():
+    trunk = EfficientNetLite(weights="imagenet")
+    shipped, state = trunk.shipped(), trunk.state_dict()
+    assert set(shipped) == set(state)
+    assert all(torch.equal(state[key], value.to(state[key])) for key, value in shipped.items())
+    assert EfficientNetLite().shipped() == {}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 224), (160, 192), (256, 320)])
+def test_the_trunk_equals_timms_with_tensorflows_padding(size):
+    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    ours = EfficientNetLite(weights="imagenet").eval()
+    state = [value for key, value in ours.state_dict().items()]
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state, strict=True)))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        local, whole = ours(images)
+        torch.testing.assert_close(local[-1], theirs.forward_features(images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(whole, theirs(images), atol=1e-5, rtol=0)
+
+
+def test_the_trunk_pads_other_sizes_to_multiples_of_32():
+    trunk = EfficientNetLite(weights="imagenet").eval()
+    images = torch.randn(1, 3, 45, 70, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        local, whole = trunk(images)
+        padded, same = trunk(F.pad(images, (0, 26, 0, 19)))
+    assert torch.equal(whole, same)
+    assert all(torch.equal(ours, others) for ours, others in zip(local, padded, strict=True))
+    assert [tuple(f.shape[2:]) for f in local] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_a_finer_stride_keeps_the_weights_and_the_meaning():
+    coarse, fine = (EfficientNetLite(weights="imagenet", stride=s).eval() for s in (32, 16))
+    ramp = torch.linspace(-1, 1, 160)
+    images = (ramp[:, None] * ramp).expand(1, 3, 160, 160).contiguous()
+    with torch.inference_mode():
+        (*shallow, deep), mean = coarse(images)
+        (*others, deeper), other = fine(images)
+    assert all(torch.equal(a, b) for a, b in zip(shallow, others, strict=True))
+    assert deep.shape[-2:] == (5, 5)
+    assert deeper.shape[-2:] == (10, 10)
+    assert torch.cosine_similarity(mean, other).item() > 0.8

@@ -1,0 +1,42 @@
+"""The downsampled ImageNet trains and evaluates by the recipes of small images."""
+
+import numpy as np
+import pytest
+
+from foveal import zoo
+from foveal.datasets import load_images
+from foveal.evaluation.evaluate import evaluate_on
+from foveal.training import load_recipe, train
+
+SMALL = [
+    "data.name=imagenet32",
+    "model.backbone.stages=[[8],[16],[16]]",
+    "model.depths=[1,2]",
+    "batch_size=16",
+    "epochs=1",
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder with the npz files of the format, a few images of three of the 1000 classes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "imagenet32").mkdir()
+    for name, count in (("train_data_batch_1", 30), ("train_data_batch_2", 30), ("val_data", 12)):
+        labels = np.arange(count) % 3 * 400 + 1  # from 1 to 1000, as published
+        data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        np.savez(tmp_path / "imagenet32" / f"{name}.npz", data=data, labels=labels.tolist())
+    return tmp_path
+
+
+def test_a_thousand_classes_train_and_evaluate(files, tmp_path):
+    recipe = load_recipe("cifar10-attention", SMALL)
+    run = train(recipe, tmp_path / "run", data_dir=files, progress=False)
+    card = zoo.card(run)
+    assert (card["train_images"], card["val_images"]) == (54, 6)
+    figures = evaluate_on(str(run), "imagenet32", data_dir=files)
+    assert figures["images"] == 12
+    assert zoo.load(run).num_classes == 1000
+    assert "shuffled_attention_accuracy" in figures
+    test = load_images("imagenet32", "test", data_dir=files)
+    assert set(test.labels.tolist()) == {0, 400, 800}

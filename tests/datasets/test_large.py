@@ -1,0 +1,563 @@
+"""Large images: what is read of a file is what is in it, and no more than that is decoded."""
+
+import json
+import os
+import struct
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from PIL import Image
+from torch.nn import functional as F
+
+from foveal.foundation.errors import UserError
+from foveal.images.pyramids import LargeFiles, open_large
+from foveal.images.pyramids import pyramid as pyramid_module
+
+HEIGHT, WIDTH = 300, 421
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """A smooth picture with a grain of its own at each place (H, W, 3), bytes."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 9, 9, generator=generator)
+    smooth = F.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")[0]
+    grain = torch.rand(3, HEIGHT, WIDTH, generator=generator) * 0.1
+    return ((smooth + grain).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+
+
+def halved(pixels):
+    """Return the means of squares of two, as a pyramid's next level holds them."""
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])
+    squares = pixels[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
+    return squares.mean(axis=(1, 3)).round().astype(pixels.dtype)
+
+
+def expected_means(pixels, shrink):
+    return F.avg_pool2d(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, shrink)
+
+
+def write_tiled(path, pixels, levels=1, **options):
+    options = {"tile": (64, 96), "photometric": "rgb", **options}
+    with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as file:
+        file.write(pixels, subifds=levels - 1, **options)
+        for _ in range(levels - 1):
+            pixels = halved(pixels)
+            file.write(pixels, subfiletype=1, **options)
+
+
+def write_slide(path, pixels):
+    """A generic tiled pyramid, which OpenSlide reads."""
+    with tifffile.TiffWriter(path) as file:
+        for number, level in enumerate((pixels, halved(pixels), halved(halved(pixels)))):
+            kind = {"photometric": "rgb", "compression": "zlib", "subfiletype": min(number, 1)}
+            file.write(level, tile=(64, 96), **kind)
+
+
+def write_ome_zarr(path, pixels):
+    group = zarr.create_group(path)
+    for number, level in enumerate((pixels, halved(pixels))):
+        array = np.moveaxis(level, 2, 0)[None, :, None]  # (t, c, z, y, x)
+        group.create_array(str(number), data=array, chunks=(1, 1, 1, 64, 96))
+    axes = [{"name": name} for name in "tczyx"]
+    datasets = [{"path": "0"}, {"path": "1"}]
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": datasets}]}
+
+
+WRITERS = {
+    "tiled.tif": write_tiled,
+    "bigtiff.tif": lambda p, a: write_tiled(p, a, bigtiff=True, compression="zlib"),
+    "separate.tif": lambda p, a: write_tiled(
+        p, np.ascontiguousarray(np.moveaxis(a, 2, 0)), planarconfig="separate"
+    ),
+    "strips.tif": lambda p, a: tifffile.imwrite(p, a, compression="lzw", rowsperstrip=7),
+    "one-strip.tif": lambda p, a: tifffile.imwrite(p, a, rowsperstrip=HEIGHT),
+    "big-endian.tif": lambda p, a: tifffile.imwrite(
+        p, a.astype(np.uint16) * 257, byteorder=">", rowsperstrip=50
+    ),
+    "floats.tif": lambda p, a: write_tiled(p, a.astype(np.float32) / 255),
+    "plain.png": lambda p, a: Image.fromarray(a).save(p),
+    "slide.svs": write_slide,
+    "array.zarr": lambda p, a: zarr.create_array(p, data=a, chunks=(64, 96, 3)),
+    "ome.zarr": write_ome_zarr,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_pixels_and_means_are_those_of_the_whole_image(name, pixels, tmp_path):
+    path = tmp_path / name
+    WRITERS[name](path, pixels)
+    image = open_large(path)
+    assert image.size == (HEIGHT, WIDTH)
+    whole = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    corner = image.means(left=380, top=250, rows=60, columns=50)
+    inside = whole[:, 250:, 380:]
+    torch.testing.assert_close(corner[:, : HEIGHT - 250, : WIDTH - 380], inside)
+    assert corner[:, HEIGHT - 250 :].abs().max() == corner[:, :, WIDTH - 380 :].abs().max() == 0
+    before = image.means(left=-5, top=-3, rows=10, columns=10)
+    torch.testing.assert_close(before[:, 3:, 5:], whole[:, :7, :5])
+    assert before[:, :3].abs().max() == before[:, :, :5].abs().max() == 0
+    level = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6  # a pyramid is rounded
+    for shrink in (1, 3, 8):
+        means = image.thumbnail(shrink)
+        torch.testing.assert_close(means, expected_means(pixels, shrink), atol=level, rtol=0)
+    inner = image.means(left=16, top=24, rows=9, columns=7, shrink=4)
+    torch.testing.assert_close(
+        inner, F.avg_pool2d(whole[:, 24:60, 16:44], 4), atol=2 * level, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["tiled.tif", "strips.tif", "plain.png", "array.zarr"])
+def test_parts_that_are_read_one_by_one_join_without_a_seam(name, pixels, tmp_path, monkeypatch):
+    from foveal.images.pyramids import image as image_module
+
+    WRITERS[name](tmp_path / name, pixels)
+    image = open_large(tmp_path / name)
+    expected = image.thumbnail(5)
+    monkeypatch.setattr(image_module, "AT_ONCE", 23)
+    torch.testing.assert_close(image.thumbnail(5), expected)
+
+
+def test_a_thumbnail_of_a_jpeg_is_near_the_means_and_upright(pixels, tmp_path):
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[274] = 6  # lies on its side
+    for lying in (pixels[:296, :416], pixels):  # of whole blocks of JPEG, and not
+        Image.fromarray(lying).save(path, quality=95, exif=exif)
+        image = open_large(path)
+        turned = np.ascontiguousarray(np.rot90(lying, -1))
+        assert image.size == turned.shape[:2]
+        difference = image.thumbnail(8) - expected_means(turned, 8)
+        assert difference.abs().mean() < 0.005
+        finest = 8 if lying is not pixels else 1
+        assert set(image.pyramid.decoded) == {finest}  # nothing finer than it needs
+        part = image.means(left=100, top=200, rows=40, columns=30)
+        exact = torch.from_numpy(turned[200:240, 100:130].copy()).permute(2, 0, 1) / 255
+        assert (part - exact).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("mode", "value"), [("L", 51), ("RGBA", (255, 0, 0, 51)), ("P", 51), ("1", 1)]
+)
+def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_by_pillow(mode, value, tmp_path):
+    picture = Image.new(mode, (40, 30), value)
+    if mode == "P":
+        picture.putpalette([number for grey in range(256) for number in (grey, 255 - grey, 7)])
+    path = tmp_path / "picture.tif"
+    picture.save(path)
+    seen = open_large(path, channels=3).means(0, 0, 30, 40)
+    over = Image.new("RGBA", picture.size, "white")
+    over.alpha_composite(picture.convert("RGBA"))
+    exact = torch.from_numpy(np.array(over.convert("RGB"))).permute(2, 0, 1) / 255
+    torch.testing.assert_close(seen, exact, atol=0.005, rtol=0)
+
+
+def test_channels_are_as_asked_for(pixels, tmp_path):
+    write_tiled(tmp_path / "colour.tif", pixels)
+    tifffile.imwrite(tmp_path / "grey.tif", pixels[..., 0], tile=(64, 96))
+    grey = open_large(tmp_path / "colour.tif", channels=1).thumbnail(4)
+    exact = torch.from_numpy(np.array(Image.fromarray(pixels).convert("L")))[None, None] / 255
+    torch.testing.assert_close(grey, F.avg_pool2d(exact, 4)[0], atol=0.01, rtol=0)
+    assert open_large(tmp_path / "grey.tif").thumbnail(4).shape[0] == 1
+    colour = open_large(tmp_path / "grey.tif", channels=3).thumbnail(4)
+    assert torch.equal(colour[0], colour[2])
+
+
+class Counted:
+    """Counts the blocks that a source decodes."""
+
+    def __init__(self, monkeypatch):
+        self.keys = []
+        get = pyramid_module.Blocks.get
+
+        def counting(blocks, key, decode):
+            return get(blocks, key, lambda: (self.keys.append(key), decode())[1])
+
+        monkeypatch.setattr(pyramid_module.Blocks, "get", counting)
+
+
+def test_only_the_tiles_of_a_patch_and_the_level_of_a_thumbnail_are_decoded(
+    pixels, tmp_path, monkeypatch
+):
+    write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
+    image = open_large(tmp_path / "pyramid.tif")
+    assert [level.scale for level in image.pyramid.levels] == [1, 2, 4]
+    counted = Counted(monkeypatch)
+    image.means(left=100, top=70, rows=20, columns=20)
+    assert counted.keys == [(0, 1, 1)]
+    counted.keys.clear()
+    image.thumbnail(8)
+    assert {level for level, _, _ in counted.keys} == {2}
+    assert len(counted.keys) == len(set(counted.keys)) == 2 * 2  # of 75 x 105 pixels
+
+
+def test_each_tile_and_strip_is_decoded_once_for_a_thumbnail(pixels, tmp_path, monkeypatch):
+    counted = Counted(monkeypatch)
+    for name, blocks in (
+        ("tiled.tif", 5 * 5),
+        ("strips.tif", 42),
+    ):  # of the last strip no square is whole
+        WRITERS[name](tmp_path / name, pixels)
+        counted.keys.clear()
+        open_large(tmp_path / name).thumbnail(7)
+        assert len(counted.keys) == len(set(counted.keys)) == blocks
+
+
+def _cut(path, keep):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
+def _overwrite(path, offset, data):
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def test_a_file_that_is_cut_off_is_an_error_when_it_is_opened(pixels, tmp_path):
+    for name in ("tiled.tif", "bigtiff.tif", "strips.tif", "one-strip.tif", "slide.svs"):
+        for keep in (0.0, 0.001, 0.5, 0.97):
+            path = tmp_path / name
+            WRITERS[name](path, pixels)
+            _cut(path, keep)
+            with pytest.raises(UserError) as error:
+                open_large(path).thumbnail(8)
+            assert "\n" not in str(error.value)
+
+
+def test_a_cut_off_photo_is_an_error(pixels, tmp_path):
+    for name in ("photo.jpg", "photo.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        _cut(tmp_path / name, 0.5)
+        with pytest.raises(UserError, match="broken image"):
+            open_large(tmp_path / name).thumbnail(8)
+
+
+def _without_a_tile(path, pixels, **options):
+    write_tiled(path, pixels, **options)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        counts = list(file.pages[0].databytecounts)
+        counts[7] = 0
+        file.pages[0].tags["TileByteCounts"].overwrite(counts)
+
+
+def test_a_missing_tile_is_an_error_that_says_where_and_others_are_read(pixels, tmp_path):
+    path = tmp_path / "hole.tif"
+    _without_a_tile(path, pixels)  # the third of the second row
+    image = open_large(path)
+    image.means(left=0, top=0, rows=60, columns=90)
+    with pytest.raises(UserError, match=r"the tile at \(192, 64\) is missing"):
+        image.means(left=200, top=70, rows=10, columns=10)
+    with pytest.raises(UserError, match="is missing"):
+        image.thumbnail(8)
+
+
+def test_a_missing_tile_is_what_the_file_says_that_missing_tiles_are(pixels, tmp_path):
+    path = tmp_path / "nodata.tif"
+    _without_a_tile(path, pixels, extratags=[(42113, "s", 0, "51", True)])
+    patch = open_large(path).means(left=200, top=70, rows=10, columns=10)
+    torch.testing.assert_close(patch, torch.full_like(patch, 0.2))
+
+
+def test_a_broken_tile_is_an_error_that_says_where(pixels, tmp_path):
+    path = tmp_path / "broken.tif"
+    write_tiled(path, pixels, compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[7]
+    _overwrite(path, offset, b"\0" * 300)
+    with pytest.raises(UserError, match=r"the pixels at \(192, 64\) are broken"):
+        open_large(path).thumbnail(8)
+
+
+def test_a_broken_chunk_of_a_zarr_is_an_error(pixels, tmp_path):
+    path = tmp_path / "array.zarr"
+    WRITERS["array.zarr"](path, pixels)
+    (path / "c" / "1" / "2" / "0").write_bytes(b"\0" * 300)
+    with pytest.raises(UserError, match="are broken"):
+        open_large(path).thumbnail(8)
+
+
+@pytest.mark.parametrize("name", ["tiled.tif", "plain.png", "slide.svs", "array.zarr"])
+def test_a_file_that_is_written_to_while_it_is_read_is_an_error(name, pixels, tmp_path):
+    path = tmp_path / name
+    WRITERS[name](path, pixels)
+    image = open_large(path)
+    image.thumbnail(8)
+    written = path / "zarr.json" if path.is_dir() else path
+    with written.open("ab") as file:
+        file.write(b" " * 100)
+    with pytest.raises(UserError, match="changed while it was read"):
+        image.thumbnail(8)
+    written.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        image.means(0, 0, 10, 10)
+
+
+def test_a_large_image_without_a_pyramid_is_read_and_the_user_is_told(
+    pixels, tmp_path, monkeypatch
+):
+    from foveal.images.pyramids import opening
+
+    monkeypatch.setattr(opening, "MANY", 100_000)
+    tifffile.imwrite(tmp_path / "slide.svs", pixels, tile=(64, 96), photometric="rgb")
+    write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
+    slide = open_large(tmp_path / "slide.svs")
+    assert "no coarser level: a thumbnail requires reading all 126,300 pixels" in slide.note
+    torch.testing.assert_close(slide.thumbnail(8), expected_means(pixels, 8))
+    assert open_large(tmp_path / "pyramid.tif").note == ""
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1)])
+def test_a_line_of_pixels_is_read_as_it_is(shape, tmp_path):
+    line = np.arange(100_000, dtype=np.uint32).reshape(shape).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "line.tif", line)
+    image = open_large(tmp_path / "line.tif")
+    assert image.size == shape
+    assert image.thumbnail(4).numel() == 0  # no whole square fits
+    down, across = (0, 99_900) if shape[0] == 1 else (99_900, 0)
+    crop = image.means(left=across, top=down, rows=200, columns=200)
+    assert crop.count_nonzero() == 100 - np.count_nonzero(line.flatten()[99_900:] == 0)
+
+
+def test_an_image_smaller_than_a_patch_has_black_around_it(tmp_path):
+    Image.new("L", (5, 4), 255).save(tmp_path / "small.png")
+    crop = open_large(tmp_path / "small.png").means(left=-2, top=-2, rows=50, columns=50)
+    assert crop.sum() == 20
+    assert crop[0, 2:6, 2:7].min() == 1
+
+
+def test_what_must_be_decoded_at_once_and_is_too_large_is_refused(pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid_module, "MAX_BLOCK", 100_000)
+    tifffile.imwrite(tmp_path / "one.tif", pixels, compression="zlib", rowsperstrip=HEIGHT)
+    zarr.create_array(tmp_path / "one.zarr", data=pixels, chunks=pixels.shape)
+    for name in ("one.tif", "one.zarr"):
+        with pytest.raises(UserError, match="421x300 pixels must be decoded at once"):
+            open_large(tmp_path / name)
+    WRITERS["one-strip.tif"](tmp_path / "plain.tif", pixels)  # its rows can be read on their own
+    assert open_large(tmp_path / "plain.tif").thumbnail(8).shape == (3, 37, 52)
+
+
+def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatch):
+    from foveal.images import decode
+
+    Image.new("RGB", (640, 480)).save(tmp_path / "photo.jpg")
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100_000)
+    with pytest.raises(UserError, match="640x480 is more than 100,000 pixels"):
+        open_large(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": np.zeros((4, 64, 64, 3), np.uint8), "photometric": "rgb"}, "a stack of images"),
+        (
+            {"data": np.zeros((64, 64, 4), np.uint8), "photometric": "separated"},
+            "unsupported pixels",
+        ),
+        ({"data": np.zeros((64, 64), np.int16)}, "unsupported pixels of int16"),
+        ({"data": np.full((64, 64), 7, np.float32)}, "floats outside of 0 to 1"),
+        ({"data": np.full((64, 64), np.nan, np.float32)}, "floats outside of 0 to 1"),
+        ({"data": np.zeros((64, 64), np.uint8), "extratags": [(274, "H", 1, 6, True)]}, "rotated"),
+        ({"data": np.zeros((64, 64), np.complex64)}, "pixels of complex64"),
+    ],
+)
+def test_a_tiff_that_would_be_read_wrongly_is_refused(options, message, tmp_path):
+    tifffile.imwrite(tmp_path / "strange.tif", **options)
+    with pytest.raises(UserError, match=message):
+        open_large(tmp_path / "strange.tif").thumbnail(2)
+
+
+def test_no_pickle_in_a_zarr_is_ever_loaded(tmp_path):
+    ran = tmp_path / "ran"
+    path = tmp_path / "bad.zarr"
+    zarr.create_array(path, shape=(8, 8), chunks=(8, 8), dtype="uint8", zarr_format=2)
+    said = json.loads((path / ".zarray").read_text())
+    payload = b"cbuiltins\nopen\n(S'" + str(ran).encode() + b"'\nS'w'\ntR."
+    (path / "0.0").write_bytes(payload)
+    for codec in ("pickle", "json2", "astype"):
+        filters = [{"id": codec, "encode_dtype": "|u1", "decode_dtype": "|u1"}]
+        (path / ".zarray").write_text(json.dumps({**said, "filters": filters, "compressor": None}))
+        with pytest.raises(UserError):
+            open_large(path).thumbnail(1)
+        assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda p: zarr.create_group(p), "has no multiscales"),
+        (
+            lambda p: zarr.create_array(p, data=np.zeros((5, 6, 7, 8), np.uint8)),
+            "expected an array",
+        ),
+        (lambda p: zarr.create_array(p, data=np.zeros((5, 6), np.int32)), "pixels of int32"),
+        (lambda p: p.mkdir(), "not a zarr image"),
+        (lambda p: None, "no such file"),
+    ],
+)
+def test_a_zarr_that_is_no_image_is_refused(build, message, tmp_path):
+    build(tmp_path / "strange.zarr")
+    with pytest.raises(UserError, match=message):
+        open_large(tmp_path / "strange.zarr")
+
+
+@pytest.mark.parametrize(
+    "shape", [[0, 0], [0, 64], [10**9, 10**9], [2**63, 64], [64, 2**40], [2**20, 2**20]]
+)
+def test_a_zarr_of_an_impossible_size_is_refused(shape, tmp_path):
+    path = tmp_path / "large.zarr"
+    zarr.create_array(str(path), shape=(64, 64), chunks=(32, 32), dtype="u1")
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps({**metadata, "shape": shape}))
+    with pytest.raises(UserError, match="pixels: expected"):
+        open_large(path)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_of_impossible_strips_is_refused(rows, compression, tmp_path):
+    path = tmp_path / "strips.tif"
+    pixels = np.zeros((64, 64), np.uint8)
+    tifffile.imwrite(path, pixels, compression=compression, rowsperstrip=16)
+    content = bytearray(path.read_bytes())
+    tag = content.find(struct.pack("<H", 278))  # RowsPerStrip
+    content[tag : tag + 12] = struct.pack("<HHII", 278, 4, 1, rows)
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        open_large(path).thumbnail(4)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.zarr", "a.jpg", "a"])
+def test_a_file_that_is_not_there_or_none_is_one_line(name, tmp_path):
+    with pytest.raises(UserError, match="there is no such file"):
+        open_large(tmp_path / name)
+    (tmp_path / name).write_bytes(b"not an image at all, but some text")
+    with pytest.raises(UserError) as error:
+        open_large(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("a.tif", "tifffile", "tiff"), ("a.svs", "openslide", "slides"), ("a.zarr", "zarr", "zarr")],
+)
+def test_without_its_extra_a_format_names_it(name, package, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"foveal\[{extra}\]"):
+        open_large(tmp_path / name)
+
+
+def test_files_of_several_sizes_and_formats_are_one_set(pixels, tmp_path):
+    names = ["tiled.tif", "plain.png", "array.zarr"]
+    parts = [pixels, pixels[:200, :100], pixels[:64, 32:]]
+    for name, part in zip(names, parts, strict=True):
+        WRITERS[name](tmp_path / name, np.ascontiguousarray(part))
+    files = LargeFiles([tmp_path / name for name in names], channels=3)
+    assert files.size == (HEIGHT, WIDTH)
+    assert len(files) == 3
+    padded = torch.zeros(3, 3, HEIGHT, WIDTH)
+    for image, part in zip(padded, parts, strict=True):
+        image[:, : part.shape[0], : part.shape[1]] = torch.from_numpy(part.copy()).permute(2, 0, 1)
+    padded /= 255
+    numbers = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(files.thumbnails(numbers, 6), F.avg_pool2d(padded[numbers], 6))
+    corners = torch.tensor([[[8, 16], [-4, 0]], [[400, 280], [0, 0]], [[90, 190], [50, 3]]])
+    crops = files.crops(numbers, corners, side=32)
+    wide = F.pad(padded, (50, 50, 50, 50))
+    for row, number in enumerate(numbers.tolist()):
+        for column in range(2):
+            x, y = (corners[row, column] + 50).tolist()
+            expected = wide[number, :, y : y + 32, x : x + 32]
+            torch.testing.assert_close(crops[row, column], expected)
+    coarse = files.crops(numbers, corners, side=32, shrink=4)
+    torch.testing.assert_close(coarse.flatten(0, 1), F.avg_pool2d(crops.flatten(0, 1), 4))
+
+
+def test_a_set_opens_few_files_at_once_and_names_the_one_that_is_broken(tmp_path):
+    paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
+    for path in paths:
+        tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
+    files = LargeFiles(paths, channels=1)
+    assert files.thumbnails(torch.arange(12), 8).shape == (12, 1, 5, 5)
+    assert len(files._opened) <= 8
+    _cut(paths[3], 0.2)
+    with pytest.raises(UserError, match=r"03\.tif: "):
+        files.crops(torch.tensor([3]), torch.zeros(1, 1, 2, dtype=torch.long), 8)
+    with pytest.raises(UserError, match="at least one image"):
+        LargeFiles([], channels=1)
+
+
+def test_a_file_that_grows_while_others_are_read_is_an_error(tmp_path):
+    paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
+    for path in paths:
+        tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
+    files = LargeFiles(paths, channels=1)  # the first ones are closed by now
+    tifffile.imwrite(paths[0], np.full((80, 80), 250, np.uint8))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"00\.tif: the file changed while it was read"):
+            files.thumbnails(torch.tensor([0]), 8)
+    assert files.thumbnails(torch.tensor([1]), 8).shape == (1, 1, 5, 5)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_bits_that_a_tiff_names_are_its_range_as_they_are_for_photos(bits, tmp_path):
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16).reshape(64, 64)
+    tag = [(281, "H", 1, 2**bits - 1, True)]
+    tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=tag)
+    tifffile.imwrite(tmp_path / "b.tif", ramp, description=f'<OME SignificantBits="{bits}"/>')
+    for name in ("a.tif", "b.tif"):
+        found = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
+        assert np.allclose(found, ramp / (2**bits - 1), atol=1e-6)
+    tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[(281, "H", 1, 1000, True)])
+    assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
+
+
+def test_pixels_of_a_large_tiff_that_are_not_finite_are_an_error(tmp_path):
+    for bad in (np.nan, np.inf):
+        image = np.full((64, 64), 0.5, np.float32)
+        image[40, 3] = bad
+        tifffile.imwrite(tmp_path / "a.tif", image, tile=(32, 32))
+        with pytest.raises(UserError, match="outside of 0 to 1, or NaN"):
+            open_large(tmp_path / "a.tif").thumbnail(2)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+@pytest.mark.parametrize("ending", [".tif", ".png", ".svs", ".zarr", ""])
+def test_special_files_are_refused_before_any_library_opens_them(ending, tmp_path):
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    (tmp_path / f"endless{ending}").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(UserError, match="not a regular file"):
+            open_large(tmp_path / f"{name}{ending}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_special_file_inside_of_a_zarr_is_refused(tmp_path):
+    array = np.ones((64, 64), np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=array, chunks=(32, 32), compressors=None)
+    chunk = tmp_path / "a.zarr" / "c" / "1" / "1"
+    chunk.unlink()
+    os.mkfifo(chunk)
+    image = open_large(tmp_path / "a.zarr")
+    assert image.means(0, 0, 32, 32).max() > 0
+    with pytest.raises(UserError, match="not a regular file"):
+        image.means(32, 32, 32, 32)
+    meta = tmp_path / "a.zarr" / "zarr.json"
+    meta.unlink()
+    meta.symlink_to("/dev/zero")
+    with pytest.raises(UserError):
+        open_large(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("path", ["../other.zarr", "/other.zarr", "0/../../other.zarr"])
+def test_a_level_of_a_zarr_that_lies_outside_of_it_is_never_read(path, tmp_path):
+    zarr.create_array(tmp_path / "other.zarr", data=np.ones((64, 64), np.uint8))
+    group = zarr.create_group(tmp_path / "a.zarr")
+    axes = [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": path}]}]}
+    with pytest.raises(UserError, match="not a zarr image"):
+        open_large(tmp_path / "a.zarr")

@@ -1,0 +1,235 @@
+"""Named datasets: what is in which split, their file formats, and what is missing."""
+
+import gzip
+import os
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foveal.datasets import DATASETS, ImageSet, load_images
+from foveal.foundation.errors import UserError
+
+
+def hashes(images: torch.Tensor) -> set[bytes]:
+    return {image.tobytes() for image in images.numpy()}
+
+
+def idx(values: np.ndarray) -> bytes:
+    head = struct.pack(">i", 0x0800 + values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
+    return head + values.astype(np.uint8).tobytes()
+
+
+def write_fashion(folder: Path, count: int = 100, packed: bool = False) -> np.ndarray:
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8)
+    for part in ("train", "t10k"):
+        for kind, values in (("images-idx3", images), ("labels-idx1", np.arange(count) % 10)):
+            path = raw / f"{part}-{kind}-ubyte"
+            if packed:
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(values)))
+            else:
+                path.write_bytes(idx(values))
+    return images
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, ImageSet]:
+    return {split: load_images("mnist-5k", split) for split in ("train", "val", "test")}
+
+
+def test_mnist_5k_is_split_into_3600_400_and_1000_that_share_nothing(
+    digits: dict[str, ImageSet],
+) -> None:
+    assert [len(part) for part in digits.values()] == [3600, 400, 1000]
+    assert len(set.union(*(hashes(part.images) for part in digits.values()))) == 5000
+    for part in digits.values():
+        assert part.labels.bincount().tolist() == [len(part) // 10] * 10
+        assert part.images.dtype == torch.uint8
+        assert part.images.shape[1:] == (1, 28, 28)
+
+
+def test_a_subset_keeps_images_and_labels_together(digits: dict[str, ImageSet]) -> None:
+    part = digits["test"].subset(torch.tensor([7, 2]))
+    assert torch.equal(part.images[1], digits["test"].images[2])
+    assert part.labels.tolist() == digits["test"].labels[[7, 2]].tolist()
+
+
+def test_a_named_set_comes_in_the_size_and_channels_asked_for() -> None:
+    found = load_images("mnist-5k", "val", size=(14, 20), channels=3)
+    assert found.images.shape == (400, 3, 14, 20)
+    assert found.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_are_read_plain_and_packed(tmp_path: Path, packed: bool) -> None:
+    images = write_fashion(tmp_path, packed=packed)
+    found = load_images("fashion-mnist", "test", data_dir=tmp_path)
+    assert torch.equal(found.images[:, 0], torch.from_numpy(images))
+    parts = [load_images("fashion-mnist", split, data_dir=tmp_path) for split in ("train", "val")]
+    assert [len(part) for part in parts] == [90, 10]
+    assert not hashes(parts[0].images) & hashes(parts[1].images)
+
+
+def test_the_data_folder_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fashion(tmp_path)
+    monkeypatch.setenv("FOVEAL_DATA", str(tmp_path))
+    assert len(load_images("fashion-mnist", "test")) == 100
+
+
+@pytest.mark.parametrize("cut", [0, 3, 10, -1])
+def test_a_truncated_idx_file_is_an_error(tmp_path: Path, cut: int) -> None:
+    write_fashion(tmp_path)
+    path = tmp_path / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match="is truncated"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+
+
+def test_a_broken_packed_file_is_an_error(tmp_path: Path) -> None:
+    write_fashion(tmp_path, packed=True)
+    path = tmp_path / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+    for content in (b"nothing", path.read_bytes()[:200], path.read_bytes()[:30] + b"\xff" * 900):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="Cannot read"):
+            load_images("fashion-mnist", "test", data_dir=tmp_path)
+
+
+def test_labels_past_the_last_class_are_an_error(tmp_path: Path) -> None:
+    write_fashion(tmp_path)
+    path = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx(np.full(100, 10)))
+    with pytest.raises(UserError, match="labels from 0 to 9"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+def test_without_a_network_the_error_says_what_to_put_where(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(UserError, match=rf"no network\): put .* into {tmp_path}"):
+        load_images(name, "test", data_dir=tmp_path)
+
+
+def write_binary(folder: Path) -> None:
+    (folder / "cifar-10-batches-bin").mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (20, 3073), np.uint8)
+    rows[:, 0] = np.arange(20) % 10
+    for name in ("test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+        rows.tofile(folder / "cifar-10-batches-bin" / f"{name}.bin")
+
+
+def test_cifar10_is_read_from_its_binary_version_also_as_grey(tmp_path: Path) -> None:
+    write_binary(tmp_path)
+    found = load_images("cifar10", "test", data_dir=tmp_path)
+    assert (found.name, found.images.shape) == ("cifar10", (20, 3, 32, 32))
+    assert found.labels.tolist() == [*range(10), *range(10)]
+    grey = load_images("cifar10", "test", data_dir=tmp_path, channels=1).images
+    red, green, blue = found.images[0, :, 0, 0].tolist()
+    assert int(grey[0, 0, 0, 0]) == round(0.299 * red + 0.587 * green + 0.114 * blue)
+    assert len(load_images("cifar10", "train", data_dir=tmp_path)) == 90
+
+
+def test_a_cut_off_cifar10_is_an_error(tmp_path: Path) -> None:
+    write_binary(tmp_path)
+    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"1234")
+    with pytest.raises(UserError, match="not the binary version of CIFAR-10"):
+        load_images("cifar10", "test", data_dir=tmp_path)
+
+
+def write_npz(path: Path, **values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **values)
+
+
+def test_imagenet32_is_read_from_its_npz_files_with_labels_from_1(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (10, 3072), np.uint8)
+    for name in ("train_data_batch_1", "train_data_batch_2", "val_data"):
+        write_npz(tmp_path / "imagenet32" / name, data=data, labels=np.arange(1, 11))
+    found = load_images("imagenet32", "test", data_dir=tmp_path)
+    assert torch.equal(found.images.flatten(1), torch.from_numpy(data))
+    assert found.labels.tolist() == list(range(10))
+    assert len(found.classes) == 1000
+    assert [len(load_images("imagenet32", s, data_dir=tmp_path)) for s in ("train", "val")] == [
+        18,
+        2,
+    ]
+
+
+def test_imagenet32_that_is_missing_broken_or_pickled_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"put train_data_batch_1\.npz"):
+        load_images("imagenet32", "test", data_dir=tmp_path)
+    path = tmp_path / "imagenet32" / "val_data.npz"
+    data = np.zeros((2, 3072), np.uint8)
+    for labels in (
+        np.array([0, 1]),
+        np.array([1, 1001]),
+        np.array([1]),
+        np.array([1, "x"], object),
+    ):
+        write_npz(path, data=data, labels=labels)
+        with pytest.raises(UserError, match=r"val_data\.npz"):
+            load_images("imagenet32", "test", data_dir=tmp_path)
+    for content in (b"", b"PK\x03\x04 nothing", path.read_bytes()[:300]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is not a file of the downsampled ImageNet"):
+            load_images("imagenet32", "test", data_dir=tmp_path)
+
+
+def test_unknown_names_splits_and_paths_are_errors_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'fashion-mnist'"):
+        load_images("fashion-mnits", "train")
+    with pytest.raises(UserError, match="Did you mean 'val'"):
+        load_images("mnist-5k", "vali")
+    (tmp_path / "file.png").touch()
+    with pytest.raises(UserError, match="got the file"):
+        load_images(tmp_path / "file.png", "train")
+    assert set(DATASETS) >= {"mnist-5k", "mnist", "fashion-mnist", "cifar10", "imagenet32"}
+
+
+@pytest.mark.full_data
+def test_no_test_digit_of_mnist_5k_is_in_mnist_train(
+    full_data: Path, digits: dict[str, ImageSet]
+) -> None:
+    tested = hashes(digits["test"].images)
+    train, val = (load_images("mnist", split, data_dir=full_data) for split in ("train", "val"))
+    assert (len(train), len(val)) == (55_000, 5_000)
+    assert not tested & hashes(train.images)
+    assert tested <= hashes(val.images)
+
+
+@pytest.mark.full_data
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+def test_the_test_split_is_the_published_one(name: str, full_data: Path) -> None:
+    found = load_images(name, "test", data_dir=full_data)
+    assert len(found) == 10_000
+    assert found.problems == ()
+    assert len(found.classes) == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_special_and_endless_files_of_a_dataset_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("foveal.datasets.idx.MAX_BYTES", 1000)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    packed = raw / "t10k-images-idx3-ubyte.gz"
+    packed.write_bytes(gzip.compress(bytes(2000)))
+    with pytest.raises(UserError, match="larger than 1,000 bytes"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+    packed.with_suffix("").write_bytes(bytes(2000))
+    with pytest.raises(UserError, match="larger than 1,000 bytes"):
+        load_images("fashion-mnist", "test", data_dir=tmp_path)
+    (tmp_path / "imagenet32").mkdir()
+    os.mkfifo(tmp_path / "imagenet32" / "val_data.npz")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_images("imagenet32", "test", data_dir=tmp_path)

@@ -1,0 +1,95 @@
+"""Predicting by ONNX Runtime: the rows of PyTorch; and what a model cannot read is said."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from foveal.cli import main
+from foveal.deployment.batch import predict
+from foveal.deployment.onnx import exported, write_onnx
+from foveal.foundation.errors import UserError
+from foveal.models import Inputs, SmallCNN, presets
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Nine pictures of two sizes, and one that no patch fits into."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(9):
+        side = 90 + 10 * (number % 2)
+        pixels = torch.randint(256, (side, 90), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    Image.new("L", (90, 12), 200).save(folder / "9.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A high-resolution model, as a run's folder and as an export in it."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    widths = {"detector_widths": (4, 6, 6), "encoder_widths": (4, 8, 8), "width": 16}
+    network = presets.high_res(shrink=4, keypoints=4, patch_size=20, heads=2, **widths).eval()
+    network.save_weights(folder)
+    graph, beside = exported(network)
+    write_onnx(graph, folder / "model.onnx", beside)
+    return folder
+
+
+def rows(out):
+    return pq.read_table(out).to_pylist()
+
+
+def test_rows_by_onnx_are_those_of_pytorch_and_an_unfit_image_stops_nothing(
+    model, pictures, tmp_path, capsys
+):
+    file = str(model / "model.onnx")
+    for name, out in ((str(model), "torch.parquet"), (file, "onnx.parquet")):
+        with pytest.raises(SystemExit, match="0"):
+            main(["predict", name, str(pictures), "--out", str(tmp_path / out), "--quiet"])
+    assert "1 could not be read: see the column error" in capsys.readouterr().err
+    found, expected = rows(tmp_path / "onnx.parquet"), rows(tmp_path / "torch.parquet")
+    assert len(found) == len(expected) == 10
+    for row, other in zip(found[:9], expected[:9], strict=True):
+        assert row["error"] is None
+        assert (row["path"], row["prediction"]) == (other["path"], other["prediction"])
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        assert len(row["keypoints"]) == 4
+        for place, held in zip(row["keypoints"], other["keypoints"], strict=True):
+            assert place == pytest.approx(held, abs=1e-4)
+    for row in (found[9], expected[9]):
+        assert "at least 20x20 pixels" in row["error"]
+        assert row["prediction"] is row["keypoints"] is row["resized"] is None
+
+
+def test_a_run_is_resumed_by_the_runtime_that_it_began_with(pictures, tmp_path):
+    folder, out = tmp_path / "model", tmp_path / "out"
+    folder.mkdir()
+    SmallCNN(widths=(4,), inputs=Inputs(size=(28, 28))).eval().save_weights(folder)
+    predict(folder, pictures, out, runtime="onnx", shard_size=4)
+    manifest = json.loads((out / "_manifest.json").read_text())
+    assert manifest["runtime"] == "onnx"
+    with pytest.raises(UserError, match="was started with runtime='onnx', but got 'torch'"):
+        predict(folder, pictures, out, shard_size=4, resume=True)
+    assert predict(folder, pictures, out, runtime="onnx", shard_size=4, resume=True).new == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "ray"}, "use --engine local for ONNX Runtime"),
+        ({"device": "cuda"}, "use --runtime torch for --device cuda"),
+        ({"runtime": "onyx"}, "Did you mean 'onnx'"),
+    ],
+)
+def test_what_onnx_runtime_does_not_do_here_is_said_before_anything_is_written(
+    options, message, model, pictures, tmp_path
+):
+    name = model / "model.onnx"
+    with pytest.raises(UserError, match=message):
+        predict(name, pictures, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,255 @@
+"""What a run is told to predict: order, kinds of sources, and what is passed over."""
+
+import io
+import os
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from foveal.datasets import load_images
+from foveal.deployment.batch.listing import Listing, write_listing
+from foveal.foundation.errors import UserError
+from foveal.images.formats import Passed
+from foveal.images.reading import decode
+from foveal.images.sources import Item, list_items, sources_of
+
+
+def png(value: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (4, 4), value).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images at any depth, beside what is none."""
+    base = tmp_path / "photos"
+    for name in ("b.png", "a.JPG", "deep/er/z.png", "deep/y.png", ".hidden.png", ".git/x.png"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(png())
+    (base / "notes.txt").write_text("no image")
+    return base
+
+
+def shard(path: Path, values: list[int], **options) -> None:
+    cells = [{"bytes": png(value), "path": None} for value in values]
+    pq.write_table(pa.table({"image": cells, "label": values}), path, **options)
+
+
+def names(source: str | Path) -> list[str]:
+    return [item.name for item in list_items(str(source))]
+
+
+def test_a_folder_is_listed_at_any_depth_in_a_fixed_order(folder):
+    found = [os.path.relpath(name, folder) for name in names(folder)]
+    assert found == ["a.JPG", "b.png", "deep/y.png", "deep/er/z.png"]
+
+
+def test_globs_are_listed_from_any_folder_on(folder, monkeypatch):
+    assert names(folder / "*.png") == [str(folder / "b.png")]
+    everywhere = [str(folder / n) for n in ("b.png", "deep/y.png", "deep/er/z.png")]
+    assert names(folder / "**/*.png") == everywhere
+    monkeypatch.chdir(folder)
+    assert names("**/*.png") == ["b.png", "deep/y.png", "deep/er/z.png"]
+    assert names("./deep/*.png") == ["deep/y.png"]
+    assert names("dee?/y.png") == ["deep/y.png"]
+
+
+def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(folder):
+    odd = folder.rename(folder.with_name("photos [2]"))
+    assert len(names(odd)) == 4
+
+
+def test_a_link_to_a_folder_is_not_followed_and_a_broken_link_is_an_image(folder):
+    (folder / "again").symlink_to(folder)
+    (folder / "gone.png").symlink_to(folder / "nothing")
+    assert [os.path.basename(n) for n in names(folder)][:3] == ["a.JPG", "b.png", "gone.png"]
+    assert len(names(folder)) == 5
+
+
+def test_a_url_is_listed_as_a_folder_is_and_its_names_can_be_read(folder):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/bucket/photos", recursive=True)
+    found = names("memory://bucket/photos")
+    assert [n.removeprefix("memory:///bucket/photos/") for n in found] == [
+        "a.JPG", "b.png", "deep/y.png", "deep/er/z.png",
+    ]  # fmt: skip
+    assert names("memory://bucket/photos/**/*.png") == found[1:]
+    assert names("memory://bucket/photos/b.png") == [found[1]]
+    items = list(list_items("memory://bucket/photos"))
+    assert [read() for _, read in sources_of(items)] == [png()] * 4
+
+
+def test_rows_of_parquet_are_images_and_tables_without_are_passed_over(folder):
+    shard(folder / "deep" / "s.parquet", list(range(5)), row_group_size=2)
+    pq.write_table(pa.table({"label": [1]}), folder / "labels.parquet")
+    rows = [f"{folder}/deep/s.parquet#{row}" for row in range(5)]
+    assert names(folder)[2:7] == [*rows[:5]]
+    assert names(folder / "deep" / "s.parquet") == rows
+    with pytest.raises(UserError, match=r"expected a column image .* but got label"):
+        names(folder / "labels.parquet")
+
+
+def test_any_rows_of_a_shard_are_read_in_their_order(tmp_path):
+    shard(tmp_path / "s.parquet", list(range(200)), row_group_size=70)
+    for first, last in ((0, 200), (3, 4), (69, 141), (150, 200)):
+        items = [Item(str(tmp_path / "s.parquet"), row) for row in range(first, last)]
+        found = [(name, read()) for name, read in sources_of(items)]
+        assert found == [(item.name, png(item.row)) for item in items]
+
+
+def test_a_shard_that_shrinks_or_breaks_gives_an_error_for_each_row_that_is_gone(tmp_path):
+    path = tmp_path / "s.parquet"
+    shard(path, list(range(10)))
+    items = list(list_items(str(path)))
+    shard(path, list(range(4)))
+    reads = [read for _, read in sources_of(items)]
+    assert [read() for read in reads[:4]] == [png(value) for value in range(4)]
+    for read in reads[4:]:
+        with pytest.raises(UserError, match="the row no longer exists"):
+            read()
+    path.write_bytes(b"PAR1 broken")
+    for _, read in sources_of(items):
+        with pytest.raises(UserError, match="cannot be read"):
+            read()
+    [(_, read)] = sources_of(list(list_items(str(path))))
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "There is no nowhere"),
+        ("nowhere/*.png", "There is no folder nowhere"),
+        ("memory://nowhere", "There is no memory://nowhere"),
+        ("gopher://host/x", "gopher"),
+        ("hf:name", "Expected hf:OWNER/NAME"),
+    ],
+)
+def test_a_source_that_is_not_there_is_said_in_one_line(source, message):
+    with pytest.raises(UserError, match=message) as error:
+        names(source)
+    assert "\n" not in str(error.value)
+
+
+def test_a_listing_gives_back_each_shard_and_its_digest_follows_the_names(tmp_path):
+    items = [*(Item(f"{n}.png") for n in range(5)), *(Item("s.parquet", row) for row in range(4))]
+    digest = write_listing(iter(items), tmp_path / "l.parquet", 4)
+    listing = Listing.open(tmp_path / "l.parquet")
+    assert listing.counts == (4, 4, 1)
+    assert [item for shard in range(3) for item in listing.items(shard)] == items
+    assert len(listing) == 9
+    assert digest == write_listing(items, tmp_path / "m.parquet", 2)
+    assert digest != write_listing(items[1:], tmp_path / "m.parquet", 2)
+
+
+SECRET = [
+    ("string", pa.string(), lambda path: path),
+    ("string in bytes", pa.struct([("bytes", pa.string()), ("path", pa.string())]),
+     lambda path: {"bytes": path, "path": None}),
+    ("path alone", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": None, "path": path}),
+    ("only a path", pa.struct([("path", pa.string())]), lambda path: {"path": path}),
+    ("url", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": None, "path": f"file://{path}"}),
+    ("path as bytes", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+     lambda path: {"bytes": path.encode(), "path": path}),
+    ("list", pa.list_(pa.string()), lambda path: [path]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell"), [case[1:] for case in SECRET], ids=[c[0] for c in SECRET]
+)
+def test_a_path_that_stands_in_a_table_is_never_opened(kind, cell, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(77))
+    table = tmp_path / "data" / "train.parquet"
+    table.parent.mkdir()
+    cells = pa.array([cell(str(secret))] * 6, kind)
+    pq.write_table(pa.table({"image": cells, "label": [0, 1] * 3}), table)
+    for _, read in sources_of(list(list_items(str(table)))):
+        try:
+            content = read()
+        except UserError:
+            continue
+        assert content == str(secret).encode()  # the bytes of no image
+        with pytest.raises(UserError, match="not an image"):
+            decode(content, None, None)
+    with pytest.raises(UserError):
+        load_images(table.parent, "train")
+
+
+def test_an_object_whose_name_is_a_chain_of_urls_is_read_from_its_store(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png(77))
+    memory = fsspec.filesystem("memory")
+    name = f"/chained/a::{tmp_path}/secret.png"  # to fsspec: that file, through a store
+    memory.pipe(name, png(5))
+    [(path, read)] = sources_of(list(list_items("memory://chained")))
+    assert path == f"memory://{name}"
+    assert read() == png(5)
+
+
+@pytest.mark.parametrize("source", ["simplecache::file:///tmp", "zip://*.png::file:///tmp/a.zip"])
+def test_a_chain_of_urls_is_no_source(source):
+    with pytest.raises(UserError, match="chained by :: are not supported"):
+        names(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+@pytest.mark.parametrize("prefix", ["", "file://", "local://"])
+def test_special_files_are_rows_with_an_error(prefix, folder):
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.parquet")
+    os.mkfifo(folder / "pipe")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    bad = {}
+    for name, read in sources_of(list(list_items(f"{prefix}{folder}"))):
+        try:
+            assert read() == png()
+        except UserError as error:
+            bad[os.path.basename(name)] = str(error)
+    assert bad == {
+        "pipe.png": "not a regular file",
+        "endless.png": "not a regular file",
+        "pipe.parquet": "not a readable Parquet file",
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_special_file_that_is_named_is_a_row_with_an_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/zero"):
+        [(path, read)] = sources_of(list(list_items(name)))
+        assert path == name
+        with pytest.raises(UserError, match="not a regular file"):
+            read()
+
+
+def test_a_file_that_is_larger_than_an_image_can_be_is_not_read(tmp_path, monkeypatch):
+    from foveal.images import stores
+
+    monkeypatch.setattr(stores, "MAX_BYTES", 100)
+    (tmp_path / "a.png").write_bytes(bytes(101))
+    fsspec.filesystem("memory").pipe("/large/a.png", bytes(101))
+    for source in (str(tmp_path / "a.png"), "memory://large/a.png", f"file://{tmp_path}/a.png"):
+        [(_, read)] = sources_of(list(list_items(source)))
+        with pytest.raises(UserError, match="larger than 100 bytes"):
+            read()
+
+
+def test_files_without_an_ending_are_listed_where_they_are_images(folder):
+    (folder / "deep" / "0a1b").write_bytes(png())
+    (folder / "deep" / "0a1c").write_text("words")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/nameless/photos", recursive=True)
+    for source in (str(folder), "memory://nameless/photos", f"file://{folder}"):
+        passed = Passed()
+        found = [os.path.basename(item.path) for item in list_items(source, passed)]
+        assert found == ["a.JPG", "b.png", "0a1b", "y.png", "z.png"]
+        assert dict(passed.by_ending) == {"hidden": 1, ".txt": 1, "": 1}

@@ -1,0 +1,360 @@
+"""High-resolution models as ONNX: several files, one model, which reads no more of an image."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from foveal.datasets import load_large
+from foveal.deployment.onnx import (
+    about,
+    exported,
+    large_graphs,
+    large_int8,
+    load,
+    load_onnx,
+    write_onnx,
+)
+from foveal.deployment.onnx.large_int8 import as_int8_large
+from foveal.detectors import Located
+from foveal.foundation.errors import UserError
+from foveal.images.pyramids import LargeFiles
+from foveal.metrics import evaluate
+from foveal.models import Inputs
+from foveal.models.presets import high_res
+
+TOLERANCE = 1e-4  # of logits: rounding in another order, and nothing else
+
+
+def built(**more):
+    torch.manual_seed(0)
+    model = high_res(
+        **{
+            "shrink": 4,
+            "keypoints": 5,
+            "patch_size": 24,
+            "in_channels": 3,
+            "num_classes": 2,
+            "width": 16,
+            "heads": 2,
+            "detector_widths": (4, 6, 6),
+            "encoder_widths": (4, 6, 8, 8),
+            "regions": 4,
+            "thumbnail_side": 24,
+            "tasks": ("class", "other"),
+            "inputs": Inputs(mean=(0.2, 0.3, 0.4), std=(0.5, 0.4, 0.3), classes=("dark", "light")),
+            **more,
+        }
+    )
+    return model.eval()
+
+
+def pictures(batch=3, size=(101, 118)):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch, 3, 9, 9, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return built()
+
+
+@pytest.fixture(scope="module")
+def graphs(model):
+    return large_graphs(model)
+
+
+@pytest.fixture(scope="module")
+def folder(graphs, tmp_path_factory):
+    """A folder of one export."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_onnx(graphs.graph, folder / "model.onnx", graphs.beside)
+    return folder
+
+
+def assert_same(found, expected):
+    for name in ("logits", "keypoints", "patches", "thumbnail", "weights", "images"):
+        value = getattr(expected, name)
+        torch.testing.assert_close(getattr(found, name), value, atol=TOLERANCE, rtol=0)
+    assert (found.size, found.classes) == (expected.size, expected.classes)
+
+
+# One thumbnail; and a coarser one that says in which regions to look, which are beyond the edges.
+@pytest.mark.parametrize("size", [(90, 101), (411, 350)])
+def test_images_of_any_size_and_number_are_answered_as_by_pytorch(size, model, folder):
+    found = load_onnx(folder / "model.onnx")
+    assert (found.detector.factor(size) > 1) == (size[0] > 400)
+    images = pictures(3, size)
+    seen = model.explain(images)
+    for batch in (1, 3):
+        assert_same(found.explain(images[:batch]), model.explain(images[:batch]))
+    others = seen.keypoints.roll(1, 0)
+    held = model.classify_at(images, others)
+    assert not torch.allclose(held, seen.logits, atol=TOLERANCE)
+    torch.testing.assert_close(found.classify_at(images, others), held, atol=TOLERANCE, rtol=0)
+    scores = [each.locate(each.view(images)).score for each in (found, model)]
+    torch.testing.assert_close(scores[0], scores[1], atol=TOLERANCE, rtol=0)
+
+
+def test_files_on_the_disk_are_read_in_part_and_all_tasks_answered(model, folder, tmp_path):
+    found = load_onnx(folder / "model.onnx")
+    pixels = (pictures(1, (400, 560))[0] * 255).byte().permute(1, 2, 0).numpy()
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), photometric="rgb")
+    Image.fromarray(pixels[:250, :300]).save(tmp_path / "b.png")
+    files = LargeFiles([tmp_path / "a.tif", tmp_path / "b.png"], 3)
+    assert_same(found.explain(files), model.explain(files))
+    held = Located(torch.zeros(2, 5, 2))
+    mine, expected = (each.decide(each.view(files), held).task_logits for each in (found, model))
+    assert mine.shape == (2, 2, 2)
+    torch.testing.assert_close(mine, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_model_without_regions_is_two_files(tmp_path):
+    model = built(regions=0, in_channels=1, inputs=Inputs(), tasks=("class",))
+    graph, beside = exported(model)
+    write_onnx(graph, tmp_path / "m.onnx", beside)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m-patches.onnx", "m.onnx"]
+    images = pictures(2, (160, 170))[:, :1]
+    assert_same(load(tmp_path / "m.onnx").explain(images), model.explain(images))
+
+
+def test_other_programs_read_named_tensors_of_any_size(model, folder):
+    thumbnail = pictures(2, (26, 31))
+    for name in ("model.onnx", "model-regions.onnx"):
+        onnx.checker.check_model(onnx.load(folder / name), full_check=True)
+        session = onnxruntime.InferenceSession(folder / name)
+        (scores,) = session.run(["scores"], {"thumbnail": thumbnail.numpy()})
+        assert scores.shape == (2, 13, 15)
+    session = onnxruntime.InferenceSession(folder / "model-patches.onnx")
+    assert [given.name for given in session.get_inputs()] == ["patches", "keypoints"]
+    seen = model.explain(pictures())
+    given = {"patches": seen.patches.numpy(), "keypoints": seen.keypoints.numpy()}
+    logits, weights = session.run(["logits", "weights"], given)
+    torch.testing.assert_close(torch.from_numpy(logits[:, 0]), seen.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(weights[:, 0]), seen.weights, atol=1e-4, rtol=0)
+
+
+def test_the_files_say_what_the_model_is_and_nothing_of_the_machine(model, folder):
+    found = load_onnx(folder / "model.onnx")
+    assert about(found).config == json.loads(json.dumps(model.settings()))
+    assert found.tasks == ("class", "other")
+    assert sum(parameter.numel() for parameter in found.parameters()) == 0
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == [
+        "model-patches.onnx",
+        "model-regions.onnx",
+        "model.onnx",
+    ]
+    for file in files:
+        assert b".py" not in file.read_bytes()
+        assert [entry.key for entry in onnx.load(file).metadata_props] == ["foveal"]
+
+
+def _without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _cut(name):
+    def spoil(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return spoil
+
+
+def _swapped(folder):
+    shutil.copy(folder / "model-regions.onnx", folder / "model-patches.onnx")
+
+
+def _said(**changes):
+    def spoil(folder):
+        proto = onnx.load(folder / "model.onnx")
+        said = json.loads(proto.metadata_props[0].value)
+        for name, value in changes.items():
+            said[name] = {**said[name], **value} if isinstance(value, dict) else value
+        proto.metadata_props[0].value = json.dumps(said)
+        onnx.save(proto, folder / "model.onnx")
+
+    return spoil
+
+
+def _built(**changes):
+    """Change settings wherever the model and its parts have them."""
+
+    def spoil(folder):
+        config = load_onnx(folder / "model.onnx").about.config
+        kept = {part: _changed(config[part], changes) for part in ("detector", "head")}
+        _said(config={**_changed(config, changes), **kept})(folder)
+
+    return spoil
+
+
+def _changed(settings, changes):
+    return settings | {name: value for name, value in changes.items() if name in settings}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without("model.onnx"), "Cannot read .*model.onnx: No such file"),
+        (_without("model-patches.onnx"), "Cannot read .*model-patches.onnx: No such file"),
+        (_cut("model.onnx"), "model.onnx (is not an ONNX file|:)"),
+        (_cut("model-regions.onnx"), "model-regions.onnx is of another export than model.onnx"),
+        (_swapped, "model-patches.onnx is of another export than model.onnx"),
+        (
+            _said(beside={"../../etc/passwd": "0"}),
+            "metadata are damaged: a part is named '../../etc",
+        ),
+        (_said(beside=[]), "metadata are damaged"),
+        (_said(config=[]), "metadata are damaged: config is not a mapping"),
+        (_built(patch_size=2**40), "Expected patch_size from 1 to 1024"),
+        (_built(patch_size=1000), "damaged: the patches have another shape"),
+        (_built(keypoints=6), "damaged: the patches have another shape"),
+        (_built(shrink="four"), "Expected shrink to be an integer, but got 'four'"),
+        (_built(shrink=0), "Expected shrink"),
+        (_built(regions=0), "damaged: they name the wrong parts"),
+    ],
+)
+def test_an_export_that_is_not_whole_or_not_ours_is_one_line(spoil, message, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    spoil(copy)
+    with pytest.raises(UserError, match=message) as error:
+        load_onnx(copy / "model.onnx")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["patches", "regions"])
+def test_a_part_alone_is_no_model(part, folder):
+    with pytest.raises(
+        UserError, match=r"model-\w+\.onnx: Expected the main file of a high-resolution"
+    ):
+        load_onnx(folder / f"model-{part}.onnx")
+
+
+def test_what_a_disk_does_not_take_is_not_half_an_export(graphs, tmp_path):
+    (tmp_path / "m-regions.onnx").mkdir()
+    with pytest.raises(UserError, match=r"Cannot write .*m-regions\.onnx"):
+        write_onnx(graphs.graph, tmp_path / "m.onnx", graphs.beside)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of two classes, which differ by a square's shade."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for name, shade in (("dark", 90), ("light", 250)):
+        (folder / name).mkdir()
+        for index in range(8):
+            pixels = np.full((140, 120, 3), 20, np.uint8)
+            y, x = generator.integers(10, 90, 2)
+            pixels[y : y + 20, x : x + 20] = shade
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_commands_export_explain_and_evaluate_by_onnx(photos, tmp_path, run):
+    weights, file = tmp_path / "model", tmp_path / "out" / "model.onnx"
+    weights.mkdir()
+    built(tasks=("class",), regions=0).save_weights(weights)
+    assert run("export", weights, "--out", file)[:2] == (0, f"{file}\n")
+    picture = photos / "light" / "0.png"
+    explained = []
+    for model in ((weights,), (weights, "--runtime", "onnx"), (file,)):
+        status, out, _ = run("explain", *model, picture, "--out", tmp_path / "drawn", "--json")
+        assert status == 0
+        explained.append(json.loads(out)["images"][0])
+    for answer in explained[1:]:
+        for found, expected in zip(answer["keypoints"], explained[0]["keypoints"], strict=True):
+            assert found == pytest.approx(expected, abs=TOLERANCE)
+        assert answer["size_px"] == {"height": 140, "width": 120}
+        assert answer["probabilities"][0]["probability"] == pytest.approx(
+            explained[0]["probabilities"][0]["probability"], abs=TOLERANCE
+        )
+    figures, expected = (
+        json.loads(run("evaluate", model, "--data", photos, "--json")[1])
+        for model in (file, weights)
+    )
+    assert figures.pop("runtime") == "onnx"
+    assert set(figures) == set(expected)
+    for name in set(figures) - {"model", "latency_ms"}:
+        assert figures[name] == pytest.approx(expected[name]), name
+    status, out, err = run("export", weights, "--out", file, "--size", "90x90")
+    assert (status, out) == (1, "")
+    assert "reads images of any size: omit the size" in err
+
+
+def test_an_unfit_file_is_named_and_others_go_on(folder, tmp_path, run):
+    Image.new("RGB", (200, 20)).save(tmp_path / "small.png")
+    Image.new("RGB", (200, 200)).save(tmp_path / "good.png")
+    tifffile.imwrite(tmp_path / "cut.tif", np.zeros((200, 200, 3), np.uint8), tile=(64, 64))
+    content = (tmp_path / "cut.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: len(content) // 2])
+    files = [tmp_path / name for name in ("small.png", "cut.tif", "good.png")]
+    status, out, err = run("explain", folder / "model.onnx", *files, "--json")
+    answers = json.loads(out)["images"]
+    assert status == 1
+    assert "at least 24x24 pixels" in answers[0]["error"]
+    assert "truncated" in answers[1]["error"]
+    assert len(answers[2]["keypoints"]) == 5
+    assert len(err.strip().splitlines()) == 2
+
+
+def learned(data):
+    """A model that tells the light squares from the dark ones."""
+    model = built(tasks=("class",), explore=0.3).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    view = model.view(data.images, torch.arange(len(data)))
+    for _ in range(40):
+        optimizer.zero_grad()
+        logits = model.observe(view).logits
+        torch.nn.functional.cross_entropy(logits, data.labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def operators(proto):
+    return {node.op_type for node in proto.graph.node}
+
+
+def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps(
+    photos, graphs, monkeypatch
+):
+    data = load_large(photos, "train")
+    before = graphs.graph.SerializeToString()
+    answers = iter([0.95, 0.9, 0.949])
+    monkeypatch.setattr(large_int8, "_accuracy", lambda *_: next(answers))
+    found = as_int8_large(graphs, data, data)
+    assert (found.part, found.float_accuracy, found.accuracy) == ("classifier", 0.95, 0.949)
+    assert "QuantizeLinear" in operators(found.beside["patches"])
+    for proto in (found.graph, found.beside["regions"]):
+        assert "QuantizeLinear" not in operators(proto)
+    assert graphs.graph.SerializeToString() == before
+    answers = iter([0.95, 0.90, 0.91])
+    with pytest.raises(UserError, match=r"accuracy on photos.* would lose 4\.0"):
+        as_int8_large(graphs, data, data)
+
+
+def test_int8_keeps_the_accuracy_and_says_what_it_costs(photos, tmp_path, run):
+    weights, file = tmp_path / "model", tmp_path / "model.onnx"
+    weights.mkdir()
+    train, val = (load_large(photos, split) for split in ("train", "val"))
+    model = learned(train)
+    model.save_weights(weights)
+    status, out, err = run("export", weights, "--out", file, "--int8", "--data", photos)
+    assert (status, out) == (0, f"{file}\n")
+    assert "int8 (all): 100.00% on the validation images" in err
+    for part in ("", "-patches", "-regions"):
+        assert "QuantizeLinear" in operators(onnx.load(tmp_path / f"model{part}.onnx"))
+    small = load_onnx(file)
+    assert evaluate(small, val)["accuracy"] == 1
+    seen, expected = small.explain(val.images), model.explain(val.images)
+    assert 0 < (seen.logits - expected.logits).abs().max() < 1

@@ -1,0 +1,166 @@
+"""The docs' examples run as they stand, nginx passes on what it should, the wheel has the page."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from studio_server import BOUNDARY, digits, encoded, eventually, form, running
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+
+def example(name):
+    """Return the fenced text that follows the comment of that name in the docs."""
+    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", DOCS, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running("mnist-focus") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return encoded(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
+
+
+@pytest.mark.parametrize("name", ["curl", "curl with a held keypoint"])
+def test_the_examples_with_curl_run(server, good, tmp_path, name):
+    if shutil.which("curl") is None and not os.environ.get("CI"):
+        pytest.skip("the examples with curl are NOT tested: apt-get install curl")
+    (tmp_path / "digit.png").write_bytes(good)
+    script = example(name).replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
+    done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, capture_output=True, text=True)
+    told = json.loads(done.stdout)["images"][0]
+    assert len(told["keypoints"]) == 3
+    assert ("evidence" in told) == ("held" in name)
+
+
+def test_the_example_in_python_runs(server, good, tmp_path):
+    (tmp_path / "digit.png").write_bytes(good)
+    script = example("python").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.startswith(digits(1)[1][0]), done.stderr
+
+
+@pytest.fixture
+def proxied(server, tmp_path):
+    """Run nginx by the docs' configuration, but without TLS and passwords, on a port of its own."""
+    if NGINX is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs nginx: apt-get install nginx-light")
+        pytest.skip("the docs' nginx is NOT tested: apt-get install nginx-light")
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    site = example("nginx").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
+    # A rate that no machine stays below, however slow; what may come at once is as in the docs.
+    site = site.replace("rate=30r/s", "rate=1r/m")
+    site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    site = re.sub(r"\n *(ssl_certificate\w*|auth_basic\w*) [^;]*;", "", site)
+    folders = "\n".join(
+        f"{kind}_temp_path {tmp_path}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;\n"
+        f"events {{ worker_connections 256; }}\n"
+        f"http {{ access_log off;\n{folders}\n{site}\n}}\n"
+    )
+    # nginx takes over the socket by its number, so that nobody else can take the port meanwhile.
+    process = subprocess.Popen(
+        [NGINX, "-c", config],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "NGINX": f"{listening.fileno()};"},
+        pass_fds=[listening.fileno()],
+    )
+    listening.close()
+    try:
+        eventually(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "error.log").read_text()
+        yield server._replace(port=port)
+    finally:
+        process.terminate()
+        process.wait(300)
+
+
+def test_nginx_passes_on_pages_and_answers(proxied, server, good):
+    page = proxied.get("/")
+    assert page.status == 200
+    assert page.body == server.get("/").body
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert proxied.explain(good).json == server.explain(good).json
+    refused = proxied.explain(b"no picture")
+    assert refused.status == 422
+    assert refused.json["detail"]
+
+
+def test_nginx_refuses_what_is_too_large_and_too_much(proxied, server, good):
+    assert proxied.explain(bytes(12_000_000)).status == 413
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda _: proxied.explain(good).status, range(100)))
+    assert set(statuses) == {200, 429}
+    assert server.explain(good).status == 200
+
+
+def test_other_hosts_names_are_not_passed_on_as_such(proxied, good):
+    body = form({"model": "mnist-focus"}, [("a.png", good)])
+    headers = {
+        "content-type": f"multipart/form-data; boundary={BOUNDARY}",
+        "host": "foveal.example.org",
+    }
+    assert proxied.ask("POST", "/v1/explain", body, headers).status == 200
+
+
+def test_the_container_runs_as_nobody_in_particular_and_copies_what_it_needs():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert "USER 1000" in lines
+    for line in lines:
+        if line.startswith("COPY"):
+            assert all((ROOT / source).exists() for source in line.split()[1:-1])
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    assert allowed.startswith("*\n")
+
+
+def test_images_actions_and_packages_are_pinned():
+    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^FROM (.*)$", recipe, re.MULTILINE)
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
+    assert recipe.count("pip install") == recipe.count("--constraint /src/constraints.txt") > 0
+    jobs = (ROOT / ".gitlab-ci.yml").read_text(encoding="utf-8")
+    assert re.findall(r"image: (.*)", jobs) == re.findall(
+        r"image: (python:\d+\.\d+\.\d+-\w+)", jobs
+    )
+    for workflow in (ROOT / ".github" / "workflows").iterdir():
+        for action in re.findall(r"uses: (.*)", workflow.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
+
+
+def test_the_wheel_has_the_page(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    static = ROOT / "src" / "foveal" / "app" / "static"
+    assert len(list(static.iterdir())) > 10
+    assert {f"foveal/deployment/serve/static/{file.name}" for file in static.iterdir()} <= inside

@@ -1,0 +1,154 @@
+"""Pages about models, classes and data of hostile names, in a real browser."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from browser import launched, need_chromium
+from foveal.datasets import load_images
+from foveal.detectors import Harris
+from foveal.evaluation.compare import compare
+from foveal.evaluation.report import ReportEntry, write_report
+from foveal.evaluation.report.compare_page import write_comparison
+from foveal.foundation.escaping import printable
+from foveal.models import FocusNet, Inputs, presets
+from hostile import NAMES, TEXTS, is_plain, write_images
+from studio_server import running
+
+need_chromium()
+
+WATCH = "window.ran = () => { window.didRun = true }"
+SIZE = (28, 28)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A hostile folder of class folders and images."""
+    root = tmp_path_factory.mktemp("photos") / NAMES[1]
+    for split in ("train", "test"):
+        for name in NAMES:
+            write_images(root / split / name, [f"{name}{index}" for index in range(2)])
+    return root
+
+
+def saved(model, folder: Path) -> Path:
+    """Write a model with a hostile card into a folder."""
+    folder.mkdir()
+    model.save_weights(folder)
+    figures = {"data": TEXTS[-2], "accuracy": 0.5}
+    card = {"trained_on": NAMES[4], "recipe": {"about": TEXTS[-3]}, "figures": figures}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def focus_net(classes) -> FocusNet:
+    torch.manual_seed(0)
+    inputs = Inputs(SIZE, classes=tuple(classes))
+    return presets.focus(Harris(3), width=8, num_classes=len(inputs.classes), inputs=inputs).eval()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(chromium):
+    """Open a page; at the end nothing of it has run, no request has left, nothing complained."""
+    complaints, pages = [], []
+
+    def call(address: str):
+        page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.add_init_script(WATCH)
+        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda one: inside(one.url) or complaints.append(one.url))
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    yield call
+    for page in pages:
+        assert page.evaluate("window.didRun") is None
+        page.context.close()
+    assert complaints == []
+
+
+def inside(url):
+    return url.startswith(("file:///", "data:", "http://127.0.0.1:", "blob:http://127.0.0.1:"))
+
+
+def test_the_watch_notices_a_script_that_runs(chromium, tmp_path):
+    (tmp_path / "page.html").write_text(f"<p>{NAMES[0]}</p>")
+    page = chromium.new_page()
+    page.add_init_script(WATCH)
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("window.didRun")
+    page.close()
+
+
+def test_nothing_runs_in_a_report(opened, tmp_path):
+    explanation = focus_net(TEXTS).explain(torch.rand(len(TEXTS), 1, *SIZE))
+    labels = torch.arange(len(TEXTS))
+    card = {"accuracy": 0.5, "evidence_fraction": 0.1, "data": TEXTS[-3], "images": 13}
+    curve = {"epoch": [0.0], "val_accuracy": [0.5], "val_loss": [2.0]}
+    entries = [ReportEntry(name, card, explanation, labels, curve, note=name) for name in TEXTS]
+    page = opened(write_report(entries, tmp_path, title=TEXTS[-3]).as_uri())
+    assert page.title() == f"{TEXTS[-3]} – Foveal"
+    names = page.locator("th[scope=row]").all_text_contents()
+    assert names == [printable(name) for name in TEXTS]
+    assert page.locator("script, svg, [onerror], [onload]").count() == 0
+
+
+def test_nothing_runs_in_a_comparison_or_its_plots_and_no_table_has_formulas(
+    opened, photos, tmp_path
+):
+    classes = load_images(str(photos), "test", size=SIZE).classes
+    model = saved(focus_net(classes), tmp_path / NAMES[0])
+    found = compare([str(model)], str(photos), tmp_path / "out")
+    name = f"=cmd(\\input{{x}}){NAMES[4]}"
+    found = replace(found, models=tuple({**row, "model": name} for row in found.models))
+    page = opened(write_comparison(found, tmp_path / "out").as_uri())
+    assert page.locator("script, svg, [onerror], [onload]").count() == 0
+    assert page.locator("th[scope=row]").first.text_content() == printable(name)
+    plots = list((tmp_path / "out" / "plots").glob("*.svg"))
+    assert plots
+    for plot in plots:
+        opened(plot.as_uri())
+    assert "\n'=cmd(" in (tmp_path / "out" / "models.csv").read_text()
+    table = (tmp_path / "out" / "models.tex").read_text()
+    assert r"=cmd(\textbackslash{}input\{x\})" in table
+    assert is_plain(table)
+    json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_nothing_runs_in_the_studio_and_its_downloads(opened, tmp_path):
+    classes = (*NAMES[3:6], NAMES[-1], TEXTS[-3])  # as many as it shows
+    model = saved(focus_net(classes), tmp_path / NAMES[5])
+    (photo,) = write_images(tmp_path, NAMES[:1])
+    with running(str(model)) as server:
+        page = opened(server.url)
+        page.wait_for_selector(".keypoint")
+        assert page.locator(".model option").text_content() == printable(model.name)
+        page.get_by_label("Photo").check()
+        page.set_input_files("#file", photo)
+        page.wait_for_selector("#given-name:visible")
+        page.wait_for_selector(".panel[aria-busy]", state="detached")
+        assert page.locator("#given-name").text_content() == photo.name
+        shown = page.locator(".bars .name").all_text_contents()
+        assert len(shown) == len(classes)
+        assert all(map(is_plain, shown))
+        assert TEXTS[-3] in shown
+        for kind in ("svg", "png"):
+            with page.expect_download() as started:
+                page.click(f".downloads button[data-kind={kind}]")
+            started.value.save_as(tmp_path / f"answer.{kind}")
+        opened((tmp_path / "answer.svg").as_uri())
+        ElementTree.parse(tmp_path / "answer.svg")
+        assert page.locator("script:not([src])").count() == 0

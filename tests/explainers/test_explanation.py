@@ -1,0 +1,261 @@
+"""Explanations are sequences of images, and made of images as callers hold them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import foveal
+from foveal.backbones import VGGBackbone
+from foveal.datasets import read_image
+from foveal.detectors import Harris
+from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError
+from foveal.models import AttentionNet, SmallCNN, presets
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return presets.focus(Harris(keypoints=2), patch_size=5, width=16).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(5, 1, 20, 24, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def five(model, images):
+    return model.explain(images)
+
+
+def indices_of(part: Explanation, whole: Explanation) -> list[int]:
+    """Return which images of the whole a part holds, by their pixels."""
+    for field in ("logits", "keypoints", "patches"):
+        assert len(getattr(part, field)) == len(part.images) == len(part)
+    same = (part.images[:, None] == whole.images[None]).flatten(2).all(dim=2)
+    return same.int().argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize("index", [0, 3, 4, -1, -5])
+@pytest.mark.parametrize(
+    "kind",
+    [int, np.int64, np.uint8, np.int8, torch.tensor, np.array],
+    ids=lambda kind: kind.__name__,
+)
+def test_an_integer_of_any_kind_is_one_image(five, index, kind):
+    if index < 0 and kind is np.uint8:
+        index = 2
+    assert indices_of(five[kind(index)], five) == [range(5)[index]]
+
+
+@pytest.mark.parametrize("index", [5, 10, -6, -100, 2**70])
+def test_an_integer_out_of_range_is_an_index_error(five, index):
+    with pytest.raises(IndexError, match=r"from -5 to 4"):
+        five[index]
+    with pytest.raises(IndexError):
+        five.figure(index)
+    if index < 2**63:
+        for several in ([0, index], np.array([index]), torch.tensor([1, index])):
+            with pytest.raises(IndexError, match=r"from -5 to 4"):
+                five[several]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        slice(None),
+        slice(1, 3),
+        slice(-2, None),
+        slice(None, None, 2),
+        slice(None, None, -1),
+        slice(3, 0, -2),
+        slice(2, 100),
+        slice(7, 9),
+        slice(3, 1),
+    ],
+    ids=str,
+)
+def test_slices_are_those_of_a_list(five, index):
+    assert indices_of(five[index], five) == list(range(5))[index]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        ([2, 0, 2], [2, 0, 2]),
+        ([-1, 1], [4, 1]),
+        ([3], [3]),
+        ([], []),
+        ([True, False, False, True, True], [0, 3, 4]),
+        ([False] * 5, []),
+    ],
+    ids=str,
+)
+def test_lists_arrays_and_masks_choose_images(five, kind, index, expected):
+    assert indices_of(five[kind(index)], five) == expected
+
+
+def test_a_mask_is_one_boolean_per_image(five):
+    assert indices_of(five[five.predictions == five.predictions[0]], five)[0] == 0
+    for mask in ([True], [True] * 6, torch.ones(5, 1, dtype=torch.bool)):
+        with pytest.raises(IndexError, match=r"Expected a mask \(5,\)"):
+            five[mask]
+    assert indices_of(five[:1][torch.tensor([True])], five) == [0]
+    assert len(five[:1][torch.tensor([False])]) == 0
+
+
+@pytest.mark.parametrize(
+    "index", ["0", 1.0, None, (0, 1), torch.tensor([0.5]), torch.zeros(1, 1).long(), {0}, ["a"]]
+)
+def test_what_is_no_index_is_a_type_error(five, index):
+    with pytest.raises(TypeError, match="Expected an integer, a slice, a list of integers or a m"):
+        five[index]
+
+
+def test_an_explanation_has_a_length_and_an_order(five):
+    assert len(five) == 5
+    assert [indices_of(one, five) for one in five] == [[0], [1], [2], [3], [4]]
+    assert [len(one) for one in reversed(five)] == [1] * 5
+
+
+def test_no_images_are_no_pictures_and_no_answers(five, tmp_path):
+    none = five[5:]
+    assert (len(none), list(none), none.to_dicts(), none.save(tmp_path)) == (0, [], [], [])
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda images: images.numpy(),
+        lambda images: images.double().numpy(),
+        lambda images: images.double(),
+        lambda images: list(images),
+        lambda images: tuple(image.numpy() for image in images),
+        lambda images: images.numpy()[:, :, ::-1].copy()[:, :, ::-1],  # negative strides
+        lambda images: images.numpy().astype(">f4"),
+        lambda images: np.asfortranarray(images.numpy()),
+    ],
+    ids=["array", "float64-array", "float64", "list", "tuple", "flipped", "big-endian", "fortran"],
+)
+def test_images_are_taken_as_callers_hold_them(model, images, hold):
+    expected = model.explain(images)
+    found = model.explain(hold(images))
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.images, expected.images, check_dtype=False)
+    for method in ("gradient-x-input", "occlusion"):
+        maps = foveal.attribute(SmallCNN(), images, method, seed=0)
+        assert maps.maps.shape == (5, 1, 20, 24)
+    cnn = SmallCNN().eval()
+    expected = foveal.attribute(cnn, images, "gradient-x-input")
+    found = foveal.attribute(cnn, hold(images), "gradient-x-input")
+    torch.testing.assert_close(found.maps, expected.maps)
+
+
+def test_a_read_only_array_is_taken_without_a_warning(model, images, recwarn):
+    array = images.numpy().copy()
+    array.flags.writeable = False
+    torch.testing.assert_close(model.explain(array).logits, model.explain(images).logits)
+    assert recwarn.list == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda images: "digit.png", r"tensor or NumPy array \(B, C, H, W\).*builtins\.str"),
+        (lambda images: None, "but got builtins.NoneType"),
+        (lambda images: ["a.png"], "but got builtins.str"),
+        (lambda images: images.numpy().astype(object), "but got NumPy's object"),
+        (lambda images: [], "at least one image, but got none"),
+        (lambda images: [images[0], images[0, :, :9]], r"of one size.*\(1, 9, 24\), \(1, 20, 24\)"),
+        (
+            lambda images: (images.numpy() * 255).astype(np.uint8),
+            "Divide uint8 images by 255: images / 2",
+        ),
+        (lambda images: images.numpy()[0], r"but got \(1, 20, 24\)"),
+        (lambda images: images.permute(0, 2, 3, 1), "on the second axis"),
+        (lambda images: images * torch.nan, "images hold NaN or infinity for 5 of 5"),
+        (lambda images: images / 0, "images hold NaN or infinity"),
+    ],
+)
+def test_what_are_no_images_is_refused_by_every_method(model, images, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        model.explain(spoil(images))
+    with pytest.raises(ValueError, match=message):
+        foveal.attribute(model, spoil(images), "rise")
+
+
+def attention() -> AttentionNet:
+    return AttentionNet(VGGBackbone(1, [[4], [4]]), depths=[1, 2]).eval()
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None])
+def test_a_batch_holds_at_least_one_image(model, images, size):
+    message = "Expected a batch_size of at least 1, but got"
+    test = foveal.load_images("mnist-5k", "test").few(10)
+    for call in (
+        lambda: model.explain(images, batch_size=size),
+        lambda: attention().contributions(images, batch_size=size),
+        lambda: foveal.attribute(model, images, "rise", batch_size=size),
+        lambda: foveal.evaluate(model, test, batch_size=size),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
+    assert len(model.explain(images, batch_size=np.int64(2))) == 5
+
+
+@pytest.mark.parametrize(
+    "targets", [[0, 1, 2, 3, 10], [0, 1, 2, 3, -1], [0, 1], 3, [0.5] * 5, [True] * 5, ["a"] * 5]
+)
+def test_targets_are_a_class_of_the_model_per_image(images, targets):
+    for call in (
+        lambda: attention().contributions(images, targets),
+        lambda: foveal.attribute(SmallCNN(), images, "gradient-x-input", targets=targets),
+    ):
+        with pytest.raises(UserError, match="Expected targets"):
+            call()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_targets_are_taken_as_callers_hold_them(images, kind):
+    net, targets = attention(), [3, 1, 4, 1, 5]
+    expected = net.contributions(images, torch.tensor(targets)).maps
+    assert torch.equal(net.contributions(images, kind(targets)).maps, expected)
+
+
+def test_evaluate_and_predict_name_what_they_take(model, images, tmp_path):
+    test = foveal.load_images("mnist-5k", "test").few(10)
+    with pytest.raises(UserError, match=r"Expected an ImageSet for test.*but got Tensor"):
+        foveal.evaluate(model, images)
+    with pytest.raises(UserError, match=r"Expected an ImageSet for train.*but got ndarray"):
+        foveal.evaluate(model, test, images.numpy())
+    with pytest.raises(UserError, match=r"Expected a Foveal model.*but got Linear"):
+        foveal.evaluate(torch.nn.Linear(2, 2), test)
+    with pytest.raises(UserError, match=r"source.*a name or path, but got Tensor.*model\.explain"):
+        foveal.predict("mnist-cnn", images, tmp_path / "out")
+    with pytest.raises(UserError, match=r"model.*a name or path, but got FocusNet"):
+        foveal.predict(model, tmp_path, tmp_path / "out")
+    for size in (0, -1, 1.5):
+        with pytest.raises(UserError, match="Expected a batch size of 1 or more"):
+            foveal.predict("mnist-cnn", tmp_path, tmp_path / "out", batch_size=size)
+
+
+def test_one_number_is_the_side_of_a_square(tmp_path):
+    shapes = {
+        tuple(foveal.load_images("mnist-5k", "test", size=size).images.shape[-2:])
+        for size in (16, np.int32(16), (16, 16), [16, 16])
+    }
+    assert shapes == {(16, 16)}
+    for size in (0, -3, 2.5, True, "16", (16,), (1, 2, 3), (16, 0)):
+        with pytest.raises(UserError, match=r"Expected a size in pixels, \(height, width\) or one"):
+            foveal.load_images("mnist-5k", "test", size=size)
+        with pytest.raises(UserError, match="Expected a size in pixels"):
+            read_image(tmp_path / "a.png", size=size)
+
+
+def test_the_answers_are_plain_json(five):
+    told = json.loads(json.dumps(five[[1, 3]].to_dicts(), allow_nan=False))
+    assert len(told) == 2

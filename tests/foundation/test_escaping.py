@@ -1,0 +1,78 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from foveal.foundation.escaping import as_unicode, csv_cell, path_text, printable, tex
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("café 猫 🐈.png", "café 猫 🐈.png"),
+        ("a\x1b[2Jb\x07\n", "a\\x1b[2Jb\\x07\\n"),
+        (b"caf\xe9.png", "caf\\xe9.png"),
+        (Path(os.fsdecode(b"caf\xe9.png")), "caf\\xe9.png"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\ud800", "\\ud800"),
+        ("a\u2028b\x85c\x9bd", "a\\u2028b\\x85c\\x9bd"),
+        ("non\u00a0breaking", "non\u00a0breaking"),
+    ],
+)
+def test_what_is_shown_is_printable_and_tells_what_was_there(text, shown):
+    assert printable(text) == shown
+    shown.encode("utf-8")
+
+
+def test_kept_characters_stay():
+    assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
+def test_a_spreadsheet_meets_no_formula(text):
+    assert csv_cell(text)[0] == "'"
+
+
+def test_plain_cells_stay():
+    assert csv_cell("T-shirt/top = ?") == "T-shirt/top = ?"
+
+
+def test_tex_prints_every_special_character():
+    assert tex("50%_\\input{x}$&#~^") == (
+        r"50\%\_\textbackslash{}input\{x\}\$\&\#\textasciitilde{}\textasciicircum{}"
+    )
+
+
+ALIKE = [
+    os.fsdecode(b"caf\xe9"),
+    r"caf\xe9",
+    r"caf\x5cxe9",
+    os.fsdecode(b"caf\\\xe9"),
+    r"caf\\xe9",
+    "\ud800",
+    r"\ud800",
+    r"\x5cud800",
+    "café",
+    r"a\b",
+    "line\nbreak",
+    r"line\nbreak",
+]
+
+
+def test_paths_stay_apart_as_text():
+    texts = [path_text(name) for name in ALIKE]
+    assert len(set(texts)) == len(ALIKE)
+    for text in texts:
+        text.encode("utf-8")
+
+
+def test_unicode_is_left_as_it_is():
+    for text in (r"C:\new\x", r"caf\xe9", "\x1b 猫"):
+        assert as_unicode(text) == text
+    assert path_text(Path(r"C:\new\x")) == r"C:\new\x"
+
+
+def test_what_is_no_unicode_is_escaped_once():
+    assert as_unicode(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
+    assert as_unicode(r"caf\xe9") == r"caf\xe9"
+    assert path_text(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"

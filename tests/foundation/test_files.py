@@ -1,0 +1,148 @@
+import json
+import os
+import threading
+
+import pytest
+
+from foveal.foundation import files
+from foveal.foundation.errors import UserError
+from foveal.foundation.files import OUTPUT_MARK, make_output_folder
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not a regular file"):
+        files.read_bytes(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/"])
+def test_devices_and_folders_are_refused(tmp_path, name):
+    (tmp_path / "link").symlink_to(name)
+    with pytest.raises((UserError, IsADirectoryError)):
+        files.read_bytes(tmp_path / "link")
+
+
+def test_no_more_than_the_limit_is_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 11)
+    assert files.read_bytes(tmp_path / "file", 11) == b"x" * 11
+    with pytest.raises(UserError, match="larger than 10 bytes"):
+        files.read_bytes(tmp_path / "file", 10)
+
+
+LAUGHS = "a: &a [1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+BAD_YAML = {
+    "nested aliases": LAUGHS,
+    "one alias": "a: &a [1]\nb: *a",
+    "a cycle": "&a [*a]",
+    "a merged cycle": "&a {<<: *a}",
+    "depth": "[" * 5_000 + "]" * 5_000,
+    "depth in blocks": "".join(" " * i + "a:\n" for i in range(60)),
+    "digits": "a: " + "9" * 5_000,
+    "a list as a key": "{[1]: 2}",
+    "a date that is none": "a: 2026-13-45",
+    "a Python object": "!!python/object/apply:os.system [echo]",
+    "a control character": "a: \x00",
+}
+
+
+@pytest.mark.parametrize("text", BAD_YAML.values(), ids=BAD_YAML)
+def test_hostile_yaml_is_one_line(text):
+    with pytest.raises(UserError) as caught:
+        files.parse_yaml(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[" * 60 + "]" * 60, "9" * 5_000, "NaN", "[Infinity]", "{", "", b"\xff"],
+    ids=["open", "deep", "digits", "nan", "infinity", "cut", "empty", "bytes"],
+)
+def test_hostile_json_is_one_line(text):
+    with pytest.raises(UserError) as caught:
+        files.parse_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_plain_settings_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1, 2.5, null, "é"]}', encoding="utf-8")
+    (tmp_path / "a.yaml").write_text("a: [1, 2.5, null, é]", encoding="utf-8")
+    expected = {"a": [1, 2.5, None, "é"]}
+    assert files.read_json(tmp_path / "a.json") == files.read_yaml(tmp_path / "a.yaml") == expected
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "card.json"
+    files.write_json(path, {"a": 1})
+
+    def interrupted():
+        with files.whole_file(path) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(TypeError, match="JSON"):
+        files.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["card.json"]
+
+
+def test_a_number_that_json_lacks_is_null(tmp_path):
+    path = tmp_path / "card.json"
+    files.write_json(path, {"a": [float("nan"), float("-inf"), 1.5], "é": "ü"})
+    assert files.read_json(path) == {"a": [None, None, 1.5], "é": "ü"}
+    assert "é" in path.read_text(encoding="utf-8")
+
+
+def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path):
+    def write():
+        with files.whole_file(tmp_path / "x"), open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(OSError, match="space") as caught:
+        write()
+    assert files.is_full_disk(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_never_meets_half_a_file(tmp_path):
+    path = tmp_path / "file"
+    contents = {bytes([value]) * 100_000 for value in range(8)}
+    files.write_bytes(path, min(contents))
+    seen = set()
+
+    def write():
+        for content in sorted(contents) * 5:
+            files.write_bytes(path, content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        seen.add(path.read_bytes())
+    writer.join()
+    assert seen <= contents
+
+
+def test_json_text_is_read_by_every_parser():
+    values = {"\ud800": [os.fsdecode(b"caf\xe9"), "\x1b\u202e", 1.5, None, True], "a": {"b": (1,)}}
+    text = files.json_text({**values, "nan": float("nan"), "inf": [-float("inf")]})
+    assert text.isascii()
+    assert text.isprintable()
+    assert files.parse_json(text) == {
+        r"\ud800": [r"caf\xe9", "\x1b\u202e", 1.5, None, True],
+        "a": {"b": [1]},
+        "nan": None,
+        "inf": [None],
+    }
+
+
+def test_a_new_folder_of_pictures_is_marked_and_one_that_holds_something_is_not(tmp_path):
+    make_output_folder(tmp_path / "new" / "pictures")
+    make_output_folder(tmp_path / "new" / "pictures")
+    assert os.listdir(tmp_path / "new" / "pictures") == [OUTPUT_MARK]
+    make_output_folder(tmp_path / "new")
+    assert os.listdir(tmp_path / "new") == ["pictures"]

@@ -1,0 +1,191 @@
+"""Parts of installed packages: found by name, imported at first use, and by nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from foveal.detectors import DETECTORS, build_detector
+from foveal.foundation.errors import UserError
+from foveal.foundation.registry import Registry
+
+PLUGIN = Path(__file__).parents[1] / "plugin"
+RECIPE = """
+name: halves-focus
+model: {name: focus, detector: {name: brightest, keypoints: 2}, patch_size: 3, width: 8}
+data: {name: halves}
+training: {epochs: 2, batch_size: 20}
+"""
+MEANS = """
+name: halves-means
+model: {name: means}
+data: {name: halves}
+training: {epochs: 2, batch_size: 20, lr: 0.1}
+"""
+
+
+def python(*command, package=PLUGIN, **options):
+    """Run Python where the example package is installed; return what it printed."""
+    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+def foveal(*command):
+    done = python("-m", "foveal", *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two models that were trained on the package's data set, one with its detector."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, recipe in (("focus", RECIPE), ("means", MEANS)):
+        (folder / f"{name}.yaml").write_text(recipe)
+        foveal("train", folder / f"{name}.yaml", "--out", folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(6):
+        image = Image.new("L", (12, 12), 20)
+        image.paste(200, (6 * (number % 2), 0, 6 * (number % 2) + 6, 12))
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["focus", "means"])
+def test_evaluate_takes_the_packages_detector_family_data_and_metric(runs, name):
+    figures = json.loads(foveal("evaluate", runs / name, "--data", "halves", "--json"))
+    assert figures["accuracy"] >= 0.5
+    assert 0.5 <= figures["confidence"] <= 1
+    assert ("content_following" in figures) == (name == "focus")
+
+
+def test_explain_takes_the_packages_explainer(runs, pictures, tmp_path):
+    found = json.loads(
+        foveal(
+            "explain", runs / "means", pictures / "0.png", "--method", "contrast",
+            "--out", tmp_path, "--json",
+        )
+    )  # fmt: skip
+    assert found["images"][0]["method"] == "contrast"
+    assert (tmp_path / "0.png").is_file()
+
+
+def test_a_packages_explainer_declares_what_its_values_mean():
+    code = (
+        "import torch; from foveal.explainers import explainer\n"
+        "from foveal.models import SmallCNN\n"
+        "print(explainer('contrast')(SmallCNN(), torch.rand(1, 1, 8, 8)).values.label)"
+    )
+    assert python("-c", code).stdout.strip() == "distance from the mean"
+
+
+def test_compare_takes_all_of_them(runs, tmp_path):
+    foveal(
+        "compare", runs / "focus", runs / "means", "--data", "halves", "--images", "10",
+        "--method", "contrast", "--out", tmp_path,
+    )  # fmt: skip
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "confidence" in page
+    assert "contrast" in page
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("name", ["focus", "means"])
+def test_predict_takes_them_in_two_workers(runs, pictures, tmp_path, name, engine):
+    import pyarrow.parquet as pq
+
+    if engine == "ray":
+        pytest.importorskip("ray")
+    out = tmp_path / "rows.parquet"
+    workers = ("--workers", "2", "--batch-size", "2", "--engine", engine)
+    foveal("predict", runs / name, pictures, "--out", out, *workers)
+    rows = pq.read_table(out).to_pylist()
+    assert len(rows) == 6
+    assert {row["prediction"] for row in rows} <= {"left", "right"}
+    assert not any(row["error"] for row in rows)
+
+
+@pytest.mark.parametrize("name", ["focus", "means"])
+def test_export_takes_them(runs, tmp_path, name):
+    foveal("export", runs / name, "--out", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+
+
+def test_a_run_cannot_be_loaded_without_the_package(runs):
+    code = "import sys, foveal; foveal.load(sys.argv[1])"
+    done = python("-c", code, runs / "focus", package="")
+    assert "Unknown detector 'brightest'" in done.stderr
+
+
+def test_importing_foveal_imports_no_other_package():
+    code = (
+        "import sys, foveal.models, foveal.metrics, foveal.explainers, foveal.datasets\n"
+        "from foveal.detectors import DETECTORS\n"
+        "assert 'brightest' in DETECTORS and 'brightest' in list(DETECTORS)\n"
+        "assert not [name for name in sys.modules if name.startswith('foveal_example')]\n"
+        "DETECTORS['brightest']\n"
+        "assert sorted(n for n in sys.modules if n.startswith('foveal_example')) == "
+        "['foveal_example', 'foveal_example.brightest']\n"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["os:system", "antigravity", "foveal_example.brightest:Brightest", "../x", "__import__"]
+)
+def test_a_name_in_settings_imports_nothing_by_itself(name):
+    with pytest.raises(UserError, match="Unknown detector"):
+        build_detector({"name": name, "keypoints": 3})
+    assert not {"antigravity", "foveal_example"} & set(sys.modules)
+
+
+def test_a_package_that_cannot_be_imported_is_a_user_error(tmp_path):
+    entry = tmp_path / "broken-1.0.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (entry / "entry_points.txt").write_text("[foveal.detectors]\nbroken = nowhere:Nothing\n")
+    code = "from foveal.detectors import build_detector; build_detector({'name': 'broken'})"
+    done = python("-c", code, package=tmp_path)
+    assert "UserError: The package broken cannot be imported for 'broken'" in done.stderr
+
+
+def test_a_package_cannot_take_the_name_of_a_part_of_foveals(tmp_path):
+    entry = tmp_path / "taker-1.0.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: taker\nVersion: 1.0\n")
+    (entry / "entry_points.txt").write_text("[foveal.detectors]\nharris = nowhere:Nothing\n")
+    code = "from foveal.detectors import DETECTORS; print(DETECTORS['harris'].__module__)"
+    done = python("-c", code, package=tmp_path)
+    assert done.stdout.strip() == "foveal.detectors.corners"
+
+
+def test_a_registry_is_a_mapping_that_can_be_added_to():
+    registry = Registry("foveal.nothing", {"one": 1})
+    registry["two"] = 2
+    assert dict(registry) == {"one": 1, "two": 2}
+    assert len(registry) == 2
+    assert registry.name_of(2) == "two"
+    assert registry.name_of(3) is None
+    del registry["two"]
+    assert "two" not in registry
+    with pytest.raises(KeyError):
+        registry["two"]
+    assert DETECTORS.get("nothing") is None

@@ -1,0 +1,431 @@
+"""Whatever lies in a folder: each bad image is named, each odd one is read as people see it."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, TiffImagePlugin
+
+from foveal.datasets import load_images, read_image
+from foveal.foundation.errors import UserError
+from foveal.images.decode import read_header, read_pixels
+from foveal.images.reading import MAX_PIXELS, decode, without_warnings
+
+SIZE = (6, 8)  # height, width
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def colour() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_truncated_image_is_an_error(kind: str) -> None:
+    content = encoded(colour().resize((64, 64)), kind)
+    with pytest.raises(UserError, match=r"(?i)broken|truncated"):
+        read_image(content[: len(content) // 2])
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    for source in (b"", tmp_path / "a.png"):
+        with pytest.raises(UserError, match="empty"):
+            read_image(source)
+
+
+def test_what_is_no_image_or_no_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not an image"):
+        read_image(b"plain words")
+    with pytest.raises(UserError, match="no such file"):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(UserError, match="directory"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("side", [50_000, 11_000])  # beyond Pillow's own limit, and within it
+def test_a_decompression_bomb_is_refused_by_its_header_and_silently(side: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=f"more than {MAX_PIXELS:,} pixels"):
+            read_image(png_header(side, side))
+
+
+def test_a_warning_of_the_decoder_stays_inside_also_in_threads(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            Image.new("RGB", (8, 8), (index, number, 0)).save(tmp_path / name / f"{index}.png")
+        # Large enough for Pillow to warn of, small enough for Foveal to try.
+        (tmp_path / name / "large.png").write_bytes(png_header(9_990, 9_990 - number))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        found = load_images(tmp_path, "train")
+        assert warnings.filters == before
+    assert caught == []
+    assert len(found.problems) > 0
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    values = np.array([[0, 128 * 257, 65535]], np.uint16)
+    assert read_image(encoded(Image.fromarray(values))).tolist() == [[[0, 128, 255]]]
+
+
+def test_a_dark_sixteen_bit_image_stays_dark() -> None:
+    values = np.full((2, 2), 200, np.uint16)
+    assert read_image(encoded(Image.fromarray(values))).max() == 1
+
+
+def test_float_pixels_from_0_to_1_are_shares() -> None:
+    values = np.array([[0.0, 0.2, 0.4]], np.float32)
+    assert read_image(encoded(Image.fromarray(values), "TIFF")).tolist() == [[[0, 51, 102]]]
+
+
+def test_a_cmyk_jpeg_is_read_as_its_colours() -> None:
+    red = Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK")
+    found = read_image(encoded(red, "JPEG", quality=100)).float().mean(dim=(1, 2))
+    assert torch.allclose(found, torch.tensor([255.0, 0.0, 0.0]), atol=6)
+
+
+def test_a_palette_image_is_read_as_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert read_image(encoded(image))[:, 0].T.tolist() == [[10, 20, 30], [200, 100, 50]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "clear", "channels"), [("RGBA", (0, 0, 0, 0), 3), ("LA", (0, 0), 1)]
+)
+def test_what_is_transparent_lies_over_white(
+    mode: str, clear: tuple[int, ...], channels: int
+) -> None:
+    image = Image.new(mode, (2, 1), clear)
+    image.putpixel((1, 0), (*[60] * channels, 255))
+    found = read_image(encoded(image))
+    assert found[:, 0, 0].tolist() == [255] * channels
+    assert found[:, 0, 1].tolist() == [60] * channels
+
+
+def test_a_transparent_palette_colour_lies_over_white() -> None:
+    image = Image.new("P", (1, 1))
+    image.putpalette([10, 20, 30])
+    assert read_image(encoded(image, transparency=0)).flatten().tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG"])
+def test_of_an_animation_the_first_frame_is_read(kind: str) -> None:
+    first, second = (Image.new("RGB", (4, 4), shade) for shade in ("red", "blue"))
+    found = read_image(encoded(first, kind, save_all=True, append_images=[second]))
+    assert found[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_one_bit_is_black_and_white() -> None:
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert read_image(encoded(image)).tolist() == [[[0, 255]]]
+
+
+def test_the_camera_orientation_is_applied() -> None:
+    image = colour()
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    found = read_image(encoded(image, exif=exif.tobytes()))
+    expected = np.rot90(np.asarray(image), k=-1).copy()
+    assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_size_is_height_and_width_and_channels_are_kept_to() -> None:
+    assert read_image(encoded(colour()), size=(3, 5), channels=1).shape == (1, 3, 5)
+    assert read_image(encoded(colour().convert("L")), channels=3).shape == (3, *SIZE)
+    assert read_image(encoded(colour().convert("L"))).shape == (1, *SIZE)
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    found = read_image(encoded(Image.fromarray(stripes)), size=(8, 8))
+    assert found[0, :, 1:-1].float().sub(127.5).abs().max() < 6
+
+
+@pytest.mark.parametrize("asked", [{"channels": 2}, {"size": (0, 4)}, {"size": (4,)}])
+def test_a_wrong_size_or_channel_count_is_an_error(asked: dict) -> None:
+    with pytest.raises(UserError, match="Expected"):
+        read_image(encoded(colour()), **asked)
+
+
+def oriented(orientation: object, kind: str = "PNG") -> bytes:
+    """Return an image whose EXIF data or tag of the orientation is that value."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(colour(), kind, exif=exif)
+
+
+UPRIGHT = {  # how NumPy turns an image of each orientation
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
+@pytest.mark.parametrize("orientation", list(UPRIGHT))
+def test_every_orientation_turns_pixels_and_size_alike(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
+    content = oriented(orientation, kind)
+    expected = UPRIGHT[orientation](np.asarray(colour()))
+    found = read_pixels(content, None, 3)
+    assert found.values.shape == expected.shape
+    assert found.size == expected.shape[:2]
+    if kind in ("PNG", "TIFF"):
+        assert np.array_equal(found.values, expected)
+    assert read_pixels(content, (4, 4), 3).size == expected.shape[:2]
+    (tmp_path / "image").write_bytes(content)
+    assert read_header(tmp_path / "image").size == expected.shape[:2]
+
+
+def tiff_file(pixels: bytes, *entries: tuple[int, int, int, bytes]) -> bytes:
+    """Return a TIFF file of some bytes, with entries (tag, type, count, up to four bytes)."""
+    body = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return head + pixels + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
+
+
+def long_entries(**values: int) -> list[tuple[int, int, int, bytes]]:
+    return [(int(name[1:]), 4, 1, struct.pack("<I", value)) for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [
+        (2, 2, b"6\0"),
+        (1, 1, b"\x06"),
+        (7, 4, b"six\0"),
+        (3, 2, b"\x06\0\x06\0"),
+        (3, 0, b""),
+        (3, 1, b"\0\0"),
+        (3, 1, b"\x09\0"),
+        (4, 1, b"\xff\xff\xff\xff"),
+        (9, 1, b"\xfa\xff\xff\xff"),
+        (11, 1, struct.pack("<f", 6.0)),
+        (11, 1, struct.pack("<f", float("nan"))),
+        (5, 1, b"\xff\xff\xff\x7f"),
+        (99, 1, b"\x06"),
+    ],
+)
+def test_an_orientation_of_any_type_or_value_never_costs_the_photo(
+    kind: int, count: int, value: bytes, tmp_path: Path
+) -> None:
+    entry = (0x0112, kind, count, value)
+    sizes = long_entries(
+        t256=8, t257=6, t258=8, t259=1, t262=1, t273=8, t277=1, t278=6, t279=48
+    )  # fmt: skip
+    exif = b"Exif\0\0" + tiff_file(b"", entry)
+    contents = {
+        "png": encoded(colour(), exif=exif),
+        "jpg": encoded(colour(), "JPEG", exif=exif),
+        "tif": tiff_file(bytes(range(48)), entry, *sizes),
+    }
+    for ending, content in contents.items():
+        path = tmp_path / f"image.{ending}"
+        path.write_bytes(content)
+        with without_warnings():
+            found = read_pixels(content, None, None)
+            assert found.values.shape[:2] == found.size == read_header(path).size
+
+
+def test_broken_exif_data_do_not_cost_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
+        path.write_bytes(encoded(colour(), "JPEG", exif=exif))
+        with without_warnings():
+            assert read_image(path).shape[1:] == read_header(path).size == SIZE
+
+
+def tiff(pixels: np.ndarray, **tags: object) -> bytes:
+    """Return a TIFF with tags of the given numbers, as `t281=4095`."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for name, value in tags.items():
+        info[int(name[1:])] = value
+    return encoded(Image.fromarray(pixels), "TIFF", tiffinfo=info)
+
+
+def deep_png(pixels: np.ndarray, bits: int | None = None) -> bytes:
+    """Return a 16-bit grey PNG, with a chunk sBIT if `bits` are given."""
+    content = encoded(Image.fromarray(pixels))
+    if bits is None:
+        return content
+    body = b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    return content[:33] + chunk + content[33:]  # after the header
+
+
+def ramp(bits: int) -> np.ndarray:
+    """Return all levels from 0 to the last that so many bits hold, or 256 of them."""
+    return np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_the_bits_that_a_file_names_are_its_range(bits: int) -> None:
+    expected = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    named = [
+        tiff(ramp(bits), t281=2**bits - 1),
+        tiff(ramp(bits), t270=f'<OME><Pixels SignificantBits="{bits}"/></OME>'),
+        deep_png(ramp(bits), bits),
+    ]
+    for content in named:
+        found = read_pixels(content, None, None)
+        assert np.array_equal(found.values, expected)
+        assert found.note == ""
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("write", [tiff, deep_png])
+def test_where_nothing_names_the_bits_the_range_is_whole_and_a_note_says_so(bits, write) -> None:
+    found = read_pixels(write(ramp(bits)), None, None)
+    assert found.values.max() == round((2**bits - 1) / 257)
+    assert f"its pixels reach {2**bits - 1:,} of 65,535" in found.note
+    assert f"If they have {bits} bits" in found.note
+
+
+def test_sixteen_bits_that_are_used_need_no_note() -> None:
+    for pixels in (ramp(16), ramp(15), np.full((4, 4), 9, np.uint16), np.zeros((1, 1), np.uint16)):
+        assert read_pixels(tiff(pixels), None, None).note == ""
+
+
+def test_a_maximum_that_is_the_images_own_names_no_bits() -> None:
+    found = read_pixels(tiff(ramp(16) // 20, t281=3276), None, None)
+    assert found.values.max() == 13
+    assert "of 65,535" in found.note
+
+
+def test_pixels_beyond_the_bits_that_are_named_overrule_them() -> None:
+    # PNG's own way: samples are stored over the whole range, whatever bits they had.
+    found = read_pixels(deep_png(ramp(16), 12), None, None)
+    assert np.array_equal(found.values.flatten(), np.arange(256))
+
+
+def test_twelve_bits_that_are_packed_are_their_whole_range() -> None:
+    packed = np.packbits(
+        (ramp(12).reshape(-1, 1) >> np.arange(11, -1, -1) & 1).astype(np.uint8)
+    ).tobytes()
+    sizes = long_entries(
+        t256=16, t257=16, t258=12, t259=1, t262=1, t273=8, t277=1, t278=16, t279=len(packed)
+    )
+    content = tiff_file(packed, *sizes)
+    found = read_pixels(content, None, None)
+    assert np.array_equal(found.values.flatten(), np.arange(256))
+
+
+def test_integers_with_a_sign_are_scaled_by_their_own_range() -> None:
+    values = np.array([[0, 16384, 32767]], np.int32)
+    assert read_pixels(encoded_signed(values), None, None).values.tolist() == [[0, 128, 255]]
+    below = read_pixels(encoded_signed(values - 1000), None, None)
+    assert (below.values.min(), below.values.max()) == (0, 255)
+    assert "from -1000 to 31767" in below.note
+
+
+def encoded_signed(values: np.ndarray) -> bytes:
+    import tifffile
+
+    file = io.BytesIO()
+    tifffile.imwrite(file, values.astype(np.int16))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255], ""),
+        ([0.25, 0.25], [64, 64], ""),
+        ([0.0, 100.0, 255.0], [0, 100, 255], "a range of 0 to 255 is assumed"),
+        ([128.0, 128.0], [128, 128], "a range of 0 to 255 is assumed"),
+        ([0.0, 65535.0], [0, 255], "a range of 0 to 65535 is assumed"),
+        ([-1.0, 0.0, 1.0], [0, 128, 255], "from -1 to 1"),
+        ([0.0, 1e6], [0, 255], "from 0 to 1e+06"),
+        ([-3.0, -3.0], [0, 0], "from -3 to -3"),
+    ],
+)
+def test_floats_are_fractions_else_a_note_says_what_they_were_taken_for(
+    values: list[float], expected: list[int], note: str
+) -> None:
+    found = read_pixels(tiff(np.array([values], np.float32)), None, None)
+    assert found.values.tolist() == [expected]
+    assert note in found.note
+    assert bool(found.note) == bool(note)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_an_error(bad: float, tmp_path: Path) -> None:
+    pixels = np.full((4, 4), 0.5, np.float32)
+    pixels[1, 2] = bad
+    with pytest.raises(UserError, match="NaN or infinite"):
+        read_image(tiff(pixels))
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            image = Image.new("L", (4, 4), number + 9 * (label == "a"))
+            image.save(tmp_path / label / f"{number}.png")
+    (tmp_path / "a" / "bad.tif").write_bytes(tiff(pixels))
+    splits = [load_images(tmp_path, split) for split in ("train", "val", "test")]
+    [problem] = [problem for images in splits for problem in images.problems]
+    assert problem.path.endswith("bad.tif")
+    assert "NaN or infinite" in problem.reason
+
+
+def test_sixteen_bit_colours_of_few_levels_have_a_note() -> None:
+    cv2 = pytest.importorskip("cv2")
+    for top, noted in ((4095, True), (65535, False)):
+        pixels = np.linspace(0, top, 48).astype(np.uint16).reshape(4, 4, 3)
+        found = read_pixels(cv2.imencode(".png", pixels)[1].tobytes(), None, None)
+        assert bool(found.note) == noted
+
+
+def test_a_guess_is_a_warning_of_read_image_and_a_problem_of_a_set(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(5):
+            (tmp_path / label / f"{number}.tif").write_bytes(
+                tiff(ramp(12) // (number + 1 + 5 * (label == "b")))
+            )
+    with pytest.warns(UserWarning, match=r"0\.tif: its pixels reach"):
+        read_image(tmp_path / "a" / "0.tif")
+    found = load_images(tmp_path, "train")
+    assert len(found) + len(load_images(tmp_path, "val")) + len(load_images(tmp_path, "test")) == 10
+    assert all(problem.kept for problem in found.problems)
+    assert {problem.path for problem in found.problems} == set(found.paths)
+    assert not str(found.problems[0]).startswith("left out")
+
+
+def test_text_is_never_taken_for_a_path_by_the_decoder(tmp_path: Path) -> None:
+    colour().save(tmp_path / "a.png")
+    for text in (str(tmp_path / "a.png"), {"path": str(tmp_path / "a.png")}, 7, None):
+        with pytest.raises(UserError, match="expected the bytes of an image"):
+            decode(text, None, None)  # type: ignore[arg-type]
+    assert read_image(str(tmp_path / "a.png")).shape == (3, *SIZE)  # the user's own argument

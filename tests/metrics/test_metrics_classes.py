@@ -1,0 +1,325 @@
+"""Classes matched by name, wherever labelled images meet a model's answers."""
+
+import io
+import json
+import unicodedata
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from foveal.datasets import ImageSet, load_images
+from foveal.deployment import onnx
+from foveal.deployment.onnx import onnx_graph, write_onnx
+from foveal.evaluation.compare import compare
+from foveal.evaluation.evaluate import evaluate_on
+from foveal.evaluation.report.compare_page import write_comparison
+from foveal.explanation import Explanation
+from foveal.foundation.errors import UserError
+from foveal.metrics import adversarial_accuracy, evaluate
+from foveal.metrics.classes import Classes, absent_classes, as_known, match_classes
+from foveal.metrics.judged import judged
+from foveal.models import SmallCNN
+from foveal.models.image_model import ImageModel
+from foveal.models.inputs import Inputs
+
+LEVELS = {"dark": 40, "middle": 120, "bright": 200}  # of grey, of 255
+
+
+class Brightness(ImageModel):
+    """Answers the class whose level of grey is nearest: what it is right in can be counted."""
+
+    name = "brightness"
+
+    def __init__(self, classes=tuple(LEVELS), named=True):
+        super().__init__(1, len(classes), Inputs(size=(8, 8), classes=classes if named else ()))
+        self.weight = torch.nn.Parameter(torch.tensor([LEVELS[c] / 255 for c in classes]))
+
+    def observe(self, view):
+        images = view.whole()
+        return Explanation(images, -(images.mean(dim=(1, 2, 3))[:, None] - self.weight).square())
+
+
+def images_of(*pairs, classes):
+    """Return an image for each pair of a label's name and a level of grey."""
+    pixels = torch.stack([torch.full((1, 8, 8), level, dtype=torch.uint8) for _, level in pairs])
+    labels = torch.tensor([classes.index(name) for name, _ in pairs])
+    return ImageSet("greys", "test", pixels, labels, tuple(classes))
+
+
+def write(folder, name, levels):
+    """Write an image for each level, none of which is a copy of another file."""
+    (folder / name).mkdir(parents=True)
+    for index, level in enumerate(levels):
+        comment = PngInfo()
+        comment.add_text("Comment", f"{folder.name} {name} {index}")
+        Image.new("L", (8, 8), level).save(folder / name / f"{index}.png", pnginfo=comment)
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    """Return a function that has `evaluate_on` load this model, and returns what it then says."""
+
+    def run(data, model=None, **options):
+        said = []
+        monkeypatch.setattr(onnx, "load", lambda *_: model or Brightness())
+        figures = evaluate_on("brightness", str(data), say=said.append, **options)
+        return figures, "\n".join(said)
+
+    return run
+
+
+KNOWN = Classes("net", ("cat", "dog", "fox"), 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cat", "dog", "fox"), (0, 1, 2)),
+        (("fox", "cat", "dog"), (2, 0, 1)),
+        (("dog",), (1,)),
+        (("dog", "zebra"), (1, None)),
+        (("ant", "bee", "fox", "owl"), (None, None, 2, None)),
+    ],
+)
+def test_each_class_is_that_of_its_name(names, expected):
+    assert match_classes(KNOWN, "animals", names) == expected
+
+
+def test_names_in_composed_and_decomposed_unicode_are_one():
+    forms = [unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD")]
+    assert match_classes(Classes("net", ("x", forms[0]), 2), "d", [forms[1], "y"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("one", "two", "three"), r"Expected animals to contain classes of net \(cat, dog, fox\)"),
+        (("Cat", "dog", "fox"), "net has the class 'cat', and animals has 'Cat'"),
+        (("cat", "dogs", "fox"), "'dog', and animals has 'dogs'"),
+    ],
+)
+def test_names_that_do_not_match_are_named_on_both_sides(names, message):
+    with pytest.raises(UserError, match=message):
+        match_classes(KNOWN, "animals", names)
+
+
+def test_without_names_as_many_classes_are_matched_by_number():
+    nameless = Classes("net", (), 2)
+    assert match_classes(nameless, "animals", ("cat", "dog")) == (0, 1)
+    with pytest.raises(UserError, match="2 classes without names, but animals has 3"):
+        match_classes(nameless, "animals", ("cat", "dog", "fox"))
+    assert match_classes(KNOWN, "shards", ("0", "1"), named=False) == (0, 1)
+    with pytest.raises(UserError, match="to contain classes of"):
+        match_classes(KNOWN, "folder", ("0", "1"))
+
+
+def test_a_name_that_two_classes_have_is_refused_unless_all_is_equal():
+    cranes = Classes("net", ("crane", "crane", "owl"), 3)
+    assert match_classes(cranes, "birds", cranes.names) == (0, 1, 2)
+    with pytest.raises(UserError, match="several classes named 'crane'"):
+        match_classes(cranes, "birds", ("crane", "owl"))
+
+
+def test_images_of_unknown_classes_are_left_out_with_all_that_belongs_to_them():
+    images = images_of(
+        ("zebra", 1), ("bright", 2), ("dark", 3), classes=("zebra", "bright", "dark")
+    )
+    images = ImageSet(**{**vars(images), "paths": ("z", "b", "d")})
+    found, notes = as_known(images, Brightness(), "net")
+    assert (found.labels.tolist(), found.paths) == ([2, 0], ("b", "d"))
+    assert found.images[:, 0, 0, 0].tolist() == [2, 3]
+    assert found.classes == tuple(LEVELS)
+    assert notes == ["left out 1 images of classes that net does not have: zebra"]
+    assert absent_classes(found) == ("middle",)
+    with pytest.raises(UserError, match="no image of a class of net"):
+        as_known(images_of(("zebra", 1), classes=("zebra", "dark")), Brightness(), "net")
+
+
+class Numbered:
+    """Large images of one pixel, each its number."""
+
+    size = (1, 1)
+
+    def __len__(self):
+        return 4
+
+    def thumbnails(self, numbers, shrink):
+        return numbers.float().reshape(-1, 1, 1, 1)
+
+    def crops(self, numbers, corners_px, side, shrink=1):
+        return numbers.float().reshape(-1, 1, 1, 1, 1)
+
+
+def test_large_images_are_relabelled_in_every_task():
+    labels = {
+        "class": torch.tensor([0, 1, 2, 1]),
+        "any": torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0]]).bool(),
+    }
+    classes = ("zebra", "bright", "dark")
+    found = ImageSet("l", "test", Numbered(), labels["class"], classes, tuple("abcd"), tasks=labels)
+    known, _ = as_known(found.of(("any",)), Brightness())
+    assert known.tasks["any"].tolist() == [[True, False, True], [True, False, False]]
+    known, _ = as_known(found, Brightness())
+    assert known.paths == ("b", "c")  # 0 and 3 have to do with a zebra
+    assert known.labels.tolist() == known.tasks["class"].tolist() == [2, 0]
+    assert known.images.thumbnails(torch.tensor([1, 0]), 1).flatten().tolist() == [2, 1]
+    assert known.images.crops(torch.tensor([1]), torch.zeros(1, 1, 2), 1).item() == 2
+    assert len(known.images) == 2
+
+
+def test_the_answer_is_taken_over_all_classes_of_the_model_on_a_subset_too(tmp_path, brightness):
+    # Of ten that are called dark, four look middle; were only dark and bright compared, all ten
+    # would be right. Of ten that are called bright, all are.
+    write(tmp_path / "test", "dark", [40] * 6 + [110] * 4)
+    write(tmp_path / "test", "bright", [200] * 10)
+    figures, said = brightness(tmp_path)
+    assert figures["images"] == 20
+    assert figures["accuracy"] == 16 / 20
+    assert "classes: bright, dark; splits: test in test" in said
+    assert "no images of middle" in said
+
+
+def test_images_of_unknown_classes_do_not_count(tmp_path, brightness):
+    write(tmp_path / "test", "dark", [40] * 5)
+    write(tmp_path / "test", "zebra", [200] * 9)
+    figures, said = brightness(tmp_path)
+    assert (figures["images"], figures["accuracy"]) == (5, 1.0)
+    assert "left out 9 images of classes that brightness does not have: zebra" in said
+
+
+@pytest.mark.parametrize("names", [("Dark", "bright"), ("left", "right")])
+def test_no_figure_is_given_for_names_that_do_not_match(tmp_path, brightness, names):
+    for name in names:
+        write(tmp_path / "test", name, [40] * 3)
+    with pytest.raises(UserError, match=f"{names[0]}.*"):
+        brightness(tmp_path)
+
+
+def test_a_model_without_names_is_matched_by_number_and_it_is_said(tmp_path, brightness):
+    for name in LEVELS:
+        write(tmp_path / "test", name, [LEVELS[name]] * 3)
+    in_order = Brightness(tuple(sorted(LEVELS)), named=False)
+    figures, said = brightness(tmp_path, in_order)
+    assert figures["accuracy"] == 1
+    assert "brightness has no class names: classes are matched by index" in said
+
+
+def shard(path: Path, order, names=None):
+    """Write a shard with two images of each class, whose labels count in this order."""
+    rows = []
+    for name in [*order, *order]:
+        file = io.BytesIO()
+        Image.new("L", (8, 8), LEVELS[name]).save(file, "PNG")
+        rows.append({"image": {"bytes": file.getvalue(), "path": None}, "label": order.index(name)})
+    table = pa.Table.from_pylist(rows)
+    if names:
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        info = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": info})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize("order", [("bright", "dark", "middle"), ("middle", "dark"), tuple(LEVELS)])
+def test_shards_with_names_in_any_order_are_matched_by_name(tmp_path, brightness, order):
+    shard(tmp_path / "test-0.parquet", order, order)
+    figures, _ = brightness(tmp_path)
+    assert (figures["accuracy"], figures["images"]) == (1.0, 2 * len(order))
+
+
+def test_shards_without_names_are_matched_by_number_and_it_is_said(tmp_path, brightness):
+    shard(tmp_path / "test-0.parquet", tuple(LEVELS))
+    figures, said = brightness(tmp_path)
+    assert figures["accuracy"] == 1
+    assert f"{tmp_path.name} has no class names: classes are matched by index" in said
+
+
+def test_shards_that_name_their_classes_differently_are_an_error(tmp_path):
+    shard(tmp_path / "train-0.parquet", tuple(LEVELS), tuple(LEVELS))
+    shard(tmp_path / "test-0.parquet", tuple(LEVELS), ("bright", "dark", "middle"))
+    with pytest.raises(UserError, match=r"test-0\.parquet has bright, dark"):
+        load_images(tmp_path, "test")
+
+
+def test_predictions_in_a_folder_of_images_are_no_shards(tmp_path):
+    for name in LEVELS:
+        write(tmp_path, name, [LEVELS[name]] * 5)
+    pq.write_table(pa.table({"path": ["a.png"], "prediction": ["dark"]}), tmp_path / "rows.parquet")
+    assert load_images(tmp_path, "train").classes == ("bright", "dark", "middle")
+
+
+def test_evaluate_and_attacks_of_the_library_take_labels_as_the_model_counts_them():
+    images = images_of(("bright", 200), ("dark", 40), classes=("bright", "dark"))
+    assert evaluate(Brightness(), images)["accuracy"] == 1
+    known, _ = as_known(images, Brightness())
+    assert adversarial_accuracy(Brightness(), known, epsilon=1 / 255, steps=1) == 1
+
+
+def test_a_judge_may_count_the_classes_in_another_order():
+    classes = tuple(LEVELS)
+    images = images_of(("bright", 200), ("dark", 40), ("middle", 120), classes=classes)
+    evidence = torch.ones(3, 8, 8, dtype=torch.bool)
+    answers = torch.tensor([2, 0, 0])  # the last is wrong
+    for order in (classes, ("bright", "dark", "middle")):
+        found = judged(Brightness(order), images, evidence, answers)
+        assert found.sufficiency == 1
+        assert found.sufficiency_agreement == pytest.approx(2 / 3)
+    with pytest.raises(UserError, match=r"judge .* does not have the classes middle"):
+        judged(Brightness(("bright", "dark")), images, evidence, answers)
+
+
+def test_an_exported_model_matches_by_name_too(tmp_path):
+    model = SmallCNN(1, 3, widths=(4, 4), inputs=Inputs(size=(8, 8), classes=tuple(LEVELS))).eval()
+    model.save_pretrained(tmp_path / "net")
+    write_onnx(onnx_graph(model), tmp_path / "net.onnx", {})
+    for name in ("bright", "middle", "owl"):
+        write(tmp_path / "data" / "test", name, range(0, 120, 12)[:8])
+    found = [
+        evaluate_on(str(tmp_path / name), str(tmp_path / "data"), say=lambda line: None)
+        for name in ("net", "net.onnx")
+    ]
+    assert found[0]["accuracy"] == found[1]["accuracy"]
+    assert found[0]["images"] == found[1]["images"] == 16
+
+
+@pytest.fixture
+def nets(tmp_path):
+    torch.manual_seed(0)
+    for name, classes in (
+        ("two", ("dark", "bright")),
+        ("three", ("bright", "middle", "dark")),
+        ("others", ("left", "right")),
+    ):
+        inputs = Inputs(size=(8, 8), classes=classes)
+        SmallCNN(1, len(classes), widths=(4, 4), inputs=inputs).save_pretrained(tmp_path / name)
+    for name in LEVELS:
+        for split in ("train", "test"):
+            write(tmp_path / "data" / split, name, range(len(split), 250, 30))
+    return tmp_path
+
+
+def test_models_of_different_numbers_of_classes_are_compared_on_those_that_all_know(nets):
+    said = []
+    models = [str(nets / "two"), str(nets / "three")]
+    found = compare(models, str(nets / "data"), nets / "out", methods=["grad-cam"], say=said.append)
+    assert any("not all models know: middle" in line for line in said)
+    assert {row["images"] for row in found.models} == {len(found.test)}
+    two, three = (found.test_of(one) for one in found.candidates)
+    names = [two.classes[label] for label in two.labels.tolist()]
+    assert names == [three.classes[label] for label in three.labels.tolist()]
+    assert set(names) == {"dark", "bright"}
+    assert write_comparison(found, nets / "out").is_file()
+
+
+def test_models_without_a_class_in_common_are_not_compared(nets):
+    for name in ("left", "right"):
+        write(nets / "data" / "train", name, [1, 2])
+        write(nets / "data" / "test", name, [3, 4])
+    models = [str(nets / "two"), str(nets / "others")]
+    with pytest.raises(UserError, match="of a class that all models know"):
+        compare(models, str(nets / "data"), nets / "out", methods=["grad-cam"])

@@ -1,0 +1,46 @@
+"""Pins: five small models of the zoo answer fixed inputs as they did."""
+
+import copy
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PINS = ROOT / "tests" / "pins.json"
+PINNED = json.loads(PINS.read_text(encoding="utf-8"))
+TOLERANCE = 1e-4  # other processors than the one that wrote the pins round otherwise
+
+
+def test_five_models_answer_as_pinned():
+    command = [sys.executable, "tools/pin.py", PINS, *PINNED, "--check", "--tolerance", TOLERANCE]
+    found = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert found.returncode == 0, found.stderr
+    assert "5 models are as pinned" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "change", "reason"),
+    [
+        ("torch", "logits", lambda values: [value + 0.001 for value in values], "differs by 1.0e"),
+        ("torch-wide", "keypoints", lambda values: [*values[:-1], 0.5], "differs by"),
+        ("onnx", "logits", lambda values: [-value for value in values], "differs by"),
+        ("onnx", "logits", lambda values: values[1:], "differs in shape"),
+    ],
+)
+def test_another_answer_is_named(part, tensor, change, reason):
+    differences = runpy.run_path(str(ROOT / "tools" / "pin.py"))["differences"]
+    before, after = PINNED["mnist-focus"], copy.deepcopy(PINNED["mnist-focus"])
+    assert differences("mnist-focus", before, after, {"torch": TOLERANCE, "onnx": TOLERANCE}) == []
+    changed = after[part][tensor]
+    values = change(changed["values"])
+    after[part][tensor] = {"values": values, "sha256": "another", "shape": [len(values)]}
+    if len(values) == len(changed["values"]):
+        after[part][tensor]["shape"] = changed["shape"]
+    (line,) = differences("mnist-focus", before, after, {"torch": TOLERANCE, "onnx": TOLERANCE})
+    assert line.startswith(f"mnist-focus {part} {tensor}: {reason}")

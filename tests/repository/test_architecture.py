@@ -1,0 +1,63 @@
+"""The architecture: imports point downwards, and never in a circle."""
+
+from pathlib import Path
+
+import pytest
+from package_imports import LEVEL, by_part, circle, edges, upward
+
+import foveal
+
+ROOT = Path(foveal.__file__).parent
+
+
+def test_every_part_of_the_package_has_a_layer():
+    parts = {module.split(".")[0] for module in edges(ROOT)}
+    assert parts - set(LEVEL) == set(), "name its layer in LAYERS"
+
+
+def test_imports_point_downwards_only():
+    assert upward(edges(ROOT)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circle(edges(ROOT)) is None
+
+
+def test_no_parts_import_each_other_in_a_circle():
+    assert circle(by_part(edges(ROOT))) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from foveal.models.focus import FocusNet",
+        "from foveal.models import focus",
+        "from foveal import models",
+        "import foveal.models",
+        "from ..models import focus",
+        "from foveal import FocusNet",
+        "def late():\n    from foveal.models import focus",
+    ],
+)
+def test_an_upward_import_is_seen(tmp_path, line):
+    for folder in ("models", "detectors"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "models" / "focus.py").write_text("from foveal.detectors import heatmap\n")
+    (tmp_path / "detectors" / "heatmap.py").write_text("import torch\n")
+    assert upward(edges(tmp_path)) == []
+    assert circle(by_part(edges(tmp_path))) is None
+    (tmp_path / "detectors" / "heatmap.py").write_text(line)
+    assert len(upward(edges(tmp_path))) == 1
+
+
+def test_a_circle_is_seen(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("from foveal.datasets.folder import read\n")
+    (tmp_path / "datasets" / "folder.py").write_text("from foveal.zoo import load\n")
+    (tmp_path / "zoo.py").write_text("def f():\n    from foveal.datasets import names\n")
+    assert upward(edges(tmp_path)) == []
+    assert set(circle(edges(tmp_path))) == {"datasets", "datasets.folder", "zoo"}
+    assert set(circle(by_part(edges(tmp_path)))) == {"datasets", "zoo"}

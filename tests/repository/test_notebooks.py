@@ -1,0 +1,68 @@
+"""Every notebook runs from top to bottom, and is kept without its outputs."""
+
+import base64
+import io
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert any("image/png" in out.get("data", {}) for cell in code for out in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(path):
+    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert [cell for cell in code if cell.outputs or cell.execution_count] == []
+
+
+EXPLAIN = """
+import foveal, torch
+model = foveal.models.presets.focus(foveal.detectors.Grid(keypoints=3), width=16).eval()
+explanation = model.explain(torch.rand(2, 1, 28, 28))
+"""
+SHOW = "explanation.show()"
+SHOW_WITHOUT_WINDOWS = """
+import matplotlib
+matplotlib.use("agg")
+explanation[0].show()
+"""
+OPEN = """
+import matplotlib.pyplot
+matplotlib.pyplot.get_fignums()
+"""
+
+
+def pictures(cell):
+    data = [output.get("data", {}) for output in cell.outputs]
+    return [base64.b64decode(one["image/png"]) for one in data if "image/png" in one]
+
+
+def test_show_puts_one_picture_per_image_into_the_output(tmp_path):
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_code_cell(code) for code in (EXPLAIN, SHOW, SHOW_WITHOUT_WINDOWS, OPEN)
+    ]
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    _, shown, shown_by_agg, left_open = notebook.cells
+    for cell, count in ((shown, 2), (shown_by_agg, 1)):
+        found = pictures(cell)
+        assert len(cell.outputs) == len(found) == count  # and no warning
+        for picture in found:
+            assert Image.open(io.BytesIO(picture)).width > 400
+    assert left_open.outputs[0]["data"]["text/plain"] == "[]"

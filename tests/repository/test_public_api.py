@@ -1,0 +1,75 @@
+"""The public API: it changes only on purpose, that is, together with this list."""
+
+import inspect
+
+import pytest
+
+import foveal
+
+# A class stands for its constructor. Defaults are left out: they are settings, not promises.
+SIGNATURES = {
+    "AttentionNet": (
+        "backbone [depths] [compatibility] [normalise] [join] [standardise] [num_classes] "
+        "[dropout] [logit_scale] [inputs]"
+    ),
+    "Explanation": (
+        "images logits [keypoints] [patches] [scales] [maps] [rebuilt] [thumbnail] "
+        "[weights] [task_logits] [contributions] [blocks] [extent] [classes] [method] [cost] "
+        "[originals] [values]"
+    ),
+    "FocusNet": "detector head [patch_size] [jitter_px] [inputs]",
+    "Inputs": "[size] [mean] [std] [classes] [ids] [short_side]",
+    "SANet": (
+        "[kind] [blocks] [widths] [sides] [pool_first] [whiten] "
+        "[in_channels] [num_classes] [inputs]"
+    ),
+    "SmallCNN": "[in_channels] [num_classes] [widths] [dropout] [inputs]",
+    "UserError": "*args",
+    "attribute": "model images method * [targets] [batch_size] [classes] [layer] [reshape] [seed]",
+    "evaluate": "model test [train] * [judge] [name] [batch_size] [seed] [progress]",
+    "load": "model",
+    "load_images": "source split * [size] [channels] [data_dir] [groups]",
+    "load_recipe": "name [overrides]",
+    "predict": (
+        "model source out * [engine] [address] [resume] [explain] [batch_size] [shard_size] "
+        "[workers] [device] [runtime] [bar]"
+    ),
+    "train": (
+        "recipe out * [data] [data_dir] [resume] [devices] [nodes] "
+        "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
+    ),
+}
+MODULES = {"datasets", "detectors", "explainers", "geometry", "heads", "metrics", "models"}
+MODULES |= {"plotting", "zoo"}
+
+
+def arguments(name):
+    """Return a public name's arguments: required, then [optional], a star before keyword-only."""
+    shown, star = [], False
+    public = getattr(foveal, name)
+    if inspect.isclass(public) and issubclass(public, Exception):
+        return "*args"  # as any exception
+    for argument in inspect.signature(public).parameters.values():
+        if argument.kind is argument.KEYWORD_ONLY and not star:
+            shown.append("*")
+            star = True
+        mark = {argument.VAR_POSITIONAL: "*", argument.VAR_KEYWORD: "**"}.get(argument.kind, "")
+        optional = argument.default is not argument.empty
+        shown.append(f"[{argument.name}]" if optional else mark + argument.name)
+    return " ".join(shown)
+
+
+def test_the_public_names_are_these():
+    assert set(foveal.__all__) == set(SIGNATURES) | MODULES
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_public_name_takes_these_arguments(name):
+    assert arguments(name) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_what_a_public_module_offers_is_there(name):
+    module = getattr(foveal, name)
+    assert inspect.ismodule(module)
+    assert [part for part in getattr(module, "__all__", []) if not hasattr(module, part)] == []

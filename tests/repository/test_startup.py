@@ -1,0 +1,212 @@
+"""Start-up: a command imports what it needs, and no more."""
+
+import inspect
+import pkgutil
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveal
+from foveal import training
+
+# Each takes tenths of seconds or more, or much memory; torch alone takes seconds.
+HEAVY = {
+    "captum",
+    "fastapi",
+    "huggingface_hub",
+    "jinja2",
+    "kornia",
+    "lightning",
+    "matplotlib",
+    "mlxtend",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "pyarrow",
+    "quantus",
+    "ray",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "sympy",
+    "timm",
+    "torch",
+    "torch._dynamo",
+    "torch._inductor",
+    "torchmetrics",
+    "torchvision",
+    "transformers",
+}
+
+
+_RUN = """
+import sys
+from foveal.cli import main
+try:
+    main(sys.argv[2:])
+finally:
+    with open(sys.argv[1], "w") as file:
+        print(*sys.modules, file=file)
+"""
+
+
+@pytest.fixture
+def modules(tmp_path):
+    """The file that `_RUN` writes the names of imported modules to."""
+    return tmp_path / "modules"
+
+
+@pytest.fixture
+def imported(modules):
+    """Run a command in a process of its own; return the modules that it imported."""
+
+    def run(*arguments):
+        command = [sys.executable, "-c", _RUN, modules, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return set(modules.read_text().split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "digit.png"
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["models"],
+        ["models", "--json"],
+        ["recipes"],
+        *([name, "--help"] for name in ("train", "evaluate", "explain", "predict", "serve")),
+    ],
+    ids=" ".join,
+)
+def test_what_only_prints_imports_nothing_heavy(arguments, imported):
+    found = imported(*arguments)
+    assert "foveal.cli" in found
+    assert found & HEAVY == set()
+
+
+def test_explain_imports_torch_and_no_more(digit, imported):
+    found = imported("explain", "mnist-focus", digit)
+    assert "foveal.zoo" in found
+    assert found & HEAVY == {"torch", "huggingface_hub"}
+
+
+def test_explain_draws_without_pyplot(digit, imported, tmp_path):
+    found = imported("explain", "mnist-focus", digit, "--out", tmp_path)
+    assert (tmp_path / "digit.png").is_file()
+    assert found & HEAVY == {"torch", "huggingface_hub", "matplotlib"}
+    assert "matplotlib.pyplot" not in found
+
+
+def test_predict_imports_torch_and_arrow_and_no_more(digit, imported, tmp_path):
+    found = imported("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
+    # Arrow imports pandas, where it is installed, to know whether a list is a series.
+    assert found & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
+
+
+def test_serve_is_healthy_with_torch_and_no_more(modules):
+    models = ["mnist-focus", "mnist-cnn", "mnist-attention"]
+    command = [sys.executable, "-c", _RUN, modules, "serve", *models, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            address = re.search(r"http://\S+", server.stderr.readline()).group()
+            with urllib.request.urlopen(f"{address}/healthz", timeout=300) as answer:
+                assert answer.status == 200
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=60)
+        finally:
+            server.kill()
+    found = set(modules.read_text().split())
+    assert found & HEAVY == {"torch", "huggingface_hub", "fastapi"}
+
+
+def test_the_process_that_decodes_starts_without_torch():
+    code = "import sys, foveal.deployment.serve.decoder; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "foveal.images.decode" in found.stdout.split()
+    assert set(found.stdout.split()) & HEAVY == set()
+
+
+def test_a_lazy_name_is_imported_when_it_is_first_used(tmp_path, monkeypatch):
+    (tmp_path / "parcel").mkdir()
+    (tmp_path / "parcel" / "__init__.py").write_text(
+        "from foveal.foundation.lazy import lazy_names\n"
+        "__getattr__ = lazy_names(__name__, {'Thing': 'parcel.inner', 'inner': 'parcel.inner'})\n"
+    )
+    (tmp_path / "parcel" / "inner.py").write_text("class Thing: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import parcel
+
+    assert "parcel.inner" not in sys.modules
+    thing = parcel.Thing
+    assert vars(parcel)["Thing"] is thing
+    assert parcel.inner.Thing is thing
+    with pytest.raises(AttributeError, match="module 'parcel' has no attribute 'other'"):
+        _ = parcel.other
+
+
+@pytest.mark.parametrize("package", [foveal, training], ids=lambda package: package.__name__)
+def test_no_module_takes_the_place_of_a_lazy_name(package):
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for name in package.__all__:
+        found = getattr(package, name)
+        if inspect.ismodule(found):
+            assert found.__name__.endswith(f".{name}")
+        else:
+            assert name not in modules
+
+
+_ENDING = """
+import atexit, sys, threading
+from foveal.cli.ending import ends_at_once
+
+@ends_at_once
+def main(arguments):
+    atexit.register(print, "Python cleaned up")
+    threading.Thread(target=lambda: print("a thread was joined")).start()
+    {how}
+
+atexit.register(print, "the process went on")
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("pass", 0),
+        ("sys.exit()", 0),
+        ("sys.exit(130)", 130),
+        ("sys.exit('a reason')", 1),
+        ("raise ValueError", 1),
+    ],
+)
+def test_a_process_cleans_up_and_ends_at_once_with_its_status(how, status):
+    command = [sys.executable, "-c", _ENDING.format(how=how)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert done.stdout.splitlines() == ["a thread was joined", "Python cleaned up"]
+    assert bool(done.stderr) == (how in ("sys.exit('a reason')", "raise ValueError"))
+
+
+def test_a_full_disk_is_not_passed_over_at_the_end():
+    command = [sys.executable, "-m", "foveal", "recipes"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr

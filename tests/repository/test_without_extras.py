@@ -1,0 +1,117 @@
+"""The package without its extras: what works, and errors that name the extra."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveal.training import callbacks
+
+# Packages that only extras install. torchvision is left out, which Lightning imports where it finds
+# its metadata; `make bare` runs without it.
+EXTRAS = (
+    "captum",
+    "fastapi",
+    "jinja2",
+    "kornia",
+    "mlxtend",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pyarrow",
+    "timm",
+)
+
+_BARE = """
+import sys
+for name in {packages!r}:
+    sys.modules[name] = None  # an import of it fails
+"""
+
+_COMMAND = "\nfrom foveal.cli import main\nmain(sys.argv[1:])"
+
+_FACE = """
+import torch
+import foveal
+from foveal.datasets import ImageSet
+
+model = foveal.load("mnist-focus")
+images = torch.rand(6, 1, 28, 28)
+explanation = model.explain(images)
+assert torch.equal(model(images), explanation.logits)
+explanation.save("pictures")
+data = ImageSet("random", "test", (255 * images).byte(), torch.arange(6), tuple("0123456789"))
+assert 0 <= foveal.evaluate(model, data)["accuracy"] <= 1
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Run code in a process in which no package of an extra can be imported."""
+
+    def run(code, *arguments, packages=EXTRAS):
+        command = [sys.executable, "-c", _BARE.format(packages=packages) + code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A folder of small images of noise in two classes, by train, val and test."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for name in "ab":
+            folder = tmp_path / "digits" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(256, size=(28, 28), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "digits"
+
+
+def test_a_bare_installation_loads_explains_and_evaluates(bare):
+    done = bare(_FACE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bare_installation_trains_and_explains_on_the_command_line(bare, digits, tmp_path):
+    train = ("train", "mnist-cnn", "--data", str(digits), "--quiet", "epochs=1", "batch_size=2")
+    trained = bare(_COMMAND, *train, "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    shown = bare(_COMMAND, "explain", "mnist-focus", str(digits / "test/a/0.png"), "--out", "out")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "out" / "0.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("explain", "mnist-corners", "{image}"), "corners"),
+        (("explain", "mnist-cnn", "{image}", "--method", "occlusion"), "captum"),
+        (("evaluate", "mnist-focus", "--data", "mnist-5k"), "demo"),
+        (("predict", "mnist-focus", "{image}", "--out", "out.parquet"), "predict"),
+        (("serve", "mnist-focus"), "app"),
+        (("export", "mnist-focus", "--out", "focus.onnx"), "onnx"),
+        (("sweep", "mnist-cnn", "lr=0.1,0.2", "--out", "sweep"), "sweep"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_its_extra(bare, digits, arguments, name):
+    image = str(digits / "test/a/0.png")
+    done = bare(_COMMAND, *(argument.format(image=image) for argument in arguments))
+    assert done.returncode == 1
+    assert f"pip install 'foveal[{name}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_vgg_names_its_extra(bare):
+    code = "\nfrom foveal.models import build_model\nbuild_model({'name': 'vgg16'})"
+    done = bare(code, packages=("torchvision",))
+    assert done.stderr.strip().endswith("pip install 'foveal[vision]'.")
+
+
+def test_a_run_has_no_logger_where_tensorboard_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "find_spec", lambda name: None)
+    assert callbacks.loggers(tmp_path) == []

@@ -1,0 +1,114 @@
+"""The words: docstrings, comments, errors, help texts and docs use the field's standard terms."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# What is banned, and what to write instead.
+BANNED = {
+    r"\bplaces?\b": "location, position, index or path",
+    r"\b(?:the|an?|this|their|its|same|some|own) shares?\b|\bshares? of\b": "fraction",
+    r"\bchances?\b": "probability",
+    r"\bgreatest\b": "maximum or largest",
+    r"\bwhole numbers?\b": "integer",
+    r"\brivals?\b": "baseline",
+    r"\bcontestants?\b": "candidate",
+    r"\b(?:is|are|was|were|be) (?:asked|told)\b": "called or given",
+    r"\btells? (?:of|the class|much|little|nothing|all)\b": "reveals or encodes",
+    r"^What (?:every|all|each) .*\b(?:is|are|does|do|needs?|shares?)\.?$": "a noun phrase",
+    r"\b(?:one|two|images?|rows?|names?|numbers?|lines?|files?|values?|seconds?|patches|passes)"
+    r" an? (?:second|class|channel|image|row|file|epoch|line|thread|step|model|method)\b": "per",
+    r"\b(?:seams?|guards?|lanes?)\b": "the field's word",
+}
+
+# Uses that are right, each with its reason.
+ALLOWED = {
+    r"in[- ]place": "PyTorch's term",
+    r"in (?:the |their |its )?place of": "instead of",
+    r"take[sn]? (?:the )?places? of|takes? place|took place": "idioms",
+    r"(?:in|into|back in|out of|all) place\b": "an idiom",
+    r"decimal places?": "of a number",
+    r"placeholder": "another word",
+    r"(?:by|at|than|above|below|near|is|of) chance\b(?! that)|chance level": "statistics",
+}
+
+KEPT = re.compile("|".join(ALLOWED), re.IGNORECASE)
+
+
+def banned(text):
+    """Return the sentences of a text with banned words, and what to write instead."""
+    found = []
+    for sentence in re.split(r"(?<=[.!?:;|])\s+", " ".join(text.split())):
+        plain = KEPT.sub("", re.sub(r"`[^`]*`", "", sentence))
+        found += [
+            f"{sentence!r}: {better}" for word, better in BANNED.items() if re.search(word, plain)
+        ]
+    return found
+
+
+def prose(source):
+    """Yield the docstrings, comments and messages of Python source."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+def without_code(markdown):
+    """Return the prose of a page without code blocks, inline code, links and generated tables."""
+    text = re.sub(r"^```.*?^```$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"<!-- figures:.*?<!-- end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"`[^`\n]*`|\]\([^)]*\)", "", text)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+
+
+SOURCES = sorted((ROOT / "src" / "foveal").rglob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_source_uses_standard_terms(path):
+    found = [line for text in prose(path.read_text(encoding="utf-8")) for line in banned(text)]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_docs_use_standard_terms(path):
+    assert banned(without_code(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_docstring_is_a_noun_phrase(path):
+    line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[:1]
+    first = line[0].split()[0] if line else ""
+    assert first, "a module needs a docstring"
+    assert first not in {"What", "How", "Where", "Whether", "That", "Return", "When", "Who"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "the share of the images",
+        "one a class",
+        "# the places where it looks",
+        "What every model is",
+    ],
+)
+def test_a_banned_word_is_noticed(line):
+    assert banned(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["in place of a mask", "two maps share a scale", "better than chance"]
+)
+def test_an_allowed_use_is_no_banned_word(line):
+    assert banned(line) == []

@@ -1,0 +1,176 @@
+"""Training by several processes: the same batch, the same gradients, images held once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from foveal.datasets import load_images
+from foveal.foundation.errors import UserError
+from foveal.training import is_first_process, load_recipe, train
+from foveal.training.distribution.devices import Devices, check_batch
+from foveal.training.distribution.shared_images import forget_shared_images, shared_images
+from foveal.training.distribution.synced_norm import SyncedBatchNorm, synchronise
+
+# Keeps the first step's gradients, once they are averaged. With `double`, in double precision: in
+# single, torch's own batch normalisation is some per cent off on digits' flat background.
+_TRAIN = """
+import sys
+from lightning import Callback
+from safetensors.torch import save_file
+from foveal.training import load_recipe, train
+from foveal.training.objectives.objective import Objective
+
+class First(Callback):
+    def setup(self, trainer, module, stage):
+        module.double()
+
+    def on_after_backward(self, trainer, module):
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            weights = [(n, p) for n, p in module.model.named_parameters() if p.grad is not None]
+            found = {name: weight.grad.contiguous() for name, weight in weights}
+            save_file(found, sys.argv[1] + ".gradients")
+
+out, devices, precision, *overrides = sys.argv[1:]
+if precision == "double":
+    Objective.floats = staticmethod(lambda images: images.double() / 255)
+train(load_recipe("mnist-cnn", overrides), out, data="mnist-5k", devices=int(devices),
+      sync_norm=True, progress=False, callbacks=[First()] if precision == "double" else [])
+"""
+# Augmentation is drawn by each process for itself; without it the two are alike.
+_ALIKE = ["augment.shift=0", "augment.rotate=0", "augment.scale=0"]
+
+
+def by_one_and_by_two(folder: Path, precision: str, *overrides: str) -> list[Path]:
+    """Train by one process and by two; return the run folders."""
+    script, runs = folder / "train.py", [folder / "1", folder / "2"]
+    script.write_text(_TRAIN)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    for run in runs:
+        command = [sys.executable, str(script), str(run), run.name, precision]
+        ended = subprocess.run(
+            [*command, *_ALIKE, *overrides], env=environment, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+    return runs
+
+
+@pytest.mark.slow
+def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
+    small = ["model.widths=[4, 8, 8]", "epochs=1", "data.limit=400"]
+    runs = by_one_and_by_two(tmp_path, "double", *small)
+    one, two = (load_file(f"{run}.gradients") for run in runs)
+    assert set(one) == set(two)
+    assert max(float(gradient.abs().max()) for gradient in one.values()) > 0.01
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, atol=1e-8, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    runs = by_one_and_by_two(tmp_path, "single", "epochs=2")
+    one, two = (json.loads((run / "card.json").read_text())["val_accuracy"] for run in runs)
+    assert one > 0.8
+    assert abs(one - two) <= 0.005
+    assert not (tmp_path / "2" / "images.safetensors").exists()
+
+
+_NORMALISE = """
+import sys
+import torch
+from foveal.training.distribution.synced_norm import SyncedBatchNorm
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", f"file://{sys.argv[2]}/meet", rank=rank, world_size=2)
+images = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50
+part = images[rank::2].requires_grad_()
+layer = SyncedBatchNorm(3)
+layer(part).square().mul(torch.arange(4.0)).mean().backward()
+torch.save([part.grad, layer.running_mean, layer.running_var], f"{sys.argv[2]}/{rank}.pt")
+torch.distributed.barrier()  # one that ends while the other still talks to it may fail that
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_normalising_over_two_processes_equals_normalising_the_whole_batch(tmp_path):
+    command = [sys.executable, "-c", _NORMALISE]
+    started = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    images = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50
+    whole, layer = images.requires_grad_(), nn.BatchNorm2d(3)
+    layer(whole).square().mul(torch.arange(4.0)).mean().backward()
+    for rank in range(2):
+        gradient, mean, variance = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        # A process' own loss is the mean of its half.
+        torch.testing.assert_close(gradient / 2, whole.grad[rank::2], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(mean, layer.running_mean)
+        torch.testing.assert_close(variance, layer.running_var)
+
+
+def test_synchronising_a_model_changes_neither_weights_nor_answers():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())).eval()
+    model[1][0].requires_grad_(False)
+    images = torch.rand(2, 1, 8, 8)
+    before, state = model(images), {k: v.clone() for k, v in model.state_dict().items()}
+    synchronise(model)
+    assert isinstance(model[1][0], SyncedBatchNorm)
+    assert not model[1][0].training
+    assert not model[1][0].weight.requires_grad
+    assert torch.equal(model(images), before)
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert set(state) == set(model.state_dict())
+
+
+def test_images_are_written_once_and_mapped_by_the_others(tmp_path, monkeypatch):
+    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    sets = {split: load_images("mnist-5k", split) for split in ("train", "val")}
+    first = shared_images(lambda: sets, tmp_path, 2)
+    second = shared_images(lambda: pytest.fail("loaded again"), tmp_path, 2)
+    for split, images in sets.items():
+        for found in (first[split], second[split]):
+            assert torch.equal(found.images, images.images)
+            assert torch.equal(found.labels, images.labels)
+            assert (found.classes, found.name, found.masks) == (images.classes, "mnist-5k", None)
+    maps = Path("/proc/self/maps").read_text()
+    assert "images.safetensors" in maps
+    forget_shared_images(tmp_path)
+    assert not (tmp_path / "images.safetensors").exists()
+    assert shared_images(lambda: sets, tmp_path, 1) is sets
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    check_batch(64, 4)
+    with pytest.raises(
+        UserError, match=r"divided evenly among 3 processes: use training\.batch_size=63"
+    ):
+        check_batch(64, 3)
+    with pytest.raises(UserError, match=r"training\.batch_size=8"):
+        train(load_recipe("mnist-5k-focus", ["batch_size=7"]), "nowhere", devices=4, nodes=2)
+
+
+def test_mistakes_in_devices_are_said():
+    with pytest.raises(UserError, match="Did you mean 'ddp'"):
+        Devices(strategy="dpd")
+    with pytest.raises(UserError, match="1 node or more"):
+        Devices(nodes=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="this machine has none: use ddp"):
+            Devices(strategy="fsdp")
+
+
+def test_only_the_first_of_all_processes_on_all_machines_writes(monkeypatch):
+    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert is_first_process()
+    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID"):
+        monkeypatch.setenv(name, "0")
+        assert is_first_process()
+        monkeypatch.setenv(name, "1")
+        assert not is_first_process()
+        monkeypatch.setenv(name, "0")

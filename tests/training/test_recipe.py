@@ -1,0 +1,95 @@
+import pytest
+
+from foveal.foundation.errors import UserError
+from foveal.training import load_recipe, parse_recipe, recipe_names
+from foveal.training.recipe import write_recipe
+
+
+def test_every_recipe_is_read_and_named_like_its_file():
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+
+
+def test_a_written_recipe_reads_back_the_same(tmp_path):
+    recipe = load_recipe("cifar10-focus-wide", ["data.size=[40, 32]"])
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_overrides_reach_sections_with_and_without_a_dot():
+    recipe = load_recipe(
+        "mnist-focus", ["epochs=3", "augment.shift=1", "model.patch_size=7", "data.size=32"]
+    )
+    assert recipe.training.epochs == 3
+    assert recipe.augment.shift == 1
+    assert recipe.model["patch_size"] == 7
+    assert recipe.data.size == (32, 32)
+
+
+def test_a_text_is_emptied_by_giving_nothing():
+    assert load_recipe("megapixel-mnist-focus", ["large.first="]).large.first == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=3", "Did you mean 'epochs'"),
+        ("training.lrr=3", "Did you mean 'lr'"),
+        ("epochs", "Expected key=value"),
+        ("epochs=many", "Expected training.epochs"),
+        ("epochs=0", "Expected training.epochs"),
+        ("batch_size=-1", "Expected training.batch_size"),
+        ("honesty.probes=0", "Expected honesty.probes"),
+        ("honesty.settle=1", "Expected honesty.settle of at least 0 and below 1"),
+        ("lr=.nan", "Expected training.lr"),
+        ("lr=.inf", "Expected training.lr"),
+        ("flip=3", "Expected augment.flip"),
+        ("optimizer=adam", "Did you mean 'adamw'"),
+        ("data.size=[0, 5]", "Expected data.size"),
+        ("data.channels=2", "Expected data.channels"),
+        ("about=[3]", "'about' must be a line of text"),
+        ("name.x=1", "nothing below 'name'"),
+        ("epochs=[", "Cannot read the value"),
+    ],
+)
+def test_a_wrong_override_says_what_was_expected(override, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("mnist-focus", [override])
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'mnist-focus'"):
+        load_recipe("mnist-focsu")
+
+
+def test_a_misspelt_key_in_a_file_names_the_nearest(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nmodel: {name: cnn}\ntraning: {epochs: 3}\n")
+    with pytest.raises(UserError, match="Did you mean 'training'"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "name: x\n", "name: x\nmodel: cnn\n"])
+def test_a_broken_file_is_one_line(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_cannot_build_python_objects(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: !!python/object/apply:os.getcwd []\nmodel: {name: cnn}\n")
+    with pytest.raises(UserError, match=r"Cannot read .*mine\.yaml: not YAML"):
+        load_recipe(path)
+
+
+def test_a_missing_file_is_said():
+    with pytest.raises(UserError, match=r"No recipe at nowhere\.yaml"):
+        load_recipe("nowhere.yaml")
+
+
+def test_a_recipe_of_plain_values_needs_a_model():
+    with pytest.raises(UserError, match="no 'model'"):
+        parse_recipe({"name": "x"})

@@ -1,0 +1,370 @@
+"""Looking without labels: choices that learn, decoders, losses, and training on images alone."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from foveal import zoo
+from foveal.datasets import ImageSet
+from foveal.detectors import ReconstructionDetector
+from foveal.detectors.heatmap import mean_location
+from foveal.foundation.errors import UserError
+from foveal.heads import ConvDecoder, VAEDecoder
+from foveal.heads.decoders import canvas_of, rebuilt
+from foveal.images import WholeView
+from foveal.images.geometry import from_px, soft_mask, to_px
+from foveal.metrics import evaluate
+from foveal.metrics.rebuilding import rebuilding
+from foveal.models import FocusNet, build_model
+from foveal.models.presets import reconstructor
+from foveal.plotting import rebuilding_grid, sample_grid
+from foveal.training import load_recipe, train
+from foveal.training.objectives.reconstruction.losses import (
+    RandomFeatures,
+    divergence,
+    movement,
+    overlap,
+)
+
+SMALL = [
+    "model.decoder.widths=[8,16]",
+    "model.detector.widths=[8,8]",
+    "model.patch_size=5",
+    "batch_size=20",
+    "lr=0.02",
+    "augment.rotate=0",
+    "augment.scale=0",
+    "rebuild.movement=0",
+]
+
+
+def blobs(count, size=16, seed=0):
+    """Return images (count, 1, size, size), each with a light square of 4x4, and its centres."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.randint(1, size - 5, (count, 2), generator=generator)
+    steps = torch.arange(size)
+    inside = [(steps >= corners[:, i, None]) & (steps < corners[:, i, None] + 4) for i in (0, 1)]
+    images = (inside[1][:, :, None] & inside[0][:, None, :]).float()
+    return images[:, None], corners + 1.5
+
+
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory):
+    """A folder of images with a light square each, in two classes that say nothing."""
+    folder = tmp_path_factory.mktemp("blobs")
+    for split, count in (("train", 160), ("test", 20)):
+        images, _ = blobs(count, seed=count)
+        for index, image in enumerate(images):
+            path = folder / split / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image[0] * 255).byte().numpy()).save(path)
+    return folder
+
+
+def test_the_mean_place_is_as_exact_in_half_precision():
+    heat = torch.randn(2, 3, 100, 120).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        places = mean_location(heat)
+    torch.testing.assert_close(places, mean_location(heat.float()))
+
+
+def test_the_mean_place_of_a_sharp_heatmap_is_its_peak():
+    heat = torch.zeros(1, 2, 5, 7)
+    heat[0, 0, 3, 1] = heat[0, 1, 0, 6] = 50
+    places = to_px(mean_location(heat), (5, 7))
+    torch.testing.assert_close(places, torch.tensor([[[1.0, 3.0], [6.0, 0.0]]]), atol=1e-4, rtol=0)
+
+
+def test_the_saliency_net_gets_a_gradient_and_learns_to_look_at_what_matters():
+    torch.manual_seed(0)
+    detector = ReconstructionDetector(1, widths=(8, 16, 16))
+    model = reconstructor(detector, ConvDecoder(1, (8, 16)), patch_size=5)
+    images, centres = blobs(256)
+    before = detector(WholeView(images)).xy.detach()
+    first = {name: p.clone() for name, p in detector.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for step in range(200):
+        optimizer.zero_grad()
+        F.mse_loss(model(images), images).backward()
+        if step == 0:
+            grads = {n: p.grad for n, p in detector.named_parameters()}
+            assert all(g.any() for n, g in grads.items() if n != "heatmaps.bias")
+        optimizer.step()
+    model.eval()
+    after = detector(WholeView(images)).xy.detach()
+    assert (after - before).abs().mean() > 0.05
+    assert all(
+        not torch.equal(first[n], p) for n, p in detector.named_parameters() if "bias" not in n
+    )
+
+    def shown(keypoints):
+        """Return the share of images whose square is seen, in part at least."""
+        apart = (to_px(keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
+        return float((apart < 3).float().mean())
+
+    assert shown(before) < 0.6
+    assert shown(after) > 0.9
+
+
+def test_the_soft_mask_is_the_hard_one_where_edges_are_sharp():
+    keypoints = from_px(torch.tensor([[[3.0, 4.0], [9.0, 6.0]]]), (12, 14))
+    soft = soft_mask(keypoints, 3, (12, 14), softness_px=0.01)
+    hard = torch.zeros(1, 1, 12, 14)
+    hard[..., 3:6, 2:5] = 1
+    hard[..., 5:8, 8:11] = 1
+    torch.testing.assert_close(soft, hard)
+
+
+def test_overlap_is_the_mean_share_of_a_patch_under_another():
+    places = torch.tensor([[[3.0, 3.0], [3.0, 3.0]], [[3.0, 3.0], [3.0, 8.0]], [[3, 3], [5, 3]]])
+    each = [float(overlap(from_px(p[None], (12, 12)), 4, (12, 12))) for p in places]
+    assert each == pytest.approx([1.0, 0.0, 0.5], abs=1e-6)
+    assert float(overlap(from_px(places[:1, :1], (12, 12)), 4, (12, 12))) == 0
+
+
+def test_movement_is_the_variance_of_places_and_nothing_where_they_stay():
+    still = torch.tensor([[0.5, -0.25], [0.0, 0.75]]).expand(4, -1, -1)
+    assert float(movement(still)) == 0
+    moved = still.clone()
+    moved[:2, 0, 0] += 0.4  # two of four images, one coordinate of one of two keypoints
+    assert float(movement(moved)) == pytest.approx(0.2**2 / 2, abs=1e-6)
+
+
+def test_the_divergence_is_that_of_torch():
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(2, 5, 3)
+    given = Normal(mean, (log_variance / 2).exp())
+    expected = kl_divergence(given, Normal(0.0, 1.0)).sum(dim=1).mean()
+    torch.testing.assert_close(divergence(mean, log_variance), expected)
+
+
+def test_the_perceptual_distance_is_zero_for_equal_images_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    features = RandomFeatures(3)
+    assert torch.equal(torch.rand(1), expected)
+    images = torch.rand(2, 3, 16, 16)
+    assert float(features.distance(images, images)) == 0
+    others = (images * 0.9).requires_grad_()
+    features.distance(images, others).backward()
+    assert others.grad.any()
+    assert not any(p.requires_grad for p in features.parameters())
+    same = RandomFeatures(3).distance(images, images * 0.5)
+    torch.testing.assert_close(same, features.distance(images, images * 0.5))
+
+
+def test_samples_of_a_vae_follow_their_seed_alone():
+    decoder = VAEDecoder(3, 5, 1, (14, 15)).train()
+    first, again, other = decoder.sample(4), decoder.sample(4), decoder.sample(4, seed=1)
+    assert first.shape == (4, 1, 14, 15)
+    assert first.min() >= 0 <= 1 - first.max()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert decoder.training
+
+
+class _Mean(ConvDecoder):
+    """Rebuilds every image as grey."""
+
+    def forward(self, patches, located):
+        return rebuilt(torch.full_like(canvas_of(located)[:, :-1], 0.5))
+
+
+class _Cheat(FocusNet):
+    name = "cheat"
+
+    def forward(self, images):
+        return images
+
+
+def test_rebuilding_errors_are_known_where_the_answer_is():
+    images = (torch.rand(7, 1, 16, 16) * 255).byte()
+    test = ImageSet("noise", "test", images, torch.zeros(7, dtype=torch.long), ("a",))
+    grey = reconstructor(ReconstructionDetector(2), _Mean(1), patch_size=5)
+    expected = float((images.float() / 255 - 0.5).square().mean())
+    found = rebuilding(grey, test, batch_size=3)
+    assert found.rebuilding_mse == pytest.approx(expected, rel=1e-5)
+    assert 0 <= found.rebuilding_ssim < 0.1
+    same = rebuilding(_Cheat(ReconstructionDetector(2), ConvDecoder(1), 5), test)
+    assert same == pytest.approx((0, 1), abs=1e-5)
+
+
+def test_few_images_are_as_many_of_each_class_and_follow_the_draw():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 5)
+    images = torch.arange(85, dtype=torch.uint8).reshape(85, 1, 1, 1)
+    everything = ImageSet("numbers", "train", images, labels, ("a", "b", "c"))
+    assert everything.few(12).labels.bincount().tolist() == [4, 4, 4]
+    assert everything.few(45).labels.bincount().tolist() == [20, 20, 5]
+    first, other = everything.few(12, seed=0), everything.few(12, seed=1)
+    assert torch.equal(first.images, everything.few(12, seed=0).images)
+    assert not torch.equal(first.images, other.images)
+    with pytest.raises(UserError, match="at most 85 images, the size of numbers, but got 86"):
+        everything.few(86)
+
+
+@pytest.fixture(scope="session")
+def saliency_run(unlabelled, tmp_path_factory):
+    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=40"])
+    out = tmp_path_factory.mktemp("saliency") / "run"
+    return train(recipe, out, data=str(unlabelled), progress=False)
+
+
+def test_training_without_labels_finds_the_square_and_writes_a_card(saliency_run):
+    model = zoo.load(saliency_run)
+    assert isinstance(model, FocusNet)
+    images, centres = blobs(64, seed=9)
+    explanation = model.explain(images)
+    apart = (to_px(explanation.keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
+    assert apart.mean() < 2
+    card = zoo.card(saliency_run)
+    assert 0 < card["val_mse"] < 0.03  # a square of 16 pixels in 256 has a variance of 0.06
+    assert "val_accuracy" not in card
+    answer = explanation[0].to_dicts()[0]
+    assert "prediction" not in answer
+    assert answer["rebuilding_mse"] == pytest.approx(
+        float((explanation.rebuilt[0] - images[0]).square().mean())
+    )
+
+
+def test_labels_are_not_read(unlabelled, saliency_run, tmp_path):
+    mixed = tmp_path / "mixed"
+    for split in ("train", "test"):
+        for path in sorted((unlabelled / split).rglob("*.png")):
+            # Other classes for the same images, in the same order of reading.
+            target = mixed / split / f"{path.parent.name}2" / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=1"])
+    runs = [
+        train(recipe, tmp_path / name, data=str(data), progress=False)
+        for name, data in (("one", unlabelled), ("other", mixed))
+    ]
+    one, other = (load_file(run / "model.safetensors") for run in runs)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert (
+        "classes" not in (runs[0] / "config.json").read_text()
+        or not zoo.load(runs[0]).inputs.classes
+    )
+
+
+def test_a_resumed_training_with_an_adversary_goes_on_as_if_never_stopped(
+    unlabelled, tmp_path, monkeypatch
+):
+    settings = [*SMALL, "epochs=2", "rebuild.adversarial=0.01", "rebuild.diversity=0.1"]
+    recipe = load_recipe("mnist-saliency", [*settings, "rebuild.perceptual=0.1"])
+    whole = train(recipe, tmp_path / "whole", data=str(unlabelled), progress=False)
+
+    from foveal.training.objectives.reconstruction.objective import Reconstruction
+
+    step = Reconstruction.training_step
+
+    def stop(self, batch, index):
+        if self.current_epoch == 1 and index == 2:
+            raise RuntimeError("power cut")
+        step(self, batch, index)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Reconstruction, "training_step", stop)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False)
+    train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False, resume=True)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert whole == tmp_path / "whole"
+
+
+def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
+    unlabelled, saliency_run, tmp_path
+):
+    theirs = load_file(saliency_run / "model.safetensors")
+    found = {}
+    for freeze in ("detector", ""):
+        recipe = load_recipe(
+            "mnist-focus-unlabelled",
+            [
+                f"training.start={saliency_run}",
+                f"training.freeze='{freeze}'",
+                "model.detector.keypoints=1",
+                "model.detector.widths=[8,8]",
+                "model.patch_size=5",
+                "epochs=2",
+                "batch_size=20",
+            ],
+        )
+        run = train(recipe, tmp_path / (freeze or "free"), data=str(unlabelled), progress=False)
+        ours = load_file(run / "model.safetensors")
+        found[freeze] = all(
+            torch.equal(ours[key], value)
+            for key, value in theirs.items()
+            if key.startswith("detector.")
+        )
+        assert isinstance(zoo.load(run), FocusNet)
+    assert found == {"detector": True, "": False}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.detector.widths=[9,9]", "of the same name .detector. must have the same settings"),
+        ("training.freeze=detectr", "Did you mean 'detector'"),
+        ("training.start=nowhere", "nowhere"),
+        ("training.start_part=detectr", "Did you mean 'detector'"),
+        ("recalibrate=64", "would change the frozen part"),
+    ],
+)
+def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(
+    unlabelled, saliency_run, tmp_path, override, message
+):
+    settings = [f"training.start={saliency_run}", "model.detector.keypoints=1", "epochs=1"]
+    settings += ["model.detector.widths=[8,8]", "model.patch_size=5", override]
+    recipe = load_recipe("mnist-focus-unlabelled", settings)
+    with pytest.raises(UserError, match=message):
+        train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
+
+
+def test_one_part_alone_can_be_taken_over(unlabelled, saliency_run, tmp_path):
+    # The decoder is another one, so that not all parts named alike could be taken over.
+    settings = [f"training.start={saliency_run}", "training.start_part=detector"]
+    settings += ["training.freeze=detector", "model.decoder.name=mlp", "model.decoder.widths=[8]"]
+    settings += ["model.detector.keypoints=1", "model.detector.widths=[8,8]"]
+    recipe = load_recipe("mnist-saliency", [*settings, "model.patch_size=5", "epochs=1"])
+    run = train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
+    theirs, ours = (load_file(r / "model.safetensors") for r in (saliency_run, run))
+    same = {key for key in ours if key in theirs and torch.equal(ours[key], theirs[key])}
+    assert {key for key in ours if key.startswith("detector.")} == same
+
+
+def test_figures_of_a_reconstructor(saliency_run):
+    images, _ = blobs(40, seed=3)
+    labels = torch.arange(40) % 2
+    some = ImageSet("blobs", "test", (images * 255).byte(), labels, ("a", "b"))
+    card = evaluate(zoo.load(saliency_run), some, some)
+    assert "accuracy" not in card
+    assert {"rebuilding_mse", "rebuilding_ssim", "position_leakage", "macs"} <= set(card)
+    json.dumps(card)
+
+
+def test_pictures_of_what_was_seen_rebuilt_and_lost(saliency_run, tmp_path):
+    model = zoo.load(saliency_run)
+    explanation = model.explain(blobs(3)[0])
+    figure = rebuilding_grid(explanation)
+    assert [axis.get_title() for axis in figure.axes[:5]] == [
+        "image",
+        "keypoints",
+        "patches",
+        "rebuilt",
+        "error",
+    ]
+    assert len(figure.axes) == 3 * 5 + 1
+    explanation.save(tmp_path)
+    assert (tmp_path / "0002.png").stat().st_size > 1000
+    plain = build_model({"name": "cnn"}).explain(torch.rand(1, 1, 28, 28))
+    with pytest.raises(ValueError, match="rebuilt images, but it has none"):
+        rebuilding_grid(plain)
+    assert len(sample_grid(torch.rand(12, 1, 8, 8)).axes) == 20

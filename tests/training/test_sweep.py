@@ -1,0 +1,166 @@
+"""Sweeps: what is tried, by how many, what is ended early, and the frontier."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from foveal.foundation.errors import UserError
+from foveal.training.sweeps.study import FILE, Study, Trial, combinations
+from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space, sweep
+
+pytest.importorskip("optuna")
+SPACE = {"lr": ["0.1", "0.2"], "clip": ["1", "2", "3"]}
+WHAT = {"recipe": "r", "data": None}
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory) -> Path:
+    """A folder of two classes, a light square on the left or on the right."""
+    folder = tmp_path_factory.mktemp("squares")
+    chance = torch.Generator().manual_seed(0)
+    for name in ("left", "right"):
+        (folder / name).mkdir()
+        for index in range(60):
+            x, y = (int(torch.randint(0, most, (1,), generator=chance)) for most in (4, 12))
+            image = torch.zeros(16, 16, dtype=torch.uint8)
+            first = x + 9 * (name == "right")
+            image[y : y + 4, first : first + 3] = 255
+            Image.fromarray(image.numpy()).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_values_are_divided_by_commas_outside_of_brackets():
+    space = parse_space(
+        "mnist-5k-focus", ["lr=0.001,0.003", "data.size=[28, 28],[32, 32]", "keep=best,last"]
+    )
+    assert space == {
+        "lr": ["0.001", "0.003"],
+        "data.size": ["[28, 28]", "[32, 32]"],
+        "keep": ["best", "last"],
+    }
+    assert len(combinations(space)) == 8
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([], "something to vary"),
+        (["lr"], "Expected key=a,b,c"),
+        (["lr=1", "lr=2"], "given twice"),
+        (["lr=[1"], "Cannot read the values"),
+        (["rl=1"], "Unknown recipe key 'rl'"),
+        (["lr=0.1,fast"], "Expected training.lr to be a finite number, but got 'fast'"),
+    ],
+)
+def test_mistakes_in_the_space_are_said_before_anything_is_trained(choices, message):
+    with pytest.raises(UserError, match=message):
+        parse_space("mnist-5k-focus", choices)
+
+
+def test_each_combination_is_given_out_once_and_no_more_than_wanted(tmp_path):
+    study, other = (Study(tmp_path, SPACE, WHAT) for _ in range(2))
+    with study.claimed(6) as first, other.claimed(6) as second:
+        assert first.settings != second.settings
+        assert first.folder != second.folder
+        with other.claimed(2) as third:
+            assert third is None
+        study.end(first, 0.5)
+        other.end(second, 0.6)
+    while True:
+        with other.claimed(100) as claim:
+            if claim is None:
+                break
+            other.end(claim, 0.1)
+    trials = study.trials()
+    assert [t.number for t in trials] == list(range(6))
+    assert all(trial.settings in combinations(SPACE) for trial in trials)
+    assert len({tuple(sorted(trial.settings.items())) for trial in trials}) == 6
+    assert trials[0].val_accuracy == 0.5
+
+
+_DIES = """
+import os, sys
+from pathlib import Path
+from foveal.training.sweeps.study import Study
+study = Study(Path(sys.argv[1]), {"lr": ["0.1", "0.2"]}, {"recipe": "r", "data": None})
+with study.claimed(2) as claim:
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_was_at_is_given_out_again(tmp_path):
+    assert subprocess.run([sys.executable, "-c", _DIES, str(tmp_path)]).returncode == 9
+    study = Study(tmp_path, {"lr": ["0.1", "0.2"]}, WHAT)
+    assert [t.state for t in study.trials()] == ["running"]
+    for _ in range(2):
+        with study.claimed(2) as claim:
+            study.end(claim, 0.5)
+    assert [(t.state, t.settings["lr"]) for t in study.trials()] == [
+        ("fail", "0.1"), ("complete", "0.1"), ("complete", "0.2"),
+    ]  # fmt: skip
+
+
+def test_a_trial_below_the_median_of_the_others_is_ended(tmp_path):
+    study = Study(tmp_path, SPACE, WHAT)
+    ended = []
+    for accuracy in (0.9, 0.8, 0.1):
+        with study.claimed(6) as claim:
+            ended.append([claim.report(epoch, accuracy) for epoch in range(3)][-1])
+            study.end(claim, accuracy, pruned=ended[-1])
+    assert ended == [False, False, True]
+    assert [t.state for t in study.trials()] == ["complete", "complete", "pruned"]
+    careless = Study(tmp_path, SPACE, WHAT, prune=False)
+    with careless.claimed(6) as claim:
+        assert not any(claim.report(epoch, 0.0) for epoch in range(3))
+        careless.end(claim, 0.0)
+
+
+def test_a_folder_keeps_one_study(tmp_path):
+    Study(tmp_path, SPACE, WHAT)
+    for space, what in (({"lr": ["1"]}, WHAT), (SPACE, {**WHAT, "recipe": "other"})):
+        with pytest.raises(UserError, match="use another --out"):
+            Study(tmp_path, space, what)
+    with pytest.raises(UserError, match="Did you mean 'grid'"):
+        Study(tmp_path, SPACE, WHAT, sampler="gird")
+
+
+def test_the_frontier_is_what_nothing_beats_with_as_little_evidence():
+    figures = [(0.9, 0.3), (0.8, 0.1), (0.85, 0.2), (0.7, 0.15), (0.9, 0.4), (None, 0.1)]
+    trials = [Trial(n, {}, "complete", a, e) for n, (a, e) in enumerate(figures)]
+    assert [trial.number for trial in best_for_their_evidence(trials)] == [1, 2, 0]
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_each_trial_once_and_draws_the_frontier(squares, tmp_path):
+    space = parse_space("mnist-focus", ["model.patch_size=3,5", "epochs=2", "batch_size=20"])
+    space |= parse_space("mnist-focus", ["model.width=16"])
+    told: list[str] = []
+    options = {"data": str(squares), "say": told.append}
+    trials = sweep("mnist-focus", space, tmp_path, **options)
+    assert [trial.settings["model.patch_size"] for trial in trials] == ["3", "5"]
+    assert trials[0].evidence_fraction < trials[1].evidence_fraction
+    assert all(0 <= trial.val_accuracy <= 1 for trial in trials)
+    assert Image.open(tmp_path / "frontier.png").width > 300
+    assert (tmp_path / FILE).read_bytes().startswith(b"SQLite format 3")
+    assert (tmp_path / "trial-0001" / "model.safetensors").exists()
+    assert len(told) == 2
+    assert sweep("mnist-focus", space, tmp_path, **options) == trials
+    assert len(told) == 2
+
+
+def test_settings_that_cannot_be_built_fail_their_trial_and_not_the_sweep(squares, tmp_path):
+    space = parse_space("mnist-focus", ["model.mix=attention", "model.width=30", "epochs=1"])
+    told: list[str] = []
+    with pytest.raises(UserError, match="multiple of 4"):
+        sweep("mnist-focus", space, tmp_path, data=str(squares), say=told.append)
+    assert "failed" in told[0]
+    assert len(told) == 1
+
+
+def test_a_recipe_without_classes_cannot_be_swept(tmp_path):
+    with pytest.raises(UserError, match="trains no classifier"):
+        sweep("mnist-saliency", {"lr": ["1"]}, tmp_path)

@@ -1,0 +1,204 @@
+"""The zoo: what is shipped loads, is small, and is what its card says."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from foveal import zoo
+from foveal.datasets import load_images, load_large
+from foveal.foundation.errors import UserError
+from foveal.images.sizing import ShortSide
+from foveal.metrics import accuracy, evaluate
+from foveal.metrics.classes import as_known
+from foveal.models import SmallCNN
+from foveal.models.abilities import Ability
+from foveal.models.weights import SCALE, as_difference
+from foveal.training import load_recipe, parse_recipe
+
+KERNEL = "backbone.top.conv.weight"  # of a model on EfficientNet-Lite0
+NAMES = zoo.names()
+PHOTOS = ["imagenet"]  # with a backbone that was trained elsewhere
+TRAINED = [name for name in NAMES if name not in PHOTOS]
+LARGE = [name for name in NAMES if zoo.card(name)["recipe"]["model"]["name"] == "high-res"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
+    folder = zoo.folder(name)
+    card = zoo.card(name)
+    model = zoo.load(name)
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    small = (
+        Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
+    ) and "glimpse" not in name
+    most = 3 if Ability.CROPS in model.abilities else 1 if small else 8
+    assert megabytes <= most
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
+    assert card["figures"]["split"] == "test"
+    tested = {
+        "clothing": 372,
+        "deeppcb": 1_000,
+        **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000),
+    }
+    assert card["figures"]["images"] == tested.get(card["trained_on"], 10_000)
+    assert model.num_classes == (0 if "-saliency" in name else 2 if "pcb" in name else 10)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_recipe_on_the_card_is_the_one_that_comes_with_foveal(name):
+    assert parse_recipe(zoo.card(name)["recipe"]) == load_recipe(name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-wide")])
+def test_a_wide_model_looks_at_a_quarter_of_the_image_at_most(name):
+    model = zoo.load(name)
+    assert Ability.GIVEN_KEYPOINTS in model.abilities
+    height, width = model.inputs.size
+    assert model.detector.keypoints * model.patch_size**2 <= 0.25 * height * width
+
+
+def test_the_small_learned_model_stays_cheap():
+    figures = zoo.card("mnist-focus-plain")["figures"]
+    assert figures["parameters"] <= 100_000
+    assert figures["macs"] <= 1_500_000
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
+def test_the_honest_model_and_the_accurate_one_point_at_each_other(data):
+    honest, plain = f"{data}-focus", f"{data}-focus-plain"
+    assert f"{plain}, without that, is more accurate" in zoo.card(honest)["recipe"]["about"]
+    assert f"{honest} is trained against that" in zoo.card(plain)["recipe"]["about"]
+    figures = zoo.card(honest)["figures"], zoo.card(plain)["figures"]
+    assert figures[0]["accuracy"] < figures[1]["accuracy"]
+    assert figures[0]["position_leakage"] < figures[1]["position_leakage"]
+    assert figures[0]["content_following"] > figures[1]["content_following"]
+
+
+DIGITS = [name for name in NAMES if name.startswith("mnist-") and "-saliency" not in name]
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_mnist_models_know_digits_that_none_was_trained_on(name):
+    images = load_images("mnist-5k", "test")
+    card = zoo.card(name)
+    assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.03
+
+
+@pytest.mark.full_data
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_model_knows_what_its_card_says(name, full_data):
+    card = zoo.card(name)
+    images = load_large(card["recipe"]["data"]["name"], "test", data_dir=full_data, limit=100)
+    figures = evaluate(zoo.load(name), images, batch_size=16)
+    assert figures["accuracy"] > card["figures"]["accuracy"] - 0.04
+    assert figures["accuracy_mean"] > card["figures"]["accuracy_mean"] - 0.06
+
+
+@pytest.mark.full_data
+@pytest.mark.parametrize(
+    "name",
+    [name for name in NAMES if name.endswith(("-focus", "-focus-plain")) and name not in LARGE],
+)
+def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
+    card = zoo.card(name)
+    model = zoo.load(name)
+    options = {"size": model.inputs.sizing, "channels": model.in_channels, "data_dir": full_data}
+    images = load_images(card["recipe"]["data"]["name"], "test", **options)
+    # Another processor rounds differently, which may turn an answer or two.
+    most = max(0.001, 2 / len(images) + 1e-9)
+    assert abs(accuracy(model, images) - card["figures"]["accuracy"]) < most
+
+
+def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
+    with pytest.raises(UserError, match=r"There is no folder runs/gone\."):
+        zoo.load("runs/gone")
+
+
+def test_the_model_of_clothing_holds_what_was_tuned_of_its_trunk_alone():
+    with safe_open(zoo.folder("clothing-attention") / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    frozen = ("backbone.stem.", *(f"backbone.stages.{stage}." for stage in range(5)))
+    assert not [name for name in names if name.startswith(frozen)]
+    assert any(name.startswith("backbone.top.") for name in names)
+
+
+def test_the_model_of_imagenet_holds_no_copy_of_its_trunk():
+    folder, model = zoo.folder("imagenet"), zoo.load("imagenet")
+    assert (folder / "model.safetensors").stat().st_size < 2.6e6
+    assert model.num_classes == len(set(model.inputs.classes)) == len(set(model.inputs.ids)) == 1000
+    assert model.inputs.classes[134] == "crane (bird)"
+    assert (model.inputs.ids[134], model.inputs.short_side) == ("n02012849", 224)
+
+
+def test_a_model_on_a_shipped_trunk_is_saved_without_it_unless_it_was_trained(tmp_path):
+    model = zoo.load("imagenet")
+    model.save_pretrained(tmp_path / "same")
+    with torch.no_grad():
+        model.backbone.top.conv.weight[0] += 1
+    model.save_pretrained(tmp_path / "tuned")
+    same, tuned = (load_file(tmp_path / name / "model.safetensors") for name in ("same", "tuned"))
+    assert set(same) == {"head.1.weight", "head.1.bias"}
+    assert set(tuned) - set(same) == {"backbone.top.conv.weight"}
+    again = zoo.load(tmp_path / "tuned")
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(images), model.eval()(images))
+
+
+@pytest.mark.full_data
+def test_the_model_of_imagenet_knows_photographs(full_data):
+    images = load_images("imagenet-val-1000", "test", size=ShortSide(224), data_dir=full_data)
+    few = images.subset(torch.arange(0, len(images), 5))
+    known, _ = as_known(few, zoo.load("imagenet"))
+    assert accuracy(zoo.load("imagenet"), known) > 0.68
+
+
+def test_a_kernel_kept_as_its_difference_is_read_back_to_half_a_step(tmp_path):
+    model = zoo.load("imagenet")
+    base = model.backbone.top.conv.weight.clone()
+    with torch.no_grad():
+        model.backbone.top.conv.weight += 0.01 * torch.randn(base.shape)
+    model.save_pretrained(tmp_path)
+    tuned = model.backbone.top.conv.weight
+    scale = _keep_difference(tmp_path, tuned, base)
+    read = zoo.load(tmp_path).backbone.top.conv.weight
+    assert ((read - tuned).abs() <= 0.501 * scale.view(-1, 1, 1, 1)).all()
+    assert 1e-5 < float((read - tuned).abs().max().detach()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"base": None}, "not an 8-bit difference"),
+        ({"base": torch.zeros(1280, 320, 1, 1)}, "not an 8-bit difference"),
+        ({"base": torch.zeros(4, 320, 1, 1, dtype=torch.int8)}, "does not match the weights"),
+        ({"scale": torch.zeros(7)}, "does not match the weights"),
+        ({"scale": torch.full((1280,), torch.nan)}, "NaN or infinite"),
+        ({"scale": torch.zeros(1280, dtype=torch.int64)}, "not an 8-bit difference"),
+    ],
+)
+def test_a_damaged_difference_is_refused(tmp_path, broken, reason):
+    model = zoo.load("imagenet")
+    model.save_pretrained(tmp_path)
+    kernel = model.backbone.top.conv.weight
+    _keep_difference(tmp_path, kernel + 0.01, kernel)
+    state = load_file(tmp_path / "model.safetensors")
+    for name, values in broken.items():
+        key = KERNEL if name == "base" else KERNEL + SCALE
+        state.pop(key)
+        state |= {} if values is None else {key: values}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=reason):
+        zoo.load(tmp_path)
+
+
+def _keep_difference(folder, weight, base):
+    """Rewrite a model's file with the kernel as its difference; return the scale."""
+    state = load_file(folder / "model.safetensors")
+    state[KERNEL], state[KERNEL + SCALE] = as_difference(weight.detach(), base.detach())
+    save_file(state, folder / "model.safetensors")
+    return state[KERNEL + SCALE]

@@ -1,0 +1,68 @@
+"""Table of docs/which-model.md: accuracy, cost and trustworthiness of the zoo, from its cards."""
+
+from typing import Any
+
+from foveal import zoo
+from foveal.evaluation.report.original import DATASETS
+from foveal.metrics.registry import column_of
+from foveal.models import MODELS
+
+LEFT_OUT = ("published", "judge", "saliency")  # for comparison only, or not classifiers
+KEYS = ("accuracy", "evidence_fraction", "macs")
+FOLLOWS = 0.5  # minimum fraction of predictions for a model to follow pixels, or positions
+MATTERS = 0.02  # minimum drop of accuracy without the maps
+
+
+def choice_table() -> str:
+    """Return the zoo's models by dataset, the most accurate first."""
+    heads = " | ".join(column_of(key).heading for key in KEYS)
+    lines = [
+        f"| model | {heads} | can its explanation be trusted? |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for data, title in DATASETS.items():
+        cards = [zoo.card(name).get("figures", {}) for name in zoo.names() if _is_of(name, data)]
+        rows = sorted(cards, key=lambda card: -card.get("accuracy", 0))
+        lines += [f"| **{title}** | | | | |", *(_row(card) for card in rows if "accuracy" in card)]
+    return "\n".join(lines)
+
+
+def _is_of(name: str, data: str) -> bool:
+    return name.startswith(f"{data}-") and not any(part in name for part in LEFT_OUT)
+
+
+def _row(card: dict[str, Any]) -> str:
+    cells = [f"`{card['model']}`", *(column_of(key).cell(card) for key in KEYS), trust(card)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def trust(card: dict[str, Any]) -> str:
+    """Return a verbal summary of a card's figures on the model's explanation."""
+    kind = zoo.card(card["model"])["recipe"]["model"]["name"]
+    if kind == "glimpse":
+        return (
+            "yes: its keypoints can reveal no more than the thumbnail, which is shown; with "
+            f"another image's keypoints its accuracy is {card['random_focus_accuracy']:.0%}"
+        )
+    if "content_following" in card:
+        pixels, positions = card["content_following"], card["position_following"]
+        following = (
+            f"{pixels:.0%} of its predictions follow the pixels, {positions:.0%} the positions"
+        )
+        if positions >= FOLLOWS:
+            return (
+                f"no: {positions:.0%} of its predictions follow the positions, "
+                "whatever the patches show"
+            )
+        return f"yes: {following}" if pixels > FOLLOWS else f"in part: {following}"
+    if "uniform_attention_accuracy" in card:
+        worth = card["accuracy"] - card["uniform_attention_accuracy"]
+        drop = card["accuracy"] - card["shuffled_attention_accuracy"]
+        word = "in part" if worth >= MATTERS else "little"
+        return (
+            f"{word}: it loses {100 * worth:.1f} points of accuracy with uniform maps, "
+            f"{100 * drop:.1f} with the maps of another image"
+        )
+    if MODELS[kind].looks == "maps":
+        return "its maps sum the weights of many windows: judge them as those of a post-hoc method"
+    return "has none of its own: use a post-hoc method"

@@ -1,0 +1,65 @@
+"""The table of docs/licences.md: each dependency, its extra and its licence.
+
+python tools/licences.py
+"""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "licences.md"
+MARK = "<!-- table -->\n"
+INTERNAL = ("all", "dev", "docs", "dist")  # no extra of users, or only a list of others
+# Licences that metadata give as a text or not at all, read from the projects' files.
+READ = {
+    "openslide-bin": "LGPL-2.1 (with libraries of other licences)",
+    "quantus": "GPL-3.0-or-later",
+}
+
+
+def requirements() -> dict[str, str]:
+    """Return the extra of each package that Foveal names; empty for required ones."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = {_name(line): "" for line in project["dependencies"]}
+    for extra, lines in project["optional-dependencies"].items():
+        for line in lines:
+            if extra not in INTERNAL and not line.startswith("foveal"):
+                found.setdefault(_name(line), extra)
+    return found
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=!;\s]", requirement, maxsplit=1)[0]
+
+
+def licence(package: str) -> str:
+    """Return the licence of an installed package, as its metadata give it."""
+    if package in READ:
+        return READ[package]
+    try:
+        about = metadata(package)
+    except PackageNotFoundError:
+        return "not installed here"
+    if expression := about.get("License-Expression"):
+        return expression
+    named = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if "License" in c]
+    if named:
+        return ", ".join(named)
+    return (about.get("License") or "see its files").splitlines()[0][:60]
+
+
+def table() -> str:
+    """Return the table of all packages, required ones first."""
+    lines = ["| package | extra | licence |", "|---|---|---|"]
+    for package, extra in requirements().items():
+        lines.append(
+            f"| {package} | {f'`{extra}`' if extra else 'required'} | {licence(package)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    PAGE.write_text(text[: text.index(MARK) + len(MARK)] + "\n" + table())

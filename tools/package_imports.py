@@ -1,0 +1,95 @@
+"""Import graph of the package, read from its syntax trees, and the layers it must respect."""
+
+import ast
+import graphlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# From the bottom up; a part may import those of lower layers, and its neighbours in its own.
+LAYERS = (
+    {"foundation"},
+    {"images"},
+    {"observation"},
+    {"plotting"},
+    {"explanation"},
+    {"detectors", "backbones"},
+    {"heads"},
+    {"models"},
+    {"metrics", "explainers", "zoo", "datasets"},
+    {"training", "deployment"},
+    {"evaluation"},
+    {"workflows"},
+    {"cli"},
+    {"", "__main__"},  # "" is the package itself: `import foveal`
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+
+Graph = Mapping[str, set[str]]
+
+
+def module_name(path: Path, root: Path) -> str:
+    """Return the dotted name below the package: `models.focus`, `models`, or "" for its root."""
+    return (
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix("__init__").strip(".")
+    )
+
+
+def imported(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iterator[str]:
+    """Yield the modules of the package that a syntax tree imports, at any depth."""
+    package = (
+        module if any(m.startswith(f"{module}.") for m in modules) else module.rpartition(".")[0]
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "foveal":
+                    yield alias.name.removeprefix("foveal").strip(".")
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                source = ".".join(["foveal", *filter(None, above), *filter(None, [source])])
+            if source.split(".")[0] == "foveal":
+                source = source.removeprefix("foveal").strip(".")
+                for alias in node.names:
+                    inner = f"{source}.{alias.name}".strip(".")
+                    if inner != "__version__":  # a constant, there before anything is imported
+                        yield inner if inner in modules else source
+
+
+def edges(root: Path) -> dict[str, set[str]]:
+    """Return the modules of the package that each module of the package at `root` imports."""
+    paths = {module_name(path, root): path for path in root.rglob("*.py")}
+    return {
+        module: set(imported(ast.parse(path.read_text(encoding="utf-8")), module, paths))
+        for module, path in paths.items()
+    }
+
+
+def upward(graph: Graph) -> list[str]:
+    """Return each import that points to a higher layer, as text."""
+    return [
+        f"{module or 'foveal'} imports {other or 'foveal'}"
+        for module, others in sorted(graph.items())
+        for other in sorted(others)
+        if LEVEL[other.split(".")[0]] > LEVEL[module.split(".")[0]]
+    ]
+
+
+def circle(graph: Graph) -> list[str] | None:
+    """Return modules that form an import cycle, or None."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
+
+
+def by_part(graph: Graph) -> dict[str, set[str]]:
+    """Return the import graph of the parts, such as `models` for all of its modules."""
+    parts: dict[str, set[str]] = {}
+    for module, others in graph.items():
+        part = module.split(".")[0]
+        parts.setdefault(part, set()).update(o.split(".")[0] for o in others)
+    return {part: others - {part} for part, others in parts.items()}

@@ -1,0 +1,95 @@
+"""Tables of what `experiments/photos.py` measured, from benchmarks/results/photos.json."""
+
+from typing import Any
+
+Measured = dict[str, Any]
+
+SELECTIONS = {
+    "focus-8": "`gumbel`: crops drawn with Gumbel noise, the head's weights as teacher",
+    "focus-8-distil": "`distil`: the weights of a head that reads all candidates, as teacher",
+    "focus-8-perturbed": "`perturbed`: the gradient of a perturbed top-k",
+    "focus-8-greedy": "`greedy`: the candidates that decrease that head's loss most, as teacher",
+    "focus-8-peaks": "`peaks`: the energy of the backbone's features, nothing learned",
+}
+
+
+def rows_table(data: str, found: Measured) -> str:
+    """Return the table of a data set's rows."""
+    if data not in found:
+        return "*Not measured yet.*"
+    balanced = "_balanced" if found[data]["balanced"] else ""
+    what = "mean accuracy of the classes" if balanced else "accuracy"
+    lines = [
+        f"| {what}, % | tuned | frozen | million multiply-adds | ms | evidence |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in found[data]["rows"]:
+        focus = row["row"].startswith("focus")
+        frozen = row[("frozen" if focus else "linear") + balanced]
+        tuned = _interval(row["tuned" + balanced])
+        lines.append(
+            f"| {_name(row)} | {tuned} | {100 * frozen['value']:.1f} | {row['macs'] / 1e6:,.0f} "
+            f"| {_milliseconds(row['latency_ms'])} | {row['evidence_fraction']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def gains_table(found: Measured) -> str:
+    """Return how focus models compare with the whole image at equal multiply-adds."""
+    lines = [
+        "| data set, focus model | tuned | whole image, tuned | difference, points | frozen "
+        "| whole image, linear | difference, points |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for data, figures in found.items():
+        balanced = "_balanced" if figures["balanced"] else ""
+        for row in figures["rows"]:
+            if "tuned_gain" in row:
+                cells = [f"`{data}`, {row['row']}"]
+                for how in ("tuned", "frozen"):
+                    value, whole = row[how + balanced], row[f"{how}_whole"]
+                    cells += [f"{100 * value['value']:.1f}", f"{100 * whole['value']:.1f}"]
+                    cells.append(_interval(row[f"{how}_gain"], signed=True))
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def selection_rows(found: Measured) -> str:
+    """Return what each way of learning the selection reaches, on `deeppcb`."""
+    rows = {row["row"]: row for row in found.get("deeppcb", {}).get("rows", [])}
+    lines = ["| selection of 8 crops | frozen | tuned |", "|---|---:|---:|"]
+    for name, what in SELECTIONS.items():
+        if name in rows:
+            frozen, tuned = (_interval(rows[name][how]) for how in ("frozen", "tuned"))
+            lines.append(f"| {what} | {frozen} | {tuned} |")
+    return "\n".join(lines)
+
+
+def hits_table(found: Measured) -> str:
+    """Return how often each method's best crop covers half of a defect."""
+    lines = ["| data set | method | hits | images | s an image |", "|---|---|---:|---:|---:|"]
+    for data, figures in found.items():
+        for rows in figures["explanations"].values():
+            for method, row in rows.items():
+                lines.append(
+                    f"| `{data}` | {method} | {row['hits']:.0%} ({row['low']:.0%} to "
+                    f"{row['high']:.0%}) | {row['images']} | {row['seconds_per_image']:.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def _name(row: Measured) -> str:
+    kind, _, rest = row["row"].partition("-")
+    if kind == "focus":
+        return f"crops, `{row['row']}`"
+    return f"{'whole image' if kind == 'whole' else 'attention'}, {rest} px"
+
+
+def _interval(value: Measured, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    middle, low, high = (100 * value[end] for end in ("value", "low", "high"))
+    return f"{middle:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

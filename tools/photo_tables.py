@@ -1,0 +1,146 @@
+"""Summary and pictures of the rows of `photos.py`.
+
+Writes benchmarks/results/photos.json and docs/images/photos-*.png:
+
+
+python tools/photo_tables.py
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.foundation.files import read_json, write_json
+from foveal.metrics.interval import Interval, bootstrap
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "photos"
+TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
+BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
+
+
+def rows_of(data: str) -> list[dict[str, Any]]:
+    """Return the rows of a data set, those of the whole image first, by what they cost."""
+    files = sorted((RESULTS / data).glob("*.json"))
+    rows = [
+        read_json(file) for file in files if file.name not in ("tested.json", "explanations.json")
+    ]
+    times = read_json(RESULTS / "times.json").get(data, {})
+    rows = [row | {"latency_ms": times.get(row["row"])} for row in rows]
+    return sorted(rows, key=lambda row: (not row["row"].startswith("whole"), row["macs"]))
+
+
+def right(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
+    """Return which answers (N,) are right, as 0 or 1."""
+    return (torch.tensor([int(a) for a in row["answers"][how].split()]) == labels).double()
+
+
+def at_equal_macs(macs: int, whole: list[tuple[int, Tensor]]) -> Tensor:
+    """Return how right the whole image is (N,) at some multiply-adds, interpolated in their log."""
+    below = [one for one in whole if one[0] <= macs] or whole[:1]
+    above = [one for one in whole if one[0] >= macs] or whole[-1:]
+    (low, first), (high, second) = below[-1], above[0]
+    part = 0.0 if high == low else (math.log(macs) - math.log(low)) / math.log(high / low)
+    return (1 - part) * first + part * second
+
+
+def summed_up(data: str) -> dict[str, Any]:
+    """Return the figures of a data set's rows, without its answers."""
+    tested = read_json(RESULTS / data / "tested.json")
+    labels, groups = torch.tensor(tested["labels"]), tested["groups"]
+    rows = rows_of(data)
+    whole = [
+        (row["macs"], {how: right(row, how, labels) for how in ("tuned", "linear")})
+        for row in rows
+        if row["row"].startswith("whole")
+    ]
+    found = []
+    for row in rows:
+        kept = {k: v for k, v in row.items() if k not in ("answers", "recipe", "data")}
+        for how in ("linear", "frozen", "tuned"):
+            one = right(row, how, labels)
+            for balanced in (False, True):
+                name = f"{how}_balanced" if balanced else how
+                interval = bootstrap(one, labels, groups=groups, balanced=balanced)
+                kept[name] = interval._asdict()
+        if row["row"].startswith("focus") and whole:
+            for how, theirs in (("tuned", "tuned"), ("frozen", "linear")):
+                other = at_equal_macs(row["macs"], [(macs, one[theirs]) for macs, one in whole])
+                gain: Interval = bootstrap(
+                    right(row, how, labels) - other,
+                    labels,
+                    groups=groups,
+                    balanced=BALANCED[data],
+                )
+                kept[f"{how}_gain"] = gain._asdict()
+                kept[f"{how}_whole"] = bootstrap(
+                    other, labels, groups=groups, balanced=BALANCED[data]
+                )._asdict()
+        found.append(kept)
+    path = RESULTS / data / "explanations.json"
+    return {
+        "images": len(labels),
+        "groups": len(set(groups)),
+        "balanced": BALANCED[data],
+        "rows": found,
+        "explanations": read_json(path) if path.is_file() else {},
+    }
+
+
+def picture(data: str, found: dict[str, Any], path: Path) -> None:
+    """Draw accuracy against multiply-adds."""
+    from foveal.plotting import COLOURS, INK, new_figure, save_figure
+
+    figure = new_figure(6.4, 4.0)
+    axes = figure.subplots()
+    name = "tuned_balanced" if found["balanced"] else "tuned"
+    kinds = (
+        ("whole", "whole image", "o-"),
+        ("attention", "attention", "s-"),
+        ("focus", "crops", "D"),
+    )
+    for index, (kind, label, style) in enumerate(kinds):
+        rows = sorted(
+            (r for r in found["rows"] if r["row"].startswith(kind)), key=lambda r: r["macs"]
+        )
+        if not rows:
+            continue
+        x = [row["macs"] / 1e6 for row in rows]
+        y = [100 * row[name]["value"] for row in rows]
+        spread = [
+            [100 * (row[name]["value"] - row[name]["low"]) for row in rows],
+            [100 * (row[name]["high"] - row[name]["value"]) for row in rows],
+        ]
+        axes.errorbar(
+            x, y, spread, fmt=style, color=COLOURS[index], label=label, ms=5, lw=1.5, capsize=2
+        )
+    axes.set_xscale("log")
+    costs = [row["macs"] / 1e6 for row in found["rows"]]
+    ticks = [t for t in TICKS if 0.7 * min(costs) <= t <= 1.4 * max(costs)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(0.8 * min(costs), 1.25 * max(costs))
+    axes.set_xlabel("million multiply-adds of an image", color=INK)
+    axes.set_ylabel(
+        "mean accuracy of the classes, %" if found["balanced"] else "accuracy, %", color=INK
+    )
+    axes.set_title(data, color=INK, fontsize=11)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    found = {
+        data: summed_up(data) for data in BALANCED if (RESULTS / data / "tested.json").is_file()
+    }
+    write_json(RESULTS.parent / "photos.json", found)
+    for data, figures in found.items():
+        picture(data, figures, ROOT / "docs" / "images" / f"photos-{data}.png")
+
+
+if __name__ == "__main__":
+    main()
