@@ -7,7 +7,7 @@ from drawing import Box, draw
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 IMAGE = Box(0, 0, "image|C × H × W", "data")
 PATCHES = Box(2, 1, "patches|K × C × P × P", "evidence")
-CLASSIFIER = Box(3, 1, "patch classifier|patches and places")
+CLASSIFIER = Box(3, 1, "patch classifier|patches and positions")
 LOGITS = Box(4, 1, "logits", "answer")
 CUT = [("image", "patches"), ("keypoints", "patches")]
 DECIDE = [("patches", "classifier"), ("classifier", "logits")]
@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         LOOK,
     ),
     "zoom": (
-        "A learned detector finds places and scales; patches sampled there are classified",
+        "A learned detector finds locations and scales; patches sampled there are classified",
         _focus(Box(1, 0, "detector CNN|place and scale"), "windows|K × (x, y, scale)"),
         LOOK,
     ),
@@ -63,7 +63,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "high-resolution": (
-        "A thumbnail is scored; patches of the best places are cut at full resolution and attended",
+        "A thumbnail is scored; patches at the best locations are cut at full resolution",
         {
             "image": Box(0, 0, "large image|stays in its file", "data"),
             "thumbnail": Box(1, 0, "thumbnail|H/s × W/s", "data"),
@@ -102,7 +102,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "attention": (
-        "Local features of several depths are weighed by maps; their sums are classified",
+        "Local features of several depths are weighted by maps; their sums are classified",
         {
             "image": Box(0, 0.5, "image|C × H × W", "data"),
             "backbone": Box(1, 0.5, "backbone|VGG or timm"),
@@ -129,7 +129,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "halve": Box(1, 0, "halve|each stage", "fixed"),
             "blocks": Box(2, 0, "self-attention|window of each place"),
-            "mean": Box(3, 0, "mean|over all places", "fixed"),
+            "mean": Box(3, 0, "mean|over all locations", "fixed"),
             "logits": Box(4, 0, "logits", "answer"),
             "maps": Box(2, 1, "how much each|place was attended", "evidence"),
         },

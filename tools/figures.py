@@ -28,13 +28,13 @@ from foveal.metrics.registry import column_of, explanation_columns, model_column
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ROWS = {
-    "focus": "`-focus`: 3 learned patches of 5×5, trained to keep the class out of their places",
+    "focus": "`-focus`: 3 learned patches of 5×5, trained to keep the class out of the keypoints",
     "focus-plain": "`-focus-plain`: the same, for accuracy alone",
     "glimpse": "`-glimpse`: sees a thumbnail and 3 patches, and nothing else",
     "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
     "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
     "corners-wide": "`-corners-wide`: corners, at most 25 %",
-    "focus-unlabelled": "`-focus-unlabelled`: 5 of 7×7, places found without labels",
+    "focus-unlabelled": "`-focus-unlabelled`: 5 of 7×7, keypoints found without labels",
     "focus-published": "`-focus-published`: the original's net, our pipeline",
     "corners-published": "`-corners-published`: the original's net, our pipeline",
     "cnn": "`-cnn`: sees the whole image",
@@ -90,7 +90,7 @@ def honesty_table() -> str:
     return cards_table([*FOLLOWING, "random_focus_accuracy", *COST], tuple(ROWS))
 
 
-def places_table(*kinds: str) -> str:
+def keypoints_table(*kinds: str) -> str:
     """Return how much each model of some kinds depends on the positions of its patches."""
     return cards_table(FOLLOWING, kinds)
 
@@ -156,7 +156,7 @@ def cost_table() -> str:
                 for name, row in found.items()
                 if name in ATTENTION
             ),
-            f"\nTurn by turn, attention takes {found['latency_ratio'] - 1:.1%} more latency: the "
+            f"\nIn turns, attention takes {found['latency_ratio'] - 1:.1%} more latency: the "
             f"median of {found['rounds']} turns' ratios in one run ({found['machine']}, "
             f"`python benchmarks/performance/attention.py --rounds {found['rounds']}`). The cards' "
             "latencies above are of another run: compare within a table.",
@@ -254,11 +254,11 @@ TABLES = {
     "honesty": honesty_table,
     "honesty-meanings": honesty_meanings,
     "metrics": all_meanings,
-    "price": partial(places_table, "focus-plain", "focus"),
+    "price": partial(keypoints_table, "focus-plain", "focus"),
     "attention": attention_table,
     "cost": cost_table,
     "rebuilding": rebuilding_table,
-    "unlabelled": partial(places_table, "focus-unlabelled", "focus-plain"),
+    "unlabelled": partial(keypoints_table, "focus-unlabelled", "focus-plain"),
     "few-labels": few_labels_table,
     "speed": speed_table,
     "choice": choice.choice_table,

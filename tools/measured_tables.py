@@ -44,7 +44,8 @@ def predict_table(found: Measured) -> str:
         ),
     ]
     lines = [
-        f"| {found['images']:,} JPEGs of 28x28 pixels, {found['cores']} cores | images a second |",
+        f"| {found['images']:,} JPEGs of 28x28 pixels, {found['cores']} cores "
+        "| images per second |",
         "|---|---:|",
         *(f"| {what} | {rate:,.0f} |" for what, rate in rows),
         f"\nThe local engine reaches {found['local_share_of_slower']:.0%} of its slower part.",
@@ -98,7 +99,7 @@ def scale_table(found: Measured) -> str:
         ),
         (
             "listing files on a disk",
-            f"{listing['names_per_second_of_many_folders']:,.0f} names a second, "
+            f"{listing['names_per_second_of_many_folders']:,.0f} names per second, "
             f"{listing['bytes_of_the_listing_per_name']:.1f} bytes each in the listing",
         ),
         ("an image in the plan of a run", f"{found['plan']['bytes_per_image']:.0f} bytes"),
@@ -108,7 +109,7 @@ def scale_table(found: Measured) -> str:
             f"{found['writing']['bytes_of_a_row']:.0f} bytes a row",
         ),
         (
-            "adding up the gradients of `cifar10-focus-plain` (gloo, all on these cores)",
+            "all-reduce of the gradients of `cifar10-focus-plain` (gloo, all on these cores)",
             ", ".join(f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in adding.items()),
         ),
     ]

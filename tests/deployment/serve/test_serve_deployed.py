@@ -161,6 +161,6 @@ def test_the_wheel_has_the_page(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    static = ROOT / "src" / "foveal" / "app" / "static"
+    static = ROOT / "src" / "foveal" / "deployment" / "serve" / "static"
     assert len(list(static.iterdir())) > 10
     assert {f"foveal/deployment/serve/static/{file.name}" for file in static.iterdir()} <= inside
