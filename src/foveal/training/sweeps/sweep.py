@@ -149,7 +149,7 @@ def _run_trial(study: Study, claim: Claim, inputs: _Inputs) -> None:
     images = load_images(
         data or chosen.data.name,
         "val",
-        size=chosen.data.size,
+        size=chosen.data.sizing,
         channels=chosen.data.channels,
         data_dir=data_dir,
     )
