@@ -114,15 +114,15 @@ def at_batch(monkeypatch):
     came = []
 
     def arrange(number, action):
-        answered = engine._answered
+        batch_of = engine._batch
 
         def counted(row):
             came.append(row["shard"])
             if len(came) == number:
                 action()
-            return answered(row)
+            return batch_of(row)
 
-        monkeypatch.setattr(engine, "_answered", counted)
+        monkeypatch.setattr(engine, "_batch", counted)
         return came
 
     return arrange
