@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST = 52e6  # maximum bytes of a wheel
+MOST = 56e6  # maximum bytes of a wheel: the backbone and the zoo
 
 
 def repository() -> set[str]:
