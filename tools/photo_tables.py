@@ -19,6 +19,8 @@ from foveal.metrics.interval import Interval, bootstrap
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
 TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
+# Selections of the same crops that have a table of their own, and are not drawn.
+OTHERS = tuple(f"focus-8-{how}" for how in ("distil", "greedy", "peaks", "perturbed"))
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
 
 
@@ -104,7 +106,8 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
     )
     for index, (kind, label, style) in enumerate(kinds):
         rows = sorted(
-            (r for r in found["rows"] if r["row"].startswith(kind)), key=lambda r: r["macs"]
+            (r for r in found["rows"] if r["row"].startswith(kind) and r["row"] not in OTHERS),
+            key=lambda r: r["macs"],
         )
         if not rows:
             continue
@@ -117,6 +120,11 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
         axes.errorbar(
             x, y, spread, fmt=style, color=COLOURS[index], label=label, ms=5, lw=1.5, capsize=2
         )
+        for row, cost, height in zip(rows, x, y, strict=True):
+            if kind == "focus":
+                axes.annotate(
+                    row["row"], (cost, height), (7, 4), textcoords="offset points", fontsize=8
+                )
     axes.set_xscale("log")
     costs = [row["macs"] / 1e6 for row in found["rows"]]
     ticks = [t for t in TICKS if 0.7 * min(costs) <= t <= 1.4 * max(costs)]
