@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from foveal.datasets import ImageSet, load_images, load_whole
-from foveal.datasets.splits import folds, share_of
+from foveal.datasets.splits import folds
 from foveal.foundation.files import read_json, write_json
 from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics.efficiency import latency_ms, macs
@@ -39,7 +39,7 @@ from foveal.training.fitting import Options, fit
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.objectives.crops.settings import Crops
 from foveal.training.recipe import load_recipe
-from foveal.training.sets import model_settings
+from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
 TIMES = "times.json"  # of all rows, in one run
@@ -114,14 +114,8 @@ def divided(
     fold = torch.empty(len(images), dtype=torch.long)
     fold[order] = folds(images.labels[order], FOLDS, groups, seed=seed)
     for number in range(FOLDS):
-        rest = (fold != number).nonzero()[:, 0]
-        own = [images.groups[i] for i in rest.tolist()] if images.groups else []
-        labels = images.labels[rest]
-        train, val = (
-            images.subset(rest[share_of(labels, split, own_val=False, own_test=True, groups=own)])
-            for split in ("train", "val")
-        )
-        yield train, val, images.subset((fold == number).nonzero()[:, 0])
+        rest = train_and_val(images, (fold != number).nonzero()[:, 0])
+        yield rest["train"], rest["val"], images.subset((fold == number).nonzero()[:, 0])
 
 
 def measured(
