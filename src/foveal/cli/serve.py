@@ -30,8 +30,10 @@ def serve(
 
     Example: foveal serve mnist-focus mnist-cnn
     """
-    from foveal.deployment.serve.limits import MEGABYTE
-    from foveal.deployment.serve.server import Credentials, Limits, Models, serve
+    from foveal.deployment.serve.auth import Credentials
+    from foveal.deployment.serve.limits import MEGABYTE, Limits
+    from foveal.deployment.serve.model_registry import Models
+    from foveal.deployment.serve.server import serve
 
     token = os.environ.get("FOVEAL_TOKEN")
     credentials = Credentials.read(auth) if auth is not None else None

@@ -114,8 +114,8 @@ def _cross_validate(
     chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
     from foveal.training.distribution.devices import Devices
-    from foveal.training.fitting import Options
     from foveal.training.folds import cross_validate, lines
+    from foveal.training.options import Options
 
     machines = Devices(options["devices"], options["nodes"], options["strategy"])
     if machines.processes > 1:

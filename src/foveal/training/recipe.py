@@ -14,8 +14,12 @@ from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
 from foveal.training.augment import Augment
+from foveal.training.objectives.crops.settings import Crops
+from foveal.training.objectives.honesty.settings import Honesty
+from foveal.training.objectives.ranking.settings import Large
+from foveal.training.objectives.reconstruction.settings import Rebuild
 from foveal.training.recipe_files import recipe_file, recipe_names
-from foveal.training.settings import Crops, Data, Honesty, Large, Rebuild, Recipe, Training
+from foveal.training.settings import Data, Recipe, Training
 from foveal.training.weights_file import without_file
 
 _LEVELS = 8  # maximum depth of nested keys in an override

@@ -102,7 +102,7 @@ def _store(path: Path) -> "LocalStore":
     return RegularFiles(path, read_only=True)
 
 
-def _image(found: Any) -> tuple[list["Array"], str]:
+def _image(found: Any) -> tuple[list["Array[Any]"], str]:
     """Return the arrays of an image, the finest first, and a letter for each of their axes."""
     import zarr
 
@@ -141,7 +141,7 @@ def _height_width(shape: tuple[int, ...], axes: str) -> tuple[int, int]:
     return _length(shape, axes, "y", 1), _length(shape, axes, "x", 1)
 
 
-def _check(array: "Array") -> None:
+def _check(array: "Array[Any]") -> None:
     if array.dtype.kind not in "buf":
         raise UserError(f"unsupported pixels of {array.dtype}: store unsigned integers")
     for name in _codecs(array.metadata.to_dict()):

@@ -19,8 +19,9 @@ from foveal.models.focus import FocusNet
 from foveal.training.batches import shuffled_batches, starts_of
 from foveal.training.features import Features
 from foveal.training.objectives.crops.perturbed import perturbed_top
+from foveal.training.objectives.crops.settings import Crops
 from foveal.training.objectives.losses import class_weights, misranked
-from foveal.training.settings import Crops, Recipe
+from foveal.training.settings import Recipe
 
 BATCH = 32  # images per step
 HEAD_LR, DETECTOR_LR, DECAY = 1e-3, 3e-3, 0.1
