@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foveal.datasets import ImageSet, load_images, load_whole
 from foveal.datasets.splits import folds
@@ -54,6 +55,7 @@ WHOLE = {
 }
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
+GUMBEL = ["crops.select=gumbel", "crops.head_epochs=16"]
 # Focus models by name: overrides of the data set's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
@@ -67,7 +69,12 @@ FOCUS: dict[str, dict[str, list[str]]] = {
         "focus-8-distil": DISTIL,
         "focus-4-distil": ["model.counts=[4]", *DISTIL],
     },
-    "magnetic-tile": {"focus": []},
+    "magnetic-tile": {
+        "focus": [],
+        "focus-gumbel": GUMBEL,
+        "focus-2": ["model.counts=[1,2]"],
+        "focus-2-gumbel": ["model.counts=[1,2]", *GUMBEL],
+    },
     "clothing": {"focus": []},
     "isic2017": {"focus": []},
 }
@@ -137,6 +144,7 @@ def measured(
     options = Options(False, Devices(), "32-true", False, (), None, print)
     found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
     labels: dict[str, int] = {}
+    validated: list[tuple[Tensor, Tensor]] = []
     for train, val, test in divided(kept, recipe.training.seed):
         torch.manual_seed(recipe.training.seed)
         model = build_model(settings)
@@ -150,6 +158,7 @@ def measured(
             fit(model, recipe, {"train": train, "val": val}, out, options).weights()
         )
         answers["tuned"] = predicted(model, test.images)
+        validated.append((predicted(model, val.images).argmax(dim=1), val.labels))
         linear = fit_linear(
             labelled(train), labelled(val), len(test.classes), recipe.training.balance
         )
@@ -171,6 +180,7 @@ def measured(
         "row": name,
         "recipe": recipe.to_dict(),
         "answers": {how: " ".join(str(own[path]) for path in paths) for how, own in found.items()},
+        "validated_balanced": _balanced(validated),
         "features_seconds": round(cached - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -210,6 +220,13 @@ def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict
         how: round(sum(own[p] == labels[p] for p in own) / len(own), 4)
         for how, own in found.items()
     }
+
+
+def _balanced(validated: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean per-class accuracy on the validation images of all folds together."""
+    answers, labels = (torch.cat(own) for own in zip(*validated, strict=True))
+    own = [(answers[labels == label] == label).double().mean() for label in labels.unique()]
+    return round(float(torch.stack(own).mean()), 4)
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
