@@ -24,7 +24,7 @@ _COST = ("latency_ms", "parameters", "macs")
 FAMILIES = (
     Family(
         "Focus models: decide from patches",
-        ("focus", "glimpse", "zoom", "published"),
+        ("focus", "crops", "glimpse", "zoom", "published"),
         (
             "accuracy",
             "evidence_fraction",
