@@ -375,7 +375,7 @@ def test_a_file_of_another_models_weights_is_refused_in_one_sentence(tmp_path, f
     file = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.zeros(3)}, file)
     chosen = recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
-    with pytest.raises(UserError, match="are of another model"):
+    with pytest.raises(UserError, match="belong to another model"):
         train(chosen, tmp_path / "run", data=str(folder), progress=False)
 
 

@@ -288,7 +288,7 @@ def _of_common_classes(test: ImageSet, candidates: Sequence[Candidate], say: Say
 def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Return the size and channels that all models read."""
     if not candidates:
-        raise UserError("Expected at least one model to compare, but got none.")
+        raise UserError("Expected at least 1 model to compare, but got none.")
     if len({one.name for one in candidates}) < len(candidates):
         raise UserError("Expected different models to compare, but one is given twice.")
     first, *others = (

@@ -171,7 +171,7 @@ def _opened(
                 file.seek(0)
                 raise UserError(_not_read(file.read(HEAD), formats)) from None
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
     except Image.DecompressionBombError:
         raise UserError(f"more than {max_pixels:,} pixels") from None
     except UserError:

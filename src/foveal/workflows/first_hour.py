@@ -85,12 +85,12 @@ def _survey(data: str, data_dir: str | Path | None) -> Survey:
         folder = photo_folder(data, "train", data_place(data_dir))
     if not folder.is_dir():
         raise UserError(
-            f"No folder {data}: without a recipe, --data must be a folder with one folder of "
-            "images per class (foveal recipes lists recipes for other data)."
+            f"{data} is not a folder: without a recipe, --data must be a folder with one folder of "
+            "images per class (`foveal recipes` lists recipes for other data)."
         )
     survey = survey_folder(folder)
     if len(survey.counts) < 2:
-        raise UserError(f"Expected readable images of two or more classes in {data}.")
+        raise UserError(f"Expected readable images of at least 2 classes in {data}.")
     return survey
 
 

@@ -31,7 +31,7 @@ class LargeFiles:
 
     def __init__(self, paths: Sequence[Path], channels: int):
         if not paths:
-            raise UserError("Expected at least one image, but got none.")
+            raise UserError("Expected at least 1 image, but got none.")
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()

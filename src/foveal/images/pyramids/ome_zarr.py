@@ -43,7 +43,7 @@ class Zarr(Pyramid):
         except ImportError:
             raise missing_extra("zarr", "zarr") from None
         if not path.exists():
-            raise UserError("there is no such file")
+            raise UserError("the file does not exist")
         try:
             found = zarr.open(_store(path), mode="r")
             arrays, axes = _image(found)

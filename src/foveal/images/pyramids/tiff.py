@@ -135,7 +135,7 @@ def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
         series = file.series[0]
         pages = [level.keyframe for level in series.levels]
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
     except OSError as error:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
     except Exception as error:  # tifffile raises almost anything on broken files

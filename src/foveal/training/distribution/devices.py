@@ -34,7 +34,7 @@ class Devices:
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.nodes < 1:
-            raise UserError(f"Expected 1 node or more, but got {self.nodes}.")
+            raise UserError(f"Expected at least 1 node, but got {self.nodes}.")
         if self.strategy == "fsdp" and not torch.cuda.is_available():
             raise UserError("fsdp requires GPUs, but this machine has none: use ddp.")
 

@@ -43,7 +43,7 @@ def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
     """Return the honesty terms of a recipe; None without any.
 
     Raises:
-        UserError: the model is of another kind, or images are mixed.
+        UserError: the terms are for a different kind of model, or images are mixed.
     """
     if recipe.honesty == Honesty():
         return None
