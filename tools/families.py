@@ -39,7 +39,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
     ),
     "zoom": (
         "A learned detector finds locations and scales; patches sampled there are classified",
-        _focus(Box(1, 0, "detector CNN|place and scale"), "windows|K × (x, y, scale)"),
+        _focus(Box(1, 0, "detector CNN|location and scale"), "windows|K × (x, y, scale)"),
         LOOK,
     ),
     "glimpse": (
@@ -109,7 +109,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "local": Box(2, 0, "local features|of each depth", "data"),
             "whole": Box(2, 1, "global vector|what to look for", "data"),
             "maps": Box(3, 1, "attention maps|h × w, each depth", "evidence"),
-            "sums": Box(3, 0, "weighted sums|one a depth"),
+            "sums": Box(3, 0, "weighted sums|one per depth"),
             "logits": Box(4, 0, "logits", "answer"),
         },
         [
@@ -124,14 +124,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "self-attention": (
-        "Blocks in which each place weighs its neighbours take the part of convolutions",
+        "Blocks in which each location weights its neighbours replace convolutions",
         {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "halve": Box(1, 0, "halve|each stage", "fixed"),
-            "blocks": Box(2, 0, "self-attention|window of each place"),
+            "blocks": Box(2, 0, "self-attention|local window"),
             "mean": Box(3, 0, "mean|over all locations", "fixed"),
             "logits": Box(4, 0, "logits", "answer"),
-            "maps": Box(2, 1, "how much each|place was attended", "evidence"),
+            "maps": Box(2, 1, "attention received|by each location", "evidence"),
         },
         [
             ("image", "halve"),
@@ -142,7 +142,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "baselines": (
-        "Convolutions see the whole image; what they looked at is asked afterwards",
+        "Convolutions see the whole image; post-hoc methods estimate what they looked at",
         {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "cnn": Box(1, 0, "convolutions|small CNN, VGG-16"),
