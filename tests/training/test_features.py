@@ -19,7 +19,7 @@ from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.feature_files import INDEX, cached_features
 from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predicted
-from foveal.training.first_hour.probe import near_copies, probe
+from foveal.training.first_hour.probe import near_duplicates, probe
 from foveal.training.linear import Labelled, fit_linear
 from photo_folders import halves
 
@@ -245,7 +245,7 @@ def test_a_test_image_that_is_nearly_a_training_image_is_found_mirrored_too(tmp_
         for split, pixels in (("train", images[:5]), ("test", test))
     ]
     train_set, test_set = (cached_features(net, cut, one, tmp_path / one.split) for one in sets)
-    found = near_copies(test_set, train_set, ("x", "y"), tuple("01234"))
+    found = near_duplicates(test_set, train_set, ("x", "y"), tuple("01234"))
     assert found == (("y", "2"),)
 
 
