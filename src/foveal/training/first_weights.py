@@ -1,4 +1,4 @@
-"""Initial state of a training: transferred weights, frozen parts and whitening filters."""
+"""Initial state of a training run: transferred weights, frozen parts and whitening filters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast

@@ -23,7 +23,7 @@ class LargeFiles:
 
     Args:
         paths: paths of the files, which are opened once now for their sizes.
-        channels: 1 for grayscale, 3 for colour.
+        channels: 1 for greyscale, 3 for colour.
 
     Raises:
         UserError: a file cannot be read, or there are none.

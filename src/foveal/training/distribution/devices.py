@@ -1,4 +1,4 @@
-"""Devices of a training, and the process that writes its results."""
+"""Devices of a training run, and the process that writes its results."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices and strategy of a training.
+    """Devices and strategy of a training run.
 
     Attributes:
         count: number of devices per machine, as Lightning takes it.

@@ -29,7 +29,7 @@ class Step:
         observed: the model's explanation of them.
         labels: (B,) class indices.
         moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`), or None.
-        done: fraction of the training that is over.
+        done: fraction of training that is over.
     """
 
     view: View
@@ -75,7 +75,7 @@ class HonestyTerms(nn.Module):
         self.adversarial = Probes(values, model.num_classes, count)
 
     def frozen(self, done: float) -> bool:
-        """Return whether the detector is frozen after a fraction `done` of the training."""
+        """Return whether the detector is frozen after a fraction `done` of training."""
         settle = self.settings.settle
         return settle > 0 and done >= 1 - settle
 
