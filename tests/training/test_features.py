@@ -314,7 +314,7 @@ def test_a_run_may_start_as_the_linear_layer_on_the_frozen_features(tmp_path, fo
 )
 def test_attention_that_is_no_mean_cannot_start_as_a_linear_layer(tmp_path, folder, model):
     chosen = recipe(model=model, training={"linear_start": True})
-    with pytest.raises(UserError, match="only the deepest features"):
+    with pytest.raises(UserError, match=r"model\.depths=\[5\], softmax attention"):
         train(chosen, tmp_path / "run", data=str(folder), progress=False)
 
 
