@@ -235,7 +235,7 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
     out = tmp_path / "out"
     for source, options, message in (
         (tmp_path / "empty", {}, "holds no images"),
-        (tmp_path / "gone", {}, "There is no"),
+        (tmp_path / "gone", {}, "does not exist"),
         (digits, {"engine": "rya"}, "Did you mean 'ray'"),
         (digits, {"address": "auto"}, "add --engine ray"),
         (digits, {"shard_size": 0}, "shard size of at least 1"),
