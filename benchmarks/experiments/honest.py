@@ -53,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["mnist"])
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--runs", type=Path, default=Path("runs/honest"), help="of the trainings")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/honest"), help="of the training runs"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/honest.json"))
     options = parser.parse_args()
     result = json.loads(options.out.read_text()) if options.out.is_file() else {}

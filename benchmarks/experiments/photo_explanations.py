@@ -48,7 +48,7 @@ def over_crops(values: Tensor, corners: Tensor, side: int) -> Tensor:
 
 
 def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Tensor:
-    """Return for each image whether the crop of the greatest heat covers half of a region.
+    """Return for each image whether the crop of the highest heat covers half of a region.
 
     Args:
         heat: (B, H, W).

@@ -1,4 +1,4 @@
-"""Attention on the pretrained backbone against a linear layer on it, by five folds of data sets.
+"""Attention on the pretrained backbone against a linear layer on it, by five folds of datasets.
 
 What a fold has found is kept below --runs, so that the same command goes on where it stopped.
 
@@ -18,7 +18,7 @@ FOLDS = 5
 
 
 def folds(data: str, runs: Path) -> dict:
-    """Return what the folds of a data set's recipe found."""
+    """Return what the folds of a dataset's recipe found."""
     out = runs / f"{data}-folds"
     command = ["train", f"{data}-attention", "--folds", str(FOLDS), "--out", str(out), "--resume"]
     subprocess.run([sys.executable, "-m", "foveal", *command], check=True)
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="*", default=DATA)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, help="where rows of other data sets are kept")
+    parser.add_argument("--out", type=Path, help="where rows of other datasets are kept")
     options = parser.parse_args()
     kept = read_json(options.out)["rows"] if options.out and options.out.is_file() else []
     rows = {row["data"]: row for row in kept}

@@ -1,7 +1,7 @@
 """Focus on photographs against the same backbone on the whole image, a row per model.
 
-Rows are kept, one file each, with the answer to every tested image, so that the same command goes
-on where it stopped:
+Rows are kept, one file each, with the prediction for every tested image, so that the same command
+continues where it stopped:
 
     FOVEAL_DATA=... python benchmarks/experiments/photos.py [deeppcb ...] [--only whole-320 ...]
 
@@ -45,7 +45,7 @@ from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
 TIMES = "times.json"  # of all rows, in one run
-TESTED = "tested.json"  # which images the rows of a data set answer
+TESTED = "tested.json"  # the images that the rows of a dataset are tested on
 RESULTS = Path(__file__).parent.parent / "results" / "photos"
 FOLDS = 5
 WHOLE = {
@@ -57,7 +57,7 @@ WHOLE = {
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
 GUMBEL = ["crops.select=gumbel", "crops.head_epochs=16"]
-# Focus models by name: overrides of the data set's recipe.
+# Focus models by name: overrides of the dataset's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
         "focus-8": [],
@@ -83,7 +83,7 @@ RECIPES = {"deeppcb": "pcb-focus"}
 
 
 def rows_of(data: str) -> dict[str, Recipe]:
-    """Return the recipe of each row of a data set, by its name."""
+    """Return the recipe of each row of a dataset, by its name."""
     recipe = load_recipe(RECIPES.get(data, f"{data}-focus"))
     name = RECIPES.get(data, f"{data}-focus")
     found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
@@ -101,7 +101,7 @@ def rows_of(data: str) -> dict[str, Recipe]:
 
 
 def sets_of(data: str, recipe: Recipe) -> dict[str, ImageSet[Any]]:
-    """Return the images of a data set, by `train`, `val` and `test`, or `all` of them to fold."""
+    """Return the images of a dataset, by `train`, `val` and `test`, or `all` of them to fold."""
     options: dict[str, Any] = {"size": recipe.data.sizing, "channels": 3}
     if data == "deeppcb":
         return {split: load_images(data, split, **options) for split in ("train", "val", "test")}
@@ -129,7 +129,7 @@ def divided(
 def measured(
     data: str, name: str, recipe: Recipe, work: Path, tested: Path, first_only: bool = False
 ) -> dict[str, Any]:
-    """Return a row: what a recipe answers to each tested image, and what it costs.
+    """Return a row: a recipe's prediction for each tested image, and its cost.
 
     The model of the first fold is kept, with the images that it was tested on.
     """
@@ -203,7 +203,7 @@ def _features_of(name: str, recipe: Recipe) -> str:
 def _check_tested(
     file: Path, paths: list[str], labels: dict[str, int], images: ImageSet[Any]
 ) -> None:
-    """Keep which images are tested, once per data set; all rows must test the same."""
+    """Keep which images are tested, once per dataset; all rows must test the same."""
     groups = dict(zip(images.paths, images.groups, strict=True)) if images.groups else {}
     folded = all(path in groups for path in paths) and bool(groups)
     known = {

@@ -30,7 +30,7 @@ WAYS: dict[str, dict[str, float]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist", help="a dataset with a saliency recipe")
-    parser.add_argument("--epochs", type=int, default=3, help="epochs per training")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per training run")
     parser.add_argument("--runs", type=Path, default=Path("runs/losses"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rebuild_losses.json"))
     options = parser.parse_args()

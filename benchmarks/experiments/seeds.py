@@ -4,7 +4,8 @@ Interrupted runs are resumed.
 
     FOVEAL_DATA=... python benchmarks/experiments/seeds.py [--epochs 10] [--seeds 3]
 
-Six trainings of full width take nine hours on two cores; by default every layer has half the width.
+Six training runs at full width take nine hours on two cores; by default every layer has half the
+width.
 """
 
 import argparse
@@ -23,9 +24,9 @@ HALF = ["model.backbone.stages=[[32],[32,128],[128,128],[128]]"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10, help="epochs per training")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs per training run")
     parser.add_argument("--set", nargs="*", default=HALF, help="changes to both recipes")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings per model")
+    parser.add_argument("--seeds", type=int, default=3, help="training runs per model")
     parser.add_argument("--precision", default="32-true", help="precision setting of Lightning")
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/seeds.json"))

@@ -1,4 +1,4 @@
-"""Cached trainings for benchmarks, and statistics over seeds."""
+"""Cached training runs for benchmarks, and statistics over seeds."""
 
 import statistics
 from collections.abc import Sequence

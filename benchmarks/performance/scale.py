@@ -128,7 +128,7 @@ def writing(scratch: Path) -> dict[str, float]:
     rows, _ = predict_batch(network, "mnist-focus-plain", batch)
     names = [f"s3://bucket/photos/000012/{n:09d}.jpg" for n in range(SHARD)]
     rows = rows.set_column(0, rows.schema.field(0), pa.array(names))
-    draw = np.random.default_rng(0)  # answers that differ, as those of photos do
+    draw = np.random.default_rng(0)  # predictions that differ, as those for photos do
     chances = draw.dirichlet(np.ones(10), SHARD).astype(np.float32)
     place = rows.schema.get_field_index("probabilities")
     rows = rows.set_column(

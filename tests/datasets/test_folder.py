@@ -65,7 +65,7 @@ def test_folders_of_splits_are_never_classes(tmp_path: Path) -> None:
     for split in ("val", "test"):
         for name in ("a", "b"):
             fill(tmp_path / split / name)
-    with pytest.raises(UserError, match="at least two class folders"):
+    with pytest.raises(UserError, match="at least 2 class folders"):
         load_images(tmp_path, "train")
 
 

@@ -150,7 +150,7 @@ def test_csv_has_every_figure_of_every_row():
         (["mnist-cnnn"], {}, "Did you mean 'mnist-cnn'"),
         (["mnist-cnn"], {"methods": ["gradcam"]}, "Did you mean 'grad-cam'"),
         (["mnist-cnn"], {"judge": "nobody"}, "Unknown model 'nobody'"),
-        ([], {}, "at least one model"),
+        ([], {}, "at least 1 model"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_line(tmp_path, models, settings, reason):

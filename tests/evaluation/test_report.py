@@ -115,5 +115,5 @@ def test_a_folder_that_cannot_be_made_is_said(entries, tmp_path):
 
 
 def test_no_models_are_no_report(tmp_path):
-    with pytest.raises(UserError, match="at least one model"):
+    with pytest.raises(UserError, match="at least 1 model"):
         write_report([], tmp_path)

@@ -35,6 +35,13 @@ def test_each_family_has_columns_of_its_own(cards):
     assert "–" not in next(line for line in zoo_lines(cards) if line.startswith("mnist-attention"))
 
 
+def test_a_model_of_crops_is_listed_with_the_focus_models(cards):
+    lines = zoo_lines(cards)
+    end = next(index for index, line in enumerate(lines) if not line)
+    assert lines[0].startswith("Focus models")
+    assert any(line.startswith("pcb-focus") for line in lines[:end])
+
+
 def test_all_figures_are_shown_where_the_width_does_not_count(cards):
     (head, *_) = heads(zoo_lines(cards, None))
     assert "necessity" in head

@@ -548,7 +548,7 @@ def test_wrong_requests_say_what_is_wrong() -> None:
         attribute(model, images, "rise", batch_size=0)
     with pytest.raises(ValueError, match="Expected images"):
         attribute(model, images_of(2, 3, 28, 28), "rise")
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least 1 image"):
         attribute(Linear(), images_of(6, 6), "rise")
     with pytest.raises(UserError, match="returns logits"):
         attribute(nn.Conv2d(1, 2, 3), images, "rise")

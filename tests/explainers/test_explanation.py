@@ -169,7 +169,7 @@ def test_a_read_only_array_is_taken_without_a_warning(model, images, recwarn):
         (lambda images: None, "but got builtins.NoneType"),
         (lambda images: ["a.png"], "but got builtins.str"),
         (lambda images: images.numpy().astype(object), "but got NumPy's object"),
-        (lambda images: [], "at least one image, but got none"),
+        (lambda images: [], "at least 1 image, but got none"),
         (lambda images: [images[0], images[0, :, :9]], r"of one size.*\(1, 9, 24\), \(1, 20, 24\)"),
         (
             lambda images: (images.numpy() * 255).astype(np.uint8),
@@ -239,7 +239,7 @@ def test_evaluate_and_predict_name_what_they_take(model, images, tmp_path):
     with pytest.raises(UserError, match=r"model.*a name or path, but got FocusNet"):
         foveal.predict(model, tmp_path, tmp_path / "out")
     for size in (0, -1, 1.5):
-        with pytest.raises(UserError, match="Expected a batch size of 1 or more"):
+        with pytest.raises(UserError, match="Expected a batch size of at least 1"):
             foveal.predict("mnist-cnn", tmp_path, tmp_path / "out", batch_size=size)
 
 

@@ -50,7 +50,7 @@ def foveal(*command):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two models that were trained on the package's data set, one with its detector."""
+    """Two models that were trained on the package's dataset, one with its detector."""
     folder = tmp_path_factory.mktemp("runs")
     for name, recipe in (("focus", RECIPE), ("means", MEANS)):
         (folder / f"{name}.yaml").write_text(recipe)

@@ -56,7 +56,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
 def test_what_is_no_image_or_no_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not an image"):
         read_image(b"plain words")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="the file does not exist"):
         read_image(tmp_path / "missing.png")
     with pytest.raises(UserError, match="directory"):
         read_image(tmp_path)

@@ -376,7 +376,7 @@ def test_the_generators_come_back_when_a_metric_fails():
     ("change", "message"),
     [
         ({"names": ["pixel-flip"]}, "Did you mean 'pixel_flipping'"),
-        ({"sample": 0}, "at least one image"),
+        ({"sample": 0}, "at least 1 image"),
         ({"labels": torch.zeros(3)}, r"Expected labels \(24,\)"),
         ({"labels": torch.full((24,), 2)}, "Expected labels from 0 to 1"),
         ({"masks": torch.zeros(24, 4, 4)}, r"Expected masks \(24, 8, 8\)"),

@@ -63,7 +63,7 @@ def test_contributions_are_an_explanation_like_others(model):
 
 def test_a_backbone_that_takes_maxima_has_no_contributions():
     model = PlainNet(VGGBackbone(3, [[4], [4]]))
-    with pytest.raises(UserError, match="averages its features"):
+    with pytest.raises(UserError, match="average pooling"):
         model.contributions(images(16, 16))
 
 

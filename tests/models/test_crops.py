@@ -244,7 +244,7 @@ def test_an_exported_graph_decides_alike(photos: Tensor) -> None:
     ("options", "message"),
     [
         ({"scales": (0, 1), "counts": (1,)}, "one count per scale"),
-        ({"scales": (0, 1), "counts": (2, 1)}, "for the scale 0, the whole image"),
+        ({"scales": (0, 1), "counts": (2, 1)}, "its count must be 1, but got 2"),
         ({"depth": 9}, "can be cut"),
         ({"mix": "tokens", "width": 15}, "multiple of 4"),
     ],
@@ -257,7 +257,7 @@ def test_wrong_settings_are_one_line(options: dict[str, object], message: str) -
 def test_a_backbone_that_cannot_be_cut() -> None:
     with pytest.raises(UserError, match="can be cut"):
         presets.crops(VGGBackbone(3, [[8], [16]]), depth=1)
-    with pytest.raises(UserError, match="have a stride"):
+    with pytest.raises(UserError, match="fixed stride, but got"):
         CropDetector(VGGBackbone(3, [[8], [16]]))
 
 

@@ -463,7 +463,7 @@ def test_weights_alone_load_as_a_whole_model_does(tmp_path):
             lambda images: (images * 255).byte(),
             r"but got torch\.uint8\. Divide uint8 images by 255",
         ),
-        (lambda images: images[:0], "Expected at least one image"),
+        (lambda images: images[:0], "Expected at least 1 image"),
     ],
     ids=["one-image", "channels", "bytes", "none"],
 )

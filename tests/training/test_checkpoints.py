@@ -26,7 +26,7 @@ SMALL = ["model.widths=[4, 8]", "batch_size=8", "epochs=4", "average=0.5", "lr=0
 
 
 class StopAt(Callback):
-    """Ends a training as it begins an epoch, as if the process had died."""
+    """Ends a training run as it begins an epoch, as if the process had died."""
 
     def __init__(self, epoch):
         self.epoch = epoch

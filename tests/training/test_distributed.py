@@ -157,7 +157,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
 def test_mistakes_in_devices_are_said():
     with pytest.raises(UserError, match="Did you mean 'ddp'"):
         Devices(strategy="dpd")
-    with pytest.raises(UserError, match="1 node or more"):
+    with pytest.raises(UserError, match="at least 1 node"):
         Devices(nodes=0)
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="this machine has none: use ddp"):

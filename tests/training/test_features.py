@@ -19,7 +19,7 @@ from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.feature_files import INDEX, cached_features
 from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predicted
-from foveal.training.first_hour.probe import near_copies, probe
+from foveal.training.first_hour.probe import near_duplicates, probe
 from foveal.training.linear import Labelled, fit_linear
 from photo_folders import halves
 
@@ -245,7 +245,7 @@ def test_a_test_image_that_is_nearly_a_training_image_is_found_mirrored_too(tmp_
         for split, pixels in (("train", images[:5]), ("test", test))
     ]
     train_set, test_set = (cached_features(net, cut, one, tmp_path / one.split) for one in sets)
-    found = near_copies(test_set, train_set, ("x", "y"), tuple("01234"))
+    found = near_duplicates(test_set, train_set, ("x", "y"), tuple("01234"))
     assert found == (("y", "2"),)
 
 
@@ -314,7 +314,7 @@ def test_a_run_may_start_as_the_linear_layer_on_the_frozen_features(tmp_path, fo
 )
 def test_attention_that_is_no_mean_cannot_start_as_a_linear_layer(tmp_path, folder, model):
     chosen = recipe(model=model, training={"linear_start": True})
-    with pytest.raises(UserError, match="only the deepest features"):
+    with pytest.raises(UserError, match=r"model\.depths=\[5\], softmax attention"):
         train(chosen, tmp_path / "run", data=str(folder), progress=False)
 
 
@@ -375,7 +375,7 @@ def test_a_file_of_another_models_weights_is_refused_in_one_sentence(tmp_path, f
     file = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.zeros(3)}, file)
     chosen = recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
-    with pytest.raises(UserError, match="are of another model"):
+    with pytest.raises(UserError, match="belong to another model"):
         train(chosen, tmp_path / "run", data=str(folder), progress=False)
 
 

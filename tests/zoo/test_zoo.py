@@ -68,8 +68,11 @@ def test_the_small_learned_model_stays_cheap():
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
 def test_the_honest_model_and_the_accurate_one_point_at_each_other(data):
     honest, plain = f"{data}-focus", f"{data}-focus-plain"
-    assert f"{plain}, without that, is more accurate" in zoo.card(honest)["recipe"]["about"]
-    assert f"{honest} is trained against that" in zoo.card(plain)["recipe"]["about"]
+    assert (
+        f"{plain}, trained for accuracy alone, is more accurate"
+        in zoo.card(honest)["recipe"]["about"]
+    )
+    assert f"{honest} is trained to prevent that" in zoo.card(plain)["recipe"]["about"]
     figures = zoo.card(honest)["figures"], zoo.card(plain)["figures"]
     assert figures[0]["accuracy"] < figures[1]["accuracy"]
     assert figures[0]["position_leakage"] < figures[1]["position_leakage"]
@@ -115,7 +118,7 @@ def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
-    with pytest.raises(UserError, match=r"There is no folder runs/gone\."):
+    with pytest.raises(UserError, match=r"The folder runs/gone does not exist\."):
         zoo.load("runs/gone")
 
 

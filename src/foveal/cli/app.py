@@ -70,7 +70,7 @@ MasksOption = Annotated[
 ]
 GroupsOption = Annotated[
     str | None,
-    typer.Option("--groups", help="FILE.csv or REGEX: groups that are never split."),
+    typer.Option("--groups", help="FILE.csv or REGEX: images that must stay in one split."),
 ]
 Runtime = Annotated[str, typer.Option("--runtime", help="Runtime: torch or onnx.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

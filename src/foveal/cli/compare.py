@@ -21,7 +21,12 @@ from foveal.foundation.interrupts import resumable
 
 MethodOption = Annotated[
     list[str] | None,
-    typer.Option("--method", help="A baseline such as grad-cam; may be repeated."),
+    typer.Option("--method", help="A post-hoc method such as grad-cam; may be repeated."),
+]
+
+ExplainOption = Annotated[
+    str,
+    typer.Option(help="Class whose logit is explained: answer (the prediction) or label."),
 ]
 
 
@@ -36,7 +41,7 @@ def compare(
     judge: JudgeOption = None,
     method: MethodOption = None,
     published: Annotated[int, typer.Option(help="Images for the Quantus metrics.", min=0)] = 0,
-    explain: Annotated[str, typer.Option(help="Explained logit: answer or label.")] = "answer",
+    explain: ExplainOption = "answer",
     boxes: BoxesOption = None,
     masks: MasksOption = None,
     groups: GroupsOption = None,

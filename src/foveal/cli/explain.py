@@ -47,6 +47,6 @@ def explain(
 
 def _result(answer: dict[str, Any]) -> str:
     if "probabilities" not in answer:
-        return f"rebuilt with a mean squared error of {answer['rebuilding_mse']:.4f}"
+        return f"reconstructed with a mean squared error of {answer['rebuilding_mse']:.4f}"
     best = answer["probabilities"][0]
     return f"{best['class']} ({best['probability']:.1%})"

@@ -45,7 +45,7 @@ def predict(
     runtime: Runtime = "torch",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Predict any number of images into Parquet, one row per image.
+    """Predict any number of images and write a Parquet table. It has one row per image.
 
     Example: foveal predict mnist-focus digits/ --out digits.parquet
     """
@@ -78,11 +78,11 @@ def _report(found: "Predicted", model: str) -> None:
         height, width = found.size
         say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
     if found.noted:
-        say(f"{found.noted:,} were read with assumptions: see the column note.")
+        say(f"{found.noted:,} were read with assumptions: see column `note`.")
     if found.passed_over:
         say(f"{found.passed_over}.")
     if found.errors:
-        say(f"{found.errors:,} could not be read: see the column error.")
+        say(f"{found.errors:,} could not be read: see column `error`.")
     show(found.out)
     if found.errors == found.images:
         raise typer.Exit(1)

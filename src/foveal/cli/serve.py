@@ -26,7 +26,7 @@ def serve(
     upload_mb: Annotated[int, typer.Option(help="Maximum size of a request.", min=1)] = 10,
     queue: Annotated[int, typer.Option(help="Images that may wait for a model.", min=1)] = 128,
 ) -> None:
-    """Serve a web page of what models look at, and an HTTP API.
+    """Serve a web page that shows what models look at, and an HTTP API.
 
     Example: foveal serve mnist-focus mnist-cnn
     """

@@ -24,7 +24,7 @@ _COST = ("latency_ms", "parameters", "macs")
 FAMILIES = (
     Family(
         "Focus models: decide from patches",
-        ("focus", "glimpse", "zoom", "published"),
+        ("focus", "crops", "glimpse", "zoom", "published"),
         (
             "accuracy",
             "evidence_fraction",
@@ -40,7 +40,7 @@ FAMILIES = (
         ("accuracy_mean", "evidence_fraction", "random_focus_accuracy", *_COST),
     ),
     Family(
-        "Attention models: weigh the whole image",
+        "Attention models: weight the whole image",
         ("attention", "published-attention"),
         ("accuracy", "shuffled_attention_accuracy", "uniform_attention_accuracy", *_COST),
     ),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 RecipeArgument = Annotated[
     str | None,
-    typer.Argument(help="Recipe name or file, or focus, attention, baseline. Default: chosen."),
+    typer.Argument(
+        help="Recipe name or file, or focus, attention, baseline. Default: chosen from the images."
+    ),
 ]
 SyncNorm = Annotated[
     bool, typer.Option("--sync-norm", help="Synchronise batch norm over processes.")
@@ -72,7 +74,7 @@ def _device_count(text: str) -> int | str:
     if text == "auto":
         return text
     if not (text.isdigit() and int(text) > 0):
-        raise UserError(f"Expected --devices as a number above 0, or auto, but got {text!r}.")
+        raise UserError(f"Expected --devices to be a positive integer or auto, but got {text!r}.")
     return int(text)
 
 
@@ -86,7 +88,7 @@ def _train(
 ) -> None:
     """Train a named recipe, or one that is chosen for the images of `data`."""
     if folds == 1:
-        raise UserError("Expected --folds of 2 or more, but got 1.")
+        raise UserError("Expected --folds to be 0 or at least 2, but got 1.")
     from foveal.training import load_recipe
     from foveal.training.first_hour.choosing import FAMILIES
 

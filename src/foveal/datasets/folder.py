@@ -247,7 +247,7 @@ def _decoded(
         images, kept, broken = decode_all(sources, size, channels)
     if not kept:
         raise UserError(
-            f"No image in {printable(found.part)} could be read: {printable(broken[0].path)}: "
-            f"{broken[0].reason}."
+            f"No image in {printable(found.part)} could be read. First error: "
+            f"{printable(broken[0].path)}: {broken[0].reason}."
         )
     return images, kept, broken

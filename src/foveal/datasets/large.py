@@ -86,7 +86,8 @@ def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
             broken.append(Problem(str(found.files[index]), str(error)))
     if not kept:
         raise UserError(
-            f"No image in {found.part} could be read: {broken[0].path}: {broken[0].reason}."
+            f"No image in {found.part} could be read. First error: {broken[0].path}: "
+            f"{broken[0].reason}."
         )
     paths = [found.files[index] for index in kept]
     return ImageSet(

@@ -86,7 +86,7 @@ class Layout:
         left = [f"{printable(Path(p.path).name)}: {p.reason}" for p in self.ignored[:5]]
         taken = f" ({'; '.join([*own, *left])})" if own or left else ""
         raise UserError(
-            f"Expected {printable(part.folder if part else self.folder)} to contain at least two "
+            f"Expected {printable(part.folder if part else self.folder)} to contain at least 2 "
             f"class folders with images for the split {split!r}, but found {found}{taken}."
         )
 

@@ -127,7 +127,7 @@ def load_parquet(
     images, kept, problems = decode_all(sources, size, channels)
     if not kept:
         first = f"{problems[0].path}: {problems[0].reason}"
-        raise UserError(f"No image in the shards of {name} could be read: {first}.")
+        raise UserError(f"No image in the shards of {name} could be read. First error: {first}.")
     return ImageSet(
         name=name,
         split=split,

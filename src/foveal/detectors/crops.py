@@ -73,8 +73,11 @@ class CropDetector(Detector):
             raise UserError(
                 f"Expected one count per scale, but got {len(counts)} for {len(scales)}."
             )
-        if any(count > 1 for scale, count in zip(scales, counts, strict=True) if scale == WHOLE):
-            raise UserError("Expected a count of 1 for the scale 0, the whole image.")
+        for scale, count in zip(scales, counts, strict=True):
+            if scale == WHOLE and count != 1:
+                raise UserError(
+                    f"Scale 0 is the whole image, so its count must be 1, but got {count}."
+                )
         self.backbone, self.in_channels = backbone, backbone.in_channels
         self.patch_size, self.keypoints = patch_size, sum(counts)
         self.scales, self.counts = list(scales), list(counts)
@@ -82,7 +85,10 @@ class CropDetector(Detector):
         self.learned = learned
         stride = backbone.strides[-1]
         if stride is None:
-            raise UserError("Expected a detector's backbone whose features have a stride.")
+            raise UserError(
+                "The detector's backbone must have features with a fixed stride, but got "
+                f"{type(backbone).__name__}."
+            )
         self.cell_px = stride * shrink
         channels, maps = backbone.widths[-1], 2 * len(scales)
         self.scorer = _scorer(channels, width, maps) if learned else _Energy(channels, maps)

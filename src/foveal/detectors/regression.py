@@ -1,4 +1,4 @@
-"""Learned keypoints, regressed from features with their positions."""
+"""Learned keypoints, regressed from features with position channels."""
 
 import torch
 import torch.nn.functional as F

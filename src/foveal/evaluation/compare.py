@@ -68,7 +68,7 @@ class Comparison:
         judge: name of the judge of the evidence, or None.
         models: figures of each model, as `foveal evaluate` has them.
         explanations: figures of each model's explanations, with `model` and `method`.
-        explained: `answer` or `label`, the class whose logit the methods explained.
+        explained: class whose logit the methods explained: `answer` (the prediction) or `label`.
     """
 
     candidates: tuple[Candidate, ...]
@@ -116,7 +116,7 @@ def compare(
         methods: baselines to measure, of `explainers.post_hoc_methods()`; default: all.
         published: number of the compared images to measure published metrics on, with Quantus (an
             extra); 0 for none. They take seconds per image.
-        explain: the explained logit: that of the model's `answer` or of the true `label`;
+        explain: class whose logit is explained: `answer` (the prediction) or the true `label`;
             deletion and insertion follow the probability of the same class.
         boxes: annotations of a folder's images, see `with_annotations`.
         masks: likewise; named sets of photographs have their own. With annotations, the
@@ -288,7 +288,7 @@ def _of_common_classes(test: ImageSet, candidates: Sequence[Candidate], say: Say
 def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Return the size and channels that all models read."""
     if not candidates:
-        raise UserError("Expected at least one model to compare, but got none.")
+        raise UserError("Expected at least 1 model to compare, but got none.")
     if len({one.name for one in candidates}) < len(candidates):
         raise UserError("Expected different models to compare, but one is given twice.")
     first, *others = (

@@ -37,7 +37,7 @@ class Measured:
         train: images to train probes on, or None.
         judge: a classifier that judges the evidence, or None.
         seed: random seed of probes, pairs and noise.
-        explain: `answer` or `label`, the class whose logit is explained.
+        explain: class whose logit is explained: `answer` (the prediction) or `label`.
     """
 
     name: str
@@ -92,7 +92,7 @@ def _explained_batches(one: Measured, method: str) -> Iterator[Explained]:
 
 
 def targets_of(test: ImageSet, explain: str) -> Tensor | None:
-    """Return the explained classes (N,): the labels, or None for the model's answers."""
+    """Return the explained classes (N,): the labels, or None for the model's predictions."""
     return test.labels if explain == LABEL else None
 
 

@@ -83,7 +83,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
         own.check(images)
     elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(
-            "Expected at least one image, as floats (B, C, H, W) in [0, 1], but got "
+            "Expected at least 1 image, as floats (B, C, H, W) in [0, 1], but got "
             f"{tuple(images.shape)} of {images.dtype}."
         )
     check_finite("The images", images)

@@ -35,7 +35,7 @@ def file_key(name: str) -> str:
 
 
 def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """Return a `safe_stem` for each name, no two of them the same file on any file system.
+    """Return a `safe_stem` for each name, unique on every file system.
 
     Of equal stems the first is unchanged, and the others get a number.
 

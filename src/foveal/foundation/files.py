@@ -109,7 +109,7 @@ def _parsed_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
     try:
         return parse(read_bytes(path, MAX_SETTINGS).decode("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}.") from None
+        raise UserError(f"{path} does not exist.") from None
     except UnicodeDecodeError:
         raise UserError(f"Cannot read {path}: it is not UTF-8 text.") from None
     except OSError as error:

@@ -22,7 +22,7 @@ from foveal.images.sizing import ShortSide, Sizing, size_for
 MAX_PIXELS = 100_000_000  # decoded, 300 MB in colour; more is treated as a decompression bomb
 MAX_BYTES = 2**30  # of a file
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-GREY = ("1", "L", "LA", *DEEP)  # Pillow's modes that are read as grayscale
+GREY = ("1", "L", "LA", *DEEP)  # Pillow's modes that are read as greyscale
 _ALPHA = ("LA", "PA", "RGBA", "RGBa")
 _TURNS = {  # EXIF orientation -> operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,7 +71,7 @@ def read_pixels(
     Args:
         source: a path given by the user, or the bytes of a file.
         size: size to resize to, antialiased; None keeps the image's size.
-        channels: 1 for grayscale, 3 for colour, None for those of the image.
+        channels: 1 for greyscale, 3 for colour, None for those of the image.
         crop: crop the centre of an image of other proportions instead of distorting it.
         coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
         max_pixels: maximum number of pixels of an image.
@@ -171,7 +171,7 @@ def _opened(
                 file.seek(0)
                 raise UserError(_not_read(file.read(HEAD), formats)) from None
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
     except Image.DecompressionBombError:
         raise UserError(f"more than {max_pixels:,} pixels") from None
     except UserError:
@@ -209,7 +209,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 class _Whole(NamedTuple):
     """An upright image before it is resized."""
 
-    image: Image.Image  # grayscale (`L`) or colour (`RGB`)
+    image: Image.Image  # greyscale (`L`) or colour (`RGB`)
     size: tuple[int, int]  # height and width of the image in the file, not as decoded
     note: str
 
@@ -286,7 +286,7 @@ def _upright(image: Image.Image) -> tuple[int, int]:
 
 
 def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Image.Image, str]:
-    """Return an image as grayscale (`L`) or colour (`RGB`), and a note or an empty string.
+    """Return an image as greyscale (`L`) or colour (`RGB`), and a note or an empty string.
 
     Args:
         image: an opened or decoded image.

@@ -62,7 +62,7 @@ def read_image(
     Args:
         source: a path, or the bytes of a file.
         size: height and width to resize to, antialiased; one number for a square.
-        channels: 1 for grayscale, 3 for colour, None for those of the image.
+        channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Raises:
         UserError: not an image or not a regular file, truncated, more than `MAX_PIXELS`, or pixels
@@ -137,7 +137,7 @@ def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
         UserError: not one or two positive integers, or not 1 or 3 channels.
     """
     if channels not in (None, 1, 3):
-        raise UserError(f"Expected 1 channel (grayscale) or 3 (colour), but got {channels!r}.")
+        raise UserError(f"Expected 1 channel (greyscale) or 3 (colour), but got {channels!r}.")
     if size is None or isinstance(size, ShortSide):
         return size
     sides = tuple(size) if isinstance(size, Iterable) else (size, size)

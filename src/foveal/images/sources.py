@@ -72,7 +72,7 @@ def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
         elif glob.has_magic(root):
             yield from _matching(store, root, passed)
         else:
-            raise UserError(f"There is no {source}: expected a folder, a file, a glob or a URL.")
+            raise UserError(f"{source} does not exist: expected a folder, a file, a glob or a URL.")
     except (OSError, ImportError) as error:
         raise UserError(f"Cannot list {source}: {_reason(error)}.") from None
 
@@ -134,7 +134,7 @@ def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
     cut = pattern.rfind("/", 0, magic.start() if magic else 0)
     folder = pattern[:cut] or "/" if cut >= 0 else store.start
     if not store.is_folder(folder):
-        raise UserError(f"There is no folder {folder}, the start of the glob {pattern}.")
+        raise UserError(f"The folder {folder} of the glob {pattern} does not exist.")
     matches = re.compile(glob_translate(pattern)).match
     yield from _below(store, folder, lambda path: bool(matches(path)), passed)
 
@@ -188,7 +188,7 @@ def _read(name: str) -> bytes:
     try:
         return store.read(path)
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
 
 
 def _cells(name: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:

@@ -68,7 +68,7 @@ def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     order = labels.argsort(stable=True)
     counts = labels.bincount()
     if int(counts.max()) == len(labels):
-        raise UserError("Expected images of at least two classes to pair, but got one class.")
+        raise UserError("Expected images of at least 2 classes to pair, but got 1 class.")
     generator = torch.Generator().manual_seed(seed)
     others = len(labels) - counts[labels]  # per image, the number of images of other classes
     first = torch.multinomial(others.double(), pairs, replacement=True, generator=generator)

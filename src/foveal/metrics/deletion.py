@@ -65,7 +65,7 @@ def _area(
     delete: bool,
 ) -> Tensor:
     if steps < 1:
-        raise ValueError(f"Expected at least one step, but got {steps}.")
+        raise ValueError(f"Expected at least 1 step, but got {steps}.")
     images = explanation.images
     classes = explanation.predictions if targets is None else targets
     order = ranks(explanation.heat)

@@ -90,7 +90,7 @@ def measured(
 
 
 def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -> None:
-    """Raise UserError unless a metric returns plain numbers under keys of its own."""
+    """Raise UserError unless a metric returns plain numbers under unique keys."""
     if not isinstance(found, Mapping):
         raise UserError(
             f"Expected the metric {metric.name!r} to return a mapping from column keys to numbers, "

@@ -77,7 +77,7 @@ def _views(
             yield model.view(images, part)
         return
     if images.dtype != torch.uint8 or count == 0:
-        raise UserError(f"Expected at least one uint8 image, but got {count} of {images.dtype}.")
+        raise UserError(f"Expected at least 1 uint8 image, but got {count} of {images.dtype}.")
     for batch in images.split(batch_size):
         floats = as_floats(model, batch)
         model.check(floats)

@@ -247,7 +247,7 @@ def _check(explanation: Explanation, labels: Tensor, names: Sequence[str], sampl
             raise unknown_name("published metric", name, METRICS)
     images, classes = explanation.logits.shape
     if sample < 1 or images < 1:
-        raise UserError(f"Expected at least one image, but got {min(sample, images)}.")
+        raise UserError(f"Expected at least 1 image, but got {min(sample, images)}.")
     if labels.shape != (images,):
         raise UserError(f"Expected labels ({images},), but got {tuple(labels.shape)}.")
     if labels.min() < 0 or labels.max() >= classes:

@@ -102,7 +102,7 @@ def _of_one_size(
 def derangement(count: int, seed: int) -> Tensor:
     """Return a random cyclic permutation: the index of another image for each of `count` images."""
     if count < 2:
-        raise UserError(f"Expected at least 2 images to exchange keypoints, but got {count}.")
+        raise UserError(f"Expected at least 2 images to swap keypoints between, but got {count}.")
     circle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(circle)
     other[circle] = circle.roll(-1)

@@ -141,12 +141,14 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
             UserError: it attends to other depths than the one whose mean is the global vector, or
                 its weighted sums are not means under uniform attention.
         """
-        deepest = self.depths == (len(self.backbone.widths),) and self.backbone.averages
+        deepest = len(self.backbone.widths)
+        means = self.depths == (deepest,) and self.backbone.averages
         norm = self.norms[0]
-        if not deepest or self.normalise != "softmax" or not isinstance(norm, nn.Identity):
+        if not means or self.normalise != "softmax" or not isinstance(norm, nn.Identity):
             raise UserError(
-                "training.linear_start requires attention to only the deepest features of a "
-                "backbone that averages them, by softmax and not standardised."
+                f"training.linear_start needs model.depths=[{deepest}], softmax attention "
+                "(model.normalise=softmax), model.standardise=false and a backbone with average "
+                "pooling."
             )
         for scoring in self.attentions[0].parameters():
             scoring.zero_()

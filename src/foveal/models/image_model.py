@@ -256,7 +256,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them."
             )
         if images.shape[0] == 0:  # len() would fix the batch size of an export
-            raise UserError("Expected at least one image, but got none.")
+            raise UserError("Expected at least 1 image, but got none.")
 
     def _check_values(self, images: Tensor) -> None:
         size = self.inputs.size

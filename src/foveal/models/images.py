@@ -28,7 +28,7 @@ def as_images(images: Images) -> Tensor:
     if not isinstance(images, list | tuple):
         raise _unknown(images)
     if not images:
-        raise UserError("Expected at least one image, but got none.")
+        raise UserError("Expected at least 1 image, but got none.")
     parts = []
     for image in images:
         if not isinstance(image, Tensor | np.ndarray):

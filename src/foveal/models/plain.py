@@ -93,8 +93,8 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
-                f"{CONTRIBUTIONS} require a backbone that averages its features, such as "
-                "efficientnet-lite0 or timm; this one takes their maxima."
+                f"{CONTRIBUTIONS} require a backbone with average pooling, such as "
+                "efficientnet-lite0 or timm; this one uses max pooling."
             )
         return contribute(self, images, targets, batch_size)
 

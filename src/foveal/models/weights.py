@@ -66,7 +66,7 @@ def load_weights(build: Callable[[], Model], weights: "Weights", strict: bool = 
         strict: whether the file must contain exactly the weights of the model.
 
     Raises:
-        UserError: the model cannot be built, or the weights are damaged or of another model.
+        UserError: the model cannot be built, or the weights are damaged or belong to another model.
     """
     with parameter_limit(SPARE_FACTOR * weights.parameters + SPARE):
         model = build()
@@ -121,7 +121,7 @@ class Weights:
             strict: whether the file must contain exactly the weights of the model.
 
         Raises:
-            UserError: the weights are damaged or of another model.
+            UserError: the weights are damaged or belong to another model.
         """
         from safetensors import SafetensorError
 
@@ -141,7 +141,9 @@ class Weights:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
             reason = one_line(error)
-            raise UserError(f"The weights in {self.path} are of another model: {reason}") from None
+            raise UserError(
+                f"The weights in {self.path} belong to another model: {reason}"
+            ) from None
 
     def _restored(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict in which differences are added to the shipped weights."""

@@ -77,7 +77,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -92,11 +92,13 @@ class Form:
         fit = checkpoint["loops"]["fit_loop"]
         done = fit["epoch_progress"]["current"]
         epoch = done["ready"]
-        if not 1 <= epoch <= self.module.recipe.training.epochs or not (
+        if epoch > self.module.recipe.training.epochs:
+            raise UserError(f"it was saved in epoch {epoch}, beyond the end of this run")
+        if epoch < 1 or not (
             epoch == done["started"] == done["processed"]
             and done["completed"] in (epoch - 1, epoch)
         ):
-            raise UserError(f"it is of epoch {epoch}, which this run does not have")
+            raise UserError("its counts of epochs are inconsistent")
         if set(fit["epoch_loop.batch_progress"]["current"].values()) != {self.batches}:
             raise UserError(f"it was not written after the {self.batches} batches of an epoch")
         states = checkpoint.get("callbacks")

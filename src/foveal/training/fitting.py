@@ -130,7 +130,7 @@ def _trainer(
         logger=loggers(out),
         callbacks=callbacks,
         plugins=[WholeCheckpointIO()],
-        # With manual optimization, the module clips gradients itself.
+        # With manual optimisation, the module clips gradients itself.
         gradient_clip_val=(recipe.training.clip or None) if module.automatic_optimization else None,
         enable_model_summary=False,
         enable_progress_bar=options.progress,

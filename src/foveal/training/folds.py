@@ -71,7 +71,7 @@ class _Plan:
         settings: complete settings of its model.
         images: all images, or their features.
         fold: (N,) fold of each image, from 0.
-        options: options of the trainings.
+        options: options of the training runs.
     """
 
     recipe: Recipe
@@ -100,7 +100,7 @@ def cross_validate(
         recipe: a recipe for a classifier.
         out: folder for the results.
         count: number of folds, at least 2.
-        options: options of the trainings.
+        options: options of the training runs.
         data: a folder, or a dataset that is one, to use instead of the recipe's.
         data_dir: folder of named datasets.
         say: called with a line per fold.

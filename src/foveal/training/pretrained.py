@@ -62,5 +62,5 @@ def origin(model: Mapping[str, object]) -> str | None:
     if backbone.get("weights"):
         return f"{backbone['weights']}, shipped with Foveal"
     if backbone.get("pretrained"):
-        return f"timm's {backbone.get('model', 'resnet18')}, of the Hub"
+        return f"timm's {backbone.get('model', 'resnet18')}, from the Hub"
     return "random"

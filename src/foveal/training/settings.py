@@ -50,7 +50,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """The optimization.
+    """Optimiser and training-loop settings.
 
     Attributes:
         epochs: passes over the training images.
@@ -66,9 +66,9 @@ class Training:
         label_smoothing: fraction of the target that is spread over all classes.
         focal: exponent of the focal loss (Lin et al. 2017), which gives easy images less weight; 0
             for plain cross-entropy.
-        balance: exponent b of the class weights: a class of n images weighs n ** -b, scaled to a
-            mean of 1 over the training images. 0 for equal weights, 1 for full balance. Above 0,
-            the best weights are those of the highest mean accuracy over classes.
+        balance: exponent b of the class weights: a class of n images has the weight n ** -b,
+            scaled to a mean of 1 over the training images. 0 for equal weights, 1 for full
+            balance. Above 0, the best weights are those of the highest mean accuracy over classes.
         mask_weight: weight of the masks' loss (Yan et al. 2019).
         clip: maximum norm of the gradient; 0 for none.
         average: decay of the moving average of the weights, which is validated and kept (Polyak &
@@ -85,7 +85,7 @@ class Training:
         fixed_norm: whether batch normalisation of the backbone keeps its statistics while the rest
             is trained. A batch of photographs of one size gives poor statistics.
         cache: whether the frozen features of all images, and of mirrored ones with `augment.flip`,
-            are computed once and kept on disk during the training.
+            are computed once and kept on disk during training.
         linear_start: whether the classifier starts as the linear layer on the frozen features that
             validates best (with `cache`).
         seed: random seed of the weights, the order of the images and the augmentation.
@@ -120,7 +120,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, its data and its training.
+    """A model, its data and its training run.
 
     Attributes:
         name: name of the recipe and of its run folder; not a path.

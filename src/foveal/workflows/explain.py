@@ -41,7 +41,7 @@ def explain_files(
         out: folder for the pictures, or None.
         say: called with notes on how a file was read, and with errors.
         method: a name of `explainers.EXPLAINERS`; `model` for the model's own explanation
-            (for models that look everywhere, its contributions, if it has them).
+            (for models that see the whole image, its contributions, if it has them).
         runtime: one of `onnx.RUNTIMES`.
 
     Raises:

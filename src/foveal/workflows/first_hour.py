@@ -53,7 +53,7 @@ def plan(
     """Survey a folder, choose a recipe for it, report both, and return the recipe.
 
     Args:
-        data: a folder of class folders, or the name of a data set of photographs.
+        data: a folder of class folders, or the name of a dataset of photographs.
         family: one of `training.choosing.FAMILIES`; None to choose one for the images.
         overrides: recipe keys to set, like `epochs=3`.
         say: called with what was found and chosen.
@@ -79,18 +79,18 @@ def plan(
 
 
 def _survey(data: str, data_dir: str | Path | None) -> Survey:
-    """Return the survey of a folder of class folders, or of a data set of photographs."""
+    """Return the survey of a folder of class folders, or of a dataset of photographs."""
     folder = Path(data).expanduser()
     if data in PHOTO_SETS:
         folder = photo_folder(data, "train", data_place(data_dir))
     if not folder.is_dir():
         raise UserError(
-            f"No folder {data}: without a recipe, --data must be a folder with one folder of "
-            "images per class (foveal recipes lists recipes for other data)."
+            f"{data} is not a folder: without a recipe, --data must be a folder with one folder of "
+            "images per class (`foveal recipes` lists recipes for other data)."
         )
     survey = survey_folder(folder)
     if len(survey.counts) < 2:
-        raise UserError(f"Expected readable images of two or more classes in {data}.")
+        raise UserError(f"Expected readable images of at least 2 classes in {data}.")
     return survey
 
 
@@ -107,7 +107,8 @@ def _preferred(
     compared = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, say)
     if compared is None:
         return choice
-    say(f"  {compared.line()}")
+    for line in compared.lines():
+        say(f"  {line}")
     return crops if compared.no_worse else choice
 
 
@@ -130,10 +131,15 @@ def found(survey: Survey) -> list[str]:
         grey = _some(survey.grey_classes)
         lines.append(f"  warning: only {grey} is all grey: a model may recognise it by that alone")
     if survey.copies:
-        shown = " = ".join(survey.copies[0][:2])
+        count = len(survey.copies)
+        have = (
+            "1 image has an identical copy"
+            if count == 1
+            else f"{count} images have identical copies"
+        )
         lines.append(
-            f"  warning: {len(survey.copies)} images exist more than once, such as {shown}: "
-            "copies of training images are not used for testing"
+            f"  warning: {have} (for example {' and '.join(survey.copies[0][:2])}): copies of "
+            "training images are not used for testing"
         )
     alone = [name for name in names if survey.counts[name] < 3]
     if alone and "test" not in survey.splits:
@@ -152,7 +158,7 @@ def train_photos(
 ) -> Path:
     """Train, evaluate on the test images, draw a gallery, and report how reliable the figures are.
 
-    If no test image can be read, that is reported before the training, and the validation images
+    If no test image can be read, that is reported before training, and the validation images
     are used instead.
 
     Args:
@@ -245,7 +251,7 @@ def _probed(
 
 
 def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
-    """Return a comparison with the linear layer, and a warning of near-copies, one per line.
+    """Return a comparison with the linear layer, and a warning of near-duplicates, one per line.
 
     Args:
         found: results of the linear layer.
@@ -265,7 +271,7 @@ def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
     if found.copies:
         one, other = (printable(path) for path in found.copies[0])
         lines.append(
-            f"  warning: {len(found.copies)} test images are nearly identical to training images, "
+            f"  warning: {len(found.copies)} test images are near-duplicates of training images, "
             f"such as {one} and {other}: the accuracy may be too high (see --groups)"
         )
     return lines
@@ -309,8 +315,9 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     leakage = figures.get("position_leakage")
     if leakage is not None:
         lines.append(
-            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; locations alone "
-            f"predict {leakage:.0%}: the nearer to the accuracy, the less the patches explain"
+            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; a probe of the "
+            f"locations alone reaches {leakage:.0%} (the closer to the accuracy, the less the "
+            "patches explain)"
         )
     return lines
 

@@ -112,7 +112,7 @@ def _find(model: str | Path) -> Path:
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in (".", ".."):
         if Path(owner).is_dir():  # a folder such as runs/ is more likely meant than a Hub owner
-            raise UserError(f"There is no folder {name}.")
+            raise UserError(f"The folder {name} does not exist.")
         return _download(name)
     raise unknown_name("model", name, names())
 
@@ -124,5 +124,7 @@ def _download(name: str) -> Path:
         paths = [Path(hf_hub_download(name, file)) for file in _FILES]
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
-        raise UserError(f"No folder {name}, and not on the Hub either: {reason}") from None
+        raise UserError(
+            f"The folder {name} does not exist, and the Hub does not provide it: {reason}"
+        ) from None
     return paths[0].parent

@@ -84,7 +84,7 @@ def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tm
         assert ended.value.code == 0
         shown = capsys.readouterr().err
         assert "3 non-image files skipped: 2 .txt, 1 without extension." in shown
-        assert "1 were read with assumptions: see the column note." in shown
+        assert "1 were read with assumptions: see column `note`." in shown
         assert "3 could not be read" in shown
     rows = table(tmp_path / "out").to_pylist()
     assert [Path(row["path"]).name[0] for row in rows] == list("abcde")
@@ -203,7 +203,7 @@ def test_a_source_that_changes_does_not_change_what_a_run_is_of(digits, tmp_path
     rows = table(tmp_path / "out").to_pylist()
     assert found.images == 30
     assert len({row["path"] for row in rows}) == 30
-    assert rows[25]["error"] == "there is no such file"
+    assert rows[25]["error"] == "the file does not exist"
 
 
 def test_what_an_output_holds_is_never_overwritten(digits, tmp_path):
@@ -235,10 +235,10 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
     out = tmp_path / "out"
     for source, options, message in (
         (tmp_path / "empty", {}, "holds no images"),
-        (tmp_path / "gone", {}, "There is no"),
+        (tmp_path / "gone", {}, "does not exist"),
         (digits, {"engine": "rya"}, "Did you mean 'ray'"),
         (digits, {"address": "auto"}, "add --engine ray"),
-        (digits, {"shard_size": 0}, "shard size of 1 or more"),
+        (digits, {"shard_size": 0}, "shard size of at least 1"),
     ):
         with pytest.raises(UserError, match=message):
             predict("mnist-focus", source, out, **options)

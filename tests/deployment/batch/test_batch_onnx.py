@@ -51,7 +51,7 @@ def test_rows_by_onnx_are_those_of_pytorch_and_an_unfit_image_stops_nothing(
     for name, out in ((str(model), "torch.parquet"), (file, "onnx.parquet")):
         with pytest.raises(SystemExit, match="0"):
             main(["predict", name, str(pictures), "--out", str(tmp_path / out), "--quiet"])
-    assert "1 could not be read: see the column error" in capsys.readouterr().err
+    assert "1 could not be read: see column `error`" in capsys.readouterr().err
     found, expected = rows(tmp_path / "onnx.parquet"), rows(tmp_path / "torch.parquet")
     assert len(found) == len(expected) == 10
     for row, other in zip(found[:9], expected[:9], strict=True):

@@ -124,9 +124,9 @@ def test_a_shard_that_shrinks_or_breaks_gives_an_error_for_each_row_that_is_gone
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "There is no nowhere"),
-        ("nowhere/*.png", "There is no folder nowhere"),
-        ("memory://nowhere", "There is no memory://nowhere"),
+        ("nowhere", "nowhere does not exist"),
+        ("nowhere/*.png", "The folder nowhere of the glob nowhere/.* does not exist"),
+        ("memory://nowhere", "memory://nowhere does not exist"),
         ("gopher://host/x", "gopher"),
         ("hf:name", "Expected hf:OWNER/NAME"),
     ],

@@ -206,8 +206,11 @@ def _changed(settings, changes):
         (_without("model.onnx"), "Cannot read .*model.onnx: No such file"),
         (_without("model-patches.onnx"), "Cannot read .*model-patches.onnx: No such file"),
         (_cut("model.onnx"), "model.onnx (is not an ONNX file|:)"),
-        (_cut("model-regions.onnx"), "model-regions.onnx is of another export than model.onnx"),
-        (_swapped, "model-patches.onnx is of another export than model.onnx"),
+        (
+            _cut("model-regions.onnx"),
+            "model-regions.onnx comes from a different export than model.onnx",
+        ),
+        (_swapped, "model-patches.onnx comes from a different export than model.onnx"),
         (
             _said(beside={"../../etc/passwd": "0"}),
             "metadata are damaged: a part is named '../../etc",

@@ -100,7 +100,7 @@ def settled(page):
 
 
 def answer(page, panel=0):
-    return page.locator(".panel .said").nth(panel).inner_text()
+    return page.locator(".panel .prediction").nth(panel).inner_text()
 
 
 def places(page):
@@ -119,7 +119,7 @@ def test_a_three_is_drawn_and_its_keypoints_patches_and_answer_are_shown(opened)
     assert page.locator(".keypoint text").all_text_contents() == ["1", "2", "3"]
     assert answer(page) == "3"
     assert page.locator(".bars li").count() == 5
-    assert "98.89 % right on mnist" in page.locator("p.card").inner_text()
+    assert "98.89% accuracy on mnist" in page.locator("p.card").inner_text()
     shot(page, "drawn")
 
 
@@ -131,7 +131,7 @@ def test_a_drawing_becomes_such_a_picture_as_the_models_know(opened):
     acted(page, lambda: draw(page, small))
     settled(page)
     assert answer(page) == "3"
-    href = page.locator(".picture image").get_attribute("href")
+    href = page.locator(".shown-image image").get_attribute("href")
     pixels = page.evaluate(PIXELS, href)
     ink = np.array(pixels).reshape(28, 28)
     rows, columns = np.nonzero(ink > 30)
@@ -141,7 +141,7 @@ def test_a_drawing_becomes_such_a_picture_as_the_models_know(opened):
     assert np.allclose(middle, 13.5, atol=0.8)
     acted(page, lambda: page.uncheck("#centre"))
     settled(page)
-    assert page.evaluate(PIXELS, page.locator(".picture image").get_attribute("href")) != pixels
+    assert page.evaluate(PIXELS, page.locator(".shown-image image").get_attribute("href")) != pixels
 
 
 PIXELS = """async (href) => { const image = new Image(); image.src = href; await image.decode();
@@ -169,7 +169,7 @@ def test_a_photo_is_uploaded_and_one_is_dropped_and_one_pasted(opened, tmp_path)
     page = opened()
     acted(page, lambda: page.select_option(".model", "cifar10-focus"))
     page.get_by_label("Photo").check()
-    assert "knows no digits" in page.locator(".hint").inner_text()
+    assert "and not on digits" in page.locator(".hint").inner_text()
     acted(page, lambda: page.set_input_files("#file", path))
     settled(page)
     assert "digits" not in page.locator(".hint").inner_text()
@@ -181,12 +181,12 @@ def test_a_photo_is_uploaded_and_one_is_dropped_and_one_pasted(opened, tmp_path)
         acted(page, lambda event=event, holder=holder: page.evaluate(GIVE, [event, holder]))
         assert page.locator("#given-name").inner_text() == f"<i>{event}</i>.png"
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"x"})
-    assert "not a picture" in page.locator("#notice").inner_text()
+    assert "not an image" in page.locator("#notice").inner_text()
 
 
 def shape_of_picture(page):
     """Return width and height in pixels of the picture below the marks."""
-    href = page.locator(".picture image").get_attribute("href")
+    href = page.locator(".shown-image image").get_attribute("href")
     return page.evaluate(
         "async (href) => { const image = new Image(); image.src = href; await image.decode();"
         " return [image.width, image.height] }",
@@ -209,7 +209,7 @@ def test_a_photo_goes_to_the_model_of_photos_and_is_drawn_as_it_was_given(chromi
         assert chosen == ["imagenet", "contributions"]
         assert answer(page) == "espresso"
         assert shape_of_picture(page) == [1600, 1067]
-        box = page.locator(".picture svg").bounding_box()
+        box = page.locator(".shown-image svg").bounding_box()
         assert box["width"] / box["height"] == pytest.approx(1.5, rel=0.01)
         assert "7 × 11 locations" in page.locator(".hint").inner_text()
         shot(page, "photograph")
@@ -277,7 +277,7 @@ def test_the_camera_takes_a_picture(chromium, server):
 
 def test_a_keypoint_is_dragged_the_answer_follows_and_it_is_put_back(opened):
     page = opened()
-    before, own = places(page), page.locator(".sure").inner_text()
+    before, own = places(page), page.locator(".confidence").inner_text()
     frame = page.locator(".keypoint >> nth=0 >> .hit").bounding_box()
     x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
     page.mouse.move(x, y)
@@ -287,8 +287,8 @@ def test_a_keypoint_is_dragged_the_answer_follows_and_it_is_put_back(opened):
     settled(page)
     assert places(page)[0] != before[0]
     assert places(page)[1:] == before[1:]
-    assert "at its own: 3" in page.locator(".seen").inner_text()
-    assert page.locator(".sure").inner_text() != own
+    assert "at the model's own keypoints: 3" in page.locator(".source").inner_text()
+    assert page.locator(".confidence").inner_text() != own
     shot(page, "dragged")
     acted(page, lambda: page.click(".release"))
     settled(page)
@@ -332,17 +332,17 @@ def test_evidence_only_and_all_but_it_have_answers_of_their_own(opened, server):
     settled(page)
     said = page.locator(".evidence figcaption").all_inner_texts()
     assert said[0].startswith("Evidence only")
-    assert said[1].startswith("Everything but")
+    assert said[1].startswith("Everything but the evidence")
     assert all("→" in one for one in said)
     only, without = page.locator(".evidence img").evaluate_all("(all) => all.map((i) => i.src)")
-    whole = page.evaluate(PIXELS, page.locator(".picture image").get_attribute("href"))
+    whole = page.evaluate(PIXELS, page.locator(".shown-image image").get_attribute("href"))
     shown = [np.array(page.evaluate(PIXELS, one)) for one in (only, without)]
     grey = round(255 * float(zoo.load("mnist-focus").mean))
     assert ((shown[0] == np.array(whole)) | (shown[0] == grey)).all()
     assert ((shown[0] == grey) | (shown[1] == grey)).all()
 
 
-def test_rivals_are_shown_on_the_same_picture(opened):
+def test_post_hoc_methods_are_shown_on_the_same_image(opened):
     page = opened()
     acted(page, lambda: page.select_option(".model", "mnist-cnn"))
     settled(page)
@@ -350,8 +350,8 @@ def test_rivals_are_shown_on_the_same_picture(opened):
     assert page.locator(".signed").is_visible()
     page.click("text=Compare with post-hoc methods")
     page.wait_for_selector("text=/rise, \\d+ passes/")
-    assert page.locator(".rivals img").count() == len(post_hoc_methods())
-    shot(page, "rivals")
+    assert page.locator(".post-hoc img").count() == len(post_hoc_methods())
+    shot(page, "post-hoc")
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "json"])
@@ -384,12 +384,12 @@ def test_a_phone_shows_all_without_scrolling_sideways(opened):
     assert width <= 390
     assert page.locator("#glance").is_visible()  # the answer beside the pad
     shot(page, "phone")
-    page.locator(".panel .picture").scroll_into_view_if_needed()
+    page.locator(".panel .shown-image").scroll_into_view_if_needed()
     page.click("#compare")
     page.wait_for_selector(".panel >> nth=1 >> .parts figure")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     small = page.locator("button:visible, select:visible").evaluate_all(
-        "(all) => all.filter((one) => !one.closest('#glance, .share') && "
+        "(all) => all.filter((one) => !one.closest('#glance, .fraction') && "
         "one.getBoundingClientRect().height < 36).length"
     )
     assert small == 0  # for fingers

@@ -1,4 +1,4 @@
-"""A data set: images whose left or right half is bright."""
+"""A dataset: images whose left or right half is bright."""
 
 from pathlib import Path
 

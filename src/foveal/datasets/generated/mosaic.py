@@ -65,7 +65,7 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     classes, sizes = images.labels.unique(return_counts=True)  # sorted
     if len(classes) < QUADRANTS:
         raise UserError(
-            f"Expected images of at least four classes, but {images.name!r} ({images.split}) has "
+            f"Expected images of at least 4 classes, but {images.name!r} ({images.split}) has "
             f"images of {len(classes)}."
         )
     if count < 1:

@@ -189,7 +189,7 @@ def _check(
     sizes = {"batch size": batch_size, "shard size": shard_size, "number of workers": workers}
     for what, number in sizes.items():
         if number is not None and (not isinstance(number, Integral) or number < 1):
-            raise UserError(f"Expected a {what} of 1 or more, but got {number}.")
+            raise UserError(f"Expected a {what} of at least 1, but got {number}.")
 
 
 def _device_of_onnx(engine: str, device: str) -> str:

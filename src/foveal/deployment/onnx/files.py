@@ -50,7 +50,7 @@ def read_onnx(path: Path) -> Exported:
         path: path of the main file.
 
     Raises:
-        UserError: a file is missing, not written by Foveal, damaged, or of another export.
+        UserError: a file is missing, not written by Foveal, damaged, or from a different export.
     """
     graph = _parsed(_content(path), path)
     try:
@@ -64,7 +64,7 @@ def read_onnx(path: Path) -> Exported:
         content = _content(other)
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(
-                f"{other} is of another export than {path.name}: export the model again."
+                f"{other} comes from a different export than {path.name}: export the model again."
             )
         beside[part] = _parsed(content, other)
     return Exported(graph, beside)

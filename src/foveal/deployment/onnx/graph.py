@@ -63,8 +63,8 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
 def _export_size(model: ImageModel, size: tuple[int, int] | None) -> tuple[int, int]:
     if Ability.IN_PART in model.abilities:
         raise UserError(
-            "A high-res model reads its image in part and cannot be exported as a single graph; "
-            "use foveal.deployment.onnx.large_graphs."
+            "A high-resolution model reads its image in part and cannot be exported as a single "
+            "graph; use foveal.deployment.onnx.large_graphs."
         )
     size = size or model.inputs.usual_size
     if size is None:

@@ -124,13 +124,13 @@ def planned(about: About) -> FocusNet:
     """Return the exported model without weights, on the meta device.
 
     Raises:
-        UserError: the settings are of another kind of model.
+        UserError: the settings are for a different kind of model.
     """
     with torch.device("meta"):
         plan = build_model(about.config)
     if type(plan) is not FocusNet or type(plan.detector) is not HighResDetector:
         raise UserError(
-            "The ONNX file's metadata are damaged: the settings are of another kind of model."
+            "The ONNX file's metadata are damaged: the settings are for a different kind of model."
         )
     return plan
 

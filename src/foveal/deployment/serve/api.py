@@ -122,7 +122,7 @@ def _question(content_type: str, body: bytes, limits: Limits) -> Question:
 
 
 def _text(question: Question, answers: list[Answer]) -> str:
-    """Return answers as JSON, formatted one image at a time.
+    """Return responses as JSON, formatted one image at a time.
 
     A map may have a million numbers, and no other thread runs while a text is formatted.
     """

@@ -26,7 +26,7 @@ class Credentials:
 
     def __init__(self, passwords: dict[str, str], tokens: list[str]):
         if not passwords and not tokens:
-            raise UserError("Expected at least one line, user:password or a token, but got none.")
+            raise UserError("Expected at least 1 line, user:password or a token, but got none.")
         if not all([*passwords, *passwords.values(), *tokens]):
             raise UserError("Expected user:password, but the user or the password is empty.")
         self._pairs = [f"{user}:{password}".encode() for user, password in passwords.items()]

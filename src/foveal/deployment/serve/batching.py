@@ -35,7 +35,7 @@ class BatchQueue:
         self._running: asyncio.Task[None] | None = None
 
     async def ask(self, tasks: list[Task]) -> list[Answer]:
-        """Run tasks and return their answers.
+        """Run tasks and return their results.
 
         Raises:
             Refused: too many tasks are waiting, or the model cannot process them.

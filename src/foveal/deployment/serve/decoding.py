@@ -98,7 +98,7 @@ class Decoders:
         return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
 
     async def _decode_by(self, process: Process, request: bytes) -> tuple[bool, bytes]:
-        """Return the answer of a process, and release the process or replace it."""
+        """Return the response of a process, and release the process or replace it."""
         try:
             async with asyncio.timeout(self.limits.decode_seconds):
                 answer = await _ask(process, request)

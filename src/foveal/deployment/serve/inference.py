@@ -50,7 +50,7 @@ class Task:
 
 
 def answer(tasks: list[Task]) -> list[Answer | Refused]:
-    """Return the answers to a batch of plain tasks of one model, or to a single task.
+    """Return the results of a batch of plain tasks of one model, or of a single task.
 
     Each is what `foveal explain --json` prints for an image, with the further parts requested.
     """
@@ -128,7 +128,7 @@ def _held(task: Task) -> Explanation:
 
 
 def _evidence(task: Task, explanation: Explanation) -> Answer | None:
-    """Return the answers to the evidence alone and to everything but the evidence.
+    """Return the predictions from the evidence alone and from everything but the evidence.
 
     The rest is grey, the mean of the training images. None if the explanation has neither maps nor
     keypoints, because then it has no particular evidence.

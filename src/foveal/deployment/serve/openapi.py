@@ -40,7 +40,7 @@ _EXAMPLE = {
 _REFUSALS = {
     400: "The request is malformed.",
     401: "Credentials are missing or wrong.",
-    404: "There is no such model.",
+    404: "The model does not exist.",
     408: "The body did not arrive in time.",
     413: "Too many bytes or images.",
     415: "The body is neither multipart/form-data nor application/json.",

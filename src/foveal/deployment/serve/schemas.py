@@ -31,7 +31,7 @@ class Asked(BaseModel):
     method: str = Field(
         "model",
         description="`model` for its own explanation, or one of the model's `methods`. Models "
-        "that look everywhere have no explanation of their own; `contributions`, if among the "
+        "that see the whole image have no explanation of their own; `contributions`, if among the "
         "methods, are exact.",
     )
     top: int = Field(5, ge=1, le=1000, description="Number of classes in `probabilities`.")

@@ -1,4 +1,4 @@
-"""Comparison with the original student project: its published accuracies and ours."""
+"""Comparison with the original student project: its published accuracies and Foveal's."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFA
 
 
 def beside_original() -> list[dict[str, Any]]:
-    """Return one row per kind of model: published, rebuilt on our pipeline, and ours.
+    """Return one row per kind of model: published, retrained on Foveal's pipeline, and Foveal's.
 
     Each row has `kind`, and under each dataset's name a dictionary of `published`, `rebuilt` and
     `ours` as fractions from 0 to 1, as far as they are known.

@@ -59,7 +59,7 @@ def write_report(
         UserError: there are no entries, or the folder cannot be written.
     """
     if not entries:
-        raise UserError("Expected at least one model to report on, but got none.")
+        raise UserError("Expected at least 1 model to report on, but got none.")
     page = render(
         "demo.html",
         title=title,
@@ -123,15 +123,15 @@ def _lead(entry: ReportEntry) -> dict[str, object]:
     index = _typical(entry)
     one = entry.explanation[index]
     if not _names_classes(entry):
-        alt = f"An image, where {entry.name} looked, and the image rebuilt from that"
-        return {"picture": inline(one.figure()), "name": entry.name, "answer": "", "alt": alt}
-    answer = one.class_name(int(one.predictions[0]))
+        alt = f"An image, where {entry.name} looked, and the image reconstructed from it"
+        return {"picture": inline(one.figure()), "name": entry.name, "prediction": "", "alt": alt}
+    prediction = one.class_name(int(one.predictions[0]))
     return {
         "picture": inline(one.figure()),
         "name": entry.name,
-        "answer": answer,
+        "prediction": prediction,
         "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, where {entry.name} "
-        f"looked, and its prediction {answer}",
+        f"looked, and its prediction {prediction}",
     }
 
 
@@ -170,14 +170,14 @@ def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
     shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
     if not _names_classes(entry):
         few = _pick(entry.explanation, _spread(entry, MAPPED))
-        return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "answers": False}
+        return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "classifies": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     confidence = explanation.probabilities[wrong].amax(dim=1)
     worst = wrong[confidence.argsort(descending=True)][:WRONG]
     return {
         **shown,
-        "answers": True,
+        "classifies": True,
         "gallery": _gallery(entry, _spread(entry, SHOWN)),
         "closer": _closer(entry),
         "mistakes": _gallery(entry, worst) if len(worst) else None,

@@ -23,7 +23,7 @@ class LargeFiles:
 
     Args:
         paths: paths of the files, which are opened once now for their sizes.
-        channels: 1 for grayscale, 3 for colour.
+        channels: 1 for greyscale, 3 for colour.
 
     Raises:
         UserError: a file cannot be read, or there are none.
@@ -31,7 +31,7 @@ class LargeFiles:
 
     def __init__(self, paths: Sequence[Path], channels: int):
         if not paths:
-            raise UserError("Expected at least one image, but got none.")
+            raise UserError("Expected at least 1 image, but got none.")
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()

@@ -22,7 +22,7 @@ class LargeImage:
     Args:
         pyramid: the opened file.
         path: path of a file that changes whenever the image is written to.
-        channels: 1 for grayscale, 3 for colour, None for those of the image.
+        channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Attributes:
         unchanged: detects whether the file has changed since it was opened.

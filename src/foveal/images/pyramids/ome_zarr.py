@@ -43,7 +43,7 @@ class Zarr(Pyramid):
         except ImportError:
             raise missing_extra("zarr", "zarr") from None
         if not path.exists():
-            raise UserError("there is no such file")
+            raise UserError("the file does not exist")
         try:
             found = zarr.open(_store(path), mode="r")
             arrays, axes = _image(found)
@@ -56,7 +56,7 @@ class Zarr(Pyramid):
         self.axes = axes
         self.channels = _length(arrays[0].shape, axes, "c", 1)
         if self.channels not in (1, 3):
-            raise UserError(f"it has {self.channels} channels: store 1 (grayscale) or 3 (colour)")
+            raise UserError(f"it has {self.channels} channels: store 1 (greyscale) or 3 (colour)")
         sizes = [_height_width(array.shape, axes) for array in arrays]
         blocks = [_height_width(array.chunks, axes) for array in arrays]
         self.levels = make_levels(sizes, blocks)

@@ -38,7 +38,7 @@ def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
 
     Args:
         path: path of a file, or of the folder of a zarr.
-        channels: 1 for grayscale, 3 for colour, None for those of the image.
+        channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Raises:
         UserError: the file is missing, not regular, broken, truncated or of an unknown format; or

@@ -38,7 +38,7 @@ class Pyramid(ABC):
 
     Attributes:
         levels: the resolutions, the finest first, which is the image itself.
-        channels: 1 (grayscale) or 3 (colour).
+        channels: 1 (greyscale) or 3 (colour).
         note: warning about reading this file, or empty.
     """
 

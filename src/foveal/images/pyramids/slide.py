@@ -30,7 +30,7 @@ class Slide(Pyramid):
             raise missing_extra("openslide-python and openslide-bin", "slides") from None
         self.errors = (openslide.OpenSlideError, OSError)
         if not path.exists():
-            raise UserError("there is no such file")
+            raise UserError("the file does not exist")
         try:
             self.slide = openslide.OpenSlide(path)
         except self.errors as error:

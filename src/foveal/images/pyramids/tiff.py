@@ -135,7 +135,7 @@ def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
         series = file.series[0]
         pages = [level.keyframe for level in series.levels]
     except FileNotFoundError:
-        raise UserError("there is no such file") from None
+        raise UserError("the file does not exist") from None
     except OSError as error:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
     except Exception as error:  # tifffile raises almost anything on broken files
@@ -151,7 +151,7 @@ def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
 def _check(page: "TiffPage", length: int) -> None:
     """Raise UserError unless a page can be read in part, and its pixels are all in the file."""
     if page.imagedepth != 1 or page.photometric not in (INVERTED, BLACK, RGB, PALETTE, YCBCR):
-        raise UserError(f"unsupported pixels ({page.photometric!s}): store RGB or grayscale")
+        raise UserError(f"unsupported pixels ({page.photometric!s}): store RGB or greyscale")
     if page.photometric == YCBCR and page.compression not in JPEGS:
         raise UserError("YCbCr is supported in JPEG compression only: store RGB")
     if page.tags.valueof(ORIENTATION, UPRIGHT) != UPRIGHT:
@@ -159,7 +159,7 @@ def _check(page: "TiffPage", length: int) -> None:
     if page.dtype is None or page.dtype.kind not in "buf":
         raise UserError(f"unsupported pixels of {page.dtype}: store unsigned integers")
     if _channels(page) not in (1, 3):
-        raise UserError(f"it has {_channels(page)} channels: store 1 (grayscale) or 3 (colour)")
+        raise UserError(f"it has {_channels(page)} channels: store 1 (greyscale) or 3 (colour)")
     check_block(_block(page), page.samplesperpixel, page.dtype.itemsize)
     ends = np.asarray(page.dataoffsets, np.uint64) + np.asarray(page.databytecounts, np.uint64)
     if len(ends) < int(np.prod(page.chunked)):

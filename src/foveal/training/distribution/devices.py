@@ -1,4 +1,4 @@
-"""Devices of a training, and the process that writes its results."""
+"""Devices of a training run, and the process that writes its results."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")  # set
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices and strategy of a training.
+    """Devices and strategy of a training run.
 
     Attributes:
         count: number of devices per machine, as Lightning takes it.
@@ -34,7 +34,7 @@ class Devices:
         if self.strategy not in STRATEGIES:
             raise unknown_name("strategy", self.strategy, STRATEGIES)
         if self.nodes < 1:
-            raise UserError(f"Expected 1 node or more, but got {self.nodes}.")
+            raise UserError(f"Expected at least 1 node, but got {self.nodes}.")
         if self.strategy == "fsdp" and not torch.cuda.is_available():
             raise UserError("fsdp requires GPUs, but this machine has none: use ddp.")
 

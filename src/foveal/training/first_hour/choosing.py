@@ -270,7 +270,7 @@ def _balance(survey: Survey) -> tuple[float, tuple[str, ...]]:
     if survey.imbalance < STRONG:
         return 0.0, ()
     times = f"{survey.imbalance:.0f} times as many images as the smallest"
-    return 1.0, (f"rare classes weigh more: the largest has {times}",)
+    return 1.0, (f"rare classes get more weight: the largest has {times}",)
 
 
 def _augment(survey: Survey, side: int, few: bool) -> tuple[Augment, str]:

@@ -54,14 +54,15 @@ class Compared:
         """Whether the focus model is at least as accurate."""
         return self.gain.value >= 0
 
-    def line(self) -> str:
-        """Return the comparison as a line of text."""
+    def lines(self) -> tuple[str, str]:
+        """Return the comparison as two lines of text."""
         value, low, high = (100 * number for number in self.gain)
         return (
-            f"compared by {FOLDS} folds of {self.images} training images, backbone frozen: crops "
-            f"{self.focus:.1%} at {self.macs[0] / 1e6:,.0f} million multiply-adds, the whole image "
-            f"of {self.side} pixels {self.whole:.1%} at {self.macs[1] / 1e6:,.0f}; difference "
-            f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+            f"compared by {FOLDS} folds of {self.images} training images, with the backbone frozen "
+            f"and the whole image at {self.side} pixels:",
+            f"  crops {self.focus:.1%} at {self.macs[0] / 1e6:,.0f} million multiply-adds, the "
+            f"whole image {self.whole:.1%} at {self.macs[1] / 1e6:,.0f} million; difference "
+            f"{value:+.1f} points (95 % CI: {low:+.1f} to {high:+.1f})",
         )
 
 
@@ -108,7 +109,7 @@ def compare_with_whole(
     keep_freed_memory()
     images = _read(focus, data, data_dir)
     if int(images.labels.bincount(minlength=len(images.classes)).min()) < LEAST:
-        say(f"  not compared with crops, which takes {LEAST} training images per class")
+        say(f"  not compared with crops: that needs {LEAST} training images per class")
         return None
     sample = _sample(images, focus.training.seed)
     cost = macs(_model(focus, images), _sized(focus, size))

@@ -1,4 +1,4 @@
-"""A linear layer on a run's frozen backbone, and near-duplicates of training images in the test."""
+"""Linear layer on a frozen backbone, and near-duplicates of training images in the test images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from foveal.training.linear import fit_linear, labelled
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
-# Cosine similarity of two photographs' centred vectors from which they count as near-copies. Most
-# of 50 photographs of garments that were encoded again, shrunk or cropped by 4 % exceed it (medians
-# of 0.92 to 0.95); of 3,781 different photographs, 7 are as similar to another.
+# Cosine similarity of two photographs' centred vectors from which they count as near-duplicates.
+# Most of 50 photographs of garments that were encoded again, shrunk or cropped by 4 % exceed it
+# (medians of 0.92 to 0.95); of 3,781 different photographs, 7 are as similar to another.
 ALIKE = 0.9
 _AT_ONCE = 1024  # images compared with all others at a time
 
@@ -31,7 +31,7 @@ class Probe:
     Attributes:
         answers: (N,) predicted class indices.
         accuracy: their accuracy, from 0 to 1.
-        copies: paths of a test image and of the training image that is nearly the same.
+        copies: pairs (test path, training path) of near-duplicate images.
     """
 
     answers: Tensor
@@ -45,7 +45,7 @@ def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Pr
     Args:
         recipe: a recipe with `training.cache`.
         sets: `train`, `val` and `test`.
-        folder: folder of features; those that the training left there are reused.
+        folder: folder of features; those that training left there are reused.
     """
     model = initial_model(recipe, model_settings(recipe, sets["train"]))
     kept = with_features(model, recipe, sets, folder)
@@ -56,14 +56,14 @@ def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Pr
     return Probe(
         answers,
         float((answers == test.labels).double().mean()),
-        near_copies(test.images, train.images, test.paths, train.paths),
+        near_duplicates(test.images, train.images, test.paths, train.paths),
     )
 
 
-def near_copies(
+def near_duplicates(
     test: Features, train: Features, test_paths: tuple[str, ...], train_paths: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Return the path of each test image that is nearly a training image, and the latter's path.
+    """Return pairs (test path, training path) of near-duplicate images.
 
     Args:
         test: features of the test images.

@@ -1,1 +1,1 @@
-"""Training objectives: what a model is trained to make small, a folder per objective."""
+"""Training objectives: the losses that models minimise, a folder per objective."""

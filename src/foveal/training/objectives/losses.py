@@ -13,7 +13,7 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
     Args:
         labels: (N,) class indices of the training images.
         classes: number of classes.
-        balance: exponent b; a class of n images weighs n ** -b.
+        balance: exponent b; a class of n images has the weight n ** -b.
 
     Returns:
         Weights whose mean over the images is 1.

@@ -18,7 +18,7 @@ class Objective(L.LightningModule):
 
     Args:
         model: the model that is trained.
-        recipe: settings of the training.
+        recipe: settings of the training run.
         steps: optimizer steps in all epochs.
     """
 

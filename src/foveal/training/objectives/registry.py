@@ -1,4 +1,4 @@
-"""The objectives by name: what builds the one of a model."""
+"""Registry of training objectives, and the choice for a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast

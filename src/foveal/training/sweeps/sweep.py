@@ -52,7 +52,7 @@ def _values(text: str) -> list[str]:
 
 
 class _Watch(L.Callback):
-    """Reports each epoch's validation accuracy, and stops a training that is pruned."""
+    """Reports each epoch's validation accuracy, and stops a pruned training run."""
 
     def __init__(self, claim: Claim):
         self.claim = claim

@@ -8,15 +8,15 @@ export async function samples() {
   return (await json(await fetch("v1/samples"))).samples;
 }
 
-// The answer for one image; `options` holds the fields of POST /v1/explain.
+// The response for one image; `options` holds the fields of POST /v1/explain.
 export async function explain(image, options, signal) {
   const form = new FormData();
   for (const [name, value] of Object.entries(options)) {
     if (value !== undefined && value !== null) form.append(name, value);
   }
   form.append("image", image.blob, image.name);
-  const answer = await json(await fetch("v1/explain", { method: "POST", body: form, signal }));
-  return answer.images[0];
+  const response = await json(await fetch("v1/explain", { method: "POST", body: form, signal }));
+  return response.images[0];
 }
 
 async function json(response) {
@@ -27,7 +27,7 @@ async function json(response) {
     // A proxy before the server may respond without JSON.
   }
   if (response.ok && body) return body;
-  const error = new Error(body?.detail ?? `The server answered ${response.status}.`);
+  const error = new Error(body?.detail ?? `The server responded with status ${response.status}.`);
   error.busy = response.status === 429;
   throw error;
 }

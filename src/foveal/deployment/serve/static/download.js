@@ -1,25 +1,25 @@
-// Downloads: the picture and classes as SVG or PNG, and the answer as JSON.
+// Downloads: the marked image and classes as SVG or PNG, and the response as JSON.
 
 import { element, frame, tag } from "./marks.js";
 import { percent, printable } from "./words.js";
 
-const [WIDTH, PICTURE, MARGIN] = [960, 480, 24];
+const [WIDTH, IMAGE, MARGIN] = [960, 480, 24];
 const FONT = "system-ui, sans-serif";
 
-export function saveJson(name, model, answer) {
-  const { pictures, evidence, ...rest } = answer;
+export function saveJson(name, model, response) {
+  const { pictures, evidence, ...rest } = response;
   const text = JSON.stringify({ model, images: [rest] }, null, 2);
   save(new Blob([text], { type: "application/json" }), `${name}.json`);
 }
 
-export function saveSvg(name, shown, model, answer) {
-  const text = source(shown, model, answer);
+export function saveSvg(name, shown, model, response) {
+  const text = source(shown, model, response);
   save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
 }
 
-export async function savePng(name, shown, model, answer) {
+export async function savePng(name, shown, model, response) {
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(shown, model, answer))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(shown, model, response))}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
@@ -27,23 +27,23 @@ export async function savePng(name, shown, model, answer) {
   canvas.toBlob((blob) => save(blob, `${name}.png`), "image/png");
 }
 
-// One SVG: the picture with its marks, the patches, and the class probabilities.
-function source(shown, model, answer) {
-  const patches = answer.pictures.patches ?? [];
-  const height = PICTURE + 2 * MARGIN + 40;
+// One SVG: the image with its marks, the patches, and the class probabilities.
+function source(shown, model, response) {
+  const patches = response.pictures.patches ?? [];
+  const height = IMAGE + 2 * MARGIN + 40;
   const svg = element("svg", { xmlns: "http://www.w3.org/2000/svg", width: WIDTH, height,
     viewBox: `0 0 ${WIDTH} ${height}`, "font-family": FONT });
   svg.append(element("rect", { width: WIDTH, height, fill: "#fff" }));
   const inner = shown.cloneNode(true);
   const [wide, high] = ["width", "height"].map((side) => Number(shown.getAttribute(side)));
-  const scale = PICTURE / Math.max(wide, high);
+  const scale = IMAGE / Math.max(wide, high);
   const box = { x: MARGIN, y: MARGIN + 40, width: scale * wide, height: scale * high };
   for (const [key, value] of Object.entries(box)) inner.setAttribute(key, value);
-  const left = PICTURE + 2 * MARGIN;
-  const best = answer.probabilities?.[0];
-  const title = best ? `${best.class} (${percent(best.probability)})` : "rebuilt";
+  const left = IMAGE + 2 * MARGIN;
+  const best = response.probabilities?.[0];
+  const title = best ? `${best.class} (${percent(best.probability)})` : "reconstructed";
   svg.append(words(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
-  (answer.probabilities ?? []).slice(0, 5).forEach((one, index) => {
+  (response.probabilities ?? []).slice(0, 5).forEach((one, index) => {
     const y = MARGIN + 62 + 36 * index;
     svg.append(words(one.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,
       width: 210 * one.probability, height: 18, fill: index ? "#b8c0c8" : "#0072b2" }),

@@ -1,4 +1,4 @@
-// The drawing pad: strokes are stored as lines and rendered as a picture of 28 x 28 pixels.
+// The drawing pad: strokes are stored as lines and rendered as an image of 28 x 28 pixels.
 
 const SIDE = 28;
 const INK_BOX = 20; // MNIST fits its digits into 20 x 20 pixels …
@@ -122,8 +122,8 @@ export class Pad {
     }
   }
 
-  // White ink on black, 28 x 28: as drawn, or scaled and centred like MNIST's digits.
-  async picture() {
+  // White ink on black, 28 x 28: as drawn, or scaled and centred as in MNIST.
+  async image() {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SIDE;
     const context = canvas.getContext("2d", { willReadFrequently: true });

@@ -1,9 +1,9 @@
-// Small summary of the answers, for phones on which the pad and the answers do not fit.
+// Small summary of the predictions, for phones on which the pad and the predictions do not fit together.
 
 export function glance(summary, panels) {
   let away = false;
   const paint = () => {
-    const shown = panels.filter((panel) => panel.answer);
+    const shown = panels.filter((panel) => panel.response);
     summary.hidden = !away || !shown.length;
     if (summary.hidden) return;
     summary.replaceChildren(...shown.map((panel) => {
@@ -11,7 +11,7 @@ export function glance(summary, panels) {
       link.type = "button";
       link.tabIndex = -1;
       const words = document.createElement("b");
-      words.textContent = panel.root.querySelector(".said").textContent;
+      words.textContent = panel.root.querySelector(".prediction").textContent;
       link.append(panel.svg.cloneNode(true), words);
       link.addEventListener("click", () => panel.root.scrollIntoView({ behavior: "smooth" }));
       return link;
@@ -24,6 +24,6 @@ export function glance(summary, panels) {
   document.addEventListener("foveal:shown", paint);
   return (panel) => {
     observer.disconnect();
-    observer.observe(panel.root.querySelector(".picture"));
+    observer.observe(panel.root.querySelector(".shown-image"));
   };
 }

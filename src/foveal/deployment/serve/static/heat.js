@@ -1,4 +1,4 @@
-// Maps as colours over the picture: attention on a logarithmic scale, attributions with signs.
+// Maps as colours over the image: attention on a logarithmic scale, attributions with signs.
 
 const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122], [229, 80, 100],
   [251, 135, 97], [254, 194, 135], [252, 253, 191]];
@@ -22,27 +22,27 @@ export function scaleEnd(maps) {
   return Math.max(1 / LEAST, ...maps.flat(2));
 }
 
-// A data URL of a relative map over the greyscale picture.
-export function attention(map, end, picture) {
+// A data URL of a relative map over the greyscale image.
+export function attention(map, end, image) {
   const span = Math.log(end / LEAST);
-  return blend(map, picture, MAGMA, (value) => Math.log(Math.max(value, LEAST) / LEAST) / span, 1);
+  return blend(map, image, MAGMA, (value) => Math.log(Math.max(value, LEAST) / LEAST) / span, 1);
 }
 
-// A data URL of signed values over the pale grey picture: red for, blue against. The neutral value
+// A data URL of signed values over the pale grey image: red for, blue against. The neutral value
 // is 0 if `zero` is true, else the mean.
-export function attribution(map, picture, zero) {
+export function attribution(map, image, zero) {
   const values = map.flat();
   const middle = zero ? 0 : average(values);
   const reach = Math.max(...values.map((value) => Math.abs(value - middle))) || 1;
-  return blend(map, picture, SIGNED, (value) => ((value - middle) / reach + 1) / 2, 0.5);
+  return blend(map, image, SIGNED, (value) => ((value - middle) / reach + 1) / 2, 0.5);
 }
 
-// The picture keeps its own resolution, and a coarse map is interpolated.
-function blend(map, picture, colours, scale, contrast) {
-  const finer = picture.width > map[0].length;
-  const size = finer ? [picture.width, picture.height] : [map[0].length, map.length];
+// The image keeps its own resolution, and a coarse map is interpolated.
+function blend(map, image, colours, scale, contrast) {
+  const finer = image.width > map[0].length;
+  const size = finer ? [image.width, image.height] : [map[0].length, map.length];
   const context = empty(...size);
-  context.drawImage(picture, 0, 0, ...size);
+  context.drawImage(image, 0, 0, ...size);
   const pixels = context.getImageData(0, 0, ...size);
   for (let i = 0; i < pixels.data.length; i += 4) {
     const [r, g, b] = pixels.data.subarray(i, i + 3);

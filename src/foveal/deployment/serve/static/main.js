@@ -29,7 +29,7 @@ function give(kind, image, time) {
 function show(image, time) {
   for (const panel of panels) {
     const name = suited(image);
-    if (panels.length > 1 || panel.chosen || panel.model.model === name) panel.ask(image, time);
+    if (panels.length > 1 || panel.chosen || panel.model.model === name) panel.explain(image, time);
     else panel.suit(name, image);
   }
 }
@@ -55,7 +55,7 @@ function add() {
   panels.push(panel);
   find("panels").append(panel.root);
   panelCount();
-  panel.ask(images[source()]);
+  panel.explain(images[source()]);
   return panel;
 }
 
@@ -87,7 +87,7 @@ function draw() {
   const pad = new Pad(find("pad"), async (time) => {
     if (pad.empty) return;
     find("pad").dataset.pending = ++pending;
-    give("draw", await pad.picture(), time);
+    give("draw", await pad.image(), time);
     if (!--pending) delete find("pad").dataset.pending;
   });
   find("undo").addEventListener("click", () => pad.undo());

@@ -1,4 +1,4 @@
-// Numbered marks on the picture, as SVG: each keypoint has its own number, shape, dash and colour.
+// Numbered marks on the image, as SVG: each keypoint has its own number, shape, dash and colour.
 
 const NS = "http://www.w3.org/2000/svg";
 // Okabe & Ito 2008; shape and number carry the same information.
@@ -39,7 +39,7 @@ function polygon(corners, x, y, r) {
   }).join(" ");
 }
 
-// A frame around a patch: a dark line under a coloured, dashed one is visible on any picture.
+// A frame around a patch: a dark line under a coloured, dashed one is visible on any image.
 export function frame(index, box, unit) {
   const shared = { ...box, fill: "none" };
   const dash = DASHES[index % DASHES.length].split(" ").map((part) => part * unit).join(" ");
@@ -50,9 +50,9 @@ export function frame(index, box, unit) {
   ];
 }
 
-// The picture for marks; `size` is {width, height} in pixels, with (0, 0) at a pixel's centre. It
+// The image for marks; `size` is {width, height} in pixels, with (0, 0) at a pixel's centre. It
 // is drawn in the proportions of `shape`.
-export function picture(href, size, shape, smooth = false) {
+export function image(href, size, shape, smooth = false) {
   const svg = element("svg", {
     xmlns: NS, viewBox: `-0.5 -0.5 ${size.width} ${size.height}`, width: 480,
     height: (480 * shape.height) / shape.width, class: "marks", preserveAspectRatio: "none",

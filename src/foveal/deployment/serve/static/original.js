@@ -1,13 +1,13 @@
-// The original picture: the part that a model was given, at the original resolution.
+// The original image: the part that a model was given, at the original resolution.
 
-const LONGEST = 1600; // maximum longer side of the drawn picture, in pixels
+const LONGEST = 1600; // maximum longer side of the drawn image, in pixels
 
-// A canvas, or null if the picture has no more pixels than the model's input or the browser cannot
+// A canvas, or null if the image has no more pixels than the model's input or the browser cannot
 // read it. `size` is {width, height} of the model's input in pixels, `cropped` whether it was
 // cropped at the centre.
 export async function original(image, size, cropped) {
   const key = `${size.width}x${size.height} ${cropped}`;
-  image.originals ??= new Map(); // drawn once per picture, not once per request
+  image.originals ??= new Map(); // drawn once per image, not once per request
   if (!image.originals.has(key)) {
     image.originals.set(key, draw(image.blob, size, cropped).catch(() => null));
   }

@@ -1,14 +1,14 @@
 // Panel of one model: its explanation of the image, and its prediction.
 
-import { explain } from "./api.js";
+import { explain as request } from "./api.js";
 import { saveJson, savePng, saveSvg } from "./download.js";
 import * as heat from "./heat.js";
 import * as marks from "./marks.js";
 import { original } from "./original.js";
 import { loaded, mean, part, patchPart } from "./parts.js";
-import { bars, fill, percent, printable, said, text } from "./words.js";
+import { bars, fill, percent, printable, showPrediction, text } from "./words.js";
 
-const METHODS = { model: "itself", contributions: "its exact terms" };
+const METHODS = { model: "the model itself", contributions: "exact contributions" };
 
 export class Panel {
   // `models` as listed by GET /v1/models; `removed(panel)` is called to remove it.
@@ -17,7 +17,7 @@ export class Panel {
     this.root = document.getElementById("panel").content.cloneNode(true).querySelector(".panel");
     this.image = null;
     this.held = null; // keypoints that the user holds
-    this.answer = null;
+    this.response = null;
     this.running = false;
     this.fresh = false; // a new request arrived while one is running
     this.chosen = false; // whether the user has chosen the model
@@ -50,11 +50,11 @@ export class Panel {
       this.chosen = true;
       this.choose(event.target.value);
     });
-    this.find(".method").addEventListener("change", () => this.ask(this.image));
-    this.find(".share select").addEventListener("change", () => this.ask(this.image));
+    this.find(".method").addEventListener("change", () => this.explain(this.image));
+    this.find(".fraction select").addEventListener("change", () => this.explain(this.image));
     this.find(".release").addEventListener("click", () => this.hold(null));
     this.find(".remove").addEventListener("click", () => removed(this));
-    this.find(".rivals").addEventListener("toggle", () => this.rivals());
+    this.find(".post-hoc").addEventListener("toggle", () => this.postHocMethods());
     for (const button of this.root.querySelectorAll(".downloads button")) {
       button.addEventListener("click", () => this.download(button.dataset.kind));
     }
@@ -67,10 +67,10 @@ export class Panel {
     method.replaceChildren(
       ...this.model.methods.map((one) => new Option(METHODS[one] ?? `post-hoc: ${one}`, one)));
     method.value = this.model.default_method;
-    this.find(".rivals").hidden = this.model.methods.length < 2;
+    this.find(".post-hoc").hidden = this.model.methods.length < 2;
     text(this.find(".about"), this.model.about);
     fill(this.find(".card"), this.find(".honesty dl"), this.model);
-    this.ask(this.image);
+    this.explain(this.image);
   }
 
   // Explain an image with a model that suits it, if the user has chosen none.
@@ -86,11 +86,11 @@ export class Panel {
 
   hold(keypoints, time) {
     this.held = keypoints;
-    this.ask(this.image, time, true);
+    this.explain(this.image, time, true);
   }
 
   // Explain an image; of those that arrive while one is being explained, only the latest.
-  async ask(image, time = performance.now(), holding = false) {
+  async explain(image, time = performance.now(), holding = false) {
     this.image = image;
     if (!holding) this.held = null;
     if (!image) return;
@@ -111,16 +111,16 @@ export class Panel {
     const held = this.held;
     const options = {
       model: this.model.model, method: this.method, top: 10, fit: "crop",
-      show: "pictures,maps,evidence", share: this.find(".share select").value,
+      show: "pictures,maps,evidence", share: this.find(".fraction select").value,
       keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
       scales: held && JSON.stringify(held.map((one) => one.scale)),
     };
     const { image, model } = this;
     try {
-      const answer = await explain(image, options);
+      const response = await request(image, options);
       if (model !== this.model) return;
       this.warn("");
-      await this.show(answer, held, image);
+      await this.show(response, held, image);
       const detail = { stroke: time, model: model.model };
       requestAnimationFrame(() =>
         this.root.dispatchEvent(new CustomEvent("foveal:shown", { bubbles: true, detail })));
@@ -138,53 +138,53 @@ export class Panel {
     text(this.find(".warning"), message);
   }
 
-  async show(answer, held, image) {
-    const free = held ? this.free : answer;
-    this.answer = answer;
+  async show(response, held, image) {
+    const free = held ? this.free : response;
+    this.response = response;
     this.free = free;
-    await this.showPicture(answer, image);
-    said(this.root, answer, this.model, held ? free : null);
-    bars(this.find(".bars"), answer.probabilities ?? []);
-    this.showParts(answer);
-    this.showEvidence(answer.evidence);
+    await this.showImage(response, image);
+    showPrediction(this.root, response, this.model, held ? free : null);
+    bars(this.find(".bars"), response.probabilities ?? []);
+    this.showParts(response);
+    this.showEvidence(response.evidence);
     this.find(".release").hidden = !held;
-    if (this.find(".rivals").open) this.rivals();
+    if (this.find(".post-hoc").open) this.postHocMethods();
   }
 
-  async showPicture(answer, image) {
-    const size = answer.size_px;
-    this.small = await loaded(answer.pictures.image); // the model's input
+  async showImage(response, image) {
+    const size = response.size_px;
+    this.small = await loaded(response.pictures.image); // the model's input
     const given = await original(image, size, Boolean(this.model.size_px));
     const shown = given ?? this.small;
-    let href = given ? given.toDataURL("image/jpeg", 0.92) : answer.pictures.image;
+    let href = given ? given.toDataURL("image/jpeg", 0.92) : response.pictures.image;
     let legend = "";
-    const weighed = Boolean(answer.maps) && !answer.values.signed; // by the model's own attention
-    if (weighed) {
-      this.maps = heat.relative(answer.maps);
+    const weighted = Boolean(response.maps) && !response.values.signed; // by the model's own attention
+    if (weighted) {
+      this.maps = heat.relative(response.maps);
       this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
       href = heat.attention(this.maps.all, this.end, shown);
       legend = `0.1 × … ${this.end.toFixed(0)} × uniform attention`;
-    } else if (answer.maps) {
-      href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
-      legend = "against … for the answer";
+    } else if (response.maps) {
+      href = heat.attribution(mean(response.maps), shown, response.values.zero);
+      legend = "against … for the predicted class";
     }
-    const smooth = Boolean(given) || weighed;
-    const svg = marks.picture(href, size, given ?? size, smooth);
+    const smooth = Boolean(given) || weighted;
+    const svg = marks.image(href, size, given ?? size, smooth);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
-    if (answer.keypoints) this.showKeypoints(svg, answer, size);
-    else if (weighed) marks.peaks(svg, answer.attention, size);
+    if (response.keypoints) this.showKeypoints(svg, response, size);
+    else if (weighted) marks.peaks(svg, response.attention, size);
     this.swap(svg);
     const label = this.find(".legend");
     text(label, legend);
-    label.className = `legend ${answer.values?.signed ? "signed" : "magma"}`;
-    text(this.find(".hint"), [this.stranger(), this.hint(answer)].filter(Boolean).join(" "));
+    label.className = `legend ${response.values?.signed ? "signed" : "magma"}`;
+    text(this.find(".hint"), [this.unfamiliarImageNote(), this.hint(response)].filter(Boolean).join(" "));
   }
 
-  // Replace the picture and keep the keyboard focus; not while the user drags a keypoint.
+  // Replace the image and keep the keyboard focus; not while the user drags a keypoint.
   swap(svg) {
     this.svg = svg;
-    const holder = this.find(".picture");
+    const holder = this.find(".shown-image");
     if (this.dragging) return;
     const focused = holder.contains(document.activeElement)
       ? document.activeElement.dataset.index : undefined;
@@ -192,38 +192,39 @@ export class Panel {
     if (focused !== undefined) holder.querySelector(`[data-index="${focused}"]`)?.focus();
   }
 
-  // Note for an image of another kind than the training images, as the model answers anyway.
-  stranger() {
+  // Note for an image unlike the training images, as the model predicts a class anyway.
+  unfamiliarImageNote() {
     const known = this.model.trained_on;
     if (!this.image.digit || !known || /^(cluttered-|planted-)?mnist/.test(known)) return "";
-    return `This model was trained on ${known} and knows no digits, so its answer means little.`;
+    return `This model was trained on ${known} and not on digits, so its prediction means little.`;
   }
 
-  hint(answer) {
-    if (answer.keypoints && this.model.holds_keypoints) {
-      return "Drag a keypoint, or focus it and press the arrow keys: the model answers from there.";
+  hint(response) {
+    if (response.keypoints && this.model.holds_keypoints) {
+      return "Drag a keypoint, or focus it and press the arrow keys: the model predicts from the new position.";
     }
-    if (answer.keypoints) return "";
-    if (!answer.maps) return "This model looks at the whole picture.";
-    if (!answer.values.signed) return "The numbers mark the maximum of each depth's attention.";
-    if (!answer.values.location_label) return "";
-    const terms = heat.cells(answer.maps[0]);
-    return `What each of ${terms.length} × ${terms[0].length} locations adds to the logit of the answer.`;
+    if (response.keypoints) return "";
+    if (!response.maps) return "This model sees the whole image.";
+    if (!response.values.signed) return "The numbers mark the maximum of each depth's attention.";
+    if (!response.values.location_label) return "";
+    const terms = heat.cells(response.maps[0]);
+    const locations = `${terms.length} × ${terms[0].length} locations`;
+    return `Contribution of each of ${locations} to the logit of the predicted class.`;
   }
 
-  showKeypoints(svg, answer, size) {
-    const groups = marks.keypoints(svg, answer.keypoints, answer.patch_size_px, size);
+  showKeypoints(svg, response, size) {
+    const groups = marks.keypoints(svg, response.keypoints, response.patch_size_px, size);
     if (!this.model.holds_keypoints) return;
-    groups.forEach((group, index) => this.makeDraggable(group, index, answer, size));
+    groups.forEach((group, index) => this.makeDraggable(group, index, response, size));
   }
 
-  makeDraggable(group, index, answer, size) {
-    const point = answer.keypoints[index];
+  makeDraggable(group, index, response, size) {
+    const point = response.keypoints[index];
     group.setAttribute("tabindex", "0");
     group.setAttribute("role", "button");
     group.setAttribute("aria-label",
       `Keypoint ${index + 1}, column ${Math.round(point.x_px)}, row ${Math.round(point.y_px)}; ` +
-      "arrow keys move it, Escape resets all");
+      "use the arrow keys to move it, Escape to reset all keypoints");
     group.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       if (event.key === "Escape") this.hold(null);
@@ -231,7 +232,7 @@ export class Panel {
       event.preventDefault();
       const [dx, dy] = step[event.key];
       // From its held position, as the response to the last key may not have arrived.
-      const now = (this.held ?? this.answer.keypoints)[index];
+      const now = (this.held ?? this.response.keypoints)[index];
       this.move(index, now.x_px + dx, now.y_px + dy, size, event.timeStamp);
     });
     group.addEventListener("pointerdown", (event) => this.drag(event, group, index, point, size));
@@ -259,7 +260,7 @@ export class Panel {
       this.dragging = false;
       group.removeEventListener("pointermove", moved);
       this.swap(this.svg);
-      this.find(`.picture [data-index="${index}"]`)?.focus({ preventScroll: true });
+      this.find(`.shown-image [data-index="${index}"]`)?.focus({ preventScroll: true });
     };
     group.addEventListener("pointermove", moved);
     group.addEventListener("pointerup", ended, { once: true });
@@ -271,26 +272,26 @@ export class Panel {
     const y_px = Math.min(size.height - 1, Math.max(0, y));
     const to = {
       x_px, y_px, x: (2 * x_px + 1) / size.width - 1, y: (2 * y_px + 1) / size.height - 1,
-      scale: this.answer.keypoints[index].scale,
+      scale: this.response.keypoints[index].scale,
     };
-    const held = (this.held ?? this.answer.keypoints).map((one, i) => (i === index ? to : one));
+    const held = (this.held ?? this.response.keypoints).map((one, i) => (i === index ? to : one));
     this.hold(held, time);
     return to;
   }
 
-  showParts(answer) {
+  showParts(response) {
     const parts = this.find(".parts");
     const title = this.find(".parts-title");
-    const { patches, thumbnail, rebuilt } = answer.pictures;
+    const { patches, thumbnail, rebuilt } = response.pictures;
     parts.replaceChildren();
     title.textContent = "";
     if (patches) {
-      title.textContent = thumbnail ? "Its whole input" : "All that it decided from";
-      if (rebuilt) title.textContent = "Patches that it rebuilt the image from";
+      title.textContent = thumbnail ? "The model's whole input" : "Everything the classifier saw";
+      if (rebuilt) title.textContent = "Patches that the image was reconstructed from";
       if (thumbnail) parts.append(part(thumbnail, "a thumbnail"));
       patches.forEach((patch, index) => parts.append(patchPart(patch, index)));
-      if (rebuilt) parts.append(part(rebuilt, "rebuilt"));
-    } else if (answer.maps?.length > 1 && !answer.values.signed) {
+      if (rebuilt) parts.append(part(rebuilt, "reconstructed"));
+    } else if (response.maps?.length > 1 && !response.values.signed) {
       title.textContent = "Attention at each depth";
       this.maps.each.forEach((map, index) =>
         parts.append(part(heat.attention(map, this.end, this.small), `depth ${index + 1}`, true)));
@@ -299,9 +300,9 @@ export class Panel {
 
   showEvidence(evidence) {
     this.find(".evidence").hidden = !evidence;
-    this.find(".share").hidden = !this.answer.maps;
+    this.find(".fraction").hidden = !this.response.maps;
     if (!evidence) return;
-    for (const [name, title] of [["only", "Evidence only"], ["without", "Everything but"]]) {
+    for (const [name, title] of [["only", "Evidence only"], ["without", "Everything but the evidence"]]) {
       const one = evidence[name];
       const figure = this.find(`.${name}`);
       figure.querySelector("img").src = one.picture;
@@ -310,7 +311,7 @@ export class Panel {
       heading.textContent = title;
       const lines = [heading, one.probabilities
         ? `→ ${one.prediction} (${percent(one.probabilities[0].probability)})`
-        : `→ rebuilt with an error of ${one.rebuilding_mse.toFixed(4)}`];
+        : `→ reconstructed with an error of ${one.rebuilding_mse.toFixed(4)}`];
       if (one.judge) lines.push(`a judge: ${one.judge.class} (${percent(one.judge.probability)})`);
       caption.replaceChildren(...lines.map((line) => {
         const row = document.createElement("span");
@@ -321,24 +322,24 @@ export class Panel {
   }
 
   // All post-hoc methods on the same image, one after another.
-  async rivals() {
-    const grid = this.find(".rivals .grid");
-    if (!this.find(".rivals").open || !this.image) return grid.replaceChildren();
+  async postHocMethods() {
+    const grid = this.find(".post-hoc .grid");
+    if (!this.find(".post-hoc").open || !this.image) return grid.replaceChildren();
     const [image, model] = [this.image, this.model];
     const key = `${model.model} ${image.number}`;
-    if (this.rivalsOf === key) return;
-    this.rivalsOf = key;
+    if (this.comparedWith === key) return;
+    this.comparedWith = key;
     grid.replaceChildren();
     for (const method of model.methods.filter((one) => one !== "model")) {
       const waiting = part("", `${method} …`);
       grid.append(waiting);
       try {
-        const answer = await explain(image,
+        const response = await request(image,
           { model: model.model, method, show: "pictures,maps", fit: "crop" });
-        if (this.rivalsOf !== key) return;
-        const shown = await loaded(answer.pictures.image);
-        const href = heat.attribution(mean(answer.maps), shown, answer.values.zero);
-        waiting.replaceWith(part(href, `${method}, ${answer.cost_forward_passes.toFixed(0)} passes`));
+        if (this.comparedWith !== key) return;
+        const shown = await loaded(response.pictures.image);
+        const href = heat.attribution(mean(response.maps), shown, response.values.zero);
+        waiting.replaceWith(part(href, `${method}, ${response.cost_forward_passes.toFixed(0)} passes`));
       } catch (error) {
         waiting.querySelector("figcaption").textContent = `${method}: ${error.message}`;
       }
@@ -346,9 +347,9 @@ export class Panel {
   }
 
   download(kind) {
-    if (!this.answer) return;
-    const name = `${this.model.model}-${this.answer.prediction ?? "rebuilt"}`.replace(/[^\w-]+/g, "_");
-    if (kind === "json") saveJson(name, this.model.model, this.answer);
-    else (kind === "svg" ? saveSvg : savePng)(name, this.svg, this.model.model, this.answer);
+    if (!this.response) return;
+    const name = `${this.model.model}-${this.response.prediction ?? "reconstructed"}`.replace(/[^\w-]+/g, "_");
+    if (kind === "json") saveJson(name, this.model.model, this.response);
+    else (kind === "svg" ? saveSvg : savePng)(name, this.svg, this.model.model, this.response);
   }
 }

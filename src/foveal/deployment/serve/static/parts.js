@@ -1,4 +1,4 @@
-// Small pictures beside the large one: patches, maps, post-hoc methods.
+// Small images beside the large one: patches, maps, post-hoc methods.
 
 import * as marks from "./marks.js";
 

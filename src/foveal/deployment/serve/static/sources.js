@@ -13,13 +13,13 @@ const find = (id) => document.getElementById(id);
 export function listen(given, say) {
   const take = async (file) => {
     if (!file) return;
-    if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not a picture.`);
+    if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not an image.`);
     say("");
     const image = { blob: file, name: file.name || "pasted.png" };
     try {
       if (file.size > LARGEST_BYTES) image.blob = await smaller(file);
     } catch {
-      return say(`${image.name} is not a picture that this browser can read.`);
+      return say(`${image.name} is not an image that this browser can read.`);
     }
     preview(image);
     given(image);
@@ -30,9 +30,9 @@ export function listen(given, say) {
 }
 
 function preview({ blob, name }) {
-  const picture = find("given-picture");
-  URL.revokeObjectURL(picture.src);
-  picture.src = URL.createObjectURL(blob);
+  const shown = find("given-image");
+  URL.revokeObjectURL(shown.src);
+  shown.src = URL.createObjectURL(blob);
   find("given-name").textContent = printable(name);
   find("given").hidden = false;
 }
@@ -72,7 +72,7 @@ function clipboard(take, say) {
         const type = item.types.find((one) => one.startsWith("image/"));
         if (type) return take(new File([await item.getType(type)], "pasted.png", { type }));
       }
-      say("There is no picture in the clipboard.");
+      say("There is no image in the clipboard.");
     } catch {
       say("The browser does not allow the page to read the clipboard: press Ctrl+V.");
     }

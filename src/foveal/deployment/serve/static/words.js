@@ -1,9 +1,9 @@
-// Texts and bars of answers and model cards.
+// Texts and bars of predictions and model cards.
 
-// A fraction from 0 to 1 as text; nothing is rounded to 100 %.
+// A fraction from 0 to 1 as text; nothing is rounded to 100%.
 export function percent(fraction) {
-  if (fraction > 0.9995) return "> 99.9 %";
-  return `${(100 * fraction).toFixed(fraction > 0.99 || fraction < 0.1 ? 1 : 0)} %`;
+  if (fraction > 0.9995) return "> 99.9%";
+  return `${(100 * fraction).toFixed(fraction > 0.99 || fraction < 0.1 ? 1 : 0)}%`;
 }
 
 // Control characters, unpaired surrogates and characters that change the direction of text.
@@ -16,16 +16,18 @@ export function printable(name) {
 
 const FIGURES = {
   accuracy: ["accuracy", "fraction of the test images that are classified correctly", percent],
-  evidence_fraction: ["evidence", "mean fraction of an image's pixels that it decides from", percent],
-  position_leakage: ["leakage", "accuracy of a probe that is given only the keypoints; better near chance", two],
-  content_following: ["content following", "how often the answer follows another image's pixels at the same keypoints; higher is better", two],
-  position_following: ["position following", "how often the answer follows the keypoints instead; lower is better", two],
+  evidence_fraction: ["evidence", "mean fraction of an image's pixels that the decision is made from", percent],
+  position_leakage: ["leakage", "accuracy of a probe that is given only the keypoints; closer to chance is better", two],
+  content_following: ["content following", "how often the prediction follows the pixels when another image is cut at the same " +
+    "keypoints; higher is better", two],
+  position_following: ["position following", "how often the prediction follows the keypoint positions instead; " +
+    "lower is better", two],
   random_focus_accuracy: ["random focus", "accuracy with another image's keypoints", percent],
   sufficiency: ["sufficiency", "accuracy of a judge on the evidence alone", percent],
-  necessity: ["necessity", "loss of a judge's accuracy without the evidence", percent],
+  necessity: ["necessity", "drop in a judge's accuracy without the evidence", percent],
   shuffled_attention_accuracy: ["shuffled maps", "accuracy with another image's attention maps", percent],
   uniform_attention_accuracy: ["uniform maps", "accuracy with uniform attention", percent],
-  rebuilding_mse: ["error", "mean squared error of the rebuilt images", (value) => value.toFixed(4)],
+  rebuilding_mse: ["error", "mean squared error of the reconstructed images", (value) => value.toFixed(4)],
   parameters: ["parameters", "number of learned parameters", (value) => value.toLocaleString("en")],
   macs: ["MACs", "multiply-adds per image", (value) => value.toLocaleString("en")],
   latency_ms: ["latency", "time per image on one thread", (value) => `${value.toFixed(2)} ms`],
@@ -44,8 +46,8 @@ export function text(node, words) {
 export function fill(line, list, model) {
   const figures = model.figures;
   const parts = [];
-  if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)} % right on ${figures.data}`);
-  if (figures.rebuilding_mse) parts.push(`rebuilds ${figures.data} with an error of ${figures.rebuilding_mse.toFixed(4)}`);
+  if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)}% accuracy on ${figures.data}`);
+  if (figures.rebuilding_mse) parts.push(`reconstructs ${figures.data} with an error of ${figures.rebuilding_mse.toFixed(4)}`);
   if (model.looks === "patches" && figures.evidence_fraction) {
     parts.push(`looks at ${percent(figures.evidence_fraction)} of the pixels`);
   }
@@ -63,22 +65,22 @@ export function fill(line, list, model) {
   list.parentElement.hidden = !list.childElementCount;
 }
 
-// The answer as text; with held keypoints, `free` is the answer at the model's own keypoints.
-export function said(root, answer, model, free) {
-  const best = answer.probabilities?.[0];
-  root.querySelector(".said").textContent = best ? printable(best.class) : "rebuilt";
-  root.querySelector(".sure").textContent = best
-    ? percent(best.probability) : `error ${answer.rebuilding_mse.toFixed(4)}`;
-  const seen = [];
-  if (answer.keypoints) {
-    seen.push(`from ${answer.keypoints.length} patches, ${percent(answer.evidence_fraction)} of the pixels`);
-  } else if (model.looks === "maps") seen.push("looks everywhere, with weights");
-  else seen.push("looks at the whole picture");
+// Show the prediction as text; with held keypoints, `free` is the response at the model's own keypoints.
+export function showPrediction(root, response, model, free) {
+  const best = response.probabilities?.[0];
+  root.querySelector(".prediction").textContent = best ? printable(best.class) : "reconstructed";
+  root.querySelector(".confidence").textContent = best
+    ? percent(best.probability) : `error ${response.rebuilding_mse.toFixed(4)}`;
+  const source = [];
+  if (response.keypoints) {
+    source.push(`from ${response.keypoints.length} patches, ${percent(response.evidence_fraction)} of the pixels`);
+  } else if (model.looks === "maps") source.push("weights the whole image");
+  else source.push("sees the whole image");
   if (free && best) {
     const own = free.probabilities[0];
-    seen.push(`at your keypoints; at its own: ${own.class} (${percent(own.probability)})`);
+    source.push(`at your keypoints; at the model's own keypoints: ${own.class} (${percent(own.probability)})`);
   }
-  root.querySelector(".seen").textContent = printable(seen.join("; "));
+  root.querySelector(".source").textContent = printable(source.join("; "));
 }
 
 export function bars(list, probabilities) {
@@ -91,7 +93,7 @@ export function bars(list, probabilities) {
     track.className = "track";
     bar.className = "bar";
     bar.style.width = `${100 * one.probability}%`;
-    percentage.className = "share-of";
+    percentage.className = "percentage";
     percentage.textContent = percent(one.probability);
     track.append(bar);
     row.append(name, track, percentage);

@@ -30,7 +30,7 @@ class Classification(Objective):
         assert Ability.CLASSES in model.abilities
         self.honest = honesty_terms(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
-        # Where rare classes weigh more in the loss, all count alike in the validation.
+        # Where rare classes get more weight in the loss, all count alike in the validation.
         self.balanced = recipe.training.balance > 0
         average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)

@@ -1,4 +1,4 @@
-"""Settings of the training on crops."""
+"""Settings of training on crops."""
 
 from dataclasses import dataclass
 from typing import Annotated

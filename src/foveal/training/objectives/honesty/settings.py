@@ -22,9 +22,9 @@ class Honesty:
         swap: weight of the classification of other images, cut at this image's keypoints.
         still: apply the terms also to the keypoints' locations before augmentation, which blurs
             what they reveal.
-        ramp: first fraction of the training in which `adversary` and `dependence` grow linearly to
+        ramp: first fraction of training in which `adversary` and `dependence` grow linearly to
             their weights.
-        settle: final fraction of the training with the detector frozen, so that the classifier can
+        settle: final fraction of training with the detector frozen, so that the classifier can
             adapt. The learning rate runs through a cycle of its own in it.
     """
 

@@ -29,7 +29,7 @@ class Step:
         observed: the model's explanation of them.
         labels: (B,) class indices.
         moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`), or None.
-        done: fraction of the training that is over.
+        done: fraction of training that is over.
     """
 
     view: View
@@ -43,7 +43,7 @@ def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
     """Return the honesty terms of a recipe; None without any.
 
     Raises:
-        UserError: the model is of another kind, or images are mixed.
+        UserError: the terms are for a different kind of model, or images are mixed.
     """
     if recipe.honesty == Honesty():
         return None
@@ -75,7 +75,7 @@ class HonestyTerms(nn.Module):
         self.adversarial = Probes(values, model.num_classes, count)
 
     def frozen(self, done: float) -> bool:
-        """Return whether the detector is frozen after a fraction `done` of the training."""
+        """Return whether the detector is frozen after a fraction `done` of training."""
         settle = self.settings.settle
         return settle > 0 and done >= 1 - settle
 

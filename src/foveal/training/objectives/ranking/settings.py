@@ -1,4 +1,4 @@
-"""Settings of the training on large images."""
+"""Settings of training on large images."""
 
 from dataclasses import dataclass
 from typing import Annotated
