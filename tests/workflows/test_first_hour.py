@@ -185,7 +185,7 @@ def test_a_folder_becomes_a_measured_model_with_a_gallery(tmp_path, capsys, fami
     main_or_exit([*word, "--data", str(folder), "--out", str(out), "--quiet", "epochs=2"])
     said = capsys.readouterr().err
     assert "24 images of 2 classes" in said
-    assert "95 % CI" in said
+    assert "95% CI" in said
     assert "Next: foveal explain" in said
     assert (out / "gallery.png").stat().st_size > 1000
     assert json.loads((out / "card.json").read_text())["figures"]["images"] == 4

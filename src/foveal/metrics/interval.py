@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_Z = 1.959964  # 97.5 % quantile of the normal distribution
+_Z = 1.959964  # 97.5% quantile of the normal distribution
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval, from 0 to 1, of an accuracy of `right` / `total`.
+    """Return the 95% confidence interval, from 0 to 1, of an accuracy of `right` / `total`.
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference": it stays
     within 0 and 1 and is reliable for few images.
@@ -36,7 +36,7 @@ _AT_ONCE = 500  # resamples at a time; bounds the memory
 
 
 class Interval(NamedTuple):
-    """A value with its 95 % confidence interval."""
+    """A value with its 95% confidence interval."""
 
     value: float
     low: float

@@ -52,7 +52,7 @@ def road(case: Case) -> Measured:
     """Measure the accuracy with the hottest pixels imputed from neighbours; lower is better.
 
     ROAD, Rong et al. 2022, "A consistent and efficient evaluation strategy for attribution
-    methods": 10, 20, … 90 % of the pixels are imputed by noisy linear interpolation (noise of 0.01
+    methods": 10, 20, … 90% of the pixels are imputed by noisy linear interpolation (noise of 0.01
     as in the paper), and the accuracies are averaged. Measured on a sample.
     """
     case = case.drawn()

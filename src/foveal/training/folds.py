@@ -291,9 +291,9 @@ def lines(found: CrossValidation) -> list[str]:
 
 def _percent(interval: Interval) -> str:
     value, low, high = (100 * number for number in interval)
-    return f"{value:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+    return f"{value:.1f}% (95% interval {low:.1f} to {high:.1f})"
 
 
 def _points(interval: Interval) -> str:
     value, low, high = (100 * number for number in interval)
-    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} points (95% interval {low:+.1f} to {high:+.1f})"

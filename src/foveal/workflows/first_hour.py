@@ -266,7 +266,7 @@ def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
     value, low, high = (100 * points for points in gain)
     lines = [
         f"  a linear layer on the same backbone, frozen: {found.accuracy:.1%}; paired difference "
-        f"{value:+.1f} points (95 % CI: {low:+.1f} to {high:+.1f})"
+        f"{value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})"
     ]
     if found.copies:
         one, other = (printable(path) for path in found.copies[0])
@@ -305,7 +305,7 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     worst = min(recalls, key=lambda name: recalls[name])
     lines = [
         f"{_SPLITS[test.split]}: {right} of {len(test)} correct, {right / len(test):.1%} "
-        f"(95 % CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
+        f"(95% CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
         f"{int(counts[most]) / len(test):.1%}",
         f"  mean over the classes {sum(recalls.values()) / len(recalls):.1%}; "
         f"worst: {worst!r} {recalls[worst]:.0%}",

@@ -34,8 +34,8 @@ def plant_marks(source: ImageSet, name: str) -> ImageSet:
 
     A mark has 3 x 3 black and white pixels and a black margin of one pixel. Its position is
     random, up to 4 pixels from the middle along each axis; few models use a mark at the border.
-    In `train` and `val` 90 % of the marks are those of the label, the others those of random other
-    classes; in `test` the marks are random. A model that reads the marks reaches 10 % there, and
+    In `train` and `val` 90% of the marks are those of the label, the others those of random other
+    classes; in `test` the marks are random. A model that reads the marks reaches 10% there, and
     its evidence is known: the masks cover the 3 x 3 pixels.
 
     After the spurious artefacts of Adebayo et al. 2020, "Debugging tests for model explanations"

@@ -62,7 +62,7 @@ class Compared:
             f"and the whole image at {self.side} pixels:",
             f"  crops {self.focus:.1%} at {self.macs[0] / 1e6:,.0f} million multiply-adds, the "
             f"whole image {self.whole:.1%} at {self.macs[1] / 1e6:,.0f} million; difference "
-            f"{value:+.1f} points (95 % CI: {low:+.1f} to {high:+.1f})",
+            f"{value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})",
         )
 
 
