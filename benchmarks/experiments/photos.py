@@ -54,31 +54,27 @@ WHOLE = {
 }
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
-# Focus models by name: overrides of the data set's recipe.
-FOCUS: dict[str, dict[str, list[str]]] = {
-    "deeppcb": {
-        "focus-8": [],
-        "focus-8-glance": ["model.scales=[0,1]", "model.counts=[1,8]"],
-        "focus-8-tokens": ["model.mix=tokens"],
-        "focus-8-attention": ["model.mix=attention"],
-        "focus-8-perturbed": ["crops.select=perturbed"],
-        "focus-8-peaks": ["crops.select=peaks", "crops.head_epochs=8", "model.learned=false"],
-        "focus-8-greedy": ["crops.select=greedy", "crops.head_epochs=8"],
-        "focus-8-distil": DISTIL,
-        "focus-4-distil": ["model.counts=[4]", *DISTIL],
-    },
-    "magnetic-tile": {"focus": []},
-    "clothing": {"focus": []},
-    "isic2017": {"focus": []},
+# Focus models on deeppcb by name: overrides of its recipe. Other data sets have one, without any.
+FOCUS_ON_PCB: dict[str, list[str]] = {
+    "focus-8": [],
+    "focus-8-glance": ["model.scales=[0,1]", "model.counts=[1,8]"],
+    "focus-8-tokens": ["model.mix=tokens"],
+    "focus-8-attention": ["model.mix=attention"],
+    "focus-8-perturbed": ["crops.select=perturbed"],
+    "focus-8-peaks": ["crops.select=peaks", "crops.head_epochs=8", "model.learned=false"],
+    "focus-8-greedy": ["crops.select=greedy", "crops.head_epochs=8"],
+    "focus-8-distil": DISTIL,
+    "focus-4-distil": ["model.counts=[4]", *DISTIL],
 }
-RECIPES = {"deeppcb": "pcb-focus"}
 
 
 def rows_of(data: str) -> dict[str, Recipe]:
     """Return the recipe of each row of a data set, by its name."""
-    recipe = load_recipe(RECIPES.get(data, f"{data}-focus"))
-    name = RECIPES.get(data, f"{data}-focus")
-    found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
+    name, rows = f"{data}-focus", {"focus": []}
+    if data == "deeppcb":
+        name, rows = "pcb-focus", FOCUS_ON_PCB
+    recipe = load_recipe(name)
+    found = {row: load_recipe(name, list(changes)) for row, changes in rows.items()}
     backbone = {"name": "efficientnet-lite0", "weights": "imagenet"}
     training = replace(recipe.training, linear_start=True)
     for kind, side in [*(("whole", side) for side in WHOLE[data]), ("attention", ATTENTION[data])]:
