@@ -17,6 +17,18 @@ def photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
     return folder
 
 
+def noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
+    """Write images (H, W) or (H, W, 3) of noise, `count` per class and split; return the folder."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, shape, np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+    return folder
+
+
 def halves(folder: Path, count: int, seed: int = 0) -> Path:
     """Write photographs of three shapes that are red on the left or on the right."""
     rng = np.random.default_rng(seed)

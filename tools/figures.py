@@ -6,7 +6,6 @@ Tables are placed between `<!-- figures:NAME -->` and `<!-- end -->`; pictures a
 docs/images, and the headings and formats of the zoo's figures to src/foveal/zoo/columns.json.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -143,9 +142,8 @@ def attention_table() -> str:
 def cost_table() -> str:
     """Return the results of performance/attention.py and experiments/seeds.py in benchmarks/."""
     lines = []
-    cost, seeds = (RESULTS / f"{name}.json" for name in ("attention", "seeds"))
-    if cost.is_file():
-        found = json.loads(cost.read_text())
+    cost, seeds = (report_tables.known(RESULTS / f"{name}.json") for name in ("attention", "seeds"))
+    if cost:
         macs, latency = column_of("macs"), column_of("latency_ms")
         lines += [
             f"| | {macs.heading} | {latency.heading} | training images/s |",
@@ -153,38 +151,36 @@ def cost_table() -> str:
             *(
                 f"| `{name}` | {macs.cell(row)} | {latency.cell(row)} "
                 f"| {row['trained_images_per_second']} |"
-                for name, row in found.items()
+                for name, row in cost.items()
                 if name in ATTENTION
             ),
-            f"\nMeasured alternately, attention is {found['latency_ratio'] - 1:.1%} slower (median "
-            f"ratio of {found['rounds']} rounds; {found['machine']}, "
-            f"`python benchmarks/performance/attention.py --rounds {found['rounds']}`). The "
+            f"\nMeasured alternately, attention is {cost['latency_ratio'] - 1:.1%} slower (median "
+            f"ratio of {cost['rounds']} rounds; {cost['machine']}, "
+            f"`python benchmarks/performance/attention.py --rounds {cost['rounds']}`). The "
             "latencies further up come from another run, so compare only within a table.",
         ]
-    if seeds.is_file():
-        found = json.loads(seeds.read_text())
+    if seeds:
         lines += [
-            f"\n| {found['epochs']} epochs, test accuracy | mean | spread | each seed |",
+            f"\n| {seeds['epochs']} epochs, test accuracy | mean | spread | each seed |",
             "|---|---:|---:|---|",
             *(
                 f"| `{name}` | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
                 f"| {', '.join(map(_percent, row['accuracies']))} |"
-                for name, row in found["models"].items()
+                for name, row in seeds["models"].items()
             ),
-            f"\nThe same recipe with {found['seeds']} seeds"
-            f"{', at half the width' if found.get('changes') else ''} "
-            f"(`python benchmarks/experiments/seeds.py --epochs {found['epochs']} "
-            f"--precision {found['precision']}`).",
+            f"\nThe same recipe with {seeds['seeds']} seeds"
+            f"{', at half the width' if seeds.get('changes') else ''} "
+            f"(`python benchmarks/experiments/seeds.py --epochs {seeds['epochs']} "
+            f"--precision {seeds['precision']}`).",
         ]
     return "\n".join(lines)
 
 
 def speed_table() -> str:
     """Return the results of benchmarks/performance/speed.py."""
-    path = RESULTS / "speed.json"
-    if not path.is_file():
+    found = report_tables.known(RESULTS / "speed.json")
+    if not found:
         return "Not measured yet on a quiet machine: `make speed` does it."
-    found = json.loads(path.read_text())
     ours, theirs = found["mnist-focus-plain"], found["mnist-focus-published"]
     lines = [
         "| to 98% of the MNIST validation images | seconds | epochs | reached "
@@ -208,10 +204,9 @@ def speed_table() -> str:
 
 def rebuilding_table() -> str:
     """Return the results of benchmarks/experiments/rebuilding.py."""
-    path = RESULTS / "rebuilding.json"
-    if not path.is_file():
+    found = report_tables.known(RESULTS / "rebuilding.json")
+    if not found:
         return ""
-    found = json.loads(path.read_text())
     controls = ("random", "grid", "harris", "centre")
     mse, ssim = column_of("rebuilding_mse"), column_of("rebuilding_ssim")
     lines = [
@@ -231,10 +226,9 @@ def rebuilding_table() -> str:
 
 def few_labels_table() -> str:
     """Return the results of benchmarks/experiments/few_labels.py."""
-    path = RESULTS / "few_labels.json"
-    if not path.is_file():
+    found = report_tables.known(RESULTS / "few_labels.json")
+    if not found:
         return ""
-    found = json.loads(path.read_text())
     lines = [
         f"| {found['labels']} labels, {found['draws']} draws | mean | spread | each draw |",
         "|---|---:|---:|---|",

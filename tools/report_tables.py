@@ -14,8 +14,34 @@ from foveal.metrics.registry import column_of, explanation_columns, model_column
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")
-HITS = replace(column_of("pointing_game"), key="hits")
+# Of figures that no metric has.
+HEADINGS = {
+    "of": "mosaics",
+    "time_ratio": "relative time, 100 images",
+    "time_ratio_of_1": "one image",
+    "time_ratio_of_256": "256 images",
+    "epochs": "epochs",
+    "answers_the_mark": "predicts the mark's class",
+    "decided_by_the_mark": "decided by it",
+    "follows_the_mark": "follows it",
+    "touched": "touched where decided",
+    "shown": "shown where decided",
+    "shown_where_followed": "shown where followed",
+}
 NOT_YET = "*Not measured yet: `make report` writes this table.*"
+
+
+def plain(shown: str, *keys: str) -> list[Column]:
+    """Return columns of figures that no metric has, shown in one format."""
+    return [Column(key, HEADINGS[key], shown, "", "") for key in keys]
+
+
+def renamed(metric: str, key: str) -> Column:
+    """Return the column of a metric whose figures have another key."""
+    return replace(column_of(metric), key=key)
+
+
+HITS = renamed("pointing_game", "hits")
 
 
 def known(path: Path) -> dict[str, Any]:
@@ -73,7 +99,7 @@ def grid_table() -> str:
     columns = [
         column_of("energy_inside"),
         HITS,
-        Column("of", "mosaics", "{}", "", ""),
+        *plain("{}", "of"),
     ]
     models = {}
     for name, found in known(RESULTS / "grid.json").items():
@@ -93,37 +119,24 @@ def pointing_table() -> str:
 
 def costs_table() -> str:
     """Return the results of benchmarks/performance/costs.py."""
-    columns = [
-        replace(column_of("cost_forward_passes"), key="passes"),
-        Column("time_ratio", "relative time, 100 images", "{:.2f}", "", ""),
-        Column("time_ratio_of_1", "one image", "{:.2f}", "", ""),
-        Column("time_ratio_of_256", "256 images", "{:.2f}", "", ""),
-    ]
+    times = plain("{:.2f}", "time_ratio", "time_ratio_of_1", "time_ratio_of_256")
+    columns = [renamed("cost_forward_passes", "passes"), *times]
     return by_method(known(RESULTS / "costs.json").get("models", {}), columns)
 
 
 def planted_models() -> str:
     """Return how often models depend on the mark, from benchmarks/experiments/planted.py."""
-    columns = [
-        Column("epochs", "epochs", "{}", "", ""),
-        column_of("accuracy"),
-        Column("answers_the_mark", "predicts the mark's class", "{:.1%}", "", ""),
-        Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
-        Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
-    ]
     rows = [{"model": way} | found for way, found in known(RESULTS / "planted.json").items()]
+    marks = plain("{:.1%}", "answers_the_mark", "decided_by_the_mark", "follows_the_mark")
+    columns = [*plain("{}", "epochs"), column_of("accuracy"), *marks]
     return markdown_table(["model"], columns, rows).replace("`", "") if rows else NOT_YET
 
 
 def planted_table() -> str:
     """Return how often explanations show the mark, from benchmarks/experiments/planted.py."""
-    columns = [
-        replace(column_of("evidence_fraction"), key="evidence"),
-        Column("touched", "touched where decided", "{:.1%}", "", ""),
-        Column("shown", "shown where decided", "{:.1%}", "", ""),
-        Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
-    ]
     models = {way: found["methods"] for way, found in known(RESULTS / "planted.json").items()}
+    marks = plain("{:.1%}", "touched", "shown", "shown_where_followed")
+    columns = [renamed("evidence_fraction", "evidence"), *marks]
     return by_method(models, columns).replace("`", "")  # variants are no names
 
 

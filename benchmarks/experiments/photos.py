@@ -79,13 +79,12 @@ FOCUS: dict[str, dict[str, list[str]]] = {
     "clothing": {"focus": []},
     "isic2017": {"focus": []},
 }
-RECIPES = {"deeppcb": "pcb-focus"}
 
 
 def rows_of(data: str) -> dict[str, Recipe]:
     """Return the recipe of each row of a dataset, by its name."""
-    recipe = load_recipe(RECIPES.get(data, f"{data}-focus"))
-    name = RECIPES.get(data, f"{data}-focus")
+    name = "pcb-focus" if data == "deeppcb" else f"{data}-focus"
+    recipe = load_recipe(name)
     found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
     backbone = {"name": "efficientnet-lite0", "weights": "imagenet"}
     training = replace(recipe.training, linear_start=True)

@@ -49,11 +49,11 @@ class Linear(nn.Module):
 class Pooled(nn.Module):
     """One convolution, whose mean over the image goes through a linear layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, logits: int = 3) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.features = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4, 3)
+        self.head = nn.Linear(4, logits)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images).mean(dim=(2, 3)))
@@ -262,14 +262,11 @@ def test_grad_cam_wants_a_convolution_that_sees_the_image() -> None:
         attribute(Pooled(), images_of(1, 1, 9, 9), "rise", layer="features")
 
 
-class OneLogit(nn.Module):
-    """The log-odds of class 1 against class 0, by convolutions or by a linear layer."""
+class OneLogit(Pooled):
+    """The log-odds of class 1 against class 0, by a convolution and a linear layer."""
 
     def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.features = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4, 1)
+        super().__init__(logits=1)
 
     def forward(self, images: Tensor) -> Tensor:
         return 20 * self.head(self.features(images).relu().mean(dim=(2, 3)))

@@ -157,21 +157,23 @@ def test_a_name_in_settings_imports_nothing_by_itself(name):
     assert not {"antigravity", "foveal_example"} & set(sys.modules)
 
 
-def test_a_package_that_cannot_be_imported_is_a_user_error(tmp_path):
-    entry = tmp_path / "broken-1.0.dist-info"
+def install(folder, package, detector):
+    """Declare a package with a detector in a module that is not there."""
+    entry = folder / f"{package}-1.0.dist-info"
     entry.mkdir()
-    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (entry / "entry_points.txt").write_text("[foveal.detectors]\nbroken = nowhere:Nothing\n")
+    (entry / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (entry / "entry_points.txt").write_text(f"[foveal.detectors]\n{detector} = nowhere:Nothing\n")
+
+
+def test_a_package_that_cannot_be_imported_is_a_user_error(tmp_path):
+    install(tmp_path, "broken", "broken")
     code = "from foveal.detectors import build_detector; build_detector({'name': 'broken'})"
     done = python("-c", code, package=tmp_path)
     assert "UserError: The package broken cannot be imported for 'broken'" in done.stderr
 
 
 def test_a_package_cannot_take_the_name_of_a_part_of_foveals(tmp_path):
-    entry = tmp_path / "taker-1.0.dist-info"
-    entry.mkdir()
-    (entry / "METADATA").write_text("Metadata-Version: 2.1\nName: taker\nVersion: 1.0\n")
-    (entry / "entry_points.txt").write_text("[foveal.detectors]\nharris = nowhere:Nothing\n")
+    install(tmp_path, "taker", "harris")
     code = "from foveal.detectors import DETECTORS; print(DETECTORS['harris'].__module__)"
     done = python("-c", code, package=tmp_path)
     assert done.stdout.strip() == "foveal.detectors.corners"

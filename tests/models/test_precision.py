@@ -3,14 +3,13 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from foveal import zoo
 from foveal.models import MODELS
 from foveal.training import load_recipe, train
 from foveal.training.run import PRECISIONS
+from photo_folders import noise
 
 # For each family a recipe and what makes it small; none that comes with Foveal trains a VGG-16.
 FAMILIES = {
@@ -50,15 +49,7 @@ FAMILIES = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder of two classes of noise."""
-    folder = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(4):
-                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
-    return str(folder)
+    return str(noise(tmp_path_factory.mktemp("noise"), 4, (32, 32, 3)))
 
 
 def recipe_of(family):

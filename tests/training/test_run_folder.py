@@ -6,16 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lightning import Callback
-from PIL import Image
 
 from foveal.deployment.batch import predict
 from foveal.foundation import files
 from foveal.foundation.errors import UserError
 from foveal.training import load_recipe, train
+from photo_folders import noise
 
 SMALL = ["model.widths=[4]", "batch_size=8", "epochs=1"]
 
@@ -23,15 +22,7 @@ SMALL = ["model.widths=[4]", "batch_size=8", "epochs=1"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder of two classes of noise."""
-    folder = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b"):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(8):
-                pixels = rng.integers(0, 256, (12, 12), np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
-    return str(folder)
+    return str(noise(tmp_path_factory.mktemp("noise"), 8, (12, 12)))
 
 
 class Fails(Callback):

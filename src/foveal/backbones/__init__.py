@@ -2,10 +2,10 @@
 
 from foveal.backbones.backbone import Backbone, StagedBackbone
 from foveal.backbones.efficientnet_lite import EfficientNetLite
+from foveal.backbones.registry import BACKBONES
 from foveal.backbones.timm import TimmBackbone
 from foveal.backbones.vgg import VGGBackbone
 from foveal.backbones.whitening import WhiteningConv
-from foveal.foundation.registry import PartRegistry
 
 __all__ = [
     "BACKBONES",
@@ -19,12 +19,4 @@ __all__ = [
     "build_backbone",
 ]
 
-BACKBONES: PartRegistry[Backbone] = PartRegistry(
-    "backbone",
-    {
-        "efficientnet-lite0": EfficientNetLite,
-        "vgg": VGGBackbone,
-        "timm": TimmBackbone,
-    },
-)
 build_backbone, backbone_settings = BACKBONES.build, BACKBONES.settings_of

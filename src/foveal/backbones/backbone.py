@@ -1,19 +1,20 @@
 """Interfaces of backbones: images -> feature maps and a global vector."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from foveal.foundation.arguments import check_constructor
 from foveal.foundation.errors import UserError
+from foveal.foundation.parts import Part
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Part):
     """Turns images into local features at several depths, and a global vector.
 
-    A subclass is final and sets in its constructor:
+    A subclass is final, keeps each argument as an attribute, see `Part`, and sets in its
+    constructor:
 
     Attributes:
         in_channels: channels C of the images.
@@ -32,10 +33,6 @@ class Backbone(nn.Module, ABC):
     strides: Sequence[int | None]
     averages: bool = False
     normalisation: ClassVar[tuple[float, float] | None] = None
-
-    def __init_subclass__(cls, **options: object) -> None:
-        check_constructor(cls)
-        super().__init_subclass__(**options)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -106,10 +103,6 @@ class Backbone(nn.Module, ABC):
         Model files omit those that training has not changed.
         """
         return {}
-
-    @abstractmethod
-    def settings(self) -> dict[str, object]:
-        """Return the arguments that rebuild this backbone."""
 
 
 class StagedBackbone(Backbone):

@@ -110,11 +110,6 @@ class EfficientNetLite(StagedBackbone):
         """Return the mean (B, width) of the deepest features."""
         return deepest.mean(dim=(-2, -1))
 
-    def settings(self) -> dict[str, object]:
-        """Return the arguments that rebuild this backbone."""
-        names = ("in_channels", "weights", "stride", "depth")
-        return {name: getattr(self, name) for name in names}
-
     def cut(self, depth: int) -> Self:
         """Return a new backbone with the same settings that ends at a depth."""
         self._check(depth)

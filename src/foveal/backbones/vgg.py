@@ -91,11 +91,6 @@ class VGGBackbone(StagedBackbone):
         """Return the global vector (B, width): the neck on the maxima of the deepest features."""
         return self.neck(deepest.amax(dim=(-2, -1)))
 
-    def settings(self) -> dict[str, object]:
-        """Return the arguments that rebuild this backbone."""
-        names = ("in_channels", "stages", "tap", "hidden", "whiten", "activation")
-        return {name: getattr(self, name) for name in names}
-
 
 class ConvBlock(nn.Module):
     """A 3x3 convolution, optional pooling, batch normalisation and activation.

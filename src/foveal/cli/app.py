@@ -1,10 +1,10 @@
-"""The Typer application, with the options and output functions that commands share."""
+"""The Typer application, with the output functions that commands share."""
 
 import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -42,38 +42,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="A zoo name, run folder, OWNER/NAME, or .onnx file.")
-]
-DataOption = Annotated[
-    str, typer.Option("--data", help="A dataset (mnist-5k, mnist, …), a folder, or hf:OWNER/NAME.")
-]
-TrainDataOption = Annotated[
-    str | None, typer.Option("--data", help="A dataset or folder instead of the recipe's.")
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="FOVEAL_DATA", help="Folder of the named datasets.", show_envvar=True),
-]
-SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
-JudgeOption = Annotated[
-    str | None, typer.Option("--judge", help="Model that judges the evidence. Default: the zoo's.")
-]
-BoxesOption = Annotated[
-    Path | None,
-    typer.Option("--boxes", help="Boxes: CSV (file,x1,y1,x2,y2) or folder of VOC files."),
-]
-MasksOption = Annotated[
-    Path | None,
-    typer.Option("--masks", help="Masks: a folder with the layout of the image folder."),
-]
-GroupsOption = Annotated[
-    str | None,
-    typer.Option("--groups", help="FILE.csv or REGEX: images that must stay in one split."),
-]
-Runtime = Annotated[str, typer.Option("--runtime", help="Runtime: torch or onnx.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def say(text: str) -> None:

@@ -5,18 +5,8 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import (
-    BoxesOption,
-    DataDir,
-    DataOption,
-    GroupsOption,
-    JudgeOption,
-    MasksOption,
-    SplitOption,
-    app,
-    say,
-    show,
-)
+from foveal.cli import options
+from foveal.cli.app import app, say, show
 from foveal.foundation.interrupts import resumable
 
 MethodOption = Annotated[
@@ -34,18 +24,18 @@ ExplainOption = Annotated[
 @resumable("Finished figures are kept: run the same command again to continue.")
 def compare(
     models: Annotated[list[str], typer.Argument(help="Zoo names, run folders, or OWNER/NAME.")],
-    data: DataOption,
+    data: options.Data,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("comparison"),
     images: Annotated[int, typer.Option(help="Images to compare on.", min=2)] = 1000,
-    split: SplitOption = "test",
-    judge: JudgeOption = None,
+    split: options.Split = "test",
+    judge: options.Judge = None,
     method: MethodOption = None,
     published: Annotated[int, typer.Option(help="Images for the Quantus metrics.", min=0)] = 0,
     explain: ExplainOption = "answer",
-    boxes: BoxesOption = None,
-    masks: MasksOption = None,
-    groups: GroupsOption = None,
-    data_dir: DataDir = None,
+    boxes: options.Boxes = None,
+    masks: options.Masks = None,
+    groups: options.Groups = None,
+    data_dir: options.DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed for images, probes and pairs.")] = 0,
 ) -> None:
     """Measure models and explanations side by side; write a report.

@@ -5,41 +5,27 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import (
-    AsJson,
-    BoxesOption,
-    DataDir,
-    DataOption,
-    GroupsOption,
-    JudgeOption,
-    MasksOption,
-    ModelArgument,
-    Runtime,
-    SplitOption,
-    app,
-    say,
-    show,
-    show_json,
-)
+from foveal.cli import options
+from foveal.cli.app import app, say, show, show_json
 from foveal.foundation.errors import UserError
 
 
 @app.command()
 def evaluate(
-    model: ModelArgument,
-    data: DataOption,
-    data_dir: DataDir = None,
-    split: SplitOption = "test",
-    judge: JudgeOption = None,
-    boxes: BoxesOption = None,
-    masks: MasksOption = None,
-    groups: GroupsOption = None,
+    model: options.Model,
+    data: options.Data,
+    data_dir: options.DataDir = None,
+    split: options.Split = "test",
+    judge: options.Judge = None,
+    boxes: options.Boxes = None,
+    masks: options.Masks = None,
+    groups: options.Groups = None,
     seed: Annotated[int, typer.Option(help="Seed for probes and pairs.")] = 0,
     card: Annotated[
         bool, typer.Option("--card", help="Write the figures to the model's card.")
     ] = False,
-    runtime: Runtime = "torch",
-    as_json: AsJson = False,
+    runtime: options.Runtime = "torch",
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure accuracy, cost and honesty on a dataset.
 

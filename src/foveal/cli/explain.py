@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from foveal.cli.app import AsJson, ModelArgument, Runtime, app, say, show, show_json
+from foveal.cli import options
+from foveal.cli.app import app, say, show, show_json
 from foveal.foundation.escaping import path_text
 
 
 @app.command()
 def explain(
-    model: ModelArgument,
+    model: options.Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     method: Annotated[
@@ -21,8 +22,8 @@ def explain(
             "contributions), contributions, or a post-hoc method such as grad-cam."
         ),
     ] = "model",
-    runtime: Runtime = "torch",
-    as_json: AsJson = False,
+    runtime: options.Runtime = "torch",
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what a model looks at: keypoints, patches and classes.
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, app, say, show
+from foveal.cli import options
+from foveal.cli.app import app, say, show
 from foveal.foundation.errors import UserError
 from foveal.foundation.interrupts import resumable
 
@@ -29,7 +30,7 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="Data to calibrate --int8 on. Default: the card's.")
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
 ) -> None:
     """Write a model as ONNX, including its explanations.
 

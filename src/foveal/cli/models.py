@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, app, say, show, show_json
+from foveal.cli import options
+from foveal.cli.app import app, say, show, show_json
 
 
 @app.command()
@@ -13,7 +14,7 @@ def models(
     everything: Annotated[
         bool, typer.Option("--all", help="All figures, however wide the table.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the models of the zoo with their figures.
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import ModelArgument, Runtime, app, say, show
+from foveal.cli import options
+from foveal.cli.app import app, say, show
 from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ WorkersOption = Annotated[
 @app.command()
 @resumable("Finished shards are kept: run the same command with --resume to continue.")
 def predict(
-    model: ModelArgument,
+    model: options.Model,
     source: Annotated[
         str, typer.Argument(help="A folder, file, glob, Parquet, hf:OWNER/NAME, or a URL.")
     ],
@@ -42,7 +43,7 @@ def predict(
     shard_size: Annotated[int, typer.Option(help="Images per shard.", min=1)] = 2048,
     workers: WorkersOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    runtime: Runtime = "torch",
+    runtime: options.Runtime = "torch",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Predict any number of images and write a Parquet table. It has one row per image.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import AsJson, DataDir, TrainDataOption, app, say, show, show_json
+from foveal.cli import options
+from foveal.cli.app import app, say, show, show_json
 from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def sweep(
     sampler: Annotated[str, typer.Option(help="grid or tpe.")] = "grid",
     prune: PruneOption = True,
     seed: Annotated[int, typer.Option(help="Seed for the sampler.")] = 0,
-    data: TrainDataOption = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
+    data: options.TrainData = None,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a recipe with many settings, in any number of processes.
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import DataDir, GroupsOption, TrainDataOption, app, say, show
+from foveal.cli.app import app, say, show
+from foveal.cli.options import DataDir, Groups, TrainData
 from foveal.foundation.errors import UserError
 from foveal.foundation.interrupts import resumable
 
@@ -31,11 +32,11 @@ SyncNorm = Annotated[
 def train(
     recipe: RecipeArgument = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    data: TrainDataOption = None,
+    data: TrainData = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
     data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    groups: GroupsOption = None,
+    groups: Groups = None,
     folds: Annotated[int, typer.Option(help="Number of cross-validation folds.", min=0)] = 0,
     devices: Annotated[str, typer.Option(help="Devices per machine, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(help="Number of machines.", min=1)] = 1,
@@ -115,8 +116,9 @@ def _train(
 def _cross_validate(
     chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
+    from foveal.training.cross_validation import lines
     from foveal.training.distribution.devices import Devices
-    from foveal.training.folds import cross_validate, lines
+    from foveal.training.folds import cross_validate
     from foveal.training.options import Options
 
     machines = Devices(options["devices"], options["nodes"], options["strategy"])

@@ -105,12 +105,8 @@ def load_whole(
 ) -> ImageSet[Any]:
     """Return the images of all splits of a folder, to be split again; copies are left out.
 
-    Args:
-        source: an image folder, or the name of a dataset of photographs.
-        size: as for `load_images`.
-        channels: as for `load_images`.
-        data_dir: folder of the named datasets.
-        groups: groups of images that belong together.
+    The source is an image folder, or the name of a dataset of photographs. Other arguments as in
+    `load_images`.
 
     Raises:
         UserError: `source` is not a folder of image files, or as `load_images`.

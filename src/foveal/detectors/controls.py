@@ -10,7 +10,28 @@ from foveal.foundation.ranges import Keypoints, Seed
 from foveal.images import View
 
 
-class RandomKeypoints(Detector):
+class FixedKeypoints(Detector):
+    """The same keypoints for every image.
+
+    Args:
+        xy: keypoints (K, 2) in grid units.
+        stored: whether model files store them.
+    """
+
+    places: Tensor
+
+    def __init__(self, xy: Tensor, stored: bool = False):
+        super().__init__()
+        self.keypoints = len(xy)
+        self.register_buffer("places", xy, persistent=stored)
+
+    def forward(self, view: View) -> Located:
+        """Return the same keypoints (B, K, 2) for each image of a view."""
+        images = view.whole()
+        return Located(self.places.to(images.dtype).expand(images.shape[0], -1, -1))
+
+
+class RandomKeypoints(FixedKeypoints):
     """Uniformly random keypoints, the same for every image.
 
     Args:
@@ -18,45 +39,29 @@ class RandomKeypoints(Detector):
         seed: random seed.
     """
 
-    places: Tensor
-
     def __init__(self, keypoints: Keypoints, seed: Seed = 0):
-        super().__init__()
-        self.keypoints = keypoints
-        self.seed = seed
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("places", torch.rand(keypoints, 2, generator=generator) * 2 - 1)
-
-    def forward(self, view: View) -> Located:
-        """Return the same keypoints (B, K, 2) for each image of a view."""
-        return _for_all(self.places, view)
+        super().__init__(torch.rand(keypoints, 2, generator=generator) * 2 - 1, stored=True)
+        self.seed = seed
 
 
-class Grid(Detector):
+class Grid(FixedKeypoints):
     """Keypoints on a regular grid, row by row; the last row may have fewer.
 
     Args:
         keypoints: number K of keypoints.
     """
 
-    places: Tensor
-
     def __init__(self, keypoints: Keypoints):
-        super().__init__()
-        self.keypoints = keypoints
         columns = math.ceil(math.sqrt(keypoints))
         rows = math.ceil(keypoints / columns)
         index = torch.arange(keypoints)
         x = (2 * (index % columns) + 1) / columns - 1
         y = (2 * (index // columns) + 1) / rows - 1
-        self.register_buffer("places", torch.stack([x, y], dim=-1), persistent=False)
-
-    def forward(self, view: View) -> Located:
-        """Return the same keypoints (B, K, 2) for each image of a view."""
-        return _for_all(self.places, view)
+        super().__init__(torch.stack([x, y], dim=-1))
 
 
-class Centre(Detector):
+class Centre(FixedKeypoints):
     """Every keypoint at the image's centre.
 
     Args:
@@ -64,15 +69,4 @@ class Centre(Detector):
     """
 
     def __init__(self, keypoints: Keypoints = 1):
-        super().__init__()
-        self.keypoints = keypoints
-
-    def forward(self, view: View) -> Located:
-        """Return the same keypoints (B, K, 2) for each image of a view."""
-        return _for_all(view.whole().new_zeros(self.keypoints, 2), view)
-
-
-def _for_all(xy: Tensor, view: View) -> Located:
-    """Return the same keypoints (K, 2) for each image of a view."""
-    images = view.whole()
-    return Located(xy.to(images.dtype).expand(images.shape[0], -1, -1))
+        super().__init__(torch.zeros(keypoints, 2))

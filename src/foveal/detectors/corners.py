@@ -1,5 +1,6 @@
 """Corner detectors without learning: kornia's responses with non-maximum suppression."""
 
+from abc import abstractmethod
 from typing import Annotated
 
 import torch
@@ -16,6 +17,7 @@ from foveal.images.geometry import from_px
 
 Radius = Annotated[int, Range(0, 64)]
 Border = Annotated[int, Range(0, 4096)]
+HarrisConstant = Annotated[float, Range(0, 1)]
 QUALITY = 0.01  # the usual quality level of OpenCV's goodFeaturesToTrack
 
 
@@ -61,13 +63,34 @@ def _is_maximum(values: Tensor, radius: int) -> Tensor:
     return F.max_pool2d(values, 2 * radius + 1, stride=1, padding=radius) == values
 
 
-def _grey(images: Tensor) -> Tensor:
-    return at_least_single(images).mean(
-        dim=1, keepdim=True
-    )  # half precision resolves too few responses
+class Corners(Detector):
+    """The strongest corners by a response that is not learned.
+
+    Args:
+        keypoints: number K of keypoints.
+        radius: minimum distance between two corners in pixels, minus one.
+        border: minimum distance of corners from the edge in pixels.
+    """
+
+    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
+
+    def __init__(self, keypoints: Keypoints, radius: Radius, border: Border):
+        super().__init__()
+        self.keypoints, self.radius, self.border = keypoints, radius, border
+
+    @abstractmethod
+    def response(self, grey: Tensor) -> Tensor:
+        """Return how strong a corner is at each pixel of grey images (B, 1, H, W)."""
+
+    @torch.no_grad()
+    def forward(self, view: View) -> Located:
+        """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
+        # Half precision resolves too few responses.
+        grey = at_least_single(view.whole()).mean(dim=1, keepdim=True)
+        return Located(strongest(self.response(grey), self.keypoints, self.radius, self.border))
 
 
-class Harris(Detector):
+class Harris(Corners):
     """The strongest Harris corners (Harris & Stephens 1988).
 
     Args:
@@ -77,32 +100,21 @@ class Harris(Detector):
         border: minimum distance of corners from the edge in pixels.
     """
 
-    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
-
     def __init__(
-        self,
-        keypoints: Keypoints,
-        k: Annotated[float, Range(0, 1)] = 0.04,
-        radius: Radius = 2,
-        border: Border = 2,
+        self, keypoints: Keypoints, k: HarrisConstant = 0.04, radius: Radius = 2, border: Border = 2
     ):
-        super().__init__()
-        self.keypoints = keypoints
+        super().__init__(keypoints, radius, border)
         self.k = k
-        self.radius = radius
-        self.border = border
 
-    @torch.no_grad()
-    def forward(self, view: View) -> Located:
-        """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
+    def response(self, grey: Tensor) -> Tensor:
+        """Return Harris' response at each pixel of grey images (B, 1, H, W)."""
         with extra("kornia", "corners"):
             from kornia.feature import harris_response
 
-        response = harris_response(_grey(view.whole()), self.k)
-        return Located(strongest(response, self.keypoints, self.radius, self.border))
+        return harris_response(grey, self.k)
 
 
-class ShiTomasi(Detector):
+class ShiTomasi(Corners):
     """The corners with the largest smaller eigenvalue (Shi & Tomasi 1994).
 
     Args:
@@ -111,19 +123,12 @@ class ShiTomasi(Detector):
         border: minimum distance of corners from the edge in pixels.
     """
 
-    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
-
     def __init__(self, keypoints: Keypoints, radius: Radius = 2, border: Border = 2):
-        super().__init__()
-        self.keypoints = keypoints
-        self.radius = radius
-        self.border = border
+        super().__init__(keypoints, radius, border)
 
-    @torch.no_grad()
-    def forward(self, view: View) -> Located:
-        """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
+    def response(self, grey: Tensor) -> Tensor:
+        """Return the smaller eigenvalue at each pixel of grey images (B, 1, H, W)."""
         with extra("kornia", "corners"):
             from kornia.feature import gftt_response
 
-        response = gftt_response(_grey(view.whole()))
-        return Located(strongest(response, self.keypoints, self.radius, self.border))
+        return gftt_response(grey)

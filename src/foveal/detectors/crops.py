@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foveal.backbones import Backbone
 from foveal.detectors.candidates import Lattice, lattice, middles
 from foveal.detectors.detector import Detector, Located
+from foveal.detectors.score_map import explored
 from foveal.foundation.arguments import Length, Range
 from foveal.foundation.errors import UserError
 from foveal.foundation.ranges import PatchSize, Width
@@ -119,9 +120,7 @@ class CropDetector(Detector):
         """Return the best candidates of images of a size, from their thumbnails' features."""
         indices, found = [], []
         for scores, count in zip(self.scores(features, size), self.counts, strict=True):
-            drawn = scores.detach()
-            if self.training and self.explore:
-                drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
+            drawn = explored(scores, self.explore if self.training else 0)
             best = drawn.topk(count, dim=1).indices
             indices.append(best)
             found.append(scores.gather(1, best))

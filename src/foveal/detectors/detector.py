@@ -1,11 +1,11 @@
 """The interface of detectors: a view of images -> `Located`."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveal.foundation.arguments import check_constructor, constructor_settings
+from foveal.foundation.parts import Part
 from foveal.images import View
 from foveal.images.geometry import Size
 
@@ -25,12 +25,11 @@ class Located(NamedTuple):
     score_map: Tensor | None = None  # (B, h', w'), scores of all cells of the thumbnail
 
 
-class Detector(nn.Module, ABC):
+class Detector(Part):
     """Finds keypoints in images.
 
     A subclass is final, takes plain values (numbers, strings, lists of them) or a backbone, and
-    keeps each argument as an attribute of the same name, which `settings` returns. Arguments are
-    checked by their annotations (`foveal.foundation.ranges`).
+    keeps each argument as an attribute, see `Part`.
 
     Attributes:
         keypoints: number K of keypoints.
@@ -49,10 +48,6 @@ class Detector(nn.Module, ABC):
     in_part: bool = False
     blocks: bool = False
 
-    def __init_subclass__(cls, **options: object) -> None:
-        check_constructor(cls)
-        super().__init_subclass__(**options)
-
     @abstractmethod
     def forward(self, view: View) -> Located:
         """Return the locations of patches in a view of B normalised images."""
@@ -68,7 +63,3 @@ class Detector(nn.Module, ABC):
             size: height and width of the images in pixels.
         """
         return []
-
-    def settings(self) -> dict[str, object]:
-        """Return the arguments that rebuild this detector."""
-        return constructor_settings(self)

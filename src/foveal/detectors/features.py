@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GRID = 7  # side in cells to which features are resized before a regression
 
 
 def convolutions(
@@ -26,3 +29,8 @@ def convolutions(
         ]
         channels = width
     return nn.Sequential(*layers), channels
+
+
+def on_grid(features: Tensor) -> Tensor:
+    """Return features (B, C, h, w) resized to a grid of 7x7 cells, flattened (B, 49 C)."""
+    return F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False).flatten(1)

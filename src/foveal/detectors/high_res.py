@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector, Located
-from foveal.detectors.score_map import CELL, ScoreMap, best_cells, refined
+from foveal.detectors.score_map import CELL, ScoreMap, best_cells, explored, refined
 from foveal.foundation.arguments import Length, Range
 from foveal.foundation.errors import UserError
 from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Widths
@@ -118,9 +118,7 @@ class HighResDetector(Detector):
         self, scores: Tensor, corners: Tensor | None, margin: int, size: Size
     ) -> tuple[Tensor, Tensor]:
         """Return keypoints (B, K, 2) and their scores (B, K) from maps (B, R, h, w) at corners."""
-        drawn = scores.detach()
-        if self.training and self.explore:
-            drawn = drawn - self.explore * torch.empty_like(drawn).exponential_().log()
+        drawn = explored(scores, self.explore if self.training else 0)
         indices = best_cells(drawn, self.keypoints, margin)
         cells = refined(scores.detach(), indices)
         xy_px = (cells + 0.5) * (CELL * self.shrink) - 0.5

@@ -1,15 +1,12 @@
 """Learned keypoints, regressed from features with position channels."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from foveal.detectors.detector import Detector, Located
-from foveal.detectors.features import convolutions
+from foveal.detectors.features import GRID, convolutions, on_grid
 from foveal.foundation.ranges import Channels, Keypoints, Widths
 from foveal.images import View
-
-GRID = 7  # side in cells to which features are resized before the regression
 
 
 class RegressionDetector(Detector):
@@ -34,7 +31,5 @@ class RegressionDetector(Detector):
 
     def forward(self, view: View) -> Located:
         """Return keypoints in (-1, 1), for a view of B normalised images."""
-        features = self.features(view.whole())
-        features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
-        xy = self.places(features.flatten(1))
+        xy = self.places(on_grid(self.features(view.whole())))
         return Located(torch.tanh(xy).unflatten(1, (self.keypoints, 2)))  # (B, K, 2)

@@ -57,6 +57,20 @@ class ScoreMap(nn.Module):
         return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
 
 
+def explored(scores: Tensor, explore: float) -> Tensor:
+    """Return scores with Gumbel noise, without a gradient.
+
+    The highest then are a draw without replacement, by the scores' softmax (Kool et al. 2019,
+    "Stochastic beams and where to find them").
+
+    Args:
+        scores: scores of any shape.
+        explore: factor of the noise; 0 for none.
+    """
+    drawn = scores.detach()
+    return drawn - explore * torch.empty_like(drawn).exponential_().log() if explore else drawn
+
+
 def best_cells(scores: Tensor, count: int, margin: int = 0) -> Tensor:
     """Return the indices (B, count) of the best cells of maps (B, R, h, w), row by row.
 

@@ -1,17 +1,14 @@
 """Learned location and scale of each patch."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from foveal.detectors.detector import Detector, Located
-from foveal.detectors.features import convolutions
+from foveal.detectors.features import GRID, convolutions, on_grid
 from foveal.foundation.errors import UserError
 from foveal.foundation.precision import at_least_single
 from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, Widths
 from foveal.images import View
-
-GRID = 7  # side in cells to which features are resized before the regression
 
 
 class ZoomDetector(Detector):
@@ -74,10 +71,8 @@ class ZoomDetector(Detector):
                 f"Expected images of at least {needed}x{needed} pixels (one patch), but got "
                 f"{height}x{width}. Resize them or choose a smaller patch_size."
             )
-        features = self.features(view.whole())
-        features = F.interpolate(features, (GRID, GRID), mode="bilinear", align_corners=False)
-        windows = self.windows(features.flatten(1)).unflatten(1, (self.keypoints, 3))
-        windows = at_least_single(windows)
+        windows = self.windows(on_grid(self.features(view.whole())))
+        windows = at_least_single(windows.unflatten(1, (self.keypoints, 3)))
         span = min(self.max_scale, fitting) - self.min_scale
         scales = self.min_scale + span * windows[..., 2].sigmoid()  # (B, K)
         extent = torch.tensor([width, height], dtype=windows.dtype, device=windows.device)

@@ -13,7 +13,6 @@ from foveal.foundation.memory import keep_freed_memory
 if TYPE_CHECKING:
     from foveal.datasets import Groups, ImageSet
     from foveal.datasets.images import Pixels
-    from foveal.images import LargeImages
     from foveal.models import ImageModel
 
 Say = Callable[[str], None]
@@ -64,7 +63,7 @@ def evaluate_on(
         if boxes or masks:
             raise UserError(f"{model} reads images in part and cannot use boxes or masks.")
         large = load_large(data, split, data_dir=data_dir)
-        return _figures_of_large(network, model, large, judge, seed, say)
+        return _figures(network, model, large, judge, seed, say, batch_size=LARGE)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
@@ -73,36 +72,20 @@ def evaluate_on(
     }
     test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
     load_train = partial(load_images, data, "train", **options)
-    return _figures(network, model, test, load_train, judge, seed, say)
-
-
-def _figures_of_large(
-    network: "ImageModel",
-    model: str,
-    images: "ImageSet[LargeImages]",
-    judge: str | None,
-    seed: int,
-    say: Say,
-) -> dict[str, Any]:
-    """Return the figures of a model that reads large images in part."""
-    from foveal.metrics import evaluate
-
-    known = _described(images, network, model, say)
-    found = judge_of(judge, known)
-    figures = evaluate(network, known, judge=found, name=model, batch_size=LARGE, seed=seed)
-    return figures | _onnx_figures(network, known.images.size)
+    return _figures(network, model, test, judge, seed, say, load_train)
 
 
 def _figures(
     network: "ImageModel",
     model: str,
-    test: "ImageSet",
-    load_train: "Callable[[], ImageSet]",
+    test: "ImageSet[Any]",
     judge: str | None,
     seed: int,
     say: Say,
+    load_train: "Callable[[], ImageSet] | None" = None,
+    batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Return the figures of a model that reads whole images."""
+    """Return a model's figures; those of probes only if training images can be loaded."""
     from foveal.metrics import evaluate
     from foveal.metrics.classes import as_known
     from foveal.metrics.registry import useful_for
@@ -110,11 +93,12 @@ def _figures(
 
     known = _described(test, network, model, say)
     train = None
-    if Given.TRAIN in useful_for(network):
+    if load_train is not None and Given.TRAIN in useful_for(network):
         train = probe_images(lambda: as_known(load_train(), network, model)[0], say)
     found = judge_of(judge, known)
-    figures = evaluate(network, known, train, judge=found, name=model, seed=seed)
-    return figures | _onnx_figures(network)
+    options: dict[str, Any] = {"name": model, "batch_size": batch_size, "seed": seed}
+    figures = evaluate(network, known, train, judge=found, **options)
+    return figures | _onnx_figures(network, known)
 
 
 def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups | None":
@@ -216,10 +200,12 @@ def reading_notes(images: "ImageSet[Any]") -> list[str]:
     return taken + problem_lines(images.problems)
 
 
-def _onnx_figures(network: "ImageModel", size: tuple[int, int] | None = None) -> dict[str, Any]:
+def _onnx_figures(network: "ImageModel", images: "ImageSet[Any]") -> dict[str, Any]:
     """Return the figures of an ONNX model that come from its metadata; empty for other models."""
     from foveal.deployment import onnx
+    from foveal.images import LargeImages
 
+    size = images.images.size if isinstance(images.images, LargeImages) else None
     found = onnx.cost(network, size)
     return {**found, "runtime": "onnx"} if found else {}
 

@@ -7,7 +7,7 @@ decided from. Both return an `Explanation`, which is drawn and measured by the s
 from foveal.explainers.controls import CONTROLS
 from foveal.explainers.interface import Explainer
 from foveal.explainers.own import OWN
-from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.post_hoc import Options, PostHoc
 from foveal.explainers.registry import (
     EXPLAINERS,
     attribute,
@@ -24,6 +24,7 @@ __all__ = [
     "OWN",
     "Attributor",
     "Explainer",
+    "Options",
     "PostHoc",
     "Task",
     "attribute",

@@ -23,6 +23,27 @@ PIXELS = 2**20  # maximum per pass, because a gradient needs all features of a b
 
 
 @dataclass(frozen=True)
+class Options:
+    """Options of a post-hoc method.
+
+    Attributes:
+        batch_size: images per forward pass, including the variants that a method makes of an
+            image; at most 2^20 pixels per pass. Bounds the memory.
+        classes: name of each class, or of class 1 for a single logit; the model's if not given.
+        layer: module that a method reads features from; chosen if not given.
+        reshape: its output, or the gradient of that -> (B, channels, h, w), if the layout is
+            ambiguous.
+        seed: seed of random masks.
+    """
+
+    batch_size: int = 64
+    classes: Sequence[str] = ()
+    layer: str | None = None
+    reshape: Callable[[Tensor], Tensor] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class PostHoc(Explainer):
     """A method that explains any classifier from outside, after its decision.
 
@@ -68,21 +89,17 @@ class PostHoc(Explainer):
         model: nn.Module,
         images: Images,
         targets: Targets | None = None,
-        *,
-        batch_size: int = 64,
-        classes: Sequence[str] = (),
-        layer: str | None = None,
-        reshape: Callable[[Tensor], Tensor] | None = None,
-        seed: int = 0,
+        options: Options = Options(),
     ) -> Explanation:
         """Return how much each pixel speaks for a class: see `attribute`."""
-        batch_size = at_least_one("batch_size", batch_size)
+        batch_size = at_least_one("batch_size", options.batch_size)
         images = as_images(images)
         check_images(model, images)
         with undisturbed(model):
             channels, height, width = images.shape[1:]
             batch_size = max(1, min(batch_size, PIXELS // (height * width)))
-            task = Task(model, (channels, height, width), batch_size, seed, layer, reshape)
+            shape = (channels, height, width)
+            task = Task(model, shape, batch_size, options.seed, options.layer, options.reshape)
             logits = _logits(task, images)
             chosen = _targets(targets, logits)
             attribute = self.prepare(task)
@@ -94,7 +111,7 @@ class PostHoc(Explainer):
             images=images.detach().cpu(),
             logits=logits,
             maps=maps,
-            classes=tuple(classes or (own.inputs.classes if own is not None else ())),
+            classes=tuple(options.classes or (own.inputs.classes if own is not None else ())),
             method=self.name,
             cost=cost,
             values=self.values,

@@ -19,11 +19,11 @@ from foveal.explainers.interface import Explainer
 from foveal.explainers.layer_cam import LAYER_CAM
 from foveal.explainers.occlusion import OCCLUSION
 from foveal.explainers.own import OWN, Contributions, Own
-from foveal.explainers.post_hoc import PostHoc
+from foveal.explainers.post_hoc import Options, PostHoc
 from foveal.explainers.rise import RISE
 from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError, unknown_name
-from foveal.foundation.registry import Registry
+from foveal.foundation.registry import Registry, by_name
 from foveal.models.abilities import Ability
 from foveal.models.contributions import CONTRIBUTIONS
 from foveal.models.image_model import ImageModel
@@ -32,19 +32,16 @@ from foveal.observation.logits import Targets
 
 EXPLAINERS: Registry[Explainer] = Registry(
     "foveal.explainers",
-    {
-        one.name: one
-        for one in (
-            Own(),
-            Contributions(),
-            GRAD_CAM,
-            LAYER_CAM,
-            INTEGRATED_GRADIENTS,
-            OCCLUSION,
-            GRADIENT_X_INPUT,
-            RISE,
-        )
-    },
+    by_name(
+        Own(),
+        Contributions(),
+        GRAD_CAM,
+        LAYER_CAM,
+        INTEGRATED_GRADIENTS,
+        OCCLUSION,
+        GRADIENT_X_INPUT,
+        RISE,
+    ),
 )
 
 
@@ -139,16 +136,7 @@ def attribute(
             suitable layer; or the logits or the maps are not finite.
     """
     found = _post_hoc(method, layer, reshape)
-    return found(
-        model,
-        images,
-        targets,
-        batch_size=batch_size,
-        classes=classes,
-        layer=layer,
-        reshape=reshape,
-        seed=seed,
-    )
+    return found(model, images, targets, Options(batch_size, classes, layer, reshape, seed))
 
 
 def _post_hoc(method: str, layer: str | None, reshape: object) -> PostHoc:

@@ -3,11 +3,22 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from foveal.foundation.errors import UserError, build_by_name, one_line
 
 Part = TypeVar("Part")
+
+
+class Named(Protocol):
+    """An object with a name, such as a metric."""
+
+    @property
+    def name(self) -> str:
+        """Its name in a registry."""
+
+
+NamedPart = TypeVar("NamedPart", bound=Named)
 
 
 class Registry(MutableMapping[str, Part], Generic[Part]):
@@ -123,6 +134,11 @@ class PartRegistry(Registry[type[Part]]):
             if name in kept
         }
         return {"name": self.name_of(kind) or kind.__name__, **kept}
+
+
+def by_name(*parts: NamedPart) -> dict[str, NamedPart]:
+    """Return parts by their names, in their order."""
+    return {part.name: part for part in parts}
 
 
 @cache

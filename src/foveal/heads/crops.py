@@ -48,8 +48,8 @@ class CropHead(Head):
     def __init__(
         self,
         backbone: Backbone,
-        keypoints: Keypoints = 5,
-        patch_size: PatchSize = 96,
+        keypoints: Keypoints,
+        patch_size: PatchSize,
         num_classes: Classes = 10,
         mix: CropMix = "additive",
         width: Annotated[Width, Range(1, 4096)] = 64,

@@ -13,8 +13,14 @@ from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Positive, S
 from foveal.heads.head import Head, HeadOutput
 
 
-class MLPDecoder(Head):
-    """A perceptron on the patches' pixels and locations, as in the original project.
+class Decoder(Head):
+    """A head that rebuilds the image, without classes."""
+
+    rebuilds = True
+
+
+class PatchDecoder(Decoder):
+    """A decoder of all patches and locations as one vector (`joined`).
 
     Images of other sizes are rebuilt at the decoder's size and resized.
 
@@ -23,11 +29,35 @@ class MLPDecoder(Head):
         patch_size: side P of a patch in pixels.
         in_channels: channels C.
         size: height and width in pixels of rebuilt images.
-        widths: widths of the hidden layers.
         softness_px: see `Head`.
     """
 
-    rebuilds = True
+    def __init__(
+        self,
+        keypoints: int,
+        patch_size: int,
+        in_channels: int,
+        size: tuple[int, int],
+        softness_px: float,
+    ):
+        super().__init__()
+        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
+        self.size, self.softness_px = list(size), softness_px
+
+    @property
+    def features(self) -> int:
+        """Dimension of the vector."""
+        return self.keypoints * (self.in_channels * self.patch_size**2 + 2)
+
+
+class MLPDecoder(PatchDecoder):
+    """A perceptron on the patches' pixels and locations, as in the original project.
+
+    Other arguments as in `PatchDecoder`.
+
+    Args:
+        widths: widths of the hidden layers.
+    """
 
     def __init__(
         self,
@@ -38,12 +68,10 @@ class MLPDecoder(Head):
         widths: Widths = (512, 512),
         softness_px: Positive = 1.0,
     ):
-        super().__init__()
-        self.softness_px = softness_px
-        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
-        self.size, self.widths = list(size), list(widths)
+        super().__init__(keypoints, patch_size, in_channels, size, softness_px)
+        self.widths = list(widths)
         layers: list[nn.Module] = []
-        features = keypoints * (in_channels * patch_size**2 + 2)
+        features = self.features
         for width in widths:
             layers += [nn.Linear(features, width), nn.GELU()]
             features = width
@@ -56,7 +84,7 @@ class MLPDecoder(Head):
         return rebuilt(resized(images, canvas_of(located)).sigmoid())
 
 
-class ConvDecoder(Head):
+class ConvDecoder(Decoder):
     """A U-Net over the patches on an empty image (Ronneberger et al. 2015).
 
     Its input is the image with holes, and the mask of the patches. Its finest resolution is 2x2
@@ -67,8 +95,6 @@ class ConvDecoder(Head):
         widths: output channels at each resolution, which is half of the previous one.
         softness_px: see `Head`.
     """
-
-    rebuilds = True
 
     def __init__(
         self,
@@ -104,24 +130,17 @@ class ConvDecoder(Head):
         return rebuilt(images.sigmoid())
 
 
-class VAEDecoder(Head):
+class VAEDecoder(PatchDecoder):
     """A variational autoencoder: patches -> latent vector -> image.
 
     The latent vector is sampled in training and is the mean of its distribution otherwise
-    (Kingma & Welling 2014); a sample from the prior generates a new image.
-    Images of other sizes are rebuilt at the decoder's size and resized.
+    (Kingma & Welling 2014); a sample from the prior generates a new image. Other arguments as in
+    `PatchDecoder`.
 
     Args:
-        keypoints: number K of patches.
-        patch_size: side P of a patch in pixels.
-        in_channels: channels C.
-        size: height and width in pixels of rebuilt images.
         latent: dimension L of the latent vector.
         width: width of a hidden layer; the convolutions have a quarter as many channels.
-        softness_px: see `Head`.
     """
-
-    rebuilds = True
 
     def __init__(
         self,
@@ -133,13 +152,10 @@ class VAEDecoder(Head):
         width: Width = 256,
         softness_px: Positive = 1.0,
     ):
-        super().__init__()
-        self.softness_px = softness_px
-        self.keypoints, self.patch_size, self.in_channels = keypoints, patch_size, in_channels
-        self.size, self.latent, self.width = list(size), latent, width
-        features = keypoints * (in_channels * patch_size**2 + 2)
+        super().__init__(keypoints, patch_size, in_channels, size, softness_px)
+        self.latent, self.width = latent, width
         self.encode = nn.Sequential(
-            nn.Linear(features, width),
+            nn.Linear(self.features, width),
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),

@@ -1,12 +1,12 @@
 """The interface of heads: patches and locations -> logits, or the image rebuilt."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.detectors import Located
-from foveal.foundation.arguments import check_constructor, constructor_settings
+from foveal.foundation.parts import Part
 
 
 class HeadOutput(NamedTuple):
@@ -21,11 +21,10 @@ class HeadOutput(NamedTuple):
     contributions: Tensor | None = None  # (B, K, classes), each patch's term of each logit
 
 
-class Head(nn.Module, ABC):
+class Head(Part):
     """Classifies from patches and locations, or rebuilds the image, which it never reads.
 
-    A subclass is final and keeps each argument as an attribute of the same name, which `settings`
-    returns.
+    A subclass is final and keeps each argument as an attribute, see `Part`.
 
     Attributes:
         keypoints: number K of patches.
@@ -53,14 +52,6 @@ class Head(nn.Module, ABC):
     additive: bool = False
     encodes: bool = False
 
-    def __init_subclass__(cls, **options: object) -> None:
-        check_constructor(cls)
-        super().__init_subclass__(**options)
-
     @abstractmethod
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits and further outputs for normalised patches (B, K, C, P, P)."""
-
-    def settings(self) -> dict[str, object]:
-        """Return the arguments that rebuild this head."""
-        return constructor_settings(self)

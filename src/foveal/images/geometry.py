@@ -14,6 +14,7 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.precision import at_least_single
 
 Size = tuple[int, int]  # (height, width) in pixels
+Scales = Tensor | None  # (B, K) pixels from one sample of a patch to the next; None for 1
 
 
 def _extent(size: Size, like: Tensor) -> Tensor:
@@ -42,9 +43,7 @@ def from_aligned(keypoints: Tensor, size: Size) -> Tensor:
     return keypoints * (1 - 1 / _extent(size, keypoints))
 
 
-def corners_px(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None = None
-) -> Tensor:
+def corners_px(keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None) -> Tensor:
     """Return the top left pixel (x, y) of each patch as integers (..., 2).
 
     A keypoint is the centre of its patch; the corner is rounded to whole pixels.
@@ -83,7 +82,7 @@ def snap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
 
 
 def extract_patches(
-    images: Tensor, keypoints: Tensor, patch_size: int, scales: Tensor | None = None
+    images: Tensor, keypoints: Tensor, patch_size: int, scales: Scales = None
 ) -> Tensor:
     """Cut square patches around keypoints, bilinearly and differentiably in both.
 
@@ -132,22 +131,14 @@ def slice_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> Tensor:
 
 
 def patch_mask(
-    keypoints: Tensor,
-    patch_size: int,
-    size: Size,
-    scales: Tensor | None = None,
-    blocks: bool = False,
+    keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
     """Return which pixels the patches read, as booleans (B, H, W); arguments as in `coverage`."""
     return coverage(keypoints, patch_size, size, scales, blocks) > 0
 
 
 def coverage(
-    keypoints: Tensor,
-    patch_size: int,
-    size: Size,
-    scales: Tensor | None = None,
-    blocks: bool = False,
+    keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
     """Return how many patches read each pixel, as floats (B, H, W).
 
@@ -176,7 +167,7 @@ def evidence_px(
     keypoints: Tensor,
     patch_size: int,
     size: Size,
-    scales: Tensor | None = None,
+    scales: Scales = None,
     thumbnail_px: int = 0,
     blocks: bool = False,
 ) -> Tensor:
@@ -205,11 +196,7 @@ def evidence_px(
 
 
 def covered_px(
-    keypoints: Tensor,
-    patch_size: int,
-    size: Size,
-    scales: Tensor | None = None,
-    blocks: bool = False,
+    keypoints: Tensor, patch_size: int, size: Size, scales: Scales = None, blocks: bool = False
 ) -> Tensor:
     """Return how many pixels of each image (B,) the patches cover, in float64.
 
@@ -251,7 +238,7 @@ def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) 
 
 
 def _span_px(
-    keypoints: Tensor, patch_size: int, size: Size, scales: Tensor | None, blocks: bool = False
+    keypoints: Tensor, patch_size: int, size: Size, scales: Scales, blocks: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the first and the last pixel (x, y) that each patch reads, (B, K, 2) each."""
     half = (patch_size - 1) / 2

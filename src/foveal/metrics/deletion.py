@@ -1,5 +1,8 @@
 """Deletion and insertion: class probability as the hottest pixels are hidden or revealed."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +22,8 @@ def deletion(
     steps: int = STEPS,
     batch_size: int = 500,
     targets: Tensor | None = None,
+    *,
+    reveal: bool = False,
 ) -> Tensor:
     """Return for each image (B,) the area under the class probability while pixels are deleted.
 
@@ -34,36 +39,12 @@ def deletion(
         steps: number of steps in which all pixels are deleted.
         batch_size: images per forward pass.
         targets: (B,) indices of the classes; the predictions for the full images if not given.
+        reveal: start from a grey image and reveal pixels instead, the hottest first; higher is
+            then better.
 
     Raises:
         ValueError: `steps` is below 1, or the explanation has no heat.
     """
-    return _area(model, explanation, targets, steps, batch_size, delete=True)
-
-
-def insertion(
-    model: nn.Module,
-    explanation: Explanation,
-    steps: int = STEPS,
-    batch_size: int = 500,
-    targets: Tensor | None = None,
-) -> Tensor:
-    """Return for each image (B,) the area under the class probability while pixels are revealed.
-
-    As `deletion`, but starting from a grey image, the hottest pixels first; higher is better.
-    """
-    return _area(model, explanation, targets, steps, batch_size, delete=False)
-
-
-def _area(
-    model: nn.Module,
-    explanation: Explanation,
-    targets: Tensor | None,
-    steps: int,
-    batch_size: int,
-    *,
-    delete: bool,
-) -> Tensor:
     if steps < 1:
         raise ValueError(f"Expected at least 1 step, but got {steps}.")
     images = explanation.images
@@ -80,37 +61,25 @@ def _area(
             grey = whole.mean(dim=(-2, -1), keepdim=True).expand_as(whole)
             for step in range(steps + 1):
                 changed = (rank < round(pixels * step / steps))[:, None]
-                after, before = (grey, whole) if delete else (whole, grey)
+                after, before = (whole, grey) if reveal else (grey, whole)
                 found = probabilities(model(torch.where(changed, after, before)).float())
                 curve[step, part] = found.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
 
 
-DELETION = ExplanationMetric(
-    "deletion",
-    lambda batch: {"deletion": deletion(batch.model, batch.explanation, targets=batch.targets)},
-    (
-        Column(
-            "deletion",
-            "deletion",
-            "{:.2f}",
-            "mean probability of the explained class while pixels are greyed out, the hottest "
-            "first (Petsiuk et al. 2018)",
-            "lower",
-        ),
-    ),
-)
-INSERTION = ExplanationMetric(
-    "insertion",
-    lambda batch: {"insertion": insertion(batch.model, batch.explanation, targets=batch.targets)},
-    (
-        Column(
-            "insertion",
-            "insertion",
-            "{:.2f}",
-            "mean probability of the explained class while pixels are revealed, the hottest first "
-            "(Petsiuk et al. 2018)",
-            "higher",
-        ),
-    ),
-)
+# The area under the class probability while pixels are revealed.
+insertion = partial(deletion, reveal=True)
+
+
+def _metric(name: str, area: Callable[..., Tensor], change: str, better: str) -> ExplanationMetric:
+    """Return the metric of an area under the class probability while pixels change."""
+    meaning = f"mean probability of the explained class while pixels are {change}, the hottest "
+    return ExplanationMetric(
+        name,
+        lambda batch: {name: area(batch.model, batch.explanation, targets=batch.targets)},
+        (Column(name, name, "{:.2f}", meaning + "first (Petsiuk et al. 2018)", better),),
+    )
+
+
+DELETION = _metric("deletion", deletion, "greyed out", "lower")
+INSERTION = _metric("insertion", insertion, "revealed", "higher")

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from foveal.foundation.columns import Column
 from foveal.metrics.subject import Explained, Need, Subject
 
+Measured = TypeVar("Measured")
+Figure = TypeVar("Figure")
 SAMPLE = 200  # images for metrics that require many passes
 
 
@@ -21,25 +24,33 @@ class About(Enum):
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric of a model on a dataset, which `evaluate` measures.
+class Measurement(Generic[Measured, Figure]):
+    """What metrics of models and of explanations have in common.
 
     Attributes:
-        name: key in `METRICS`.
-        measure: subject -> figure of each column, without those that cannot be measured.
+        name: key in the registry.
+        measure: subject or batch -> value of each column.
         columns: columns of the figures, in their order.
         needs: requirements; the metric is skipped unless all are met.
         about: what the metric describes.
-        sample: number of images to measure, if it requires too many passes for all. Such a metric
-            is measured only by `compare`.
+        sample: number of images to measure, if it requires too many passes for all.
     """
 
     name: str
-    measure: Callable[[Subject], Mapping[str, float]]
+    measure: Callable[[Measured], Mapping[str, Figure]]
     columns: tuple[Column, ...]
     needs: frozenset[Need] = frozenset()
     about: About = About.EXPLANATION
     sample: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric(Measurement[Subject, float]):
+    """A metric of a model on a dataset, which `evaluate` measures.
+
+    `measure` leaves out figures that cannot be measured. A metric with a `sample` is measured only
+    by `compare`.
+    """
 
 
 def mean_of_known(values: Tensor) -> float:
@@ -48,23 +59,14 @@ def mean_of_known(values: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class ExplanationMetric:
+class ExplanationMetric(Measurement[Explained, Tensor]):
     """A metric of explanations by any method, which `compare` measures batch by batch.
 
+    `measure` returns values (B,), NaN where undefined. After `sample` images no further batch is
+    measured.
+
     Attributes:
-        name: key in `EXPLANATION_METRICS`.
-        measure: batch -> values (B,) of each column, NaN where undefined.
-        columns: columns of the figures, in their order.
-        needs: requirements; the metric is skipped unless all are met.
-        about: what the metric describes.
-        sample: number of images after which no further batch is measured; None for all images.
         pool: values (N,) of all images -> figure; NaN to leave it out.
     """
 
-    name: str
-    measure: Callable[[Explained], Mapping[str, Tensor]]
-    columns: tuple[Column, ...]
-    needs: frozenset[Need] = frozenset()
-    about: About = About.EXPLANATION
-    sample: int | None = None
     pool: Callable[[Tensor], float] = mean_of_known

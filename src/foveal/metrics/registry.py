@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from foveal.foundation.columns import Column
-from foveal.foundation.registry import Registry
+from foveal.foundation.registry import Registry, by_name
 from foveal.metrics.accuracy import ACCURACY
 from foveal.metrics.adversarial import ADVERSARIAL
 from foveal.metrics.annotated import ANNOTATED_IMAGES, ANNOTATIONS, LOCALISATION
@@ -26,43 +26,37 @@ from foveal.models.image_model import ImageModel
 # Metrics of a model on a dataset, in the order of the figures of `evaluate`.
 METRICS: Registry[Metric] = Registry(
     "foveal.metrics",
-    {
-        metric.name: metric
-        for metric in (
-            ACCURACY,
-            REBUILDING,
-            PARAMETERS,
-            MACS,
-            EVIDENCE,
-            COVERED,
-            LATENCY,
-            ANNOTATIONS,
-            JUDGED_PATCHES,
-            JUDGED_MAPS,
-            POSITION_LEAKAGE,
-            CONTENT_FOLLOWING,
-            RANDOM_FOCUS,
-            ATTENTION,
-            ADVERSARIAL,
-        )
-    },
+    by_name(
+        ACCURACY,
+        REBUILDING,
+        PARAMETERS,
+        MACS,
+        EVIDENCE,
+        COVERED,
+        LATENCY,
+        ANNOTATIONS,
+        JUDGED_PATCHES,
+        JUDGED_MAPS,
+        POSITION_LEAKAGE,
+        CONTENT_FOLLOWING,
+        RANDOM_FOCUS,
+        ATTENTION,
+        ADVERSARIAL,
+    ),
 )
 # Metrics of explanations by any method, in the order of the figures of `compare`.
 EXPLANATION_METRICS: Registry[ExplanationMetric] = Registry(
     "foveal.explanation_metrics",
-    {
-        metric.name: metric
-        for metric in (
-            EXPLANATION_COST,
-            EVIDENCE_OF_PATCHES,
-            JUDGED,
-            DELETION,
-            INSERTION,
-            STABILITY,
-            ANNOTATED_IMAGES,
-            *LOCALISATION.values(),
-        )
-    },
+    by_name(
+        EXPLANATION_COST,
+        EVIDENCE_OF_PATCHES,
+        JUDGED,
+        DELETION,
+        INSERTION,
+        STABILITY,
+        ANNOTATED_IMAGES,
+        *LOCALISATION.values(),
+    ),
 )
 
 

@@ -172,17 +172,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         location. For `independent` classifiers, whose logits are no sums, they are the gradient
         times the features.
 
-        Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
-            targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images per forward pass, which bounds the memory.
-
-        Returns:
-            An explanation with signed maps (B, 1, H, W), in one forward pass.
-
-        Raises:
-            UserError: the images are not of the model's shape or type, or the targets are not one
-                class index per image.
+        Arguments, result and errors as in `Additive.contributions`.
         """
         return contribute(self, images, targets, batch_size)
 

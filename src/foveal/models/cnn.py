@@ -2,14 +2,12 @@
 
 from torch import nn
 
-from foveal.explanation import Explanation
 from foveal.foundation.ranges import Channels, Classes, Fraction, Widths
-from foveal.images import View
-from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
+from foveal.models.pooled import PooledNet
 
 
-class SmallCNN(ImageModel):
+class SmallCNN(PooledNet):
     """Six convolutions, two poolings, and the mean over all positions.
 
     Small enough to train on two CPU cores (180,000 parameters, 19 million MACs on 32x32 colour
@@ -49,9 +47,3 @@ class SmallCNN(ImageModel):
             channels = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
-
-    def observe(self, view: View) -> Explanation:
-        """Classify B images from all of their pixels."""
-        images = view.whole()
-        features = self.features(images)  # (B, F, H/4, W/4)
-        return Explanation(images, self.head(features.mean(dim=(-2, -1))))

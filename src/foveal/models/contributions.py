@@ -43,7 +43,20 @@ class Additive(Protocol):
     def contributions(
         self, images: Images, targets: Targets | None = None, batch_size: int = 256
     ) -> Explanation:
-        """Return the contribution of each location to a logit, as `contribute` does."""
+        """Return the contribution of each location to a logit.
+
+        Args:
+            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
+            targets: (B,) indices of the classes explained; the predictions if not given.
+            batch_size: images per forward pass, which bounds the memory.
+
+        Returns:
+            An explanation with signed maps (B, 1, H, W), in one forward pass.
+
+        Raises:
+            UserError: the images are not of the model's shape or type, or the targets are not one
+                class index per image.
+        """
 
 
 class SumsOverLocations(Additive, Protocol):
@@ -58,18 +71,7 @@ def contribute(
 ) -> Explanation:
     """Return the contribution of each location to a logit, divided uniformly over its pixels.
 
-    Args:
-        model: an `Additive` model.
-        images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
-        targets: (B,) indices of the classes explained; the predictions if not given.
-        batch_size: images per forward pass, which bounds the memory.
-
-    Returns:
-        An explanation with signed maps (B, 1, H, W), in one forward pass.
-
-    Raises:
-        UserError: the images are not of the model's shape or type, or the targets are not one
-            class index per image.
+    Arguments, result and errors as in `Additive.contributions`.
     """
     batch_size = at_least_one("batch_size", batch_size)
     images = as_images(images)

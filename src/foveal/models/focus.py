@@ -178,17 +178,10 @@ class FocusNet(
         They are the exact terms of logits that the head computes as sums over patches, and add up
         to the logit minus the bias.
 
-        Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
-            targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images per forward pass, which bounds the memory.
-
-        Returns:
-            An explanation with signed maps (B, 1, H, W), in one forward pass.
+        Arguments and result as in `Additive.contributions`.
 
         Raises:
-            UserError: the head's logits are not such sums, the images are not of the model's shape
-                or type, or the targets are not one class index per image.
+            UserError: the head's logits are not such sums, or as there.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(

@@ -110,13 +110,21 @@ class WindowSum(torch.autograd.Function):
 class LocalAttention(nn.Module, ABC):
     """A weighted sum over a window around each location.
 
-    Attributes:
+    Subclasses take the channels of the features, `in_channels`; those of the sums, `width`, a
+    multiple of 8; those of their maps phi and psi, `relation`; and `side`.
+
+    Args:
         side: side of the window in locations, odd.
+
+    Attributes:
         beta: features -> values that are summed.
     """
 
-    side: int
     beta: nn.Module
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
 
     @abstractmethod
     def weigh(self, features: Tensor) -> Tensor:
@@ -132,18 +140,12 @@ class PairwiseAttention(LocalAttention):
     """Weights from pairs of a location and a neighbour, and from their relative position.
 
     Equation 2 of Zhao et al. 2020 with the subtraction relation: softmax over the window of
-    gamma(phi(x_i) - psi(x_j), position), one weight per 8 channels.
-
-    Args:
-        in_channels: channels of the features.
-        width: channels of the sums, a multiple of 8.
-        relation: channels of phi and psi.
-        side: side of the window in locations, odd.
+    gamma(phi(x_i) - psi(x_j), position), one weight per 8 channels. Arguments as in
+    `LocalAttention`.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
-        super().__init__()
-        self.side = side
+        super().__init__(side)
         self.phi = nn.Conv2d(in_channels, relation, 1)
         self.psi = nn.Conv2d(in_channels, relation, 1)
         self.beta = nn.Conv2d(in_channels, width, 1)
@@ -177,18 +179,12 @@ class PatchwiseAttention(LocalAttention):
 
     Equation 4 of Zhao et al. 2020 with the concatenation relation: gamma of phi(x_i) and of
     psi(x_j) for every x_j of the window. A linear map of a whole window is computed as a
-    convolution. The weights are not normalised; 8 channels share one weight.
-
-    Args:
-        in_channels: channels of the features.
-        width: channels of the sums, a multiple of 8.
-        relation: channels of phi and psi.
-        side: side of the window in locations, odd.
+    convolution. The weights are not normalised; 8 channels share one weight. Arguments as in
+    `LocalAttention`.
     """
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
-        super().__init__()
-        self.side = side
+        super().__init__(side)
         self.groups = width // SHARE
         self.phi = _normalised(in_channels, relation)
         self.psi = _normalised(in_channels, relation)

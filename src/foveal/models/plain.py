@@ -81,15 +81,11 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         logit minus the bias. Grad-CAM at the last layer of such a net is the positive part of the
         same map times a constant.
 
-        Args:
-            images: (B, C, H, W), B of any size, floats in [0, 1], as in `explain`.
-            targets: (B,) indices of the classes explained; the predictions if not given.
-            batch_size: images per forward pass, which bounds the memory.
+        Arguments and result as in `Additive.contributions`.
 
         Raises:
-            UserError: the backbone's global vector is not the mean of its deepest features.
-            UserError: the images are not of the model's shape or type, or the targets are not one
-                class index per image.
+            UserError: the backbone's global vector is not the mean of its deepest features, or as
+                there.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(

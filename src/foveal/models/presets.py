@@ -108,9 +108,8 @@ def zoom(
         inputs: the images that the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
-    taken = (keypoints, patch_size, in_channels, num_classes)
-    head = TokenHead(*taken, width, mix, encoder, dropout)
-    return FocusNet(detector, head, patch_size, inputs=inputs)
+    tokens = (patch_size, in_channels, num_classes, width, mix, encoder, dropout)
+    return focus(detector, *tokens, inputs=inputs)
 
 
 @checked
@@ -153,9 +152,8 @@ def glimpse(
         ((1, 1, 7, 7), (1, 3, 1, 5, 5))
     """
     detector = GlimpseDetector(backbone, shrink, depth, keypoints, grid)
-    taken = (keypoints, patch_size, backbone.in_channels, num_classes)
-    head = TokenHead(*taken, width, mix, encoder, dropout, detector.context)
-    return FocusNet(detector, head, patch_size, inputs=inputs)
+    tokens = (patch_size, backbone.in_channels, num_classes, width, mix, encoder, dropout)
+    return focus(detector, *tokens, inputs=inputs)
 
 
 @checked

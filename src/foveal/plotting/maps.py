@@ -74,14 +74,10 @@ def draw_attribution(
 ) -> "AxesImage":
     """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
-    The colours are linear and white at `middle`; their range is that of the map.
+    The colours are linear; their range is that of the map. Other arguments as in `draw_map`.
 
     Args:
-        axes: to draw on, in the map's pixels.
-        image: (C, H', W') of any size, drawn in its own proportions.
-        heat: (H, W); over a photograph, a coarse map is interpolated between its locations.
         middle: the value that is white.
-        longest: maximum length in pixels of the image's longer side, else it is downsampled.
     """
     reach = float((heat - middle).abs().max()) or 1.0
     values = _values(heat, image).float()

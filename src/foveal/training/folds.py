@@ -22,6 +22,7 @@ from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, as_classifier
+from foveal.training.cross_validation import CrossValidation
 from foveal.training.feature_files import with_features
 from foveal.training.features import Features, predicted
 from foveal.training.initial_model import initial_model, start_on_features
@@ -32,34 +33,6 @@ from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
 RESULT = "folds.json"
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Results of a cross-validation.
-
-    Attributes:
-        accuracy: accuracy of the recipe over all images, each tested by the model that was trained
-            without it.
-        balanced: its mean over classes.
-        linear: accuracy of a linear layer on the frozen backbone; None without one.
-        linear_balanced: its mean over classes, or None.
-        gain: paired difference of the accuracies, recipe minus linear layer, or None.
-        balanced_gain: paired difference of the means over classes, or None.
-        by_fold: accuracy of the recipe in each fold.
-        images: number of images.
-        groups: number of groups of images that stayed together; 0 for none.
-    """
-
-    accuracy: Interval
-    balanced: Interval
-    linear: Interval | None
-    linear_balanced: Interval | None
-    gain: Interval | None
-    balanced_gain: Interval | None
-    by_fold: tuple[float, ...]
-    images: int
-    groups: int
 
 
 @dataclass(frozen=True)
@@ -267,33 +240,3 @@ def _summary(predictions: Tensor, plan: _Plan) -> CrossValidation:
 def _plain(found: CrossValidation) -> dict[str, object]:
     values = dict(vars(found))
     return {k: v._asdict() if isinstance(v, Interval) else v for k, v in values.items()}
-
-
-def lines(found: CrossValidation) -> list[str]:
-    """Return the results as lines of text."""
-    text = [
-        f"{found.images:,} images by {len(found.by_fold)} folds"
-        + (f" of {found.groups:,} groups" if found.groups else "")
-        + f": accuracy {_percent(found.accuracy)}, mean over classes {_percent(found.balanced)}"
-    ]
-    if found.linear is not None and found.linear_balanced is not None:
-        text.append(
-            f"  a linear layer on the frozen backbone: {_percent(found.linear)}, mean over "
-            f"classes {_percent(found.linear_balanced)}"
-        )
-    if found.gain is not None and found.balanced_gain is not None:
-        text.append(
-            f"  paired difference: {_points(found.gain)}, mean over classes "
-            f"{_points(found.balanced_gain)}"
-        )
-    return text
-
-
-def _percent(interval: Interval) -> str:
-    value, low, high = (100 * number for number in interval)
-    return f"{value:.1f}% (95% interval {low:.1f} to {high:.1f})"
-
-
-def _points(interval: Interval) -> str:
-    value, low, high = (100 * number for number in interval)
-    return f"{value:+.1f} points (95% interval {low:+.1f} to {high:+.1f})"

@@ -307,7 +307,7 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
         f"{_SPLITS[test.split]}: {right} of {len(test)} correct, {right / len(test):.1%} "
         f"(95% CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
         f"{int(counts[most]) / len(test):.1%}",
-        f"  mean over the classes {sum(recalls.values()) / len(recalls):.1%}; "
+        f"  mean per-class accuracy {sum(recalls.values()) / len(recalls):.1%}; "
         f"worst: {worst!r} {recalls[worst]:.0%}",
     ]
     if high - low > 0.2:

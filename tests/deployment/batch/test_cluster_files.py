@@ -60,19 +60,14 @@ _POD = {
 }  # Kubernetes' own; see the page on how it is checked
 # What KubeRay's operator takes: RayJobSpec and RayClusterSpec of its API ray.io/v1
 # (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), without what is deprecated.
+_GROUP = {"rayStartParams": _TEXTS, "template": _POD}
 _RAY_CLUSTER = _fields(
     ["headGroupSpec"],
     rayVersion=_TEXT,
     enableInTreeAutoscaling=_SWITCH,
     suspend=_SWITCH,
     headServiceAnnotations=_TEXTS,
-    headGroupSpec=_fields(
-        ["template"],
-        serviceType=_TEXT,
-        enableIngress=_SWITCH,
-        rayStartParams=_TEXTS,
-        template=_POD,
-    ),
+    headGroupSpec=_fields(["template"], serviceType=_TEXT, enableIngress=_SWITCH, **_GROUP),
     workerGroupSpecs={
         "type": "array",
         "items": _fields(
@@ -82,8 +77,7 @@ _RAY_CLUSTER = _fields(
             minReplicas=_WHOLE,
             maxReplicas=_WHOLE,
             numOfHosts=_WHOLE,
-            rayStartParams=_TEXTS,
-            template=_POD,
+            **_GROUP,
         ),
     },
 )

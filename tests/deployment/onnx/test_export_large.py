@@ -264,24 +264,13 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_commands_export_explain_and_evaluate_by_onnx(photos, tmp_path, run):
+def test_commands_export_explain_and_evaluate_by_onnx(photos, tmp_path, run, explained):
     weights, file = tmp_path / "model", tmp_path / "out" / "model.onnx"
     weights.mkdir()
     built(tasks=("class",), regions=0).save_weights(weights)
     assert run("export", weights, "--out", file)[:2] == (0, f"{file}\n")
-    picture = photos / "light" / "0.png"
-    explained = []
-    for model in ((weights,), (weights, "--runtime", "onnx"), (file,)):
-        status, out, _ = run("explain", *model, picture, "--out", tmp_path / "drawn", "--json")
-        assert status == 0
-        explained.append(json.loads(out)["images"][0])
-    for answer in explained[1:]:
-        for found, expected in zip(answer["keypoints"], explained[0]["keypoints"], strict=True):
-            assert found == pytest.approx(expected, abs=TOLERANCE)
+    for answer in explained(weights, file, photos / "light" / "0.png", atol=TOLERANCE):
         assert answer["size_px"] == {"height": 140, "width": 120}
-        assert answer["probabilities"][0]["probability"] == pytest.approx(
-            explained[0]["probabilities"][0]["probability"], abs=TOLERANCE
-        )
     figures, expected = (
         json.loads(run("evaluate", model, "--data", photos, "--json")[1])
         for model in (file, weights)

@@ -175,6 +175,8 @@ def _add_page(app: FastAPI) -> None:
     # Read once, so a path from a client is never opened.
     folder = resources.files("foveal.deployment.serve") / "static"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    head = files.pop("head.html")  # of every page
+    files |= {name: head + rest for name, rest in files.items() if name.endswith(".html")}
 
     def page(name: str) -> Response:
         if name not in files:
