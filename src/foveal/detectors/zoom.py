@@ -37,8 +37,8 @@ class ZoomDetector(Detector):
 
     def __init__(
         self,
-        keypoints: Keypoints = 3,
-        patch_size: PatchSize = 5,
+        keypoints: Keypoints,
+        patch_size: PatchSize,
         in_channels: Channels = 1,
         min_scale: Positive = 1.0,
         max_scale: Positive = 3.0,
