@@ -63,6 +63,6 @@ def trust(card: dict[str, Any]) -> str:
             f"{word}: with uniform maps it loses {only}{100 * worth:.1f} points of accuracy, with "
             f"those of another image {100 * drop:.1f}"
         )
-    if MODELS[kind].looks == "maps":
+    if MODELS[kind].evidence_kind == "maps":
         return "its maps sum the weights of many windows: treat them like a post-hoc explanation"
     return "has none of its own: use a post-hoc method"

@@ -38,7 +38,7 @@ from foveal.images.geometry import corners_px, from_px, snap, to_px
 from foveal.metrics.accuracy import correct
 from foveal.models import FocusNet
 from foveal.models.presets import high_res
-from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.losses import ranking_loss
 from foveal.training.objectives.ranking.objective import task_losses
 
 BATCH, CANDIDATES, SAMPLES, SIGMA = 16, 64, 100, 0.5
@@ -60,7 +60,7 @@ def ranked(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, 
     view = model.view(images.images, numbers)
     located = model.locate(view)
     output = read(model, view, located)
-    return output.task_logits, misranked(located.score, output.task_weights)
+    return output.task_logits, ranking_loss(located.score, output.task_weights)
 
 
 def by_weights(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:

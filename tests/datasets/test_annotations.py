@@ -19,7 +19,7 @@ from foveal.explainers import CONTROLS, explainer, methods_of, own_method, post_
 from foveal.foundation.errors import UserError
 from foveal.images.photos import Photos, parts_of
 from foveal.images.sizing import ShortSide
-from foveal.metrics import energy_inside, evidence_iou, maps_worth, pointing_game
+from foveal.metrics import attention_ablation, energy_inside, evidence_iou, pointing_game
 from foveal.metrics.annotated import annotated_figures
 from foveal.models import AttentionNet, Inputs, PlainNet, SmallCNN
 
@@ -499,7 +499,7 @@ def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
     backbone = VGGBackbone(3, [[4], [8]])
     model = AttentionNet(backbone, depths=[2], num_classes=2, inputs=inputs).eval()
     images = load_images(photos, "test", size=SHORT)
-    found = maps_worth(model, images)
+    found = attention_ablation(model, images)
     right = 0
     with torch.no_grad():
         for part in images.by_size():
@@ -509,7 +509,7 @@ def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
     assert found.uniform_attention_accuracy == pytest.approx(right / len(images))
     assert 0 <= found.shuffled_attention_accuracy <= 1
     with pytest.raises(UserError, match="at least 2 images"):
-        maps_worth(model, images.subset(torch.tensor([0])))
+        attention_ablation(model, images.subset(torch.tensor([0])))
 
 
 def test_the_centre_falls_outwards_and_uniform_hits_by_area(plain):

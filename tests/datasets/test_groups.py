@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foveal.datasets import load_images, load_whole, read_groups
-from foveal.datasets.splits import folds, share_of
+from foveal.datasets.splits import folds, split_indices
 from foveal.foundation.errors import UserError
 from foveal.metrics.interval import bootstrap
 from photo_folders import photos
@@ -47,7 +47,7 @@ def test_folds_without_groups_differ_by_one_image_of_a_class_at_most():
 def test_splits_by_groups_train_every_class():
     labels, groups = labelled(9)
     parts = {
-        split: share_of(labels, split, own_val=False, own_test=False, groups=groups)
+        split: split_indices(labels, split, own_val=False, own_test=False, groups=groups)
         for split in ("train", "val", "test")
     }
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(len(labels)))

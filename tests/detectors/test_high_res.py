@@ -24,7 +24,7 @@ from foveal.metrics import evaluate
 from foveal.models import FocusNet, Inputs
 from foveal.models.presets import high_res
 from foveal.training import load_recipe, train
-from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.losses import ranking_loss
 from foveal.training.objectives.ranking.objective import task_losses
 from foveal.workflows.explain import explain_files
 
@@ -252,14 +252,14 @@ def test_hardly_anything_is_left_unseen_at_the_edges() -> None:
 def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights() -> None:
     weights = torch.tensor([[[0.7, 0.1, 0.2]]])
     right = torch.tensor([[50.0, -50.0, 0.0]])
-    assert float(misranked(right, weights)) < 1e-6
+    assert float(ranking_loss(right, weights)) < 1e-6
     scores = torch.tensor([[1.0, 2.0, 0.5]], requires_grad=True)
     pairs = [(0, 1, 0.6), (0, 2, 0.5), (2, 1, 0.1)]
     expected = sum(
         gap * float(F.softplus(scores.detach()[0, low] - scores.detach()[0, high]))
         for high, low, gap in pairs
     )
-    loss = misranked(scores, weights)
+    loss = ranking_loss(scores, weights)
     assert float(loss) == pytest.approx(expected)
     loss.backward()
     assert scores.grad[0, 0] < 0 < scores.grad[0, 1]

@@ -10,7 +10,7 @@ import pytest
 
 from foveal import cli
 from foveal.foundation import files
-from foveal.foundation.interrupts import Terminated, held_back, resumable, terminable
+from foveal.foundation.interrupts import Terminated, deferred_signals, resumable, terminable
 
 SIGNALS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 
@@ -24,7 +24,7 @@ def test_sigterm_is_raised_and_what_was_there_before_comes_back():
 
 def hold_back(numbers, done):
     """Raise signals in a block that holds them back, and then note that it went on."""
-    with terminable(), held_back():
+    with terminable(), deferred_signals():
         for number in numbers:
             signal.raise_signal(number)
         done.append(numbers)

@@ -15,7 +15,7 @@ from foveal.images.formats import (
     ENDINGS,
     FORMATS,
     HEAD,
-    Passed,
+    Skipped,
     format_of,
     local_heads,
     readable,
@@ -43,7 +43,7 @@ def test_a_format_is_known_by_its_ending_and_by_how_it_begins(kind: str, tmp_pat
     assert format_of(content(kind)[:HEAD]) == BY_NAME.get(kind, kind)
     path = tmp_path / f"a{FORMATS[kind].endings[0].upper()}"
     path.write_bytes(content(kind))
-    assert images_below(tmp_path, Passed().add) == [path]
+    assert images_below(tmp_path, Skipped().add) == [path]
     assert abs(read_image(path).float().mean(dim=(1, 2))[0] - 90) < 8
 
 
@@ -71,7 +71,7 @@ def test_files_without_a_telling_ending_are_looked_into_and_others_counted(tmp_p
     (tmp_path / "e.txt").write_bytes(content("PNG"))  # not opened: its ending says what it is
     for name in ("f.txt", "Thumbs.db", "README", ".DS_Store", "g.nef"):
         (tmp_path / name).write_text("words")
-    passed = Passed()
+    passed = Skipped()
     assert [path.name for path in images_below(tmp_path, passed.add)] == sorted(names)
     assert dict(passed.by_ending) == {".txt": 2, ".db": 1, "": 1, "hidden": 1, ".nef": 1}
     assert str(passed).startswith("6 non-image files skipped: 2 .txt, ")
@@ -87,12 +87,12 @@ def test_only_files_whose_ending_says_nothing_are_opened(tmp_path: Path) -> None
         return local_heads(paths)
 
     paths = [f"{tmp_path}/{name}" for name in ("a.png", "b.TXT", "c", ".d", "e.odd")]
-    assert images_among(paths, heads, Passed().add) == {paths[0]}
+    assert images_among(paths, heads, Skipped().add) == {paths[0]}
     assert opened == [paths[2], paths[4]]
 
 
 def test_raw_photos_that_are_passed_over_are_named() -> None:
-    passed = Passed()
+    passed = Skipped()
     for name in ("a.NEF", "b.nef", "c.\x1b[31m"):
         passed.add(name)
     assert "2 .nef (camera raw is not supported: convert it to TIFF or JPEG)" in str(passed)
@@ -105,7 +105,7 @@ def test_special_files_are_neither_opened_nor_waited_for(tmp_path: Path) -> None
         os.mkfifo(tmp_path / name)
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     (tmp_path / "endless").symlink_to("/dev/zero")
-    passed = Passed()
+    passed = Skipped()
     found = images_below(tmp_path, passed.add)
     assert [path.name for path in found] == ["endless.png", "pipe.png"]
     assert len(passed) == 2
@@ -155,9 +155,9 @@ def test_predict_lists_what_training_reads(tmp_path: Path) -> None:
     from foveal.images.sources import list_items
 
     photos(tmp_path)
-    passed = Passed()
+    passed = Skipped()
     found = [item.path for item in list_items(str(tmp_path), passed)]
-    assert sorted(found) == [str(p) for p in images_below(tmp_path, Passed().add)]
+    assert sorted(found) == [str(p) for p in images_below(tmp_path, Skipped().add)]
     assert len(passed) == 2
 
 
@@ -170,6 +170,6 @@ def test_noise_without_an_ending_is_passed_over(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for number in range(50):
         (tmp_path / str(number)).write_bytes(generator.bytes(64))
-    passed = Passed()
+    passed = Skipped()
     assert images_below(tmp_path, passed.add) == []
     assert len(passed) == 50

@@ -8,7 +8,7 @@ import torch
 from foveal.backbones import Backbone
 from foveal.datasets import ImageSet
 from foveal.foundation.errors import UserError
-from foveal.metrics import evaluate, maps_worth
+from foveal.metrics import attention_ablation, evaluate
 from foveal.metrics.random_focus import derangement
 from foveal.models import AttentionNet, Inputs, PublishedAttention
 
@@ -65,7 +65,7 @@ def test_the_accuracies_equal_loops_over_images(reader, marked, batch_size):
     uniform = sum(
         int(colours[i].float().mean() > 0.5) == int(test.labels[i]) for i in range(len(test))
     )
-    found = maps_worth(reader, test, seed=3, batch_size=batch_size)
+    found = attention_ablation(reader, test, seed=3, batch_size=batch_size)
     assert found.shuffled_attention_accuracy == pytest.approx(shuffled / len(test))
     assert found.uniform_attention_accuracy == pytest.approx(uniform / len(test))
 
@@ -91,7 +91,7 @@ def test_one_image_has_no_other_to_lend_its_maps(reader, marked):
     test = marked[0]
     one = replace(test, images=test.images[:1], labels=test.labels[:1])
     with pytest.raises(UserError, match="at least 2 images"):
-        maps_worth(reader, one)
+        attention_ablation(reader, one)
 
 
 def test_the_originals_net_hardly_needs_its_map():

@@ -5,7 +5,7 @@ import torch
 
 from foveal.foundation.errors import UserError
 from foveal.models.local_attention import (
-    SHARE,
+    GROUP_SIZE,
     PairwiseAttention,
     PatchwiseAttention,
     aggregate,
@@ -55,7 +55,7 @@ def summed(values, weights, side):
         for x in range(width):
             for number, (dy, dx) in enumerate(offsets(side)):
                 there = values[:, :, mirrored(y + dy, height), mirrored(x + dx, width)]
-                weight = weights[:, number, :, y, x].repeat_interleave(SHARE, dim=1)
+                weight = weights[:, number, :, y, x].repeat_interleave(GROUP_SIZE, dim=1)
                 total[:, :, y, x] += weight * there  # (B, C)
     return total
 
@@ -64,7 +64,7 @@ def summed(values, weights, side):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_weighted_sum_equals_a_loop_over_pixels(side, layout):
     torch.manual_seed(0)
-    values = torch.randn(1, 2 * SHARE, 4, 5, dtype=torch.float64)
+    values = torch.randn(1, 2 * GROUP_SIZE, 4, 5, dtype=torch.float64)
     weights = torch.randn(1, side**2, 2, 4, 5, dtype=torch.float64)
     found = aggregate(values.contiguous(memory_format=layout), weights, side)
     torch.testing.assert_close(found, summed(values, weights, side))
@@ -72,7 +72,7 @@ def test_the_weighted_sum_equals_a_loop_over_pixels(side, layout):
 
 def test_the_gradient_of_the_weighted_sum_agrees_with_finite_differences():
     torch.manual_seed(0)
-    values = torch.randn(1, SHARE, 3, 4, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(1, GROUP_SIZE, 3, 4, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(1, 9, 1, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v, w: aggregate(v, w, 3), (values, weights))
 
@@ -117,7 +117,7 @@ def patchwise_weights(layer, features):
 )
 def test_each_operator_equals_a_direct_loop_over_pixels(kind, by_loops, side):
     torch.manual_seed(0)
-    layer = kind(6, 2 * SHARE, 4, side).double().eval()
+    layer = kind(6, 2 * GROUP_SIZE, 4, side).double().eval()
     features = torch.randn(2, 6, 4, 5, dtype=torch.float64)
     found, weights = layer(features)
     expected = by_loops(layer, features)
@@ -126,7 +126,7 @@ def test_each_operator_equals_a_direct_loop_over_pixels(kind, by_loops, side):
 
 
 def test_pairwise_weights_of_a_window_sum_to_one():
-    layer = PairwiseAttention(4, SHARE, 4, 3).eval()
+    layer = PairwiseAttention(4, GROUP_SIZE, 4, 3).eval()
     weights = layer.weigh(torch.randn(2, 4, 5, 5))
     torch.testing.assert_close(weights.sum(1), torch.ones(2, 1, 5, 5))
 

@@ -77,17 +77,20 @@ def test_what_a_killed_first_epoch_left_is_taken_over(data, tmp_path):
 
 
 def test_two_runs_at_once_are_told_apart(data, tmp_path):
-    with files.held_folder(tmp_path), pytest.raises(UserError, match="Another process is training"):
+    with (
+        files.locked_folder(tmp_path),
+        pytest.raises(UserError, match="Another process is training"),
+    ):
         learn(tmp_path, data)
     learn(tmp_path, data)
 
 
 def test_a_folder_is_free_once_the_process_that_held_it_has_died(tmp_path):
-    held = "from foveal.foundation.files import held_folder\n"
+    held = "from foveal.foundation.files import locked_folder\n"
     held += "from pathlib import Path; import os, sys\n"
-    held += "with held_folder(Path(sys.argv[1])): os._exit(9)"
+    held += "with locked_folder(Path(sys.argv[1])): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", held, str(tmp_path)]).returncode == 9
-    with files.held_folder(tmp_path):
+    with files.locked_folder(tmp_path):
         pass
 
 

@@ -80,8 +80,8 @@ def _report(found: "Predicted", model: str) -> None:
         say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
     if found.noted:
         say(f"{found.noted:,} were read with assumptions: see column `note`.")
-    if found.passed_over:
-        say(f"{found.passed_over}.")
+    if found.skipped_lines:
+        say(f"{found.skipped_lines}.")
     if found.errors:
         say(f"{found.errors:,} could not be read: see column `error`.")
     show(found.out)

@@ -18,11 +18,11 @@ from foveal.datasets.generated import (
 )
 from foveal.datasets.groups import Groups, read_groups
 from foveal.datasets.images import ImageSet, Problem
-from foveal.datasets.large import is_generated, load_large, seen_small
+from foveal.datasets.large import as_thumbnails, is_generated, load_large
+from foveal.datasets.location import datasets_folder
 from foveal.datasets.masks import with_masks
 from foveal.datasets.named import DATASETS
 from foveal.datasets.photo_sets import PHOTO_SETS, TEST_ONLY, photo_folder, photo_groups
-from foveal.datasets.place import data_place
 from foveal.datasets.splits import SPLITS
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.images.reading import Size, check_shape, read_image
@@ -77,7 +77,7 @@ def load_images(
     shape = check_shape(size, channels)
     name = str(source)
     if name in PHOTO_SETS:
-        folder = photo_folder(name, split, data_place(data_dir))
+        folder = photo_folder(name, split, datasets_folder(data_dir))
         groups = groups or photo_groups(folder)
         return load_folder(folder, split, shape, channels, whole=name in TEST_ONLY, groups=groups)
     if groups or isinstance(shape, ShortSide):
@@ -115,7 +115,7 @@ def load_whole(
     name = str(source)
     folder = Path(name).expanduser()
     if name in PHOTO_SETS:
-        folder = photo_folder(name, "test", data_place(data_dir))
+        folder = photo_folder(name, "test", datasets_folder(data_dir))
         groups = groups or photo_groups(folder)
     elif name in DATASETS or is_generated(name) or not folder.is_dir():
         raise UserError(f"Expected a folder of image files to split again, but got {name}.")
@@ -136,7 +136,7 @@ def _load_fixed(
     data_dir: str | Path | None,
 ) -> ImageSet:
     if name in DATASETS:
-        return fitted(DATASETS[name](split, data_place(data_dir)), shape, channels)
+        return fitted(DATASETS[name](split, datasets_folder(data_dir)), shape, channels)
     if is_generated(name):
         if shape is None:
             raise UserError(
@@ -144,7 +144,7 @@ def _load_fixed(
                 "train a 'high-res' model."
             )
         return fitted(
-            seen_small(load_large(name, split, data_dir=data_dir), shape), shape, channels
+            as_thumbnails(load_large(name, split, data_dir=data_dir), shape), shape, channels
         )
     if name.startswith("hf:"):
         from foveal.datasets.parquet import load_parquet_folder

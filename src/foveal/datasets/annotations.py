@@ -9,9 +9,9 @@ from torch import Tensor
 
 from foveal.datasets.boxes import with_boxes
 from foveal.datasets.images import ImageSet
+from foveal.datasets.location import datasets_folder
 from foveal.datasets.masks import with_masks
 from foveal.datasets.photo_sets import PHOTO_SETS
-from foveal.datasets.place import data_place
 from foveal.foundation.errors import UserError
 from foveal.images.photos import Photos, parts_of
 
@@ -44,7 +44,7 @@ def with_annotations(
         raise UserError("Expected boxes or masks of the images, but got both.")
     folder = Path(source).expanduser()
     if source in PHOTO_SETS:
-        folder = data_place(data_dir) / "photos" / source
+        folder = datasets_folder(data_dir) / "photos" / source
         boxes, masks = (boxes, masks) if boxes or masks else _own(folder)
     if boxes is not None:
         found, notes = with_boxes(images, folder, boxes)

@@ -22,7 +22,7 @@ from foveal.datasets.decoding import decode_all, decode_photos
 from foveal.datasets.groups import Groups
 from foveal.datasets.images import ImageSet, Problem
 from foveal.datasets.layout import Layout, read_layout
-from foveal.datasets.splits import share_of
+from foveal.datasets.splits import split_indices
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.images.photos import Photos
@@ -140,7 +140,7 @@ def _draw_splits(files: list[_File], layout: Layout) -> None:
     groups = [file.group for file in base if file.group]
     own_val, own_test = "val" in layout.parts, "test" in layout.parts
     for split in ("val", "test") if base else ():
-        drawn = share_of(labels, split, own_val=own_val, own_test=own_test, groups=groups)
+        drawn = split_indices(labels, split, own_val=own_val, own_test=own_test, groups=groups)
         for index in drawn.tolist():
             base[index].split = split
 

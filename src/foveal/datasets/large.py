@@ -102,7 +102,7 @@ def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
     )
 
 
-def seen_small(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageSet:
+def as_thumbnails(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageSet:
     """Return thumbnails of large images in memory, with the labels of the main task.
 
     Args:

@@ -12,7 +12,7 @@ from foveal.datasets.names import some_names, spelled_differently
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import OUTPUT_MARK
-from foveal.images.formats import Passed
+from foveal.images.formats import Skipped
 from foveal.images.sources import images_below
 
 # The Hugging Face Hub's names of splits; if a split has several folders, the first name is read.
@@ -59,7 +59,7 @@ class Layout:
     folder: Path
     parts: Mapping[str, Part]
     ignored: tuple[Problem, ...]
-    passed: Passed
+    passed: Skipped
 
     @property
     def own(self) -> dict[str, Path]:
@@ -142,7 +142,7 @@ def read_layout(folder: Path, more: Container[str] = ()) -> Layout:
     parts, others = _checked(parts)
     ignored |= others
     problems = tuple(Problem(str(path), reason) for path, reason in sorted(ignored.items()))
-    return Layout(folder, parts, problems, Passed(found.passed))
+    return Layout(folder, parts, problems, Skipped(found.passed))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from foveal.datasets.decoding import decode_all
 from foveal.datasets.images import ImageSet
 from foveal.datasets.layout import read_layout, split_named
 from foveal.datasets.names import some_names
-from foveal.datasets.splits import SPLITS, share_of
+from foveal.datasets.splits import SPLITS, split_indices
 from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, parse_json
@@ -48,7 +48,7 @@ def load_parquet_folder(
         others = some_names([shard.name for shard in everything], 4)
         raise UserError(f"{folder} has no shard for the split {split!r}, only: {others}.")
     choose = partial(
-        share_of, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
+        split_indices, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
     )
     found = load_parquet(base, name, split, classes, size, channels, choose)
     return replace(found, named=named)

@@ -91,7 +91,7 @@ def _least_filled(filled: Tensor, fractions: Tensor) -> int:
     )
 
 
-def share_of(
+def split_indices(
     labels: Tensor, split: str, *, own_val: bool, own_test: bool, groups: Sequence[str] = ()
 ) -> Tensor:
     """Return the sorted indices of a split drawn from a single set of images.

@@ -72,7 +72,7 @@ class Corners(Detector):
         border: minimum distance of corners from the edge in pixels.
     """
 
-    least_side = 4  # kornia blurs over 7 pixels, mirrored at the border
+    min_side = 4  # kornia blurs over 7 pixels, mirrored at the border
 
     def __init__(self, keypoints: Keypoints, radius: Radius, border: Border):
         super().__init__()

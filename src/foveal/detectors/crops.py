@@ -126,7 +126,7 @@ class CropDetector(Detector):
             found.append(scores.gather(1, best))
         return Chosen(tuple(indices), torch.cat(found, dim=1))
 
-    def among_all(self, chosen: Chosen, size: Size) -> Tensor:
+    def global_indices(self, chosen: Chosen, size: Size) -> Tensor:
         """Return the indices (B, K) of chosen candidates among the candidates of all scales."""
         first, found = 0, []
         for one, index in zip(self.candidates(size), chosen.indices, strict=True):

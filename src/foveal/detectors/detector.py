@@ -33,7 +33,7 @@ class Detector(Part):
 
     Attributes:
         keypoints: number K of keypoints.
-        least_side: minimum side of the images in pixels.
+        min_side: minimum side of the images in pixels.
         scaled: whether patches have a scale.
         context: dimension D of the context vector; 0 for none.
         in_part: whether it reads only thumbnails and crops, which allows images of any size.
@@ -42,7 +42,7 @@ class Detector(Part):
     """
 
     keypoints: int
-    least_side: int = 1
+    min_side: int = 1
     scaled: bool = False
     context: int = 0
     in_part: bool = False

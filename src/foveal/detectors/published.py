@@ -33,7 +33,7 @@ class PublishedDetector(Detector):
         UserError: an argument is invalid.
     """
 
-    least_side = 2
+    min_side = 2
     scaled = True
 
     def __init__(

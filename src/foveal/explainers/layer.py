@@ -21,7 +21,7 @@ KINDS = (nn.Conv2d, nn.LayerNorm)  # layers chosen automatically; transformers h
 Outputs = dict[nn.Module, Tensor]
 
 
-class Ran(NamedTuple):
+class LayerOutput(NamedTuple):
     """A layer that affects the logits of an image, with its output."""
 
     name: str
@@ -74,7 +74,7 @@ def features_of(
     return output.detach(), gradient
 
 
-def _last(task: Task) -> Ran:
+def _last(task: Task) -> LayerOutput:
     named = dict(task.model.named_modules())
     leaves = {name: part for name, part in named.items() if [*part.parameters(recurse=False)]}
     ran = _run(task, leaves)
@@ -91,7 +91,7 @@ def _last(task: Task) -> Ran:
     return chosen
 
 
-def _check_depth(task: Task, chosen: Ran, ran: list[Ran]) -> None:
+def _check_depth(task: Task, chosen: LayerOutput, ran: list[LayerOutput]) -> None:
     """Raise UserError if most layers that preserve locations come after the chosen one."""
     before = next(index for index, one in enumerate(ran) if one is chosen)
     after = [
@@ -108,7 +108,7 @@ def _check_depth(task: Task, chosen: Ran, ran: list[Ran]) -> None:
         )
 
 
-def _named(task: Task, name: str) -> Ran:
+def _named(task: Task, name: str) -> LayerOutput:
     modules = dict(task.model.named_modules())
     if name not in modules:
         raise unknown_name("layer", name, modules)
@@ -124,7 +124,7 @@ def _named(task: Task, name: str) -> Ran:
     return ran[0]
 
 
-def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[Ran]:
+def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[LayerOutput]:
     """Return those of the layers that affect the logits of one image, in order of use."""
     image = noise(task.model, task.shape).requires_grad_()
     own = known(task.model)
@@ -143,7 +143,7 @@ def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[Ran]:
     gradients = torch.autograd.grad(scores.max(), list(tracked.values()), allow_unused=True)
     names = {layer: name for name, layer in layers.items()}
     return [
-        Ran(names[layer], layer, output, _ways(task, layer, gradient))
+        LayerOutput(names[layer], layer, output, _ways(task, layer, gradient))
         for (layer, output), gradient in zip(tracked.items(), gradients, strict=True)
         if gradient is not None and len(gradient) == 1
     ]

@@ -32,7 +32,7 @@ class Contributions(Explainer):
         return cast(Additive, model).contributions(images, targets)
 
 
-class Own(Explainer):
+class ModelExplainer(Explainer):
     """The model's own explanation, from which its prediction was computed.
 
     A model that looks everywhere is explained by its contributions if it has them.
@@ -45,6 +45,6 @@ class Own(Explainer):
     ) -> Explanation:
         """Return what `model.explain` returns, or its contributions: see `Explainer`."""
         contributions = Contributions()
-        if model.looks == "everywhere" and contributions.supports(model):
+        if model.evidence_kind == "image" and contributions.supports(model):
             return contributions(model, images, targets)
         return model.explain(images)

@@ -16,7 +16,7 @@ from foveal.foundation.errors import at_least_one
 from foveal.foundation.precision import at_least_single, check_finite
 from foveal.models.abilities import Ability
 from foveal.models.images import Images, as_images
-from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.logits import Targets, class_indices, class_logits, predictions
 from foveal.observation.values import ATTRIBUTION, Values
 
 PIXELS = 2**20  # maximum per pass, because a gradient needs all features of a backbone
@@ -141,4 +141,4 @@ def _targets(targets: Targets | None, logits: Tensor) -> Tensor:
     """Return the indices (B,) of the classes to explain, given logits (B, classes)."""
     if targets is None:
         return predictions(logits)
-    return class_numbers(targets, len(logits), class_logits(logits).shape[1])
+    return class_indices(targets, len(logits), class_logits(logits).shape[1])

@@ -18,7 +18,7 @@ from foveal.explainers.gradients import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
 from foveal.explainers.interface import Explainer
 from foveal.explainers.layer_cam import LAYER_CAM
 from foveal.explainers.occlusion import OCCLUSION
-from foveal.explainers.own import OWN, Contributions, Own
+from foveal.explainers.own import OWN, Contributions, ModelExplainer
 from foveal.explainers.post_hoc import Options, PostHoc
 from foveal.explainers.rise import RISE
 from foveal.explanation import Explanation
@@ -33,7 +33,7 @@ from foveal.observation.logits import Targets
 EXPLAINERS: Registry[Explainer] = Registry(
     "foveal.explainers",
     by_name(
-        Own(),
+        ModelExplainer(),
         Contributions(),
         GRAD_CAM,
         LAYER_CAM,
@@ -74,7 +74,7 @@ def own_method(model: ImageModel) -> str | None:
     That is `model` if it has keypoints or maps, and `contributions` if it looks everywhere but its
     logits are sums over locations, as for `imagenet`.
     """
-    if model.looks != "everywhere":
+    if model.evidence_kind != "image":
         return OWN
     return CONTRIBUTIONS if EXPLAINERS[CONTRIBUTIONS].supports(model) else None
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.escaping import as_unicode
-from foveal.foundation.interrupts import held_back
+from foveal.foundation.interrupts import deferred_signals
 
 Parsed = TypeVar("Parsed")
 
@@ -242,7 +242,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")
     try:
-        with held_back():
+        with deferred_signals():
             partial.unlink(missing_ok=True)  # never write through a link
             yield partial
             with partial.open("rb") as file, suppress(OSError):
@@ -300,7 +300,7 @@ def make_output_folder(folder: Path) -> None:
 
 
 @contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes while the block runs.
 
     The system releases the lock if this process dies. Windows, and file systems that cannot lock a

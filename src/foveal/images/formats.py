@@ -160,7 +160,7 @@ def images_among(
     return images
 
 
-class Passed:
+class Skipped:
     """Files that were skipped because they are not images, counted by extension."""
 
     def __init__(self, paths: Iterable[str] = ()) -> None:

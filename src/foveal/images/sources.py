@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
-from foveal.images.formats import Passed, PassOver, images_among
+from foveal.images.formats import PassOver, Skipped, images_among
 from foveal.images.hub import hub_folder
 from foveal.images.parquet import image_column, read_rows
 from foveal.images.stores import Local, Store, store_of
@@ -39,7 +39,7 @@ class Item(NamedTuple):
         return self.path if self.row is None else f"{self.path}#{self.row}"
 
 
-def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
+def list_items(source: str, passed: Skipped | None = None) -> Iterator[Item]:
     """Yield each image of a source once, in a fixed order and with little memory.
 
     Files are sorted by name, those of a folder before those of its subfolders. Files that are not
@@ -63,7 +63,7 @@ def list_items(source: str, passed: Passed | None = None) -> Iterator[Item]:
     store, root = store_of(source)
     if isinstance(store, Local):
         root = os.path.normpath(os.path.expanduser(root))
-    passed = Passed() if passed is None else passed
+    passed = Skipped() if passed is None else passed
     try:
         if store.is_folder(root):
             yield from _below(store, root, lambda _: True, passed)
@@ -126,7 +126,7 @@ def _files_below(
         yield [store.join(above, name) for name in sorted(files)]
 
 
-def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
+def _matching(store: Store, pattern: str, passed: Skipped) -> Iterator[Item]:
     with extra("fsspec", "predict"):
         from fsspec.utils import glob_translate
 
@@ -140,7 +140,7 @@ def _matching(store: Store, pattern: str, passed: Passed) -> Iterator[Item]:
 
 
 def _below(
-    store: Store, folder: str, wanted: Callable[[str], bool], passed: Passed
+    store: Store, folder: str, wanted: Callable[[str], bool], passed: Skipped
 ) -> Iterator[Item]:
     for files in _files_below(store, folder):
         paths = [path for path in files if wanted(path)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from foveal.foundation.lazy import lazy_names
 from foveal.metrics.accuracy import accuracy, predict_logits
 from foveal.metrics.adversarial import adversarial_accuracy
-from foveal.metrics.attention import MapsWorth, maps_worth
+from foveal.metrics.attention import AttentionAblation, attention_ablation
 from foveal.metrics.content_following import Following, content_following
 from foveal.metrics.deletion import deletion, insertion
 from foveal.metrics.efficiency import latency_ms, macs, parameters
@@ -38,6 +38,7 @@ else:  # torchmetrics takes seconds
 __all__ = [
     "EXPLANATION_METRICS",
     "METRICS",
+    "AttentionAblation",
     "Deletion",
     "EnergyInside",
     "EvidenceIoU",
@@ -45,13 +46,13 @@ __all__ = [
     "Following",
     "Insertion",
     "Judged",
-    "MapsWorth",
     "Metric",
     "PointingGame",
     "Rebuilding",
     "Stability",
     "accuracy",
     "adversarial_accuracy",
+    "attention_ablation",
     "content_following",
     "deletion",
     "energy_inside",
@@ -62,7 +63,6 @@ __all__ = [
     "judged",
     "latency_ms",
     "macs",
-    "maps_worth",
     "observe_all",
     "parameters",
     "pointing_game",

@@ -19,16 +19,16 @@ from foveal.models.attention_maps import Attended
 from foveal.models.image_model import ImageModel
 
 
-class MapsWorth(NamedTuple):
+class AttentionAblation(NamedTuple):
     """Accuracies of a model with replaced attention maps; fractions from 0 to 1."""
 
     shuffled_attention_accuracy: float
     uniform_attention_accuracy: float
 
 
-def maps_worth(
+def attention_ablation(
     model: ImageModel, test: ImageSet, seed: int = 0, *, batch_size: int = 500
-) -> MapsWorth:
+) -> AttentionAblation:
     """Return the accuracy with each image's maps replaced and its features kept.
 
     `shuffled`: each image gets the maps of another random image, a permutation of all images.
@@ -48,7 +48,7 @@ def maps_worth(
     maps = _maps(model, test.images, batch_size)
     shuffled = [maps[int(other)] for other in others]
     uniform = [[one.mean().expand_as(one) for one in depths] for depths in maps]
-    return MapsWorth(
+    return AttentionAblation(
         *(
             mean_correct(_logits_with(model, test.images, given, batch_size), test.labels)
             for given in (shuffled, uniform)
@@ -100,7 +100,9 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    found = maps_worth(subject.model, subject.test, subject.seed, batch_size=subject.batch_size)
+    found = attention_ablation(
+        subject.model, subject.test, subject.seed, batch_size=subject.batch_size
+    )
     return found._asdict()
 
 

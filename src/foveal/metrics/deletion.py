@@ -1,7 +1,6 @@
 """Deletion and insertion: class probability as the hottest pixels are hidden or revealed."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +66,18 @@ def deletion(
     return torch.trapezoid(curve, dim=0) / steps
 
 
-# The area under the class probability while pixels are revealed.
-insertion = partial(deletion, reveal=True)
+def insertion(
+    model: nn.Module,
+    explanation: Explanation,
+    steps: int = STEPS,
+    batch_size: int = 500,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """Return for each image (B,) the area under the class probability while pixels are revealed.
+
+    As `deletion`, but starting from a grey image, the hottest pixels first; higher is better.
+    """
+    return deletion(model, explanation, steps, batch_size, targets, reveal=True)
 
 
 def _metric(name: str, area: Callable[..., Tensor], change: str, better: str) -> ExplanationMetric:

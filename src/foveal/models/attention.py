@@ -65,7 +65,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
     """
 
     name = "attention"
-    looks = "maps"
+    evidence_kind = "maps"
     abilities = frozenset(
         {Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS, Ability.BACKBONE, Ability.CONTRIBUTIONS}
     )

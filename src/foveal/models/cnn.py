@@ -43,7 +43,7 @@ class SmallCNN(PooledNet):
             ]
             if index in (0, len(widths) // 2 - 1):
                 layers.append(nn.MaxPool2d(2))
-                self.least_side *= 2
+                self.min_side *= 2
             channels = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))

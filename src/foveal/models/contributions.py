@@ -15,7 +15,7 @@ from foveal.foundation.precision import at_least_single, check_finite
 from foveal.images.geometry import to_px
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images, as_images
-from foveal.observation.logits import Targets, class_logits, class_numbers, predictions
+from foveal.observation.logits import Targets, class_indices, class_logits, predictions
 from foveal.observation.values import TERMS
 
 CONTRIBUTIONS = "contributions"  # method of such an explanation
@@ -79,7 +79,7 @@ def contribute(
     check_finite("The images", images)
     chosen = None
     if targets is not None:
-        chosen = class_numbers(targets, len(images), max(model.num_classes, 2))
+        chosen = class_indices(targets, len(images), max(model.num_classes, 2))
     indices = torch.arange(len(images)).split(batch_size)
     with evaluation_mode(model):
         parts = [

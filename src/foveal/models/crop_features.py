@@ -74,7 +74,7 @@ def read_frozen(
     size: Size = (height, width)
     chosen = detector.choose(kept[THUMBNAIL].float(), size)
     located = detector.located(chosen, size)
-    indices = detector.among_all(chosen, size)
+    indices = detector.global_indices(chosen, size)
     rows = torch.arange(len(indices), device=indices.device)[:, None]
     crops = kept[CROPS][rows, indices].flatten(0, 1).float()
     crops = crops.contiguous(memory_format=torch.channels_last)

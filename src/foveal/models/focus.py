@@ -21,7 +21,7 @@ from foveal.models.crops import cut_crops
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
-from foveal.observation.logits import Targets, class_logits, class_numbers
+from foveal.observation.logits import Targets, class_indices, class_logits
 from foveal.observation.values import TERMS
 
 SHOWN = 512  # minimum long side in pixels of thumbnails of images that are read in part
@@ -71,7 +71,7 @@ class FocusNet(
     """
 
     name = "focus-net"
-    looks = "patches"
+    evidence_kind = "patches"
     abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
 
     def __init__(
@@ -93,7 +93,7 @@ class FocusNet(
             )
         self.detector, self.head = detector, head
         self.patch_size, self.jitter_px = patch_size, jitter_px
-        self.least_side, self.tasks = detector.least_side, tuple(head.tasks)
+        self.min_side, self.tasks = detector.min_side, tuple(head.tasks)
         self.abilities = _abilities(detector, head, head.additive)
 
     @classmethod
@@ -193,7 +193,7 @@ class FocusNet(
         terms, count = class_logits(explanation.contributions), len(explanation)
         chosen = explanation.predictions
         if targets is not None:
-            chosen = class_numbers(targets, count, terms.shape[-1])
+            chosen = class_indices(targets, count, terms.shape[-1])
         return Explanation(
             images=explanation.images,
             logits=explanation.logits,

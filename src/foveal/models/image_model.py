@@ -53,10 +53,10 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
-    looks: str = "everywhere"  # content of its explanation; or `patches`, or `maps`
+    evidence_kind: str = "image"  # what it decides from: `patches`, weighted `maps`, or the image
     # Which metrics and explainers support the model.
     abilities: frozenset[Ability] = frozenset({Ability.CLASSES})
-    least_side: int = 1  # of the images, in pixels
+    min_side: int = 1  # of the images, in pixels
     tasks: tuple[str, ...] = ("class",)  # the main one first
     mean: Tensor
     std: Tensor
@@ -250,9 +250,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 f"Expected images of floats in [0, 1], but got {images.dtype}. "
                 "Divide uint8 images by 255: images / 255."
             )
-        if self.least_side > 1 and min(images.shape[-2:]) < self.least_side:
+        if self.min_side > 1 and min(images.shape[-2:]) < self.min_side:
             raise UserError(
-                f"Expected images of at least {self.least_side}x{self.least_side} pixels, but got "
+                f"Expected images of at least {self.min_side}x{self.min_side} pixels, but got "
                 f"{images.shape[-2]}x{images.shape[-1]}. Resize them."
             )
         if images.shape[0] == 0:  # len() would fix the batch size of an export

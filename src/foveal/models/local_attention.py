@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-SHARE = 8  # channels that share one weight, as in the paper
+GROUP_SIZE = 8  # channels that share one weight, as in the paper
 
 
 def windows(features: Tensor, side: int) -> list[Tensor]:
@@ -47,7 +47,7 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
 
     Args:
         values: (B, C, H, W).
-        weights: (B, side * side, C / SHARE, H, W), offsets in the order of `windows`.
+        weights: (B, side * side, C / GROUP_SIZE, H, W), offsets in the order of `windows`.
         side: side of the window in locations, odd.
 
     Returns:
@@ -56,17 +56,17 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
     # Three times as fast with contiguous rows as with channels_last.
     weights = weights.contiguous()
     padded = bordered(values.contiguous(), side // 2)
-    padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, SHARE, H + border, ...)
+    padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, GROUP_SIZE, H + border, ...)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return WindowSum.apply(padded, weights, side).flatten(1, 2)
     return window_sum(padded, weights, side).flatten(1, 2)
 
 
 def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
-    """Return sums (B, groups, SHARE, H, W) over windows of values with a border.
+    """Return sums (B, groups, GROUP_SIZE, H, W) over windows of values with a border.
 
     Args:
-        padded: (B, groups, SHARE, H + side - 1, W + side - 1).
+        padded: (B, groups, GROUP_SIZE, H + side - 1, W + side - 1).
         weights: (B, side * side, groups, H, W).
         side: side of the window in locations, odd.
     """
@@ -86,7 +86,7 @@ class WindowSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, weights: Tensor, side: int) -> Tensor:
-        """Return the sums (B, groups, SHARE, H, W)."""
+        """Return the sums (B, groups, GROUP_SIZE, H, W)."""
         ctx.save_for_backward(padded, weights)
         ctx.side = side
         return window_sum(padded, weights, side)
@@ -156,7 +156,7 @@ class PairwiseAttention(LocalAttention):
             nn.Conv2d(relation + 2, relation, 1, bias=False),
             nn.BatchNorm2d(relation),
             nn.ReLU(inplace=True),
-            nn.Conv2d(relation, width // SHARE, 1),
+            nn.Conv2d(relation, width // GROUP_SIZE, 1),
         )
 
     def weigh(self, features: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ class PatchwiseAttention(LocalAttention):
 
     def __init__(self, in_channels: int, width: int, relation: int, side: int):
         super().__init__(side)
-        self.groups = width // SHARE
+        self.groups = width // GROUP_SIZE
         self.phi = _normalised(in_channels, relation)
         self.psi = _normalised(in_channels, relation)
         self.beta = nn.Conv2d(in_channels, width, 1)

@@ -44,7 +44,7 @@ class PublishedAttention(ImageModel):
     """
 
     name = "published-attention"
-    looks = "maps"
+    evidence_kind = "maps"
     abilities = frozenset({Ability.CLASSES, Ability.MAPS, Ability.GIVEN_MAPS})
 
     def __init__(

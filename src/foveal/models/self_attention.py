@@ -17,7 +17,7 @@ from foveal.images import View
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
 from foveal.models.local_attention import (
-    SHARE,
+    GROUP_SIZE,
     PairwiseAttention,
     PatchwiseAttention,
     received,
@@ -61,7 +61,7 @@ class SANet(ImageModel):
     """
 
     name = "san"
-    looks = "maps"
+    evidence_kind = "maps"
 
     def __init__(
         self,
@@ -159,8 +159,10 @@ def _check(blocks: Sequence[int], widths: Sequence[int], sides: Sequence[int]) -
             f"{list(blocks)}, {list(widths)} and {list(sides)}."
         )
     for width in widths:
-        if width % (4 * SHARE):
-            raise UserError(f"Expected widths that are multiples of {4 * SHARE}, but got {width}.")
+        if width % (4 * GROUP_SIZE):
+            raise UserError(
+                f"Expected widths that are multiples of {4 * GROUP_SIZE}, but got {width}."
+            )
     for side in sides:
         if side % 2 == 0:
             raise UserError(f"Expected odd sides of windows, but got {side}.")

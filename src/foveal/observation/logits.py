@@ -31,7 +31,7 @@ def predictions(logits: Tensor) -> Tensor:
     return class_logits(logits).argmax(dim=-1)
 
 
-def class_numbers(targets: Targets, images: int, classes: int) -> Tensor:
+def class_indices(targets: Targets, images: int, classes: int) -> Tensor:
     """Return target classes as a tensor of indices (B,).
 
     Args:

@@ -223,19 +223,19 @@ class Observation:
         times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
         return torch.cat([locations, times[..., None]], dim=-1)
 
-    def top_evidence(self, share: float) -> Tensor:
-        """Return the evidence (B, H, W); for maps, the fraction `share` of pixels with most heat.
+    def top_evidence(self, fraction: float) -> Tensor:
+        """Return the evidence (B, H, W); for maps, the given fraction of pixels with most heat.
 
-        For patches the evidence does not depend on `share`. Ties are broken by a fixed random
+        For patches the evidence does not depend on the fraction. Ties are broken by a fixed random
         order, which prefers no side of the image.
 
         Args:
-            share: fraction of the pixels, above 0 and up to 1.
+            fraction: fraction of the pixels, above 0 and up to 1.
         """
         if self.maps is None:
             return self.evidence
         height, width = self.size
-        count = max(1, round(share * height * width))
+        count = max(1, round(fraction * height * width))
         return ranks(self.heat) < count
 
     def class_name(self, index: int) -> str:

@@ -8,7 +8,7 @@ from foveal.plotting.canvas import COLOURS, DPI, INK, PALE, RIGHT, WRONG, colour
 from foveal.plotting.confusion import confusion_matrix
 from foveal.plotting.curves import frontier, judged_curves, learning_curves
 from foveal.plotting.figures import draw_classes, draw_image, explanation_figure, gallery
-from foveal.plotting.maps import attention_grid, combined, draw_map, relative
+from foveal.plotting.maps import attention_grid, combined, draw_attention_map, relative
 from foveal.plotting.patches import draw_frames, draw_patch, frames_px
 from foveal.plotting.photo import draw_photo, photo_of
 from foveal.plotting.rebuilding import rebuilding_grid, sample_grid
@@ -27,10 +27,10 @@ __all__ = [
     "colour",
     "combined",
     "confusion_matrix",
+    "draw_attention_map",
     "draw_classes",
     "draw_frames",
     "draw_image",
-    "draw_map",
     "draw_patch",
     "draw_photo",
     "explanation_figure",

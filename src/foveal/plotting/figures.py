@@ -13,8 +13,8 @@ from foveal.observation.tensors import Observation
 from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
 from foveal.plotting.maps import (
     combined,
+    draw_attention_map,
     draw_attribution,
-    draw_map,
     locations,
     relative,
     scale_end,
@@ -71,7 +71,7 @@ def draw_image(
         drawn = draw_attribution(axes, image, heat, middle, longest)
     else:
         heat = combined(maps)[0]
-        drawn = draw_map(axes, image, heat, maximum or scale_end(heat), longest)
+        drawn = draw_attention_map(axes, image, heat, maximum or scale_end(heat), longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
@@ -228,7 +228,7 @@ def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> N
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
     drawn = None
     for axes, heat, name in zip(grid, heats, names, strict=False):
-        drawn = draw_map(axes, image, heat, end)
+        drawn = draw_attention_map(axes, image, heat, end)
         title = with_locations(name, locations(heat, image))
         axes.set_title(title, fontsize=7, color=INK)
     for axes in grid[len(heats) :]:

@@ -43,7 +43,7 @@ def scale_end(heats: Tensor) -> float:
     return max(float(heats.max()), 1 / LEAST)
 
 
-def draw_map(
+def draw_attention_map(
     axes: "Axes", image: Tensor, heat: Tensor, maximum: float, longest: int = LONGEST
 ) -> "AxesImage":
     """Draw a relative map (H, W) over an image in grey, up to `maximum`.
@@ -74,7 +74,8 @@ def draw_attribution(
 ) -> "AxesImage":
     """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
-    The colours are linear; their range is that of the map. Other arguments as in `draw_map`.
+    The colours are linear; their range is that of the map. Other arguments as in
+    `draw_attention_map`.
 
     Args:
         middle: the value that is white.
@@ -167,7 +168,7 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
         )
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for axes, heat in zip(grid[row, 1:], heats, strict=True):
-            drawn = draw_map(axes, image, heat, end)
+            drawn = draw_attention_map(axes, image, heat, end)
     figure.colorbar(
         drawn, ax=grid, fraction=0.03, aspect=30, label=explanation.values.label, format="{x:g}"
     )

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from foveal.foundation.errors import UserError
-from foveal.foundation.interrupts import held_back
+from foveal.foundation.interrupts import deferred_signals
 from foveal.training.checkpoint_file import read_checkpoint
 
 LAST = "last.ckpt"
@@ -61,7 +61,7 @@ class Checkpoints(Checkpoint):
         if score != score:
             score = float("-inf")
         better = self.best is None or score > self.best.score
-        with held_back():
+        with deferred_signals():
             if trainer.strategy.broadcast(better):
                 self.best = Best(trainer.current_epoch, score)
                 trainer.save_checkpoint(self.path(trainer.current_epoch))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import as_unicode, printable
-from foveal.foundation.files import held_folder, is_full_disk
+from foveal.foundation.files import is_full_disk, locked_folder
 from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 
@@ -40,7 +40,7 @@ def run_folder(
         with _as_user_errors(out):
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
-            holding.enter_context(held_folder(out))
+            holding.enter_context(locked_folder(out))
             _refuse_links(out)
             if holds_run(out):
                 _check_same(out, recipe, resume, say)

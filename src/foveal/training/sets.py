@@ -11,7 +11,7 @@ from torch import Tensor
 from foveal.backbones import BACKBONES
 from foveal.datasets import ImageSet, load_images, load_large, read_groups, with_masks
 from foveal.datasets.sampling import sample_px
-from foveal.datasets.splits import share_of
+from foveal.datasets.splits import split_indices
 from foveal.foundation.errors import UserError
 from foveal.images import LargeImages
 from foveal.images.photos import Photos
@@ -80,7 +80,7 @@ def train_and_val(images: ImageSet[Any], indices: Tensor) -> Sets:
     groups = [images.groups[i] for i in indices.tolist()] if images.groups else []
     sets = {}
     for split in ("train", "val"):
-        own = share_of(labels, split, own_val=False, own_test=True, groups=groups)
+        own = split_indices(labels, split, own_val=False, own_test=True, groups=groups)
         sets[split] = images.subset(indices[own])
     return sets
 

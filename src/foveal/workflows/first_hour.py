@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foveal import plotting, zoo
 from foveal.datasets import ImageSet, load_images, read_groups
+from foveal.datasets.location import datasets_folder
 from foveal.datasets.photo_sets import PHOTO_SETS, photo_folder
-from foveal.datasets.place import data_place
 from foveal.datasets.survey import Survey, survey_folder
 from foveal.explainers import explainer, own_method
 from foveal.foundation.errors import UserError
@@ -82,7 +82,7 @@ def _survey(data: str, data_dir: str | Path | None) -> Survey:
     """Return the survey of a folder of class folders, or of a dataset of photographs."""
     folder = Path(data).expanduser()
     if data in PHOTO_SETS:
-        folder = photo_folder(data, "train", data_place(data_dir))
+        folder = photo_folder(data, "train", datasets_folder(data_dir))
     if not folder.is_dir():
         raise UserError(
             f"{data} is not a folder: without a recipe, --data must be a folder with one folder of "

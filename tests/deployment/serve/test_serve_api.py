@@ -14,7 +14,7 @@ from foveal import zoo
 from foveal.cli import main
 from foveal.deployment.serve.inference import Task, answer
 from foveal.deployment.serve.model_registry import Models
-from foveal.deployment.serve.schemas import Asked
+from foveal.deployment.serve.schemas import ExplainOptions
 from foveal.explainers import EXPLAINERS, own_method, post_hoc_methods
 from foveal.foundation.errors import UserError
 from foveal.models import presets
@@ -141,7 +141,7 @@ def test_more_is_told_where_more_is_asked(server, pictures):
 def test_evidence_alone_is_the_picture_with_all_else_grey():
     served = Models(["mnist-focus"])["mnist-focus"]
     image = digits(1)[0]
-    asked = Asked(model="mnist-focus", show=["evidence"])
+    asked = ExplainOptions(model="mnist-focus", show=["evidence"])
     images = torch.from_numpy(image)[None].float() / 255
     seen = served.ready().network.explain(images).evidence
     told = answer([Task(served, image, asked)])[0]
@@ -155,7 +155,7 @@ def test_onnx_runtime_answers_as_pytorch_does(name):
     image, told = digits(1)[0], []
     for runtime in ("torch", "onnx"):
         served = Models([name], runtime)[name].ready()
-        asked = Asked(model=name, show=["evidence"])
+        asked = ExplainOptions(model=name, show=["evidence"])
         told.append(answer([Task(served, image, asked)])[0])
     for one, other in ((t["probabilities"], o["probabilities"]) for t, o in (told,)):
         assert close(one, other)
@@ -178,7 +178,7 @@ def test_rivals_are_asked_on_the_same_image(server, pictures, method):
     assert told["values"]["signed"]
     assert told["values"]["zero"] == (method != "rise")
     assert told["cost_forward_passes"] > 1
-    assert told["evidence"]["share"] == pytest.approx(0.2, abs=0.01)
+    assert told["evidence"]["fraction"] == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -196,11 +196,11 @@ def test_every_model_of_the_zoo_is_described_and_answers_in_full(name):
         *(model.inputs.usual_size or (300, 310)),
     )  # of any size, if it has none
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    asked = Asked(model=name, show=["pictures", "maps", "evidence"])
+    asked = ExplainOptions(model=name, show=["pictures", "maps", "evidence"])
     told = answer([Task(served, image, asked)])[0]
     assert json.loads(json.dumps(told))["pictures"]["image"]
-    assert (described["looks"] == "patches") == ("keypoints" in told)
-    assert (described["looks"] == "maps") == ("maps" in told)
+    assert (described["evidence_kind"] == "patches") == ("keypoints" in told)
+    assert (described["evidence_kind"] == "maps") == ("maps" in told)
 
 
 def test_the_whole_zoo_is_listed_with_a_focus_model_of_digits_first():

@@ -247,7 +247,7 @@ HEAD = (
         (422, form({"model": "mnist-focus", "keypoints": "[[2, 0]]"}, [("a.png", b"x")]), FORM),
         (422, form({"model": "mnist-focus", "keypoints": "[[NaN, 0]]"}, [("a.png", b"x")]), FORM),
         (422, form({"model": "mnist-focus", "top": "-1"}, [("a.png", b"x")]), FORM),
-        (422, form({"model": "mnist-focus", "share": "inf"}, [("a.png", b"x")]), FORM),
+        (422, form({"model": "mnist-focus", "fraction": "inf"}, [("a.png", b"x")]), FORM),
         (413, form({"model": "m" * 70_000}, [("a.png", b"x")]), FORM),
         (413, form({f"f{i}": "x" for i in range(100)}, []), FORM),
         (413, form({"model": "mnist-focus"}, [("a.png", b"x")] * 17), FORM),

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from foveal.datasets.images import ImageSet
+from foveal.datasets.location import datasets_folder
 from foveal.datasets.mnist import load_mnist
-from foveal.datasets.place import data_place
 from foveal.datasets.splits import SPLITS
 from foveal.foundation.errors import UserError, unknown_name
 
@@ -130,7 +130,7 @@ def megapixel_mnist(
             f"Expected at least 1 image and at least 0 strokes, but got {count} images and "
             f"{strokes} strokes."
         )
-    return _generated(load_mnist(split, data_place(data_dir)), count, side, strokes)
+    return _generated(load_mnist(split, datasets_folder(data_dir)), count, side, strokes)
 
 
 def _generated(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from foveal.deployment.batch.rows import SCHEMA
 from foveal.foundation.errors import UserError
 from foveal.foundation.files import json_text, parse_json, read_json
-from foveal.foundation.interrupts import held_back
+from foveal.foundation.interrupts import deferred_signals
 
 # Readers of Parquet folders skip names that begin with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
@@ -226,7 +226,7 @@ class Output:
         """Yield a temporary path to write to, which replaces `path` once it is on the disk."""
         partial = path.with_name(path.name + ".partial")
         try:
-            with held_back():
+            with deferred_signals():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 yield partial
                 with partial.open("rb") as file:

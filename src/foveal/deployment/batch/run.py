@@ -19,7 +19,7 @@ from foveal.deployment.batch.output import Output, Tally
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.escaping import as_unicode
 from foveal.foundation.memory import keep_freed_memory
-from foveal.images.formats import Passed
+from foveal.images.formats import Skipped
 from foveal.images.sources import list_items
 from foveal.models import ImageModel, Inputs, as_classifier
 
@@ -51,7 +51,7 @@ class Predicted:
         errors: number of images that could not be read.
         resized: number of images that had another size than the model expects.
         noted: number of images with a note, such as a guessed value range.
-        passed_over: text about skipped files of the source, or empty.
+        skipped_lines: text about skipped files of the source, or empty.
         size: height and width in pixels that the model expects, or None.
         new: number of rows added by this run.
         seconds: duration of this run.
@@ -62,7 +62,7 @@ class Predicted:
     errors: int
     resized: int
     noted: int
-    passed_over: str
+    skipped_lines: str
     size: tuple[int, int] | None
     new: int
     seconds: float
@@ -228,7 +228,7 @@ def _begin(
     output: Output, source: str, settings: Settings, network: ImageModel
 ) -> dict[str, object]:
     """List the source and write the manifest of a new run."""
-    passed = Passed()
+    passed = Skipped()
     with output.writing(output.listing) as partial_listing:
         items = list_items(source, passed)
         digest = write_listing(items, partial_listing, settings["shard_size"])
@@ -240,7 +240,7 @@ def _begin(
         "foveal": __version__,
         **settings,
         "images": images,
-        "passed_over": str(passed) if passed else "",
+        "skipped_lines": str(passed) if passed else "",
         "listing_sha256": digest,
         "classes": list(network.inputs.classes),
     }
@@ -323,7 +323,7 @@ def _predicted(
     return Predicted(
         out=output.out,
         **vars(tally),
-        passed_over=str(manifest.get("passed_over", "")),
+        skipped_lines=str(manifest.get("skipped_lines", "")),
         size=size,
         new=new,
         seconds=time.perf_counter() - started,

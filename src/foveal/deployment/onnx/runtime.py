@@ -77,7 +77,8 @@ class OnnxModel(ImageModel):
             Ability.REBUILT: "rebuilt" in parts.names,
         }
         self.abilities = frozenset(ability for ability, has in able.items() if has)
-        self.looks = next((name for name in ("patches", "maps") if name in parts.names), self.looks)
+        kinds = (name for name in ("patches", "maps") if name in parts.names)
+        self.evidence_kind = next(kinds, self.evidence_kind)
 
     def observe(self, view: View) -> Explanation:
         """Return the explanation of B images, computed in one run of the graph."""

@@ -21,8 +21,8 @@ from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.model_registry import Models
 from foveal.deployment.serve.refusal import Refused, refuse
 from foveal.deployment.serve.samples import samples
-from foveal.deployment.serve.schemas import Question, from_form, from_json
-from foveal.deployment.serve.upload import Budget, Room, read_form, receive_body
+from foveal.deployment.serve.schemas import ExplainRequest, from_form, from_json
+from foveal.deployment.serve.upload import Budget, Reservation, read_form, receive_body
 from foveal.foundation.files import json_text
 from foveal.models.abilities import Ability
 
@@ -40,7 +40,7 @@ SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "log
 class Studio:
     """State of the server: models, decoders, a thread for JSON, and two inference queues.
 
-    Own explanations go through the quick queue, post-hoc methods through the slow one.
+    ModelExplainer explanations go through the quick queue, post-hoc methods through the slow one.
 
     Args:
         models: the served models.
@@ -71,7 +71,7 @@ class Studio:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.json_thread, _text, question, answers)
 
-    async def _read(self, request: Request, body: bytes) -> Question:
+    async def _read(self, request: Request, body: bytes) -> ExplainRequest:
         """Parse a body; large ones are parsed in a thread, to keep the event loop free."""
         content_type = request.headers.get("content-type", "")
         if len(body) <= INLINE_BYTES:
@@ -81,7 +81,7 @@ class Studio:
             self.json_thread, _question, content_type, body, self.limits
         )
 
-    async def _answers(self, question: Question, room: Room) -> list[Answer]:
+    async def _answers(self, question: ExplainRequest, room: Reservation) -> list[Answer]:
         """Decode the images of a request and return their explanations."""
         served, asked = self.models[question.asked.model], question.asked
         if not served.is_ready:
@@ -112,7 +112,7 @@ class Studio:
         self.slow.stop()
 
 
-def _question(content_type: str, body: bytes, limits: Limits) -> Question:
+def _question(content_type: str, body: bytes, limits: Limits) -> ExplainRequest:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return from_form(read_form(body, content_type), limits)
@@ -121,7 +121,7 @@ def _question(content_type: str, body: bytes, limits: Limits) -> Question:
     raise Refused(415, "Expected multipart/form-data or application/json.")
 
 
-def _text(question: Question, answers: list[Answer]) -> str:
+def _text(question: ExplainRequest, answers: list[Answer]) -> str:
     """Return responses as JSON, formatted one image at a time.
 
     A map may have a million numbers, and no other thread runs while a text is formatted.

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveal.deployment.serve.model_registry import Served
 from foveal.deployment.serve.pictures import data_url, pictures
 from foveal.deployment.serve.refusal import Refused
-from foveal.deployment.serve.schemas import Asked
+from foveal.deployment.serve.schemas import ExplainOptions
 from foveal.explainers import OWN, explainer
 from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError
@@ -31,7 +31,7 @@ class Task:
 
     served: Served
     image: np.ndarray
-    asked: Asked
+    asked: ExplainOptions
 
     @property
     def plain(self) -> bool:
@@ -135,14 +135,14 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
     """
     if explanation.maps is None and explanation.keypoints is None:
         return None
-    evidence = explanation.top_evidence(task.asked.share)[:, None]  # (1, 1, H, W)
+    evidence = explanation.top_evidence(task.asked.fraction)[:, None]  # (1, 1, H, W)
     grey = task.served.grey
     masked = {
         "only": torch.where(evidence, explanation.images, grey),
         "without": torch.where(evidence, grey, explanation.images),
     }
     answers = {name: _answer_to(task, images) for name, images in masked.items()}
-    return {"share": float(evidence.float().mean()), **answers}
+    return {"fraction": float(evidence.float().mean()), **answers}
 
 
 def _answer_to(task: Task, images: Tensor) -> Answer:

@@ -40,7 +40,7 @@ _HOST = re.compile(
 _SECURITY = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 
 
-class Guard:
+class RequestLimits:
     """ASGI middleware that checks requests and limits their time; refuses with 4xx.
 
     Args:

@@ -89,7 +89,7 @@ class Served:
     @property
     def default_method(self) -> str:
         """The default method: its own explanation, or a post-hoc one if it looks everywhere."""
-        if self.kind.looks == "everywhere":
+        if self.kind.evidence_kind == "image":
             return next((name for name in self.methods if name != OWN), OWN)
         return OWN
 
@@ -109,7 +109,7 @@ class Served:
             "size_px": None if size is None else {"height": size[0], "width": size[1]},
             "short_side_px": self.inputs.short_side,
             "classes": list(self.inputs.classes),
-            "looks": self.kind.looks,
+            "evidence_kind": self.kind.evidence_kind,
             "holds_keypoints": self.holds_keypoints,
             "methods": self.methods,
             "default_method": self.default_method,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from foveal.deployment.serve.schemas import Asked, AskedInJson
+from foveal.deployment.serve.schemas import ExplainJson, ExplainOptions
 
 API = (
     "Predictions of image classifiers with their explanations. Keypoints are (x, y) in [-1, 1], "
@@ -50,7 +50,7 @@ _REFUSALS = {
 
 
 def _form_schema() -> dict[str, object]:
-    schema = Asked.model_json_schema()
+    schema = ExplainOptions.model_json_schema()
     text = {"type": "string"}
     properties = {
         **schema["properties"],
@@ -69,7 +69,7 @@ EXPLAIN: dict[str, Any] = {
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": _form_schema()},
-                "application/json": {"schema": AskedInJson.model_json_schema()},
+                "application/json": {"schema": ExplainJson.model_json_schema()},
             },
         }
     },

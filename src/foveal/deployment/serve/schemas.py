@@ -22,7 +22,7 @@ Keypoint = tuple[float, float]
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-class Asked(BaseModel):
+class ExplainOptions(BaseModel):
     """Options of a request, in a form or in JSON."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +46,7 @@ class Asked(BaseModel):
         "`values`, `pictures` as PNG data URLs, `evidence` for the predictions from the evidence "
         "alone and from everything but the evidence.",
     )
-    share: float = Field(
+    fraction: float = Field(
         0.2, gt=0, le=1, description="Fraction of the pixels that count as evidence of a map."
     )
     keypoints: list[Keypoint] | None = Field(
@@ -65,7 +65,7 @@ class Asked(BaseModel):
         return keypoints
 
 
-class AskedInJson(Asked):
+class ExplainJson(ExplainOptions):
     """A request as one JSON object."""
 
     image: str | None = Field(None, description="An image file as base64 or as a data URL.")
@@ -73,7 +73,7 @@ class AskedInJson(Asked):
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplainRequest:
     """A validated request.
 
     Attributes:
@@ -81,11 +81,11 @@ class Question:
         files: name and content of each image file.
     """
 
-    asked: Asked
+    asked: ExplainOptions
     files: list[tuple[str, bytes]]
 
 
-def from_form(form: Form, limits: Limits) -> Question:
+def from_form(form: Form, limits: Limits) -> ExplainRequest:
     """Return the request of a multipart form.
 
     Raises:
@@ -97,24 +97,24 @@ def from_form(form: Form, limits: Limits) -> Question:
     for name in ("keypoints", "scales"):
         if name in form.values:
             values[name] = _json(form.values[name].encode(), name)
-    asked = _checked(Asked, values)
+    asked = _checked(ExplainOptions, values)
     _check_count(len(form.files), limits)
-    return Question(asked, form.files)
+    return ExplainRequest(asked, form.files)
 
 
-def from_json(body: bytes, limits: Limits) -> Question:
+def from_json(body: bytes, limits: Limits) -> ExplainRequest:
     """Return the request of a JSON object.
 
     Raises:
         Refused: something is missing, unknown, not base64, or over a limit.
     """
-    asked = _checked(AskedInJson, _json(body, "the body"))
+    asked = _checked(ExplainJson, _json(body, "the body"))
     given = [*([asked.image] if asked.image is not None else []), *(asked.images or [])]
     _check_count(len(given), limits)
     names = [f"image {number}" for number in range(1, len(given) + 1)]
     files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
     # The texts are dropped, to save memory while the request waits.
-    return Question(asked.model_copy(update={"image": None, "images": None}), files)
+    return ExplainRequest(asked.model_copy(update={"image": None, "images": None}), files)
 
 
 def _check_count(images: int, limits: Limits) -> None:

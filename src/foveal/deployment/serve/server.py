@@ -21,7 +21,7 @@ from foveal.deployment.serve.api import Studio, build_api
 from foveal.deployment.serve.auth import Credentials
 from foveal.deployment.serve.connection import protocol
 from foveal.deployment.serve.limits import Limits
-from foveal.deployment.serve.middleware import Guard
+from foveal.deployment.serve.middleware import RequestLimits
 from foveal.deployment.serve.model_registry import Models
 from foveal.foundation.memory import keep_freed_memory
 
@@ -32,7 +32,9 @@ SWITCH_SECONDS = 0.0005
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
-def build_app(models: Models, limits: Limits, credentials: Credentials | None = None) -> Guard:
+def build_app(
+    models: Models, limits: Limits, credentials: Credentials | None = None
+) -> RequestLimits:
     """Return the application that `serve` runs, for tests and for other ASGI servers.
 
     Args:
@@ -41,7 +43,7 @@ def build_app(models: Models, limits: Limits, credentials: Credentials | None = 
         credentials: required credentials; without any, only requests to this machine are accepted.
     """
     api = build_api(Studio(models, limits))
-    return Guard(api, limits, credentials, hosts=LOCAL if credentials is None else None)
+    return RequestLimits(api, limits, credentials, hosts=LOCAL if credentials is None else None)
 
 
 def serve(
@@ -80,7 +82,7 @@ def serve(
     uvicorn.Server(configured(app, limits)).run(sockets=[listening])
 
 
-def configured(app: Guard, limits: Limits) -> uvicorn.Config:
+def configured(app: RequestLimits, limits: Limits) -> uvicorn.Config:
     """Return the configuration of uvicorn, with limits, and with a log of errors only."""
     return uvicorn.Config(
         app,

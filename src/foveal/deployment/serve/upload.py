@@ -45,16 +45,16 @@ class Budget:
         self.held = 0
 
     @contextmanager
-    def room(self) -> Iterator["Room"]:
+    def room(self) -> Iterator["Reservation"]:
         """Yield the account of one request; its bytes are released at the end."""
-        room = Room(self)
+        room = Reservation(self)
         try:
             yield room
         finally:
             self.held -= room.taken
 
 
-class Room:
+class Reservation:
     """The bytes of a budget that one request holds.
 
     Args:
@@ -77,7 +77,7 @@ class Room:
             raise busy(f"The server has no memory left for more {self.budget.what}.")
 
 
-async def receive_body(request: Request, limits: Limits, room: Room) -> bytes:
+async def receive_body(request: Request, limits: Limits, room: Reservation) -> bytes:
     """Return the body of a request.
 
     Raises:
@@ -94,7 +94,7 @@ async def receive_body(request: Request, limits: Limits, room: Room) -> bytes:
         raise Refused(408, f"The body did not arrive within {seconds} s.") from None
 
 
-async def _chunks(request: Request, limits: Limits, room: Room) -> bytes:
+async def _chunks(request: Request, limits: Limits, room: Reservation) -> bytes:
     parts = []
     while True:
         message = await request.receive()

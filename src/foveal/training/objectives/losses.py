@@ -56,7 +56,7 @@ def _focus(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
     return (1 - probability).clamp_min(1e-6) ** exponent
 
 
-def misranked(scores: Tensor, weights: Tensor) -> Tensor:
+def ranking_loss(scores: Tensor, weights: Tensor) -> Tensor:
     """Return a ranking loss of scores (B, K) against the tasks' weights (B, T, K).
 
     The logistic loss of each pair of patches of an image (RankNet, Burges et al. 2005), times the

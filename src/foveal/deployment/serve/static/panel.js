@@ -111,7 +111,7 @@ export class Panel {
     const held = this.held;
     const options = {
       model: this.model.model, method: this.method, top: 10, fit: "crop",
-      show: "pictures,maps,evidence", share: this.find(".fraction select").value,
+      show: "pictures,maps,evidence", fraction: this.find(".fraction select").value,
       keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
       scales: held && JSON.stringify(held.map((one) => one.scale)),
     };

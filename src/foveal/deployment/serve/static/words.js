@@ -48,7 +48,7 @@ export function fill(line, list, model) {
   const parts = [];
   if (figures.accuracy) parts.push(`${(100 * figures.accuracy).toFixed(2)}% accuracy on ${figures.data}`);
   if (figures.rebuilding_mse) parts.push(`reconstructs ${figures.data} with an error of ${figures.rebuilding_mse.toFixed(4)}`);
-  if (model.looks === "patches" && figures.evidence_fraction) {
+  if (model.evidence_kind === "patches" && figures.evidence_fraction) {
     parts.push(`looks at ${percent(figures.evidence_fraction)} of the pixels`);
   }
   if (figures.parameters) parts.push(`${figures.parameters.toLocaleString("en")} parameters`);
@@ -74,7 +74,7 @@ export function showPrediction(root, response, model, free) {
   const source = [];
   if (response.keypoints) {
     source.push(`from ${response.keypoints.length} patches, ${percent(response.evidence_fraction)} of the pixels`);
-  } else if (model.looks === "maps") source.push("weights the whole image");
+  } else if (model.evidence_kind === "maps") source.push("weights the whole image");
   else source.push("sees the whole image");
   if (free && best) {
     const own = free.probabilities[0];

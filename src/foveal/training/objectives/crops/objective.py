@@ -10,7 +10,7 @@ from foveal.models.crop_features import read_frozen
 from foveal.models.focus import FocusNet
 from foveal.training.augment import moved
 from foveal.training.objectives.classification.objective import Classification
-from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.losses import ranking_loss
 
 
 class CropClassification(Classification):
@@ -29,7 +29,7 @@ class CropClassification(Classification):
         located, output = self._read(seen)
         loss = self.cross_entropy(output.logits, labels)
         if self.recipe.crops.distil and located.score is not None and output.weights is not None:
-            ranking = misranked(located.score, output.weights[:, None])
+            ranking = ranking_loss(located.score, output.weights[:, None])
             loss = loss + self.recipe.crops.distil * ranking
         self.log_training(loss, output.logits, labels, index)
         return loss

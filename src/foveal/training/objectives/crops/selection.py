@@ -20,7 +20,7 @@ from foveal.training.batches import shuffled_batches, starts_of
 from foveal.training.features import Features
 from foveal.training.objectives.crops.perturbed import perturbed_top
 from foveal.training.objectives.crops.settings import Crops
-from foveal.training.objectives.losses import class_weights, misranked
+from foveal.training.objectives.losses import class_weights, ranking_loss
 from foveal.training.settings import Recipe
 
 BATCH = 32  # images per step
@@ -45,7 +45,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SelectionTask:
     """Model, data and settings of a selection method.
 
     Attributes:
@@ -98,7 +98,7 @@ class Lesson:
 class Method(Protocol):
     """A method that trains the detector to select crops."""
 
-    def __call__(self, lesson: Lesson) -> None:
+    def __call__(self, task: SelectionTask) -> None:
         """Train the detector, and the head if it learns jointly."""
 
 
@@ -113,58 +113,62 @@ def learn_selection(model: FocusNet, recipe: Recipe, images: ImageSet[Features])
     Raises:
         UserError: the method does not support this kind of head.
     """
-    lesson = Lesson(model, images, recipe)
+    task = SelectionTask(model, images, recipe)
     torch.manual_seed(recipe.training.seed)
     _, head = parts_of(model)
     with torch.no_grad():
-        vectors = torch.cat([batch.vectors.flatten(0, 1)[::7] for batch in lesson.batches(1)])
+        vectors = torch.cat([batch.vectors.flatten(0, 1)[::7] for batch in task.batches(1)])
         head.measure(vectors)
         if head.additive:  # start with logits that depend on the bias alone
             cast(Any, head.mixer).value.weight.zero_()
-    METHODS[recipe.crops.select](lesson)
+    METHODS[recipe.crops.select](task)
 
 
 def _fit(
-    lesson: Lesson, part: nn.Module, epochs: int, rate: float, loss: Callable[[Batch], Tensor]
+    task: SelectionTask,
+    part: nn.Module,
+    epochs: int,
+    rate: float,
+    loss: Callable[[Batch], Tensor],
 ) -> None:
     """Train a part of the model for some epochs."""
     parameters = [p for p in part.parameters() if p.requires_grad]
-    steps = lesson.steps(epochs)
+    steps = task.steps(epochs)
     if not steps or not parameters:
         return
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1)
-    for batch in lesson.batches(epochs):
+    for batch in task.batches(epochs):
         optimizer.zero_grad()
         loss(batch).backward()
         optimizer.step()
         schedule.step()
 
 
-def _fit_head(lesson: Lesson) -> None:
+def _fit_head(task: SelectionTask) -> None:
     """Train the head on all candidates together."""
-    _, head = parts_of(lesson.model)
+    _, head = parts_of(task.model)
 
     def loss(batch: Batch) -> Tensor:
-        vectors = F.dropout(batch.vectors, lesson.settings.dropout)
-        return lesson.loss(head.combine(vectors, _all(lesson, batch)), batch.labels)
+        vectors = F.dropout(batch.vectors, task.settings.dropout)
+        return task.loss(head.combine(vectors, _all(task, batch)), batch.labels)
 
-    _fit(lesson, head.mixer, lesson.settings.head_epochs, HEAD_LR, loss)
+    _fit(task, head.mixer, task.settings.head_epochs, HEAD_LR, loss)
 
 
-def _all(lesson: Lesson, batch: Batch) -> Located:
+def _all(task: SelectionTask, batch: Batch) -> Located:
     """Return the locations of all candidates of a batch."""
-    return all_located(lesson.model, batch.size, len(batch.labels))
+    return all_located(task.model, batch.size, len(batch.labels))
 
 
-def _fit_detector(lesson: Lesson, target: Callable[[Batch], Tensor]) -> None:
+def _fit_detector(task: SelectionTask, target: Callable[[Batch], Tensor]) -> None:
     """Train the detector to rank the candidates of each scale like a teacher.
 
     Args:
-        lesson: model, data and settings.
+        task: model, data and settings.
         target: returns non-negative weights (B, N) of all candidates of a batch.
     """
-    detector, _ = parts_of(lesson.model)
+    detector, _ = parts_of(task.model)
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -176,31 +180,31 @@ def _fit_detector(lesson: Lesson, target: Callable[[Batch], Tensor]) -> None:
             total = total + F.kl_div(own.log_softmax(dim=1), fractions, reduction="batchmean")
         return total
 
-    _fit(lesson, detector.scorer, lesson.settings.detector_epochs, DETECTOR_LR, loss)
+    _fit(task, detector.scorer, task.settings.detector_epochs, DETECTOR_LR, loss)
 
 
-def distil(lesson: Lesson) -> None:
+def distil(task: SelectionTask) -> None:
     """Train the detector to predict the weights of a head that reads all candidates."""
-    _fit_head(lesson)
-    _, head = parts_of(lesson.model)
+    _fit_head(task)
+    _, head = parts_of(task.model)
 
     def target(batch: Batch) -> Tensor:
-        weights = head.combine(batch.vectors, _all(lesson, batch)).weights
+        weights = head.combine(batch.vectors, _all(task, batch)).weights
         return cast(Tensor, weights)
 
-    _fit_detector(lesson, target)
+    _fit_detector(task, target)
 
 
-def greedy(lesson: Lesson) -> None:
+def greedy(task: SelectionTask) -> None:
     """Train the detector to predict a greedy selection of candidates that reduce the head's loss.
 
     Raises:
         UserError: the head is not additive.
     """
-    detector, head = parts_of(lesson.model)
+    detector, head = parts_of(task.model)
     if not head.additive:
         raise UserError("crops.select=greedy requires an additive head: set model.mix=additive.")
-    _fit_head(lesson)
+    _fit_head(task)
     mixer: Any = head.mixer
 
     def target(batch: Batch) -> Tensor:
@@ -222,35 +226,35 @@ def greedy(lesson: Lesson) -> None:
             below = below + weight[rows, best][:, None]
         return taken
 
-    _fit_detector(lesson, target)
+    _fit_detector(task, target)
 
 
-def gumbel(lesson: Lesson) -> None:
+def gumbel(task: SelectionTask) -> None:
     """Train head and detector on candidates drawn by score; the head's weights teach the scores."""
-    detector, head = parts_of(lesson.model)
+    detector, head = parts_of(task.model)
     both = nn.ModuleList([detector.scorer, head.mixer])
 
     def loss(batch: Batch) -> Tensor:
         chosen = detector.choose(batch.thumbnail, batch.size)
         located = detector.located(chosen, batch.size)
-        indices = detector.among_all(chosen, batch.size)
+        indices = detector.global_indices(chosen, batch.size)
         width = batch.vectors.shape[2]
         vectors = batch.vectors.gather(1, indices[..., None].expand(-1, -1, width))
-        output = head.combine(F.dropout(vectors, lesson.settings.dropout), located)
+        output = head.combine(F.dropout(vectors, task.settings.dropout), located)
         weights = cast(Tensor, output.weights)
-        return lesson.loss(output, batch.labels) + misranked(chosen.score, weights[:, None])
+        return task.loss(output, batch.labels) + ranking_loss(chosen.score, weights[:, None])
 
-    _fit(lesson, both, lesson.settings.head_epochs, HEAD_LR, loss)
+    _fit(task, both, task.settings.head_epochs, HEAD_LR, loss)
 
 
-def perturbed(lesson: Lesson) -> None:
+def perturbed(task: SelectionTask) -> None:
     """Train head and detector by the gradient of a perturbed top-k (Cordonnier et al. 2021)."""
-    detector, head = parts_of(lesson.model)
+    detector, head = parts_of(task.model)
     both = nn.ModuleList([detector.scorer, head.mixer])
 
     def loss(batch: Batch) -> Tensor:
         scores = detector.scores(batch.thumbnail, batch.size)
-        located, first, chosen = _all(lesson, batch), 0, []
+        located, first, chosen = _all(task, batch), 0, []
         where = torch.cat([located.xy, cast(Tensor, located.scale)[..., None]], dim=2)
         for own, count in zip(scores, detector.counts, strict=True):
             last = first + own.shape[1]
@@ -259,20 +263,20 @@ def perturbed(lesson: Lesson) -> None:
             chosen.append(soft @ values)
             first = last
         mixed = torch.cat(chosen, dim=1)  # (B, K, F + 3): vectors, x, y and scale
-        vectors = F.dropout(mixed[..., :-3], lesson.settings.dropout)
+        vectors = F.dropout(mixed[..., :-3], task.settings.dropout)
         output = head.combine(vectors, Located(mixed[..., -3:-1], mixed[..., -1]))
-        return lesson.loss(output, batch.labels)
+        return task.loss(output, batch.labels)
 
-    _fit(lesson, both, lesson.settings.head_epochs, HEAD_LR, loss)
+    _fit(task, both, task.settings.head_epochs, HEAD_LR, loss)
 
 
-def peaks(lesson: Lesson) -> None:
+def peaks(task: SelectionTask) -> None:
     """Train only the head, for a detector that learns nothing but a standardisation."""
-    detector, _ = parts_of(lesson.model)
+    detector, _ = parts_of(task.model)
     with torch.no_grad():
-        for batch in lesson.batches(1):
+        for batch in task.batches(1):
             detector.scores(batch.thumbnail, batch.size)
-    _fit_head(lesson)
+    _fit_head(task)
 
 
 METHODS: dict[str, Method] = {

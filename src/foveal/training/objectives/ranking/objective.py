@@ -15,7 +15,7 @@ from foveal.heads import HeadOutput
 from foveal.images import LargeImages
 from foveal.metrics.accuracy import correct
 from foveal.models.focus import FocusNet
-from foveal.training.objectives.losses import misranked
+from foveal.training.objectives.losses import ranking_loss
 from foveal.training.objectives.objective import Objective
 from foveal.training.settings import Recipe
 
@@ -99,7 +99,7 @@ class Ranking(Objective):
         if not self.early and self.recipe.large.distil:
             assert located.score is not None
             assert output.task_weights is not None
-            ranking = misranked(located.score, output.task_weights)
+            ranking = ranking_loss(located.score, output.task_weights)
             loss = loss + self.recipe.large.distil * ranking
         if self.detector.coarse is not None:
             loss = loss + COARSE * self._coarse_loss(located, index)

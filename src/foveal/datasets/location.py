@@ -4,6 +4,6 @@ import os
 from pathlib import Path
 
 
-def data_place(data_dir: str | Path | None) -> Path:
+def datasets_folder(data_dir: str | Path | None) -> Path:
     """Return the data folder: `data_dir`, else FOVEAL_DATA, else ~/.cache/foveal."""
     return Path(data_dir or os.environ.get("FOVEAL_DATA") or "~/.cache/foveal").expanduser()
