@@ -42,27 +42,27 @@ def trust(card: dict[str, Any]) -> str:
     if kind == "glimpse":
         return (
             "yes: its keypoints can reveal no more than the thumbnail, which is shown; with "
-            f"another image's keypoints its accuracy is {card['random_focus_accuracy']:.0%}"
+            f"another image's keypoints its accuracy is {card['random_focus_accuracy']:.1%}"
         )
     if "content_following" in card:
         pixels, positions = card["content_following"], card["position_following"]
         following = (
-            f"{pixels:.0%} of its predictions follow the pixels, {positions:.0%} the positions"
+            f"{pixels:.1%} of its predictions follow the pixels, {positions:.1%} the positions"
         )
         if positions >= FOLLOWS:
             return (
-                f"no: {positions:.0%} of its predictions follow the positions, "
+                f"no: {positions:.1%} of its predictions follow the positions, "
                 "whatever the patches show"
             )
         return f"yes: {following}" if pixels > FOLLOWS else f"in part: {following}"
     if "uniform_attention_accuracy" in card:
         worth = card["accuracy"] - card["uniform_attention_accuracy"]
         drop = card["accuracy"] - card["shuffled_attention_accuracy"]
-        word = "in part" if worth >= MATTERS else "little"
+        word, only = ("in part", "") if worth >= MATTERS else ("hardly", "only ")
         return (
-            f"{word}: it loses {100 * worth:.1f} points of accuracy with uniform maps, "
-            f"{100 * drop:.1f} with the maps of another image"
+            f"{word}: with uniform maps it loses {only}{100 * worth:.1f} points of accuracy, with "
+            f"those of another image {100 * drop:.1f}"
         )
     if MODELS[kind].looks == "maps":
-        return "its maps sum the weights of many windows: judge them as those of a post-hoc method"
+        return "its maps sum the weights of many windows: treat them like a post-hoc explanation"
     return "has none of its own: use a post-hoc method"

@@ -124,14 +124,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "self-attention": (
-        "Blocks in which each location weights its neighbours replace convolutions",
+        "Self-attention blocks, in which each location weights its neighbours, "
+        "replace the convolutions",
         {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "halve": Box(1, 0, "halve|each stage", "fixed"),
-            "blocks": Box(2, 0, "self-attention|local window"),
+            "blocks": Box(2, 0, "self-attention|window per location"),
             "mean": Box(3, 0, "mean|over all locations", "fixed"),
             "logits": Box(4, 0, "logits", "answer"),
-            "maps": Box(2, 1, "attention received|by each location", "evidence"),
+            "maps": Box(2, 1, "received attention|of each location", "evidence"),
         },
         [
             ("image", "halve"),
@@ -142,7 +143,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         ],
     ),
     "baselines": (
-        "Convolutions see the whole image; post-hoc methods estimate what they looked at",
+        "Convolutions see the whole image; a post-hoc method explains them afterwards",
         {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "cnn": Box(1, 0, "convolutions|small CNN, VGG-16"),

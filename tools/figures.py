@@ -31,12 +31,12 @@ ROWS = {
     "focus": "`-focus`: 3 learned patches of 5×5, trained to keep the class out of the keypoints",
     "focus-plain": "`-focus-plain`: the same, for accuracy alone",
     "glimpse": "`-glimpse`: sees a thumbnail and 3 patches, and nothing else",
-    "focus-wide": "`-focus-wide`: learned, at most 25 % of the pixels",
+    "focus-wide": "`-focus-wide`: learned, at most 25% of the pixels",
     "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
-    "corners-wide": "`-corners-wide`: corners, at most 25 %",
+    "corners-wide": "`-corners-wide`: corners, at most 25%",
     "focus-unlabelled": "`-focus-unlabelled`: 5 of 7×7, keypoints found without labels",
-    "focus-published": "`-focus-published`: the original's net, our pipeline",
-    "corners-published": "`-corners-published`: the original's net, our pipeline",
+    "focus-published": "`-focus-published`: the original's network, our pipeline",
+    "corners-published": "`-corners-published`: the original's network, our pipeline",
     "cnn": "`-cnn`: sees the whole image",
 }
 ATTENTION = {
@@ -44,7 +44,7 @@ ATTENTION = {
     "cifar10-attention-indep": "the same, a classifier for each depth",
     "cifar10-vgg": "the same without attention",
     "cifar10-san": "local self-attention in place of convolutions",
-    "cifar10-attention-published": "the original's net, our pipeline; published: 79 %",
+    "cifar10-attention-published": "the original's network, our pipeline; published: 79%",
     "fashion-mnist-attention": "attends at three depths",
     "mnist-attention": "attends at three depths",
 }
@@ -74,7 +74,7 @@ def accuracy_table() -> str:
     lines = ["| test accuracy | " + " | ".join(DATASETS.values()) + " |", "|---|" + "---|" * 3]
     for kind, label in ROWS.items():
         if kind in PUBLISHED:
-            published = " | ".join(f"{PUBLISHED[kind][data]} %" for data in DATASETS)
+            published = " | ".join(f"{PUBLISHED[kind][data]}%" for data in DATASETS)
             lines.append(f"| *the original's {kind} model, as published* | {published} |")
         cells = [column_of("accuracy").cell(figures(f"{data}-{kind}")) for data in DATASETS]
         if set(cells) == {"–"}:
@@ -148,7 +148,7 @@ def cost_table() -> str:
         found = json.loads(cost.read_text())
         macs, latency = column_of("macs"), column_of("latency_ms")
         lines += [
-            f"| | {macs.heading} | {latency.heading} | trained images/s |",
+            f"| | {macs.heading} | {latency.heading} | training images/s |",
             "|---|---:|---:|---:|",
             *(
                 f"| `{name}` | {macs.cell(row)} | {latency.cell(row)} "
@@ -156,10 +156,10 @@ def cost_table() -> str:
                 for name, row in found.items()
                 if name in ATTENTION
             ),
-            f"\nIn turns, attention takes {found['latency_ratio'] - 1:.1%} more latency: the "
-            f"median of {found['rounds']} turns' ratios in one run ({found['machine']}, "
-            f"`python benchmarks/performance/attention.py --rounds {found['rounds']}`). The cards' "
-            "latencies above are of another run: compare within a table.",
+            f"\nMeasured alternately, attention is {found['latency_ratio'] - 1:.1%} slower (median "
+            f"ratio of {found['rounds']} rounds; {found['machine']}, "
+            f"`python benchmarks/performance/attention.py --rounds {found['rounds']}`). The "
+            "latencies further up come from another run, so compare only within a table.",
         ]
     if seeds.is_file():
         found = json.loads(seeds.read_text())
@@ -172,8 +172,8 @@ def cost_table() -> str:
                 for name, row in found["models"].items()
             ),
             f"\nThe same recipe with {found['seeds']} seeds"
-            f"{', at half the width' if found.get('changes') else ''}; spread is the standard "
-            f"deviation (`python benchmarks/experiments/seeds.py --epochs {found['epochs']} "
+            f"{', at half the width' if found.get('changes') else ''} "
+            f"(`python benchmarks/experiments/seeds.py --epochs {found['epochs']} "
             f"--precision {found['precision']}`).",
         ]
     return "\n".join(lines)
@@ -187,20 +187,22 @@ def speed_table() -> str:
     found = json.loads(path.read_text())
     ours, theirs = found["mnist-focus-plain"], found["mnist-focus-published"]
     lines = [
-        "| to 98 % of the MNIST validation images | seconds | epochs | reached "
-        "| trained images/s | answered images/s |",
+        "| to 98% of the MNIST validation images | seconds | epochs | reached "
+        "| training images/s | inference images/s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for label, row in (
         ("`mnist-focus-plain`'s recipe, with a schedule of 6 epochs", ours),
-        ("`mnist-focus-published`, the original's way", theirs),
+        ("`mnist-focus-published`, the original training recipe", theirs),
     ):
         lines.append(
             f"| {label} | {row['seconds']:.0f} | {row['epochs']} | {row['val_accuracy']:.2%} "
             f"| {row['train_images_per_second']:,} | {row['inference_images_per_second']:,} |"
         )
-    more = "" if theirs["reached"] else " or more: the original's way had not reached 98 % by then"
-    lines.append(f"\n{found['ratio']} times faster{more} ({found['machine']}, `make speed`).")
+    faster, made = f"{found['ratio']} times faster", f"({found['machine']}, `make speed`)"
+    if not theirs["reached"]:
+        faster = f"At least {faster}, as the original training recipe had not reached 98% by then"
+    lines.append(f"\n{faster} {made}.")
     return "\n".join(lines)
 
 
@@ -219,7 +221,7 @@ def rebuilding_table() -> str:
     ]
     for data, row in found.items():
         side = row["patch_size"]
-        cells = [f"`{data}-saliency`", f"{row['keypoints']} of {side}x{side}"]
+        cells = [f"`{data}-saliency`", f"{row['keypoints']} of {side}×{side}"]
         for way in ("learned", *controls):
             error = row["errors"][way]
             cells.append(f"{mse.cell(error)} ({ssim.cell(error)})")
@@ -246,7 +248,7 @@ def few_labels_table() -> str:
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value * 100:.{digits}f} %"
+    return "–" if value is None else f"{value * 100:.{digits}f}%"
 
 
 TABLES = {
@@ -277,7 +279,7 @@ def fill(text: str) -> str:
 
 
 def draw_pictures() -> None:
-    """Draw the README's pictures: bundled digits with explanations by zoo models."""
+    """Draw the README's pictures: digits of `mnist-5k` with explanations by zoo models."""
     import torch
 
     from foveal.datasets import load_images

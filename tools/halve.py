@@ -3,7 +3,7 @@
     FOVEAL_DATA=... python tools/halve.py [--answers-only] [NAME ...]
 
 Each model of more than 100 kB is compared with itself in half precision, on the test set named on
-its card. If at least 99.9 % of its predictions are unchanged, the weights are rewritten, as are
+its card. If at least 99.9% of its predictions are unchanged, the weights are rewritten, as are
 their digest and the figures on the card. Kernels that were fine-tuned from weights included in
 Foveal are stored as differences from these, in 8 bits (`SCALE` in foveal/models/weights.py).
 Latencies are kept, because they do not depend on the precision on disk

@@ -44,7 +44,7 @@ def predict_table(found: Measured) -> str:
         ),
     ]
     lines = [
-        f"| {found['images']:,} JPEGs of 28x28 pixels, {found['cores']} cores "
+        f"| {found['images']:,} JPEGs of 28×28 pixels, {found['cores']} cores "
         "| images per second |",
         "|---|---:|",
         *(f"| {what} | {rate:,.0f} |" for what, rate in rows),
@@ -71,7 +71,7 @@ def photo_folds_table(found: Measured) -> str:
     """Return cross-validated results of attention and a linear layer on the pretrained backbone."""
     lines = [
         f"| {found['folds']} folds | images (groups) | accuracy | linear | difference, points "
-        "| mean over classes | linear | difference, points |",
+        "| mean per-class accuracy | linear | difference, points |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found["rows"]:
@@ -106,7 +106,7 @@ def scale_table(found: Measured) -> str:
         (
             "writing and syncing a shard of 2,048 rows",
             f"{found['writing']['ms_of_a_shard']:.1f} ms, "
-            f"{found['writing']['bytes_of_a_row']:.0f} bytes a row",
+            f"{found['writing']['bytes_of_a_row']:.0f} bytes per row",
         ),
         (
             "all-reduce of the gradients of `cifar10-focus-plain` (gloo, all on these cores)",
@@ -124,9 +124,10 @@ def onnx_table(found: Measured) -> str:
     """Return the results of benchmarks/performance/onnx_latency.py."""
     lines = [
         "One image, one thread, logits alone: microseconds (median), by "
-        "`benchmarks/performance/onnx_latency.py`. `int8` says what of the graph is of 8 bits; it "
-        "is left out where over 0.2 points of accuracy on the validation images would be lost. "
-        f"Accuracies are of the test images. {found['machine']}, PyTorch {found['torch']}, "
+        "`benchmarks/performance/onnx_latency.py`. `int8` is the part of the graph in 8 "
+        "bits; there is none if more than 0.2 points of accuracy on the validation images would be "
+        "lost. Accuracies are those on the test images. "
+        f" {found['machine']}, PyTorch {found['torch']}, "
         f"ONNX Runtime {found['onnxruntime']}.",
         "",
         "![Times faster than eager PyTorch](images/onnx.png)",
@@ -175,9 +176,9 @@ def highres_table(found: Measured) -> str:
     by_place = {(row["rival"], row["side"]): row for row in found["rows"]}
     lines = [
         f"`{found['model']}`, {found['keypoints']} patches of {found['patch_size']} pixels; one "
-        f"image, one thread ({found['machine']}, PyTorch {found['torch']}). Milliseconds, with the "
-        "multiply-adds and the most memory above the idle process in brackets; where only "
-        "multiply-adds stand, it was not run.",
+        f"image, one thread ({found['machine']}, PyTorch {found['torch']}). Milliseconds. "
+        "In brackets: multiply-adds and peak memory above the idle process; rows with "
+        "multiply-adds only were not run.",
         "",
         "| | " + " | ".join(f"{side:,}²" for side in sides) + " |",
         "|---|" + "---:|" * len(sides),
@@ -200,7 +201,7 @@ def reached_table(found: Measured) -> str:
     """Return the results of benchmarks/experiments/highres_accuracy.py."""
     tasks = ("majority", "max", "topmost", "multi-label", "mean")
     lines = [
-        f"{found['test']:,} test images; heads and the small CNN learned from {found['train']:,}:",
+        f"{found['test']:,} test images; heads and the small CNN trained on {found['train']:,}:",
         "",
         "| | multiply-adds | majority | max | topmost | multi-label | mean |",
         "|---|" + "---:|" * 6,
@@ -218,7 +219,7 @@ def selection_table(found: Measured) -> str:
     lines = [
         f"{settings['steps']} steps each, {settings['val']} validation images:",
         "",
-        "| way | digits shown whole | majority | max | topmost | multi-label | mean |",
+        "| method | digits fully inside a patch | majority | max | topmost | multi-label | mean |",
         "|---|" + "---:|" * len(tasks),
     ]
     for name, row in found.items():
@@ -229,8 +230,8 @@ def selection_table(found: Measured) -> str:
 
 
 # As their authors give them; IPS' are of its published training logs.
-IPS = ("IPS (Bergner et al. 2023)", "100 of 50x50, out of 900 that are all encoded", 150)
-SAMPLING = ("attention sampling (Katharopoulos & Fleuret 2019)", "10 of 50x50", "–")
+IPS = ("IPS (Bergner et al. 2023)", "100 of 50×50, out of 900 that are all encoded", 150)
+SAMPLING = ("attention sampling (Katharopoulos & Fleuret 2019)", "10 of 50×50", "–")
 PEERS = ((*IPS, 0.991, 0.937, 0.927, 0.819), (*SAMPLING, "about 80%", None, None, None))
 MEGAPIXEL = "megapixel-mnist-focus"
 
@@ -243,10 +244,10 @@ def megapixel_table() -> str:
     figures, model = card["figures"], card["recipe"]["model"]
     side = model["patch_size"]
     own = [figures[f"accuracy_{task}"] for task in model["tasks"]]
-    patches = f"{model['keypoints']} of {side}x{side}, found on a thumbnail"
+    patches = f"{model['keypoints']} of {side}×{side}, found on a thumbnail"
     rows = [(f"`{MEGAPIXEL}`", patches, card["epoch"] + 1, *own), *PEERS]
     lines = [
-        f"| 1,500 x 1,500 pixels, test | patches | epochs | {' | '.join(model['tasks'])} | mean |",
+        f"| 1,500×1,500 pixels, test | patches | epochs | {' | '.join(model['tasks'])} | mean |",
         "|---|---|---:|" + "---:|" * 5,
     ]
     for name, seen, epochs, *shares in rows:
@@ -258,7 +259,7 @@ def megapixel_table() -> str:
     if seeds:
         found = [seeds["tasks"][task] for task in (*model["tasks"], "mean")]
         cells = (f"{task['mean']:.1%} ± {task['spread']:.1%}" for task in found)
-        said = f"… mean and spread of {seeds['seeds']} seeds"
+        said = f"… mean ± standard deviation of {seeds['seeds']} seeds"
         lines.insert(3, f"| {said} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -269,8 +270,8 @@ def boxes_table(found: Measured) -> str:
     hits = replace(column_of("pointing_game"), key="hits")
     inside = replace(column_of("energy_inside"), key="inside")
     lines = [
-        f"| {found['images']} photos | of | {passes.heading} | {hits.heading} "
-        f"| contributions above | {inside.heading} | contributions above |",
+        f"| method | photos | {passes.heading} | {hits.heading} "
+        f"| contributions minus method | {inside.heading} | contributions minus method |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in found["methods"].items():

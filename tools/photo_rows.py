@@ -14,11 +14,11 @@ SELECTIONS = {
 
 
 def rows_table(data: str, found: Measured) -> str:
-    """Return the table of a data set's rows."""
+    """Return the table of a dataset's rows."""
     if data not in found:
         return "*Not measured yet.*"
     balanced = "_balanced" if found[data]["balanced"] else ""
-    what = "mean accuracy of the classes" if balanced else "accuracy"
+    what = "mean per-class accuracy" if balanced else "accuracy"
     lines = [
         f"| {what}, % | tuned | frozen | million multiply-adds | ms | evidence |",
         "|---|---:|---:|---:|---:|---:|",
@@ -37,7 +37,7 @@ def rows_table(data: str, found: Measured) -> str:
 def gains_table(found: Measured) -> str:
     """Return how focus models compare with the whole image at equal multiply-adds."""
     lines = [
-        "| data set, focus model | tuned | whole image, tuned | difference, points | frozen "
+        "| dataset, focus model | tuned | whole image, tuned | difference, points | frozen "
         "| whole image, linear | difference, points |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
@@ -55,7 +55,7 @@ def gains_table(found: Measured) -> str:
 
 
 def selection_rows(found: Measured) -> str:
-    """Return what each way of learning the selection reaches, on `deeppcb`."""
+    """Return the accuracy of each method of learning the selection, on `deeppcb`."""
     rows = {row["row"]: row for row in found.get("deeppcb", {}).get("rows", [])}
     lines = ["| selection of 8 crops | frozen | tuned |", "|---|---:|---:|"]
     for name, what in SELECTIONS.items():
@@ -67,7 +67,7 @@ def selection_rows(found: Measured) -> str:
 
 def hits_table(found: Measured) -> str:
     """Return how often each method's best crop covers half of a defect."""
-    lines = ["| data set | method | hits | images | s an image |", "|---|---|---:|---:|---:|"]
+    lines = ["| dataset | method | hits | images | s per image |", "|---|---|---:|---:|---:|"]
     for data, figures in found.items():
         for rows in figures["explanations"].values():
             for method, row in rows.items():

@@ -25,7 +25,7 @@ BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017
 
 
 def rows_of(data: str) -> list[dict[str, Any]]:
-    """Return the rows of a data set, those of the whole image first, by what they cost."""
+    """Return the rows of a dataset, those of the whole image first, by what they cost."""
     files = sorted((RESULTS / data).glob("*.json"))
     rows = [
         read_json(file) for file in files if file.name not in ("tested.json", "explanations.json")
@@ -36,7 +36,7 @@ def rows_of(data: str) -> list[dict[str, Any]]:
 
 
 def right(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
-    """Return which answers (N,) are right, as 0 or 1."""
+    """Return which predictions (N,) are correct, as 0 or 1."""
     return (torch.tensor([int(a) for a in row["answers"][how].split()]) == labels).double()
 
 
@@ -50,7 +50,7 @@ def at_equal_macs(macs: int, whole: list[tuple[int, Tensor]]) -> Tensor:
 
 
 def summed_up(data: str) -> dict[str, Any]:
-    """Return the figures of a data set's rows, without its answers."""
+    """Return the figures of a dataset's rows, without its predictions."""
     tested = read_json(RESULTS / data / "tested.json")
     labels, groups = torch.tensor(tested["labels"]), tested["groups"]
     rows = rows_of(data)
@@ -131,10 +131,8 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlim(0.8 * min(costs), 1.25 * max(costs))
-    axes.set_xlabel("million multiply-adds of an image", color=INK)
-    axes.set_ylabel(
-        "mean accuracy of the classes, %" if found["balanced"] else "accuracy, %", color=INK
-    )
+    axes.set_xlabel("million multiply-adds per image", color=INK)
+    axes.set_ylabel("mean per-class accuracy, %" if found["balanced"] else "accuracy, %", color=INK)
     axes.set_title(data, color=INK, fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

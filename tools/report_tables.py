@@ -30,7 +30,7 @@ def models_table(data: str) -> str:
 
 
 def explanations_table(data: str, published: bool) -> str:
-    """Return the figures of a dataset's explanations, by Foveal's or by published metrics."""
+    """Return the figures of a dataset's explanations, by Foveal's metrics or those of Quantus."""
     found = known(RESULTS / "models" / f"{data}.json").get("explanations", [])
     rows = [at_top(row) for row in found]
     columns = [
@@ -95,7 +95,7 @@ def costs_table() -> str:
     """Return the results of benchmarks/performance/costs.py."""
     columns = [
         replace(column_of("cost_forward_passes"), key="passes"),
-        Column("time_ratio", "times the answer's time", "{:.2f}", "", ""),
+        Column("time_ratio", "relative time, 100 images", "{:.2f}", "", ""),
         Column("time_ratio_of_1", "one image", "{:.2f}", "", ""),
         Column("time_ratio_of_256", "256 images", "{:.2f}", "", ""),
     ]
@@ -107,7 +107,7 @@ def planted_models() -> str:
     columns = [
         Column("epochs", "epochs", "{}", "", ""),
         column_of("accuracy"),
-        Column("answers_the_mark", "answers the mark", "{:.1%}", "", ""),
+        Column("answers_the_mark", "predicts the mark's class", "{:.1%}", "", ""),
         Column("decided_by_the_mark", "decided by it", "{:.1%}", "", ""),
         Column("follows_the_mark", "follows it", "{:.1%}", "", ""),
     ]
@@ -124,7 +124,7 @@ def planted_table() -> str:
         Column("shown_where_followed", "shown where followed", "{:.1%}", "", ""),
     ]
     models = {way: found["methods"] for way, found in known(RESULTS / "planted.json").items()}
-    return by_method(models, columns).replace("`", "")  # ways are no names
+    return by_method(models, columns).replace("`", "")  # variants are no names
 
 
 def honest_ways() -> str:
@@ -133,8 +133,8 @@ def honest_ways() -> str:
     columns = [column_of(key) for key in keys]
     parts = []
     for data, found in known(RESULTS / "honest.json").items():
-        rows = [{"way": way} | row for way, row in found["ways"].items()]
-        table = markdown_table(["way"], columns, rows).replace("`", "")
+        rows = [{"variant": way} | row for way, row in found["ways"].items()]
+        table = markdown_table(["variant"], columns, rows).replace("`", "")
         parts.append(f"`{data}`, {found['epochs']} epochs, validation images:\n\n{table}")
     return "\n".join(parts)
 

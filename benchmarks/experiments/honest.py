@@ -21,8 +21,8 @@ from foveal.training import load_recipe
 WAYS: dict[str, list[str]] = {
     "plain": [],
     "position noise of 1 px": ["model.jitter_px=1"],
-    "detector that sees 3x3 pixels": ["model.detector.widths=[24]"],
-    "detector that sees 7x7 pixels": ["model.detector.widths=[12,24]"],
+    "detector that sees 3×3 pixels": ["model.detector.widths=[24]"],
+    "detector that sees 7×7 pixels": ["model.detector.widths=[12,24]"],
     "swapped content, 0.5": ["honesty.swap=0.5"],
     "kernel dependence, 1": ["honesty.dependence=1"],
     "reversed probe, 0.3": ["honesty.adversary=0.3"],
@@ -41,11 +41,11 @@ WEAK = ["honesty.adversary=0.05", "honesty.dependence=0.05"]
 PROBES = ["honesty.adversary=0.06", "honesty.dependence=0.02", "honesty.probes=4"]
 WAYS |= {
     "probe 0.3, dependence 0.3, swapped content 0.1": TOGETHER,
-    "… growing over 30 % of the steps": SLOWLY,
-    "… judged also in the image before it was moved": [*SLOWLY, "honesty.still=true"],
-    "… without rotation and scaling": [*SLOWLY, *UPRIGHT],
-    "… and 0.05, 0.05 as strong": [*SLOWLY, *UPRIGHT, *WEAK],
-    "… and by four probes, 0.06, 0.02": [*SLOWLY, *UPRIGHT, *PROBES],
+    "+ strength growing over 30% of the steps": SLOWLY,
+    "+ growing strength, terms on the unaugmented image": [*SLOWLY, "honesty.still=true"],
+    "+ growing strength, no rotation or scaling": [*SLOWLY, *UPRIGHT],
+    "+ the same, both weights 0.05": [*SLOWLY, *UPRIGHT, *WEAK],
+    "+ the same, four probes, weights 0.06 and 0.02": [*SLOWLY, *UPRIGHT, *PROBES],
 }
 
 

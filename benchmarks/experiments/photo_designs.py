@@ -7,24 +7,19 @@ divided into two halves of designs; each half tests a model that is trained on t
 """
 
 import argparse
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from photos import RESULTS, rows_of, sets_of
+from photos import RESULTS, rows_of, sets_of, tuned
 from torch import Tensor
 
 from foveal.datasets import ImageSet
 from foveal.foundation.files import read_json, write_json
 from foveal.foundation.memory import keep_freed_memory
-from foveal.models import build_model
-from foveal.training.distribution.devices import Devices
 from foveal.training.feature_files import with_features
-from foveal.training.features import predicted
-from foveal.training.first_weights import start_on_features, take_first_weights
-from foveal.training.fitting import Options, fit
+from foveal.training.initial_model import initial_model
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
 
@@ -42,23 +37,11 @@ def halves(paths: tuple[str, ...]) -> Tensor:
 def validated(recipe: Recipe, images: ImageSet[Any], work: Path) -> dict[str, list[float]]:
     """Return the accuracies on either half of the designs, before and after tuning."""
     settings = model_settings(recipe, images)
-    options = Options(False, Devices(), "32-true", False, (), None, print)
-    torch.manual_seed(recipe.training.seed)
-    model: Any = build_model(settings)
-    take_first_weights(model, recipe)
-    kept = with_features(model, recipe, {"train": images}, work)["train"]
+    kept = with_features(initial_model(recipe, settings), recipe, {"train": images}, work)["train"]
     half, found = halves(kept.paths), {"frozen": [], "tuned": []}
     for tested in (0, 1):
         train, test = (kept.subset((half == one).nonzero()[:, 0]) for one in (1 - tested, tested))
-        torch.manual_seed(recipe.training.seed)
-        model = build_model(settings)
-        take_first_weights(model, recipe)
-        sets = {"train": train, "val": test}
-        start_on_features(model, recipe, sets)
-        answers = {"frozen": predicted(model, test.images)}
-        with tempfile.TemporaryDirectory() as out:
-            model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
-        answers["tuned"] = predicted(model, test.images)
+        answers = tuned(recipe, settings, {"train": train, "val": test}, test)[1]
         for how, logits in answers.items():
             found[how].append(float((logits.argmax(dim=1) == test.labels).double().mean()))
     return found

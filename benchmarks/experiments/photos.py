@@ -12,8 +12,8 @@ backbone's mean vector; `frozen` is a focus model whose detector and head alone 
 """
 
 import argparse
-import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foveal.datasets import ImageSet, load_images, load_whole
 from foveal.datasets.splits import folds
@@ -34,10 +35,11 @@ from foveal.models.abilities import Ability
 from foveal.training.distribution.devices import Devices
 from foveal.training.feature_files import with_features
 from foveal.training.features import predicted
-from foveal.training.first_weights import start_on_features, take_first_weights
-from foveal.training.fitting import Options, fit
+from foveal.training.fitting import fit
+from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.objectives.crops.settings import Crops
+from foveal.training.options import Options
 from foveal.training.recipe import load_recipe
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
@@ -54,6 +56,7 @@ WHOLE = {
 }
 ATTENTION = {"deeppcb": 320, "magnetic-tile": 224, "clothing": 224, "isic2017": 224}
 DISTIL = ["crops.select=distil", "crops.head_epochs=8"]
+GUMBEL = ["crops.select=gumbel", "crops.head_epochs=16"]
 # Focus models by name: overrides of the dataset's recipe.
 FOCUS: dict[str, dict[str, list[str]]] = {
     "deeppcb": {
@@ -67,7 +70,12 @@ FOCUS: dict[str, dict[str, list[str]]] = {
         "focus-8-distil": DISTIL,
         "focus-4-distil": ["model.counts=[4]", *DISTIL],
     },
-    "magnetic-tile": {"focus": []},
+    "magnetic-tile": {
+        "focus": [],
+        "focus-gumbel": GUMBEL,
+        "focus-2": ["model.counts=[1,2]"],
+        "focus-2-gumbel": ["model.counts=[1,2]", *GUMBEL],
+    },
     "clothing": {"focus": []},
     "isic2017": {"focus": []},
 }
@@ -129,27 +137,15 @@ def measured(
     sets = sets_of(data, recipe)
     first = next(iter(sets.values()))
     settings = model_settings(recipe, sets.get("train", first))
-    torch.manual_seed(recipe.training.seed)
-    model: Any = build_model(settings)
-    take_first_weights(model, recipe)
+    model: Any = initial_model(recipe, settings)
     kept = with_features(model, recipe, sets, work / "features" / _features_of(name, recipe))
     cached = time.perf_counter()
-    options = Options(False, Devices(), "32-true", False, (), None, print)
     found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
     labels: dict[str, int] = {}
+    validated: list[tuple[Tensor, Tensor]] = []
     for train, val, test in divided(kept, recipe.training.seed):
-        torch.manual_seed(recipe.training.seed)
-        model = build_model(settings)
-        take_first_weights(model, recipe)
-        start_on_features(model, recipe, {"train": train, "val": val})
-        answers = {"frozen": predicted(model, test.images)}
-        out = work / "fold"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        model.load_state_dict(
-            fit(model, recipe, {"train": train, "val": val}, out, options).weights()
-        )
-        answers["tuned"] = predicted(model, test.images)
+        model, answers = tuned(recipe, settings, {"train": train, "val": val}, test)
+        validated.append((predicted(model, val.images).argmax(dim=1), val.labels))
         linear = fit_linear(
             labelled(train), labelled(val), len(test.classes), recipe.training.balance
         )
@@ -171,10 +167,31 @@ def measured(
         "row": name,
         "recipe": recipe.to_dict(),
         "answers": {how: " ".join(str(own[path]) for path in paths) for how, own in found.items()},
+        "validated_balanced": _balanced(validated),
         "features_seconds": round(cached - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
     return row | _cost(model.eval(), sets.get("test", first))
+
+
+def tuned(
+    recipe: Recipe, settings: dict[str, Any], sets: dict[str, ImageSet[Any]], test: ImageSet[Any]
+) -> tuple[Any, dict[str, Tensor]]:
+    """Return a model trained on features, and its logits for others, frozen and tuned.
+
+    Args:
+        recipe: the recipe.
+        settings: complete settings of its model.
+        sets: features, as `train` and `val`.
+        test: features that the model is tested on.
+    """
+    model: Any = initial_model(recipe, settings)
+    start_on_features(model, recipe, sets)
+    answers = {"frozen": predicted(model, test.images)}
+    options = Options(False, Devices(), "32-true", False, (), None, print)
+    with tempfile.TemporaryDirectory() as out:
+        model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
+    return model, answers | {"tuned": predicted(model, test.images)}
 
 
 def _features_of(name: str, recipe: Recipe) -> str:
@@ -210,6 +227,13 @@ def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict
         how: round(sum(own[p] == labels[p] for p in own) / len(own), 4)
         for how, own in found.items()
     }
+
+
+def _balanced(validated: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the mean per-class accuracy on the validation images of all folds together."""
+    answers, labels = (torch.cat(own) for own in zip(*validated, strict=True))
+    own = [(answers[labels == label] == label).double().mean() for label in labels.unique()]
+    return round(float(torch.stack(own).mean()), 4)
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:

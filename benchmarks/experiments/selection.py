@@ -208,7 +208,7 @@ def main() -> None:
     start = high_res(keypoints=7, patch_size=40, tasks=TASKS)
     start = taught(start, small, fixed, options.first, 2 * options.lr)
     start.detector.keypoints = 12
-    found: dict[str, Any] = {"begin": figures(start, val, False)}
+    found: dict[str, Any] = {"initial": figures(start, val, False)}
     print(json.dumps(found), flush=True)
     for name, step in ESTIMATORS.items():
         model = taught(copy.deepcopy(start), large, step, options.steps, options.lr)

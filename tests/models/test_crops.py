@@ -327,15 +327,16 @@ def test_photographs_of_several_sizes_are_learned(tmp_path: Path, cached: bool) 
 def test_weights_of_a_file_reach_the_detector_too(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from foveal.training.first_weights import take_first_weights
+    from foveal.training.initial_model import initial_model
+    from foveal.training.sets import model_settings
 
     torch.manual_seed(3)
     save_file(EfficientNetLite().state_dict(), tmp_path / "own.safetensors")
     recipe = recipe_of(tmp_path, cached=False)
     backbone = {"name": "efficientnet-lite0", "weights": str(tmp_path / "own.safetensors")}
     recipe = replace(recipe, model={**recipe.model, "backbone": backbone})
-    model = presets.crops(EfficientNetLite(), patch_size=32)
-    take_first_weights(model, recipe)
+    images = image_set(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.arange(2), ("a", "b"))
+    model = initial_model(recipe, model_settings(recipe, images))
     wanted = load_file(tmp_path / "own.safetensors")["stem.conv.weight"]
     for part in (model.head, model.detector):
         assert torch.equal(part.backbone.stem.conv.weight, wanted)
@@ -360,7 +361,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> N
 def test_selection_finds_a_needle(select: str, tmp_path: Path) -> None:
     """A bright square that is there in one class: the learned methods look at it, with one crop."""
     from foveal.training.feature_files import with_features
-    from foveal.training.first_weights import take_first_weights
+    from foveal.training.initial_model import initial_model
+    from foveal.training.sets import model_settings
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(90, 110, (96, 3, 128, 128), dtype=torch.uint8, generator=generator)
@@ -373,17 +375,21 @@ def test_selection_finds_a_needle(select: str, tmp_path: Path) -> None:
     recipe = parse_recipe(
         {
             "name": "needle",
-            "model": {"name": "crops"},
+            "model": {
+                "name": "crops",
+                "backbone": {"name": "efficientnet-lite0", "weights": "imagenet"},
+                "patch_size": 32,
+                "scales": [1],
+                "counts": [1],
+                "depth": 3,
+                "learned": select != "peaks",
+            },
             "training": {"cache": True, "freeze_depth": 4},
             "crops": {"select": select, "head_epochs": 12, "detector_epochs": 12},
         }
     )
-    torch.manual_seed(0)
-    backbone = EfficientNetLite(weights="imagenet")
-    settings = {"patch_size": 32, "scales": (1,), "counts": (1,), "depth": 3, "num_classes": 2}
-    model = presets.crops(backbone, learned=select != "peaks", **settings)
-    take_first_weights(model, recipe)
     train = image_set(images, labels, ("without", "with"))
+    model = initial_model(recipe, model_settings(recipe, train))
     features = with_features(model, recipe, {"train": train}, tmp_path)["train"]
     learn_selection(model, recipe, features)
     model.eval()

@@ -99,14 +99,14 @@ CONTENT_FOLLOWING = Metric(
         Column(
             "content_following",
             "follows content",
-            "{:.2f}",
+            "{:.1%}",
             "image B's pixels cut at image A's keypoints: how often the prediction is B's class",
             "higher",
         ),
         Column(
             "position_following",
             "follows position",
-            "{:.2f}",
+            "{:.1%}",
             "image B's pixels cut at image A's keypoints: how often the prediction is A's class",
             "lower",
         ),

@@ -100,8 +100,8 @@ EVIDENCE_COLUMN = Column(
     "evidence_fraction",
     "evidence",
     "{:.1%}",
-    "fraction of the image's pixels that the decision was made from; for maps, the hottest 10 % "
-    "that the judge is given",
+    "fraction of the image's pixels that the decision was made from, 100% for models that see the "
+    "whole image; of a map, the hottest 10% that the judge is given",
     "lower",
 )
 EVIDENCE = Metric(

@@ -130,9 +130,9 @@ POSITION_LEAKAGE = Metric(
         Column(
             "position_leakage",
             "leakage",
-            "{:.2f}",
-            "accuracy of a probe trained on keypoint coordinates alone, without pixels: what it "
-            "predicts need not be shown by the patches",
+            "{:.1%}",
+            "accuracy of a probe that predicts the class from keypoint coordinates alone; what it "
+            "can predict, the patches need not show",
             "near chance level",
         ),
     ),

@@ -124,8 +124,8 @@ METRICS: dict[str, Published] = {
             "published_pixel_flipping",
             "pixel flipping",
             "{:.2f}",
-            "published (Bach et al. 2015): probability of the explained class while pixels are "
-            "blackened, the hottest first",
+            "probability of the explained class while pixels are blackened, the hottest first "
+            "(Bach et al. 2015)",
             "lower",
         ),
     ),
@@ -135,8 +135,7 @@ METRICS: dict[str, Published] = {
             "published_road",
             "ROAD",
             "{:.2f}",
-            "published (Rong et al. 2022): accuracy with the hottest pixels imputed from their "
-            "neighbours",
+            "accuracy with the hottest pixels imputed from their neighbours (Rong et al. 2022)",
             "lower",
         ),
     ),
@@ -147,7 +146,7 @@ METRICS: dict[str, Published] = {
             "published_relevance_mass_accuracy",
             "relevance mass",
             "{:.1%}",
-            "published (Arras et al. 2022): fraction of the positive heat in the annotated region",
+            "fraction of the positive heat in the annotated region (Arras et al. 2022)",
             "higher",
         ),
     ),
@@ -157,8 +156,8 @@ METRICS: dict[str, Published] = {
             "published_mprt",
             "MPRT",
             "{:.2f}",
-            "published (Adebayo et al. 2018): rank correlation with the explanation of a copy of "
-            "the model with random weights; 1 if the explanation does not depend on the model",
+            "rank correlation with the explanation of a copy of the model with random weights, 1 "
+            "if the explanation does not depend on the model (Adebayo et al. 2018)",
             "lower",
         ),
     ),
@@ -168,8 +167,8 @@ METRICS: dict[str, Published] = {
             "published_efficient_mprt",
             "eMPRT",
             "{:.2f}",
-            "published (Hedström et al. 2023): relative increase of the map's entropy in a copy of "
-            "the model with random weights",
+            "relative increase of the map's entropy in a copy of the model with random weights "
+            "(Hedström et al. 2023)",
             "higher",
         ),
     ),
@@ -180,7 +179,7 @@ COLUMNS = (
         "published_images",
         "images",
         "{:.0f}",
-        "number of images that the published metrics were measured on",
+        "number of images that the metrics computed by Quantus were measured on",
         "for comparison",
     ),
 )

@@ -21,10 +21,10 @@ from foveal.foundation.files import read_json, write_json
 from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics import predict_logits
 from foveal.metrics.interval import Interval, bootstrap
-from foveal.models import ImageModel, as_classifier, build_model
+from foveal.models import ImageModel, as_classifier
 from foveal.training.feature_files import with_features
 from foveal.training.features import Features, predicted
-from foveal.training.first_weights import start_on_features, take_first_weights, whiten
+from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.options import Options
 from foveal.training.run_folder import FEATURES, run_folder
@@ -163,15 +163,10 @@ def _cached(plan: _Plan, folder: Path) -> ImageSet[Features]:
     )["all"]
 
 
-def _new_model(plan: _Plan) -> ImageModel:
-    recipe = plan.recipe
-    torch.manual_seed(recipe.training.seed)
-    built = build_model(plan.settings)
-    model = as_classifier(
-        built, f"Cross-validation is for classifiers, but {recipe.name} is {built.name!r}."
-    )
-    take_first_weights(model, recipe)
-    return model
+def _new_model(plan: _Plan, images: ImageSet[Any] | None = None) -> ImageModel:
+    model = initial_model(plan.recipe, plan.settings, images)
+    refusal = f"Cross-validation is for classifiers, but {plan.recipe.name} is {model.name!r}."
+    return as_classifier(model, refusal)
 
 
 def _tested(plan: _Plan, count: int, out: Path, say: Callable[[str], None]) -> Tensor:
@@ -200,9 +195,7 @@ def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
 
     recipe, images = plan.recipe, plan.images
     parts = train_and_val(images, (plan.fold != number).nonzero().flatten())
-    model: Any = _new_model(plan)
-    if isinstance(parts["train"].images, Tensor):
-        whiten(model, parts["train"])
+    model: Any = _new_model(plan, parts["train"])
     start_on_features(model, recipe, parts)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

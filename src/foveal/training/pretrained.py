@@ -1,18 +1,16 @@
-"""Initial weights of a recipe's backbone: shipped, from the Hub, or from a file."""
+"""Initial weights of a recipe's backbone: shipped, from the Hub, or from the user's file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from foveal.backbones import Backbone
 from foveal.backbones.timm import backbone_weights
 from foveal.foundation.escaping import printable
 from foveal.foundation.model_files import weights_digest
-from foveal.models.weights import Weights
 from foveal.training.settings import Recipe
-from foveal.training.weights_file import weights_file
 
 SHIPPED = {"name": "efficientnet-lite0", "weights": "imagenet"}
+_FILE = ".safetensors"
 
 
 def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
@@ -37,13 +35,21 @@ def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
     return replace(recipe, model={**recipe.model, "backbone": dict(SHIPPED)})
 
 
-def take_file(backbone: Backbone, path: Path) -> None:
-    """Copy weights from a file into a backbone.
+def weights_file(model: Mapping[str, object]) -> Path | None:
+    """Return the weights file that a recipe's model names for its backbone, or None."""
+    backbone = model.get("backbone")
+    weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
+    if not isinstance(weights, str) or not weights.endswith(_FILE):
+        return None
+    return Path(weights).expanduser()
 
-    Raises:
-        UserError: the file cannot be read, is damaged, or belongs to another backbone.
-    """
-    Weights(path).fill(backbone)
+
+def without_file(model: Mapping[str, object]) -> dict[str, object]:
+    """Return a recipe's model settings without the backbone's weights file, ready to be built."""
+    backbone = model.get("backbone")
+    if not isinstance(backbone, Mapping) or weights_file(model) is None:
+        return dict(model)
+    return {**model, "backbone": {k: v for k, v in backbone.items() if k != "weights"}}
 
 
 def origin(model: Mapping[str, object]) -> str | None:

@@ -18,9 +18,9 @@ from foveal.training.objectives.crops.settings import Crops
 from foveal.training.objectives.honesty.settings import Honesty
 from foveal.training.objectives.ranking.settings import Large
 from foveal.training.objectives.reconstruction.settings import Rebuild
+from foveal.training.pretrained import without_file
 from foveal.training.recipe_files import recipe_file, recipe_names
 from foveal.training.settings import Data, Recipe, Training
-from foveal.training.weights_file import without_file
 
 _LEVELS = 8  # maximum depth of nested keys in an override
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')

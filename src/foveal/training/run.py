@@ -24,7 +24,7 @@ from foveal.models.abilities import Ability
 from foveal.training.distribution.devices import Devices, check_batch, is_first_process
 from foveal.training.distribution.shared_images import forget_shared_images, shared_images
 from foveal.training.distribution.synced_norm import synchronise
-from foveal.training.first_weights import start_on_features, take_first_weights, whiten
+from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.options import Options
 from foveal.training.pretrained import origin, reachable
 from foveal.training.run_folder import FEATURES, run_folder
@@ -140,13 +140,9 @@ def _train(recipe: Recipe, out: Path, sets: Sets, options: Options) -> None:
     from foveal.training.fitting import fit  # imports Lightning, which takes seconds
 
     recipe = reachable(recipe, options.say)
-    torch.manual_seed(recipe.training.seed)
-    model = build_model(model_settings(recipe, sets["train"]))
+    model = initial_model(recipe, model_settings(recipe, sets["train"]), sets["train"])
     if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
         raise UserError("data.masks requires a model with attention maps, such as 'attention'.")
-    if Ability.IN_PART not in model.abilities:
-        whiten(model, sets["train"])
-    take_first_weights(model, recipe)
     _check_readable(model, sets["train"])
     if options.machines.sync_norm:
         synchronise(model)

@@ -17,8 +17,8 @@ from foveal.images import LargeImages
 from foveal.images.photos import Photos
 from foveal.models import MODELS, PARTS, abilities_of
 from foveal.models.abilities import Ability
+from foveal.training.pretrained import without_file
 from foveal.training.settings import Recipe
-from foveal.training.weights_file import without_file
 
 Sets = dict[str, ImageSet[Any]]
 

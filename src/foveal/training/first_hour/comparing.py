@@ -16,11 +16,11 @@ from foveal.foundation.memory import keep_freed_memory
 from foveal.images.sizing import STEP, ShortSide
 from foveal.metrics.efficiency import macs
 from foveal.metrics.interval import Interval, bootstrap
-from foveal.models import ImageModel, build_model
+from foveal.models import ImageModel
 from foveal.training.augment import Augment
 from foveal.training.feature_files import with_features
 from foveal.training.features import predicted
-from foveal.training.first_weights import start_on_features, take_first_weights
+from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
@@ -146,10 +146,7 @@ def _read(recipe: Recipe, data: str, data_dir: str | Path | None) -> ImageSet[An
 
 
 def _model(recipe: Recipe, images: ImageSet[Any]) -> ImageModel:
-    torch.manual_seed(recipe.training.seed)
-    model = build_model(model_settings(recipe, images))
-    take_first_weights(model, recipe)
-    return model
+    return initial_model(recipe, model_settings(recipe, images))
 
 
 def _sized(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.datasets import ImageSet
-from foveal.models import build_model
 from foveal.training.feature_files import with_features
 from foveal.training.features import Features
-from foveal.training.first_weights import take_first_weights
+from foveal.training.initial_model import initial_model
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.sets import model_settings
 from foveal.training.settings import Recipe
@@ -48,9 +47,7 @@ def probe(recipe: Recipe, sets: Mapping[str, ImageSet[Any]], folder: Path) -> Pr
         sets: `train`, `val` and `test`.
         folder: folder of features; those that training left there are reused.
     """
-    torch.manual_seed(recipe.training.seed)
-    model = build_model(model_settings(recipe, sets["train"]))
-    take_first_weights(model, recipe)
+    model = initial_model(recipe, model_settings(recipe, sets["train"]))
     kept = with_features(model, recipe, sets, folder)
     train, val, test = kept["train"], kept["val"], kept["test"]
     classes, balance = len(train.classes), recipe.training.balance

@@ -1,6 +1,7 @@
-"""Initial state of a training run: transferred weights, frozen parts and whitening filters."""
+"""Models before training: transferred weights, frozen parts and whitening filters."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -10,48 +11,68 @@ from foveal.backbones import Backbone, WhiteningConv
 from foveal.datasets import ImageSet
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.images.values import as_floats
-from foveal.models import FocusNet, ImageModel
+from foveal.models import FocusNet, ImageModel, build_model
 from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import parts_of
+from foveal.models.weights import Weights
 from foveal.training.linear import fit_linear, labelled
 from foveal.training.objectives.crops.selection import learn_selection
-from foveal.training.pretrained import take_file
+from foveal.training.pretrained import weights_file
 from foveal.training.settings import Recipe
-from foveal.training.weights_file import weights_file
 
 
-def take_first_weights(model: ImageModel, recipe: Recipe) -> None:
-    """Load the recipe's initial weights, and freeze the parts that it does not train.
+def initial_model(
+    recipe: Recipe, settings: Mapping[str, object], images: ImageSet[Any] | None = None
+) -> ImageModel:
+    """Return a recipe's model as its training starts: built from its seed, with initial weights.
+
+    Args:
+        recipe: the recipe.
+        settings: complete settings of its model.
+        images: images for a whitening first layer; it starts at random without them.
 
     Raises:
-        UserError: the weights do not fit, or the part to start from or to freeze does not exist.
+        UserError: weights do not fit, or the part to start from or to freeze does not exist.
     """
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(settings)
+    if images is not None and Ability.IN_PART not in model.abilities:
+        _whiten(model, images)
     path = weights_file(recipe.model)
     if path is not None:
-        take_file(backbone_of(model), path)
-        if Ability.CROPS in model.abilities:
-            detector, head = parts_of(cast(FocusNet, model))
-            theirs = head.backbone.state_dict()
-            own = detector.backbone.state_dict()
-            detector.backbone.load_state_dict({name: theirs[name] for name in own})
+        _fill_backbone(model, path)
     if recipe.training.start:
-        theirs = zoo.load(recipe.training.start).state_dict()
-        ours = model.state_dict()
-        parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
-        if recipe.training.start_part:
-            if recipe.training.start_part not in parts:
-                raise unknown_name("part to start from", recipe.training.start_part, parts)
-            parts = {recipe.training.start_part}
-        shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
-        expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
-        if not shared or {key: value.shape for key, value in shared.items()} != expected:
-            raise UserError(
-                f"{recipe.training.start} has no weights that fit this model: parts of the same "
-                f"name ({', '.join(sorted(parts)) or 'none'}) must have the same settings."
-            )
-        model.load_state_dict(shared, strict=False)
+        _start_from(model, recipe.training.start, recipe.training.start_part)
     _freeze(model, recipe)
+    return model
+
+
+def _fill_backbone(model: ImageModel, path: Path) -> None:
+    """Copy weights from a file into a model's backbone, and into the detector's of crops."""
+    Weights(path).fill(backbone_of(model))
+    if Ability.CROPS in model.abilities:
+        detector, head = parts_of(cast(FocusNet, model))
+        theirs, own = head.backbone.state_dict(), detector.backbone.state_dict()
+        detector.backbone.load_state_dict({name: theirs[name] for name in own})
+
+
+def _start_from(model: ImageModel, start: str, part: str) -> None:
+    """Copy the weights of a trained model, or of one of its parts."""
+    theirs, ours = zoo.load(start).state_dict(), model.state_dict()
+    parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
+    if part:
+        if part not in parts:
+            raise unknown_name("part to start from", part, parts)
+        parts = {part}
+    shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
+    expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
+    if not shared or {key: value.shape for key, value in shared.items()} != expected:
+        raise UserError(
+            f"{start} has no weights that fit this model: parts of the same name "
+            f"({', '.join(sorted(parts)) or 'none'}) must have the same settings."
+        )
+    model.load_state_dict(shared, strict=False)
 
 
 def _freeze(model: ImageModel, recipe: Recipe) -> None:
@@ -126,7 +147,7 @@ def start_on_features(
         model.start_linear(*linear.folded())
 
 
-def whiten(model: ImageModel, images: ImageSet) -> None:
+def _whiten(model: ImageModel, images: ImageSet) -> None:
     """Fit the filters of a whitening first layer, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
