@@ -69,8 +69,8 @@ def main() -> None:
     write_settings(folder, settings)
     card = read_card(folder)
     about = (
-        "1,000 classes of photographs, by an EfficientNet-Lite0 that was trained elsewhere (Tan & "
-        "Le 2019); what each location adds to each logit is exact: --method contributions"
+        "Classifies photographs into 1,000 ImageNet classes with a pretrained EfficientNet-Lite0 "
+        "(Tan & Le 2019). The contribution of each location is exact: --method contributions."
     )
     card |= {
         "model": "imagenet",
