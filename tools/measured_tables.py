@@ -313,7 +313,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "photo-folds": partial(written, "photo_folds", photo_folds_table),
     **{
         f"photos-{data}": partial(written, "photos", partial(rows_table, data))
-        for data in ("deeppcb", "magnetic-tile")
+        for data in ("deeppcb", "magnetic-tile", "clothing", "isic2017")
     },
     "photos-gains": partial(written, "photos", gains_table),
     "photos-selection": partial(written, "photos", selection_rows),
