@@ -76,7 +76,10 @@ FOCUS: dict[str, dict[str, list[str]]] = {
         "focus-2": ["model.counts=[1,2]"],
         "focus-2-gumbel": ["model.counts=[1,2]", *GUMBEL],
     },
-    "clothing": {"focus": []},
+    "clothing": {
+        "focus": [],
+        "focus-192": ["model.patch_size=192", "data.short_side=288"],
+    },
     "isic2017": {"focus": []},
 }
 
