@@ -444,7 +444,7 @@ def test_compare_measures_photos_of_all_proportions_with_controls(photos, tmp_pa
     assert rows["uniform"]["cost_forward_passes"] == 1.0 < rows["grad-cam"]["cost_forward_passes"]
     page = write_comparison(found, tmp_path / "out").read_text(encoding="utf-8")
     assert "Hits, energy inside and evidence IoU are means over the 3 images" in page
-    assert "A judge needs images of one size" in page
+    assert "The images differ in size, so figures that need a" in page
 
 
 def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(

@@ -38,7 +38,7 @@ class ZoomDetector(Detector):
     def __init__(
         self,
         keypoints: Keypoints,
-        patch_size: PatchSize,
+        patch_size: PatchSize = 5,
         in_channels: Channels = 1,
         min_scale: Positive = 1.0,
         max_scale: Positive = 3.0,
