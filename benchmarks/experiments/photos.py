@@ -29,6 +29,7 @@ from foveal.foundation.files import read_json, write_json
 from foveal.foundation.memory import keep_freed_memory
 from foveal.metrics.efficiency import latency_ms, macs
 from foveal.metrics.evidence import covered_fraction, evidence_fraction
+from foveal.metrics.interval import bootstrap
 from foveal.metrics.observing import observe_all
 from foveal.models import build_model
 from foveal.models.abilities import Ability
@@ -234,8 +235,7 @@ def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict
 def _balanced(validated: list[tuple[Tensor, Tensor]]) -> float:
     """Return the mean per-class accuracy on the validation images of all folds together."""
     answers, labels = (torch.cat(own) for own in zip(*validated, strict=True))
-    own = [(answers[labels == label] == label).double().mean() for label in labels.unique()]
-    return round(float(torch.stack(own).mean()), 4)
+    return round(bootstrap((answers == labels).double(), labels, balanced=True).value, 4)
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Studio:
         with self.uploads.room() as uploaded, self.decoded.room() as decoded:
             question = await self._read(request, await receive_body(request, self.limits, uploaded))
             answers = await self._answers(question, decoded)
-        if "maps" not in question.asked.show:
+        if "maps" not in question.options.show:
             return _text(question, answers)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.json_thread, _text, question, answers)
@@ -83,7 +83,7 @@ class Studio:
 
     async def _answers(self, question: ExplainRequest, room: Reservation) -> list[Answer]:
         """Decode the images of a request and return their explanations."""
-        served, asked = self.models[question.asked.model], question.asked
+        served, options = self.models[question.options.model], question.options
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
         channels = served.network.in_channels
@@ -92,12 +92,12 @@ class Studio:
         for name, data in question.files:
             try:
                 image = await self.decoders.decode(
-                    data, channels, served.inputs, asked.fit == "crop", side
+                    data, channels, served.inputs, options.fit == "crop", side
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
             room.take(image.nbytes)
-            tasks.append(Task(served, image, asked))
+            tasks.append(Task(served, image, options))
         queue = self.slow if tasks[0].slow else self.quick
         return await queue.ask(tasks)
 
@@ -130,7 +130,7 @@ def _text(question: ExplainRequest, answers: list[Answer]) -> str:
         json_text({"path": name, **answer})
         for (name, _), answer in zip(question.files, answers, strict=True)
     ]
-    return f'{{"model": {json_text(question.asked.model)}, "images": [{", ".join(images)}]}}'
+    return f'{{"model": {json_text(question.options.model)}, "images": [{", ".join(images)}]}}'
 
 
 def build_api(studio: Studio) -> FastAPI:

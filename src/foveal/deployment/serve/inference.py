@@ -26,22 +26,22 @@ class Task:
     Attributes:
         served: the model.
         image: (C, H, W), uint8.
-        asked: options of the request.
+        options: options of the request.
     """
 
     served: Served
     image: np.ndarray
-    asked: ExplainOptions
+    options: ExplainOptions
 
     @property
     def plain(self) -> bool:
         """Whether any number of such tasks can share one forward pass."""
-        return not self.asked.show and self.asked.keypoints is None and not self.slow
+        return not self.options.show and self.options.keypoints is None and not self.slow
 
     @property
     def slow(self) -> bool:
         """Whether a post-hoc method is requested."""
-        return self.asked.method != OWN
+        return self.options.method != OWN
 
     @property
     def images(self) -> Tensor:
@@ -57,23 +57,23 @@ def answer(tasks: list[Task]) -> list[Answer | Refused]:
     served = tasks[0].served.ready()
     if tasks[0].plain:
         try:
-            found = served.explain(_floats(tasks)).to_dicts(max(task.asked.top for task in tasks))
+            found = served.explain(_floats(tasks)).to_dicts(max(task.options.top for task in tasks))
         except (UserError, ValueError) as error:
             return [Refused(422, str(error)) for _ in tasks]
-        return [_first(one, task.asked.top) for one, task in zip(found, tasks, strict=True)]
+        return [_first(one, task.options.top) for one, task in zip(found, tasks, strict=True)]
     return [_answer_one(task) for task in tasks]
 
 
 def _answer_one(task: Task) -> Answer | Refused:
     try:
         explanation = _explanation(task)
-        found: Answer = explanation.to_dicts(task.asked.top)[0]
-        if "pictures" in task.asked.show:
+        found: Answer = explanation.to_dicts(task.options.top)[0]
+        if "pictures" in task.options.show:
             found["pictures"] = pictures(explanation)
-        if "maps" in task.asked.show and explanation.maps is not None:
+        if "maps" in task.options.show and explanation.maps is not None:
             found["maps"] = explanation.maps[0].tolist()
             found["values"] = asdict(explanation.values)
-        if "evidence" in task.asked.show:
+        if "evidence" in task.options.show:
             found["evidence"] = _evidence(task, explanation)
     except Refused as refused:
         return refused
@@ -94,25 +94,25 @@ def _first(found: Answer, top: int) -> Answer:
 
 
 def _explanation(task: Task) -> Explanation:
-    served, asked = task.served, task.asked
-    if asked.method not in served.methods:
+    served, options = task.served, task.options
+    if options.method not in served.methods:
         known = ", ".join(served.methods)
         raise Refused(
-            422, f"Expected a method of {served.name} ({known}), but got {asked.method[:40]}."
+            422, f"Expected a method of {served.name} ({known}), but got {options.method[:40]}."
         )
-    if asked.keypoints is not None:
+    if options.keypoints is not None:
         return _held(task)
     if task.slow:
-        return explainer(asked.method)(served.slow_network, task.images)
+        return explainer(options.method)(served.slow_network, task.images)
     return served.explain(task.images)
 
 
 def _held(task: Task) -> Explanation:
-    served, asked = task.served, task.asked
+    served, options = task.served, task.options
     if not served.holds_keypoints or task.slow:
         raise Refused(422, "Keypoints can only be given for a focus model's own explanation.")
     network = served.network
-    keypoints = torch.tensor(asked.keypoints)[None]
+    keypoints = torch.tensor(options.keypoints)[None]
     with torch.inference_mode():
         found = network.explain(task.images)
         assert found.keypoints is not None
@@ -120,8 +120,8 @@ def _held(task: Task) -> Explanation:
         if keypoints.shape[1] != expected:
             raise Refused(422, f"Expected {expected} keypoints, but got {keypoints.shape[1]}.")
         scales = found.scales
-        if asked.scales is not None:
-            scales = torch.tensor(asked.scales)[None]
+        if options.scales is not None:
+            scales = torch.tensor(options.scales)[None]
             if scales.shape[1] != expected:
                 raise Refused(422, f"Expected {expected} scales, but got {scales.shape[1]}.")
         return network.explain_at(task.images, keypoints, scales)
@@ -135,7 +135,7 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
     """
     if explanation.maps is None and explanation.keypoints is None:
         return None
-    evidence = explanation.top_evidence(task.asked.fraction)[:, None]  # (1, 1, H, W)
+    evidence = explanation.top_evidence(task.options.fraction)[:, None]  # (1, 1, H, W)
     grey = task.served.grey
     masked = {
         "only": torch.where(evidence, explanation.images, grey),
@@ -146,13 +146,13 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
 
 
 def _answer_to(task: Task, images: Tensor) -> Answer:
-    found = task.served.explain(images).to_dicts(task.asked.top)[0]
+    found = task.served.explain(images).to_dicts(task.options.top)[0]
     kept = ("prediction", "probabilities", "rebuilding_mse")
     answer: Answer = {key: found[key] for key in kept if key in found}
     judge = task.served.judge
     if judge is not None and "prediction" in answer:
         judged = judge.ready().explain(images).to_dicts(1)[0]
         answer["judge"] = {"model": judge.name, **judged["probabilities"][0]}
-    if "pictures" in task.asked.show:
+    if "pictures" in task.options.show:
         answer["picture"] = data_url(images[0])
     return answer

@@ -77,11 +77,11 @@ class ExplainRequest:
     """A validated request.
 
     Attributes:
-        asked: model, method and further options.
+        options: model, method and further options.
         files: name and content of each image file.
     """
 
-    asked: ExplainOptions
+    options: ExplainOptions
     files: list[tuple[str, bytes]]
 
 
@@ -97,9 +97,9 @@ def from_form(form: Form, limits: Limits) -> ExplainRequest:
     for name in ("keypoints", "scales"):
         if name in form.values:
             values[name] = _json(form.values[name].encode(), name)
-    asked = _checked(ExplainOptions, values)
+    options = _checked(ExplainOptions, values)
     _check_count(len(form.files), limits)
-    return ExplainRequest(asked, form.files)
+    return ExplainRequest(options, form.files)
 
 
 def from_json(body: bytes, limits: Limits) -> ExplainRequest:
@@ -108,13 +108,13 @@ def from_json(body: bytes, limits: Limits) -> ExplainRequest:
     Raises:
         Refused: something is missing, unknown, not base64, or over a limit.
     """
-    asked = _checked(ExplainJson, _json(body, "the body"))
-    given = [*([asked.image] if asked.image is not None else []), *(asked.images or [])]
+    options = _checked(ExplainJson, _json(body, "the body"))
+    given = [*([options.image] if options.image is not None else []), *(options.images or [])]
     _check_count(len(given), limits)
     names = [f"image {number}" for number in range(1, len(given) + 1)]
     files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
     # The texts are dropped, to save memory while the request waits.
-    return ExplainRequest(asked.model_copy(update={"image": None, "images": None}), files)
+    return ExplainRequest(options.model_copy(update={"image": None, "images": None}), files)
 
 
 def _check_count(images: int, limits: Limits) -> None:
