@@ -14,6 +14,7 @@ from foveal.backbones import (
     backbone_settings,
     build_backbone,
 )
+from foveal.backbones.timm import backbone_weights
 from foveal.foundation.errors import UserError
 
 SETTINGS = {
@@ -124,6 +125,53 @@ def test_timm_is_named_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UserError, match=r"pip install 'foveal\[timm\]'"):
         TimmBackbone("resnet18")
+
+
+def test_a_timm_model_with_the_channels_last_gives_them_first():
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224").eval()
+    local, vector = backbone(torch.rand(1, 3, 224, 224))
+    assert [features.shape[1] for features in local] == backbone.widths
+    assert vector.shape == (1, backbone.width)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub whose requests are listed, and which may be out of reach."""
+    requests, state = [], {"cached": None, "error": None}
+
+    def respond(*arguments, **options):
+        requests.append((*arguments, *options.values()))
+        if state["error"] is not None:
+            raise state["error"]
+
+    name = "huggingface_hub"
+    monkeypatch.setattr(f"{name}.try_to_load_from_cache", lambda *_: state["cached"])
+    monkeypatch.setattr(f"{name}.HfApi.model_info", lambda self, *a, **k: respond(*a, **k))
+    monkeypatch.setattr(f"{name}.hf_hub_download", respond)
+    return requests, state
+
+
+def test_weights_of_the_hub_are_downloaded_after_one_short_request(hub):
+    requests, _ = hub
+    assert backbone_weights("resnet18", timeout=2.5) == "pretrained"
+    identifier = timm.get_pretrained_cfg("resnet18").hf_hub_id
+    assert requests == [(identifier, 2.5), (identifier, "model.safetensors")]
+
+
+def test_weights_on_this_machine_need_no_request(hub):
+    requests, state = hub
+    state["cached"] = "/somewhere/model.safetensors"
+    assert (backbone_weights("resnet18"), requests) == ("pretrained", [])
+
+
+def test_without_a_network_or_published_weights_a_model_starts_from_scratch(hub, monkeypatch):
+    requests, state = hub
+    state["error"] = ConnectionError("no route to host")
+    assert backbone_weights("resnet18") == "scratch"
+    assert len(requests) == 1
+    assert backbone_weights("resnet10t_nowhere") == "scratch"
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    assert backbone_weights("resnet18") == "none"
 
 
 def test_an_image_smaller_than_a_whitened_patch_is_said():

@@ -1,6 +1,7 @@
 """The command line as people use it: a process, its two streams and its exit status."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import foveal
+from foveal import zoo
 from foveal.models import build_model
 
 
@@ -138,6 +140,17 @@ def test_evaluate_prints_the_figures_of_the_design(model, run):
     assert figures["parameters"] > 0
     assert figures["macs"] > 0
     assert figures["latency_ms"] > 0
+
+
+def test_evaluate_writes_the_figures_to_the_card_and_shows_them(tmp_path, run):
+    shutil.copytree(zoo.folder("mnist-cnn"), tmp_path / "own")
+    before = zoo.card(tmp_path / "own")
+    done = run("evaluate", tmp_path / "own", "--data", "mnist-5k", "--card")
+    assert done.returncode == 0, done.stderr
+    after = zoo.card(tmp_path / "own")
+    assert after["figures"]["data"] == "mnist-5k"
+    assert f"{after['figures']['accuracy']:.2%}" in done.stdout
+    assert {**before, "figures": None} == {**after, "figures": None}
 
 
 def test_models_lists_the_zoo(run):

@@ -1,5 +1,6 @@
 """Folders of class folders: names, splits, bad files, sizes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from foveal.datasets import ImageSet, decoding, load_images
+from foveal.datasets.copies import copies
 from foveal.foundation.errors import UserError
 
 
@@ -225,3 +227,15 @@ def test_a_folder_of_test_images_alone_can_be_read_and_says_what_it_is(tmp_path:
     for split in ("train", "val"):
         with pytest.raises(UserError, match=r"found none \(Test is the split test\)"):
             load_images(tmp_path, split)
+
+
+def test_identical_files_are_found_and_what_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    contents = {"a": b"one", "b": b"two", "c": b"one", "d": b"", "e": b"", "f": b"longer"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "g").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "h")
+    os.mkfifo(tmp_path / "i")
+    paths = sorted(tmp_path.iterdir())
+    (tmp_path / "three").mkdir()
+    assert copies([*paths, tmp_path / "three"]) == [[0, 2]]

@@ -1,7 +1,8 @@
 import pytest
+import yaml
 
 from foveal.foundation.errors import UserError
-from foveal.training import load_recipe, parse_recipe, recipe_names
+from foveal.training import load_recipe, parse_recipe, recipe_names, recipe_text
 from foveal.training.recipe import write_recipe
 
 
@@ -93,3 +94,10 @@ def test_a_missing_file_is_said():
 def test_a_recipe_of_plain_values_needs_a_model():
     with pytest.raises(UserError, match="no 'model'"):
         parse_recipe({"name": "x"})
+
+
+def test_the_text_of_a_recipe_is_its_file_with_comments():
+    text = recipe_text("mnist-focus")
+    assert parse_recipe(yaml.safe_load(text)) == load_recipe("mnist-focus")
+    with pytest.raises(UserError, match="Did you mean 'mnist-focus'"):
+        recipe_text("mnist-focsu")

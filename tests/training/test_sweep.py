@@ -1,5 +1,6 @@
 """Sweeps: what is tried, by how many, what is ended early, and the frontier."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,33 @@ def test_settings_that_cannot_be_built_fail_their_trial_and_not_the_sweep(square
 def test_a_recipe_without_classes_cannot_be_swept(tmp_path):
     with pytest.raises(UserError, match="trains no classifier"):
         sweep("mnist-saliency", {"lr": ["1"]}, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_shows_the_frontier_and_prints_all_trials(squares, tmp_path, run):
+    arguments = ["sweep", "mnist-5k-corners", "epochs=1", "batch_size=20,30", "--data", squares]
+    arguments += ["--out", tmp_path / "out"]
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    *best, picture = done.stdout.splitlines()
+    assert picture == str(tmp_path / "out" / "frontier.png")
+    assert all("% from " in line and "epochs=1 batch_size=" in line for line in best)
+    trials = json.loads(run(*arguments, "--json").stdout)["trials"]
+    assert [trial["settings"]["batch_size"] for trial in trials] == ["20", "30"]
+    assert {trial["state"] for trial in trials} == {"complete"}
+
+
+def test_learning_what_to_try_and_pruning_are_the_samplers(tmp_path):
+    study = Study(tmp_path, SPACE, WHAT, sampler="tpe", seed=1, prune=False)
+    for _ in range(3):
+        with study.claimed(3) as claim:
+            assert set(claim.settings) == set(SPACE)
+            assert not claim.report(0, 0.0)
+            study.end(claim, 0.5)
+    with study.claimed(3) as claim:
+        assert claim is None
+    with pytest.raises(UserError, match="Did you mean 'tpe'"):
+        Study(tmp_path, SPACE, WHAT, sampler="tep")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write to"):
+        Study(tmp_path / "file" / "below", SPACE, WHAT)

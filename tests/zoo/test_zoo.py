@@ -122,6 +122,39 @@ def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, mo
         zoo.load("runs/gone")
 
 
+def test_a_hub_model_is_loaded_from_its_two_files(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, file):
+        asked.append((name, file))
+        return str(zoo.folder("mnist-cnn") / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert zoo.settings("owner/digits") == zoo.settings("mnist-cnn")
+    assert asked == [("owner/digits", "config.json"), ("owner/digits", "model.safetensors")]
+
+
+def test_a_hub_that_does_not_respond_is_one_line(monkeypatch):
+    def download(name, file):
+        raise ConnectionError("no route to host\nand a long story")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(UserError, match=r"the Hub does not provide it: no route to host$"):
+        zoo.load("owner/digits")
+
+
+def test_a_curve_is_read_as_numbers_or_refused(tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((zoo.folder("mnist-cnn") / file).read_bytes())
+    assert zoo.curve(tmp_path) is None
+    (tmp_path / "metrics.csv").write_text("epoch,val_accuracy\n0,0.5\n1,0.75\n")
+    assert zoo.curve(tmp_path) == {"epoch": [0, 1], "val_accuracy": [0.5, 0.75]}
+    for text in ("epoch,val_accuracy\n0,good\n", "epoch,val_accuracy\n0\n"):
+        (tmp_path / "metrics.csv").write_text(text)
+        with pytest.raises(UserError, match=r"metrics\.csv is not a table of numbers"):
+            zoo.curve(tmp_path)
+
+
 def test_the_model_of_clothing_holds_what_was_tuned_of_its_trunk_alone():
     with safe_open(zoo.folder("clothing-attention") / "model.safetensors", "pt") as file:
         names = set(file.keys())
