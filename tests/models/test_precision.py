@@ -8,7 +8,7 @@ import pytest
 from foveal import zoo
 from foveal.models import MODELS
 from foveal.training import load_recipe, train
-from foveal.training.run import PRECISIONS
+from foveal.training.options import PRECISIONS
 from photo_folders import noise
 
 # For each family a recipe and what makes it small; none that comes with Foveal trains a VGG-16.

@@ -146,8 +146,7 @@ def glimpse(
     Example:
         >>> import torch
         >>> from foveal.backbones import VGGBackbone
-        >>> model = glimpse(VGGBackbone(1, [[8], [16]]), shrink=4)
-        >>> explanation = model.explain(torch.rand(1, 1, 28, 28))
+        >>> explanation = glimpse(VGGBackbone(1, [[8], [16]]), 4).explain(torch.rand(1, 1, 28, 28))
         >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
         ((1, 1, 7, 7), (1, 3, 1, 5, 5))
     """

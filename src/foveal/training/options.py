@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from foveal.foundation.errors import unknown_name
 from foveal.training.distribution.devices import Devices
 
 if TYPE_CHECKING:
     from lightning import Callback
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # pure half precision trains poorly
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class Options:
         callbacks: Lightning callbacks in addition to the built-in ones.
         time_left: called after the first epoch with a line on the remaining time.
         say: called with a line per checkpoint that cannot be used.
+
+    Raises:
+        UserError: unknown precision.
     """
 
     resume: bool
@@ -31,3 +37,7 @@ class Options:
     callbacks: "Sequence[Callback]"
     time_left: Callable[[str], None] | None
     say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)

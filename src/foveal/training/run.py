@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -14,7 +15,7 @@ import torch
 
 from foveal.datasets import ImageSet
 from foveal.datasets.images import problem_lines
-from foveal.foundation.errors import UserError, unknown_name
+from foveal.foundation.errors import UserError
 from foveal.foundation.memory import keep_freed_memory
 from foveal.foundation.model_files import DIGEST, WEIGHTS, weights_digest, write_card
 from foveal.foundation.modes import evaluation_mode
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from foveal.training.fitting import Kept
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # pure half precision trains poorly
-
 
 class TrainOptions(TypedDict, total=False):
     """Arguments of `train` that control where and how a run is computed, not what is trained.
@@ -51,7 +50,7 @@ class TrainOptions(TypedDict, total=False):
         nodes: number of machines.
         strategy: `auto`, `ddp` or `fsdp`.
         sync_norm: whether batch normalisation uses the statistics of all processes' images.
-        precision: one of `PRECISIONS`, as Lightning names them.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`, as Lightning names them.
         progress: whether to show a progress bar on stderr.
     """
 
@@ -104,76 +103,98 @@ def train(
     machines = Devices(devices, nodes, strategy, sync_norm)
     warn = say or partial(warnings.warn, stacklevel=2)
     options = Options(resume, machines, precision, progress, callbacks, say, warn)
-    return _run(recipe, Path(out), data or recipe.data.name, data_dir, keep_features, options)
-
-
-def _run(
-    recipe: Recipe,
-    out: Path,
-    source: str,
-    data_dir: str | Path | None,
-    keep_features: bool,
-    options: Options,
-) -> Path:
-    """Check the options, load the data and train in the run folder; return the folder."""
-    processes, say = options.machines.processes, options.time_left
-    check_batch(recipe.training.batch_size, processes)
-    if options.precision not in PRECISIONS:
-        raise unknown_name("precision", options.precision, PRECISIONS)
+    check_batch(recipe.training.batch_size, machines.processes)
     keep_freed_memory()
-    first = is_first_process()
-    with run_folder(out, recipe, options.resume, options.say) if first else nullcontext():
-        load = partial(load_sets, recipe, source, data_dir)
-        try:
-            sets = shared_images(load, out, processes)
-            if say is not None and first:
-                _report_data(sets.values(), say)
-            _train(recipe, out, sets, options)
-        finally:
-            forget_shared_images(out)
-    if first and not keep_features:
-        shutil.rmtree(out / FEATURES, ignore_errors=True)
-    return out
+    run = _Run(recipe, Path(out), data or recipe.data.name, data_dir, options)
+    run.train()
+    if is_first_process() and not keep_features:
+        shutil.rmtree(run.out / FEATURES, ignore_errors=True)
+    return run.out
 
 
-def _train(recipe: Recipe, out: Path, sets: Sets, options: Options) -> None:
-    from foveal.training.fitting import fit  # imports Lightning, which takes seconds
+@dataclass(frozen=True)
+class _Run:
+    """Training of a recipe in a run folder.
 
-    recipe = reachable(recipe, options.say)
-    model = initial_model(recipe, model_settings(recipe, sets["train"]), sets["train"])
-    if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
-        raise UserError("data.masks requires a model with attention maps, such as 'attention'.")
-    _check_readable(model, sets["train"])
-    if options.machines.sync_norm:
-        synchronise(model)
-    started = time.perf_counter()
-    if recipe.training.cache:
-        sets = _with_features(model, recipe, sets, out, options)
-        start_on_features(model, recipe, sets, options.time_left)
-    kept = fit(model, recipe, sets, out, options)
-    seconds = time.perf_counter() - started
-    if is_first_process():
-        _write_model(model, kept, out)
-        card = _card(recipe, sets, kept) | {"training_seconds": round(seconds, 1)}
-        card |= {"precision": options.precision, DIGEST: weights_digest(out / WEIGHTS)}
-        if (weights := origin(recipe.model)) is not None:
-            card["backbone_weights"] = weights
-        write_card(out, card | {"recipe": recipe.to_dict(), **versions()})
+    Attributes:
+        recipe: the recipe.
+        out: the run folder.
+        source: a dataset or folder.
+        data_dir: folder of named datasets.
+        options: options of the run.
+    """
 
+    recipe: Recipe
+    out: Path
+    source: str
+    data_dir: str | Path | None
+    options: Options
 
-def _with_features(
-    model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Options
-) -> Sets:
-    """Return the sets with features of the frozen backbone instead of images."""
-    from foveal.training.feature_files import with_features
+    def train(self) -> None:
+        """Load the images and train on them, while the run folder is locked."""
+        load = partial(load_sets, self.recipe, self.source, self.data_dir)
+        out, options, first = self.out, self.options, is_first_process()
+        held = run_folder(out, self.recipe, options.resume, options.say) if first else nullcontext()
+        with held:
+            try:
+                sets = shared_images(load, out, options.machines.processes)
+                if options.time_left is not None and first:
+                    _report_data(sets.values(), options.time_left)
+                self._fit(sets)
+            finally:
+                forget_shared_images(out)
 
-    if options.machines.processes > 1:
-        raise UserError(
-            "training.cache requires a single process: use --devices 1, or cache=false."
+    def _fit(self, sets: Sets) -> None:
+        """Train on image sets, and write model and card."""
+        from foveal.training.fitting import fit  # imports Lightning, which takes seconds
+
+        recipe, options = reachable(self.recipe, self.options.say), self.options
+        model = initial_model(recipe, model_settings(recipe, sets["train"]), sets["train"])
+        if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
+            raise UserError("data.masks requires a model with attention maps, such as 'attention'.")
+        _check_readable(model, sets["train"])
+        if options.machines.sync_norm:
+            synchronise(model)
+        started = time.perf_counter()
+        if recipe.training.cache:
+            sets = self._with_features(model, recipe, sets)
+            start_on_features(model, recipe, sets, options.time_left)
+        kept = fit(model, recipe, sets, self.out, options)
+        seconds = time.perf_counter() - started
+        if is_first_process():
+            _write_model(model, kept, self.out)
+            write_card(self.out, self._card(recipe, sets, kept, seconds))
+
+    def _with_features(self, model: ImageModel, recipe: Recipe, sets: Sets) -> Sets:
+        """Return the sets with features of the frozen backbone instead of images."""
+        from foveal.training.feature_files import with_features
+
+        options = self.options
+        if options.machines.processes > 1:
+            raise UserError(
+                "training.cache requires a single process: use --devices 1, or cache=false."
+            )
+        folder = self.out / FEATURES
+        return with_features(
+            model, recipe, sets, folder, progress=options.progress, say=options.say
         )
-    return with_features(
-        model, recipe, sets, out / FEATURES, progress=options.progress, say=options.say
-    )
+
+    def _card(self, recipe: Recipe, sets: Sets, kept: "Kept", seconds: float) -> dict[str, object]:
+        weights = origin(recipe.model)
+        return {
+            "model": recipe.name,
+            "trained_on": sets["train"].name,
+            "train_images": len(sets["train"]),
+            "val_images": len(sets["val"]),
+            **kept.figures,
+            "epoch": kept.epoch,
+            "training_seconds": round(seconds, 1),
+            "precision": self.options.precision,
+            DIGEST: weights_digest(self.out / WEIGHTS),
+            **({} if weights is None else {"backbone_weights": weights}),
+            "recipe": recipe.to_dict(),
+            **versions(),
+        }
 
 
 def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
@@ -181,17 +202,6 @@ def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
     model = build_model(trained.settings())
     model.load_state_dict(kept.weights())
     model.cpu().eval().save_weights(out)
-
-
-def _card(recipe: Recipe, sets: Sets, kept: "Kept") -> dict[str, object]:
-    return {
-        "model": recipe.name,
-        "trained_on": sets["train"].name,
-        "train_images": len(sets["train"]),
-        "val_images": len(sets["val"]),
-        **kept.figures,
-        "epoch": kept.epoch,
-    }
 
 
 def _check_readable(model: ImageModel, images: ImageSet[Any]) -> None:
