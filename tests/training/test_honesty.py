@@ -103,6 +103,18 @@ def trained(honesty, steps=400):
     return model.eval(), train
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """What a model trained without honesty terms scores: leakage, content following."""
+    return scores(*trained({}))
+
+
+def scores(model, train):
+    test = tempting(600, 1, "test")
+    leakage = position_leakage(model, train, test)
+    return leakage, content_following(model, test, 500).content_following
+
+
 @pytest.mark.parametrize(
     "honesty",
     [
@@ -112,15 +124,10 @@ def trained(honesty, steps=400):
         {"adversary": 1.0, "swap": 1.0, "probes": 3},
     ],
 )
-def test_honest_training_makes_places_tell_less_and_pixels_more(honesty):
-    test = tempting(600, 1, "test")
-    plain, train = trained({})
-    honest, _ = trained(honesty)
-    before, after = (position_leakage(model, train, test) for model in (plain, honest))
-    assert after < before - 0.1
-    assert content_following(honest, test, 500).content_following > (
-        content_following(plain, test, 500).content_following
-    )
+def test_honest_training_makes_places_tell_less_and_pixels_more(honesty, plain):
+    leakage, content = scores(*trained(honesty))
+    assert leakage < plain[0] - 0.1
+    assert content > plain[1]
 
 
 def test_the_probes_are_trained_along_and_not_kept():
