@@ -7,6 +7,7 @@ from foveal.evaluation.report.original import DATASETS
 from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 
+PHOTOGRAPHS = {"clothing": "Photographs of garments", "pcb": "Photographs of circuit boards"}
 LEFT_OUT = ("published", "judge", "saliency")  # for comparison only, or not classifiers
 KEYS = ("accuracy", "evidence_fraction", "macs")
 FOLLOWS = 0.5  # minimum fraction of predictions for a model to follow pixels, or positions
@@ -20,7 +21,7 @@ def choice_table() -> str:
         f"| model | {heads} | can its explanation be trusted? |",
         "|---|---:|---:|---:|---|",
     ]
-    for data, title in DATASETS.items():
+    for data, title in (DATASETS | PHOTOGRAPHS).items():
         cards = [zoo.card(name).get("figures", {}) for name in zoo.names() if _is_of(name, data)]
         rows = sorted(cards, key=lambda card: -card.get("accuracy", 0))
         lines += [f"| **{title}** | | | | |", *(_row(card) for card in rows if "accuracy" in card)]

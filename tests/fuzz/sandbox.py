@@ -56,13 +56,16 @@ class Sandbox:
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("forking.py")
+        # Coverage would write where a fork may not.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+        # Threads do not live on in a fork, so there are none.
+        environment = {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Threads do not live on in a fork, so there are none.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=environment,
         )
         assert self._reply() == "ready"
 
