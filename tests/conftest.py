@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Shared fixtures."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 from foveal.cli import main
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
@@ -18,26 +18,26 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def run(capsys):
-    """Run a command in this process, which has torch imported already."""
+    """Return a function that runs a command in this process, where torch is already imported."""
 
-    def call(*arguments: str | Path) -> Done:
+    def call(*arguments: str | Path) -> Result:
         capsys.readouterr()
         status = 0
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 0
-        return Done(status, *capsys.readouterr())
+        return Result(status, *capsys.readouterr())
 
     return call
 
 
 @pytest.fixture(scope="session")
 def full_data() -> Path:
-    """The folder of the full datasets; tests that use it are marked `full_data`."""
+    """Return the folder of the full datasets, for tests that are marked `full_data`."""
     folder = os.environ.get("FOVEAL_DATA")
     if not folder:
-        pytest.skip("FOVEAL_DATA is not set: it names the folder of the full datasets")
+        pytest.skip("FOVEAL_DATA is not set: set it to the folder of the full datasets")
     return Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""Names that would do harm where they are shown as they are."""
+"""Names that would do harm if they were shown without escaping."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Of files and folders.
+# Valid names of files and folders.
 NAMES = (
     "<img src=x onerror=ran()>",
     "'\"><svg onload=ran()>",
@@ -20,7 +20,7 @@ NAMES = (
     "$x^$ _hidden_ \\input{x}",
     os.fsdecode(b"caf\xe9"),
 )
-# No file can have these.
+# Also texts that cannot be names of files.
 TEXTS = (
     *NAMES,
     "</title><script>ran()</script>",
@@ -30,7 +30,7 @@ TEXTS = (
 
 
 def write_images(folder: Path, names: Sequence[str], size: int = 28) -> list[Path]:
-    """Write a PNG of each name into a folder, all of them different; return the paths."""
+    """Write a different PNG for each name into a folder; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(list(os.fsencode(Path(*folder.parts[-2:]))))
     paths = [folder / f"{name}.png" for name in names]

@@ -1,4 +1,4 @@
-"""Folders of generated photographs, one folder per class."""
+"""Folders of generated photographs, with a subfolder per class."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 
-def photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
-    """Write square images of noise, every second class brighter; return the folder."""
+def write_photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
+    """Write square noise images, brighter in every second class; return the folder."""
     rng = np.random.default_rng(0)
     for level, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
@@ -17,8 +17,8 @@ def photos(folder: Path, counts: dict[str, int], side: int = 20) -> Path:
     return folder
 
 
-def noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
-    """Write images (H, W) or (H, W, 3) of noise, `count` per class and split; return the folder."""
+def write_noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
+    """Write noise images (H, W) or (H, W, 3), `count` per class and split; return the folder."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in ("a", "b"):
@@ -29,8 +29,8 @@ def noise(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
     return folder
 
 
-def halves(folder: Path, count: int, seed: int = 0) -> Path:
-    """Write photographs of three shapes that are red on the left or on the right."""
+def write_halves(folder: Path, count: int, seed: int = 0) -> Path:
+    """Write photographs of three shapes, red on the left or on the right; return the folder."""
     rng = np.random.default_rng(seed)
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A server of this process' own, for tests that ask it over real connections."""
+"""A server in this process, for tests over real connections."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ from foveal.datasets import load_images
 from foveal.deployment.serve.auth import Credentials
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.model_registry import Models
-from foveal.deployment.serve.server import build_app, configured, listen
+from foveal.deployment.serve.server import build_app, listen, uvicorn_config
 
 BOUNDARY = "boundary-of-the-tests"
 
@@ -41,46 +41,48 @@ class Address(NamedTuple):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(
+    def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict | None = None
     ) -> Reply:
-        """Send one request as it is; the path is not cleaned up."""
+        """Send one request unchanged; the path is not normalised."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, headers or {})
-            reply = connection.getresponse()
-            return Reply(reply.status, {k.lower(): v for k, v in reply.getheaders()}, reply.read())
+            response = connection.getresponse()
+            return Reply(
+                response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+            )
         finally:
             connection.close()
 
     def get(self, path: str, headers: dict | None = None) -> Reply:
-        return self.ask("GET", path, headers=headers)
+        return self.request("GET", path, headers=headers)
 
     def raw(self, data: str | bytes, wait: float = 300) -> list[int]:
-        """Send bytes, and return the statuses of all answers until the connection is closed.
+        """Send bytes; return the statuses of all responses until the connection is closed.
 
         Args:
-            data: one request or several, the last with `connection: close`, unless the server
-                closes by itself.
-            wait: seconds without a byte from the server, after which it hangs.
+            data: one or more requests, the last with `connection: close` unless the server closes
+                the connection itself.
+            wait: timeout in seconds for each byte from the server.
         """
-        whole = data.encode("latin-1") if isinstance(data, str) else data
+        content = data.encode("latin-1") if isinstance(data, str) else data
         received = bytearray()
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as stream:
             with suppress(BrokenPipeError, ConnectionResetError):
-                stream.sendall(whole)
+                stream.sendall(content)
             with suppress(ConnectionResetError):
-                while part := stream.recv(65_536):
-                    received += part
+                while chunk := stream.recv(65_536):
+                    received += chunk
         return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
     def explain(
         self, *files: bytes, name: str = "digit.png", headers: dict | None = None, **fields: Any
     ) -> Reply:
-        """Ask for an explanation of files by a form."""
+        """Request explanations of files with a form."""
         body = form({"model": "mnist-focus", **fields}, [(name, data) for data in files])
         kind = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-        return self.ask("POST", "/v1/explain", body, {**kind, **(headers or {})})
+        return self.request("POST", "/v1/explain", body, {**kind, **(headers or {})})
 
 
 def form(fields: dict[str, Any], files: Sequence[tuple[str, bytes]]) -> bytes:
@@ -94,28 +96,28 @@ def form(fields: dict[str, Any], files: Sequence[tuple[str, bytes]]) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 300) -> None:
-    """Wait until a condition holds; the bound is for a server that hangs, not for a slow one."""
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until a condition holds; the time limit is for a server that hangs, not a slow one."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds:g} s"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds:g} s"
         time.sleep(0.02)
 
 
 @contextmanager
-def running(
+def running_server(
     *models: str, limits: Limits = Limits(), credentials: Credentials | None = None
 ) -> Iterator[Address]:
-    """Serve some models from a thread until the end."""
+    """Serve models from a thread until the context ends."""
     app = build_app(Models(models or ("mnist-focus",)), limits, credentials)
-    listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(configured(app, limits))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn_config(app, limits))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    eventually(lambda: server.started or not thread.is_alive())
+    wait_until(lambda: server.started or not thread.is_alive())
     assert server.started
     try:
-        yield Address(listening.getsockname()[1])
+        yield Address(listener.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(300)
@@ -123,12 +125,12 @@ def running(
 
 
 def digits(count: int) -> tuple[np.ndarray, list[str]]:
-    """Return test digits as bytes (N, 28, 28), and what they are."""
-    few = load_images("mnist-5k", "test").few(count)
-    return few.images[:, 0].numpy(), [few.classes[int(label)] for label in few.labels]
+    """Return test digits (N, 28, 28) uint8 and their class names."""
+    subset = load_images("mnist-5k", "test").few(count)
+    return subset.images[:, 0].numpy(), [subset.classes[int(label)] for label in subset.labels]
 
 
-def encoded(pixels: np.ndarray, folder: Path, kind: str = "png") -> bytes:
+def encode_image(pixels: np.ndarray, folder: Path, kind: str = "png") -> bytes:
     path = folder / f"picture.{kind}"
     Image.fromarray(pixels).save(path)
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Evaluates finished runs on their test sets and adds them to the zoo.
+"""Addition of finished runs to the zoo, after evaluation on their test sets.
 
 Models already in the zoo are evaluated again, for instance with a new judge.
 
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from halve import halved, is_large
+from halve import copy_halved, is_large
 
 from foveal import zoo
 from foveal.evaluation.evaluate import evaluate_on
@@ -26,22 +26,22 @@ MEGABYTE = 1_000_000
 def adopt(run: Path) -> None:
     """Copy one run into the zoo, with the figures of `foveal evaluate` on its card.
 
-    Weights are stored in half precision as by `halve.py`, and evaluated in that precision.
+    Large weights are stored in half precision, as in `halve.py`, and evaluated in that precision.
     """
     card = zoo.card(run)
     name, data = card["model"], card["recipe"]["data"]["name"]
     model = zoo.load(run)
-    backed = isinstance(model, FocusNet) and model.detector.context > 0  # has a backbone
-    small = (
+    has_backbone = isinstance(model, FocusNet) and model.detector.context > 0
+    is_small = (
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
-    ) and not backed
-    limit = MEGABYTE if small else 8 * MEGABYTE
+    ) and not has_backbone
+    limit = MEGABYTE if is_small else 8 * MEGABYTE
     if Ability.CROPS in model.abilities:
         limit = 3 * MEGABYTE
-    with tempfile.TemporaryDirectory() as made:
-        folder, copy = run, Path(made) / name
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, copy = run, Path(scratch) / name
         card.setdefault("weights", "float32")
-        if is_large(run / WEIGHTS, shipped_weights(model)) and halved(run, copy, data):
+        if is_large(run / WEIGHTS, shipped_weights(model)) and copy_halved(run, copy, data):
             folder, card["weights"] = copy, zoo.card(copy)["weights"]
         weights = (folder / WEIGHTS).read_bytes()
         if len(weights) > limit:
@@ -55,8 +55,8 @@ def adopt(run: Path) -> None:
             shutil.copyfile(run / file, target / file)
     (target / WEIGHTS).write_bytes(weights)
     write_card(target, {**card, "figures": figures})
-    reached = figures.get("accuracy", figures.get("rebuilding_mse"))
-    print(f"{name}: {reached:.4f} on the test set", flush=True)
+    result = figures.get("accuracy", figures.get("rebuilding_mse"))
+    print(f"{name}: {result:.4f} on the test set", flush=True)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Draws docs/images/architecture.svg, the import graph of the package's parts.
+"""Picture of the import graph of the package's parts: docs/images/architecture.svg.
 
-The layers are those of package_imports.py. Arrows implied by others are left out.
+The layers are those of package_imports.py. Arrows implied by others are omitted.
 """
 
 from pathlib import Path
@@ -12,42 +12,39 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 
-def implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
+def is_implied(graph: dict[str, set[str]], source: str, target: str) -> bool:
     """Return whether `target` is reached from `source` through another part."""
-    seen, ahead = set(), [part for part in graph[source] if part != target]
-    while ahead:
-        part = ahead.pop()
+    visited, pending = set(), [part for part in graph[source] if part != target]
+    while pending:
+        part = pending.pop()
         if part == target:
             return True
-        if part not in seen:
-            seen.add(part)
-            ahead += graph[part]
+        if part not in visited:
+            visited.add(part)
+            pending += graph[part]
     return False
 
 
 def picture() -> str:
     """Return the import graph of the package as SVG."""
     graph = by_part(edges(ROOT / "src" / "foveal"))
-    hidden = {
-        "",
-        "__main__",
-        "foundation",
-    }  # the first two import every part, and every part imports the third
+    # The first two import every part, and every part imports the third.
+    hidden = {"", "__main__", "foundation"}
     boxes = {}
     layers = [[p for p in sorted(layer) if p in graph and p not in hidden] for layer in LAYERS]
     layers = [layer for layer in reversed(layers) if layer]
-    widest = max(len(layer) for layer in layers)
+    max_width = max(len(layer) for layer in layers)
     for row, layer in enumerate(layers):
         for column, part in enumerate(layer):
-            place = column + (widest - len(layer)) / 2
-            boxes[part] = Box(place, row * 1.2, part, "fixed" if row % 2 else "learned")
+            x = column + (max_width - len(layer)) / 2
+            boxes[part] = Box(x, row * 1.2, part, "fixed" if row % 2 else "learned")
     arrows = [
         (source, target)
         for source in sorted(boxes)
         for target in sorted(graph[source])
-        if target in boxes and not implied(graph, source, target)
+        if target in boxes and not is_implied(graph, source, target)
     ]
-    return draw(boxes, arrows, "Which part of Foveal imports which")
+    return draw(boxes, arrows, "Imports between the parts of Foveal")
 
 
 if __name__ == "__main__":

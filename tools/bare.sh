@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the package without extras into a temporary environment, and run what must work there.
+# Install the package without extras into a temporary environment, and check that its core works.
 set -euo pipefail
 python="${1:-python3}"
 root="$(cd "$(dirname "$0")/.." && pwd)"

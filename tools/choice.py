@@ -8,28 +8,34 @@ from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 
 PHOTOGRAPHS = {"clothing": "Photographs of garments", "pcb": "Photographs of circuit boards"}
-LEFT_OUT = ("published", "judge", "saliency")  # for comparison only, or not classifiers
+EXCLUDED = (
+    "published",
+    "judge",
+    "saliency",
+)  # models for comparison, and models that are not classifiers
 KEYS = ("accuracy", "evidence_fraction", "macs")
-FOLLOWS = 0.5  # minimum fraction of predictions for a model to follow pixels, or positions
-MATTERS = 0.02  # minimum drop of accuracy without the maps
+MIN_FOLLOWING = 0.5  # minimum fraction of predictions that follow the pixels, or the positions
+MIN_DROP = 0.02  # minimum loss of accuracy with uniform maps
 
 
 def choice_table() -> str:
     """Return the zoo's models by dataset, the most accurate first."""
-    heads = " | ".join(column_of(key).heading for key in KEYS)
+    headings = " | ".join(column_of(key).heading for key in KEYS)
     lines = [
-        f"| model | {heads} | can its explanation be trusted? |",
+        f"| model | {headings} | can its explanation be trusted? |",
         "|---|---:|---:|---:|---|",
     ]
     for data, title in (DATASETS | PHOTOGRAPHS).items():
-        cards = [zoo.card(name).get("figures", {}) for name in zoo.names() if _is_of(name, data)]
+        cards = [
+            zoo.card(name).get("figures", {}) for name in zoo.names() if _belongs_to(name, data)
+        ]
         rows = sorted(cards, key=lambda card: -card.get("accuracy", 0))
         lines += [f"| **{title}** | | | | |", *(_row(card) for card in rows if "accuracy" in card)]
     return "\n".join(lines)
 
 
-def _is_of(name: str, data: str) -> bool:
-    return name.startswith(f"{data}-") and not any(part in name for part in LEFT_OUT)
+def _belongs_to(name: str, data: str) -> bool:
+    return name.startswith(f"{data}-") and not any(part in name for part in EXCLUDED)
 
 
 def _row(card: dict[str, Any]) -> str:
@@ -50,19 +56,19 @@ def trust(card: dict[str, Any]) -> str:
         following = (
             f"{pixels:.1%} of its predictions follow the pixels, {positions:.1%} the positions"
         )
-        if positions >= FOLLOWS:
+        if positions >= MIN_FOLLOWING:
             return (
                 f"no: {positions:.1%} of its predictions follow the positions, "
                 "whatever the patches show"
             )
-        return f"yes: {following}" if pixels > FOLLOWS else f"in part: {following}"
+        return f"yes: {following}" if pixels > MIN_FOLLOWING else f"in part: {following}"
     if "uniform_attention_accuracy" in card:
-        worth = card["accuracy"] - card["uniform_attention_accuracy"]
-        drop = card["accuracy"] - card["shuffled_attention_accuracy"]
-        word, only = ("in part", "") if worth >= MATTERS else ("hardly", "only ")
+        uniform_drop = card["accuracy"] - card["uniform_attention_accuracy"]
+        shuffled_drop = card["accuracy"] - card["shuffled_attention_accuracy"]
+        verdict, qualifier = ("in part", "") if uniform_drop >= MIN_DROP else ("hardly", "only ")
         return (
-            f"{word}: with uniform maps it loses {only}{100 * worth:.1f} points of accuracy, with "
-            f"those of another image {100 * drop:.1f}"
+            f"{verdict}: with uniform maps it loses {qualifier}{100 * uniform_drop:.1f} points of "
+            f"accuracy, with those of another image {100 * shuffled_drop:.1f}"
         )
     if MODELS[kind].evidence_kind == "maps":
         return "its maps sum the weights of many windows: treat them like a post-hoc explanation"

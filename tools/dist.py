@@ -1,4 +1,4 @@
-"""Checks the archives of `make dist`: required files, duplicates and sizes."""
+"""Checks of the archives of `make dist`: required files, duplicates and sizes."""
 
 import sys
 import tarfile
@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST = 56e6  # maximum bytes of a wheel: the backbone and the zoo
+MAX_WHEEL_BYTES = 56e6  # mostly the backbone and the zoo
 
 
-def repository() -> set[str]:
+def required_files() -> set[str]:
     """Return the files that a wheel must contain, as paths below the package."""
     source = ROOT / "src" / "foveal"
     weights = (path for path in (source / "zoo" / "weights").rglob("*") if path.is_file())
@@ -19,34 +19,37 @@ def repository() -> set[str]:
     return {str(path.relative_to(source)) for path in (*weights, *modules)} | recipes | {"py.typed"}
 
 
-def faults_of_wheel(wheel: Path) -> list[str]:
+def wheel_faults(wheel: Path) -> list[str]:
     """Return the faults of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    missing = {f"foveal/{name}" for name in repository()} - set(names)
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    missing = {f"foveal/{name}" for name in required_files()} - set(names)
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
     faults = [f"{wheel.name}: {name} is missing" for name in sorted(missing)]
-    faults += [f"{wheel.name}: {name} is there twice" for name in twice]
-    if wheel.stat().st_size > MOST:
-        faults.append(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, at most {MOST / 1e6:g}")
+    faults += [f"{wheel.name}: {name} is contained more than once" for name in duplicates]
+    if wheel.stat().st_size > MAX_WHEEL_BYTES:
+        size, limit = wheel.stat().st_size / 1e6, MAX_WHEEL_BYTES / 1e6
+        faults.append(f"{wheel.name}: {size:.1f} MB, but expected at most {limit:g} MB")
     return faults
 
 
-def faults_of_sdist(sdist: Path) -> list[str]:
+def sdist_faults(sdist: Path) -> list[str]:
     """Return the faults of a source distribution: repeated weights or missing build files."""
     with tarfile.open(sdist) as archive:
         names = [member.name.partition("/")[2] for member in archive if member.isfile()]
     weights = Counter("/".join(Path(n).parts[-2:]) for n in names if n.endswith(".safetensors"))
-    faults = [f"{sdist.name}: {name} is there {n} times" for name, n in weights.items() if n > 1]
-    needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
-    needed |= {f"src/foveal/{n}" for n in repository() if not n.startswith("recipes/")}
-    needed |= {name for name in repository() if name.startswith("recipes/")}
-    return faults + [f"{sdist.name}: {name} is missing" for name in sorted(needed - set(names))]
+    faults = [
+        f"{sdist.name}: {name} is contained {n} times" for name, n in weights.items() if n > 1
+    ]
+    required = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
+    required |= {f"src/foveal/{n}" for n in required_files() if not n.startswith("recipes/")}
+    required |= {name for name in required_files() if name.startswith("recipes/")}
+    return faults + [f"{sdist.name}: {name} is missing" for name in sorted(required - set(names))]
 
 
 def main() -> None:
     (wheel,), (sdist,) = ((ROOT / "dist").glob(kind) for kind in ("*.whl", "*.tar.gz"))
-    faults = faults_of_wheel(wheel) + faults_of_sdist(sdist)
+    faults = wheel_faults(wheel) + sdist_faults(sdist)
     for path in (wheel, sdist):
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
     if faults:

@@ -9,7 +9,7 @@ FILLS = {  # by kind of box
     "learned": "#CFE6F7",
     "fixed": "#F9E3B4",
     "evidence": "#C4E8DA",
-    "answer": "#F3D9E8",
+    "output": "#F3D9E8",
 }
 LINE, INK = "#7A8794", "#222222"
 
@@ -53,7 +53,7 @@ def _arrow(source: Box, target: Box) -> str:
     right, down = target.column - source.column, target.row - source.row
     if down == 0 or 0 < abs(down) <= 1 <= right:
         side = WIDTH / 2 if x2 > x1 else -WIDTH / 2
-        # Vertical first if other boxes are in between, as beside the first box of a row.
+        # Vertical first for arrows from the first column that pass other boxes.
         bend = source.column == 0 and right >= 2
         start = f"{x1:g} {y1 + HEIGHT / 2:g}V{y2:g}" if bend else f"{x1 + side:g} {y1:g}"
         end = f"{x2 - side:g} {y2:g}"

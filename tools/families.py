@@ -1,4 +1,4 @@
-"""Draws the architecture of each family as docs/images/family-NAME.svg."""
+"""Pictures of the architecture of each model family: docs/images/family-NAME.svg."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 IMAGE = Box(0, 0, "image|C × H × W", "data")
 PATCHES = Box(2, 1, "patches|K × C × P × P", "evidence")
 CLASSIFIER = Box(3, 1, "patch classifier|patches and positions")
-LOGITS = Box(4, 1, "logits", "answer")
-CUT = [("image", "patches"), ("keypoints", "patches")]
-DECIDE = [("patches", "classifier"), ("classifier", "logits")]
+LOGITS = Box(4, 1, "logits", "output")
+CUT_ARROWS = [("image", "patches"), ("keypoints", "patches")]
+CLASSIFY_ARROWS = [("patches", "classifier"), ("classifier", "logits")]
 
 
-def _focus(detector: Box, keypoints: str, more: dict[str, Box] | None = None) -> dict[str, Box]:
+def _focus(detector: Box, keypoints: str, extra: dict[str, Box] | None = None) -> dict[str, Box]:
     return {
         "image": IMAGE,
         "detector": detector,
@@ -21,45 +21,45 @@ def _focus(detector: Box, keypoints: str, more: dict[str, Box] | None = None) ->
         "patches": PATCHES,
         "classifier": CLASSIFIER,
         "logits": LOGITS,
-        **(more or {}),
+        **(extra or {}),
     }
 
 
-LOOK = [("image", "detector"), ("detector", "keypoints"), *CUT, *DECIDE]
+FOCUS_ARROWS = [("image", "detector"), ("detector", "keypoints"), *CUT_ARROWS, *CLASSIFY_ARROWS]
 FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
     "focus": (
         "A learned detector finds keypoints; patches cut there are classified",
         _focus(Box(1, 0, "detector CNN|K heatmaps → means"), "keypoints|K × (x, y)"),
-        LOOK,
+        FOCUS_ARROWS,
     ),
     "corners": (
         "A corner detector finds keypoints; patches cut there are classified",
         _focus(Box(1, 0, "Harris, Shi–Tomasi|nothing is learned", "fixed"), "keypoints|K × (x, y)"),
-        LOOK,
+        FOCUS_ARROWS,
     ),
     "zoom": (
         "A learned detector finds locations and scales; patches sampled there are classified",
         _focus(Box(1, 0, "detector CNN|location and scale"), "windows|K × (x, y, scale)"),
-        LOOK,
+        FOCUS_ARROWS,
     ),
     "glimpse": (
         "The detector sees a thumbnail, which counts as evidence; patches are cut from the image",
         {
             "image": IMAGE,
             "thumbnail": Box(1, 0, "thumbnail|H/s × W/s", "evidence"),
-            "detector": Box(2, 0, "backbone|sees no more"),
+            "detector": Box(2, 0, "backbone|sees nothing else"),
             "keypoints": Box(3, 0, "keypoints|K × (x, y)", "evidence"),
             "patches": Box(3, 1, "patches|K × C × P × P", "evidence"),
             "classifier": Box(4, 1, "patch classifier|and the thumbnail's"),
-            "logits": Box(5, 1, "logits", "answer"),
+            "logits": Box(5, 1, "logits", "output"),
         },
         [
             ("image", "thumbnail"),
             ("thumbnail", "detector"),
             ("detector", "keypoints"),
             ("detector", "classifier"),
-            *CUT,
-            *DECIDE,
+            *CUT_ARROWS,
+            *CLASSIFY_ARROWS,
         ],
     ),
     "high-resolution": (
@@ -71,7 +71,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "keypoints": Box(3, 0, "keypoints|K × (x, y)", "evidence"),
             "patches": Box(3, 1, "patches|at full resolution", "evidence"),
             "attention": Box(4, 1, "patch attention|for each task"),
-            "logits": Box(5, 1, "logits", "answer"),
+            "logits": Box(5, 1, "logits", "output"),
         },
         [
             ("image", "thumbnail"),
@@ -91,12 +91,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "keypoints": Box(2, 0, "keypoints|K × (x, y)", "evidence"),
             "patches": PATCHES,
             "decoder": Box(3, 1, "decoder|conv, mlp or vae"),
-            "rebuilt": Box(4, 1, "rebuilt image|C × H × W", "answer"),
+            "rebuilt": Box(4, 1, "rebuilt image|C × H × W", "output"),
         },
         [
             ("image", "detector"),
             ("detector", "keypoints"),
-            *CUT,
+            *CUT_ARROWS,
             ("patches", "decoder"),
             ("decoder", "rebuilt"),
         ],
@@ -110,7 +110,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "whole": Box(2, 1, "global vector|what to look for", "data"),
             "maps": Box(3, 1, "attention maps|h × w, each depth", "evidence"),
             "sums": Box(3, 0, "weighted sums|one per depth"),
-            "logits": Box(4, 0, "logits", "answer"),
+            "logits": Box(4, 0, "logits", "output"),
         },
         [
             ("image", "backbone"),
@@ -131,7 +131,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
             "halve": Box(1, 0, "halve|each stage", "fixed"),
             "blocks": Box(2, 0, "self-attention|window per location"),
             "mean": Box(3, 0, "mean|over all locations", "fixed"),
-            "logits": Box(4, 0, "logits", "answer"),
+            "logits": Box(4, 0, "logits", "output"),
             "maps": Box(2, 1, "received attention|of each location", "evidence"),
         },
         [
@@ -147,7 +147,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Box], list[tuple[str, str]]]] = {
         {
             "image": Box(0, 0, "image|C × H × W", "data"),
             "cnn": Box(1, 0, "convolutions|small CNN, VGG-16"),
-            "logits": Box(2, 0, "logits", "answer"),
+            "logits": Box(2, 0, "logits", "output"),
             "method": Box(2, 1, "post-hoc method|Grad-CAM, RISE, …", "fixed"),
             "map": Box(3, 1, "heat map|made afterwards", "evidence"),
         },

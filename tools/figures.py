@@ -1,4 +1,4 @@
-"""Writes the tables and pictures of README and docs from the zoo's cards and benchmark results.
+"""Tables and pictures of README and docs, from the zoo's cards and benchmark results.
 
     python tools/figures.py
 
@@ -28,12 +28,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ROWS = {
     "focus": "`-focus`: 3 learned patches of 5×5, trained to keep the class out of the keypoints",
-    "focus-plain": "`-focus-plain`: the same, for accuracy alone",
+    "focus-plain": "`-focus-plain`: the same, trained for accuracy only",
     "glimpse": "`-glimpse`: sees a thumbnail and 3 patches, and nothing else",
-    "focus-wide": "`-focus-wide`: learned, at most 25% of the pixels",
+    "focus-wide": "`-focus-wide`: learned patches, at most 25% of the pixels",
     "corners": "`-corners`: 3 patches of 5×5 at Harris corners",
-    "corners-wide": "`-corners-wide`: corners, at most 25%",
-    "focus-unlabelled": "`-focus-unlabelled`: 5 of 7×7, keypoints found without labels",
+    "corners-wide": "`-corners-wide`: patches at corners, at most 25% of the pixels",
+    "focus-unlabelled": "`-focus-unlabelled`: 5 patches of 7×7, keypoints learned without labels",
     "focus-published": "`-focus-published`: the original's network, our pipeline",
     "corners-published": "`-corners-published`: the original's network, our pipeline",
     "cnn": "`-cnn`: sees the whole image",
@@ -103,8 +103,8 @@ def cards_table(keys: Sequence[str], kinds: Sequence[str]) -> str:
 
 def meanings_table(columns: Sequence[Column], with_keys: bool = False) -> str:
     """Return the headings, meanings and directions of figures."""
-    heads = ["figure", *["key"] * with_keys, "what it is", "better"]
-    lines = [heads, ["---"] * len(heads)]
+    headings = ["figure", *["key"] * with_keys, "what it is", "better"]
+    lines = [headings, ["---"] * len(headings)]
     for column in columns:
         key = [f"`{column.key}`"] * with_keys
         lines.append([column.heading, *key, column.meaning, column.direction])
@@ -130,19 +130,21 @@ def attention_table() -> str:
         f"| model | | {' | '.join(column.heading for column in columns)} |",
         "|---|---|" + "---:|" * len(columns),
     ]
-    for name, what in ATTENTION.items():
+    for name, description in ATTENTION.items():
         card = figures(name)
         if card:
-            cells = [f"`{name}`", what, *(column.cell(card) for column in columns)]
+            cells = [f"`{name}`", description, *(column.cell(card) for column in columns)]
             lines.append("| " + " | ".join(cells) + " |")
-    none = "None is in the zoo yet; `foveal train cifar10-attention` trains one."
-    return "\n".join(lines) if len(lines) > 2 else none
+    fallback = "None is in the zoo yet; `foveal train cifar10-attention` trains one."
+    return "\n".join(lines) if len(lines) > 2 else fallback
 
 
 def cost_table() -> str:
     """Return the results of performance/attention.py and experiments/seeds.py in benchmarks/."""
     lines = []
-    cost, seeds = (report_tables.known(RESULTS / f"{name}.json") for name in ("attention", "seeds"))
+    cost, seeds = (
+        report_tables.load_results(RESULTS / f"{name}.json") for name in ("attention", "seeds")
+    )
     if cost:
         macs, latency = column_of("macs"), column_of("latency_ms")
         lines += [
@@ -154,10 +156,11 @@ def cost_table() -> str:
                 for name, row in cost.items()
                 if name in ATTENTION
             ),
-            f"\nMeasured alternately, attention is {cost['latency_ratio'] - 1:.1%} slower (median "
-            f"ratio of {cost['rounds']} rounds; {cost['machine']}, "
+            f"\nMeasured in alternation, attention is {cost['latency_ratio'] - 1:.1%} slower "
+            f"(median ratio of {cost['rounds']} rounds; {cost['machine']}, "
             f"`python benchmarks/performance/attention.py --rounds {cost['rounds']}`). The "
-            "latencies further up come from another run, so compare only within a table.",
+            "latencies of the other attention table come from another run: compare only within a "
+            "table.",
         ]
     if seeds:
         lines += [
@@ -178,34 +181,34 @@ def cost_table() -> str:
 
 def speed_table() -> str:
     """Return the results of benchmarks/performance/speed.py."""
-    found = report_tables.known(RESULTS / "speed.json")
-    if not found:
+    results = report_tables.load_results(RESULTS / "speed.json")
+    if not results:
         return "Not measured yet on a quiet machine: `make speed` does it."
-    ours, theirs = found["mnist-focus-plain"], found["mnist-focus-published"]
+    ours, original = results["mnist-focus-plain"], results["mnist-focus-published"]
     lines = [
-        "| to 98% of the MNIST validation images | seconds | epochs | reached "
+        "| training to 98% of the MNIST validation images | seconds | epochs | final accuracy "
         "| training images/s | inference images/s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for label, row in (
         ("`mnist-focus-plain`'s recipe, with a schedule of 6 epochs", ours),
-        ("`mnist-focus-published`, the original training recipe", theirs),
+        ("`mnist-focus-published`, the original training recipe", original),
     ):
         lines.append(
             f"| {label} | {row['seconds']:.0f} | {row['epochs']} | {row['val_accuracy']:.2%} "
             f"| {row['train_images_per_second']:,} | {row['inference_images_per_second']:,} |"
         )
-    faster, made = f"{found['ratio']} times faster", f"({found['machine']}, `make speed`)"
-    if not theirs["reached"]:
+    faster, source = f"{results['ratio']} times faster", f"({results['machine']}, `make speed`)"
+    if not original["reached"]:
         faster = f"At least {faster}, as the original training recipe had not reached 98% by then"
-    lines.append(f"\n{faster} {made}.")
+    lines.append(f"\n{faster} {source}.")
     return "\n".join(lines)
 
 
 def rebuilding_table() -> str:
     """Return the results of benchmarks/experiments/rebuilding.py."""
-    found = report_tables.known(RESULTS / "rebuilding.json")
-    if not found:
+    results = report_tables.load_results(RESULTS / "rebuilding.json")
+    if not results:
         return ""
     controls = ("random", "grid", "harris", "centre")
     mse, ssim = column_of("rebuilding_mse"), column_of("rebuilding_ssim")
@@ -214,11 +217,11 @@ def rebuilding_table() -> str:
         "| lower by |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for data, row in found.items():
+    for data, row in results.items():
         side = row["patch_size"]
         cells = [f"`{data}-saliency`", f"{row['keypoints']} of {side}×{side}"]
-        for way in ("learned", *controls):
-            error = row["errors"][way]
+        for detector in ("learned", *controls):
+            error = row["errors"][detector]
             cells.append(f"{mse.cell(error)} ({ssim.cell(error)})")
         lines.append("| " + " | ".join([*cells, _percent(row["lower_by"], 0)]) + " |")
     return "\n".join(lines)
@@ -226,16 +229,16 @@ def rebuilding_table() -> str:
 
 def few_labels_table() -> str:
     """Return the results of benchmarks/experiments/few_labels.py."""
-    found = report_tables.known(RESULTS / "few_labels.json")
-    if not found:
+    results = report_tables.load_results(RESULTS / "few_labels.json")
+    if not results:
         return ""
     lines = [
-        f"| {found['labels']} labels, {found['draws']} draws | mean | spread | each draw |",
+        f"| {results['labels']} labels, {results['draws']} draws | mean | spread | each draw |",
         "|---|---:|---:|---|",
         *(
             f"| {way} | {_percent(row['mean'])} | ± {_percent(row['spread'])} "
             f"| {', '.join(map(_percent, row['accuracies']))} |"
-            for way, row in found["ways"].items()
+            for way, row in results["ways"].items()
         ),
     ]
     return "\n".join(lines)
@@ -267,8 +270,8 @@ def fill(text: str) -> str:
     """Return a Markdown text with every marked table regenerated."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- figures:{name} -->\n).*?(<!-- end -->)"
-        made = table()
-        text = re.sub(pattern, lambda m, t=made: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
+        content = table()
+        text = re.sub(pattern, lambda m, t=content: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 
@@ -291,13 +294,13 @@ def draw_pictures() -> None:
             explanation = model.explain(images.images[index : index + 1].float() / 255)
             explanation.figure(0).savefig(folder / f"{name}-{label}.png")
     if "mnist-attention" in zoo.names():
-        picked = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (3, 4, 8)])
-        explanation = zoo.load("mnist-attention").explain(images.images[picked].float() / 255)
-        grid = attention_grid(explanation, images.labels[picked])
+        indices = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (3, 4, 8)])
+        explanation = zoo.load("mnist-attention").explain(images.images[indices].float() / 255)
+        grid = attention_grid(explanation, images.labels[indices])
         grid.savefig(folder / "mnist-attention.png")
     if "mnist-saliency" in zoo.names():
-        picked = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (2, 5, 8)])
-        explanation = zoo.load("mnist-saliency").explain(images.images[picked].float() / 255)
+        indices = torch.stack([(images.labels == label).nonzero()[0, 0] for label in (2, 5, 8)])
+        explanation = zoo.load("mnist-saliency").explain(images.images[indices].float() / 255)
         rebuilding_grid(explanation).savefig(folder / "mnist-saliency.png")
 
 
@@ -314,16 +317,16 @@ def draw_photograph(path: Path) -> None:
     with TemporaryDirectory() as folder:
         photo = Path(folder) / "coffee.png"
         Image.fromarray(data.coffee()).save(photo)
-        answers, _ = explain_files("imagenet", [photo], Path(folder) / "out")
-        with Image.open(answers[0]["picture"]) as picture:  # reduced, for a smaller file
+        records, _ = explain_files("imagenet", [photo], Path(folder) / "out")
+        with Image.open(records[0]["picture"]) as picture:  # reduced, for a smaller file
             small = ImageOps.contain(picture.convert("RGB"), (1000, 1000), Image.Resampling.LANCZOS)
             small.save(path, optimize=True)
 
 
 def write_columns(path: Path) -> None:
     """Write the columns of the figures on the zoo's cards, which `foveal models` shows."""
-    known = {key for name in zoo.names() for key in figures(name)}
-    write_json(path, [vars(column) for column in model_columns() if column.key in known])
+    keys = {key for name in zoo.names() for key in figures(name)}
+    write_json(path, [vars(column) for column in model_columns() if column.key in keys])
 
 
 def main() -> None:

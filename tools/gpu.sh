@@ -3,7 +3,7 @@
 #
 #   tools/gpu.sh [--device cuda|cpu] [--minutes N] [--out FOLDER] [--resume] [--train-only] [RECIPE ...]
 #
-# Ends within N minutes (default 8) in any case. Tests and rates run first; the remaining time is
+# Always ends within N minutes (default 8). Tests and rates run first; the remaining time is
 # divided equally among the recipes, which are names or files as for `foveal train`. An interrupted
 # run keeps its last complete epoch. Each run is packed as FOLDER/RECIPE.tar, a single file to copy
 # between machines; with --resume it is unpacked and resumed. FOLDER defaults to runs/gpu.
@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
         --resume) resume=--resume ;;
         --train-only) train_only=yes ;;
         --help | -h) usage; exit 0 ;;
-        -*) echo "There is no option $1: see $0 --help." >&2; exit 2 ;;
+        -*) echo "Unknown option $1: see $0 --help." >&2; exit 2 ;;
         *) recipes+=("$1") ;;
     esac
     shift
@@ -43,15 +43,15 @@ export PYTHONPATH="$root/src${FOVEAL_SITE:+:$FOVEAL_SITE}" PYTHONUNBUFFERED=1
 [ "$device" = cuda ] || export CUDA_VISIBLE_DEVICES=
 end=$((SECONDS + 60 * minutes)) failed=0
 
-left() { echo $((end - SECONDS - $1)); } # seconds, of which $1 are kept for later
+left() { echo $((end - SECONDS - $1)); } # remaining seconds, minus $1 in reserve
 
-step() { # a name, the most seconds that it may take, and a command
+step() { # NAME MAX_SECONDS COMMAND…
     local name=$1 seconds=$2 status
     shift 2
     echo "== $name (at most $seconds s)"
     timeout --signal=TERM --kill-after=15 "$seconds" "$@"
     status=$?
-    echo "== $name: status $status after $SECONDS s in all"
+    echo "== $name: status $status after $SECONDS s in total"
     [ "$failed" -ne 0 ] || failed=$status
     return "$status"
 }
@@ -60,7 +60,7 @@ cd "$root" || exit 1
 check='
 import sys, torch
 print(sys.version.split()[0], "torch", torch.__version__, "GPUs:", torch.cuda.device_count())
-sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available() and "torch can use no GPU here.")
+sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available() and "Expected a GPU that torch can use, but found none.")
 '
 step "python" 90 "$python" -c "$check" "$device" || exit "$failed"
 
@@ -69,7 +69,7 @@ if [ -z "$train_only" ]; then
     [ "$device" = cuda ] || quick=(--seconds 0.1 --pixels 65536)
     step "tests" "$(left $((60 * minutes / 2)))" \
         "$python" -m pytest -q -p no:cacheprovider tests/gpu --device "$device"
-    step "images a second" "$(left $((60 * minutes / 3)))" \
+    step "images per second" "$(left $((60 * minutes / 3)))" \
         "$python" benchmarks/performance/gpu.py --device "$device" "${quick[@]}"
 fi
 
@@ -88,7 +88,7 @@ for recipe in "${recipes[@]}"; do
         --devices 1 --quiet $resume
     if [ $? -eq 124 ]; then # out of time, which is not a failure
         failed=$before
-        echo "$recipe is not finished: give --resume to go on."
+        echo "$recipe is not finished: pass --resume to continue."
     fi
     [ ! -d "$out/$name" ] || tar -cf "$out/$name.tar" -C "$out" "$name" || failed=1
 done

@@ -1,14 +1,14 @@
-"""Converts the zoo's weights to half precision if hardly any prediction changes.
+"""Conversion of the zoo's weights to half precision if hardly any prediction changes.
 
     FOVEAL_DATA=... python tools/halve.py [--answers-only] [NAME ...]
 
-Each model of more than 100 kB is compared with itself in half precision, on the test set named on
-its card. If at least 99.9% of its predictions are unchanged, the weights are rewritten, as are
+Each model of more than 100 kB is compared with itself in half precision, on the test set given
+on its card. If at least 99.9% of its predictions are unchanged, the weights are rewritten, as are
 their digest and the figures on the card. Kernels that were fine-tuned from weights included in
 Foveal are stored as differences from these, in 8 bits (`SCALE` in foveal/models/weights.py).
 Latencies are kept, because they do not depend on the precision on disk
-(`benchmarks/performance/latency.py` measures them). Judges are skipped unless they are named,
-because the cards of other models contain their results, which are then measured again.
+(`benchmarks/performance/latency.py` measures them). Judges are skipped unless they are
+listed, because the cards of other models contain their results, which are then measured again.
 
 All figures take minutes per model. With --answers-only, only the accuracy or the reconstruction
 error is measured again; the other figures keep their single-precision values, which differed by at
@@ -39,8 +39,8 @@ from foveal.foundation.model_files import (
 )
 from foveal.images import LargeImages
 from foveal.metrics import accuracy, observe_all, rebuilding
-from foveal.metrics.classes import as_known
-from foveal.metrics.figures import measured
+from foveal.metrics.classes import with_model_classes
+from foveal.metrics.figures import measure
 from foveal.metrics.judged import JUDGED_MAPS, JUDGED_PATCHES
 from foveal.metrics.observing import as_floats, evaluating
 from foveal.metrics.subject import Subject
@@ -48,9 +48,9 @@ from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference, shipped_weights
 
-LEAST = 100_000  # minimum bytes of a file of weights
-KEPT = 0.999  # minimum fraction of unchanged predictions
-LEVEL = 1 / 255  # maximum difference of a reconstructed pixel
+MIN_BYTES = 100_000  # of a file of weights to convert
+MIN_UNCHANGED = 0.999  # fraction of the predictions
+PIXEL_TOLERANCE = 1 / 255  # maximum difference of a reconstructed pixel
 BATCH = 500
 
 
@@ -77,10 +77,10 @@ def is_large(weights: Path, shipped: dict[str, Tensor]) -> bool:
         value.dtype == torch.float32 and not key.endswith(SCALE) for key, value in state.items()
     )
     wide = single or any(is_difference(key, state, shipped) for key in state)
-    return wide and weights.stat().st_size > LEAST
+    return wide and weights.stat().st_size > MIN_BYTES
 
 
-def answers(model: ImageModel, data: str) -> Tensor:
+def predictions_of(model: ImageModel, data: str) -> Tensor:
     """Return a model's predictions for the test images of a dataset.
 
     Returns:
@@ -88,7 +88,7 @@ def answers(model: ImageModel, data: str) -> Tensor:
         for the labels of the last; for a reconstruction model the images (N, C, H, W).
     """
     if Ability.IN_PART in model.abilities:
-        return _large_answers(model, load_large(data, "test"))
+        return _large_predictions(model, load_large(data, "test"))
     images = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels).images
     if model.num_classes:
         return observe_all(model, images, BATCH).logits.argmax(dim=1, keepdim=True)
@@ -96,28 +96,28 @@ def answers(model: ImageModel, data: str) -> Tensor:
         return torch.cat([model(as_floats(model, batch)) for batch in images.split(BATCH)])
 
 
-def _large_answers(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor:
+def _large_predictions(model: ImageModel, test: ImageSet[LargeImages]) -> Tensor:
     observed = observe_all(model, test.images, 16)
     assert observed.task_logits is not None
     tasks = zip(observed.task_logits.unbind(1), test.of(model.tasks).tasks.values(), strict=True)
-    found = [
+    predictions = [
         logits > 0 if labels.dtype == torch.bool else logits.argmax(dim=1, keepdim=True)
         for logits, labels in tasks
     ]
-    return torch.cat(found, dim=1)
+    return torch.cat(predictions, dim=1)
 
 
-def kept(before: Tensor, after: Tensor) -> float:
+def unchanged_fraction(before: Tensor, after: Tensor) -> float:
     """Return the fraction of N equal predictions; reconstructions may differ by 1 of 255 levels."""
-    same = (before - after).abs() <= (LEVEL if before.is_floating_point() else 0)
+    same = (before - after).abs() <= (PIXEL_TOLERANCE if before.is_floating_point() else 0)
     return float(same.flatten(1).all(dim=1).float().mean())
 
 
-def halved(folder: Path, copy: Path, data: str) -> bool:
-    """Copy a model with weights in half precision; return whether its predictions are kept.
+def copy_halved(folder: Path, copy: Path, data: str) -> bool:
+    """Copy a model with weights in half precision; return whether its predictions are unchanged.
 
     Args:
-        folder: folder of the model, with a card.
+        folder: the model's folder, with a card.
         copy: the new folder.
         data: dataset whose test images are classified.
     """
@@ -129,9 +129,11 @@ def halved(folder: Path, copy: Path, data: str) -> bool:
     precision = "float16, kernels as 8-bit differences" if shipped else "float16"
     digest = weights_digest(copy / WEIGHTS)
     write_card(copy, read_card(folder) | {"weights": precision, DIGEST: digest})
-    fraction = kept(*(answers(zoo.load(place), data) for place in (folder, copy)))
-    print(f"{folder.name}: {fraction:.2%} of the answers stay", flush=True)
-    return fraction >= KEPT
+    fraction = unchanged_fraction(
+        *(predictions_of(zoo.load(path), data) for path in (folder, copy))
+    )
+    print(f"{folder.name}: {fraction:.2%} of the predictions are unchanged", flush=True)
+    return fraction >= MIN_UNCHANGED
 
 
 def halve_model(name: str, answers_only: bool) -> bool:
@@ -139,28 +141,28 @@ def halve_model(name: str, answers_only: bool) -> bool:
     folder, card = zoo.folder(name), zoo.card(name)
     if not is_large(folder / WEIGHTS, shipped_weights(zoo.load(folder))):
         return False
-    with tempfile.TemporaryDirectory() as made:
-        copy, data = Path(made) / name, card["recipe"]["data"]["name"]
-        if not halved(folder, copy, data):
+    with tempfile.TemporaryDirectory() as scratch:
+        copy, data = Path(scratch) / name, card["recipe"]["data"]["name"]
+        if not copy_halved(folder, copy, data):
             return False
-        figures = answer_figures(copy, data) if answers_only else evaluate_on(str(copy), data)
-        as_they_were = {key: card["figures"][key] for key in ("model", "latency_ms")}
-        write_figures(copy, figures | as_they_were)
+        figures = accuracy_figures(copy, data) if answers_only else evaluate_on(str(copy), data)
+        unchanged = {key: card["figures"][key] for key in ("model", "latency_ms")}
+        write_figures(copy, figures | unchanged)
         for file in (WEIGHTS, CARD):
             shutil.copyfile(copy / file, folder / file)
     return True
 
 
-def answer_figures(folder: Path, data: str) -> dict[str, Any]:
+def accuracy_figures(folder: Path, data: str) -> dict[str, Any]:
     """Return the accuracy of a classifier or the errors of a reconstruction model."""
     model = zoo.load(folder)
     if Ability.IN_PART in model.abilities:
         return evaluate_on(str(folder), data)
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
-    known, _ = as_known(test, model)
+    matched, _ = with_model_classes(test, model)
     if Ability.REBUILT in model.abilities:
-        return rebuilding(model, known)._asdict()
-    return {"accuracy": accuracy(model, known)}
+        return rebuilding(model, matched)._asdict()
+    return {"accuracy": accuracy(model, matched)}
 
 
 def judge_again(name: str, judge: str) -> None:
@@ -168,8 +170,8 @@ def judge_again(name: str, judge: str) -> None:
     model, data = zoo.load(name), zoo.card(name)["recipe"]["data"]["name"]
     test = load_images(data, "test", size=model.inputs.sizing, channels=model.in_channels)
     subject = Subject(model, test, None, zoo.load(judge), BATCH, 0)
-    write_figures(zoo.folder(name), measured(subject, [JUDGED_PATCHES, JUDGED_MAPS]))
-    print(f"{name}: judged again", flush=True)
+    write_figures(zoo.folder(name), measure(subject, [JUDGED_PATCHES, JUDGED_MAPS]))
+    print(f"{name}: judge's results updated", flush=True)
 
 
 def write_figures(folder: Path, figures: dict[str, Any]) -> None:
@@ -183,17 +185,17 @@ def write_figures(folder: Path, figures: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    usual = [name for name in zoo.names() if not name.endswith("-judge")]
+    defaults = [name for name in zoo.names() if not name.endswith("-judge")]
     parser.add_argument(
-        "names", nargs="*", default=usual, help="models; all except judges if not given"
+        "names", nargs="*", default=defaults, help="models; all except judges if not given"
     )
     parser.add_argument("--answers-only", action="store_true", help="keep the other figures")
     options = parser.parse_args()
-    halved = {name for name in options.names if halve_model(name, options.answers_only)}
-    for name in set(zoo.names()) - halved:
+    converted = {name for name in options.names if halve_model(name, options.answers_only)}
+    for name in set(zoo.names()) - converted:
         figures = zoo.card(name).get("figures", {})
         judge = zoo.judge_of(figures.get("data", ""))
-        if judge in halved and any(key.startswith("sufficiency") for key in figures):
+        if judge in converted and any(key.startswith("sufficiency") for key in figures):
             judge_again(name, judge)
 
 

@@ -11,23 +11,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "licences.md"
 MARK = "<!-- table -->\n"
-INTERNAL = ("all", "dev", "docs", "dist")  # no extra of users, or only a list of others
-# Licences that metadata give as a text or not at all, read from the projects' files.
-READ = {
+INTERNAL = ("all", "dev", "docs", "dist")  # for developers only, or lists of other extras
+# Licences that the metadata give as full text or not at all, from the projects' own files.
+LICENCES_FROM_FILES = {
     "openslide-bin": "LGPL-2.1 (with libraries of other licences)",
     "quantus": "GPL-3.0-or-later",
 }
 
 
 def requirements() -> dict[str, str]:
-    """Return the extra of each package that Foveal names; empty for required ones."""
+    """Return the extra of each dependency of Foveal; empty for required ones."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found = {_name(line): "" for line in project["dependencies"]}
+    extras = {_name(line): "" for line in project["dependencies"]}
     for extra, lines in project["optional-dependencies"].items():
         for line in lines:
             if extra not in INTERNAL and not line.startswith("foveal"):
-                found.setdefault(_name(line), extra)
-    return found
+                extras.setdefault(_name(line), extra)
+    return extras
 
 
 def _name(requirement: str) -> str:
@@ -35,18 +35,20 @@ def _name(requirement: str) -> str:
 
 
 def licence(package: str) -> str:
-    """Return the licence of an installed package, as its metadata give it."""
-    if package in READ:
-        return READ[package]
+    """Return the licence of an installed package, as given by its metadata."""
+    if package in LICENCES_FROM_FILES:
+        return LICENCES_FROM_FILES[package]
     try:
         about = metadata(package)
     except PackageNotFoundError:
         return "not installed here"
     if expression := about.get("License-Expression"):
         return expression
-    named = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if "License" in c]
-    if named:
-        return ", ".join(named)
+    classifiers = [
+        c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if "License" in c
+    ]
+    if classifiers:
+        return ", ".join(classifiers)
     return (about.get("License") or "see its files").splitlines()[0][:60]
 
 

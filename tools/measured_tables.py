@@ -6,129 +6,130 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from photo_rows import gains_table, hits_table, rows_table, selection_rows
-from report_tables import RESULTS, known
+from photo_rows import crop_selection_table, gains_table, hits_table, rows_table
+from report_tables import RESULTS, load_results
 
 from foveal import zoo
 from foveal.metrics.registry import column_of
 
-Measured = dict[str, Any]  # content of a benchmark's JSON file
+Results = dict[str, Any]  # content of a benchmark's JSON file
 
 
-def losses_table(found: Measured) -> str:
+def losses_table(results: Results) -> str:
     """Return the effect of each loss term on keypoints learned by reconstruction."""
     keys = ("rebuilding_mse", "rebuilding_ssim", "evidence_fraction", "position_leakage")
     columns = [column_of(key) for key in keys]
     lines = [
-        f"| `{found['data']}`, {found['epochs']} epochs, validation images | "
+        f"| `{results['data']}`, {results['epochs']} epochs, validation images | "
         f"{' | '.join(column.heading for column in columns)} |",
         "|---|" + "---:|" * len(columns),
     ]
-    for way, row in found["ways"].items():
+    for terms, row in results["ways"].items():
         weights = ", ".join(f"{weight:g}" for weight in row["weights"].values())
         cells = " | ".join(column.cell(row) for column in columns)
-        lines.append(f"| {way} ({weights}) | {cells} |")
+        lines.append(f"| {terms} ({weights}) | {cells} |")
     return "\n".join(lines)
 
 
-def predict_table(found: Measured) -> str:
-    """Return the speed of `foveal predict` and of its parts alone."""
-    rates, steady = found["images_per_second"], found.get("steady_images_per_second", {})
+def predict_table(results: Results) -> str:
+    """Return the speed of `foveal predict`, and of each of its parts by itself."""
+    rates, steady = results["images_per_second"], results.get("steady_images_per_second", {})
     rows = [
         ("decoding, bare", rates["decoding"]),
         ("the model on decoded images, bare", rates["inference"]),
         ("`--engine local`, whole runs", rates["local"]),
         *(
-            (f"`--engine {name}` beside Ray's processes, without its start-up", median(all_))
-            for name, all_ in steady.items()
+            (f"`--engine {name}` next to Ray's processes, without its start-up", median(speeds))
+            for name, speeds in steady.items()
         ),
     ]
     lines = [
-        f"| {found['images']:,} JPEGs of 28×28 pixels, {found['cores']} cores "
+        f"| {results['images']:,} JPEGs of 28×28 pixels, {results['cores']} cores "
         "| images per second |",
         "|---|---:|",
-        *(f"| {what} | {rate:,.0f} |" for what, rate in rows),
-        f"\nThe local engine reaches {found['local_share_of_slower']:.0%} of its slower part.",
+        *(f"| {label} | {rate:,.0f} |" for label, rate in rows),
+        f"\nThe local engine reaches {results['local_share_of_slower']:.0%} of its slower part.",
     ]
-    spoilt = found["spoilt"]
+    broken = results["spoilt"]
     lines.append(
-        f"With {spoilt['spoilt']} of the files cut short, {spoilt['rows_with_an_error']} rows have "
-        f"an error and the other {spoilt['rows_as_before']:,} are as before."
+        f"With {broken['spoilt']} of the files truncated, {broken['rows_with_an_error']} rows have "
+        f"an error and the other {broken['rows_as_before']:,} are unchanged."
     )
     return "\n".join(lines)
 
 
-def imagenet_options_table(found: Measured) -> str:
+def imagenet_options_table(results: Results) -> str:
     """Return the accuracy of `imagenet` by preprocessing."""
     lines = ["| photograph | odd numbers | even numbers | all |", "|---|---:|---:|---:|"]
-    for row in found["ways"]:
+    for row in results["ways"]:
         cells = " | ".join(f"{row[part]:.1%}" for part in ("odd", "even", "all"))
         lines.append(f"| {row['way']} | {cells} |")
     return "\n".join(lines)
 
 
-def photo_folds_table(found: Measured) -> str:
+def photo_folds_table(results: Results) -> str:
     """Return cross-validated results of attention and a linear layer on the pretrained backbone."""
     lines = [
-        f"| {found['folds']} folds | images (groups) | accuracy | linear | difference, points "
+        f"| {results['folds']} folds | images (groups) | accuracy | linear | difference, points "
         "| mean per-class accuracy | linear | difference, points |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in found["rows"]:
+    for row in results["rows"]:
         groups = f" ({row['groups']:,})" if row["groups"] else ""
         cells = [f"`{row['data']}-attention`", f"{row['images']:,}{groups}"]
-        for ours, theirs, gain in (
+        for ours, baseline, gain in (
             ("accuracy", "linear", "gain"),
             ("balanced", "linear_balanced", "balanced_gain"),
         ):
             low, high = (100 * row[gain][end] for end in ("low", "high"))
             difference = f"{100 * row[gain]['value']:+.1f} ({low:+.1f} to {high:+.1f})"
-            cells += [f"{row[ours]['value']:.1%}", f"{row[theirs]['value']:.1%}", difference]
+            cells += [f"{row[ours]['value']:.1%}", f"{row[baseline]['value']:.1%}", difference]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def scale_table(found: Measured) -> str:
+def scale_table(results: Results) -> str:
     """Return the single-machine measurements behind docs/scale.md."""
-    decoding, listing, adding = found["decoding"], found["listing"], found["adding_up"]
+    decoding, listing, adding = results["decoding"], results["listing"], results["adding_up"]
     rows = [
         (
-            f"decoding and shrinking a photo of {found['photo_bytes'] / 1e3:.0f} KB",
-            f"{decoding['ms_of_a_core']:.1f} ms of a core; {decoding['cores']} cores do "
-            f"{decoding['share_of_so_many_single_cores']:.0%} of {decoding['cores']} times as much",
+            f"decoding and shrinking a photo of {results['photo_bytes'] / 1e3:.0f} KB",
+            f"{decoding['ms_of_a_core']:.1f} ms on one core; {decoding['cores']} cores reach "
+            f"{decoding['share_of_so_many_single_cores']:.0%} of "
+            f"{decoding['cores']} times that rate",
         ),
         (
             "listing files on a disk",
             f"{listing['names_per_second_of_many_folders']:,.0f} names per second, "
             f"{listing['bytes_of_the_listing_per_name']:.1f} bytes each in the listing",
         ),
-        ("an image in the plan of a run", f"{found['plan']['bytes_per_image']:.0f} bytes"),
+        ("the plan of a run, per image", f"{results['plan']['bytes_per_image']:.0f} bytes"),
         (
             "writing and syncing a shard of 2,048 rows",
-            f"{found['writing']['ms_of_a_shard']:.1f} ms, "
-            f"{found['writing']['bytes_of_a_row']:.0f} bytes per row",
+            f"{results['writing']['ms_of_a_shard']:.1f} ms, "
+            f"{results['writing']['bytes_of_a_row']:.0f} bytes per row",
         ),
         (
-            "all-reduce of the gradients of `cifar10-focus-plain` (gloo, all on these cores)",
+            "all-reduce of the gradients of `cifar10-focus-plain` (gloo, on one machine)",
             ", ".join(f"{key.split('_')[2]} processes {ms:.1f} ms" for key, ms in adding.items()),
         ),
     ]
     lines = [
-        f"| `python benchmarks/performance/scale.py`, {found['cores']} cores | measured |",
+        f"| `python benchmarks/performance/scale.py`, {results['cores']} cores | measured |",
         "|---|---|",
     ]
-    return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)])
+    return "\n".join([*lines, *(f"| {label} | {value} |" for label, value in rows)])
 
 
-def onnx_table(found: Measured) -> str:
+def onnx_table(results: Results) -> str:
     """Return the results of benchmarks/performance/onnx_latency.py."""
     lines = [
-        "One image, one thread, logits alone: microseconds (median), by "
+        "One image, one thread, logits only: microseconds (median), by "
         "`benchmarks/performance/onnx_latency.py`. `int8` is the part of the graph in 8 "
         "bits; there is none if more than 0.2 points of accuracy on the validation images would be "
-        "lost. Accuracies are those on the test images. "
-        f" {found['machine']}, PyTorch {found['torch']}, "
-        f"ONNX Runtime {found['onnxruntime']}.",
+        "lost. Accuracies are measured on the test images. "
+        f"{results['machine']}, PyTorch {results['torch']}, "
+        f"ONNX Runtime {results['onnxruntime']}.",
         "",
         "![Times faster than eager PyTorch](images/onnx.png)",
         "",
@@ -136,7 +137,7 @@ def onnx_table(found: Measured) -> str:
         "accuracy | kB | int8 kB |",
         "|---|" + "---:|" * 4 + "---|" + "---:|" * 5,
     ]
-    for row in found["models"]:
+    for row in results["models"]:
         cells = [
             f"`{row['model']}`",
             f"{row['parameters']:,}",
@@ -154,15 +155,15 @@ def onnx_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
-def first_hour_table(found: Measured) -> str:
+def first_hour_table(results: Results) -> str:
     """Return the results of benchmarks/experiments/first_hour.py."""
     columns = [column_of(key) for key in ("accuracy", "evidence_fraction", "position_leakage")]
-    heads = " | ".join(column.heading for column in columns)
+    headings = " | ".join(column.heading for column in columns)
     lines = [
-        f"| folder | trained on | test images | {heads} | seconds |",
+        f"| folder | trained on | test images | {headings} | seconds |",
         "|---|---:|---:|" + "---:|" * len(columns) + "---:|",
     ]
-    for name, row in found.items():
+    for name, row in results.items():
         figures = row["figures"]
         cells = " | ".join(column.cell(figures) for column in columns)
         counts = f"{row['train_images']:,} | {figures['images']:,}"
@@ -170,26 +171,26 @@ def first_hour_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
-def highres_table(found: Measured) -> str:
+def highres_table(results: Results) -> str:
     """Return the results of benchmarks/experiments/highres.py, by model and image side."""
-    sides = sorted({row["side"] for row in found["rows"]})
-    by_place = {(row["rival"], row["side"]): row for row in found["rows"]}
+    sides = sorted({row["side"] for row in results["rows"]})
+    by_key = {(row["rival"], row["side"]): row for row in results["rows"]}
     lines = [
-        f"`{found['model']}`, {found['keypoints']} patches of {found['patch_size']} pixels; one "
-        f"image, one thread ({found['machine']}, PyTorch {found['torch']}). Milliseconds. "
+        f"`{results['model']}`, {results['keypoints']} patches of {results['patch_size']} pixels; "
+        f"one image, one thread ({results['machine']}, PyTorch {results['torch']}). Milliseconds. "
         "In brackets: multiply-adds and peak memory above the idle process; rows with "
         "multiply-adds only were not run.",
         "",
         "| | " + " | ".join(f"{side:,}²" for side in sides) + " |",
         "|---|" + "---:|" * len(sides),
     ]
-    for name in dict.fromkeys(row["rival"] for row in found["rows"]):
-        cells = [_cost(by_place[name, side]) for side in sides]
+    for name in dict.fromkeys(row["rival"] for row in results["rows"]):
+        cells = [_cost(by_key[name, side]) for side in sides]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "![Latency and multiply-adds by side](../images/highres.png)"])
 
 
-def _cost(row: Measured) -> str:
+def _cost(row: Results) -> str:
     macs = row["macs"] / 1e9
     counted = f"{macs:,.0f} G" if macs >= 10 else f"{macs:.2f} G"
     if "latency_ms" not in row:
@@ -197,39 +198,40 @@ def _cost(row: Measured) -> str:
     return f"{row['latency_ms']:,.0f} ({counted}, {row['memory_mb']:,.0f} MB)"
 
 
-def reached_table(found: Measured) -> str:
+def highres_accuracy_table(results: Results) -> str:
     """Return the results of benchmarks/experiments/highres_accuracy.py."""
     tasks = ("majority", "max", "topmost", "multi-label", "mean")
     lines = [
-        f"{found['test']:,} test images; heads and the small CNN trained on {found['train']:,}:",
+        f"{results['test']:,} test images; "
+        f"heads and the small CNN trained on {results['train']:,}:",
         "",
         "| | multiply-adds | majority | max | topmost | multi-label | mean |",
         "|---|" + "---:|" * 6,
     ]
-    for row in found["rows"]:
+    for row in results["rows"]:
         cells = " | ".join(f"{row[task]:.1%}" for task in tasks)
         lines.append(f"| {row['way']} | {row['macs'] / 1e9:.2f} G | {cells} |")
     return "\n".join([*lines, "", "![Accuracy by multiply-adds](../images/highres-accuracy.png)"])
 
 
-def selection_table(found: Measured) -> str:
+def selection_table(results: Results) -> str:
     """Return the results of benchmarks/experiments/selection.py by training method."""
     tasks = ("digits_shown", "majority", "max", "topmost", "multi-label", "mean")
-    settings = found["settings"]
+    settings = results["settings"]
     lines = [
         f"{settings['steps']} steps each, {settings['val']} validation images:",
         "",
         "| method | digits fully inside a patch | majority | max | topmost | multi-label | mean |",
         "|---|" + "---:|" * len(tasks),
     ]
-    for name, row in found.items():
+    for name, row in results.items():
         if name != "settings":
             cells = (f"{row[task]:.1%}" for task in tasks)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-# As their authors give them; IPS' are of its published training logs.
+# Results as published; those of IPS are from its published training logs.
 IPS = ("IPS (Bergner et al. 2023)", "100 of 50×50, out of 900 that are all encoded", 150)
 SAMPLING = ("attention sampling (Katharopoulos & Fleuret 2019)", "10 of 50×50", "–")
 PEERS = ((*IPS, 0.991, 0.937, 0.927, 0.819), (*SAMPLING, "about 80%", None, None, None))
@@ -243,28 +245,30 @@ def megapixel_table() -> str:
     card = zoo.card(MEGAPIXEL)
     figures, model = card["figures"], card["recipe"]["model"]
     side = model["patch_size"]
-    own = [figures[f"accuracy_{task}"] for task in model["tasks"]]
+    accuracies = [figures[f"accuracy_{task}"] for task in model["tasks"]]
     patches = f"{model['keypoints']} of {side}×{side}, found on a thumbnail"
-    rows = [(f"`{MEGAPIXEL}`", patches, card["epoch"] + 1, *own), *PEERS]
+    rows = [(f"`{MEGAPIXEL}`", patches, card["epoch"] + 1, *accuracies), *PEERS]
     lines = [
         f"| 1,500×1,500 pixels, test | patches | epochs | {' | '.join(model['tasks'])} | mean |",
         "|---|---|---:|" + "---:|" * 5,
     ]
-    for name, seen, epochs, *shares in rows:
-        exact = [share for share in shares if isinstance(share, float)]
+    for name, evidence, epochs, *values in rows:
+        exact = [value for value in values if isinstance(value, float)]
         mean = sum(exact) / 4 if len(exact) == 4 else None
-        cells = (_told(share) for share in (*shares, mean))
-        lines.append(f"| {name} | {seen} | {epochs} | " + " | ".join(cells) + " |")
-    seeds = known(RESULTS / "megapixel_seeds.json")
+        cells = (_cell(value) for value in (*values, mean))
+        lines.append(f"| {name} | {evidence} | {epochs} | " + " | ".join(cells) + " |")
+    seeds = load_results(RESULTS / "megapixel_seeds.json")
     if seeds:
-        found = [seeds["tasks"][task] for task in (*model["tasks"], "mean")]
-        cells = (f"{task['mean']:.1%} ± {task['spread']:.1%}" for task in found)
-        said = f"… mean ± standard deviation of {seeds['seeds']} seeds"
-        lines.insert(3, f"| {said} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |")
+        tasks = [seeds["tasks"][task] for task in (*model["tasks"], "mean")]
+        cells = (f"{task['mean']:.1%} ± {task['spread']:.1%}" for task in tasks)
+        label = f"… mean ± standard deviation of {seeds['seeds']} seeds"
+        lines.insert(
+            3, f"| {label} | {patches} | {card['epoch'] + 1} | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines)
 
 
-def boxes_table(found: Measured) -> str:
+def boxes_table(results: Results) -> str:
     """Return the agreement of methods and contributions with boxes of photographs."""
     passes = replace(column_of("cost_forward_passes"), key="passes")
     hits = replace(column_of("pointing_game"), key="hits")
@@ -274,7 +278,7 @@ def boxes_table(found: Measured) -> str:
         f"| contributions minus method | {inside.heading} | contributions minus method |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, row in found["methods"].items():
+    for name, row in results["methods"].items():
         cells = [f"`{name}`", str(row["images"]), passes.cell(row)]
         for column in (hits, inside):
             cells += [column.cell(row), _difference(row[f"{column.key}_above"])]
@@ -288,34 +292,34 @@ def _difference(interval: list[float]) -> str:
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if low < high else "–"
 
 
-def _told(share: float | str | None) -> str:
-    return f"{share:.1%}" if isinstance(share, float) else share or "–"
+def _cell(value: float | str | None) -> str:
+    return f"{value:.1%}" if isinstance(value, float) else value or "–"
 
 
-def written(name: str, table: Callable[[Measured], str]) -> str:
+def results_table(name: str, table: Callable[[Results], str]) -> str:
     """Return the table of benchmarks/results/NAME.json, or a note that it is not measured yet."""
-    found = known(RESULTS / f"{name}.json")
-    return table(found) if found else "*Not measured yet.*"
+    results = load_results(RESULTS / f"{name}.json")
+    return table(results) if results else "*Not measured yet.*"
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "boxes": partial(written, "boxes", boxes_table),
-    "onnx": partial(written, "onnx", onnx_table),
-    "first-hour": partial(written, "first_hour", first_hour_table),
-    "highres": partial(written, "highres", highres_table),
-    "highres-accuracy": partial(written, "highres_accuracy", reached_table),
+    "boxes": partial(results_table, "boxes", boxes_table),
+    "onnx": partial(results_table, "onnx", onnx_table),
+    "first-hour": partial(results_table, "first_hour", first_hour_table),
+    "highres": partial(results_table, "highres", highres_table),
+    "highres-accuracy": partial(results_table, "highres_accuracy", highres_accuracy_table),
     "megapixel": megapixel_table,
-    "selection": partial(written, "selection", selection_table),
-    "losses": partial(written, "rebuild_losses", losses_table),
-    "predict": partial(written, "predict", predict_table),
-    "scale": partial(written, "scale", scale_table),
-    "imagenet-options": partial(written, "imagenet_options", imagenet_options_table),
-    "photo-folds": partial(written, "photo_folds", photo_folds_table),
+    "selection": partial(results_table, "selection", selection_table),
+    "losses": partial(results_table, "rebuild_losses", losses_table),
+    "predict": partial(results_table, "predict", predict_table),
+    "scale": partial(results_table, "scale", scale_table),
+    "imagenet-options": partial(results_table, "imagenet_options", imagenet_options_table),
+    "photo-folds": partial(results_table, "photo_folds", photo_folds_table),
     **{
-        f"photos-{data}": partial(written, "photos", partial(rows_table, data))
+        f"photos-{data}": partial(results_table, "photos", partial(rows_table, data))
         for data in ("deeppcb", "magnetic-tile", "clothing", "isic2017")
     },
-    "photos-gains": partial(written, "photos", gains_table),
-    "photos-selection": partial(written, "photos", selection_rows),
-    "photos-hits": partial(written, "photos", hits_table),
+    "photos-gains": partial(results_table, "photos", gains_table),
+    "photos-selection": partial(results_table, "photos", crop_selection_table),
+    "photos-hits": partial(results_table, "photos", hits_table),
 }

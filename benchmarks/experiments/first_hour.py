@@ -1,4 +1,4 @@
-"""Training on three small folders of real images with the default recipe, as a new user would.
+"""Training with the default recipe on three small folders of real images, as by a new user.
 
 The images are included in packages: textures and photos of scikit-image and scikit-learn, and the
 digits of scikit-learn. Training and test tiles are cut from different parts of a picture and share
@@ -39,27 +39,27 @@ def write_tiles(folder: Path, pictures: list[tuple[str, str]]) -> None:
         # The lowest rows of tiles are for testing, the row above for validation; only training
         # tiles are cut at half steps.
         rows = picture.height // SIDE
-        held = max(1, rows // 5)
+        held_out = max(1, rows // 5)
         regions = {
-            "train": (0, (rows - 2 * held) * SIDE, SIDE // 2),
-            "val": ((rows - 2 * held) * SIDE, (rows - held) * SIDE, SIDE),
-            "test": ((rows - held) * SIDE, rows * SIDE, SIDE),
+            "train": (0, (rows - 2 * held_out) * SIDE, SIDE // 2),
+            "val": ((rows - 2 * held_out) * SIDE, (rows - held_out) * SIDE, SIDE),
+            "test": ((rows - held_out) * SIDE, rows * SIDE, SIDE),
         }
         for split, (top, bottom, step) in regions.items():
-            place = folder / split / Path(name).stem
-            place.mkdir(parents=True)
+            target = folder / split / Path(name).stem
+            target.mkdir(parents=True)
             for y in range(top, bottom - SIDE + 1, step):
                 for x in range(0, picture.width - SIDE + 1, step):
                     tile = picture.crop((x, y, x + SIDE, y + SIDE))
-                    tile.save(place / f"{y}-{x}.png")
+                    tile.save(target / f"{y}-{x}.png")
 
 
 def write_digits(folder: Path) -> None:
-    found = load_digits()
-    for index, (pixels, label) in enumerate(zip(found.images, found.target, strict=True)):
-        place = folder / str(label)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(place / f"{index}.png")
+    digits = load_digits()
+    for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        target = folder / str(label)
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(target / f"{index}.png")
 
 
 def main() -> None:

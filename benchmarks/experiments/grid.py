@@ -2,8 +2,8 @@
 
 The zoo's attention models classify mosaics of 2x2 test images of four classes. The score is the
 fraction of positive heat in the quadrant of the predicted class, for the model's own maps, for
-each depth alone, and for Grad-CAM on the same network and class. A uniform map scores 25 %. Mosaics
-for which another class is predicted are left out and counted.
+each single depth, and for Grad-CAM on the same network and class. A uniform map scores 25 %.
+Mosaics for which another class is predicted are skipped and counted.
 
     FOVEAL_DATA=... python benchmarks/experiments/grid.py [--mosaics 1000]
 """
@@ -29,7 +29,7 @@ from foveal.models.contributions import CONTRIBUTIONS
 from foveal.training import load_recipe
 
 CHUNK = 100
-RIVALS = ("grad-cam", "gradient-x-input")
+POST_HOC = ("grad-cam", "gradient-x-input")
 
 
 def names() -> list[str]:
@@ -38,35 +38,38 @@ def names() -> list[str]:
     return [name for name, kind in kinds.items() if issubclass(kind, ImageModel)]
 
 
-def explained(model: ImageModel, images: Tensor) -> Iterator[tuple[str, Explanation]]:
+def explanations(model: ImageModel, images: Tensor) -> Iterator[tuple[str, Explanation]]:
     """Yield the explanations of a batch of mosaics with their names."""
-    own = model.explain(images)
-    yield "own maps", own
-    assert own.maps is not None
-    if own.maps.shape[1] > 1:
-        for depth in range(own.maps.shape[1]):
-            yield f"own map {depth + 1}", replace(own, maps=own.maps[:, depth : depth + 1])
+    explanation = model.explain(images)
+    yield "own maps", explanation
+    assert explanation.maps is not None
+    if explanation.maps.shape[1] > 1:
+        for depth in range(explanation.maps.shape[1]):
+            yield (
+                f"own map {depth + 1}",
+                replace(explanation, maps=explanation.maps[:, depth : depth + 1]),
+            )
     if isinstance(model, AttentionNet):
         yield CONTRIBUTIONS, model.contributions(images)
-    for method in RIVALS:
-        yield method, attribute(model, images, method, targets=own.predictions)
+    for method in POST_HOC:
+        yield method, attribute(model, images, method, targets=explanation.predictions)
 
 
-def played(name: str, test: Mosaics) -> dict[str, Any]:
+def scores(name: str, test: Mosaics) -> dict[str, Any]:
     """Return the scores of a model's explanations of mosaics."""
     model = zoo.load(name)
-    found: dict[str, list[Tensor]] = {}
+    energies: dict[str, list[Tensor]] = {}
     hits: dict[str, list[Tensor]] = {}
     for part in torch.arange(len(test)).split(CHUNK):
-        some = Mosaics(test.images[part], test.classes[part])
-        for method, explanation in explained(model, some.images.float() / 255):
-            truth = some.quadrant_of(explanation.predictions)
-            found.setdefault(method, []).append(energy_inside(explanation, truth))
+        batch = Mosaics(test.images[part], test.classes[part])
+        for method, explanation in explanations(model, batch.images.float() / 255):
+            truth = batch.quadrant_of(explanation.predictions)
+            energies.setdefault(method, []).append(energy_inside(explanation, truth))
             hits.setdefault(method, []).append(pointing_game(explanation, truth))
-    energy = {method: torch.cat(parts) for method, parts in found.items()}
-    answered = int((~energy["own maps"].isnan()).sum())
+    energy = {method: torch.cat(parts) for method, parts in energies.items()}
+    scored = int((~energy["own maps"].isnan()).sum())
     return {
-        "answered": answered,
+        "answered": scored,
         "mosaics": len(test),
         "methods": {
             method: {
@@ -86,7 +89,7 @@ def main() -> None:
     result = {}
     for name in names():
         test = load_images(load_recipe(name).data.name, "test")
-        result[name] = played(name, mosaics(test, options.mosaics))
+        result[name] = scores(name, mosaics(test, options.mosaics))
         print(name, json.dumps(result[name], indent=2), flush=True)
     options.out.parent.mkdir(exist_ok=True)
     write_json(options.out, result)

@@ -1,7 +1,7 @@
 """Cost of a prediction by image size: the focus model and baselines that read every pixel.
 
-The baselines use the focus model's patch encoder. Latencies are for one image on one thread, as
-medians of passes in alternation, because the speed of a machine varies; slow ones are run once.
+The baselines use the focus model's patch encoder. Latencies are for one image on one thread: the
+medians of alternating passes, because the speed of a machine varies; slow models are run once.
 Memory is the peak of a separate process minus its memory before the image was created. The focus
 model is measured on an image in memory (the thumbnail is computed from all pixels) and on one that
 is read in part (megapixel MNIST, whose thumbnail and patches are generated, as a pyramid on disk
@@ -34,9 +34,9 @@ from foveal.plotting import colour, new_figure
 from foveal.training import load_recipe
 
 SIDES = (1500, 3000, 6000, 12_000)
-ROUNDS, LONG = 9, 1.5  # passes of each model, but a single one if it takes more seconds than LONG
-DENSE = 3000  # maximum side at which dense models are timed; above, only multiply-adds are counted
-AT_ONCE = 500  # patches per pass
+ROUNDS, MAX_SECONDS = 9, 1.5  # passes per model; a model slower than MAX_SECONDS gets one pass
+MAX_DENSE_SIDE = 3000  # above, only the multiply-adds of dense models are counted
+PATCH_BATCH = 500  # patches per pass
 SMALL = 187  # side in pixels of the downsampled image
 
 
@@ -57,7 +57,7 @@ def encode_all(encoder: nn.Module, images: Tensor, side: int) -> Tensor:
     """Return the vectors (K, D) of all patches of a gapless grid of one image, row by row."""
     rows = images.unfold(2, side, side).unfold(3, side, side)  # (1, C, h, w, P, P)
     patches = rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    return torch.cat([encoder(part) for part in patches.split(AT_ONCE)])
+    return torch.cat([encoder(part) for part in patches.split(PATCH_BATCH)])
 
 
 class EveryPatch(nn.Module):
@@ -71,8 +71,8 @@ class EveryPatch(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes)."""
         vectors = encode_all(self.encoder, images, self.patch_size)[None]
-        places = torch.zeros(*vectors.shape[:2], 2, device=images.device)
-        return self.attention(vectors, places)[0][:, 0]
+        locations = torch.zeros(*vectors.shape[:2], 2, device=images.device)
+        return self.attention(vectors, locations)[0][:, 0]
 
 
 class Downsampled(nn.Module):
@@ -99,18 +99,18 @@ class InMemory(nn.Module):
         return self.focus(images)
 
 
-RIVALS: dict[str, Callable[[FocusNet], nn.Module]] = {
+MODELS: dict[str, Callable[[FocusNet], nn.Module]] = {
     "focus, image in memory": InMemory,
     "downsampled image": Downsampled,
     "all patches": EveryPatch,
     "full resolution": FullResolution,
 }
 FOCUS = "focus, read in part"
-NAMES = (FOCUS, *RIVALS)
+NAMES = (FOCUS, *MODELS)
 
 
 def load(name: str) -> FocusNet:
-    """Return the trained model, or an untrained one of that recipe, whose costs are the same."""
+    """Return the trained model, or an untrained one of the recipe, which costs the same."""
     if name in zoo.names() or Path(name).is_dir():
         model = zoo.load(name)
     else:
@@ -121,59 +121,59 @@ def load(name: str) -> FocusNet:
 
 
 def multiply_adds(name: str, focus: FocusNet, side: int) -> int:
-    """Return the multiply-adds for one image, counted without computing them."""
-    model = RIVALS.get(name, InMemory)(focus).eval().to("meta")
+    """Return the multiply-adds for one image, counted without running the model."""
+    model = MODELS.get(name, InMemory)(focus).eval().to("meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(torch.zeros(1, focus.in_channels, side, side, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
-def held_mb(most: bool = False) -> float:
-    """Return the process' resident memory, or its peak since `forget_most`, in MB; on Linux."""
-    wanted = "VmHWM:" if most else "VmRSS:"
+def resident_mb(peak: bool = False) -> float:
+    """Return this process' resident memory, or its peak since `reset_peak`, in MB (Linux only)."""
+    field = "VmHWM:" if peak else "VmRSS:"
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def forget_most() -> None:
+def reset_peak() -> None:
     """Reset the peak of the resident memory to its current value."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def passes(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
-    """Return a function that classifies one image with the given side, including the image."""
+def prediction_of(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
+    """Return a function that classifies one image of the given side, and holds that image."""
     if name == FOCUS:
         images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
         view = focus.view(images, torch.zeros(1, dtype=torch.long))
         return lambda: focus.observe_view(view)
-    rival = RIVALS[name](focus).eval()
+    model = MODELS[name](focus).eval()
     pixels = torch.zeros(1, focus.in_channels, side, side)
-    return lambda: rival(pixels)
+    return lambda: model(pixels)
 
 
-def timed(name: str, side: int) -> bool:
-    """Return whether a model is timed at a side; otherwise only its multiply-adds are counted."""
-    return side <= DENSE or name not in ("all patches", "full resolution")
+def is_timed(name: str, side: int) -> bool:
+    """Return whether a model is timed at a side, or only its multiply-adds are counted."""
+    return side <= MAX_DENSE_SIDE or name not in ("all patches", "full resolution")
 
 
 @torch.inference_mode()
 def latencies(model: str, sides: list[int]) -> dict[tuple[str, int], list[float]]:
-    """Return the seconds of each pass of all timed models."""
+    """Return the seconds of each pass, by timed model and side."""
     torch.set_num_threads(1)
     focus = load(model)
-    found: dict[tuple[str, int], list[float]] = {
-        (name, side): [] for side in sides for name in NAMES if timed(name, side)
+    seconds: dict[tuple[str, int], list[float]] = {
+        (name, side): [] for side in sides for name in NAMES if is_timed(name, side)
     }
-    runs = {key: passes(focus, *key) for key in found}
+    runs = {key: prediction_of(focus, *key) for key in seconds}
     for _ in range(ROUNDS):
         for key, run in runs.items():
-            if found[key] and found[key][-1] > LONG:
+            if seconds[key] and seconds[key][-1] > MAX_SECONDS:
                 continue
             started = time.perf_counter()
             run()
-            found[key].append(time.perf_counter() - started)
-    return found
+            seconds[key].append(time.perf_counter() - started)
+    return seconds
 
 
 @torch.inference_mode()
@@ -181,18 +181,18 @@ def memory_mb(name: str, model: str, side: int) -> float:
     """Return the peak memory that this process needs for one prediction."""
     torch.set_num_threads(1)
     focus = load(model)
-    load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST in advance
-    forget_most()
-    before = held_mb()
-    passes(focus, name, side)()
-    return round(held_mb(most=True) - before, 1)
+    load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST before memory is measured
+    reset_peak()
+    before = resident_mb()
+    prediction_of(focus, name, side)()
+    return round(resident_mb(peak=True) - before, 1)
 
 
 def in_own_process(name: str, model: str, side: int) -> float:
-    """Return `memory_mb` of a new process."""
+    """Return the result of `memory_mb` in a new process."""
     command = [sys.executable, __file__, "--model", model, "--one", name, "--side", str(side)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout))
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(process.stdout))
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -202,9 +202,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         figure.subplots(1, 2), ("latency_ms", "macs"), ("latency, ms", "multiply-adds"), strict=True
     ):
         for number, name in enumerate(NAMES):
-            own = [row for row in rows if row["rival"] == name and row.get(key) is not None]
-            sides, values = [row["side"] for row in own], [row[key] for row in own]
-            width = 4.2 - 0.7 * number  # keeps lines below others of the same value visible
+            points = [row for row in rows if row["rival"] == name and row.get(key) is not None]
+            sides, values = [row["side"] for row in points], [row[key] for row in points]
+            width = 4.2 - 0.7 * number  # decreasing, so that coinciding lines stay visible
             axes.plot(sides, values, "o-", color=colour(number), label=name, lw=width, ms=5)
         axes.set(xscale="log", yscale="log")
         axes.set_xticks(SIDES, [f"{side:,}" for side in SIDES], fontsize=8)
@@ -236,13 +236,13 @@ def main() -> None:
             row = {"rival": name, "side": side}
             row["macs"] = multiply_adds(name, load(options.model), side)
             if (name, side) in seconds:
-                warm = seconds[name, side][1:] or seconds[name, side]  # the first one warms up
+                warm = seconds[name, side][1:] or seconds[name, side]  # the first pass is a warm-up
                 row["latency_ms"] = round(1000 * statistics.median(warm), 2)
                 row["memory_mb"] = in_own_process(name, options.model, side)
             rows.append(row)
             print(row, flush=True)
     focus = load(options.model)
-    found = {
+    results = {
         "model": options.model,
         "keypoints": focus.keypoints,
         "patch_size": focus.patch_size,
@@ -251,7 +251,7 @@ def main() -> None:
         "machine": platform.machine(),
         "rows": rows,
     }
-    write_json(options.out, found)
+    write_json(options.out, results)
     plot(rows, options.plot)
 
 

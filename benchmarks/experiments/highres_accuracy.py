@@ -5,7 +5,7 @@ trained patch encoder, because training on full images would take 16 billion mul
 and step, an hour per epoch on two cores. For one of them every patch of a gapless grid is encoded
 once, and attention, initialised from the focus model's, is trained on these vectors; for the other
 a head is trained on the encoder's maximum over all locations. A small CNN on the downsampled image
-is trained from scratch. Results on test images, after the last epoch of what is trained here.
+is trained from scratch. Results are for test images, after the last epoch.
 
     FOVEAL_DATA=... python benchmarks/experiments/highres_accuracy.py [--model NAME]
 """
@@ -32,28 +32,28 @@ from foveal.training.objectives.ranking.objective import task_losses
 SIDE = 1500
 PATCHES = (4, 8, 12, 20)  # the focus model is trained with 12
 HEAD_EPOCHS, GRID_EPOCHS, LR, BATCH = 60, 15, 2e-3, 50
-Answers = Callable[[Tensor], Tensor]  # indices (B,) of images -> logits (B, T, classes)
+Predict = Callable[[Tensor], Tensor]  # indices (B,) of images -> logits (B, T, classes)
 
 
 @torch.inference_mode()
-def shares(answer: Answers, images: LargeSet, batch: int) -> dict[str, float]:
+def accuracies(predict: Predict, images: LargeSet, batch: int) -> dict[str, float]:
     """Return the accuracy of each task, and their mean."""
-    right = []
+    hits = []
     for numbers in torch.arange(len(images)).split(batch):
-        pairs = zip(answer(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
-        right.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
-    found = torch.cat(right).float().mean(dim=0).tolist()
-    named = {task: round(share, 4) for task, share in zip(images.tasks, found, strict=True)}
-    return named | {"mean": round(sum(found) / len(found), 4)}
+        pairs = zip(predict(numbers).unbind(dim=1), labels_of(images, numbers), strict=True)
+        hits.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
+    means = torch.cat(hits).float().mean(dim=0).tolist()
+    by_task = {task: round(mean, 4) for task, mean in zip(images.tasks, means, strict=True)}
+    return by_task | {"mean": round(sum(means) / len(means), 4)}
 
 
-def by_places(focus: FocusNet, images: LargeSet) -> Answers:
+def focus_predictor(focus: FocusNet, images: LargeSet) -> Predict:
     """Return a function that predicts from the detector's locations."""
 
-    def answer(numbers: Tensor) -> Tensor:
+    def predict(numbers: Tensor) -> Tensor:
         return focus.observe(focus.view(images.images, numbers)).task_logits
 
-    return answer
+    return predict
 
 
 def grid_of(focus: FocusNet) -> Tensor:
@@ -65,13 +65,13 @@ def grid_of(focus: FocusNet) -> Tensor:
 
 
 @torch.inference_mode()
-def encoded(focus: FocusNet, images: LargeSet) -> Tensor:
+def grid_vectors(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the vectors (N, K, D) of every patch of the grid, in half precision."""
-    found = []
+    vectors = []
     for number in torch.arange(len(images)).split(1):
         pixels = focus.view(images.images, number).thumbnail(1)
-        found.append(encode_all(focus.head.encoder, pixels, focus.patch_size).half())
-    return torch.stack(found)
+        vectors.append(encode_all(focus.head.encoder, pixels, focus.patch_size).half())
+    return torch.stack(vectors)
 
 
 class AttendingToAll(nn.Module):
@@ -88,20 +88,22 @@ class AttendingToAll(nn.Module):
 
 
 @torch.inference_mode()
-def greatest(focus: FocusNet, images: LargeSet) -> Tensor:
+def maximum_features(focus: FocusNet, images: LargeSet) -> Tensor:
     """Return the encoder's maxima (N, C) over all locations of full images."""
-    found = []
+    maxima = []
     for number in torch.arange(len(images)).split(1):
         pixels = focus.view(images.images, number).thumbnail(1)
         with torch.autocast("cpu", torch.bfloat16):
             features = focus.head.encoder.features(
                 pixels.contiguous(memory_format=torch.channels_last)
             )
-        found.append(features.amax(dim=(-2, -1)).float())
-    return torch.cat(found)
+        maxima.append(features.amax(dim=(-2, -1)).float())
+    return torch.cat(maxima)
 
 
-def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: float) -> nn.Module:
+def train_net(
+    net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: float
+) -> nn.Module:
     """Return a net (B, ...) -> (B, T * classes), trained on inputs (N, ...)."""
     torch.manual_seed(0)
     steps = epochs * -(-len(images) // BATCH)
@@ -119,8 +121,8 @@ def trained(net: nn.Module, inputs: Tensor, images: LargeSet, epochs: int, lr: f
     return net.eval()
 
 
-def answers(net: nn.Module, inputs: Tensor, images: LargeSet) -> Answers:
-    """Return a function that predicts with a network from `trained`."""
+def predictor(net: nn.Module, inputs: Tensor, images: LargeSet) -> Predict:
+    """Return a function that predicts with a network from `train_net`."""
     return lambda numbers: net(inputs[numbers]).unflatten(1, (len(images.tasks), -1))
 
 
@@ -142,9 +144,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="megapixel-mnist-focus")
-    parser.add_argument("--train", type=int, default=2000, help="images that heads learn from")
+    parser.add_argument(
+        "--train", type=int, default=2000, help="images that the heads are trained on"
+    )
     parser.add_argument("--test", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=8, help="of the downsampled images' CNN")
+    parser.add_argument(
+        "--epochs", type=int, default=8, help="epochs of the CNN on downsampled images"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/highres_accuracy.json")
     )
@@ -158,8 +164,8 @@ def main() -> None:
     outputs = len(focus.tasks) * focus.num_classes
     rows: list[dict[str, Any]] = []
 
-    def note(way: str, macs: int, found: dict[str, float]) -> None:
-        rows.append({"way": way, "macs": macs, **found})
+    def add_row(way: str, macs: int, results: dict[str, float]) -> None:
+        rows.append({"way": way, "macs": macs, **results})
         print(rows[-1], flush=True)
 
     macs = {
@@ -171,37 +177,43 @@ def main() -> None:
             "full resolution",
         )
     }
-    own, patch = focus.keypoints, macs["all patches"] // (SIDE // focus.patch_size) ** 2
+    trained_count, patch = focus.keypoints, macs["all patches"] // (SIDE // focus.patch_size) ** 2
     for count in PATCHES:
         focus.keypoints = count
-        found = shares(by_places(focus, test), test, BATCH)
-        cost = macs["focus, image in memory"] + (count - own) * patch
-        note(f"focus, {count} patches", cost, found)
-    vectors, looked = encoded(focus, train), encoded(focus, test)
-    attending = trained(AttendingToAll(focus), vectors, train, GRID_EPOCHS, LR / 4)
-    note(
+        results = accuracies(focus_predictor(focus, test), test, BATCH)
+        cost = macs["focus, image in memory"] + (count - trained_count) * patch
+        add_row(f"focus, {count} patches", cost, results)
+    vectors, test_vectors = grid_vectors(focus, train), grid_vectors(focus, test)
+    attention_net = train_net(AttendingToAll(focus), vectors, train, GRID_EPOCHS, LR / 4)
+    add_row(
         "every patch of a grid",
         macs["all patches"],
-        shares(answers(attending, looked, test), test, BATCH),
+        accuracies(predictor(attention_net, test_vectors, test), test, BATCH),
     )
     shrink = SIDE // SMALL
-    small, seen = (
+    train_small, test_small = (
         (images.images.thumbnails(torch.arange(len(images)), shrink) - focus.mean) / focus.std
         for images in (train, test)
     )
-    net = trained(SmallCNN(focus.in_channels, outputs), small, train, options.epochs, 5 * LR)
+    net = train_net(
+        SmallCNN(focus.in_channels, outputs), train_small, train, options.epochs, 5 * LR
+    )
     cost = macs["downsampled image"]
-    note("small CNN, downsampled image", cost, shares(answers(net, seen, test), test, BATCH))
-    vectors, looked = greatest(focus, train), greatest(focus, test)
+    add_row(
+        "small CNN, downsampled image",
+        cost,
+        accuracies(predictor(net, test_small, test), test, BATCH),
+    )
+    vectors, test_vectors = maximum_features(focus, train), maximum_features(focus, test)
     width = vectors.shape[1]
     head = nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs)
     )
-    reading = trained(head, vectors, train, HEAD_EPOCHS, LR)
-    note(
+    head_net = train_net(head, vectors, train, HEAD_EPOCHS, LR)
+    add_row(
         "full resolution",
         macs["full resolution"],
-        shares(answers(reading, looked, test), test, BATCH),
+        accuracies(predictor(head_net, test_vectors, test), test, BATCH),
     )
     write_json(
         options.out, {"model": options.model, "train": len(train), "test": len(test), "rows": rows}

@@ -1,8 +1,8 @@
 """Training methods against position leakage, separately and combined.
 
 The plain focus recipe of a dataset is trained for a few epochs with each method and measured on the
-validation images. Interrupted runs are resumed, and methods already in the file are not trained
-again.
+validation images. Interrupted runs are resumed, and methods already in the results file are
+skipped.
 
     FOVEAL_DATA=... python benchmarks/experiments/honest.py [--data mnist] [--epochs 12]
 """
@@ -11,14 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
-from trained import trained
+from trained import load_or_train
 
 from foveal.datasets import load_images
 from foveal.foundation.files import write_json
 from foveal.metrics import accuracy, content_following, position_leakage
 from foveal.training import load_recipe
 
-WAYS: dict[str, list[str]] = {
+VARIANTS: dict[str, list[str]] = {
     "plain": [],
     "position noise of 1 px": ["model.jitter_px=1"],
     "detector that sees 3×3 pixels": ["model.detector.widths=[24]"],
@@ -39,7 +39,7 @@ SLOWLY = [*TOGETHER, "honesty.ramp=0.3", "keep=last"]
 UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]
 WEAK = ["honesty.adversary=0.05", "honesty.dependence=0.05"]
 PROBES = ["honesty.adversary=0.06", "honesty.dependence=0.02", "honesty.probes=4"]
-WAYS |= {
+VARIANTS |= {
     "probe 0.3, dependence 0.3, swapped content 0.1": TOGETHER,
     "+ strength growing over 30% of the steps": SLOWLY,
     "+ growing strength, terms on the unaugmented image": [*SLOWLY, "honesty.still=true"],
@@ -54,32 +54,32 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["mnist"])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs/honest"), help="of the training runs"
+        "--runs", type=Path, default=Path("runs/honest"), help="folder of the training runs"
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/honest.json"))
     options = parser.parse_args()
-    result = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    by_data = json.loads(options.out.read_text()) if options.out.is_file() else {}
     for data in options.data:
         recipe = f"{data}-focus-plain"
-        images, probed = (load_images(data, split) for split in ("val", "train"))
-        known = result.get(data, {})
-        found = known["ways"] if known.get("epochs") == options.epochs else {}
-        for number, (way, changes) in enumerate(WAYS.items()):
-            if way in found:
+        images, train = (load_images(data, split) for split in ("val", "train"))
+        previous = by_data.get(data, {})
+        results = previous["ways"] if previous.get("epochs") == options.epochs else {}
+        for number, (variant, changes) in enumerate(VARIANTS.items()):
+            if variant in results:
                 continue
             run = options.runs / f"{data}-{number}"
-            model = trained(load_recipe(recipe, [f"epochs={options.epochs}", *changes]), run)
-            followed = content_following(model, images)
-            found[way] = {
+            model = load_or_train(load_recipe(recipe, [f"epochs={options.epochs}", *changes]), run)
+            following = content_following(model, images)
+            results[variant] = {
                 "accuracy": round(accuracy(model, images), 4),
-                "position_leakage": round(position_leakage(model, probed, images), 4),
-                "content_following": round(followed.content_following, 4),
-                "position_following": round(followed.position_following, 4),
+                "position_leakage": round(position_leakage(model, train, images), 4),
+                "content_following": round(following.content_following, 4),
+                "position_following": round(following.position_following, 4),
             }
-            print(data, way, found[way], flush=True)
-            result[data] = {"epochs": options.epochs, "ways": found}
+            print(data, variant, results[variant], flush=True)
+            by_data[data] = {"epochs": options.epochs, "ways": results}
             options.out.parent.mkdir(exist_ok=True)
-            write_json(options.out, result)
+            write_json(options.out, by_data)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ from foveal.datasets.images import ImageSet
 from foveal.foundation.files import write_json
 from foveal.foundation.memory import keep_freed_memory
 from foveal.images.sizing import ShortSide
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.models import PlainNet
 
 DATA = "imagenet-val-1000"
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to preprocess and read a photograph.
+class Option:
+    """A way to preprocess and classify a photograph.
 
     Attributes:
         name: name in the table.
@@ -45,15 +45,15 @@ class Way:
     flip: bool = False
 
 
-WAYS = (
-    Way("224 on the short side (shipped)", ShortSide(224)),
-    Way("the same, mirrored too", ShortSide(224), flip=True),
-    Way("the same, stride 16", ShortSide(224), stride=16),
-    Way("the central 224 of 256", ShortSide(256), centre=224),
-    Way("256 on the short side", ShortSide(256)),
-    Way("192 on the short side", ShortSide(192)),
-    Way("160 on the short side", ShortSide(160)),
-    Way("squashed to 224x224", (224, 224)),
+OPTIONS = (
+    Option("224 on the short side (shipped)", ShortSide(224)),
+    Option("the same, mirrored too", ShortSide(224), flip=True),
+    Option("the same, stride 16", ShortSide(224), stride=16),
+    Option("the central 224 of 256", ShortSide(256), centre=224),
+    Option("256 on the short side", ShortSide(256)),
+    Option("192 on the short side", ShortSide(192)),
+    Option("160 on the short side", ShortSide(160)),
+    Option("squashed to 224x224", (224, 224)),
 )
 
 
@@ -66,43 +66,44 @@ def with_stride(model: PlainNet, stride: int) -> PlainNet:
     return finer.eval()
 
 
-def right(model: PlainNet, images: ImageSet, way: Way) -> Tensor:
+def is_correct(model: PlainNet, images: ImageSet, option: Option) -> Tensor:
     """Return which photographs (N,) are classified correctly."""
-    found = []
+    predictions = []
     with torch.inference_mode():
         for batch in images.images.split(16):
-            if way.centre:
-                top, left = ((side - way.centre) // 2 for side in batch.shape[-2:])
-                batch = batch[..., top : top + way.centre, left : left + way.centre]
+            if option.centre:
+                top, left = ((side - option.centre) // 2 for side in batch.shape[-2:])
+                batch = batch[..., top : top + option.centre, left : left + option.centre]
             pixels = (batch.float() / 255).contiguous(memory_format=torch.channels_last)
-            chances = model(pixels).softmax(dim=1)
-            if way.flip:
-                chances = chances + model(pixels.flip(-1)).softmax(dim=1)
-            found.append(chances.argmax(dim=1))
-    return torch.cat(found) == images.labels
+            probabilities = model(pixels).softmax(dim=1)
+            if option.flip:
+                probabilities = probabilities + model(pixels.flip(-1)).softmax(dim=1)
+            predictions.append(probabilities.argmax(dim=1))
+    return torch.cat(predictions) == images.labels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     keep_freed_memory()
     model = zoo.load("imagenet").to(memory_format=torch.channels_last)
     rows = []
-    for way in WAYS:
-        images, _ = as_known(load_images(DATA, "test", size=way.sizing, channels=3), model)
+    for option in OPTIONS:
+        images = load_images(DATA, "test", size=option.sizing, channels=3)
+        images, _ = with_model_classes(images, model)
         odd = torch.tensor([int(Path(path).stem[-8:]) % 2 == 1 for path in images.paths])
-        answers = right(with_stride(model, way.stride), images, way).double()
+        correct = is_correct(with_stride(model, option.stride), images, option).double()
         row = {
-            "way": way.name,
-            "odd": round(float(answers[odd].mean()), 4),
-            "even": round(float(answers[~odd].mean()), 4),
-            "all": round(float(answers.mean()), 4),
+            "way": option.name,
+            "odd": round(float(correct[odd].mean()), 4),
+            "even": round(float(correct[~odd].mean()), 4),
+            "all": round(float(correct.mean()), 4),
         }
         print(row, flush=True)
         rows.append(row)
-    if options.out:
-        write_json(options.out, {"data": DATA, "ways": rows})
+    if arguments.out:
+        write_json(arguments.out, {"data": DATA, "ways": rows})
 
 
 if __name__ == "__main__":

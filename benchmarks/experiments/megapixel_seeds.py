@@ -9,7 +9,7 @@ resumed.
 import argparse
 from pathlib import Path
 
-from trained import over_seeds, trained
+from trained import load_or_train, over_seeds
 
 from foveal.datasets import load_large
 from foveal.foundation.files import write_json
@@ -26,14 +26,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/megapixel_seeds.json"))
     options = parser.parse_args()
     test = load_large("megapixel-mnist", "test")
-    reached: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for seed in range(options.seeds):
-        model = trained(load_recipe(NAME, [f"seed={seed}"]), options.runs / f"{NAME}-{seed}")
+        model = load_or_train(load_recipe(NAME, [f"seed={seed}"]), options.runs / f"{NAME}-{seed}")
         figures = evaluate(model, test, batch_size=16)
         for task in (*model.tasks, "mean"):
-            reached.setdefault(task, []).append(figures[f"accuracy_{task}"])
-        print(seed, {task: values[-1] for task, values in reached.items()}, flush=True)
-    tasks = {task: over_seeds(values) for task, values in reached.items()}
+            accuracies.setdefault(task, []).append(figures[f"accuracy_{task}"])
+        print(seed, {task: values[-1] for task, values in accuracies.items()}, flush=True)
+    tasks = {task: over_seeds(values) for task, values in accuracies.items()}
     write_json(options.out, {"model": NAME, "seeds": options.seeds, "tasks": tasks})
 
 

@@ -35,10 +35,10 @@ from foveal.models import build_model
 from foveal.models.abilities import Ability
 from foveal.training.distribution.devices import Devices
 from foveal.training.feature_files import with_features
-from foveal.training.features import predicted
+from foveal.training.features import predict_features
 from foveal.training.fitting import fit
 from foveal.training.initial_model import initial_model, start_on_features
-from foveal.training.linear import fit_linear, labelled
+from foveal.training.linear import fit_linear, labelled_vectors
 from foveal.training.objectives.crops.settings import Crops
 from foveal.training.options import Options
 from foveal.training.recipe import load_recipe
@@ -148,9 +148,12 @@ def measured(
     validated: list[tuple[Tensor, Tensor]] = []
     for train, val, test in divided(kept, recipe.training.seed):
         model, answers = tuned(recipe, settings, {"train": train, "val": val}, test)
-        validated.append((predicted(model, val.images).argmax(dim=1), val.labels))
+        validated.append((predict_features(model, val.images).argmax(dim=1), val.labels))
         linear = fit_linear(
-            labelled(train), labelled(val), len(test.classes), recipe.training.balance
+            labelled_vectors(train),
+            labelled_vectors(val),
+            len(test.classes),
+            recipe.training.balance,
         )
         answers["linear"] = linear(test.images.whole[:, 0])
         if not labels:
@@ -190,11 +193,11 @@ def tuned(
     """
     model: Any = initial_model(recipe, settings)
     start_on_features(model, recipe, sets)
-    answers = {"frozen": predicted(model, test.images)}
+    answers = {"frozen": predict_features(model, test.images)}
     options = Options(False, Devices(), "32-true", False, (), None, print)
     with tempfile.TemporaryDirectory() as out:
         model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
-    return model, answers | {"tuned": predicted(model, test.images)}
+    return model, answers | {"tuned": predict_features(model, test.images)}
 
 
 def _features_of(name: str, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ when the mark is replaced by that of a random other class; it follows the mark i
 changes from the first mark's class to the second's. The explanation touches the mark if any of its
 3x3 pixels are evidence, and shows it if more than half of them are. Evidence is the patches of
 focus models (without the thumbnail), or the hottest tenth of the pixels of maps. In addition to the
-zoo's recipes, variants are trained that make a focus model show the mark.
+zoo's recipes, variants are trained that should make a focus model show the mark.
 
     FOVEAL_DATA=... python benchmarks/experiments/planted.py
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trained import trained
+from trained import load_or_train
 
 from foveal.datasets import ImageSet, load_images, planted_marks
 from foveal.datasets.generated.planted import MARK, patterns
@@ -32,8 +32,8 @@ from foveal.training import load_recipe
 SOURCE = "fashion-mnist"
 UNFLIPPED = ["augment.flip=false", "augment.alternate=false"]  # some marks mirror each other
 UPRIGHT = ["augment.shift=1", "augment.rotate=0", "augment.scale=0"]  # as clothes are trained
-# Of each recipe, ways to train it, and for how many epochs: until it is tempted.
-WAYS: dict[str, dict[str, list[str]]] = {
+# By recipe: variants of its training settings. The epochs suffice to learn the mark.
+VARIANTS: dict[str, dict[str, list[str]]] = {
     "fashion-mnist-focus": {
         "": [],
         "dependence 0.3, swapped content 0.5": ["honesty.dependence=0.3", "honesty.swap=0.5"],
@@ -51,7 +51,7 @@ WAYS: dict[str, dict[str, list[str]]] = {
     "fashion-mnist-attention": {"": []},
 }
 EPOCHS = {"fashion-mnist-cnn": 4, "fashion-mnist-attention": 2}  # 12 for the others
-SHARE = 0.1  # fraction of the pixels that is the evidence of maps and post-hoc methods
+EVIDENCE_FRACTION = 0.1  # of the pixels, for maps and post-hoc methods
 CHUNK = 100
 
 
@@ -67,7 +67,7 @@ def pixels_shown(model: ImageModel, images: ImageSet, method: str) -> Tensor:
     """Return the number of evidence pixels (2, B) of each image, and of its mark."""
     assert images.masks is not None
     explanation = explainer(method)(model, images.images.float() / 255)
-    evidence = explanation.top_evidence(SHARE)
+    evidence = explanation.top_evidence(EVIDENCE_FRACTION)
     return torch.stack([evidence, evidence & (images.masks[:, 0] > 0)]).sum(dim=(-2, -1))
 
 
@@ -76,44 +76,44 @@ def figures(model: ImageModel, test: ImageSet, marks: Tensor, images: int) -> di
     generator = torch.Generator().manual_seed(0)
     number = len(patterns())
     others = (marks + torch.randint(1, number, marks.shape, generator=generator)) % number
-    answers = observe_all(model, test.images).logits.argmax(dim=1)
-    after = observe_all(model, with_marks(test, others)).logits.argmax(dim=1)
-    follows = (answers == marks) & (after == others)
-    decided = (answers != after).nonzero().flatten()
-    some, followed = test.subset(decided[:images]), follows[decided[:images]]
+    predictions = observe_all(model, test.images).logits.argmax(dim=1)
+    changed = observe_all(model, with_marks(test, others)).logits.argmax(dim=1)
+    follows = (predictions == marks) & (changed == others)
+    indices = (predictions != changed).nonzero().flatten()
+    sample, followed = test.subset(indices[:images]), follows[indices[:images]]
     methods = (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else post_hoc_methods()
     if model.name == "attention":
         methods = (OWN, "contributions", "grad-cam")
     return {
-        "accuracy": share_of(answers == test.labels),
-        "answers_the_mark": share_of(answers == marks),
-        "decided_by_the_mark": share_of(answers != after),
-        "follows_the_mark": share_of(follows),
-        "images": len(some),
+        "accuracy": fraction(predictions == test.labels),
+        "answers_the_mark": fraction(predictions == marks),
+        "decided_by_the_mark": fraction(predictions != changed),
+        "follows_the_mark": fraction(follows),
+        "images": len(sample),
         "followed_images": int(followed.sum()),
-        "methods": {method: shares(model, some, followed, method) for method in methods},
+        "methods": {method: mark_rates(model, sample, followed, method) for method in methods},
     }
 
 
-def shares(
-    model: ImageModel, some: ImageSet, followed: Tensor, method: str
+def mark_rates(
+    model: ImageModel, sample: ImageSet, followed: Tensor, method: str
 ) -> dict[str, float | None]:
     """Return how often a method shows the mark, in all N images and where the model follows it."""
-    parts = torch.arange(len(some)).split(CHUNK)
-    found = [pixels_shown(model, some.subset(part), method) for part in parts]
-    evidence, seen = torch.cat(found, dim=1)
-    hit = seen * 2 > MARK**2
+    parts = torch.arange(len(sample)).split(CHUNK)
+    counts = [pixels_shown(model, sample.subset(part), method) for part in parts]
+    evidence, marked = torch.cat(counts, dim=1)
+    hit = marked * 2 > MARK**2
     return {
-        "evidence": round(float(evidence.float().mean()) / some.images[0, 0].numel(), 4),
-        "touched": share_of(seen > 0),
-        "shown": share_of(hit),
-        "shown_where_followed": share_of(hit[followed]),
+        "evidence": round(float(evidence.float().mean()) / sample.images[0, 0].numel(), 4),
+        "touched": fraction(marked > 0),
+        "shown": fraction(hit),
+        "shown_where_followed": fraction(hit[followed]),
     }
 
 
-def share_of(found: Tensor) -> float | None:
+def fraction(values: Tensor) -> float | None:
     """Return the fraction of True values (N,), or None if there are none."""
-    return round(float(found.float().mean()), 4) if len(found) else None
+    return round(float(values.float().mean()), 4) if len(values) else None
 
 
 def main() -> None:
@@ -128,14 +128,14 @@ def main() -> None:
     data = f"planted-{SOURCE}"
     test = load_images(data, "test")
     marks = planted_marks(test)
-    for name, ways in WAYS.items():
-        for number, (way, changes) in enumerate(ways.items()):
+    for name, variants in VARIANTS.items():
+        for number, (variant, changes) in enumerate(variants.items()):
             shared = [f"epochs={EPOCHS.get(name, 12)}", f"data.name={data}", *UNFLIPPED]
             recipe = load_recipe(name, [*shared, *changes])
-            model = trained(recipe, options.runs / f"{data}-{name}-{number}")
-            found = {"epochs": recipe.training.epochs} | figures(model, test, marks, options.images)
-            result[f"{name}, {way}" if way else name] = found
-            print(name, way, json.dumps(found), flush=True)
+            model = load_or_train(recipe, options.runs / f"{data}-{name}-{number}")
+            row = {"epochs": recipe.training.epochs} | figures(model, test, marks, options.images)
+            result[f"{name}, {variant}" if variant else name] = row
+            print(name, variant, json.dumps(row), flush=True)
     options.out.parent.mkdir(exist_ok=True)
     write_json(options.out, result)
 

@@ -22,24 +22,24 @@ from foveal.metrics import PointingGame
 from foveal.models.abilities import Ability
 
 KINDS = ("focus", "centre", "random", "cnn")
-RIVALS = ("grad-cam", "gradient-x-input", "integrated-gradients")
+POST_HOC = ("grad-cam", "gradient-x-input", "integrated-gradients")
 CHUNK = 500
 
 
 def hits(name: str, test: ImageSet) -> dict[str, float]:
-    """Return by method the fraction of images in which the explanation hits the annotation."""
+    """Return, by method, the fraction of images in which the explanation hits the annotation."""
     model = zoo.load(name)
     if test.masks is None:
-        raise UserError(f"{test.name} has no masks that say where the truth lies.")
-    found = {}
-    for method in (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else RIVALS:
+        raise UserError(f"{test.name} has no annotations: the pointing game needs masks.")
+    fractions = {}
+    for method in (OWN,) if Ability.GIVEN_KEYPOINTS in model.abilities else POST_HOC:
         game = PointingGame()
         for part in torch.arange(len(test)).split(CHUNK):
             explanation = explainer(method)(model, test.images[part].float() / 255)
             game.update(explanation, test.masks[part])
-        found[method] = round(float(game.compute()), 4)
-        print(name, method, found[method], flush=True)
-    return found
+        fractions[method] = round(float(game.compute()), 4)
+        print(name, method, fractions[method], flush=True)
+    return fractions
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def main() -> None:
     test = load_images(options.data, "test")
     names = [name for kind in KINDS if (name := f"{options.data}-{kind}") in zoo.names()]
     if not names:
-        raise UserError(f"The zoo has no models of {options.data} to play it with.")
+        raise UserError(
+            f"The zoo contains no models of {options.data}. Train one, or choose other --data."
+        )
     result: dict[str, Any] = {"data": options.data, "images": len(test), "models": {}}
     for name in names:
         result["models"][name] = hits(name, test)

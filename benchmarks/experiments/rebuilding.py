@@ -1,6 +1,6 @@
 """Reconstruction from learned keypoints against random, grid, Harris and centre keypoints.
 
-In each dataset's recipe, the detector is replaced by one of these with patches of the same number
+In each dataset's recipe, the detector is replaced by each of these, with patches of the same number
 and size, and the decoder is trained in the same way. Errors are measured on the test images and
 written to benchmarks/results/rebuilding.json and to the zoo's cards. Interrupted runs are resumed.
 
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trained import trained
+from trained import load_or_train
 
 from foveal import zoo
 from foveal.datasets import load_images
@@ -28,20 +28,20 @@ def errors(data: str, runs: Path) -> dict[str, Any]:
     """Return the errors of a dataset's saliency model and of its controls."""
     name = f"{data}-saliency"
     test = load_images(data, "test")
-    found: dict[str, Any] = {}
+    by_detector: dict[str, Any] = {}
     for detector in ("learned", *CONTROLS):
         change = [] if detector == "learned" else [f"model.detector.name={detector}"]
         run = runs / (name if detector == "learned" else f"{name}-{detector}")
-        values = rebuilding(trained(load_recipe(name, change), run), test)
-        found[detector] = {key: round(value, 6) for key, value in values._asdict().items()}
+        values = rebuilding(load_or_train(load_recipe(name, change), run), test)
+        by_detector[detector] = {key: round(value, 6) for key, value in values._asdict().items()}
         print(f"{name}, {detector}: {values}", flush=True)
-    best = min(CONTROLS, key=lambda control: found[control]["rebuilding_mse"])
-    ratio = found["learned"]["rebuilding_mse"] / found[best]["rebuilding_mse"]
+    best = min(CONTROLS, key=lambda control: by_detector[control]["rebuilding_mse"])
+    ratio = by_detector["learned"]["rebuilding_mse"] / by_detector[best]["rebuilding_mse"]
     recipe = load_recipe(name).model
     return {
         "keypoints": recipe["detector"]["keypoints"],
         "patch_size": recipe["patch_size"],
-        "errors": found,
+        "errors": by_detector,
         "best_control": best,
         "lower_by": round(1 - ratio, 4),
     }

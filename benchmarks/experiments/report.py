@@ -1,9 +1,9 @@
-"""Computes the figures of docs/report.md from the zoo's weights: `make report`.
+"""Figures of docs/report.md, measured on the zoo's models: `make report`.
 
 The zoo's models of each dataset are compared on 1,000 test images, with all post-hoc methods and
 the judges; the pointing games are run, costs are timed, and models are trained on planted marks.
-Finished parts are kept, so that the same command resumes. Figures are written to
-benchmarks/results/models, pictures to docs/images, complete reports to report/.
+Finished parts are kept, so the same command resumes. Figures are written to
+benchmarks/results/models, pictures to docs/images, and complete reports to report/.
 
     FOVEAL_DATA=... python benchmarks/experiments/report.py [--images 1000] [--published 50]
 """
@@ -38,7 +38,7 @@ PLOTS = ("accuracy-evidence", "judged-evidence")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000, help="images of each comparison")
+    parser.add_argument("--images", type=int, default=1000, help="images per comparison")
     parser.add_argument(
         "--published", type=int, default=50, help="images for the published metrics"
     )
@@ -53,7 +53,7 @@ def main() -> None:
         if not models:
             continue
         with progress_bar() as progress:
-            found = compare(
+            comparison = compare(
                 models,
                 data,
                 options.out / data,
@@ -61,12 +61,12 @@ def main() -> None:
                 published=options.published,
                 progress=progress,
             )
-        print(write_comparison(found, options.out / data), flush=True)
+        print(write_comparison(comparison, options.out / data), flush=True)
         shutil.copy(options.out / data / "results.json", results / f"{data}.json")
         for plot in PLOTS:
-            drawn = options.out / data / "plots" / f"{plot}.png"
-            if drawn.is_file():
-                shutil.copy(drawn, pictures / f"{data}-{plot}.png")
+            source = options.out / data / "plots" / f"{plot}.png"
+            if source.is_file():
+                shutil.copy(source, pictures / f"{data}-{plot}.png")
     for script in SCRIPTS:
         subprocess.run([sys.executable, ROOT / f"{script}.py"], check=True, cwd=ROOT)
 

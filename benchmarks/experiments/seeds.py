@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from trained import over_seeds, trained
+from trained import load_or_train, over_seeds
 
 from foveal.datasets import load_images
 from foveal.metrics.accuracy import accuracy
@@ -32,20 +32,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/seeds.json"))
     options = parser.parse_args()
     test = load_images("cifar10", "test")
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    accuracies: dict[str, list[float]] = {name: [] for name in NAMES}
     for seed in range(options.seeds):
-        for name in NAMES:  # alternating, so that an interrupted run has equally many of each
+        for name in NAMES:  # alternating, so that an interruption leaves equally many runs of each
             recipe = load_recipe(name, [f"epochs={options.epochs}", f"seed={seed}", *options.set])
             run = options.runs / f"{name}-{options.epochs}-{seed}"
-            model = trained(recipe, run, options.precision)
-            found[name].append(accuracy(model, test))
-            print(f"{name}, seed {seed}: {found[name][-1]:.2%}", flush=True)
+            model = load_or_train(recipe, run, options.precision)
+            accuracies[name].append(accuracy(model, test))
+            print(f"{name}, seed {seed}: {accuracies[name][-1]:.2%}", flush=True)
     result = {
         "epochs": options.epochs,
         "seeds": options.seeds,
         "changes": options.set,
         "precision": options.precision,
-        "models": {name: over_seeds(values) for name, values in found.items()},
+        "models": {name: over_seeds(values) for name, values in accuracies.items()},
     }
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")

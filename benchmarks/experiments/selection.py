@@ -1,4 +1,4 @@
-"""Methods of training a detector to select patches from image labels alone.
+"""Methods of training a detector to select patches, from image labels only.
 
 All start from the same weights, trained on small images only, and take the same number of steps on
 megapixel MNIST. Measured on validation images: the fraction of the digits that a patch shows
@@ -6,7 +6,7 @@ completely (their boxes are known, but not used in training), and the accuracy o
 
 - `fixed`: the detector is not trained; it selects locations where the thumbnail varies.
 - `weights`: the scores are trained by the gradient of the patches' weights.
-- `attention-sampling`: the scores are the only logarithm of the weights, and are trained like
+- `attention-sampling`: the scores alone are the logarithms of the weights, and are trained like
   attention over sampled locations (Katharopoulos & Fleuret 2019, arXiv:1905.03711).
 - `perturbed-top-k`: expected patches under noise on the scores, and their gradient (Cordonnier et
   al. 2021, arXiv:2104.03059), over the best 64 locations.
@@ -46,41 +46,41 @@ LargeSet = ImageSet[LargeImages]
 Step = Callable[[FocusNet, LargeSet, Tensor], tuple[Tensor, Tensor]]
 
 
-def labels_of(images: LargeSet, numbers: Tensor) -> list[Tensor]:
-    return [labels[numbers] for labels in images.tasks.values()]
+def labels_of(images: LargeSet, indices: Tensor) -> list[Tensor]:
+    return [labels[indices] for labels in images.tasks.values()]
 
 
-def read(model: FocusNet, view: View, located: Located) -> HeadOutput:
+def head_output(model: FocusNet, view: View, located: Located) -> HeadOutput:
     """Return the head's output for the patches at given locations."""
     return model.head(*model.cut(view, located))
 
 
-def ranked(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def ranked(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (B, T, classes) and a loss of the selection."""
-    view = model.view(images.images, numbers)
+    view = model.view(images.images, indices)
     located = model.locate(view)
-    output = read(model, view, located)
+    output = head_output(model, view, located)
     return output.task_logits, ranking_loss(located.score, output.task_weights)
 
 
-def by_weights(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits; the scores get the gradient of the weights."""
-    return ranked(model, images, numbers)[0], torch.zeros(())
+def by_weights(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits; the scores receive the gradient of the weights."""
+    return ranked(model, images, indices)[0], torch.zeros(())
 
 
-def fixed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits; the scores get no gradient."""
-    view = model.view(images.images, numbers)
-    return read(model, view, Located(model.locate(view).xy)).task_logits, torch.zeros(())
+def fixed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits; the scores receive no gradient."""
+    view = model.view(images.images, indices)
+    return head_output(model, view, Located(model.locate(view).xy)).task_logits, torch.zeros(())
 
 
-def sampled(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def sampled(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits with patches weighted by the scores."""
-    view = model.view(images.images, numbers)
-    return weighed(model, view, model.locate(view))[0], torch.zeros(())
+    view = model.view(images.images, indices)
+    return weighted_by_scores(model, view, model.locate(view))[0], torch.zeros(())
 
 
-def weighed(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
+def weighted_by_scores(model: FocusNet, view: View, located: Located) -> tuple[Tensor, Tensor]:
     """Return logits (B, T, classes) with patches weighted by their scores alone, and keypoints."""
     patches, located = model.cut(view, located)
     head = model.head
@@ -122,21 +122,21 @@ class ExpectedTopK(torch.autograd.Function):
         return torch.einsum("sb,sbn->bn", inner, noise) / (SAMPLES * SIGMA), None
 
 
-def perturbed(model: FocusNet, images: LargeSet, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def perturbed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits of expected patches at expected locations."""
-    view = model.view(images.images, numbers)
+    view = model.view(images.images, indices)
     detector, head = model.detector, model.head
     scores = detector.fine(view.thumbnail(detector.shrink))
-    numbers = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
+    indices = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
     width = scores.shape[-1]
-    cells = torch.stack([numbers % width, numbers // width], dim=-1)
-    places = from_px((cells + 0.5) * CELL * detector.shrink - 0.5, view.size)
-    places = snap(places, model.patch_size, view.size)
-    patches = view.crops(corners_px(places, model.patch_size, view.size), model.patch_size)
-    shares = ExpectedTopK.apply(scores.flatten(1).gather(1, numbers), detector.keypoints)
-    mixed = torch.einsum("bkn,bncij->bkcij", shares, patches)
+    cells = torch.stack([indices % width, indices // width], dim=-1)
+    centres = from_px((cells + 0.5) * CELL * detector.shrink - 0.5, view.size)
+    centres = snap(centres, model.patch_size, view.size)
+    patches = view.crops(corners_px(centres, model.patch_size, view.size), model.patch_size)
+    indicators = ExpectedTopK.apply(scores.flatten(1).gather(1, indices), detector.keypoints)
+    mixed = torch.einsum("bkn,bncij->bkcij", indicators, patches)
     vectors = head.encoder(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
-    logits, _ = head.attention(vectors, shares @ places)
+    logits, _ = head.attention(vectors, indicators @ centres)
     return logits, torch.zeros(())
 
 
@@ -149,17 +149,19 @@ ESTIMATORS: dict[str, Step] = {
 }
 
 
-def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float) -> FocusNet:
+def train_detector(
+    model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float
+) -> FocusNet:
     """Return the model after training for a number of steps."""
     torch.manual_seed(0)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.2)
     for _ in range(steps):
-        numbers = torch.randint(len(images), (BATCH,))
+        indices = torch.randint(len(images), (BATCH,))
         with torch.autocast("cpu", torch.bfloat16):
-            logits, extra = step(model, images, numbers)
-        loss = task_losses(logits.float(), labels_of(images, numbers))[0] + extra
+            logits, extra = step(model, images, indices)
+        loss = task_losses(logits.float(), labels_of(images, indices))[0] + extra
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -171,31 +173,32 @@ def taught(model: FocusNet, images: LargeSet, step: Step, steps: int, lr: float)
 @torch.inference_mode()
 def figures(model: FocusNet, images: LargeSet, by_scores: bool) -> dict[str, float]:
     """Return the accuracy and the fraction of digits that a patch shows completely."""
-    right, shown = [], []
-    for numbers in torch.arange(len(images)).split(50):
-        view = model.view(images.images, numbers)
+    hits, shown = [], []
+    for indices in torch.arange(len(images)).split(50):
+        view = model.view(images.images, indices)
         located = model.locate(view)
         if by_scores:
-            logits, xy = weighed(model, view, located)
+            logits, xy = weighted_by_scores(model, view, located)
         else:
             observed = model.decide(view, located)
             logits, xy = observed.task_logits, observed.keypoints
-        answers = zip(logits.unbind(dim=1), labels_of(images, numbers), strict=True)
-        right.append(torch.stack([correct(*pair) for pair in answers], dim=1))
-        centres = images.images.boxes[numbers][..., :2] + (TILE - 1) / 2  # type: ignore[attr-defined]
-        apart = to_px(xy, view.size)[:, :, None] - centres[:, None]
-        near = apart.abs().amax(dim=-1) <= (model.patch_size - TILE) / 2 + 2  # ink has a margin
-        shown.append(near.any(dim=1).float().mean(dim=1))
-    shares = torch.cat(right).float().mean(dim=0).tolist()
-    named = {task: round(share, 4) for task, share in zip(TASKS, shares, strict=True)}
-    mean = round(sum(shares) / len(shares), 4)
-    return {"digits_shown": round(float(torch.cat(shown).mean()), 4), **named, "mean": mean}
+        pairs = zip(logits.unbind(dim=1), labels_of(images, indices), strict=True)
+        hits.append(torch.stack([correct(*pair) for pair in pairs], dim=1))
+        centres = images.images.boxes[indices][..., :2] + (TILE - 1) / 2  # type: ignore[attr-defined]
+        offsets = to_px(xy, view.size)[:, :, None] - centres[:, None]
+        # The ink of a digit does not fill its tile.
+        inside = offsets.abs().amax(dim=-1) <= (model.patch_size - TILE) / 2 + 2
+        shown.append(inside.any(dim=1).float().mean(dim=1))
+    accuracies = torch.cat(hits).float().mean(dim=0).tolist()
+    by_task = {task: round(value, 4) for task, value in zip(TASKS, accuracies, strict=True)}
+    mean = round(sum(accuracies) / len(accuracies), 4)
+    return {"digits_shown": round(float(torch.cat(shown).mean()), 4), **by_task, "mean": mean}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=600, help="steps on small images")
-    parser.add_argument("--steps", type=int, default=300, help="steps on large ones")
+    parser.add_argument("--steps", type=int, default=300, help="steps on large images")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--val", type=int, default=300)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -206,15 +209,15 @@ def main() -> None:
     small = load_large("megapixel-mnist-300", "train", limit=options.images)
     torch.manual_seed(0)
     start = high_res(keypoints=7, patch_size=40, tasks=TASKS)
-    start = taught(start, small, fixed, options.first, 2 * options.lr)
+    start = train_detector(start, small, fixed, options.first, 2 * options.lr)
     start.detector.keypoints = 12
-    found: dict[str, Any] = {"initial": figures(start, val, False)}
-    print(json.dumps(found), flush=True)
+    results: dict[str, Any] = {"initial": figures(start, val, False)}
+    print(json.dumps(results), flush=True)
     for name, step in ESTIMATORS.items():
-        model = taught(copy.deepcopy(start), large, step, options.steps, options.lr)
-        found[name] = figures(model, val, name == "attention-sampling")
-        print(json.dumps({name: found[name]}), flush=True)
-    write_json(options.out, {"settings": {k: str(v) for k, v in vars(options).items()}, **found})
+        model = train_detector(copy.deepcopy(start), large, step, options.steps, options.lr)
+        results[name] = figures(model, val, name == "attention-sampling")
+        print(json.dumps({name: results[name]}), flush=True)
+    write_json(options.out, {"settings": {k: str(v) for k, v in vars(options).items()}, **results})
 
 
 if __name__ == "__main__":

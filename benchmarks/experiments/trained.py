@@ -10,8 +10,8 @@ from foveal.models import ImageModel
 from foveal.training import Recipe, train
 
 
-def trained(recipe: Recipe, run: Path, precision: str = "32-true") -> ImageModel:
-    """Return the model of a run, which is trained or resumed unless it is finished."""
+def load_or_train(recipe: Recipe, run: Path, precision: str = "32-true") -> ImageModel:
+    """Return the model of a run, after training or resuming the run if it is not finished."""
     if not (run / "card.json").is_file():
         train(recipe, run, resume=True, progress=False, precision=precision)
     return zoo.load(run)

@@ -1,4 +1,4 @@
-"""Cost of attention: cifar10-attention against cifar10-vgg, timed in alternation in one run.
+"""Cost of attention: cifar10-attention compared with cifar10-vgg, in alternation in one run.
 
 python benchmarks/performance/attention.py [--out benchmarks/results/attention.json]
 """
@@ -26,7 +26,7 @@ NAMES = ("cifar10-vgg", "cifar10-attention")
 SIZE = (32, 32)
 
 
-def built(recipe: Recipe) -> ImageModel:
+def build(recipe: Recipe) -> ImageModel:
     torch.manual_seed(0)
     model = build_model(recipe.model)
     for layer in model.modules():
@@ -54,14 +54,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/attention.json"))
     options = parser.parse_args()
     recipes = {name: load_recipe(name, ["lr=0.01"]) for name in NAMES}
-    models = {name: built(recipe) for name, recipe in recipes.items()}
+    models = {name: build(recipe) for name, recipe in recipes.items()}
     optimizers = {name: make_optimizer(models[name], recipes[name].training) for name in NAMES}
     latencies: dict[str, list[float]] = {name: [] for name in NAMES}
     steps: dict[str, list[float]] = {name: [] for name in NAMES}
-    for _ in range(
-        options.rounds
-    ):  # alternating, so that other load on the machine affects both alike
-        for name in NAMES:
+    for _ in range(options.rounds):
+        for name in NAMES:  # alternating, so that other load on the machine affects both equally
             latencies[name].append(latency_ms(models[name], SIZE))
             steps[name].append(step_seconds(models[name], recipes[name], optimizers[name]))
     result: dict[str, object] = {

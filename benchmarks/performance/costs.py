@@ -1,9 +1,9 @@
-"""Cost of explanations, own and post-hoc, relative to the prediction alone, in one run.
+"""Cost of a model's own and of post-hoc explanations, relative to the bare prediction.
 
-Each is timed in alternation with the plain prediction on the same batch, on all cores; the ratio of
-medians is reported with the ratio of multiply-adds, both in forward passes. A model's own
-explanation is also timed on one image and on 256, the batch of `explain`, because its overhead is
-per call rather than per image.
+Each explanation is timed in alternation with the bare prediction on the same batch, on all cores;
+the ratio of medians is reported with the ratio of multiply-adds, both in forward passes. A model's
+own explanation is also timed on one image and on 256, the batch of `explain`, because its overhead
+is per call rather than per image.
 
     python benchmarks/performance/costs.py [--models mnist-focus ...]
 """
@@ -59,18 +59,18 @@ def costs(name: str, rounds: int) -> dict[str, Any]:
     if model.name == "cnn":
         methods = post_hoc_methods()
 
-    found = {}
+    by_method = {}
     for method in methods:
-        counted = flops(partial(explainer(method), model, images)) / flops(partial(model, images))
-        turns = rounds if counted < 10 else 1
-        row = {"passes": round(counted, 3), "time_ratio": time_ratio(model, images, method, turns)}
+        passes = flops(partial(explainer(method), model, images)) / flops(partial(model, images))
+        turns = rounds if passes < 10 else 1
+        row = {"passes": round(passes, 3), "time_ratio": time_ratio(model, images, method, turns)}
         if method in (OWN, CONTRIBUTIONS):
             for batch in OTHER_BATCHES:
-                some = random_images(model, batch)
-                row[f"time_ratio_of_{batch}"] = time_ratio(model, some, method, rounds)
-        found[method] = row
-        print(name, method, found[method], flush=True)
-    return found
+                other = random_images(model, batch)
+                row[f"time_ratio_of_{batch}"] = time_ratio(model, other, method, rounds)
+        by_method[method] = row
+        print(name, method, by_method[method], flush=True)
+    return by_method
 
 
 def random_images(model: ImageModel, batch: int) -> Tensor:
@@ -82,16 +82,16 @@ def random_images(model: ImageModel, batch: int) -> Tensor:
 def time_ratio(model: ImageModel, images: Tensor, method: str, turns: int) -> float:
     """Return the ratio of the median times of an explanation and a prediction."""
 
-    def answer() -> None:
+    def predict() -> None:
         with torch.inference_mode():
             model(images)
 
     def explain() -> None:
         explainer(method)(model, images)
 
-    pairs = [(seconds(answer), seconds(explain)) for _ in range(turns + 1)][1:]
-    once, more = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return round(more / once, 2)
+    pairs = [(seconds(predict), seconds(explain)) for _ in range(turns + 1)][1:]
+    prediction, explanation = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return round(explanation / prediction, 2)
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
         "--models",
         nargs="+",
         default=MODELS,
-        help="models to measure; the others keep their figures",
+        help="models to measure; the others keep their results",
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/costs.json"))
     options = parser.parse_args()

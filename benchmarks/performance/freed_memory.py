@@ -1,8 +1,8 @@
-"""Time of a pass with freed memory returned to the system, as by glibc, or kept for reuse.
+"""Time of a pass if freed memory is returned to the system, as by glibc, or kept for reuse.
 
     python benchmarks/performance/freed_memory.py [--model imagenet] [--side 224] [--rounds 3]
 
-`foveal.foundation.memory` keeps it, for `train`, `evaluate`, `compare`, `explain`, `predict` and
+`foveal.foundation.memory` keeps it in `train`, `evaluate`, `compare`, `explain`, `predict` and
 `serve`. A pass is `explain` of photographs on one thread: one photograph in the main thread, as in
 `explain`, or several in a separate thread, as in `predict` and `serve`. Each time is the median of
 a new process; processes alternate, because the speed of a machine varies. Page faults count how
@@ -18,25 +18,25 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-WAYS = ("given back", "kept")
-BATCHES = {"one photograph, first thread": 1, "20 photographs, own thread": 20}
+MODES = ("returned", "kept")
+BATCHES = {"one photograph, main thread": 1, "20 photographs, separate thread": 20}
 WARM, PASSES = 2, 6
 
 
-def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
+def measure(model: str, side: int, mode: str, count: int) -> dict[str, float]:
     """Return milliseconds and page faults per photograph in this process."""
     import torch
 
     from foveal import zoo
     from foveal.foundation.memory import keep_freed_memory
 
-    if way == "kept" and not keep_freed_memory():
+    if mode == "kept" and not keep_freed_memory():
         raise SystemExit("Keeping freed memory requires glibc as the C library.")
     torch.set_num_threads(1)
     network = zoo.load(model)
     images = torch.rand(count, network.in_channels, side, side)
 
-    def passes() -> dict[str, float]:
+    def timed_passes() -> dict[str, float]:
         for _ in range(WARM):
             network.explain(images)
         times, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -51,37 +51,37 @@ def measure(model: str, side: int, way: str, count: int) -> dict[str, float]:
         }
 
     if count == 1:
-        return passes()
+        return timed_passes()
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(passes).result()
+        return thread.submit(timed_passes).result()
 
 
-def in_a_process(options: argparse.Namespace, way: str, count: int) -> dict[str, float]:
+def in_own_process(options: argparse.Namespace, mode: str, count: int) -> dict[str, float]:
     """Return the result of `measure` in a new process."""
     command = [sys.executable, __file__, "--model", options.model, "--side", str(options.side)]
-    command += ["--way", way, "--count", str(count)]
+    command += ["--mode", mode, "--count", str(count)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="imagenet")
-    parser.add_argument("--side", type=int, default=224, help="of the photographs, in pixels")
+    parser.add_argument("--side", type=int, default=224, help="side of the photographs in pixels")
     parser.add_argument("--rounds", type=int, default=3, help="processes per setting")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.way:
-        print(json.dumps(measure(options.model, options.side, options.way, options.count)))
+    if options.mode:
+        print(json.dumps(measure(options.model, options.side, options.mode, options.count)))
         return
     for name, count in BATCHES.items():
-        found = {way: [] for way in WAYS}
+        results = {mode: [] for mode in MODES}
         for _ in range(options.rounds):
-            for way in WAYS:
-                found[way].append(in_a_process(options, way, count))
-        for way, runs in found.items():
+            for mode in MODES:
+                results[mode].append(in_own_process(options, mode, count))
+        for mode, runs in results.items():
             ms, faults = (statistics.median(run[k] for run in runs) for k in ("ms", "page_faults"))
-            print(f"{name}, {way}: {ms:.1f} ms and {faults:,.0f} page faults per photograph")
+            print(f"{name}, {mode}: {ms:.1f} ms and {faults:,.0f} page faults per photograph")
 
 
 if __name__ == "__main__":

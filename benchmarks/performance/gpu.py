@@ -16,7 +16,7 @@ from foveal import zoo
 from foveal.models import ImageModel
 
 MODELS = ("mnist-focus", "cifar10-cnn", "cifar10-glimpse", "cifar10-attention", "imagenet")
-PIXELS = 2**24  # of a batch, of all channels: 7,133 digits, 111 photographs of 224x224 pixels
+PIXELS = 2**24  # per batch, over all channels: 7,133 digits, 111 photographs of 224x224 pixels
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -43,7 +43,7 @@ def rates(
     """Return the images per second of a model for images (B, C, H, W) on its device."""
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
-    def answer() -> None:
+    def predict() -> None:
         with torch.inference_mode(), autocast():
             network(images)
 
@@ -51,7 +51,7 @@ def rates(
         with autocast():
             network.explain(images, batch_size=len(images))
 
-    def learn() -> None:
+    def train_step() -> None:
         with autocast():
             loss = F.cross_entropy(network(images), labels)
         loss.backward()
@@ -60,7 +60,7 @@ def rates(
     def autocast() -> torch.autocast:
         return torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
 
-    steps = {"answered": answer, "explained": explain, "learned from": learn}
+    steps = {"predicted": predict, "explained": explain, "trained on": train_step}
     return {name: rate(step, len(images), seconds, images.device) for name, step in steps.items()}
 
 
@@ -76,17 +76,17 @@ def main() -> None:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("Expected a GPU that torch can use, but found none: pass --device cpu.")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
-    print(f"Images a second on {where}, PyTorch {torch.__version__}:")
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"
+    print(f"Images per second on {device_name}, PyTorch {torch.__version__}:")
     for name in options.models:
         network = zoo.load(name).to(device)
         height, width = network.inputs.usual_size or (32, 32)
         count = max(1, options.pixels // (network.in_channels * height * width))
         images = torch.rand(count, network.in_channels, height, width, device=device)
         for precision, dtype in PRECISIONS.items():
-            found = rates(network, images, options.seconds, dtype)
-            told = ", ".join(f"{value:,.0f} {what}" for what, value in found.items())
-            print(f"{name}, {precision}, {count} at a time: {told}", flush=True)
+            by_step = rates(network, images, options.seconds, dtype)
+            text = ", ".join(f"{value:,.0f} {step}" for step, value in by_step.items())
+            print(f"{name}, {precision}, {count} at a time: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,32 +32,32 @@ class Raw(NamedTuple):
 
 def raw_requests(seed: int, count: int) -> list[Raw]:
     """Return `count` raw requests: the known attacks first, then random variations of them."""
-    known = list(_known())
-    chance = random.Random(seed)
-    while len(known) < count:
-        origin = chance.choice(known[:60])
-        data = _changed(chance, origin.data)
-        known.append(Raw(f"{origin.name}, change {len(known)}", data, ANY))
-    return known[:count]
+    requests = list(_known_requests())
+    rng = random.Random(seed)
+    while len(requests) < count:
+        origin = rng.choice(requests[:60])
+        data = _mutate(rng, origin.data)
+        requests.append(Raw(f"{origin.name}, change {len(requests)}", data, ANY))
+    return requests[:count]
 
 
-def _changed(chance: random.Random, data: bytes) -> bytes:
+def _mutate(rng: random.Random, data: bytes) -> bytes:
     """Return a header with a few bytes replaced, removed, doubled or inserted."""
-    changed = bytearray(data[:4096])
+    mutant = bytearray(data[:4096])
     pieces = (b"\r\n", b"\n", b"\0", b":", b" ", b"\t", b"%00", b"\x80", b"chunked", b"HTTP/1.1")
-    for _ in range(chance.randrange(1, 5)):
-        start = chance.randrange(len(changed) + 1)
-        end = min(len(changed), start + chance.randrange(8))
-        what = chance.randrange(4)
-        if what == 0:
-            changed[start:end] = chance.randbytes(end - start)
-        elif what == 1:
-            del changed[start:end]
-        elif what == 2:
-            changed[start:start] = changed[start:end] * 2
+    for _ in range(rng.randrange(1, 5)):
+        start = rng.randrange(len(mutant) + 1)
+        end = min(len(mutant), start + rng.randrange(8))
+        operation = rng.randrange(4)
+        if operation == 0:
+            mutant[start:end] = rng.randbytes(end - start)
+        elif operation == 1:
+            del mutant[start:end]
+        elif operation == 2:
+            mutant[start:start] = mutant[start:end] * 2
         else:
-            changed[start:start] = chance.choice(pieces)
-    return bytes(changed)
+            mutant[start:start] = rng.choice(pieces)
+    return bytes(mutant)
 
 
 def _get(target: bytes = b"/healthz", *headers: bytes, version: bytes = b"1.1") -> bytes:
@@ -72,7 +72,7 @@ def _post(length: bytes, body: bytes = b"{}") -> bytes:
     )
 
 
-def _known() -> Iterator[Raw]:
+def _known_requests() -> Iterator[Raw]:
     yield from _lines()
     yield from _hosts()
     yield from _headers()
@@ -86,7 +86,7 @@ def _lines() -> Iterator[Raw]:
     for name, data, expected in (
         ("HEAD", HEALTH.replace(b"GET", b"HEAD"), FINE),
         ("an unknown method", HEALTH.replace(b"GET", b"BREW"), BAD),
-        ("a method in small letters", HEALTH.replace(b"GET", b"get"), BAD),
+        ("a method in lower case", HEALTH.replace(b"GET", b"get"), BAD),
         ("a method that is not allowed", HEALTH.replace(b"GET", b"DELETE"), {405}),
         ("TRACE", HEALTH.replace(b"GET", b"TRACE"), {405}),
         ("CONNECT", b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", BAD),
@@ -94,15 +94,15 @@ def _lines() -> Iterator[Raw]:
         ("HTTP/0.9", b"GET /healthz\r\n\r\n", BAD),
         ("HTTP/9.9", _get(version=b"9.9"), BAD),
         ("HTTP/2's preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
-        ("a protocol of its own", HEALTH.replace(b"HTTP", b"HTCPCP"), BAD),
+        ("an unknown protocol", HEALTH.replace(b"HTTP", b"HTCPCP"), BAD),
         ("two spaces", HEALTH.replace(b"GET ", b"GET  "), ANY),
-        ("a tab for a space", HEALTH.replace(b"GET ", b"GET\t"), BAD),
+        ("a tab instead of a space", HEALTH.replace(b"GET ", b"GET\t"), BAD),
         ("bare line feeds", HEALTH.replace(b"\r\n", b"\n"), ANY),
         ("bare carriage returns", HEALTH.replace(b"\r\n", b"\r"), BAD),
         ("a NUL in the line", HEALTH.replace(b"/healthz", b"/health\0z"), BAD),
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32), BAD),
         ("zeros", bytes(200), BAD),
-        ("empty lines and nothing", b"\r\n" * 100, WAITING),
+        ("empty lines only", b"\r\n" * 100, WAITING),
         ("empty lines first", b"\r\n\r\n" + HEALTH, FINE),
         ("a head without an end", HEALTH[:-2], WAITING),
         ("half a line", HEALTH[:9], WAITING),
@@ -194,7 +194,7 @@ def _chunks() -> Iterator[Raw]:
     whole = b"2\r\n{}\r\n0\r\n"
     for name, body, expected in (
         ("good chunks", whole + b"\r\n", {422}),
-        ("a size that is none", b"zz\r\n{}\r\n0\r\n\r\n", BAD),
+        ("an invalid size", b"zz\r\n{}\r\n0\r\n\r\n", BAD),
         ("a negative size", b"-2\r\n{}\r\n0\r\n\r\n", BAD),
         ("a size of sixty digits", b"f" * 60 + b"\r\n{}\r\n", BAD),
         ("a size too small", b"1\r\n{}\r\n0\r\n\r\n", BAD),
@@ -206,7 +206,7 @@ def _chunks() -> Iterator[Raw]:
         ("a host in the trailer", whole + b"Host: evil.example\r\n\r\n", {422}),
         ("a token in the trailer", whole + b"Authorization: Bearer a\r\n\r\n", {422}),
         ("a length in the trailer", whole + b"Content-Length: 9\r\n\r\n", ANY),
-        ("a trailer that is none", whole + b"no colon\r\n\r\n", ANY),
+        ("an invalid trailer", whole + b"no colon\r\n\r\n", ANY),
         ("a thousand small chunks", b"1\r\n \r\n" * 1000 + b"0\r\n\r\n", {422}),
     ):
         yield Raw(name, CHUNKED + body, frozenset(expected))
@@ -256,7 +256,9 @@ def _sizes() -> Iterator[Raw]:
     yield Raw("a head without end of 40 kB", HEALTH[:-2] + b"X: " + b"a" * 40_000, frozenset({431}))
     yield Raw("ten pipelined requests", HEALTH * 10, FINE)
     yield Raw("10,000 pipelined requests", HEALTH * 10_000, ANY)
-    yield Raw("a request and no HTTP", HEALTH + b"no HTTP\r\n\r\n", frozenset({200, 400}))
+    yield Raw(
+        "a request followed by non-HTTP data", HEALTH + b"no HTTP\r\n\r\n", frozenset({200, 400})
+    )
 
 
 MODEL = "mnist-focus"
@@ -270,11 +272,11 @@ def json_bodies(seed: int, count: int, size: int = 200_000) -> list[tuple[str, b
         count: total number of bodies.
         size: size of the large bodies in bytes.
     """
-    known = [*_wrong_values(), *_not_json(), *_large_bodies(size)]
-    chance = random.Random(seed)
-    while len(known) < count:
-        known.append((f"random {len(known)}", _random_body(chance)))
-    return known[:count]
+    bodies = [*_wrong_values(), *_not_json(), *_large_bodies(size)]
+    rng = random.Random(seed)
+    while len(bodies) < count:
+        bodies.append((f"random {len(bodies)}", _random_body(rng)))
+    return bodies[:count]
 
 
 def large_bodies(size: int) -> list[tuple[str, bytes]]:
@@ -284,7 +286,7 @@ def large_bodies(size: int) -> list[tuple[str, bytes]]:
 
 def _wrong_values() -> Iterator[tuple[str, bytes]]:
     junk = (None, True, -1, 0.5, "", "x", [], [[]], {}, {"a": {}}, [None], ["x", 1])
-    for field in ("model", "method", "top", "fit", "show", "share", "keypoints", "scales"):
+    for field in ("model", "method", "top", "fit", "show", "fraction", "keypoints", "scales"):
         for value in (None, {}, [{}], "\ud800"):
             body = {"model": MODEL, "image": "", field: value}
             yield f"{field} = {value!r}", json.dumps(body).encode()
@@ -295,10 +297,10 @@ def _wrong_values() -> Iterator[tuple[str, bytes]]:
         ("top", "1e999"),
         ("top", "9" * 5_000),
         ("top", "9" * 4_000),
-        ("share", "1e999"),
-        ("share", "NaN"),
-        ("share", "-Infinity"),
-        ("share", "9" * 4_000),
+        ("fraction", "1e999"),
+        ("fraction", "NaN"),
+        ("fraction", "-Infinity"),
+        ("fraction", "9" * 4_000),
         ("scales", "[1e999]"),
         ("scales", f"[{'9' * 4_000}]"),
         ("keypoints", "[[1e999, 0]]"),
@@ -328,7 +330,7 @@ def _not_json() -> Iterator[tuple[str, bytes]]:
         ("a list", b"[]"),
         ("a string", b'"model"'),
         ("cut off", body[:-1]),
-        ("more behind it", body + b"}"),
+        ("trailing data", body + b"}"),
         ("a comment", b"/* */" + body),
         ("a trailing comma", body[:-1] + b",}"),
         ("single quotes", body.replace(b'"', b"'")),
@@ -365,41 +367,41 @@ def _large_bodies(size: int) -> Iterator[tuple[str, bytes]]:
         b'{"model": "' + "\U0001f600".encode() * (size // 4) + b'", "image": ""}',
     )
     yield "a long number", b'{"model": "mnist-focus", "top": ' + b"9" * size + b"}"
-    yield "a long fraction", b'{"model": "mnist-focus", "share": 0.' + b"9" * size + b"}"
+    yield "a long fraction", b'{"model": "mnist-focus", "fraction": 0.' + b"9" * size + b"}"
     yield "a long image", b'{"model": "mnist-focus", "image": "' + b"A" * (size // 4 * 4) + b'"}'
     yield (
-        "a long image that is no base64",
+        "a long image that is not base64",
         b'{"model": "mnist-focus", "image": "' + b"=" * size + b'"}',
     )
     yield "spaces", b" " * size + b"{}"
 
 
-def _random_body(chance: random.Random) -> bytes:
+def _random_body(rng: random.Random) -> bytes:
     fields = (
         "model",
         "method",
         "top",
         "fit",
         "show",
-        "share",
+        "fraction",
         "keypoints",
         "scales",
         "images",
         "x",
     )
-    body = {chance.choice(fields): _random_value(chance, 4) for _ in range(chance.randrange(1, 6))}
-    body["image"] = chance.choice(["", "x", "AAAA", None])  # no image in any of them
+    body = {rng.choice(fields): _random_value(rng, 4) for _ in range(rng.randrange(1, 6))}
+    body["image"] = rng.choice(["", "x", "AAAA", None])  # no image in any of them
     text = bytearray(json.dumps(body).encode())
-    for _ in range(chance.randrange(4)):
-        text[chance.randrange(len(text))] = chance.randrange(256)
+    for _ in range(rng.randrange(4)):
+        text[rng.randrange(len(text))] = rng.randrange(256)
     return bytes(text)
 
 
-def _random_value(chance: random.Random, depth: int) -> object:
+def _random_value(rng: random.Random, depth: int) -> object:
     plain = (None, True, 0, -1, 5, 0.5, 1e308, float("nan"), 2**64, "", "maps", "\0", MODEL, "rise")
-    if depth == 0 or chance.random() < 0.4:
-        return chance.choice(plain)
-    inner = [_random_value(chance, depth - 1) for _ in range(chance.randrange(4))]
+    if depth == 0 or rng.random() < 0.4:
+        return rng.choice(plain)
+    inner = [_random_value(rng, depth - 1) for _ in range(rng.randrange(4))]
     return (
-        inner if chance.random() < 0.6 else {str(number): one for number, one in enumerate(inner)}
+        inner if rng.random() < 0.6 else {str(number): value for number, value in enumerate(inner)}
     )

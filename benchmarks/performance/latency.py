@@ -1,4 +1,4 @@
-"""Measures the latency of all zoo models in one run and writes it to their cards.
+"""Latency of all zoo models, measured in one run and written to their cards.
 
 `foveal evaluate` measures it too, but models to be compared should be timed in the same run, on an
 idle machine.

@@ -1,6 +1,6 @@
 """Latency of one image on one thread: eager PyTorch against ONNX Runtime, in floats and int8.
 
-Measures every model of the zoo or the given ones; other models keep their figures if the versions
+Covers all models of the zoo or the given ones; other models keep their results if the versions
 are the same. The runtimes of a model alternate in one process, because the speed of a machine
 varies. The loss of accuracy by int8 is measured on the test images. Writes
 benchmarks/results/onnx.json and a plot; `make figures` writes the table in docs/onnx.md.
@@ -35,25 +35,25 @@ PICTURE = ROOT / "docs" / "images" / "onnx.png"
 SMALL = 500_000  # maximum number of parameters of a small model in the table
 
 
-def small_images() -> list[str]:
+def full_image_models() -> list[str]:
     """Return the zoo's models that read full images and can be exported as one graph."""
     return [name for name in zoo.names() if Ability.IN_PART not in zoo.load(name).abilities]
 
 
-def raced(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def race(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median microseconds of each runtime, in alternating rounds of ten calls."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
-        for name, call in ways.items():
+        for name, call in calls.items():
             for _ in range(10):
                 started = time.perf_counter()
                 call()
-                if number:  # the first round warms up
+                if number:  # the first round is a warm-up
                     seconds[name].append(time.perf_counter() - started)
     return {name: round(1e6 * statistics.median(times), 1) for name, times in seconds.items()}
 
 
-def measured(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int) -> dict[str, Any]:
     model = zoo.load(name)
     graph = onnx_graph(model)
     data = zoo.card(name)["recipe"]["data"]["name"]
@@ -66,39 +66,39 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
     }
     image = torch.rand(1, model.in_channels, *model.inputs.size)
     runtime = as_onnx(graph)
-    ways: dict[str, Callable[[], Any]] = {
+    calls: dict[str, Callable[[], Any]] = {
         "eager_us": lambda: model(image),
         "onnx_us": _logits(graph, image),
         "foveal_onnx_us": lambda: runtime(image),
     }
     row["accuracy"] = accuracy(runtime, parts["test"])
     try:
-        small = as_int8(graph, parts["train"], parts["val"])
-        ways["int8_us"] = _logits(small.graph, image)
-        row["int8_part"] = small.part
-        row["int8_bytes"] = len(small.graph.SerializeToString())
-        row["int8_accuracy"] = accuracy(as_onnx(small.graph), parts["test"])
+        quantized = as_int8(graph, parts["train"], parts["val"])
+        calls["int8_us"] = _logits(quantized.graph, image)
+        row["int8_part"] = quantized.part
+        row["int8_bytes"] = len(quantized.graph.SerializeToString())
+        row["int8_accuracy"] = accuracy(as_onnx(quantized.graph), parts["test"])
     except UserError as error:
         row["int8_refused"] = str(error)
     with torch.inference_mode():
-        return {**row, **raced(ways, rounds)}
+        return {**row, **race(calls, rounds)}
 
 
 def _logits(graph: Any, image: torch.Tensor) -> Callable[[], Any]:
     """Return a function that computes the logits of one image."""
-    ready = session(cut(graph, ["images"], ["logits"]), threads=1)
-    given = {"images": image.numpy()}
-    return lambda: ready.run(["logits"], given)
+    runtime = session(cut(graph, ["images"], ["logits"]), threads=1)
+    inputs = {"images": image.numpy()}
+    return lambda: runtime.run(["logits"], inputs)
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
-    rows = found["models"]
+def plot(results: dict[str, Any], path: Path) -> None:
+    rows = results["models"]
     figure = new_figure(7.0, 0.26 * len(rows) + 0.8)
     axes = figure.subplots()
-    places = range(len(rows))
-    axes.barh(places, [row["eager_us"] / row["onnx_us"] for row in rows], color="#4c78a8")
+    positions = range(len(rows))
+    axes.barh(positions, [row["eager_us"] / row["onnx_us"] for row in rows], color="#4c78a8")
     axes.axvline(4, color="black", linewidth=0.8, linestyle=":")
-    axes.set_yticks(places, [row["model"] for row in rows], fontsize=7)
+    axes.set_yticks(positions, [row["model"] for row in rows], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("times faster than eager PyTorch, one image, one thread")
     figure.savefig(path, dpi=120)
@@ -108,26 +108,26 @@ def main() -> None:
     import onnxruntime
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=small_images())
+    parser.add_argument("--models", nargs="*", default=full_image_models())
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "machine": f"{platform.machine()}, one thread",
         "torch": torch.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
     path = options.out
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    kept = known.pop("models", []) if found.items() <= known.items() else []
-    rows = {row["model"]: row for row in kept if row["model"] in zoo.names()}
+    previous = json.loads(path.read_text()) if path.is_file() else {}
+    previous_rows = previous.pop("models", []) if results.items() <= previous.items() else []
+    rows = {row["model"]: row for row in previous_rows if row["model"] in zoo.names()}
     for name in options.models:
-        rows[name] = measured(name, options.rounds)
+        rows[name] = measure(name, options.rounds)
         print(json.dumps(rows[name]), flush=True)
-    found["models"] = [rows[name] for name in sorted(rows)]
-    path.write_text(json.dumps(found, indent=2) + "\n")
-    plot(found, PICTURE)
+    results["models"] = [rows[name] for name in sorted(rows)]
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    plot(results, PICTURE)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Time of `foveal predict` against its parts alone: decoding, and the model on decoded images.
+"""Time of `foveal predict` and of its parts: decoding, and the model on decoded images.
 
     python benchmarks/performance/predict.py --images 20000 --out benchmarks/results/predict.json
     python benchmarks/performance/predict.py --model imagenet --images 5000 --rounds 1 \\
         --photos $FOVEAL_DATA/photos/clothing $FOVEAL_DATA/photos/imagenet-val-1000
 
 All are measured in one run in alternation, because the speed of a machine varies. CPU seconds next
-to wall seconds show whether the machine had other load. The model alone gets batches of images of
-one size, as large as those of `foveal predict`, with as many threads as there are CPUs. Ray's
+to wall seconds show whether the machine had other load. The model by itself gets batches of images
+of one size, as large as those of `foveal predict`, with as many threads as there are CPUs. Ray's
 start-up is excluded: its rate and that of the local engine are measured from the end of the first
 shards.
 """
@@ -38,7 +38,7 @@ from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
 
-MODEL, ROUNDS, FEW = "mnist-focus-plain", 3, 4_096
+MODEL, ROUNDS, WARM_UP_IMAGES = "mnist-focus-plain", 3, 4_096
 CHUNK = 2_048  # images that are decoded, then classified, in alternation
 
 
@@ -48,11 +48,11 @@ def generate(folder: Path, count: int) -> None:
 
     digits = mnist_data()[0].reshape(-1, 28, 28).astype(np.uint8)
     for number in range(count):
-        place = folder / f"{number // 1000:04d}"
-        place.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{number // 1000:04d}"
+        target.mkdir(parents=True, exist_ok=True)
         turn, index = divmod(number, len(digits))
         image = np.roll(digits[index], (turn % 7 - 3, turn // 7 % 7 - 3), (0, 1))
-        Image.fromarray(image).save(place / f"{number:07d}.jpg", quality=95)
+        Image.fromarray(image).save(target / f"{number:07d}.jpg", quality=95)
 
 
 def link(folder: Path, sources: Iterable[Path], count: int) -> None:
@@ -63,7 +63,7 @@ def link(folder: Path, sources: Iterable[Path], count: int) -> None:
         (folder / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
 
 
-def timed(run: Callable[[], object]) -> Counter[str]:
+def measure_time(run: Callable[[], object]) -> Counter[str]:
     """Return the wall seconds and the CPU seconds of a run in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -71,7 +71,7 @@ def timed(run: Callable[[], object]) -> Counter[str]:
 
 
 class Memory:
-    """Samples this process' resident memory, in MB, while a block runs."""
+    """Samples of this process' resident memory, in MB, while a block runs."""
 
     def __enter__(self):
         self.samples, self._on = [], True
@@ -94,29 +94,29 @@ class Memory:
 def measure(model: str, folder: Path, scratch: Path, rounds: int) -> dict:
     """Return the seconds of complete runs and of their parts, and the growth of memory in a run."""
     network, items, cores = zoo.load(model), list(list_items(str(folder))), cpu_count()
-    found: dict[str, list[Counter[str]]] = defaultdict(list)
+    runs: dict[str, list[Counter[str]]] = defaultdict(list)
     memory = []
     for number in range(rounds):
-        with Memory() as watched:
+        with Memory() as monitor:
             out = scratch / f"local-{number}"
-            found["local"].append(timed(lambda out=out: predict(model, folder, out)))
-        memory.append(rise(watched.samples))
+            runs["local"].append(measure_time(lambda out=out: predict(model, folder, out)))
+        memory.append(growth(monitor.samples))
         decoding, inference = parts(network, items, cores)
-        found["decoding"].append(decoding)
-        found["inference"].append(inference)
-    return {"cores": cores, "runs": found, "rss_mb": memory}
+        runs["decoding"].append(decoding)
+        runs["inference"].append(inference)
+    return {"cores": cores, "runs": runs, "rss_mb": memory}
 
 
 def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, Counter]:
-    """Return the time to decode all images, and the time of the model alone for them."""
+    """Return the time to decode all images, and the time of the bare model on them."""
     shape = Shape(network.inputs.sizing, network.in_channels)
     batch, images = _batch_size(network.inputs), []
     decoding, inference = Counter(), Counter()
 
     def decode(chunk: list[Item]) -> None:
         with ThreadPoolExecutor(reader_count(items, cores)) as pool:
-            for ahead in list(decode_ahead(chunk, batch, shape, pool)):
-                images.extend(ahead.result().images)
+            for future in list(decode_ahead(chunk, batch, shape, pool)):
+                images.extend(future.result().images)
 
     def infer() -> None:
         sizes = defaultdict(list)
@@ -128,22 +128,22 @@ def parts(network: ImageModel, items: list[Item], cores: int) -> tuple[Counter, 
             for part in torch.stack(same).split(max(1, CPU_PIXELS // (height * width)))
         ]
         with one_thread_each(), ThreadPoolExecutor(cores) as pool, torch.inference_mode():
-            list(pool.map(answer, batches))
+            list(pool.map(predict_batch, batches))
 
-    def answer(images: torch.Tensor) -> None:
-        with torch.inference_mode():  # of this thread
+    def predict_batch(images: torch.Tensor) -> None:
+        with torch.inference_mode():  # applies per thread
             network(images.float() / 255)
 
     for first in range(0, len(items), CHUNK):
         chunk = items[first : first + CHUNK]
-        decoding += timed(lambda chunk=chunk: decode(chunk))
-        inference += timed(infer)
+        decoding += measure_time(lambda chunk=chunk: decode(chunk))
+        inference += measure_time(infer)
         images.clear()
     return decoding, inference
 
 
-def rise(samples: list[float]) -> dict[str, float]:
-    """Return the median memory of the second quarter of a run, and of its last."""
+def growth(samples: list[float]) -> dict[str, float]:
+    """Return the median memory in the second quarter and in the last quarter of a run."""
     quarter = max(1, len(samples) // 4)
     return {"early": median(samples[quarter : 2 * quarter]), "late": median(samples[-quarter:])}
 
@@ -163,46 +163,46 @@ def steady_rate(out: Path, skipped: int) -> float:
     return images * 1e9 / (rest[-1].stat().st_mtime_ns - first.stat().st_mtime_ns)
 
 
-def measure_ray(folder: Path, few: Path, scratch: Path) -> dict[str, list[float]]:
+def measure_ray(folder: Path, warm_up: Path, scratch: Path) -> dict[str, list[float]]:
     """Return the steady rates of Ray and of the local engine, measured in alternation."""
-    from foveal.deployment.batch.cluster import connected
+    from foveal.deployment.batch.cluster import cluster_connection
 
     cores = cpu_count()
     rates: dict[str, list[float]] = {"ray": [], "local": []}
-    os.environ.update(RAY_worker_niceness="0")  # the same as the local engine, not lower
-    with connected():
+    os.environ.update(RAY_worker_niceness="0")  # the priority of the local engine, not a lower one
+    with cluster_connection():
         # The first run starts Ray's processes and is not counted.
-        predict(MODEL, few, scratch / "warm", engine="ray")
+        predict(MODEL, warm_up, scratch / "warm", engine="ray")
         for number in range(ROUNDS):
-            for engine, found in rates.items():
+            for engine, speeds in rates.items():
                 out = scratch / f"steady-{engine}-{number}"
                 predict(MODEL, folder, out, engine=engine)
-                # The number of shards started at once is the number of actors.
-                found.append(steady_rate(out, cores if engine == "ray" else 1))
+                # As many shards as actors are started at once.
+                speeds.append(steady_rate(out, cores if engine == "ray" else 1))
     return rates
 
 
-def spoil(folder: Path, scratch: Path) -> dict:
+def truncate_files(folder: Path, scratch: Path) -> dict:
     """Truncate every hundredth file, predict again, and compare the rows with those before."""
     import pyarrow.parquet as pq
 
     paths = sorted(folder.rglob("*.jpg"))
-    spoilt = paths[::100]
-    for path in spoilt:
+    truncated = paths[::100]
+    for path in truncated:
         path.write_bytes(path.read_bytes()[:200])
-    took = timed(lambda: predict(MODEL, folder, scratch / "spoilt"))
+    times = measure_time(lambda: predict(MODEL, folder, scratch / "spoilt"))
     before, after = (
         pq.read_table(scratch / name).sort_by("path").to_pylist() for name in ("local-0", "spoilt")
     )
-    bad = {str(path) for path in spoilt}
-    alike = sum(row == old for row, old in zip(after, before, strict=True))
+    bad = {str(path) for path in truncated}
+    unchanged = sum(row == old for row, old in zip(after, before, strict=True))
     return {
-        **took,
-        "spoilt": len(spoilt),
+        **times,
+        "spoilt": len(truncated),
         "rows": len(after),
         "rows_with_an_error": sum(row["error"] is not None for row in after),
         "of_spoilt_files": sum(row["error"] is not None and row["path"] in bad for row in after),
-        "rows_as_before": alike,
+        "rows_as_before": unchanged,
     }
 
 
@@ -210,29 +210,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--photos", nargs="+", type=Path, help="folders, in place of digits")
+    parser.add_argument(
+        "--photos", nargs="+", type=Path, help="folders of photographs, instead of digits"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, help="such as benchmarks/results/predict.json")
     parser.add_argument("--ray", action="store_true", help="time Ray too, on digits")
     options = parser.parse_args()
     if options.photos and options.ray:
-        parser.error("Ray is timed on digits: leave out --photos or --ray.")
+        parser.error("Ray is timed on digits: omit --photos or --ray.")
     with tempfile.TemporaryDirectory() as scratch:
-        folder, few = Path(scratch) / "images", Path(scratch) / "few"
+        folder, warm_up = Path(scratch) / "images", Path(scratch) / "warm-up"
         if options.photos:
             link(folder, options.photos, options.images)
         else:
             generate(folder, options.images)
-            generate(few, FEW)
+            generate(warm_up, WARM_UP_IMAGES)
         report = measure(options.model, folder, Path(scratch), options.rounds)
         report |= rates(report["runs"], options.images)
         report |= {"model": options.model, "images": options.images, "torch": torch.__version__}
         if options.ray:
-            steady = measure_ray(folder, few, Path(scratch))
+            steady = measure_ray(folder, warm_up, Path(scratch))
             report["steady_images_per_second"] = steady
             report["ray_share_of_local"] = median(steady["ray"]) / median(steady["local"])
-        if not options.photos:  # those are somebody's
-            report["spoilt"] = spoil(folder, Path(scratch))
+        if not options.photos:  # which must not be modified
+            report["spoilt"] = truncate_files(folder, Path(scratch))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "runs"}, indent=2))
@@ -241,7 +243,7 @@ def main() -> None:
 def rates(runs: dict[str, list[Counter[str]]], images: int) -> dict:
     """Return images per second and per CPU second, and the slower part's fraction of full runs."""
     per_second, per_cpu_second = (
-        {name: images / median(run[key] for run in found) for name, found in runs.items()}
+        {name: images / median(run[key] for run in counters) for name, counters in runs.items()}
         for key in ("seconds", "cpu")
     )
     slower = min(per_second["decoding"], per_second["inference"])

@@ -34,7 +34,7 @@ from foveal.deployment.batch.rows import predict_batch
 from foveal.images.sources import Item, list_items
 from foveal.images.threads import cpu_count
 
-SIZE, SIDE, QUALITY = (500, 375), 224, 97  # of a photo, of what the model takes, of the JPEG
+SIZE, SIDE, QUALITY = (500, 375), 224, 97  # photo size, model input side, JPEG quality
 SHARD, ROUNDS = 2_048, 5
 PARAMETERS = 109_885  # of cifar10-focus-plain
 
@@ -50,10 +50,10 @@ def photos(folder: Path, count: int) -> int:
     """Write parts of a photo as JPEGs; return their mean size in bytes."""
     from sklearn.datasets import load_sample_image
 
-    whole, draw = Image.fromarray(load_sample_image("china.jpg")), np.random.default_rng(0)
+    whole, rng = Image.fromarray(load_sample_image("china.jpg")), np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
-        left, top = (int(draw.integers(0, room)) for room in (140, 52))
+        left, top = (int(rng.integers(0, room)) for room in (140, 52))
         part = whole.crop((left, top, left + SIZE[0], top + SIZE[1]))
         part.save(folder / f"{number:05d}.jpg", quality=QUALITY)
     return sum(path.stat().st_size for path in folder.iterdir()) // count
@@ -61,8 +61,8 @@ def photos(folder: Path, count: int) -> int:
 
 def decoding(folder: Path) -> dict[str, float]:
     """Return images per second with one core and with all, measured in alternation."""
-    items, every = list(list_items(str(folder))), sorted(os.sched_getaffinity(0))
-    rates: dict[int, list[float]] = {1: [], len(every): []}
+    items, all_cores = list(list_items(str(folder))), sorted(os.sched_getaffinity(0))
+    rates: dict[int, list[float]] = {1: [], len(all_cores): []}
 
     def decode(cores: int) -> None:
         with ThreadPoolExecutor(cores) as pool:
@@ -71,27 +71,27 @@ def decoding(folder: Path) -> dict[str, float]:
 
     try:
         for _ in range(ROUNDS):
-            for cores, found in rates.items():
-                os.sched_setaffinity(0, every[:cores])
-                found.append(len(items) / seconds(lambda cores=cores: decode(cores)))
+            for cores, speeds in rates.items():
+                os.sched_setaffinity(0, all_cores[:cores])
+                speeds.append(len(items) / seconds(lambda cores=cores: decode(cores)))
     finally:
-        os.sched_setaffinity(0, every)
-    one, all_of_them = (median(found) for found in rates.values())
+        os.sched_setaffinity(0, all_cores)
+    single, multiple = (median(speeds) for speeds in rates.values())
     return {
-        "ms_of_a_core": 1e3 / one,
-        "cores": len(every),
-        "images_per_second": all_of_them,
-        "share_of_so_many_single_cores": all_of_them / (one * len(every)),
+        "ms_of_a_core": 1e3 / single,
+        "cores": len(all_cores),
+        "images_per_second": multiple,
+        "share_of_so_many_single_cores": multiple / (single * len(all_cores)),
     }
 
 
 def listing(folder: Path, count: int) -> dict[str, float]:
     """Return the speed of listing files in one folder and in many."""
-    for name, each in (("one", count), ("many", 1_000)):
+    for name, per_folder in (("one", count), ("many", 1_000)):
         for number in range(count):
-            place = folder / name / f"{number // each:05d}"
-            place.mkdir(parents=True, exist_ok=True)
-            (place / f"{number:08d}.jpg").touch()
+            target = folder / name / f"{number // per_folder:05d}"
+            target.mkdir(parents=True, exist_ok=True)
+            (target / f"{number:08d}.jpg").touch()
     path = folder / "listing.parquet"
     rates = {
         f"names_per_second_of_{name}_folder{'s' * (name == 'many')}": count
@@ -107,9 +107,9 @@ def plan(count: int, scratch: Path) -> dict[str, float]:
 
     names = (Item(f"s3://bucket/photos/{n // 1000:06d}/{n:09d}.jpg", None) for n in range(count))
     write_listing(names, scratch / "plan.parquet", SHARD)
-    held = Listing.open(scratch / "plan.parquet")
-    job = Job("cifar10-focus-plain", Shape((SIDE, SIDE), 3), held, batch_size=256)
-    rows = [_shard_row(job, shard) for shard in range(len(held.counts))]
+    opened = Listing.open(scratch / "plan.parquet")
+    job = Job("cifar10-focus-plain", Shape((SIDE, SIDE), 3), opened, batch_size=256)
+    rows = [_shard_row(job, shard) for shard in range(len(opened.counts))]
     return {
         "bytes_per_image": sum(row.nbytes for row in rows) / count,
         "pickled_bytes_per_image": len(pickle.dumps(rows)) / count,
@@ -128,11 +128,11 @@ def writing(scratch: Path) -> dict[str, float]:
     rows, _ = predict_batch(network, "mnist-focus-plain", batch)
     names = [f"s3://bucket/photos/000012/{n:09d}.jpg" for n in range(SHARD)]
     rows = rows.set_column(0, rows.schema.field(0), pa.array(names))
-    draw = np.random.default_rng(0)  # predictions that differ, as those for photos do
-    chances = draw.dirichlet(np.ones(10), SHARD).astype(np.float32)
-    place = rows.schema.get_field_index("probabilities")
+    rng = np.random.default_rng(0)  # different predictions, as for photos
+    probabilities = rng.dirichlet(np.ones(10), SHARD).astype(np.float32)
+    column = rows.schema.get_field_index("probabilities")
     rows = rows.set_column(
-        place, rows.schema.field(place), pa.array(list(chances), pa.list_(pa.float32()))
+        column, rows.schema.field(column), pa.array(list(probabilities), pa.list_(pa.float32()))
     )
     out = Output(scratch / "rows")
     with out.locked():
@@ -144,7 +144,7 @@ def writing(scratch: Path) -> dict[str, float]:
     return {"ms_of_a_shard": 1e3 * median(times), "bytes_of_a_row": size / SHARD}
 
 
-def _add_up(rank: int, world: int, port: int, out: str) -> None:
+def _reduce(rank: int, world: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     gradients = torch.rand(PARAMETERS)
@@ -157,17 +157,17 @@ def _add_up(rank: int, world: int, port: int, out: str) -> None:
     dist.destroy_process_group()
 
 
-def adding_up(scratch: Path) -> dict[str, float]:
+def all_reduce(scratch: Path) -> dict[str, float]:
     """Return the milliseconds to sum the gradients of a model over 2, 4 and 8 local processes."""
-    found = {}
+    results = {}
     for number, world in enumerate((2, 4, 8)):
         out = scratch / f"reduce-{world}"
-        mp.spawn(_add_up, (world, 29_611 + number, str(out)), nprocs=world)
-        found[f"ms_of_{world}_processes"] = float(out.read_text())
-    return found
+        mp.spawn(_reduce, (world, 29_611 + number, str(out)), nprocs=world)
+        results[f"ms_of_{world}_processes"] = float(out.read_text())
+    return results
 
 
-def rounded(values: dict) -> dict:
+def round_values(values: dict) -> dict:
     return {
         key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()
     }
@@ -182,18 +182,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         size = photos(scratch / "photos", options.photos)
-        found = {
+        results = {
             "cores": cpu_count(),
             "torch": torch.__version__,
             "photo_bytes": size,
-            "decoding": rounded(decoding(scratch / "photos")),
-            "listing": rounded(listing(scratch / "names", options.names)),
-            "plan": rounded(plan(options.names, scratch)),
-            "writing": rounded(writing(scratch)),
-            "adding_up": rounded(adding_up(scratch)),
+            "decoding": round_values(decoding(scratch / "photos")),
+            "listing": round_values(listing(scratch / "names", options.names)),
+            "plan": round_values(plan(options.names, scratch)),
+            "writing": round_values(writing(scratch)),
+            "adding_up": round_values(all_reduce(scratch)),
         }
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

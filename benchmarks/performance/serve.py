@@ -1,9 +1,9 @@
-"""Throughput and latency of `foveal serve` with 64 clients, and of the page from stroke to picture.
+"""Throughput and latency of `foveal serve` with 64 clients, and time from stroke to picture.
 
 The server is started on the same machine, and the clients compete with it for the processor. They
-are therefore lean: one process, one connection each, requests prepared in advance. Each client
-sends its own images and compares every response with the model's own output. For reference, the
-model is called in a loop, one image at a time, before and after. Run it on an idle machine.
+are therefore lightweight: one process, one connection each, requests prepared in advance. Each
+client sends its own images and compares every response with the model's own output. For reference,
+the model is called in a loop, one image at a time, before and after. Run it on an idle machine.
 
     python benchmarks/performance/serve.py --out benchmarks/results/serve.json
     python benchmarks/performance/serve.py --seconds 5 --no-browser
@@ -67,16 +67,16 @@ def under_load(options: argparse.Namespace) -> dict:
     """Return the clients' rates under load and above the server's capacity."""
     torch.set_num_threads(1)
     network = zoo.load(MODEL)
-    before = bare(network)
+    before = bare_rates(network)
     with server(options.runtime) as (port, pid):
         load = asyncio.run(press(network, port, pid, options.clients, options.seconds))
         overload = asyncio.run(press(network, port, pid, 400, min(5, options.seconds)))
         page = None if options.no_browser else stroke_to_picture(port)
-    after = bare(network)
+    after = bare_rates(network)
     return {
         "model": MODEL,
         "runtime": options.runtime,
-        "load": {**load, "bare_model_per_s": compared(load, before, after)},
+        "load": {**load, "bare_model_per_s": relative_rates(load, before, after)},
         "overload": {key: overload[key] for key in ("clients", "statuses", "wrong_answers")},
         "page": page,
         "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
@@ -84,15 +84,15 @@ def under_load(options: argparse.Namespace) -> dict:
     }
 
 
-def compared(load: dict, before: dict, after: dict) -> dict:
-    """Return the loop's rates and the server's rates as fractions of them."""
+def relative_rates(load: dict, before: dict, after: dict) -> dict:
+    """Return the loop's rates, and the server's rate as a fraction of each."""
     rates = {name: (before[name] + after[name]) / 2 for name in before}
-    shares = {f"share_of_{name}": load["answers_per_s"] / rate for name, rate in rates.items()}
-    return {name: round(value, 3) for name, value in {**rates, **shares}.items()}
+    fractions = {f"share_of_{name}": load["answers_per_s"] / rate for name, rate in rates.items()}
+    return {name: round(value, 3) for name, value in {**rates, **fractions}.items()}
 
 
-def bare(network: torch.nn.Module) -> dict[str, float]:
-    """Return images per second of the model alone, and of its explanation as JSON."""
+def bare_rates(network: torch.nn.Module) -> dict[str, float]:
+    """Return images per second of the bare model, and of its explanation as JSON."""
     image = torch.rand(1, 1, 28, 28)
     calls = {
         "forward": lambda: network(image),
@@ -102,10 +102,10 @@ def bare(network: torch.nn.Module) -> dict[str, float]:
     for name, call in calls.items():
         count, start = 0, time.perf_counter()
         with torch.inference_mode():
-            while (passed := time.perf_counter() - start) < BARE_SECONDS:
+            while (elapsed := time.perf_counter() - start) < BARE_SECONDS:
                 call()
                 count += 1
-        rates[name] = count / passed
+        rates[name] = count / elapsed
     return rates
 
 
@@ -148,11 +148,11 @@ def form(file: bytes, **fields: str) -> bytes:
 class Client(asyncio.Protocol):
     """A client that sends its images in turn and compares the responses."""
 
-    def __init__(self, asked: list[tuple[bytes, dict]], until: float, seen: "Seen"):
-        self.asked, self.until, self.seen = asked, until, seen
+    def __init__(self, requests: list[tuple[bytes, dict]], until: float, responses: "Responses"):
+        self.requests, self.until, self.responses = requests, until, responses
         self.loop = asyncio.get_running_loop()
         self.done = self.loop.create_future()
-        self.next, self.buffer, self.again = 0, b"", False
+        self.next, self.buffer, self.reconnect = 0, b"", False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -163,38 +163,38 @@ class Client(asyncio.Protocol):
         if self.sent > self.until:
             self.transport.close()
             return
-        self.transport.write(self.asked[self.next % len(self.asked)][0])
+        self.transport.write(self.requests[self.next % len(self.requests)][0])
 
     def data_received(self, data):
         self.buffer += data
-        head, found, body = self.buffer.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, body = self.buffer.partition(b"\r\n\r\n")
+        if not separator:
             return
         length = int(re.search(rb"content-length: (\d+)", head)[1])
         if len(body) < length:
             return
         self.buffer = body[length:]
-        self.seen.answer(int(head[9:12]), time.perf_counter() - self.sent, body[:length],
-                         self.asked[self.next % len(self.asked)][1])  # fmt: skip
+        self.responses.add(int(head[9:12]), time.perf_counter() - self.sent, body[:length],
+                           self.requests[self.next % len(self.requests)][1])  # fmt: skip
         self.next += 1
-        self.again = b"connection: close" in head
-        if not self.again:
+        self.reconnect = b"connection: close" in head
+        if not self.reconnect:
             self.send()
 
     def connection_lost(self, error):
-        if self.again:
-            self.again = False
+        if self.reconnect:
+            self.reconnect = False
             self.loop.create_task(self.connect(*self.transport.get_extra_info("peername")))
             return
         if error:
-            self.seen.statuses["lost"] += 1
+            self.responses.statuses["lost"] += 1
         self.done.set_result(None)
 
     async def connect(self, host, port):
         await self.loop.create_connection(lambda: self, host, port)
 
 
-class Seen:
+class Responses:
     """Responses to all clients."""
 
     def __init__(self):
@@ -202,49 +202,52 @@ class Seen:
         self.seconds: list[float] = []
         self.wrong = 0
 
-    def answer(self, status: int, seconds: float, body: bytes, expected: dict) -> None:
+    def add(self, status: int, seconds: float, body: bytes, expected: dict) -> None:
         self.statuses[status] += 1
         if status == 200:
             self.seconds.append(seconds)
             self.wrong += not same(json.loads(body)["images"][0], expected)
 
 
-def same(told: dict, expected: dict) -> bool:
+def same(response: dict, expected: dict) -> bool:
     """Return whether a response is for the client's image: digit, probability and keypoints."""
-    places = [[(one["x"], one["y"]) for one in answer["keypoints"]] for answer in (told, expected)]
-    first, second = (answer["probabilities"][0] for answer in (told, expected))
+    both = (response, expected)
+    keypoints = [[(point["x"], point["y"]) for point in each["keypoints"]] for each in both]
+    first, second = (each["probabilities"][0] for each in both)
     near = abs(first["probability"] - second["probability"]) < 1e-4
-    return told["prediction"] == expected["prediction"] and near and places[0] == places[1]
+    return (
+        response["prediction"] == expected["prediction"] and near and keypoints[0] == keypoints[1]
+    )
 
 
 async def press(network, port: int, pid: int, clients: int, seconds: float) -> dict:
-    """Return the responses to `clients` concurrent clients within a number of seconds."""
+    """Return statistics of the responses to `clients` concurrent clients in a number of seconds."""
     digits = load_images("mnist-5k", "test").images
     expected = network.explain(digits.float() / 255).to_dicts()
-    asked = [(request(image), told) for image, told in zip(digits, expected, strict=True)]
-    seen, loop = Seen(), asyncio.get_running_loop()
+    requests = [(request(image), result) for image, result in zip(digits, expected, strict=True)]
+    responses, loop = Responses(), asyncio.get_running_loop()
     start = time.perf_counter()
-    ones = []
+    finished = []
     for number in range(clients):
-        own = [asked[(number + clients * i) % len(asked)] for i in range(IMAGES)]
-        client = Client(own, start + seconds, seen)
+        own_requests = [requests[(number + clients * i) % len(requests)] for i in range(IMAGES)]
+        client = Client(own_requests, start + seconds, responses)
         await client.connect("127.0.0.1", port)
-        ones.append(client.done)
+        finished.append(client.done)
     memory = []
     watching = loop.create_task(watch(pid, memory))
-    await asyncio.gather(*ones)
-    passed = time.perf_counter() - start
+    await asyncio.gather(*finished)
+    elapsed = time.perf_counter() - start
     watching.cancel()
     return {
         "clients": clients,
-        "seconds": round(passed, 1),
+        "seconds": round(elapsed, 1),
         "statuses": {
-            str(status): count for status, count in sorted(seen.statuses.items(), key=str)
+            str(status): count for status, count in sorted(responses.statuses.items(), key=str)
         },
-        "wrong_answers": seen.wrong,
-        "answers_per_s": round(len(seen.seconds) / passed, 1),
-        "p50_ms": round(1000 * statistics.median(seen.seconds), 1),
-        "p95_ms": round(1000 * statistics.quantiles(seen.seconds, n=20)[18], 1),
+        "wrong_answers": responses.wrong,
+        "answers_per_s": round(len(responses.seconds) / elapsed, 1),
+        "p50_ms": round(1000 * statistics.median(responses.seconds), 1),
+        "p95_ms": round(1000 * statistics.quantiles(responses.seconds, n=20)[18], 1),
         "memory_mb": memory,
     }
 

@@ -1,4 +1,4 @@
-"""Response time and memory of a running server under attack with costly JSON.
+"""Response time and memory of a running server under attack by costly JSON.
 
 Each body of about 10 MB is sent by several clients at once, from a separate process, while
 `/healthz` is requested in a loop. `benchmarks/performance/serve.py --hostile` starts the server.
@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def attack(port: int, memory: Callable[[], float]) -> dict[str, object]:
-    """Return the worst response time of `/healthz` and the growth of memory in an attack.
+    """Return the worst response time of `/healthz` and the growth of memory during an attack.
 
     Args:
         port: port of the server on this machine.
@@ -56,10 +56,10 @@ def send_all(port: int) -> list[str]:
 def _sent(port: int) -> Iterator[str]:
     with ThreadPoolExecutor(CLIENTS) as clients:
         for _, body in large_bodies(BODY_BYTES):
-            sent = [
+            futures = [
                 clients.submit(status, port, "POST", "/v1/explain", body) for _ in range(CLIENTS)
             ]
-            yield from (str(one.result()) for one in sent)
+            yield from (str(future.result()) for future in futures)
 
 
 def status(port: int, method: str, path: str, body: bytes | None = None) -> int | None:

@@ -3,8 +3,9 @@
     python benchmarks/performance/serve_memory.py [--requests 10000]
 
 A server with `imagenet` and `mnist-focus` is started on this machine; clients send JPEGs with sides
-of 60 to 600 pixels to both, and one in ten requests pictures as well. Memory includes the server
-and its decoders. The script fails if the last value exceeds 1.3 times that after 500 requests.
+of 60 to 600 pixels to both, and one request in ten asks for pictures as well. Memory includes the
+server and its decoders. The script fails if the last value exceeds 1.3 times that after 500
+requests.
 """
 
 import argparse
@@ -25,17 +26,17 @@ from serve import FORM, form, resident_mb, server
 
 MODELS = ("imagenet", "mnist-focus")
 SIDES = (60, 600)  # minimum and maximum side of the images in pixels
-FILES = 300  # different images
-EVERY = 500  # requests between two measurements
-MOST = 1.3  # maximum ratio of the last to the first measurement
+FILES = 300  # distinct images
+INTERVAL = 500  # requests between two measurements
+MAX_GROWTH = 1.3  # maximum ratio of the last to the first measurement
 
 
 def photographs(seed: int = 0) -> list[bytes]:
     """Return JPEG files of coloured clouds of random heights and widths."""
-    draw, files = random.Random(seed), []
+    rng, files = random.Random(seed), []
     for _ in range(FILES):
-        coarse = Image.frombytes("RGB", (12, 12), draw.randbytes(3 * 12 * 12))
-        size = (draw.randint(*SIDES), draw.randint(*SIDES))
+        coarse = Image.frombytes("RGB", (12, 12), rng.randbytes(3 * 12 * 12))
+        size = (rng.randint(*SIDES), rng.randint(*SIDES))
         file = io.BytesIO()
         coarse.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
         files.append(file.getvalue())
@@ -57,18 +58,18 @@ class Clients:
         self.numbers = itertools.count()
         self.statuses: Counter[int] = Counter()
         self.memory: dict[int, float] = {}
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
 
     def send(self) -> None:
         """Send requests one after another, until the clients have sent all of them."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        draw = random.Random()
+        rng = random.Random()
         while (number := next(self.numbers)) < self.requests:
-            draw.seed(number)
-            fields = {"model": draw.choice(MODELS)}
-            if draw.random() < 0.1:
+            rng.seed(number)
+            fields = {"model": rng.choice(MODELS)}
+            if rng.random() < 0.1:
                 fields["show"] = "pictures"
-            body = form(draw.choice(self.files), **fields)
+            body = form(rng.choice(self.files), **fields)
             connection.request("POST", "/v1/explain", body, {"Content-Type": FORM.decode()})
             response = connection.getresponse()
             response.read()
@@ -76,10 +77,10 @@ class Clients:
         connection.close()
 
     def _count(self, status: int) -> None:
-        with self._counting:
+        with self._lock:
             self.statuses[status] += 1
             done = self.statuses.total()
-            if done % EVERY == 0:
+            if done % INTERVAL == 0:
                 self.memory[done] = resident_mb(self.pid)
                 print(f"{done:,} requests: {self.memory[done]:,.0f} MB", file=sys.stderr)
 
@@ -93,8 +94,8 @@ def main() -> None:
     with server("torch", *MODELS) as (port, pid):
         clients, start = Clients(port, pid, options.requests), time.perf_counter()
         with ThreadPoolExecutor(options.clients) as threads:
-            for sending in [threads.submit(clients.send) for _ in range(options.clients)]:
-                sending.result()
+            for future in [threads.submit(clients.send) for _ in range(options.clients)]:
+                future.result()
         seconds = time.perf_counter() - start
     first, *_, last = clients.memory.values()
     figures = {
@@ -107,8 +108,8 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if last > MOST * first:
-        sys.exit(f"Memory grew to {last / first:.2f} times that after {EVERY} requests.")
+    if last > MAX_GROWTH * first:
+        sys.exit(f"Memory grew to {last / first:.2f} times that after {INTERVAL} requests.")
 
 
 if __name__ == "__main__":

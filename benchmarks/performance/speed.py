@@ -1,9 +1,9 @@
-"""Training time to 98 % on MNIST: mnist-focus-plain against the original project, in one run.
+"""Training time to 98 % on MNIST: mnist-focus-plain and the original project, in one run.
 
 The original: the published architecture, batches of 64, Adadelta (learning rate 1, times 0.7 per
 epoch), images converted to tensors and normalised one by one by torchvision's dataset and a
 DataLoader. Foveal: the recipe `mnist-focus-plain`, uint8 images in memory, whole batches.
-Accuracy is measured on the validation images after each epoch; its time does not count.
+Accuracy is measured on the validation images after each epoch; the time for it does not count.
 
     FOVEAL_DATA=... python benchmarks/performance/speed.py [--epochs 20]
 """
@@ -115,21 +115,21 @@ def until_target(
     trained: ImageModel | None = None,
 ) -> dict[str, float]:
     """Train until the validation accuracy of `model` is reached or the epochs are over."""
-    seconds, reached = 0.0, 0.0
+    seconds, val_accuracy = 0.0, 0.0
     for number in range(1, epochs + 1):
         (trained or model).train()
         started = time.perf_counter()
         epoch()
         seconds += time.perf_counter() - started
-        reached = accuracy(model, val)
-        print(f"  epoch {number}: {reached:.2%} after {seconds:.0f} s", flush=True)
-        if reached >= TARGET:
+        val_accuracy = accuracy(model, val)
+        print(f"  epoch {number}: {val_accuracy:.2%} after {seconds:.0f} s", flush=True)
+        if val_accuracy >= TARGET:
             break
     return {
         "seconds": round(seconds, 1),
         "epochs": number,
-        "val_accuracy": round(reached, 4),
-        "reached": reached >= TARGET,
+        "val_accuracy": round(val_accuracy, 4),
+        "reached": val_accuracy >= TARGET,
         "train_images_per_second": round(images * number / seconds),
         "inference_images_per_second": round(inference_rate(model, val)),
     }
@@ -147,20 +147,20 @@ def inference_rate(model: ImageModel, val: ImageSet) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20, help="maximum for the original")
-    parser.add_argument("--foveal-epochs", type=int, default=6, help="length of Foveal's schedule")
+    parser.add_argument("--epochs", type=int, default=20, help="maximum epochs of the original")
+    parser.add_argument("--foveal-epochs", type=int, default=6, help="epochs of Foveal's schedule")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     options = parser.parse_args()
     train, val = (load_images("mnist", split) for split in ("train", "val"))
     result: dict[str, object] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    print("mnist-focus-published, the original's way")
-    theirs = train_original(train, val, options.epochs)
+    print("mnist-focus-published, trained as in the original project")
+    original = train_original(train, val, options.epochs)
     keep_freed_memory()  # as in `foveal.train`; it cannot be undone, so the original runs first
     print("mnist-focus-plain")
     ours = train_foveal(train, val, options.foveal_epochs)
     result |= {"torch": torch.__version__.split("+")[0], "target": TARGET}
-    result |= {"mnist-focus-plain": ours, "mnist-focus-published": theirs}
-    result["ratio"] = round(theirs["seconds"] / ours["seconds"], 1)
+    result |= {"mnist-focus-plain": ours, "mnist-focus-published": original}
+    result["ratio"] = round(original["seconds"] / ours["seconds"], 1)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

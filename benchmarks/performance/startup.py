@@ -53,20 +53,20 @@ def until_healthy(arguments: list[str]) -> Run:
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
-        found = re.search(r"http://\S+", server.stderr.readline())
-        if found is None:
-            raise SystemExit(f"python {' '.join(arguments)} does not serve")
-        with urllib.request.urlopen(f"{found.group()}/healthz") as answer:
-            answer.read()
+        address = re.search(r"http://\S+", server.stderr.readline())
+        if address is None:
+            raise SystemExit(f"python {' '.join(arguments)} printed no address")
+        with urllib.request.urlopen(f"{address.group()}/healthz") as response:
+            response.read()
         seconds = time.perf_counter() - started
         status = Path(f"/proc/{server.pid}/status").read_text()
         server.terminate()
-    most = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return Run(seconds, int(most.group(1)) / 1024 if most else float("nan"))
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return Run(seconds, int(peak.group(1)) / 1024 if peak else float("nan"))
 
 
 def commands(folder: Path) -> dict[str, Callable[[], Run]]:
-    """Return the commands to time by name, with torch alone first."""
+    """Return the commands to time by name, starting with a bare import of torch."""
     digit = folder / "digit.png"
     Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(digit)
     foveal = {
@@ -77,16 +77,17 @@ def commands(folder: Path) -> dict[str, Callable[[], Run]]:
         "foveal explain": ["explain", "mnist-focus", str(digit)],
         "foveal explain --out": ["explain", "mnist-focus", str(digit), "--out", str(folder)],
     }
-    ways = {"import torch": ["-c", "import torch"]}
-    ways |= {name: ["-m", "foveal", *arguments] for name, arguments in foveal.items()}
-    timed: dict[str, Callable[[], Run]] = {
-        name: lambda arguments=arguments: until_exit(arguments) for name, arguments in ways.items()
+    arguments_of = {"import torch": ["-c", "import torch"]}
+    arguments_of |= {name: ["-m", "foveal", *arguments] for name, arguments in foveal.items()}
+    functions: dict[str, Callable[[], Run]] = {
+        name: lambda arguments=arguments: until_exit(arguments)
+        for name, arguments in arguments_of.items()
     }
-    timed["foveal predict"] = lambda: _predict(digit)
-    timed["foveal serve, three models"] = lambda: until_healthy(
+    functions["foveal predict"] = lambda: _predict(digit)
+    functions["foveal serve, three models"] = lambda: until_healthy(
         ["-m", "foveal", "serve", *SERVED, "--port", "0"]
     )
-    return timed
+    return functions
 
 
 def _predict(digit: Path) -> Run:
@@ -100,22 +101,22 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     turns = parser.parse_args().turns
     with tempfile.TemporaryDirectory() as folder:
-        timed = commands(Path(folder))
-        runs: dict[str, list[Run]] = {name: [] for name in timed}
+        functions = commands(Path(folder))
+        runs: dict[str, list[Run]] = {name: [] for name in functions}
         for turn in range(turns + 1):
-            for name, run in timed.items():
-                found = run()
+            for name, function in functions.items():
+                run = function()
                 if turn:
-                    runs[name].append(found)
-    alone = runs["import torch"]
+                    runs[name].append(run)
+    torch_runs = runs["import torch"]
     print(f"{'median of ' + str(turns):<28}{'seconds':>8}{'/ torch':>9}{'MB':>6}")
-    for name, each in runs.items():
+    for name, own_runs in runs.items():
         ratio = statistics.median(
-            run.seconds / torch.seconds for run, torch in zip(each, alone, strict=True)
+            run.seconds / torch.seconds for run, torch in zip(own_runs, torch_runs, strict=True)
         )
-        seconds = statistics.median(run.seconds for run in each)
-        most = max(run.megabytes for run in each)
-        print(f"{name:<28}{seconds:>8.2f}{ratio:>9.2f}{most:>6.0f}")
+        seconds = statistics.median(run.seconds for run in own_runs)
+        peak = max(run.megabytes for run in own_runs)
+        print(f"{name:<28}{seconds:>8.2f}{ratio:>9.2f}{peak:>6.0f}")
 
 
 if __name__ == "__main__":

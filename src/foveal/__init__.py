@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from foveal.models.self_attention import SANet
     from foveal.training import load_recipe, train
     from foveal.zoo import load
-else:  # torch alone takes seconds
+else:  # importing torch takes seconds
     __getattr__ = lazy_names(
         __name__,
         {

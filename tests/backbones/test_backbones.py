@@ -1,4 +1,4 @@
-"""Backbones: feature maps of the sizes they promise, and a first layer that whitens."""
+"""Backbones: feature map shapes, settings, pretrained weights and the whitening layer."""
 
 import pytest
 import timm
@@ -36,28 +36,30 @@ def test_every_backbone_is_covered():
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("size", [(32, 32), (160, 160)])
-def test_the_features_have_the_promised_widths(key, size):
+def test_features_have_the_declared_widths(key, size):
     if key == "timm-vit" and size != (160, 160):
-        size = (160, 160)  # a transformer takes the size that it was made for
+        size = (160, 160)  # a transformer accepts only the size that it was built for
     backbone = build_backbone(SETTINGS[key]).eval()
-    local, whole = backbone(torch.rand(2, backbone.in_channels, *size))
+    local, vector = backbone(torch.rand(2, backbone.in_channels, *size))
     assert [features.shape[1] for features in local] == backbone.widths
-    assert whole.shape == (2, backbone.width)
+    assert vector.shape == (2, backbone.width)
     sides = [features.shape[-1] for features in local]
     assert sides == sorted(sides, reverse=True)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_settings_build_the_same_backbone_again(key):
+def test_settings_round_trip_to_the_same_backbone(key):
     backbone = build_backbone(SETTINGS[key])
-    again = build_backbone(backbone_settings(backbone))
-    again.load_state_dict(backbone.state_dict())
+    restored = build_backbone(backbone_settings(backbone))
+    restored.load_state_dict(backbone.state_dict())
     images = torch.rand(1, backbone.in_channels, 160, 160)
-    for ours, theirs in zip(backbone.eval()(images)[0], again.eval()(images)[0], strict=True):
-        assert torch.equal(ours, theirs)
+    for expected, features in zip(
+        backbone.eval()(images)[0], restored.eval()(images)[0], strict=True
+    ):
+        assert torch.equal(expected, features)
 
 
-def test_local_features_before_pooling_are_twice_as_fine_as_after():
+def test_features_before_pooling_have_twice_the_resolution_of_those_after():
     images = torch.rand(1, 3, 32, 32)
     before, _ = VGGBackbone(3, [[4], [6], [8]])(images)
     after, _ = VGGBackbone(3, [[4], [6], [8]], tap="after")(images)
@@ -65,33 +67,33 @@ def test_local_features_before_pooling_are_twice_as_fine_as_after():
     assert [features.shape[-1] for features in after] == [16, 8, 8]
 
 
-def test_the_papers_net_has_its_resolutions():
+def test_default_vgg_has_the_resolutions_of_the_paper():
     local, whole = VGGBackbone(3, hidden=512).eval()(torch.rand(1, 3, 32, 32))
     assert [tuple(f.shape[1:]) for f in local[:3]] == [(256, 32, 32), (512, 16, 16), (512, 8, 8)]
     assert whole.shape == (1, 512)
 
 
-def test_a_convolution_begins_as_a_partial_identity():
+def test_convolution_is_initialised_as_a_partial_identity():
     backbone = VGGBackbone(3, [[8]])
     images = torch.rand(1, 3, 9, 9)
     torch.testing.assert_close(backbone.blocks[0][0].conv(images)[:, :3], images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_whitened_patches_have_no_correlation(channels):
+def test_whitened_patches_are_uncorrelated(channels):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(200, channels, 5, 5, generator=generator)
-    images = F.interpolate(coarse, (17, 13), mode="bilinear")  # neighbours are alike
+    images = F.interpolate(coarse, (17, 13), mode="bilinear")  # neighbouring pixels are correlated
     layer = WhiteningConv(channels, size=2, eps=1e-9)
     layer.fit(images)
-    seen = layer(images).detach().transpose(0, 1).flatten(1).double()  # (2C4, N)
-    half = len(seen) // 2
-    covariance = seen[:half] @ seen[:half].T / seen.shape[1]
+    outputs = layer(images).detach().transpose(0, 1).flatten(1).double()  # (2C4, N)
+    half = len(outputs) // 2
+    covariance = outputs[:half] @ outputs[:half].T / outputs.shape[1]
     torch.testing.assert_close(covariance, torch.eye(half).double(), atol=2e-2, rtol=0)
-    torch.testing.assert_close(seen[half:], -seen[:half])
+    torch.testing.assert_close(outputs[half:], -outputs[:half])
 
 
-def test_the_whitening_filters_are_not_trained():
+def test_whitening_filters_are_not_trained():
     layer = WhiteningConv(3)
     assert [name for name, _ in layer.named_parameters()] == ["bias"]
 
@@ -121,13 +123,13 @@ def test_wrong_settings_are_user_errors(settings, message):
         build_backbone(settings)
 
 
-def test_timm_is_named_where_it_is_not_installed(monkeypatch):
+def test_missing_timm_error_gives_the_install_command(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UserError, match=r"pip install 'foveal\[timm\]'"):
         TimmBackbone("resnet18")
 
 
-def test_a_timm_model_with_the_channels_last_gives_them_first():
+def test_channels_last_timm_model_returns_channels_first():
     backbone = TimmBackbone("swin_tiny_patch4_window7_224").eval()
     local, vector = backbone(torch.rand(1, 3, 224, 224))
     assert [features.shape[1] for features in local] == backbone.widths
@@ -136,7 +138,7 @@ def test_a_timm_model_with_the_channels_last_gives_them_first():
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub whose requests are listed, and which may be out of reach."""
+    """A fake Hub that records its requests and can be made unreachable."""
     requests, state = [], {"cached": None, "error": None}
 
     def respond(*arguments, **options):
@@ -151,20 +153,20 @@ def hub(monkeypatch):
     return requests, state
 
 
-def test_weights_of_the_hub_are_downloaded_after_one_short_request(hub):
+def test_hub_weights_are_downloaded_after_one_short_request(hub):
     requests, _ = hub
     assert backbone_weights("resnet18", timeout=2.5) == "pretrained"
     identifier = timm.get_pretrained_cfg("resnet18").hf_hub_id
     assert requests == [(identifier, 2.5), (identifier, "model.safetensors")]
 
 
-def test_weights_on_this_machine_need_no_request(hub):
+def test_cached_weights_need_no_request(hub):
     requests, state = hub
     state["cached"] = "/somewhere/model.safetensors"
     assert (backbone_weights("resnet18"), requests) == ("pretrained", [])
 
 
-def test_without_a_network_or_published_weights_a_model_starts_from_scratch(hub, monkeypatch):
+def test_backbone_starts_from_scratch_without_network_or_published_weights(hub, monkeypatch):
     requests, state = hub
     state["error"] = ConnectionError("no route to host")
     assert backbone_weights("resnet18") == "scratch"
@@ -174,12 +176,12 @@ def test_without_a_network_or_published_weights_a_model_starts_from_scratch(hub,
     assert backbone_weights("resnet18") == "none"
 
 
-def test_an_image_smaller_than_a_whitened_patch_is_said():
+def test_image_smaller_than_a_whitened_patch_is_rejected():
     with pytest.raises(ValueError, match="at least 2x2 pixels, but got 1x5"):
         VGGBackbone(1, [[4]], whiten=2)(torch.rand(1, 1, 1, 5))
 
 
-def test_every_weight_of_the_pretrained_trunk_is_shipped():
+def test_all_weights_of_the_pretrained_trunk_are_shipped():
     trunk = EfficientNetLite(weights="imagenet")
     shipped, state = trunk.shipped(), trunk.state_dict()
     assert set(shipped) == set(state)
@@ -188,7 +190,7 @@ def test_every_weight_of_the_pretrained_trunk_is_shipped():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 224), (160, 192), (256, 320)])
-def test_the_trunk_equals_timms_with_tensorflows_padding(size):
+def test_trunk_equals_timm_with_tensorflow_padding(size):
     theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
     ours = EfficientNetLite(weights="imagenet").eval()
     state = [value for key, value in ours.state_dict().items()]
@@ -200,25 +202,25 @@ def test_the_trunk_equals_timms_with_tensorflows_padding(size):
         torch.testing.assert_close(whole, theirs(images), atol=1e-5, rtol=0)
 
 
-def test_the_trunk_pads_other_sizes_to_multiples_of_32():
+def test_trunk_pads_other_sizes_to_multiples_of_32():
     trunk = EfficientNetLite(weights="imagenet").eval()
     images = torch.randn(1, 3, 45, 70, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        local, whole = trunk(images)
-        padded, same = trunk(F.pad(images, (0, 26, 0, 19)))
-    assert torch.equal(whole, same)
-    assert all(torch.equal(ours, others) for ours, others in zip(local, padded, strict=True))
+        local, vector = trunk(images)
+        padded, padded_vector = trunk(F.pad(images, (0, 26, 0, 19)))
+    assert torch.equal(vector, padded_vector)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(local, padded, strict=True))
     assert [tuple(f.shape[2:]) for f in local] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
 
 
-def test_a_finer_stride_keeps_the_weights_and_the_meaning():
+def test_finer_stride_shares_the_weights_and_gives_similar_features():
     coarse, fine = (EfficientNetLite(weights="imagenet", stride=s).eval() for s in (32, 16))
     ramp = torch.linspace(-1, 1, 160)
     images = (ramp[:, None] * ramp).expand(1, 3, 160, 160).contiguous()
     with torch.inference_mode():
-        (*shallow, deep), mean = coarse(images)
-        (*others, deeper), other = fine(images)
-    assert all(torch.equal(a, b) for a, b in zip(shallow, others, strict=True))
-    assert deep.shape[-2:] == (5, 5)
-    assert deeper.shape[-2:] == (10, 10)
-    assert torch.cosine_similarity(mean, other).item() > 0.8
+        (*coarse_shallow, coarse_deep), coarse_mean = coarse(images)
+        (*fine_shallow, fine_deep), fine_mean = fine(images)
+    assert all(torch.equal(a, b) for a, b in zip(coarse_shallow, fine_shallow, strict=True))
+    assert coarse_deep.shape[-2:] == (5, 5)
+    assert fine_deep.shape[-2:] == (10, 10)
+    assert torch.cosine_similarity(coarse_mean, fine_mean).item() > 0.8

@@ -1,4 +1,4 @@
-"""The command line as people use it: a process, its two streams and its exit status."""
+"""The command line: output, errors and exit status of each command."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def run_process(*arguments: str | Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """An untrained model in a folder of its own."""
+    """Return the folder of an untrained model."""
     folder = tmp_path_factory.mktemp("model")
     settings = {
         "name": "focus",
@@ -41,7 +41,7 @@ def picture(tmp_path_factory) -> Path:
     return path
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_heavy_packages():
     code = (
         "import sys\n"
         "try:\n"
@@ -59,28 +59,28 @@ def test_help_imports_nothing_heavy():
 def test_explain_prints_one_json_object_and_draws_a_picture(model, picture, tmp_path, run):
     done = run("explain", model, picture, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)["images"][0]
-    assert answer["path"] == str(picture)
-    assert len(answer["keypoints"]) == 3
-    assert answer["prediction"] in "0123456789"
-    assert sum(p["probability"] for p in answer["probabilities"]) <= 1.0001
-    with Image.open(answer["picture"]) as drawn:
-        assert min(drawn.size) > 200
+    result = json.loads(done.stdout)["images"][0]
+    assert result["path"] == str(picture)
+    assert len(result["keypoints"]) == 3
+    assert result["prediction"] in "0123456789"
+    assert sum(p["probability"] for p in result["probabilities"]) <= 1.0001
+    with Image.open(result["picture"]) as output:
+        assert min(output.size) > 200
 
 
-def test_one_bad_image_is_named_and_the_others_are_explained(model, picture, tmp_path, run):
+def test_bad_image_is_reported_and_the_others_are_explained(model, picture, tmp_path, run):
     bad = tmp_path / "bad.png"
     bad.write_bytes(picture.read_bytes()[:60])
     done = run("explain", model, bad, picture, "--json")
-    answers = json.loads(done.stdout)["images"]
+    results = json.loads(done.stdout)["images"]
     assert done.returncode == 1
-    assert "error" in answers[0]
-    assert "keypoints" in answers[1]
+    assert "error" in results[0]
+    assert "keypoints" in results[1]
     assert str(bad) in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_image_of_another_size_is_resized_and_said(model, tmp_path, run):
+def test_image_of_another_size_is_resized_with_a_note(model, tmp_path, run):
     large = tmp_path / "large.png"
     Image.new("RGB", (100, 80), "white").save(large)
     done = run("explain", model, large, "--json")
@@ -104,14 +104,14 @@ def test_an_image_of_another_size_is_resized_and_said(model, tmp_path, run):
         (["frobnicate"], 2, "frobnicate"),
     ],
 )
-def test_a_mistake_is_at_most_two_lines_and_no_traceback(
+def test_user_mistake_gives_at_most_two_lines_and_no_traceback(
     arguments, status, message, model, picture, tmp_path, monkeypatch, run
 ):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "file"
     file.write_text("")
-    places = {"MODEL": str(model), "PICTURE": str(picture)}
-    arguments = [places.get(a, a.replace("FILE", str(file))) for a in arguments]
+    values = {"MODEL": str(model), "PICTURE": str(picture)}
+    arguments = [values.get(a, a.replace("FILE", str(file))) for a in arguments]
     done = run(*arguments)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
@@ -121,11 +121,11 @@ def test_a_mistake_is_at_most_two_lines_and_no_traceback(
         assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
 
 
-def test_evaluate_prints_the_figures_of_the_design(model, run):
+def test_evaluate_prints_all_figures(model, run):
     done = run("evaluate", model, "--data", "mnist-5k", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    shares = (
+    fractions = (
         "accuracy",
         "evidence_fraction",
         "position_leakage",
@@ -133,7 +133,7 @@ def test_evaluate_prints_the_figures_of_the_design(model, run):
         "position_following",
         "random_focus_accuracy",
     )
-    assert all(0 <= figures[name] <= 1 for name in shares)
+    assert all(0 <= figures[name] <= 1 for name in fractions)
     assert figures["images"] == 1000
     assert figures["data"] == "mnist-5k"
     assert figures["split"] == "test"
@@ -142,7 +142,7 @@ def test_evaluate_prints_the_figures_of_the_design(model, run):
     assert figures["latency_ms"] > 0
 
 
-def test_evaluate_writes_the_figures_to_the_card_and_shows_them(tmp_path, run):
+def test_evaluate_writes_figures_to_the_card_and_prints_them(tmp_path, run):
     shutil.copytree(zoo.folder("mnist-cnn"), tmp_path / "own")
     before = zoo.card(tmp_path / "own")
     done = run("evaluate", tmp_path / "own", "--data", "mnist-5k", "--card")
@@ -159,7 +159,7 @@ def test_models_lists_the_zoo(run):
     assert [card["model"] for card in json.loads(done.stdout)] == foveal.zoo.names()
 
 
-def test_a_process_says_a_mistake_on_stderr_and_ends_with_1(model):
+def test_process_reports_errors_on_stderr_and_exits_with_1(model):
     done = run_process("explain", model, "nowhere.png", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["images"][0]["error"]
@@ -167,15 +167,15 @@ def test_a_process_says_a_mistake_on_stderr_and_ends_with_1(model):
     assert "Traceback" not in done.stderr
 
 
-def test_recipes_lists_what_train_knows(run):
+def test_recipes_lists_the_recipes_of_train(run):
     assert "mnist-focus" in run("recipes").stdout.split()
 
 
-def test_explain_takes_a_rival_by_its_name(model, picture, tmp_path, run):
+def test_explain_accepts_a_post_hoc_method_by_name(model, picture, tmp_path, run):
     done = run("explain", model, picture, "--method", "grad-cam", "--json")
-    (found,) = json.loads(done.stdout)["images"]
-    assert (done.returncode, found["method"]) == (0, "grad-cam")
-    assert found["cost_forward_passes"] > 1
+    (result,) = json.loads(done.stdout)["images"]
+    assert (done.returncode, result["method"]) == (0, "grad-cam")
+    assert result["cost_forward_passes"] > 1
     done = run("explain", model, picture, "--method", "gradcam")
     assert done.returncode == 1
     assert "Did you mean 'grad-cam'" in done.stderr

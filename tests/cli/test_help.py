@@ -1,4 +1,4 @@
-"""What the command line says of itself: help, completion, and where to start."""
+"""Command-line help and shell completion."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ LINES, COLUMNS = 30, 80  # one screen
 
 
 @pytest.mark.parametrize("name", sorted(GROUP.commands))
-def test_the_help_of_a_command_fits_one_screen_and_has_an_example(name):
+def test_command_help_fits_one_screen_and_has_an_example(name):
     context = GROUP.context_class(
         GROUP.commands[name], info_name=f"foveal {name}", terminal_width=COLUMNS
     )
@@ -24,24 +24,24 @@ def test_the_help_of_a_command_fits_one_screen_and_has_an_example(name):
     assert any(line.strip().startswith(f"Example: foveal {name}") for line in lines)
 
 
-def test_the_list_of_commands_cuts_no_sentence_off():
+def test_command_list_truncates_no_description():
     context = GROUP.context_class(GROUP, info_name="foveal", terminal_width=COLUMNS)
-    said = GROUP.get_help(context)
-    assert "..." not in said.split("Commands:")[1]
-    assert len(said.splitlines()) <= LINES
+    text = GROUP.get_help(context)
+    assert "..." not in text.split("Commands:")[1]
+    assert len(text.splitlines()) <= LINES
 
 
-def test_foveal_alone_says_where_to_start(capsys):
+def test_foveal_without_arguments_suggests_first_commands(capsys):
     with pytest.raises(SystemExit):
         cli.main([])
-    said = "".join(capsys.readouterr())
-    assert "foveal demo" in said
-    assert "foveal train --data photos/" in said
+    output = "".join(capsys.readouterr())
+    assert "foveal demo" in output
+    assert "foveal train --data photos/" in output
 
 
 @pytest.fixture
 def shell(tmp_path):
-    """Run lines in a bash that finds `foveal` as an installed package puts it there."""
+    """Run lines in a bash with `foveal` on its path, as after installation."""
     bash = shutil.which("bash")
     assert bash, "completion is tested in bash"
     command = tmp_path / "foveal"
@@ -58,14 +58,14 @@ def shell(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "offered"),
+    ("words", "completions"),
     [("foveal ev", ["evaluate"]), ("foveal ex", ["explain", "export"]), ("foveal tr", ["train"])],
 )
-def test_bash_completes_commands(words, offered, shell):
+def test_bash_completes_commands(words, completions, shell):
     lines = (
         'eval "$(_FOVEAL_COMPLETE=source_bash foveal)"\n'
         f"COMP_WORDS=({words}) COMP_CWORD=1\n"
         "_foveal_completion foveal\n"
         'echo "${COMPREPLY[@]}"'
     )
-    assert shell(lines) == offered
+    assert shell(lines) == completions

@@ -1,4 +1,4 @@
-"""Names of files, classes and models that are not what they should be, in all that is written."""
+"""Hostile names of files, classes and models in everything that Foveal writes."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from foveal import zoo
-from foveal.cli.app import say, show
+from foveal.cli.app import notify, print_result
 from foveal.deployment.batch import predict
 from foveal.foundation import progress
 from foveal.foundation.files import write_json
@@ -31,10 +31,10 @@ def images(tmp_path_factory) -> list[Path]:
     return write_images(tmp_path_factory.mktemp("images"), NAMES)
 
 
-def test_a_line_for_people_is_one_line_of_printable_text(capsys):
+def test_console_message_is_one_line_of_printable_text(capsys):
     for name in TEXTS:
-        say(f"{name}: read")
-        show(Path(name[:100]))
+        notify(f"{name}: read")
+        print_result(Path(name[:100]))
     out, err = capsys.readouterr()
     assert is_plain(out)
     assert is_plain(err)
@@ -42,18 +42,18 @@ def test_a_line_for_people_is_one_line_of_printable_text(capsys):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_names_are_no_markup_in_progress_bars(monkeypatch, name):
-    told = Console(file=open(os.devnull, "w"), force_terminal=True, record=True)  # noqa: SIM115
-    monkeypatch.setattr("rich.console.Console", lambda **_: told)
+def test_progress_bars_do_not_interpret_names_as_markup(monkeypatch, name):
+    console = Console(file=open(os.devnull, "w"), force_terminal=True, record=True)  # noqa: SIM115
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
     with progress.progress_bar() as show_progress:
         show_progress(f"{name}: [/]figures", 1, 2)
-    text = told.export_text()
+    text = console.export_text()
     assert is_plain(text.replace("\r", ""))
     if len(name) < 100:
         assert "[/]figures" in text.replace("\n", "")
 
 
-def test_explain_says_and_draws_images_of_any_name(model, images, tmp_path, run):
+def test_explain_handles_images_with_any_name(model, images, tmp_path, run):
     done = run("explain", model, *images, "--out", tmp_path / "pictures")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(images)
@@ -64,7 +64,7 @@ def test_explain_says_and_draws_images_of_any_name(model, images, tmp_path, run)
     assert all(is_plain(path.name) for path in pictures)
 
 
-def test_json_is_valid_and_what_cannot_be_read_is_said(model, images, tmp_path, run):
+def test_json_is_valid_and_unreadable_images_are_reported(model, images, tmp_path, run):
     broken = [tmp_path / f"{name}.png" for name in NAMES]
     for path in broken:
         path.write_bytes(b"")
@@ -72,43 +72,43 @@ def test_json_is_valid_and_what_cannot_be_read_is_said(model, images, tmp_path, 
     assert done.returncode == 1
     assert is_plain(done.stderr)
     assert len(done.stderr.splitlines()) == len(broken)
-    answers = json.loads(done.stdout.encode("ascii"))["images"]
-    paths = [answer["path"].encode("utf-8").decode() for answer in answers]
+    results = json.loads(done.stdout.encode("ascii"))["images"]
+    paths = [result["path"].encode("utf-8").decode() for result in results]
     assert len(set(paths)) == len(images) + len(broken)
     assert str(images[0]) in paths
     assert str(images[-1].parent / r"caf\xe9.png") in paths
 
 
-def test_predict_has_a_row_for_each_name_and_goes_on(model, tmp_path):
+def test_predict_writes_a_row_per_name_and_resumes(model, tmp_path):
     source = tmp_path / NAMES[-1]
     write_images(source, [*NAMES, r"caf\xe9", r"caf\x5cxe9"])
     settings = {"shard_size": 4, "batch_size": 2, "workers": 1, "explain": True}
     predict(model, source, tmp_path / "out", **settings)
-    first = pq.read_table(tmp_path / "out").to_pylist()
-    paths = [row["path"] for row in first]
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    paths = [row["path"] for row in rows]
     assert len(set(paths)) == len(NAMES) + 2
     assert {Path(path).name for path in paths} >= {
         r"caf\xe9.png",
         r"caf\x5cxe9.png",
         f"{NAMES[0]}.png",
     }
-    assert [row["error"] for row in first] == [None] * len(paths)
+    assert [row["error"] for row in rows] == [None] * len(paths)
     next((tmp_path / "out").glob("part-*1-of-*.parquet")).unlink()
-    found = predict(model, source, tmp_path / "out", **settings, resume=True)
-    assert (found.images, found.new) == (len(paths), 4)
-    assert pq.read_table(tmp_path / "out").to_pylist() == first
+    summary = predict(model, source, tmp_path / "out", **settings, resume=True)
+    assert (summary.images, summary.new) == (len(paths), 4)
+    assert pq.read_table(tmp_path / "out").to_pylist() == rows
 
 
-def test_pictures_of_one_name_do_not_replace_each_other(model, tmp_path, run):
+def test_pictures_with_equal_names_do_not_overwrite_each_other(model, tmp_path, run):
     paths = write_images(tmp_path, ["x", "x-1"])
     paths += write_images(tmp_path / "y", ["x", "X", "con"])
     done = run("explain", model, *paths, "--out", tmp_path / "out", "--json")
-    pictures = [Path(answer["picture"]) for answer in json.loads(done.stdout)["images"]]
+    pictures = [Path(result["picture"]) for result in json.loads(done.stdout)["images"]]
     assert [path.stem for path in pictures] == ["x", "x-1", "x-2", "X-3", "_con"]
     assert sorted(pictures) == sorted((tmp_path / "out").glob("*.png"))
 
 
-def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
+def test_pictures_saved_next_to_the_images_do_not_overwrite_them(model, tmp_path, run):
     paths = write_images(tmp_path, ["x", "y"])
     before = [path.read_bytes() for path in paths]
     assert run("explain", model, *paths, "--out", tmp_path / ".").returncode == 0
@@ -121,7 +121,7 @@ def test_pictures_beside_the_images_replace_none_of_them(model, tmp_path, run):
     }
 
 
-def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
+def test_card_preserves_names_and_is_utf_8(model, tmp_path):
     for path in model.iterdir():
         (tmp_path / path.name).symlink_to(path)
     write_json(tmp_path / "card.json", {"classes": list(TEXTS)})
@@ -130,7 +130,7 @@ def test_a_card_keeps_names_and_is_utf_8(model, tmp_path):
     assert zoo.load(tmp_path).inputs.classes == TEXTS
 
 
-def test_a_run_folder_that_is_not_utf_8_is_refused_at_once(tmp_path, run):
+def test_run_folder_name_that_is_not_utf_8_is_rejected_before_training(tmp_path, run):
     out = tmp_path / NAMES[-1]
     done = run("train", "mnist-5k-corners", "--out", out, "--quiet")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Annotated photographs: boxes and masks of one's own, measured by `evaluate` and `compare`."""
+"""Annotated photographs: user-supplied boxes and masks in `evaluate` and `compare`."""
 
 import json
 
@@ -30,7 +30,7 @@ HEAD = "file,x1,y1,x2,y2\n"
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of photographs of several proportions, all of them in the split `test`."""
+    """Write photographs of two classes in several proportions, in folders train and test."""
     folder = tmp_path / "photos"
     for label, name in enumerate(("cat", "dog")):
         for split in ("train", "test"):
@@ -43,13 +43,13 @@ def photos(tmp_path):
     return folder
 
 
-def in_csv(tmp_path, *lines, head=HEAD):
+def write_csv(tmp_path, *lines, head=HEAD):
     path = tmp_path / "boxes.csv"
     path.write_text(head + "".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
-def in_voc(path, *boxes, head=""):
+def write_voc(path, *boxes, head=""):
     path.parent.mkdir(parents=True, exist_ok=True)
     tags = ("xmin", "ymin", "xmax", "ymax")
     objects = "".join(
@@ -63,7 +63,7 @@ def in_voc(path, *boxes, head=""):
 
 
 def masks_by_path(images):
-    """Return each image's mask (H, W) by the last two parts of its path."""
+    """Return the mask (H, W) of each image, keyed by the last two parts of its path."""
     masks = [mask for part in parts_of(images.masks) for mask in part[:, 0]]
     assert len(masks) == len(images)
     return {
@@ -72,7 +72,7 @@ def masks_by_path(images):
 
 
 def expected_mask(box, file_size, size):
-    """Return the pixels (H, W) whose middles lie in a box of the file, by their definition."""
+    """Return the pixels (H, W) whose centres lie in a box that is given in pixels of the file."""
     y, x = (
         (torch.arange(pixels) + 0.5) * length / pixels
         for pixels, length in zip(size, file_size, strict=True)
@@ -82,76 +82,78 @@ def expected_mask(box, file_size, size):
 
 
 @pytest.mark.parametrize("size", [SHORT, (24, 30), (200, 100)])
-def test_boxes_become_masks_in_the_pixels_of_the_image_as_it_is_read(photos, tmp_path, size):
+def test_boxes_become_masks_at_the_size_of_the_loaded_image(photos, tmp_path, size):
     box = (10, 5.5, 31, 22)
-    boxes = in_csv(tmp_path, "test/cat/0.png,10,5.5,31,22", "test/dog/1.png,1,1,4,40")
+    boxes = write_csv(tmp_path, "test/cat/0.png,10,5.5,31,22", "test/dog/1.png,1,1,4,40")
     images = load_images(photos, "test", size=size)
-    found, notes = with_boxes(images, photos, boxes)
+    boxed_images, notes = with_boxes(images, photos, boxes)
     assert notes == []
-    assert isinstance(found.masks, Photos) == isinstance(images.images, Photos)
-    for pixels, masks in zip(parts_of(found.images), parts_of(found.masks), strict=True):
+    assert isinstance(boxed_images.masks, Photos) == isinstance(images.images, Photos)
+    for pixels, masks in zip(
+        parts_of(boxed_images.images), parts_of(boxed_images.masks), strict=True
+    ):
         assert masks.shape == (len(pixels), 1, *pixels.shape[2:])
-    masks = masks_by_path(found)
+    masks = masks_by_path(boxed_images)
     mask = masks.pop("cat/0.png")
     assert torch.equal(mask == 255, expected_mask(box, (40, 60), mask.shape))
     assert masks.pop("dog/1.png").any()
     assert not any(mask.any() for mask in masks.values())
-    assert annotated(found).sum() == 2
+    assert annotated(boxed_images).sum() == 2
 
 
-def test_boxes_of_one_image_are_joined_and_other_columns_are_passed_over(photos, tmp_path):
+def test_boxes_of_one_image_are_merged_and_extra_columns_are_ignored(photos, tmp_path):
     head = "\ufeffkind,x2,y2,file,y1,x1\n"
-    boxes = in_csv(
+    boxes = write_csv(
         tmp_path, "a,10,20,test/cat/3.png,0,0", "b,64,64,test/cat/3.png,60,60", head=head
     )
     mask = masks_by_path(with_boxes(load_images(photos, "test", size=64), photos, boxes)[0])
     assert int((mask["cat/3.png"] > 0).sum()) == 10 * 20 + 4 * 4
 
 
-def test_a_box_smaller_than_a_pixel_keeps_one(photos, tmp_path):
-    boxes = in_csv(tmp_path, "test/cat/3.png,63.9,0,64,0.1", "test/dog/3.png,30,30,30.5,64")
-    found, _ = with_boxes(load_images(photos, "test", size=8), photos, boxes)
-    masks = masks_by_path(found)
+def test_box_smaller_than_a_pixel_marks_one_pixel(photos, tmp_path):
+    boxes = write_csv(tmp_path, "test/cat/3.png,63.9,0,64,0.1", "test/dog/3.png,30,30,30.5,64")
+    images, _ = with_boxes(load_images(photos, "test", size=8), photos, boxes)
+    masks = masks_by_path(images)
     assert masks["cat/3.png"].nonzero().tolist() == [[0, 7]]
     assert masks["dog/3.png"].nonzero().tolist() == [[row, 3] for row in range(4, 8)]
 
 
-def test_boxes_are_of_the_upright_image(photos, tmp_path):
+def test_boxes_refer_to_the_upright_image(photos, tmp_path):
     path = photos / "test" / "cat" / "0.jpg"
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     Image.new("RGB", (60, 40), "red").save(path, exif=exif)
-    boxes = in_csv(tmp_path, "test/cat/0.jpg,0,30,40,60")
-    found, notes = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
-    mask = masks_by_path(found)["cat/0.jpg"]
+    boxes = write_csv(tmp_path, "test/cat/0.jpg,0,30,40,60")
+    images, notes = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
+    mask = masks_by_path(images)["cat/0.jpg"]
     assert notes == []
     assert tuple(mask.shape) == SHORT.of((60, 40))
     assert torch.equal(mask == 255, expected_mask((0, 30, 40, 60), (60, 40), mask.shape))
 
 
-def test_what_does_not_fit_is_clipped_or_left_out_and_counted(photos, tmp_path):
-    boxes = in_csv(
+def test_boxes_that_do_not_fit_are_clipped_or_skipped_and_counted(photos, tmp_path):
+    boxes = write_csv(
         tmp_path,
         "test/cat/0.png,-5,-5,10,10",
         "test/cat/0.png,50,30,1e300,40",
         "test/cat/1.png,40,0,50,10",
         "test/cat/1.png,-9,0,0,10",
-        "train/cat/0.png,1,1,9,9",  # of another split, so not unknown
+        "train/cat/0.png,1,1,9,9",  # in another split, so not reported
         "test/cat/77.png,1,1,9,9",
         "test/cat/77.png,2,2,9,9",
         "../secret.png,1,1,9,9",
     )
-    found, notes = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
-    assert annotated(found).sum() == 1
+    images, notes = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
+    assert annotated(images).sum() == 1
     assert [line.removeprefix(f"{boxes}: ") for line in notes] == [
-        f"left out 3 boxes for 2 files that are not in {photos}: test/cat/77.png, ../secret.png",
+        f"skipped 3 boxes for 2 files that are not in {photos}: test/cat/77.png, ../secret.png",
         "clipped 2 boxes to the edges of their images",
-        "left out 2 boxes outside their images",
+        "skipped 2 boxes outside their images",
     ]
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"),
+    ("line", "values"),
     [
         ("test/cat/0.png,9,1,1,9", "9, 1, 1, 9"),
         ("test/cat/0.png,1,9,9,1", "1, 9, 9, 1"),
@@ -163,12 +165,12 @@ def test_what_does_not_fit_is_clipped_or_left_out_and_counted(photos, tmp_path):
         ("test/cat/0.png", ", , , "),
     ],
 )
-def test_a_box_that_is_none_is_named_by_its_line(photos, tmp_path, line, shown):
-    boxes = in_csv(tmp_path, "test/cat/1.png,1,1,9,9", line)
+def test_invalid_box_is_reported_with_its_line(photos, tmp_path, line, values):
+    boxes = write_csv(tmp_path, "test/cat/1.png,1,1,9,9", line)
     with pytest.raises(UserError) as error:
         with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
     assert str(error.value) == (
-        f"{boxes}, line 3: expected numbers x1 < x2 and y1 < y2 in pixels, but got {shown}."
+        f"{boxes}, line 3: expected numbers x1 < x2 and y1 < y2 in pixels, but got {values}."
     )
 
 
@@ -183,7 +185,7 @@ def test_a_box_that_is_none_is_named_by_its_line(photos, tmp_path, line, shown):
         (None, "Cannot read the boxes in .*: No such file"),
     ],
 )
-def test_a_file_of_boxes_that_cannot_be_used_is_said_in_a_line(photos, tmp_path, content, reason):
+def test_unusable_box_file_gives_a_one_line_error(photos, tmp_path, content, reason):
     path = tmp_path / "boxes.csv"
     if content is not None:
         path.write_bytes(content)
@@ -193,21 +195,21 @@ def test_a_file_of_boxes_that_cannot_be_used_is_said_in_a_line(photos, tmp_path,
 
 
 @pytest.mark.parametrize("layout", ["beside", "below", "flat"])
-def test_voc_files_lie_beside_the_images_or_in_a_folder_like_theirs(photos, tmp_path, layout):
+def test_voc_files_are_found_next_to_the_images_or_in_a_parallel_folder(photos, tmp_path, layout):
     folder = {"beside": photos, "below": tmp_path / "voc", "flat": tmp_path / "flat"}[layout]
     path = photos / "test" / "cat" / "0.png"
     name = path.rename(path.with_name("kitten.png")).relative_to(photos)
-    inside = folder / (name.name if layout == "flat" else name)
-    in_voc(inside.with_suffix(".xml"), (10, 5, 31, 22), head='<?xml version="1.0"?>')
+    target = folder / (name.name if layout == "flat" else name)
+    write_voc(target.with_suffix(".xml"), (10, 5, 31, 22), head='<?xml version="1.0"?>')
     images = load_images(photos, "test", size=SHORT)
-    found, notes = with_boxes(images, photos, folder)
-    mask = masks_by_path(found)["cat/kitten.png"]
+    boxed_images, notes = with_boxes(images, photos, folder)
+    mask = masks_by_path(boxed_images)["cat/kitten.png"]
     assert torch.equal(mask == 255, expected_mask((10, 5, 31, 22), (40, 60), mask.shape))
-    assert (int(annotated(found).sum()), notes) == (1, [])
+    assert (int(annotated(boxed_images).sum()), notes) == (1, [])
 
 
-def test_voc_files_that_several_images_could_claim_are_refused(photos, tmp_path):
-    in_voc(tmp_path / "flat" / "0.xml", (1, 1, 9, 9))
+def test_voc_file_that_matches_several_images_is_rejected(photos, tmp_path):
+    write_voc(tmp_path / "flat" / "0.xml", (1, 1, 9, 9))
     with pytest.raises(UserError, match=r"'0' in .* match test/.*/0.png and another image"):
         with_boxes(load_images(photos, "test", size=SHORT), photos, tmp_path / "flat")
 
@@ -238,7 +240,7 @@ VOC = "<annotation><object><bndbox>{}</bndbox></object></annotation>"
         ("<annotation>" + " " * 2**20 + "</annotation>", "larger than 1,048,576 bytes"),
     ],
 )
-def test_voc_files_that_cannot_be_used_are_named(photos, content, reason):
+def test_unusable_voc_file_is_named_in_a_one_line_error(photos, content, reason):
     path = photos / "test" / "cat" / "0.xml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=reason) as error:
@@ -247,7 +249,7 @@ def test_voc_files_that_cannot_be_used_are_named(photos, content, reason):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_voc_files_is_said(photos):
+def test_folder_without_voc_files_is_an_error(photos):
     with pytest.raises(UserError, match=r"Expected VOC annotations .*found none"):
         with_boxes(load_images(photos, "test", size=SHORT), photos, photos)
 
@@ -260,16 +262,16 @@ def mask_file(masks, name, height, width, value=255):
     Image.fromarray(pixels).save(path)
 
 
-def test_some_photos_have_masks_and_others_none(photos, tmp_path):
+def test_masks_may_cover_only_some_photos(photos, tmp_path):
     masks = tmp_path / "masks"
     mask_file(masks, "test/cat/0.png", 40, 60)
     mask_file(masks, "test/dog/1.png", 60, 40)
     mask_file(masks, "test/dog/2.png", 40, 61, value=0)
     images = load_images(photos, "test", size=SHORT)
-    said = []
-    found = with_annotations(images, str(photos), masks=masks, say=said.append)
-    assert said == ["2 of 10 images have an annotation"]
-    by_path = masks_by_path(found)
+    messages = []
+    masked_images = with_annotations(images, str(photos), masks=masks, notify=messages.append)
+    assert messages == ["2 of 10 images have an annotation"]
+    by_path = masks_by_path(masked_images)
     for name in ("cat/0.png", "dog/1.png"):
         height, width = by_path[name].shape
         expected = torch.zeros(height, width, dtype=torch.uint8)
@@ -284,50 +286,54 @@ def test_some_photos_have_masks_and_others_none(photos, tmp_path):
         with_annotations(images, str(photos), masks=masks, boxes=masks)
 
 
-def test_a_mask_of_another_size_than_its_photo_is_named(photos, tmp_path):
+def test_mask_that_differs_in_size_from_its_photo_is_an_error(photos, tmp_path):
     mask_file(tmp_path / "masks", "test/cat/0.png", 60, 40)
     with pytest.raises(UserError, match=r"has 60x40 pixels, but its image .* has 40x60"):
         with_masks(load_images(photos, "test", size=SHORT), photos, tmp_path / "masks", partly=True)
 
 
-def test_a_small_spot_does_not_vanish_from_a_mask_that_shrinks(photos, tmp_path):
+def test_small_spot_survives_the_shrinking_of_its_mask(photos, tmp_path):
     pixels = np.zeros((64, 64), np.uint8)
     pixels[62, 1] = 255
     (tmp_path / "masks/test/cat").mkdir(parents=True)
     Image.fromarray(pixels).save(tmp_path / "masks/test/cat/3.png")
     images = load_images(photos, "test", size=8)
-    found = masks_by_path(with_masks(images, photos, tmp_path / "masks", partly=True))
-    assert found["cat/3.png"].nonzero().tolist() == [[7, 0]]
+    masks = masks_by_path(with_masks(images, photos, tmp_path / "masks", partly=True))
+    assert masks["cat/3.png"].nonzero().tolist() == [[7, 0]]
 
 
-def test_named_sets_of_photos_bring_their_own(photos, tmp_path):
+def test_named_photo_datasets_have_their_own_annotations(photos, tmp_path):
     base = tmp_path / "data" / "photos"
     base.mkdir(parents=True)
     photos.rename(base / "deeppcb")
     (base / "deeppcb-boxes.csv").write_text(f"{HEAD}test/cat/0.png,1,1,30,30\n")
     images = load_images("deeppcb", "test", size=SHORT, data_dir=tmp_path / "data")
-    said = []
-    found = with_annotations(images, "deeppcb", data_dir=tmp_path / "data", say=said.append)
-    assert said == ["1 of 10 images have an annotation"]
+    messages = []
+    masked_images = with_annotations(
+        images, "deeppcb", data_dir=tmp_path / "data", notify=messages.append
+    )
+    assert messages == ["1 of 10 images have an annotation"]
     mask_file(base / "isic2017-masks", "test/cat/0.png", 40, 60)
     (base / "deeppcb").rename(base / "isic2017")
     images = load_images("isic2017", "test", size=SHORT, data_dir=tmp_path / "data")
-    found = with_annotations(images, "isic2017", data_dir=tmp_path / "data", say=said.append)
-    assert annotated(found).sum() == 1
+    masked_images = with_annotations(
+        images, "isic2017", data_dir=tmp_path / "data", notify=messages.append
+    )
+    assert annotated(masked_images).sum() == 1
     (base / "isic2017-masks").rename(base / "other")
     assert with_annotations(images, "isic2017", data_dir=tmp_path / "data") is images
 
 
-def test_annotations_need_a_folder_of_images(tmp_path):
+def test_annotations_require_a_folder_of_images(tmp_path):
     images = load_images("mnist-5k", "test")
     with pytest.raises(
         UserError, match="Boxes require a folder of image files, but 'mnist-5k' is not one"
     ):
-        with_annotations(images, "mnist-5k", boxes=in_csv(tmp_path))
+        with_annotations(images, "mnist-5k", boxes=write_csv(tmp_path))
 
 
 def test_batches_hold_images_of_one_size_with_their_labels_masks_and_paths(photos, tmp_path):
-    boxes = in_csv(tmp_path, "test/cat/0.png,1,1,30,30", "test/dog/4.png,1,1,30,30")
+    boxes = write_csv(tmp_path, "test/cat/0.png,1,1,30,30", "test/dog/4.png,1,1,30,30")
     images, _ = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
     batches = list(images.batches(2))
     assert [len(batch) for batch in batches] == [2, 2, 2, 2, 2]
@@ -348,7 +354,7 @@ def test_batches_hold_images_of_one_size_with_their_labels_masks_and_paths(photo
 
 @pytest.fixture
 def plain(tmp_path):
-    """A net whose logits are sums over locations, of photographs."""
+    """Save a model whose logits are sums over locations; return its folder and the model."""
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, classes=("cat", "dog"))
     model = PlainNet(EfficientNetLite(), num_classes=2, inputs=inputs).eval()
@@ -359,15 +365,15 @@ def plain(tmp_path):
 BOXES = ("test/cat/0.png,1,1,30,30", "test/cat/1.png,1,1,30,30", "test/dog/3.png,50,50,60,60")
 
 
-def values_by_hand(model, images, method, targets=None):
-    """Return the means over annotated images of the three figures, one image at a time."""
+def expected_figures(model, images, method, targets=None):
+    """Compute the three figures image by image; return their means over the annotated images."""
     rows = []
     for batch in images.batches(1):
         if not batch.masks.any():
             continue
-        chosen = None if targets is None else batch.labels
-        found = explainer(method)(model, batch.images / 255, chosen)
-        rows.append([float(f(found, batch.masks)) for f in FIGURES.values()])
+        classes = None if targets is None else batch.labels
+        explanation = explainer(method)(model, batch.images / 255, classes)
+        rows.append([float(f(explanation, batch.masks)) for f in FIGURES.values()])
     return dict(zip(FIGURES, torch.tensor(rows).nanmean(dim=0).tolist(), strict=True))
 
 
@@ -378,17 +384,17 @@ FIGURES = {
 }
 
 
-def test_evaluate_prints_how_well_the_own_explanation_hits(photos, tmp_path, plain, run):
+def test_evaluate_measures_the_models_own_explanation_on_annotations(photos, tmp_path, plain, run):
     folder, model = plain
-    boxes = in_csv(tmp_path, *BOXES, "test/cat/99.png,1,1,2,2")
+    boxes = write_csv(tmp_path, *BOXES, "test/cat/99.png,1,1,2,2")
     done = run("evaluate", folder, "--data", photos, "--boxes", boxes, "--json")
     assert done.returncode == 0, done.stderr
     assert "3 of 10 images have an annotation" in done.stderr
-    assert "left out 1 boxes for 1 files that are not in" in done.stderr
+    assert "skipped 1 boxes for 1 files that are not in" in done.stderr
     figures = json.loads(done.stdout)
     assert figures["annotated_images"] == 3
     images, _ = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
-    expected = values_by_hand(model, images, "contributions")
+    expected = expected_figures(model, images, "contributions")
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, abs=1e-4)
     uniform = [float((mask > 0).float().mean()) for mask in masks_by_path(images).values()]
@@ -398,16 +404,16 @@ def test_evaluate_prints_how_well_the_own_explanation_hits(photos, tmp_path, pla
     assert any(line.split()[:2] == ["centre", "hits"] for line in lines)
 
 
-def test_a_model_that_explains_nothing_itself_has_no_such_figures(photos, tmp_path):
+def test_model_without_its_own_explanation_has_no_annotation_figures(photos, tmp_path):
     torch.manual_seed(0)
     model = SmallCNN(3, 2, widths=[4, 4], inputs=Inputs(short_side=32, classes=("cat", "dog")))
     assert own_method(model) is None
-    boxes = in_csv(tmp_path, *BOXES)
+    boxes = write_csv(tmp_path, *BOXES)
     images, _ = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
     assert annotated_figures(model.eval(), images) is None
 
 
-def test_a_model_that_reads_images_in_part_takes_no_annotations(tmp_path, run):
+def test_model_that_reads_images_in_part_rejects_annotations(tmp_path, run):
     done = run(
         "evaluate", "megapixel-mnist-focus", "--data", "megapixel-mnist", "--masks", tmp_path
     )
@@ -417,7 +423,7 @@ def test_a_model_that_reads_images_in_part_takes_no_annotations(tmp_path, run):
 
 @pytest.fixture
 def attentive(tmp_path):
-    """A tiny net with maps and contributions, of photographs."""
+    """Save a small model with maps and contributions; return its folder and the model."""
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, classes=("cat", "dog"))
     backbone = VGGBackbone(3, [[4], [8]])
@@ -426,93 +432,96 @@ def attentive(tmp_path):
     return str(tmp_path / "attentive"), model
 
 
-def test_compare_measures_photos_of_all_proportions_with_controls(photos, tmp_path, attentive):
+def test_compare_measures_photos_of_mixed_proportions_with_controls(photos, tmp_path, attentive):
     folder, model = attentive
-    boxes = in_csv(tmp_path, *BOXES)
+    boxes = write_csv(tmp_path, *BOXES)
     settings = {"boxes": boxes, "methods": ["grad-cam"]}
-    said = []
-    found = compare([folder], str(photos), tmp_path / "out", say=said.append, **settings)
-    assert "3 of 10 images have an annotation" in said
-    rows = {row["method"]: row for row in found.explanations}
+    messages = []
+    result = compare([folder], str(photos), tmp_path / "out", notify=messages.append, **settings)
+    assert "3 of 10 images have an annotation" in messages
+    rows = {row["method"]: row for row in result.explanations}
     assert list(rows) == ["model", "contributions", "grad-cam", "centre", "uniform"]
     images, _ = with_boxes(load_images(photos, "test", size=SHORT), photos, boxes)
     for method, row in rows.items():
         assert row["annotated_images"] == 3
-        for name, value in values_by_hand(model, images, method).items():
+        for name, value in expected_figures(model, images, method).items():
             assert row[name] == pytest.approx(value, abs=1e-4), (method, name)
         assert 0 <= row["deletion"] <= 1 >= row["insertion"] >= 0
     assert rows["uniform"]["cost_forward_passes"] == 1.0 < rows["grad-cam"]["cost_forward_passes"]
-    page = write_comparison(found, tmp_path / "out").read_text(encoding="utf-8")
+    page = write_comparison(result, tmp_path / "out").read_text(encoding="utf-8")
     assert "Hits, energy inside and evidence IoU are means over the 3 images" in page
     assert "The images differ in size, so figures that need a" in page
 
 
-def test_compare_explains_the_logit_of_the_label_and_keeps_its_figures_apart(
+def test_compare_stores_figures_of_label_explanations_separately(
     photos, tmp_path, attentive, monkeypatch
 ):
     folder, model = attentive
-    boxes = in_csv(tmp_path, *BOXES)
+    boxes = write_csv(tmp_path, *BOXES)
     settings = {"boxes": boxes, "methods": [], "images": 6}
-    answer = compare([folder], str(photos), tmp_path / "out", **settings)
-    label = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
-    rows, by_label = ({row["method"]: row for row in one.explanations} for one in (answer, label))
-    expected = values_by_hand(model, label.test, "contributions", targets="labels")
+    prediction_result = compare([folder], str(photos), tmp_path / "out", **settings)
+    label_result = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
+    rows, by_label = (
+        {row["method"]: row for row in result.explanations}
+        for result in (prediction_result, label_result)
+    )
+    expected = expected_figures(model, label_result.test, "contributions", targets="labels")
     for name, value in expected.items():
         assert by_label["contributions"][name] == pytest.approx(value, abs=1e-4)
     assert by_label["contributions"]["deletion"] != rows["contributions"]["deletion"]
     assert by_label["centre"]["pointing_game"] == rows["centre"]["pointing_game"]
-    page = write_comparison(label, tmp_path / "out").read_text(encoding="utf-8")
+    page = write_comparison(label_result, tmp_path / "out").read_text(encoding="utf-8")
     assert "explain the logit of the true class" in page
     monkeypatch.setattr(comparison, "explanation_figures", lambda *arguments: {})
-    again = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
-    assert again.explanations == label.explanations
+    repeated = compare([folder], str(photos), tmp_path / "out", explain="label", **settings)
+    assert repeated.explanations == label_result.explanations
 
 
-def test_compare_refuses_what_photos_of_all_proportions_cannot_have(photos, tmp_path, attentive):
-    for more, reason in (
+def test_compare_rejects_options_that_require_images_of_one_size(photos, tmp_path, attentive):
+    for options, reason in (
         ({"explain": "truth"}, "Unknown logit to explain 'truth'"),
         ({"published": 2}, "images of one size"),
         ({"judge": "cifar10-judge"}, "cifar10-judge needs images of one size"),
     ):
         with pytest.raises(UserError, match=reason):
-            compare([attentive[0]], str(photos), tmp_path / "out", **more)
+            compare([attentive[0]], str(photos), tmp_path / "out", **options)
 
 
-def test_a_net_of_sums_is_explained_by_its_contributions_before_rivals(plain):
+def test_contributions_come_before_post_hoc_methods(plain):
     assert methods_of(plain[1]) == ("contributions", *post_hoc_methods())
 
 
-def test_a_set_for_testing_only_is_compared_without_training_images(photos, tmp_path, attentive):
+def test_dataset_without_training_images_can_be_compared(photos, tmp_path, attentive):
     base = tmp_path / "data" / "photos"
     base.mkdir(parents=True)
     (photos / "test").rename(base / "imagenet-val-1000")
     (base / "imagenet-val-1000-boxes.csv").write_text(f"{HEAD}cat/0.png,1,1,30,30\n")
     settings = {"methods": [], "data_dir": tmp_path / "data"}
-    found = compare([attentive[0]], "imagenet-val-1000", tmp_path / "out", **settings)
-    assert [row["method"] for row in found.explanations] == ["model", "contributions", *CONTROLS]
-    assert {row["annotated_images"] for row in found.explanations} == {1}
+    result = compare([attentive[0]], "imagenet-val-1000", tmp_path / "out", **settings)
+    assert [row["method"] for row in result.explanations] == ["model", "contributions", *CONTROLS]
+    assert {row["annotated_images"] for row in result.explanations} == {1}
 
 
-def test_maps_are_exchanged_among_photos_of_all_sizes(photos):
+def test_attention_ablation_accepts_photos_of_several_sizes(photos):
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, classes=("cat", "dog"))
     backbone = VGGBackbone(3, [[4], [8]])
     model = AttentionNet(backbone, depths=[2], num_classes=2, inputs=inputs).eval()
     images = load_images(photos, "test", size=SHORT)
-    found = attention_ablation(model, images)
-    right = 0
+    ablation = attention_ablation(model, images)
+    correct = 0
     with torch.no_grad():
         for part in images.by_size():
             local, maps = model.attend(model.view(part.images))
             uniform = [torch.full_like(depth, 1 / depth[0].numel()) for depth in maps]
-            right += int((model.combine(local, uniform).argmax(dim=1) == part.labels).sum())
-    assert found.uniform_attention_accuracy == pytest.approx(right / len(images))
-    assert 0 <= found.shuffled_attention_accuracy <= 1
+            correct += int((model.combine(local, uniform).argmax(dim=1) == part.labels).sum())
+    assert ablation.uniform_attention_accuracy == pytest.approx(correct / len(images))
+    assert 0 <= ablation.shuffled_attention_accuracy <= 1
     with pytest.raises(UserError, match="at least 2 images"):
         attention_ablation(model, images.subset(torch.tensor([0])))
 
 
-def test_the_centre_falls_outwards_and_uniform_hits_by_area(plain):
+def test_centre_heat_falls_outwards_and_uniform_scores_the_area(plain):
     _, model = plain
     images = torch.rand(2, 3, 32, 64)
     centre = explainer("centre")(model, images)

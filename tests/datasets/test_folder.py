@@ -14,7 +14,7 @@ from foveal.foundation.errors import UserError
 
 
 def fill(folder: Path, count: int = 1, size: tuple[int, int] = (6, 6), grey: bool = True) -> None:
-    """Write images that all differ, named after their number."""
+    """Write distinct images, named by their index."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         seed = [*folder.as_posix().encode(), index]
@@ -30,7 +30,7 @@ def animals(tmp_path: Path) -> Path:
     return tmp_path / "animals"
 
 
-def test_splits_are_disjoint_whole_stratified_and_the_same_again(animals: Path) -> None:
+def test_splits_are_disjoint_complete_stratified_and_deterministic(animals: Path) -> None:
     splits = {name: load_images(animals, name) for name in ("train", "val", "test")}
     assert {name: len(part) for name, part in splits.items()} == {"train": 32, "val": 4, "test": 4}
     paths = [path for part in splits.values() for path in part.paths]
@@ -40,22 +40,22 @@ def test_splits_are_disjoint_whole_stratified_and_the_same_again(animals: Path) 
         assert load_images(animals, name).paths == part.paths
 
 
-def test_images_labels_and_paths_belong_together(animals: Path) -> None:
-    found = load_images(str(animals), "train")
-    assert (found.name, found.split, found.classes) == ("animals", "train", ("cat", "dog"))
-    for image, label, path in zip(found.images, found.labels, found.paths, strict=True):
+def test_images_labels_and_paths_match(animals: Path) -> None:
+    dataset = load_images(str(animals), "train")
+    assert (dataset.name, dataset.split, dataset.classes) == ("animals", "train", ("cat", "dog"))
+    for image, label, path in zip(dataset.images, dataset.labels, dataset.paths, strict=True):
         assert torch.equal(image[0], torch.from_numpy(np.array(Image.open(path))))
-        assert Path(path).parent.name == found.classes[label]
+        assert Path(path).parent.name == dataset.classes[label]
 
 
-def test_folders_of_splits_are_kept_to(tmp_path: Path) -> None:
+def test_split_folders_define_the_splits(tmp_path: Path) -> None:
     for split, count in (("train", 20), ("val", 3), ("test", 5)):
         for name in ("a", "b"):
             fill(tmp_path / split / name, count)
     assert [len(load_images(tmp_path, split)) for split in ("train", "val", "test")] == [40, 6, 10]
 
 
-def test_without_a_val_folder_a_tenth_of_train_validates(tmp_path: Path) -> None:
+def test_val_is_a_tenth_of_train_without_a_val_folder(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("a", "b"):
             fill(tmp_path / split / name, 10)
@@ -63,7 +63,7 @@ def test_without_a_val_folder_a_tenth_of_train_validates(tmp_path: Path) -> None
     assert all("/train/" in path for path in load_images(tmp_path, "val").paths)
 
 
-def test_folders_of_splits_are_never_classes(tmp_path: Path) -> None:
+def test_split_folders_are_never_classes(tmp_path: Path) -> None:
     for split in ("val", "test"):
         for name in ("a", "b"):
             fill(tmp_path / split / name)
@@ -71,29 +71,29 @@ def test_folders_of_splits_are_never_classes(tmp_path: Path) -> None:
         load_images(tmp_path, "train")
 
 
-def test_a_class_that_was_not_trained_is_a_problem(tmp_path: Path) -> None:
+def test_class_absent_from_train_is_a_problem(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "test/a", "test/b", "test/c"):
         fill(tmp_path / name, 4)
-    found = load_images(tmp_path, "test")
-    assert found.classes == ("a", "b")
-    assert [Path(problem.path).name for problem in found.problems] == ["c"]
+    dataset = load_images(tmp_path, "test")
+    assert dataset.classes == ("a", "b")
+    assert [Path(problem.path).name for problem in dataset.problems] == ["c"]
 
 
-def test_nested_folders_odd_names_and_other_files_are_taken_as_people_mean_them(
+def test_nested_folders_are_read_and_non_image_files_are_skipped(
     animals: Path,
 ) -> None:
     fill(animals / "Wölfe und Füchse" / "im Wald" / "alt", 20)
     (animals / "cat" / "notes.txt").write_text("no image")
     (animals / "cat" / "._hidden.png").write_text("no image")
     (animals / "readme.md").write_text("no class")
-    found = load_images(animals, "train")
-    assert found.classes == ("Wölfe und Füchse", "cat", "dog")
-    assert found.labels.bincount().tolist() == [16, 16, 16]
-    assert found.problems == ()
-    assert found.notes[1:] == ("2 non-image files skipped: 1 .txt, 1 hidden",)
+    dataset = load_images(animals, "train")
+    assert dataset.classes == ("Wölfe und Füchse", "cat", "dog")
+    assert dataset.labels.bincount().tolist() == [16, 16, 16]
+    assert dataset.problems == ()
+    assert dataset.notes[1:] == ("2 non-image files skipped: 1 .txt, 1 hidden",)
 
 
-def test_a_bad_image_is_named_and_the_rest_is_read(animals: Path) -> None:
+def test_bad_images_are_reported_and_the_rest_is_read(animals: Path) -> None:
     for index in range(20):
         (animals / "dog" / f"bad {index}.jpg").write_bytes(b"\xff\xd8\xff nothing")
     (animals / "cat" / "empty.png").touch()
@@ -108,7 +108,7 @@ def test_a_bad_image_is_named_and_the_rest_is_read(animals: Path) -> None:
     assert "symbolic links" in problems["circle.png"]
 
 
-def test_links_to_folders_above_neither_hang_nor_double_images(animals: Path) -> None:
+def test_links_to_parent_folders_neither_hang_nor_duplicate_images(animals: Path) -> None:
     (animals / "loop").symlink_to(animals, target_is_directory=True)
     (animals / "cat" / "loop").symlink_to(animals, target_is_directory=True)
     parts = [load_images(animals, split) for split in ("train", "val", "test")]
@@ -116,11 +116,11 @@ def test_links_to_folders_above_neither_hang_nor_double_images(animals: Path) ->
     assert sum(len(part) for part in parts) == 40
 
 
-def test_an_empty_class_is_dropped_and_named(animals: Path) -> None:
+def test_empty_class_is_dropped_and_reported(animals: Path) -> None:
     (animals / "bird").mkdir()
-    found = load_images(animals, "train")
-    assert found.classes == ("cat", "dog")
-    assert [Path(problem.path).name for problem in found.problems] == ["bird"]
+    dataset = load_images(animals, "train")
+    assert dataset.classes == ("cat", "dog")
+    assert [Path(problem.path).name for problem in dataset.problems] == ["bird"]
 
 
 def test_one_class_no_class_and_too_few_images_are_errors(tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_one_class_no_class_and_too_few_images_are_errors(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="only 'a'"):
         load_images(tmp_path, "train")
     fill(tmp_path / "b", 1)
-    assert len(load_images(tmp_path, "train")) == 2  # nothing of them can be kept back
+    assert len(load_images(tmp_path, "train")) == 2  # too few to hold any back
     for split in ("val", "test"):
         with pytest.raises(UserError, match="too few images"):
             load_images(tmp_path, split)
 
 
-def test_a_folder_of_bad_images_alone_is_an_error_that_names_one(tmp_path: Path) -> None:
+def test_folder_with_only_bad_images_is_an_error_that_names_one(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for index in range(9):
@@ -145,14 +145,14 @@ def test_a_folder_of_bad_images_alone_is_an_error_that_names_one(tmp_path: Path)
         load_images(tmp_path, "train")
 
 
-def test_images_of_several_sizes_need_a_size(animals: Path) -> None:
+def test_images_of_several_sizes_require_a_size(animals: Path) -> None:
     fill(animals / "fox", 20, size=(9, 5))
     with pytest.raises(UserError, match=r"is 6x6, .* is 9x5\).*size"):
         load_images(animals, "train")
     assert load_images(animals, "train", size=(4, 7)).images.shape == (48, 1, 4, 7)
 
 
-def test_one_colour_image_makes_all_colour_unless_grey_is_asked_for(animals: Path) -> None:
+def test_one_colour_image_makes_all_colour_unless_grey_is_requested(animals: Path) -> None:
     fill(animals / "fox", 20, grey=False)
     assert load_images(animals, "train").images.shape[1] == 3
     assert load_images(animals, "train", channels=1).images.shape[1] == 1
@@ -166,7 +166,7 @@ def test_images_that_do_not_fit_in_memory_are_an_error(
         load_images(animals, "train")
 
 
-def same(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(source.read_bytes())
 
@@ -175,14 +175,14 @@ def reasons(images: ImageSet) -> dict[str, str]:
     return {Path(problem.path).name: problem.reason for problem in images.problems}
 
 
-def test_copies_of_training_images_neither_test_nor_validate(tmp_path: Path) -> None:
+def test_copies_of_training_images_are_excluded_from_val_and_test(tmp_path: Path) -> None:
     for split, count in (("Train", 20), ("dev", 4), ("Test", 5)):
         for name in ("a", "b"):
             fill(tmp_path / split / name, count)
     for split in ("dev", "Test"):
-        same(tmp_path / "Train/a/007.png", tmp_path / split / "a/seven.png")
-    same(tmp_path / "Test/b/000.png", tmp_path / "dev/b/zero.png")
-    same(tmp_path / "Test/b/001.png", tmp_path / "Test/b/one.png")
+        copy_file(tmp_path / "Train/a/007.png", tmp_path / split / "a/seven.png")
+    copy_file(tmp_path / "Test/b/000.png", tmp_path / "dev/b/zero.png")
+    copy_file(tmp_path / "Test/b/001.png", tmp_path / "Test/b/one.png")
     train, val, test = (load_images(tmp_path, split) for split in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (40, 8, 11)
     assert reasons(train) == {}
@@ -192,44 +192,44 @@ def test_copies_of_training_images_neither_test_nor_validate(tmp_path: Path) -> 
     assert "Test/b/000.png (test)" in reasons(val)["zero.png"]
 
 
-def test_a_copy_of_a_test_image_among_those_that_are_drawn_from_trains(tmp_path: Path) -> None:
+def test_val_candidate_that_copies_a_test_image_stays_in_train(tmp_path: Path) -> None:
     for name in ("a", "b"):
         fill(tmp_path / name, 20)
         fill(tmp_path / "test" / name, 4)
-    drawn = load_images(tmp_path, "val").paths[0]
-    same(Path(drawn), tmp_path / "test/a/copy.png")
+    candidate = load_images(tmp_path, "val").paths[0]
+    copy_file(Path(candidate), tmp_path / "test/a/copy.png")
     train, val, test = (load_images(tmp_path, split) for split in ("train", "val", "test"))
-    assert drawn in train.paths
-    assert drawn not in val.paths
+    assert candidate in train.paths
+    assert candidate not in val.paths
     assert (len(train), len(val), len(test)) == (37, 3, 8)
 
 
-def test_an_image_in_two_classes_is_left_out_of_all_splits_and_both_are_named(
+def test_image_in_two_classes_is_skipped_in_all_splits_and_reported(
     tmp_path: Path,
 ) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             fill(tmp_path / split / name, 20)
-    same(tmp_path / "train/cat/003.png", tmp_path / "test/dog/2020/both.png")
-    same(tmp_path / "train/cat/004.png", tmp_path / "train/dog/cat/two.png")
+    copy_file(tmp_path / "train/cat/003.png", tmp_path / "test/dog/2020/both.png")
+    copy_file(tmp_path / "train/cat/004.png", tmp_path / "train/dog/cat/two.png")
     parts = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
-    named = {name: reason for part in parts.values() for name, reason in reasons(part).items()}
-    assert set(named) == {"003.png", "both.png", "004.png", "two.png"}
-    assert set(named.values()) == {"the same image is in cat and dog"}
+    reason_of = {name: reason for part in parts.values() for name, reason in reasons(part).items()}
+    assert set(reason_of) == {"003.png", "both.png", "004.png", "two.png"}
+    assert set(reason_of.values()) == {"the same image is in cat and dog"}
     assert sum(map(len, parts.values())) == 80 - 2
 
 
-def test_a_folder_of_test_images_alone_can_be_read_and_says_what_it_is(tmp_path: Path) -> None:
+def test_folder_with_only_test_images_can_be_read(tmp_path: Path) -> None:
     fill(tmp_path / "Test" / "a", 3)
-    found = load_images(tmp_path, "test")
-    assert (len(found), found.classes) == (3, ("a",))
-    assert found.notes == ("classes: a; splits: test in Test",)
+    dataset = load_images(tmp_path, "test")
+    assert (len(dataset), dataset.classes) == (3, ("a",))
+    assert dataset.notes == ("classes: a; splits: test in Test",)
     for split in ("train", "val"):
         with pytest.raises(UserError, match=r"found none \(Test is the split test\)"):
             load_images(tmp_path, split)
 
 
-def test_identical_files_are_found_and_what_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+def test_identical_files_are_found_and_unreadable_ones_are_skipped(tmp_path: Path) -> None:
     contents = {"a": b"one", "b": b"two", "c": b"one", "d": b"", "e": b"", "f": b"longer"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

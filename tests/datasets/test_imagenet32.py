@@ -1,4 +1,4 @@
-"""The downsampled ImageNet trains and evaluates by the recipes of small images."""
+"""Downsampled ImageNet: training and evaluation with recipes for small images."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SMALL = [
 
 @pytest.fixture
 def files(tmp_path):
-    """A folder with the npz files of the format, a few images of three of the 1000 classes."""
+    """Write npz files in the published format, with a few images of 3 of the 1,000 classes."""
     rng = np.random.default_rng(0)
     (tmp_path / "imagenet32").mkdir()
     for name, count in (("train_data_batch_1", 30), ("train_data_batch_2", 30), ("val_data", 12)):
@@ -29,7 +29,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_a_thousand_classes_train_and_evaluate(files, tmp_path):
+def test_dataset_of_a_thousand_classes_trains_and_evaluates(files, tmp_path):
     recipe = load_recipe("cifar10-attention", SMALL)
     run = train(recipe, tmp_path / "run", data_dir=files, progress=False)
     card = zoo.card(run)

@@ -1,4 +1,4 @@
-"""Large images: what is read of a file is what is in it, and no more than that is decoded."""
+"""Large images: exact pixels and means, minimal decoding, and errors for unusable files."""
 
 import json
 import os
@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 300, 421
 
 @pytest.fixture(scope="module")
 def pixels():
-    """A smooth picture with a grain of its own at each place (H, W, 3), bytes."""
+    """Return a smooth image (H, W, 3) with noise at each pixel, uint8."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
     smooth = F.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")[0]
@@ -30,8 +30,8 @@ def pixels():
     return ((smooth + grain).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
 
 
-def halved(pixels):
-    """Return the means of squares of two, as a pyramid's next level holds them."""
+def halve(pixels):
+    """Return the means of 2x2 squares: the next level of a pyramid."""
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
     squares = pixels[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
     return squares.mean(axis=(1, 3)).round().astype(pixels.dtype)
@@ -46,21 +46,21 @@ def write_tiled(path, pixels, levels=1, **options):
     with tifffile.TiffWriter(path, bigtiff=options.pop("bigtiff", False)) as file:
         file.write(pixels, subifds=levels - 1, **options)
         for _ in range(levels - 1):
-            pixels = halved(pixels)
+            pixels = halve(pixels)
             file.write(pixels, subfiletype=1, **options)
 
 
 def write_slide(path, pixels):
-    """A generic tiled pyramid, which OpenSlide reads."""
+    """Write a generic tiled pyramid that OpenSlide can read."""
     with tifffile.TiffWriter(path) as file:
-        for number, level in enumerate((pixels, halved(pixels), halved(halved(pixels)))):
+        for number, level in enumerate((pixels, halve(pixels), halve(halve(pixels)))):
             kind = {"photometric": "rgb", "compression": "zlib", "subfiletype": min(number, 1)}
             file.write(level, tile=(64, 96), **kind)
 
 
 def write_ome_zarr(path, pixels):
     group = zarr.create_group(path)
-    for number, level in enumerate((pixels, halved(pixels))):
+    for number, level in enumerate((pixels, halve(pixels))):
         array = np.moveaxis(level, 2, 0)[None, :, None]  # (t, c, z, y, x)
         group.create_array(str(number), data=array, chunks=(1, 1, 1, 64, 96))
     axes = [{"name": name} for name in "tczyx"]
@@ -88,75 +88,80 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_pixels_and_means_are_those_of_the_whole_image(name, pixels, tmp_path):
+def test_regions_and_means_match_the_whole_image(name, pixels, tmp_path):
     path = tmp_path / name
     WRITERS[name](path, pixels)
     image = open_large(path)
     assert image.size == (HEIGHT, WIDTH)
     whole = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    corner = image.means(left=380, top=250, rows=60, columns=50)
+    bottom_right = image.means(left=380, top=250, rows=60, columns=50)
     inside = whole[:, 250:, 380:]
-    torch.testing.assert_close(corner[:, : HEIGHT - 250, : WIDTH - 380], inside)
-    assert corner[:, HEIGHT - 250 :].abs().max() == corner[:, :, WIDTH - 380 :].abs().max() == 0
-    before = image.means(left=-5, top=-3, rows=10, columns=10)
-    torch.testing.assert_close(before[:, 3:, 5:], whole[:, :7, :5])
-    assert before[:, :3].abs().max() == before[:, :, :5].abs().max() == 0
-    level = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6  # a pyramid is rounded
+    torch.testing.assert_close(bottom_right[:, : HEIGHT - 250, : WIDTH - 380], inside)
+    assert (
+        bottom_right[:, HEIGHT - 250 :].abs().max()
+        == bottom_right[:, :, WIDTH - 380 :].abs().max()
+        == 0
+    )
+    top_left = image.means(left=-5, top=-3, rows=10, columns=10)
+    torch.testing.assert_close(top_left[:, 3:, 5:], whole[:, :7, :5])
+    assert top_left[:, :3].abs().max() == top_left[:, :, :5].abs().max() == 0
+    # The levels of a pyramid are rounded.
+    tolerance = 1 / 255 + 1e-6 if len(image.pyramid.levels) > 1 else 1e-6
     for shrink in (1, 3, 8):
         means = image.thumbnail(shrink)
-        torch.testing.assert_close(means, expected_means(pixels, shrink), atol=level, rtol=0)
+        torch.testing.assert_close(means, expected_means(pixels, shrink), atol=tolerance, rtol=0)
     inner = image.means(left=16, top=24, rows=9, columns=7, shrink=4)
     torch.testing.assert_close(
-        inner, F.avg_pool2d(whole[:, 24:60, 16:44], 4), atol=2 * level, rtol=0
+        inner, F.avg_pool2d(whole[:, 24:60, 16:44], 4), atol=2 * tolerance, rtol=0
     )
 
 
 @pytest.mark.parametrize("name", ["tiled.tif", "strips.tif", "plain.png", "array.zarr"])
-def test_parts_that_are_read_one_by_one_join_without_a_seam(name, pixels, tmp_path, monkeypatch):
+def test_thumbnail_read_in_parts_equals_one_read_at_once(name, pixels, tmp_path, monkeypatch):
     from foveal.images.pyramids import image as image_module
 
     WRITERS[name](tmp_path / name, pixels)
     image = open_large(tmp_path / name)
     expected = image.thumbnail(5)
-    monkeypatch.setattr(image_module, "AT_ONCE", 23)
+    monkeypatch.setattr(image_module, "PART_SIDE", 23)
     torch.testing.assert_close(image.thumbnail(5), expected)
 
 
-def test_a_thumbnail_of_a_jpeg_is_near_the_means_and_upright(pixels, tmp_path):
+def test_jpeg_thumbnail_is_upright_and_close_to_the_means(pixels, tmp_path):
     path = tmp_path / "photo.jpg"
     exif = Image.Exif()
-    exif[274] = 6  # lies on its side
-    for lying in (pixels[:296, :416], pixels):  # of whole blocks of JPEG, and not
-        Image.fromarray(lying).save(path, quality=95, exif=exif)
+    exif[274] = 6  # stored on its side
+    for stored in (pixels[:296, :416], pixels):  # with and without whole JPEG blocks
+        Image.fromarray(stored).save(path, quality=95, exif=exif)
         image = open_large(path)
-        turned = np.ascontiguousarray(np.rot90(lying, -1))
-        assert image.size == turned.shape[:2]
-        difference = image.thumbnail(8) - expected_means(turned, 8)
+        upright = np.ascontiguousarray(np.rot90(stored, -1))
+        assert image.size == upright.shape[:2]
+        difference = image.thumbnail(8) - expected_means(upright, 8)
         assert difference.abs().mean() < 0.005
-        finest = 8 if lying is not pixels else 1
-        assert set(image.pyramid.decoded) == {finest}  # nothing finer than it needs
+        finest = 8 if stored is not pixels else 1
+        assert set(image.pyramid.decoded) == {finest}  # no finer scale than necessary
         part = image.means(left=100, top=200, rows=40, columns=30)
-        exact = torch.from_numpy(turned[200:240, 100:130].copy()).permute(2, 0, 1) / 255
+        exact = torch.from_numpy(upright[200:240, 100:130].copy()).permute(2, 0, 1) / 255
         assert (part - exact).abs().mean() < 0.03
 
 
 @pytest.mark.parametrize(
     ("mode", "value"), [("L", 51), ("RGBA", (255, 0, 0, 51)), ("P", 51), ("1", 1)]
 )
-def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_by_pillow(mode, value, tmp_path):
+def test_grey_transparent_indexed_and_one_bit_tiffs_are_read_as_in_pillow(mode, value, tmp_path):
     picture = Image.new(mode, (40, 30), value)
     if mode == "P":
         picture.putpalette([number for grey in range(256) for number in (grey, 255 - grey, 7)])
     path = tmp_path / "picture.tif"
     picture.save(path)
-    seen = open_large(path, channels=3).means(0, 0, 30, 40)
-    over = Image.new("RGBA", picture.size, "white")
-    over.alpha_composite(picture.convert("RGBA"))
-    exact = torch.from_numpy(np.array(over.convert("RGB"))).permute(2, 0, 1) / 255
-    torch.testing.assert_close(seen, exact, atol=0.005, rtol=0)
+    values = open_large(path, channels=3).means(0, 0, 30, 40)
+    composite = Image.new("RGBA", picture.size, "white")
+    composite.alpha_composite(picture.convert("RGBA"))
+    exact = torch.from_numpy(np.array(composite.convert("RGB"))).permute(2, 0, 1) / 255
+    torch.testing.assert_close(values, exact, atol=0.005, rtol=0)
 
 
-def test_channels_are_as_asked_for(pixels, tmp_path):
+def test_channels_are_converted_as_requested(pixels, tmp_path):
     write_tiled(tmp_path / "colour.tif", pixels)
     tifffile.imwrite(tmp_path / "grey.tif", pixels[..., 0], tile=(64, 96))
     grey = open_large(tmp_path / "colour.tif", channels=1).thumbnail(4)
@@ -167,47 +172,45 @@ def test_channels_are_as_asked_for(pixels, tmp_path):
     assert torch.equal(colour[0], colour[2])
 
 
-class Counted:
-    """Counts the blocks that a source decodes."""
+class DecodeLog:
+    """Record the keys of the blocks that are decoded."""
 
     def __init__(self, monkeypatch):
         self.keys = []
         get = pyramid_module.Blocks.get
 
-        def counting(blocks, key, decode):
+        def record_and_get(blocks, key, decode):
             return get(blocks, key, lambda: (self.keys.append(key), decode())[1])
 
-        monkeypatch.setattr(pyramid_module.Blocks, "get", counting)
+        monkeypatch.setattr(pyramid_module.Blocks, "get", record_and_get)
 
 
-def test_only_the_tiles_of_a_patch_and_the_level_of_a_thumbnail_are_decoded(
-    pixels, tmp_path, monkeypatch
-):
+def test_only_the_required_tiles_and_level_are_decoded(pixels, tmp_path, monkeypatch):
     write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
     image = open_large(tmp_path / "pyramid.tif")
     assert [level.scale for level in image.pyramid.levels] == [1, 2, 4]
-    counted = Counted(monkeypatch)
+    decodes = DecodeLog(monkeypatch)
     image.means(left=100, top=70, rows=20, columns=20)
-    assert counted.keys == [(0, 1, 1)]
-    counted.keys.clear()
+    assert decodes.keys == [(0, 1, 1)]
+    decodes.keys.clear()
     image.thumbnail(8)
-    assert {level for level, _, _ in counted.keys} == {2}
-    assert len(counted.keys) == len(set(counted.keys)) == 2 * 2  # of 75 x 105 pixels
+    assert {level for level, _, _ in decodes.keys} == {2}
+    assert len(decodes.keys) == len(set(decodes.keys)) == 2 * 2  # the level has 75 x 105 pixels
 
 
-def test_each_tile_and_strip_is_decoded_once_for_a_thumbnail(pixels, tmp_path, monkeypatch):
-    counted = Counted(monkeypatch)
+def test_thumbnail_decodes_each_tile_or_strip_once(pixels, tmp_path, monkeypatch):
+    decodes = DecodeLog(monkeypatch)
     for name, blocks in (
         ("tiled.tif", 5 * 5),
         ("strips.tif", 42),
-    ):  # of the last strip no square is whole
+    ):  # the last strip contains no whole square
         WRITERS[name](tmp_path / name, pixels)
-        counted.keys.clear()
+        decodes.keys.clear()
         open_large(tmp_path / name).thumbnail(7)
-        assert len(counted.keys) == len(set(counted.keys)) == blocks
+        assert len(decodes.keys) == len(set(decodes.keys)) == blocks
 
 
-def _cut(path, keep):
+def _truncate(path, keep):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
 
 
@@ -217,26 +220,26 @@ def _overwrite(path, offset, data):
         file.write(data)
 
 
-def test_a_file_that_is_cut_off_is_an_error_when_it_is_opened(pixels, tmp_path):
+def test_truncated_file_gives_a_one_line_error(pixels, tmp_path):
     for name in ("tiled.tif", "bigtiff.tif", "strips.tif", "one-strip.tif", "slide.svs"):
         for keep in (0.0, 0.001, 0.5, 0.97):
             path = tmp_path / name
             WRITERS[name](path, pixels)
-            _cut(path, keep)
+            _truncate(path, keep)
             with pytest.raises(UserError) as error:
                 open_large(path).thumbnail(8)
             assert "\n" not in str(error.value)
 
 
-def test_a_cut_off_photo_is_an_error(pixels, tmp_path):
+def test_truncated_photo_is_an_error(pixels, tmp_path):
     for name in ("photo.jpg", "photo.png"):
         Image.fromarray(pixels).save(tmp_path / name)
-        _cut(tmp_path / name, 0.5)
+        _truncate(tmp_path / name, 0.5)
         with pytest.raises(UserError, match="broken image"):
             open_large(tmp_path / name).thumbnail(8)
 
 
-def _without_a_tile(path, pixels, **options):
+def _write_without_a_tile(path, pixels, **options):
     write_tiled(path, pixels, **options)
     with tifffile.TiffFile(path, mode="r+") as file:
         counts = list(file.pages[0].databytecounts)
@@ -244,9 +247,9 @@ def _without_a_tile(path, pixels, **options):
         file.pages[0].tags["TileByteCounts"].overwrite(counts)
 
 
-def test_a_missing_tile_is_an_error_that_says_where_and_others_are_read(pixels, tmp_path):
+def test_missing_tile_is_an_error_with_its_position_and_others_are_read(pixels, tmp_path):
     path = tmp_path / "hole.tif"
-    _without_a_tile(path, pixels)  # the third of the second row
+    _write_without_a_tile(path, pixels)  # the third tile in the second row
     image = open_large(path)
     image.means(left=0, top=0, rows=60, columns=90)
     with pytest.raises(UserError, match=r"the tile at \(192, 64\) is missing"):
@@ -255,14 +258,14 @@ def test_a_missing_tile_is_an_error_that_says_where_and_others_are_read(pixels, 
         image.thumbnail(8)
 
 
-def test_a_missing_tile_is_what_the_file_says_that_missing_tiles_are(pixels, tmp_path):
+def test_missing_tile_has_the_nodata_value_of_the_file(pixels, tmp_path):
     path = tmp_path / "nodata.tif"
-    _without_a_tile(path, pixels, extratags=[(42113, "s", 0, "51", True)])
+    _write_without_a_tile(path, pixels, extratags=[(42113, "s", 0, "51", True)])
     patch = open_large(path).means(left=200, top=70, rows=10, columns=10)
     torch.testing.assert_close(patch, torch.full_like(patch, 0.2))
 
 
-def test_a_broken_tile_is_an_error_that_says_where(pixels, tmp_path):
+def test_broken_tile_is_an_error_with_its_position(pixels, tmp_path):
     path = tmp_path / "broken.tif"
     write_tiled(path, pixels, compression="zlib")
     with tifffile.TiffFile(path) as file:
@@ -272,7 +275,7 @@ def test_a_broken_tile_is_an_error_that_says_where(pixels, tmp_path):
         open_large(path).thumbnail(8)
 
 
-def test_a_broken_chunk_of_a_zarr_is_an_error(pixels, tmp_path):
+def test_broken_zarr_chunk_is_an_error(pixels, tmp_path):
     path = tmp_path / "array.zarr"
     WRITERS["array.zarr"](path, pixels)
     (path / "c" / "1" / "2" / "0").write_bytes(b"\0" * 300)
@@ -281,27 +284,25 @@ def test_a_broken_chunk_of_a_zarr_is_an_error(pixels, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tiled.tif", "plain.png", "slide.svs", "array.zarr"])
-def test_a_file_that_is_written_to_while_it_is_read_is_an_error(name, pixels, tmp_path):
+def test_file_modified_while_it_is_read_is_an_error(name, pixels, tmp_path):
     path = tmp_path / name
     WRITERS[name](path, pixels)
     image = open_large(path)
     image.thumbnail(8)
-    written = path / "zarr.json" if path.is_dir() else path
-    with written.open("ab") as file:
+    target = path / "zarr.json" if path.is_dir() else path
+    with target.open("ab") as file:
         file.write(b" " * 100)
     with pytest.raises(UserError, match="changed while it was read"):
         image.thumbnail(8)
-    written.unlink()
+    target.unlink()
     with pytest.raises(UserError, match="cannot be read"):
         image.means(0, 0, 10, 10)
 
 
-def test_a_large_image_without_a_pyramid_is_read_and_the_user_is_told(
-    pixels, tmp_path, monkeypatch
-):
+def test_large_image_without_a_pyramid_is_read_with_a_note(pixels, tmp_path, monkeypatch):
     from foveal.images.pyramids import opening
 
-    monkeypatch.setattr(opening, "MANY", 100_000)
+    monkeypatch.setattr(opening, "MANY_PIXELS", 100_000)
     tifffile.imwrite(tmp_path / "slide.svs", pixels, tile=(64, 96), photometric="rgb")
     write_tiled(tmp_path / "pyramid.tif", pixels, levels=3)
     slide = open_large(tmp_path / "slide.svs")
@@ -311,7 +312,7 @@ def test_a_large_image_without_a_pyramid_is_read_and_the_user_is_told(
 
 
 @pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1)])
-def test_a_line_of_pixels_is_read_as_it_is(shape, tmp_path):
+def test_line_of_pixels_is_read_exactly(shape, tmp_path):
     line = np.arange(100_000, dtype=np.uint32).reshape(shape).astype(np.uint8)
     tifffile.imwrite(tmp_path / "line.tif", line)
     image = open_large(tmp_path / "line.tif")
@@ -322,25 +323,25 @@ def test_a_line_of_pixels_is_read_as_it_is(shape, tmp_path):
     assert crop.count_nonzero() == 100 - np.count_nonzero(line.flatten()[99_900:] == 0)
 
 
-def test_an_image_smaller_than_a_patch_has_black_around_it(tmp_path):
+def test_image_smaller_than_a_patch_is_padded_with_black(tmp_path):
     Image.new("L", (5, 4), 255).save(tmp_path / "small.png")
     crop = open_large(tmp_path / "small.png").means(left=-2, top=-2, rows=50, columns=50)
     assert crop.sum() == 20
     assert crop[0, 2:6, 2:7].min() == 1
 
 
-def test_what_must_be_decoded_at_once_and_is_too_large_is_refused(pixels, tmp_path, monkeypatch):
+def test_block_too_large_to_decode_at_once_is_rejected(pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(pyramid_module, "MAX_BLOCK", 100_000)
     tifffile.imwrite(tmp_path / "one.tif", pixels, compression="zlib", rowsperstrip=HEIGHT)
     zarr.create_array(tmp_path / "one.zarr", data=pixels, chunks=pixels.shape)
     for name in ("one.tif", "one.zarr"):
         with pytest.raises(UserError, match="421x300 pixels must be decoded at once"):
             open_large(tmp_path / name)
-    WRITERS["one-strip.tif"](tmp_path / "plain.tif", pixels)  # its rows can be read on their own
+    WRITERS["one-strip.tif"](tmp_path / "plain.tif", pixels)  # its rows can be read separately
     assert open_large(tmp_path / "plain.tif").thumbnail(8).shape == (3, 37, 52)
 
 
-def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatch):
+def test_photo_too_large_to_decode_is_rejected(tmp_path, monkeypatch):
     from foveal.images import decode
 
     Image.new("RGB", (640, 480)).save(tmp_path / "photo.jpg")
@@ -364,22 +365,24 @@ def test_a_photo_that_is_too_large_to_be_decoded_is_refused(tmp_path, monkeypatc
         ({"data": np.zeros((64, 64), np.complex64)}, "pixels of complex64"),
     ],
 )
-def test_a_tiff_that_would_be_read_wrongly_is_refused(options, message, tmp_path):
+def test_unsupported_tiff_is_rejected(options, message, tmp_path):
     tifffile.imwrite(tmp_path / "strange.tif", **options)
     with pytest.raises(UserError, match=message):
         open_large(tmp_path / "strange.tif").thumbnail(2)
 
 
-def test_no_pickle_in_a_zarr_is_ever_loaded(tmp_path):
+def test_pickle_in_a_zarr_is_never_loaded(tmp_path):
     ran = tmp_path / "ran"
     path = tmp_path / "bad.zarr"
     zarr.create_array(path, shape=(8, 8), chunks=(8, 8), dtype="uint8", zarr_format=2)
-    said = json.loads((path / ".zarray").read_text())
+    metadata = json.loads((path / ".zarray").read_text())
     payload = b"cbuiltins\nopen\n(S'" + str(ran).encode() + b"'\nS'w'\ntR."
     (path / "0.0").write_bytes(payload)
     for codec in ("pickle", "json2", "astype"):
         filters = [{"id": codec, "encode_dtype": "|u1", "decode_dtype": "|u1"}]
-        (path / ".zarray").write_text(json.dumps({**said, "filters": filters, "compressor": None}))
+        (path / ".zarray").write_text(
+            json.dumps({**metadata, "filters": filters, "compressor": None})
+        )
         with pytest.raises(UserError):
             open_large(path).thumbnail(1)
         assert not ran.exists()
@@ -398,7 +401,7 @@ def test_no_pickle_in_a_zarr_is_ever_loaded(tmp_path):
         (lambda p: None, "the file does not exist"),
     ],
 )
-def test_a_zarr_that_is_no_image_is_refused(build, message, tmp_path):
+def test_zarr_that_is_not_an_image_is_rejected(build, message, tmp_path):
     build(tmp_path / "strange.zarr")
     with pytest.raises(UserError, match=message):
         open_large(tmp_path / "strange.zarr")
@@ -407,7 +410,7 @@ def test_a_zarr_that_is_no_image_is_refused(build, message, tmp_path):
 @pytest.mark.parametrize(
     "shape", [[0, 0], [0, 64], [10**9, 10**9], [2**63, 64], [64, 2**40], [2**20, 2**20]]
 )
-def test_a_zarr_of_an_impossible_size_is_refused(shape, tmp_path):
+def test_zarr_of_impossible_size_is_rejected(shape, tmp_path):
     path = tmp_path / "large.zarr"
     zarr.create_array(str(path), shape=(64, 64), chunks=(32, 32), dtype="u1")
     metadata = json.loads((path / "zarr.json").read_text())
@@ -418,7 +421,7 @@ def test_a_zarr_of_an_impossible_size_is_refused(shape, tmp_path):
 
 @pytest.mark.parametrize("rows", [0, 1, 5, 2**31, 2**32 - 1])
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_tiff_of_impossible_strips_is_refused(rows, compression, tmp_path):
+def test_tiff_with_impossible_strips_gives_a_one_line_error(rows, compression, tmp_path):
     path = tmp_path / "strips.tif"
     pixels = np.zeros((64, 64), np.uint8)
     tifffile.imwrite(path, pixels, compression=compression, rowsperstrip=16)
@@ -432,7 +435,7 @@ def test_a_tiff_of_impossible_strips_is_refused(rows, compression, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.svs", "a.zarr", "a.jpg", "a"])
-def test_a_file_that_is_not_there_or_none_is_one_line(name, tmp_path):
+def test_missing_or_invalid_file_gives_a_one_line_error(name, tmp_path):
     with pytest.raises(UserError, match="the file does not exist"):
         open_large(tmp_path / name)
     (tmp_path / name).write_bytes(b"not an image at all, but some text")
@@ -445,13 +448,15 @@ def test_a_file_that_is_not_there_or_none_is_one_line(name, tmp_path):
     ("name", "package", "extra"),
     [("a.tif", "tifffile", "tiff"), ("a.svs", "openslide", "slides"), ("a.zarr", "zarr", "zarr")],
 )
-def test_without_its_extra_a_format_names_it(name, package, extra, tmp_path, monkeypatch):
+def test_missing_reader_error_names_the_extra_to_install(
+    name, package, extra, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"foveal\[{extra}\]"):
         open_large(tmp_path / name)
 
 
-def test_files_of_several_sizes_and_formats_are_one_set(pixels, tmp_path):
+def test_files_of_several_sizes_and_formats_form_one_set(pixels, tmp_path):
     names = ["tiled.tif", "plain.png", "array.zarr"]
     parts = [pixels, pixels[:200, :100], pixels[:64, 32:]]
     for name, part in zip(names, parts, strict=True):
@@ -463,39 +468,39 @@ def test_files_of_several_sizes_and_formats_are_one_set(pixels, tmp_path):
     for image, part in zip(padded, parts, strict=True):
         image[:, : part.shape[0], : part.shape[1]] = torch.from_numpy(part.copy()).permute(2, 0, 1)
     padded /= 255
-    numbers = torch.tensor([2, 0, 1])
-    torch.testing.assert_close(files.thumbnails(numbers, 6), F.avg_pool2d(padded[numbers], 6))
+    indices = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(files.thumbnails(indices, 6), F.avg_pool2d(padded[indices], 6))
     corners = torch.tensor([[[8, 16], [-4, 0]], [[400, 280], [0, 0]], [[90, 190], [50, 3]]])
-    crops = files.crops(numbers, corners, side=32)
+    crops = files.crops(indices, corners, side=32)
     wide = F.pad(padded, (50, 50, 50, 50))
-    for row, number in enumerate(numbers.tolist()):
+    for row, index in enumerate(indices.tolist()):
         for column in range(2):
             x, y = (corners[row, column] + 50).tolist()
-            expected = wide[number, :, y : y + 32, x : x + 32]
+            expected = wide[index, :, y : y + 32, x : x + 32]
             torch.testing.assert_close(crops[row, column], expected)
-    coarse = files.crops(numbers, corners, side=32, shrink=4)
+    coarse = files.crops(indices, corners, side=32, shrink=4)
     torch.testing.assert_close(coarse.flatten(0, 1), F.avg_pool2d(crops.flatten(0, 1), 4))
 
 
-def test_a_set_opens_few_files_at_once_and_names_the_one_that_is_broken(tmp_path):
+def test_set_keeps_few_files_open_and_names_a_broken_one(tmp_path):
     paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
     for path in paths:
         tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
     files = LargeFiles(paths, channels=1)
     assert files.thumbnails(torch.arange(12), 8).shape == (12, 1, 5, 5)
     assert len(files._opened) <= 8
-    _cut(paths[3], 0.2)
+    _truncate(paths[3], 0.2)
     with pytest.raises(UserError, match=r"03\.tif: "):
         files.crops(torch.tensor([3]), torch.zeros(1, 1, 2, dtype=torch.long), 8)
     with pytest.raises(UserError, match="at least 1 image"):
         LargeFiles([], channels=1)
 
 
-def test_a_file_that_grows_while_others_are_read_is_an_error(tmp_path):
+def test_file_that_changes_after_it_was_closed_is_an_error(tmp_path):
     paths = [tmp_path / f"{number:02d}.tif" for number in range(12)]
     for path in paths:
         tifffile.imwrite(path, np.full((40, 40), 50, np.uint8))
-    files = LargeFiles(paths, channels=1)  # the first ones are closed by now
+    files = LargeFiles(paths, channels=1)  # the first files are closed again
     tifffile.imwrite(paths[0], np.full((80, 80), 250, np.uint8))
     for _ in range(2):
         with pytest.raises(UserError, match=r"00\.tif: the file changed while it was read"):
@@ -504,19 +509,19 @@ def test_a_file_that_grows_while_others_are_read_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_the_bits_that_a_tiff_names_are_its_range_as_they_are_for_photos(bits, tmp_path):
+def test_significant_bits_of_a_tiff_define_its_range(bits, tmp_path):
     ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16).reshape(64, 64)
     tag = [(281, "H", 1, 2**bits - 1, True)]
     tifffile.imwrite(tmp_path / "a.tif", ramp, tile=(32, 32), extratags=tag)
     tifffile.imwrite(tmp_path / "b.tif", ramp, description=f'<OME SignificantBits="{bits}"/>')
     for name in ("a.tif", "b.tif"):
-        found = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
-        assert np.allclose(found, ramp / (2**bits - 1), atol=1e-6)
+        values = open_large(tmp_path / name).means(0, 0, 64, 64)[0].numpy()
+        assert np.allclose(values, ramp / (2**bits - 1), atol=1e-6)
     tifffile.imwrite(tmp_path / "c.tif", ramp, extratags=[(281, "H", 1, 1000, True)])
     assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
 
 
-def test_pixels_of_a_large_tiff_that_are_not_finite_are_an_error(tmp_path):
+def test_non_finite_pixels_of_a_large_tiff_are_an_error(tmp_path):
     for bad in (np.nan, np.inf):
         image = np.full((64, 64), 0.5, np.float32)
         image[40, 3] = bad
@@ -527,7 +532,7 @@ def test_pixels_of_a_large_tiff_that_are_not_finite_are_an_error(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
 @pytest.mark.parametrize("ending", [".tif", ".png", ".svs", ".zarr", ""])
-def test_special_files_are_refused_before_any_library_opens_them(ending, tmp_path):
+def test_special_files_are_rejected_before_any_library_opens_them(ending, tmp_path):
     os.mkfifo(tmp_path / f"pipe{ending}")
     (tmp_path / f"endless{ending}").symlink_to("/dev/zero")
     for name in ("pipe", "endless"):
@@ -536,7 +541,7 @@ def test_special_files_are_refused_before_any_library_opens_them(ending, tmp_pat
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
-def test_a_special_file_inside_of_a_zarr_is_refused(tmp_path):
+def test_special_file_inside_a_zarr_is_rejected(tmp_path):
     array = np.ones((64, 64), np.uint8)
     zarr.create_array(tmp_path / "a.zarr", data=array, chunks=(32, 32), compressors=None)
     chunk = tmp_path / "a.zarr" / "c" / "1" / "1"
@@ -554,7 +559,7 @@ def test_a_special_file_inside_of_a_zarr_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../other.zarr", "/other.zarr", "0/../../other.zarr"])
-def test_a_level_of_a_zarr_that_lies_outside_of_it_is_never_read(path, tmp_path):
+def test_zarr_level_outside_its_folder_is_never_read(path, tmp_path):
     zarr.create_array(tmp_path / "other.zarr", data=np.ones((64, 64), np.uint8))
     group = zarr.create_group(tmp_path / "a.zarr")
     axes = [{"name": "y", "type": "space"}, {"name": "x", "type": "space"}]

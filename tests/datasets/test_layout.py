@@ -1,18 +1,18 @@
-"""Layouts of image folders: which subfolders are splits, classes, or neither; no image is read."""
+"""Layouts of image folders: subfolders as splits, classes or neither, without reading images."""
 
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from foveal.datasets.layout import read_layout, split_named
+from foveal.datasets.layout import read_layout, split_from_name
 from foveal.datasets.names import some_names, spelled_differently
 from foveal.foundation.errors import UserError
 from foveal.foundation.files import make_output_folder
 
 
 def fill(root: Path, *paths: str) -> Path:
-    """Make empty files; a path that names a folder gets one image."""
+    """Create empty files; a path without a suffix becomes a folder with one image."""
     for path in paths:
         file = root / path if Path(path).suffix else root / path / "0.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -20,13 +20,13 @@ def fill(root: Path, *paths: str) -> Path:
     return root
 
 
-def taken(root: Path) -> dict[str, tuple[str, list[str]]]:
-    """Return the folder and the classes of each split, by name."""
+def split_folders(root: Path) -> dict[str, tuple[str, list[str]]]:
+    """Return the names of the folder and of the classes of each split."""
     parts = read_layout(root).parts
     return {s: (part.folder.name, sorted(part.classes)) for s, part in parts.items()}
 
 
-def left_out(root: Path) -> dict[str, str]:
+def ignored_folders(root: Path) -> dict[str, str]:
     return {Path(p.path).name: p.reason for p in read_layout(root).ignored}
 
 
@@ -39,8 +39,8 @@ def left_out(root: Path) -> dict[str, str]:
         *((name, None) for name in ("cat", "trains", "testament", "set", "data", "validity", "")),
     ],
 )
-def test_names_of_splits(name: str, split: str | None) -> None:
-    assert split_named(name) == split
+def test_split_names_are_recognised(name: str, split: str | None) -> None:
+    assert split_from_name(name) == split
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_names_of_splits(name: str, split: str | None) -> None:
     [("Train", "Test"), ("Training", "Testing"), ("train", "evaluation"), ("training_set", "eval")],
 )
 @pytest.mark.parametrize("val", ["dev", "Valid", "validation", None])
-def test_folders_of_splits_by_any_usual_name(
+def test_split_folders_are_recognised_by_any_usual_name(
     tmp_path: Path, train: str, test: str, val: str | None
 ) -> None:
     for name in filter(None, (train, val, test)):
         fill(tmp_path, f"{name}/cat", f"{name}/owl")
     expected = {"train": train, "val": val, "test": test}
     classes = ["cat", "owl"]
-    assert taken(tmp_path) == {s: (name, classes) for s, name in expected.items() if name}
+    assert split_folders(tmp_path) == {s: (name, classes) for s, name in expected.items() if name}
     assert f"test in {test}" in read_layout(tmp_path).summary()
     assert "classes: cat, owl" in read_layout(tmp_path).summary()
 
@@ -70,91 +70,91 @@ def test_folders_of_splits_by_any_usual_name(
         ("test/blood", "test/skin", "cure", "care"),
     ],
 )
-def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, paths: tuple[str, ...]) -> None:
+def test_class_may_have_the_name_of_a_split(tmp_path: Path, paths: tuple[str, ...]) -> None:
     fill(tmp_path, *paths)
     classes = sorted({path.split("/")[0] for path in paths})
-    assert taken(tmp_path) == {"train": (tmp_path.name, classes)}
-    assert left_out(tmp_path) == {}
+    assert split_folders(tmp_path) == {"train": (tmp_path.name, classes)}
+    assert ignored_folders(tmp_path) == {}
 
 
-def test_class_folders_beside_the_folder_of_a_split_of_the_same_classes(tmp_path: Path) -> None:
+def test_class_folders_may_lie_next_to_a_test_folder_of_the_same_classes(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "owl", "fox", "Test/cat", "Test/owl")
-    assert taken(tmp_path) == {
+    assert split_folders(tmp_path) == {
         "train": (tmp_path.name, ["cat", "fox", "owl"]),
         "test": ("Test", ["cat", "owl"]),
     }
 
 
-def test_what_lies_beside_splits_is_left_out_and_named(tmp_path: Path) -> None:
+def test_folders_next_to_splits_are_skipped_and_reported(tmp_path: Path) -> None:
     fill(tmp_path, "train/a", "train/b", "test/a", "extra", "other/a", "dev/1.png", ".git/a")
     (tmp_path / "train" / "c").mkdir()
-    assert taken(tmp_path) == {"train": ("train", ["a", "b"]), "test": ("test", ["a"])}
-    reasons = left_out(tmp_path)
+    assert split_folders(tmp_path) == {"train": ("train", ["a", "b"]), "test": ("test", ["a"])}
+    reasons = ignored_folders(tmp_path)
     assert set(reasons) == {"extra", "other", "dev"}
     assert "images of a split that are not in class folders" in reasons["dev"]
     [empty] = read_layout(tmp_path).parts["train"].problems
     assert Path(empty.path).name == "c"
 
 
-def test_one_split_in_two_folders_is_read_from_the_usual_one(tmp_path: Path) -> None:
+def test_split_in_two_folders_is_read_from_the_usual_one(tmp_path: Path) -> None:
     fill(tmp_path, "train/a", "train/b", "test/a", "evaluation/a", "val/a", "dev/a")
-    assert {s: name for s, (name, _) in taken(tmp_path).items()} == {
+    assert {s: name for s, (name, _) in split_folders(tmp_path).items()} == {
         "train": "train",
         "val": "val",
         "test": "test",
     }
-    assert left_out(tmp_path)["evaluation"] == "the split test is in test"
+    assert ignored_folders(tmp_path)["evaluation"] == "the split test is in test"
 
 
-def test_one_split_in_two_folders_that_differ_in_case_is_an_error(tmp_path: Path) -> None:
+def test_split_folders_that_differ_only_in_case_are_an_error(tmp_path: Path) -> None:
     fill(tmp_path, "Train/a", "train/b")
     with pytest.raises(UserError, match=r"split train: .*Train and .*train"):
         read_layout(tmp_path)
 
 
 @pytest.mark.parametrize("test", ["test/1.png", "test/unknown"])
-def test_images_without_labels_are_no_split(tmp_path: Path, test: str) -> None:
+def test_unlabelled_images_are_not_a_split(tmp_path: Path, test: str) -> None:
     fill(tmp_path, "train/a", "train/b", test)
-    assert set(taken(tmp_path)) == {"train"}
-    assert "that are not in class folders" in left_out(tmp_path)["test"]
+    assert set(split_folders(tmp_path)) == {"train"}
+    assert "that are not in class folders" in ignored_folders(tmp_path)["test"]
 
 
-def test_images_in_folders_of_splits_alone_are_an_error_that_says_so(tmp_path: Path) -> None:
+def test_split_folders_without_class_folders_are_an_error(tmp_path: Path) -> None:
     fill(tmp_path, "train", "test")
     with pytest.raises(UserError, match=r"found none \(test: images of a split that are not"):
         read_layout(tmp_path).part("train")
 
 
-def test_runs_and_outputs_are_no_classes(tmp_path: Path) -> None:
+def test_runs_and_outputs_are_not_classes(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "owl", "runs/photos-focus/gallery.png")
     fill(tmp_path, "first/recipe.yaml", "first/gallery.png", "first/checkpoints/last.ckpt")
     fill(tmp_path, "comparison/explanations.csv", "comparison/plots/accuracy.png")
     fill(tmp_path, "owl/run/model.safetensors", "owl/run/gallery.png")
     make_output_folder(tmp_path / "pictures")
     fill(tmp_path, "pictures/0-0.png")
-    assert taken(tmp_path) == {"train": (tmp_path.name, ["cat", "owl"])}
-    assert set(left_out(tmp_path)) == {"runs", "first", "comparison", "pictures"}
+    assert split_folders(tmp_path) == {"train": (tmp_path.name, ["cat", "owl"])}
+    assert set(ignored_folders(tmp_path)) == {"runs", "first", "comparison", "pictures"}
     assert [file.parent.name for file in read_layout(tmp_path).parts["train"].classes["owl"]] == [
         "owl"
     ]
 
 
-def test_a_class_may_be_called_runs_and_a_folder_of_images_stays_one(tmp_path: Path) -> None:
+def test_class_may_be_called_runs_and_may_also_receive_output(tmp_path: Path) -> None:
     fill(tmp_path, "runs/0.png", "falls/0.png")
-    make_output_folder(tmp_path / "falls")  # pictures are written into it: it was a class before
-    assert taken(tmp_path)["train"][1] == ["falls", "runs"]
+    make_output_folder(tmp_path / "falls")  # an output folder that was a class before
+    assert split_folders(tmp_path)["train"][1] == ["falls", "runs"]
 
 
-def test_a_folder_of_masks_beside_the_classes_is_none(tmp_path: Path) -> None:
+def test_masks_folder_next_to_the_classes_is_not_a_class(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "owl", "masks/cat", "masks/owl")
-    assert taken(tmp_path)["train"][1] == ["cat", "owl"]
-    assert left_out(tmp_path) == {"masks": "repeats the classes beside it"}
+    assert split_folders(tmp_path)["train"][1] == ["cat", "owl"]
+    assert ignored_folders(tmp_path) == {"masks": "repeats the classes next to it"}
 
 
 @pytest.mark.parametrize(
     ("train", "test"), [("cat", "Cat"), ("sea lion", "sea_lion"), ("zebra", "zebras")]
 )
-def test_a_class_spelled_in_two_ways_is_an_error_that_names_both(
+def test_class_spelled_in_two_ways_is_an_error_that_names_both(
     tmp_path: Path, train: str, test: str
 ) -> None:
     fill(tmp_path, f"train/{train}", "train/owl", f"test/{test}", "test/owl")
@@ -168,23 +168,23 @@ def test_splits_without_a_class_in_common_are_an_error_that_names_both(tmp_path:
         read_layout(tmp_path)
 
 
-def test_names_that_a_system_decomposed_are_the_same(tmp_path: Path) -> None:
+def test_composed_and_decomposed_unicode_names_are_equal(tmp_path: Path) -> None:
     name = unicodedata.normalize("NFC", "Bär")
     fill(tmp_path, f"train/{name}", "train/owl", f"test/{unicodedata.normalize('NFD', name)}")
-    assert taken(tmp_path)["test"][1] == [name]
+    assert split_folders(tmp_path)["test"][1] == [name]
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [("cat", "Cat"), ("ankle boot", "Ankle-Boot"), ("colour", "color"), ("café", "Cafe")],
 )
-def test_two_spellings(one: str, other: str) -> None:
-    assert spelled_differently([one, "x"], [other, "y"]) == (one, other)
-    assert spelled_differently([one, other], [other, one]) is None  # both are classes
+def test_different_spellings_of_a_class_are_detected(first: str, second: str) -> None:
+    assert spelled_differently([first, "x"], [second, "y"]) == (first, second)
+    assert spelled_differently([first, second], [second, first]) is None  # both are classes
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("cat", "car"),
         ("type 1", "type 2"),
@@ -196,10 +196,10 @@ def test_two_spellings(one: str, other: str) -> None:
         ("か", "が"),
     ],
 )
-def test_two_classes_with_similar_names(one: str, other: str) -> None:
-    assert spelled_differently([one], [other]) is None
+def test_similar_names_of_different_classes_are_accepted(first: str, second: str) -> None:
+    assert spelled_differently([first], [second]) is None
 
 
-def test_names_for_people_are_few_and_printable() -> None:
+def test_listed_names_are_few_and_printable() -> None:
     assert some_names(["a\x1b[31m", "b"]) == "a\\x1b[31m, b"
     assert some_names([str(i) for i in range(12)]).endswith("7 and 4 more")

@@ -1,4 +1,4 @@
-"""Masks: found beside their images, moved with them, and what attention is drawn to."""
+"""Masks: matching to images, augmentation, and the loss that draws attention to them."""
 
 import shutil
 from dataclasses import replace
@@ -20,7 +20,7 @@ SIDE = 24
 
 @pytest.fixture(scope="session")
 def skin(tmp_path_factory):
-    """Lesions on skin, round and even or ragged and two-coloured, and a folder of their masks."""
+    """Write images of lesions, round and uniform or ragged and two-coloured, and their masks."""
     base = tmp_path_factory.mktemp("skin")
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 10)):
@@ -28,9 +28,9 @@ def skin(tmp_path_factory):
             for index in range(count):
                 image, mask = lesion(rng, ragged=name == "malignant")
                 for folder, pixels in (("images", image), ("masks", mask)):
-                    place = base / folder / split / name
-                    place.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(place / f"{index}.png")
+                    target = base / folder / split / name
+                    target.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(target / f"{index}.png")
     return base
 
 
@@ -44,60 +44,62 @@ def lesion(rng, ragged):
     mask = np.hypot(y - row, x - column) < radius
     colour = np.where(ragged & (x > column), 60, 110)[..., None] * np.array([1, 0.7, 0.6])
     pixels = np.where(mask[..., None], colour, skin)
-    for _ in range(2):  # hairs, which say nothing
+    for _ in range(2):  # hairs, which are uninformative
         pixels[np.abs(y - x * rng.uniform(-1, 1) - rng.uniform(0, SIDE)) < 0.5] = 40
     return pixels.clip(0, 255).astype(np.uint8), (mask * 255).astype(np.uint8)
 
 
-def test_each_image_gets_the_mask_of_its_name(skin):
+def test_each_image_gets_the_mask_with_its_name(skin):
     images = load_images(skin / "images", "train")
-    found = with_masks(images, skin / "images", skin / "masks")
-    assert found.masks.shape == (len(images), 1, SIDE, SIDE)
-    for path, mask in zip(images.paths, found.masks, strict=True):
+    masked_images = with_masks(images, skin / "images", skin / "masks")
+    assert masked_images.masks.shape == (len(images), 1, SIDE, SIDE)
+    for path, mask in zip(images.paths, masked_images.masks, strict=True):
         expected = np.asarray(Image.open(path.replace("images", "masks")))
         assert np.array_equal(mask[0].numpy(), expected)
-    part = found.subset(torch.tensor([3, 1]))
-    assert torch.equal(part.masks, found.masks[[3, 1]])
+    part = masked_images.subset(torch.tensor([3, 1]))
+    assert torch.equal(part.masks, masked_images.masks[[3, 1]])
 
 
-def test_masks_follow_their_images_to_another_size_and_may_hold_ones(skin, tmp_path):
+def test_masks_are_resized_with_their_images_and_may_use_the_value_1(skin, tmp_path):
     images = load_images(skin / "images", "test", size=(12, 12))
     for path in images.paths:
         mask = np.asarray(Image.open(path.replace("images", "masks"))) // 255
-        place = tmp_path / path.split("images/")[1]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(place.with_suffix(".bmp"))
-    found = with_masks(images, skin / "images", tmp_path).masks
-    assert found.shape == (len(images), 1, 12, 12)
-    assert set(found.unique().tolist()) == {0, 255}
+        target = tmp_path / path.split("images/")[1]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(target.with_suffix(".bmp"))
+    masks = with_masks(images, skin / "images", tmp_path).masks
+    assert masks.shape == (len(images), 1, 12, 12)
+    assert set(masks.unique().tolist()) == {0, 255}
 
 
-def copied(skin, folder):
+def copy_masks(skin, folder):
     shutil.copytree(skin / "masks", folder / "masks")
     return folder / "masks"
 
 
-def test_a_missing_mask_is_named(skin, tmp_path):
-    masks = copied(skin, tmp_path)
+def test_missing_mask_is_named(skin, tmp_path):
+    masks = copy_masks(skin, tmp_path)
     images = load_images(skin / "images", "train")
-    gone = masks / images.paths[5].split("images/")[1]
-    gone.unlink()
-    with pytest.raises(UserError, match=rf"Expected a mask for .*{gone.name} at {gone}"):
+    missing = masks / images.paths[5].split("images/")[1]
+    missing.unlink()
+    with pytest.raises(UserError, match=rf"Expected a mask for .*{missing.name} at {missing}"):
         with_masks(images, skin / "images", masks)
 
 
-def test_two_images_of_one_stem_are_named_and_share_no_mask(skin, tmp_path):
+def test_images_with_equal_stems_cannot_share_a_mask(skin, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(skin / "images", pictures)
     twin = pictures / "train" / "benign" / "0.jpg"
     Image.new("RGB", (SIDE, SIDE)).save(twin)
-    both = replace(load_images(pictures, "train"), paths=(str(twin.with_suffix(".png")), str(twin)))
+    images = replace(
+        load_images(pictures, "train"), paths=(str(twin.with_suffix(".png")), str(twin))
+    )
     with pytest.raises(UserError, match=r"0\.png and .*0\.jpg would share one mask"):
-        with_masks(both, pictures, skin / "masks")
+        with_masks(images, pictures, skin / "masks")
 
 
-def test_a_mask_of_another_size_is_named(skin, tmp_path):
-    masks = copied(skin, tmp_path)
+def test_mask_of_another_size_is_an_error(skin, tmp_path):
+    masks = copy_masks(skin, tmp_path)
     images = load_images(skin / "images", "train")
     wrong = masks / images.paths[0].split("images/")[1]
     Image.new("L", (5, 9)).save(wrong)
@@ -105,8 +107,8 @@ def test_a_mask_of_another_size_is_named(skin, tmp_path):
         with_masks(images, skin / "images", masks)
 
 
-def test_a_broken_mask_and_a_missing_folder_are_named(skin, tmp_path):
-    masks = copied(skin, tmp_path)
+def test_broken_mask_and_missing_folder_are_errors(skin, tmp_path):
+    masks = copy_masks(skin, tmp_path)
     images = load_images(skin / "images", "train")
     (masks / images.paths[0].split("images/")[1]).write_bytes(b"")
     with pytest.raises(UserError, match="cannot be used: the file is empty"):
@@ -119,14 +121,14 @@ def test_a_broken_mask_and_a_missing_folder_are_named(skin, tmp_path):
         with_masks(load_images("mnist-5k", "test"), "mnist-5k", masks)
 
 
-def test_masks_move_with_their_images():
+def test_augmentation_moves_masks_with_their_images():
     torch.manual_seed(0)
     images = (torch.rand(8, 1, 16, 16) > 0.7).float()
-    moved = Augment(shift=3, flip=True).move(torch.cat([images, images], dim=1))
-    assert torch.equal(moved[:, :1], moved[:, 1:])
+    shifted = Augment(shift=3, flip=True).move(torch.cat([images, images], dim=1))
+    assert torch.equal(shifted[:, :1], shifted[:, 1:])
 
 
-def test_the_mask_loss_equals_the_dice_formula():
+def test_mask_loss_equals_the_dice_formula():
     masks = torch.zeros(2, 1, 2, 2)
     masks[0, 0, 0] = 1  # the second image has no mask
     maps = torch.tensor([[0.5, 0.25], [0.0, 0.25]]).expand(2, 1, 2, 2)
@@ -152,22 +154,22 @@ SMALL = [
 ]
 
 
-def test_attention_drawn_to_masks_lies_more_on_them(skin, tmp_path):
-    share = {}
+def test_mask_loss_moves_attention_onto_the_masks(skin, tmp_path):
+    fraction = {}
     test = with_masks(load_images(skin / "images", "test"), skin / "images", skin / "masks")
-    for name, more in (
+    for name, changes in (
         ("free", []),
-        ("drawn", [f"data.masks={skin / 'masks'}", "mask_weight=1"]),
+        ("guided", [f"data.masks={skin / 'masks'}", "mask_weight=1"]),
     ):
-        recipe = load_recipe("cifar10-attention", [*SMALL, *more])
+        recipe = load_recipe("cifar10-attention", [*SMALL, *changes])
         run = train(recipe, tmp_path / name, data=str(skin / "images"), progress=False)
         maps = zoo.load(run).explain(test.images.float() / 255).maps  # (N, 2, H, W)
-        on = (maps * (test.masks > 0)).sum((-2, -1)) / maps.sum((-2, -1))
-        share[name] = float(on.mean())
-    assert share["drawn"] > share["free"] + 0.1
+        inside = (maps * (test.masks > 0)).sum((-2, -1)) / maps.sum((-2, -1))
+        fraction[name] = float(inside.mean())
+    assert fraction["guided"] > fraction["free"] + 0.1
 
 
-def test_masks_need_a_model_with_attention_maps(skin, tmp_path):
+def test_masks_require_a_model_with_attention_maps(skin, tmp_path):
     recipe = load_recipe("mnist-focus", [f"data.masks={skin / 'masks'}", "epochs=1"])
     with pytest.raises(UserError, match="requires a model with attention maps"):
         train(recipe, tmp_path / "run", data=str(skin / "images"), progress=False)

@@ -1,4 +1,4 @@
-"""Named datasets: what is in which split, their file formats, and what is missing."""
+"""Named datasets: splits, file formats, and errors for missing or broken files."""
 
 import gzip
 import os
@@ -23,14 +23,14 @@ def idx(values: np.ndarray) -> bytes:
     return head + values.astype(np.uint8).tobytes()
 
 
-def write_fashion(folder: Path, count: int = 100, packed: bool = False) -> np.ndarray:
+def write_fashion(folder: Path, count: int = 100, compressed: bool = False) -> np.ndarray:
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8)
     for part in ("train", "t10k"):
         for kind, values in (("images-idx3", images), ("labels-idx1", np.arange(count) % 10)):
             path = raw / f"{part}-{kind}-ubyte"
-            if packed:
+            if compressed:
                 path.with_name(path.name + ".gz").write_bytes(gzip.compress(idx(values)))
             else:
                 path.write_bytes(idx(values))
@@ -42,7 +42,7 @@ def digits() -> dict[str, ImageSet]:
     return {split: load_images("mnist-5k", split) for split in ("train", "val", "test")}
 
 
-def test_mnist_5k_is_split_into_3600_400_and_1000_that_share_nothing(
+def test_mnist_5k_has_disjoint_splits_of_3600_400_and_1000(
     digits: dict[str, ImageSet],
 ) -> None:
     assert [len(part) for part in digits.values()] == [3600, 400, 1000]
@@ -53,29 +53,29 @@ def test_mnist_5k_is_split_into_3600_400_and_1000_that_share_nothing(
         assert part.images.shape[1:] == (1, 28, 28)
 
 
-def test_a_subset_keeps_images_and_labels_together(digits: dict[str, ImageSet]) -> None:
+def test_subset_keeps_images_and_labels_together(digits: dict[str, ImageSet]) -> None:
     part = digits["test"].subset(torch.tensor([7, 2]))
     assert torch.equal(part.images[1], digits["test"].images[2])
     assert part.labels.tolist() == digits["test"].labels[[7, 2]].tolist()
 
 
-def test_a_named_set_comes_in_the_size_and_channels_asked_for() -> None:
-    found = load_images("mnist-5k", "val", size=(14, 20), channels=3)
-    assert found.images.shape == (400, 3, 14, 20)
-    assert found.images.dtype == torch.uint8
+def test_named_dataset_has_the_requested_size_and_channels() -> None:
+    dataset = load_images("mnist-5k", "val", size=(14, 20), channels=3)
+    assert dataset.images.shape == (400, 3, 14, 20)
+    assert dataset.images.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_idx_files_are_read_plain_and_packed(tmp_path: Path, packed: bool) -> None:
-    images = write_fashion(tmp_path, packed=packed)
-    found = load_images("fashion-mnist", "test", data_dir=tmp_path)
-    assert torch.equal(found.images[:, 0], torch.from_numpy(images))
+@pytest.mark.parametrize("compressed", [False, True])
+def test_idx_files_are_read_plain_and_compressed(tmp_path: Path, compressed: bool) -> None:
+    images = write_fashion(tmp_path, compressed=compressed)
+    dataset = load_images("fashion-mnist", "test", data_dir=tmp_path)
+    assert torch.equal(dataset.images[:, 0], torch.from_numpy(images))
     parts = [load_images("fashion-mnist", split, data_dir=tmp_path) for split in ("train", "val")]
     assert [len(part) for part in parts] == [90, 10]
     assert not hashes(parts[0].images) & hashes(parts[1].images)
 
 
-def test_the_data_folder_may_come_from_the_environment(
+def test_data_folder_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_fashion(tmp_path)
@@ -84,7 +84,7 @@ def test_the_data_folder_may_come_from_the_environment(
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, -1])
-def test_a_truncated_idx_file_is_an_error(tmp_path: Path, cut: int) -> None:
+def test_truncated_idx_file_is_an_error(tmp_path: Path, cut: int) -> None:
     write_fashion(tmp_path)
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
@@ -92,8 +92,8 @@ def test_a_truncated_idx_file_is_an_error(tmp_path: Path, cut: int) -> None:
         load_images("fashion-mnist", "test", data_dir=tmp_path)
 
 
-def test_a_broken_packed_file_is_an_error(tmp_path: Path) -> None:
-    write_fashion(tmp_path, packed=True)
+def test_broken_compressed_file_is_an_error(tmp_path: Path) -> None:
+    write_fashion(tmp_path, compressed=True)
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
     for content in (b"nothing", path.read_bytes()[:200], path.read_bytes()[:30] + b"\xff" * 900):
         path.write_bytes(content)
@@ -110,7 +110,7 @@ def test_labels_past_the_last_class_are_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_without_a_network_the_error_says_what_to_put_where(
+def test_error_without_network_explains_which_files_to_provide(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -129,18 +129,18 @@ def write_binary(folder: Path) -> None:
         rows.tofile(folder / "cifar-10-batches-bin" / f"{name}.bin")
 
 
-def test_cifar10_is_read_from_its_binary_version_also_as_grey(tmp_path: Path) -> None:
+def test_cifar10_is_read_from_its_binary_version_in_colour_or_grey(tmp_path: Path) -> None:
     write_binary(tmp_path)
-    found = load_images("cifar10", "test", data_dir=tmp_path)
-    assert (found.name, found.images.shape) == ("cifar10", (20, 3, 32, 32))
-    assert found.labels.tolist() == [*range(10), *range(10)]
+    dataset = load_images("cifar10", "test", data_dir=tmp_path)
+    assert (dataset.name, dataset.images.shape) == ("cifar10", (20, 3, 32, 32))
+    assert dataset.labels.tolist() == [*range(10), *range(10)]
     grey = load_images("cifar10", "test", data_dir=tmp_path, channels=1).images
-    red, green, blue = found.images[0, :, 0, 0].tolist()
+    red, green, blue = dataset.images[0, :, 0, 0].tolist()
     assert int(grey[0, 0, 0, 0]) == round(0.299 * red + 0.587 * green + 0.114 * blue)
     assert len(load_images("cifar10", "train", data_dir=tmp_path)) == 90
 
 
-def test_a_cut_off_cifar10_is_an_error(tmp_path: Path) -> None:
+def test_truncated_cifar10_is_an_error(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"1234")
     with pytest.raises(UserError, match="not the binary version of CIFAR-10"):
@@ -156,17 +156,17 @@ def test_imagenet32_is_read_from_its_npz_files_with_labels_from_1(tmp_path: Path
     data = np.random.default_rng(0).integers(0, 256, (10, 3072), np.uint8)
     for name in ("train_data_batch_1", "train_data_batch_2", "val_data"):
         write_npz(tmp_path / "imagenet32" / name, data=data, labels=np.arange(1, 11))
-    found = load_images("imagenet32", "test", data_dir=tmp_path)
-    assert torch.equal(found.images.flatten(1), torch.from_numpy(data))
-    assert found.labels.tolist() == list(range(10))
-    assert len(found.classes) == 1000
+    dataset = load_images("imagenet32", "test", data_dir=tmp_path)
+    assert torch.equal(dataset.images.flatten(1), torch.from_numpy(data))
+    assert dataset.labels.tolist() == list(range(10))
+    assert len(dataset.classes) == 1000
     assert [len(load_images("imagenet32", s, data_dir=tmp_path)) for s in ("train", "val")] == [
         18,
         2,
     ]
 
 
-def test_imagenet32_that_is_missing_broken_or_pickled_is_an_error(tmp_path: Path) -> None:
+def test_missing_broken_or_pickled_imagenet32_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"put train_data_batch_1\.npz"):
         load_images("imagenet32", "test", data_dir=tmp_path)
     path = tmp_path / "imagenet32" / "val_data.npz"
@@ -201,20 +201,20 @@ def test_unknown_names_splits_and_paths_are_errors_with_the_nearest_name(tmp_pat
 def test_no_test_digit_of_mnist_5k_is_in_mnist_train(
     full_data: Path, digits: dict[str, ImageSet]
 ) -> None:
-    tested = hashes(digits["test"].images)
+    test_digits = hashes(digits["test"].images)
     train, val = (load_images("mnist", split, data_dir=full_data) for split in ("train", "val"))
     assert (len(train), len(val)) == (55_000, 5_000)
-    assert not tested & hashes(train.images)
-    assert tested <= hashes(val.images)
+    assert not test_digits & hashes(train.images)
+    assert test_digits <= hashes(val.images)
 
 
 @pytest.mark.full_data
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_the_test_split_is_the_published_one(name: str, full_data: Path) -> None:
-    found = load_images(name, "test", data_dir=full_data)
-    assert len(found) == 10_000
-    assert found.problems == ()
-    assert len(found.classes) == 10
+def test_published_test_split_is_read_whole(name: str, full_data: Path) -> None:
+    dataset = load_images(name, "test", data_dir=full_data)
+    assert len(dataset) == 10_000
+    assert dataset.problems == ()
+    assert len(dataset.classes) == 10
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
@@ -222,11 +222,11 @@ def test_special_and_endless_files_of_a_dataset_are_an_error(tmp_path, monkeypat
     monkeypatch.setattr("foveal.datasets.idx.MAX_BYTES", 1000)
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    packed = raw / "t10k-images-idx3-ubyte.gz"
-    packed.write_bytes(gzip.compress(bytes(2000)))
+    compressed_path = raw / "t10k-images-idx3-ubyte.gz"
+    compressed_path.write_bytes(gzip.compress(bytes(2000)))
     with pytest.raises(UserError, match="larger than 1,000 bytes"):
         load_images("fashion-mnist", "test", data_dir=tmp_path)
-    packed.with_suffix("").write_bytes(bytes(2000))
+    compressed_path.with_suffix("").write_bytes(bytes(2000))
     with pytest.raises(UserError, match="larger than 1,000 bytes"):
         load_images("fashion-mnist", "test", data_dir=tmp_path)
     (tmp_path / "imagenet32").mkdir()

@@ -16,23 +16,23 @@ from foveal.datasets import load_images
 from foveal.foundation.errors import UserError
 
 
-def pictures(count: int, seed: int = 0) -> list[bytes]:
-    made = []
+def random_pngs(count: int, seed: int = 0) -> list[bytes]:
+    contents = []
     for pixels in np.random.default_rng(seed).integers(0, 256, (count, 5, 7, 3), np.uint8):
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        made.append(file.getvalue())
-    return made
+        contents.append(file.getvalue())
+    return contents
 
 
-def write(
+def write_shard(
     path: Path,
     labels: list[Any],
     images: list[Any] | None = None,
     column: str = "image",
     names: list[str] | None = None,
 ) -> Path:
-    images = pictures(len(labels), seed=len(path.name)) if images is None else images
+    images = random_pngs(len(labels), seed=len(path.name)) if images is None else images
     cells = [None if image is None else {"bytes": image, "path": None} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({column: pa.array(cells, kind), "label": pa.array(labels)})
@@ -47,107 +47,107 @@ def write(
 
 @pytest.mark.parametrize("column", ["image", "img"])
 def test_images_labels_and_class_names_are_read(tmp_path: Path, column: str) -> None:
-    images = pictures(4)
+    images = random_pngs(4)
     names = ["cat", "dog", "fox"]
-    write(tmp_path / "data/test-00000-of-00001.parquet", [1, 0, 1, 0], images, column, names)
-    found = load_images(tmp_path, "test")
-    assert found.classes == ("cat", "dog", "fox")
-    assert found.labels.tolist() == [1, 0, 1, 0]
+    write_shard(tmp_path / "data/test-00000-of-00001.parquet", [1, 0, 1, 0], images, column, names)
+    dataset = load_images(tmp_path, "test")
+    assert dataset.classes == ("cat", "dog", "fox")
+    assert dataset.labels.tolist() == [1, 0, 1, 0]
     expected = np.stack([np.array(Image.open(io.BytesIO(image))) for image in images])
-    assert torch.equal(found.images, torch.from_numpy(expected).permute(0, 3, 1, 2))
-    assert found.paths[2].endswith("test-00000-of-00001.parquet#2")
+    assert torch.equal(dataset.images, torch.from_numpy(expected).permute(0, 3, 1, 2))
+    assert dataset.paths[2].endswith("test-00000-of-00001.parquet#2")
 
 
 def test_shards_of_one_split_are_joined_and_val_is_split_off(tmp_path: Path) -> None:
-    write(tmp_path / "train-00000-of-00002.parquet", [0, 1] * 10)
-    write(tmp_path / "train-00001-of-00002.parquet", [0, 1] * 10)
-    write(tmp_path / "test-00000-of-00001.parquet", [0] * 5)
+    write_shard(tmp_path / "train-00000-of-00002.parquet", [0, 1] * 10)
+    write_shard(tmp_path / "train-00001-of-00002.parquet", [0, 1] * 10)
+    write_shard(tmp_path / "test-00000-of-00001.parquet", [0] * 5)
     parts = {split: load_images(tmp_path, split) for split in ("train", "val", "test")}
     assert {split: len(part) for split, part in parts.items()} == {"train": 36, "val": 4, "test": 5}
     assert not set(parts["train"].paths) & set(parts["val"].paths)
     assert {part.classes for part in parts.values()} == {("0", "1")}
 
 
-def test_shards_that_name_no_split_are_split_in_three(tmp_path: Path) -> None:
-    write(tmp_path / "0000.parquet", [0, 1] * 10)
+def test_shards_without_split_names_are_split_in_three(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0000.parquet", [0, 1] * 10)
     parts = [load_images(tmp_path, split) for split in ("train", "val", "test")]
     assert [len(part) for part in parts] == [16, 2, 2]
     assert len({path for part in parts for path in part.paths}) == 20
 
 
-def test_a_folder_may_name_the_split_but_not_the_one_that_was_given(tmp_path: Path) -> None:
-    write(tmp_path / "test" / "train" / "0000.parquet", [0, 1] * 10)
-    write(tmp_path / "test" / "validation" / "0000.parquet", [0, 1])
+def test_subfolder_may_name_the_split_but_the_given_folder_may_not(tmp_path: Path) -> None:
+    write_shard(tmp_path / "test" / "train" / "0000.parquet", [0, 1] * 10)
+    write_shard(tmp_path / "test" / "validation" / "0000.parquet", [0, 1])
     assert len(load_images(tmp_path / "test", "train")) == 18
     assert len(load_images(tmp_path / "test", "val")) == 2
 
 
 def test_test_shards_are_never_trained_on(tmp_path: Path) -> None:
-    write(tmp_path / "test-00000-of-00001.parquet", [0, 1] * 10)
+    write_shard(tmp_path / "test-00000-of-00001.parquet", [0, 1] * 10)
     for split in ("train", "val"):
         with pytest.raises(UserError, match="no shard for the split"):
             load_images(tmp_path, split)
 
 
 @pytest.mark.parametrize("bad", [-1, 2, None])
-def test_a_label_out_of_range_names_shard_and_row(tmp_path: Path, bad: int | None) -> None:
-    write(tmp_path / "train-0.parquet", [0, 1, bad, 0], names=["cat", "dog"])
+def test_label_out_of_range_is_reported_with_shard_and_row(tmp_path: Path, bad: int | None) -> None:
+    write_shard(tmp_path / "train-0.parquet", [0, 1, bad, 0], names=["cat", "dog"])
     with pytest.raises(UserError, match=rf"train-0\.parquet, row 2: .* 0 to 1, but got {bad}"):
         load_images(tmp_path, "train")
 
 
-def test_a_negative_label_is_an_error_without_class_names_too(tmp_path: Path) -> None:
-    write(tmp_path / "train-0.parquet", [0, -1, 1])
+def test_negative_label_is_an_error_even_without_class_names(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-0.parquet", [0, -1, 1])
     with pytest.raises(UserError, match=r"train-0\.parquet, row 1"):
         load_images(tmp_path, "train")
 
 
-def test_labels_that_are_words_or_far_too_large_are_errors(tmp_path: Path) -> None:
-    write(tmp_path / "words" / "train-0.parquet", ["cat", "dog"])
-    with pytest.raises(UserError, match="to be integers"):
+def test_text_labels_and_huge_labels_are_errors(tmp_path: Path) -> None:
+    write_shard(tmp_path / "words" / "train-0.parquet", ["cat", "dog"])
+    with pytest.raises(UserError, match="to hold integers"):
         load_images(tmp_path / "words", "train")
-    write(tmp_path / "large" / "train-0.parquet", [0, 10**12])
+    write_shard(tmp_path / "large" / "train-0.parquet", [0, 10**12])
     with pytest.raises(UserError, match="expected labels from 0 to 99999, but got"):
         load_images(tmp_path / "large", "train")
 
 
-def test_a_bad_image_is_named_by_shard_and_row_and_the_rest_is_read(tmp_path: Path) -> None:
-    images: list[Any] = pictures(6)
+def test_bad_image_is_reported_with_shard_and_row_and_the_rest_is_read(tmp_path: Path) -> None:
+    images: list[Any] = random_pngs(6)
     images[1], images[2], images[4] = b"nothing", None, images[4][:60]
-    write(tmp_path / "test-0.parquet", [0, 1, 0, 1, 0, 1], images)
-    found = load_images(tmp_path, "test")
-    assert found.labels.tolist() == [0, 1, 1]
-    rows = [problem.path.rpartition("/")[2] for problem in found.problems]
+    write_shard(tmp_path / "test-0.parquet", [0, 1, 0, 1, 0, 1], images)
+    dataset = load_images(tmp_path, "test")
+    assert dataset.labels.tolist() == [0, 1, 1]
+    rows = [problem.path.rpartition("/")[2] for problem in dataset.problems]
     assert rows == ["test-0.parquet#1", "test-0.parquet#2", "test-0.parquet#4"]
 
 
-def test_shards_of_bad_images_alone_are_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "test-0.parquet", [0, 1], [b"", b""])
+def test_shard_with_only_bad_images_is_an_error(tmp_path: Path) -> None:
+    write_shard(tmp_path / "test-0.parquet", [0, 1], [b"", b""])
     with pytest.raises(UserError, match="No image"):
         load_images(tmp_path, "test")
 
 
-def test_missing_columns_and_other_kinds_of_columns_are_named(tmp_path: Path) -> None:
+def test_missing_and_mistyped_columns_are_errors(tmp_path: Path) -> None:
     pq.write_table(pa.table({"picture": [1], "label": [0]}), tmp_path / "train.parquet")
-    with pytest.raises(UserError, match=r"column image .*but got picture, label"):
+    with pytest.raises(UserError, match=r"images \('image' or 'img'\) .*but got picture, label"):
         load_images(tmp_path, "train")
     pq.write_table(pa.table({"image": ["a.png"], "label": [0]}), tmp_path / "train.parquet")
     with pytest.raises(UserError, match="structs of bytes and path"):
         load_images(tmp_path, "train")
 
 
-def test_a_shard_that_is_none_or_is_cut_off_is_an_error(tmp_path: Path) -> None:
-    whole = write(tmp_path / "train-0.parquet", [0, 1] * 20).read_bytes()
+def test_invalid_or_truncated_shard_is_an_error(tmp_path: Path) -> None:
+    whole = write_shard(tmp_path / "train-0.parquet", [0, 1] * 20).read_bytes()
     for content in (b"", b"no parquet at all", whole[: len(whole) // 2]):
         (tmp_path / "train-0.parquet").write_bytes(content)
         with pytest.raises(UserError, match="Cannot read the shard"):
             load_images(tmp_path, "train")
 
 
-def test_the_hub_is_read_as_parquet_and_named_as_asked(
+def test_hub_dataset_is_read_as_parquet_and_keeps_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "3f2a" / "train-0.parquet", [0, 1] * 10)
+    write_shard(tmp_path / "3f2a" / "train-0.parquet", [0, 1] * 10)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: tmp_path / "3f2a")
     assert load_images("hf:owner/name", "train").name == "hf:owner/name"
     (tmp_path / "3f2a" / "train-0.parquet").unlink()
@@ -155,7 +155,7 @@ def test_the_hub_is_read_as_parquet_and_named_as_asked(
         load_images("hf:owner/name", "train")
 
 
-def test_the_hub_out_of_reach_is_an_error_that_says_what_else_to_give(
+def test_unreachable_hub_error_suggests_a_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -167,6 +167,6 @@ def test_the_hub_out_of_reach_is_an_error_that_says_what_else_to_give(
 
 
 @pytest.mark.parametrize("name", ["hf:name", "hf:", "hf:a/b/c", "hf:../x y"])
-def test_a_hub_name_needs_owner_and_name(name: str) -> None:
+def test_hub_name_requires_owner_and_name(name: str) -> None:
     with pytest.raises(UserError, match="hf:OWNER/NAME"):
         load_images(name, "train")

@@ -1,4 +1,4 @@
-"""What holds for every source: downloads, order, colours, and that reading only reads."""
+"""Properties of every data source: downloads, order, colour conversion, read-only access."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from PIL import Image
 from foveal.datasets import ImageSet, load_images
 from foveal.datasets.decoding import decode_all
 from foveal.datasets.download import fetch
-from foveal.datasets.fitting import fitted
+from foveal.datasets.fitting import fit_images
 from foveal.foundation.errors import UserError
 
 
@@ -30,9 +30,9 @@ def png(value: int, mode: str = "L", size: tuple[int, int] = (4, 4)) -> bytes:
     return file.getvalue()
 
 
-def decoded(*contents: bytes) -> tuple[torch.Tensor, list[int], list[str]]:
+def decode(*contents: bytes) -> tuple[torch.Tensor, list[int], list[str]]:
     sources = [
-        (str(place), lambda content=content: content) for place, content in enumerate(contents)
+        (str(index), lambda content=content: content) for index, content in enumerate(contents)
     ]
     images, kept, problems = decode_all(sources, None, None)
     return images, kept, [problem.path for problem in problems]
@@ -44,32 +44,34 @@ def write_shard(path: Path, labels: list[Any], images: list[bytes]) -> None:
     pq.write_table(pa.table({"image": cells, "label": pa.array(labels)}), path)
 
 
-def everything_below(folder: Path) -> dict[str, tuple[int, int]]:
+def folder_state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
-class Answer(io.BytesIO):
-    """What a mirror sends."""
+class FakeResponse(io.BytesIO):
+    """The response of a mirror."""
 
     headers = Message()
 
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A mirror that sends what lies under `content`."""
-    sends = {"content": b"some bytes"}
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer(sends["content"]))
-    return sends
+    """Replace the mirror by one that responds with `content`."""
+    state = {"content": b"some bytes"}
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: FakeResponse(state["content"]))
+    return state
 
 
-def test_a_download_is_kept_whole_under_its_name(tmp_path: Path, mirror: dict[str, bytes]) -> None:
+def test_download_is_saved_complete_under_its_name(
+    tmp_path: Path, mirror: dict[str, bytes]
+) -> None:
     md5 = hashlib.md5(mirror["content"]).hexdigest()
     fetch("MNIST/digits", tmp_path / "raw" / "digits.gz", md5, "put it there")
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["digits.gz"]
     assert (tmp_path / "raw" / "digits.gz").read_bytes() == mirror["content"]
 
 
-def test_a_download_with_another_checksum_leaves_nothing_behind(
+def test_download_with_a_wrong_checksum_leaves_no_file(
     tmp_path: Path, mirror: dict[str, bytes]
 ) -> None:
     with pytest.raises(UserError, match="not the published file: put it there"):
@@ -77,10 +79,10 @@ def test_a_download_with_another_checksum_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_that_breaks_off_leaves_nothing_behind(
+def test_interrupted_download_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(Answer):
+    class Broken(FakeResponse):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell():
                 raise ConnectionResetError("reset by peer")
@@ -92,7 +94,7 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_without_an_end_is_given_up(
+def test_oversized_download_is_aborted(
     tmp_path: Path, mirror: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("foveal.datasets.download.MAX_BYTES", 5)
@@ -101,9 +103,7 @@ def test_a_download_without_an_end_is_given_up(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_folder_that_cannot_be_written_to_is_an_error(
-    tmp_path: Path, mirror: dict[str, bytes]
-) -> None:
+def test_unwritable_data_folder_is_an_error(tmp_path: Path, mirror: dict[str, bytes]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot download MNIST/.*: put t10k-images.* into "):
         load_images("mnist", "test", data_dir=tmp_path / "file")
@@ -111,7 +111,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_an_error(
         load_images("cifar10", "test", data_dir=tmp_path / "file")
 
 
-def archive(path: Path, name: str) -> None:
+def write_archive(path: Path, name: str) -> None:
     with tarfile.open(path, "w:gz") as tar:
         for part in ("test_batch", *(f"data_batch_{index}" for index in range(1, 6))):
             info = tarfile.TarInfo(name.format(part))
@@ -126,7 +126,7 @@ def test_cifar10_is_unpacked_once_and_its_archive_removed(
 
     def send(what: str, path: Path, md5: str, hint: str) -> None:
         fetched.append(path)
-        archive(path, "cifar-10-batches-bin/{}.bin")
+        write_archive(path, "cifar-10-batches-bin/{}.bin")
 
     monkeypatch.setattr("foveal.datasets.named.fetch", send)
     for _ in range(2):
@@ -135,11 +135,12 @@ def test_cifar10_is_unpacked_once_and_its_archive_removed(
     assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-bin"]
 
 
-def test_an_archive_that_cannot_be_unpacked_is_an_error_and_writes_nowhere_else(
+def test_archive_with_paths_outside_the_data_folder_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "foveal.datasets.named.fetch", lambda what, path, md5, hint: archive(path, "../{}.bin")
+        "foveal.datasets.named.fetch",
+        lambda what, path, md5, hint: write_archive(path, "../{}.bin"),
     )
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="Cannot unpack"):
@@ -157,7 +158,7 @@ def test_an_archive_that_cannot_be_unpacked_is_an_error_and_writes_nowhere_else(
         ((0x0803, 1, 2, 2), "is truncated"),
     ],
 )
-def test_an_idx_header_of_another_kind_or_of_absurd_size_is_an_error(
+def test_invalid_idx_header_is_an_error(
     tmp_path: Path, head: tuple[int, ...], message: str
 ) -> None:
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
@@ -167,69 +168,69 @@ def test_an_idx_header_of_another_kind_or_of_absurd_size_is_an_error(
         load_images("mnist", "test", data_dir=tmp_path)
 
 
-def test_images_stay_in_order_around_those_that_cannot_be_read() -> None:
+def test_images_stay_in_order_around_unreadable_ones() -> None:
     contents = [b"no image" if value % 7 == 3 else png(value) for value in range(250)] * 2
-    images, kept, problems = decoded(*contents)
-    assert kept == [place for place in range(500) if place % 250 % 7 != 3]
-    assert problems == [str(place) for place in range(500) if place % 250 % 7 == 3]
-    assert images[:, 0, 0, 0].tolist() == [place % 250 for place in kept]
+    images, kept, problems = decode(*contents)
+    assert kept == [index for index in range(500) if index % 250 % 7 != 3]
+    assert problems == [str(index) for index in range(500) if index % 250 % 7 == 3]
+    assert images[:, 0, 0, 0].tolist() == [index % 250 for index in kept]
 
 
-def test_a_colour_image_among_grey_ones_changes_none_of_them() -> None:
-    images, _, _ = decoded(png(10), png(20), png(30, "RGB"), png(40))
+def test_colour_image_does_not_change_the_grey_ones() -> None:
+    images, _, _ = decode(png(10), png(20), png(30, "RGB"), png(40))
     assert images[:, :, 0, 0].tolist() == [[10] * 3, [20] * 3, [30, 0, 0], [40] * 3]
 
 
-def test_no_image_at_all_is_an_empty_tensor_and_a_list_of_problems() -> None:
-    images, kept, problems = decoded(b"", b"nothing")
+def test_no_readable_image_gives_an_empty_tensor_and_problems() -> None:
+    images, kept, problems = decode(b"", b"nothing")
     assert (len(images), kept, problems) == (0, [], ["0", "1"])
 
 
-def test_grey_equals_pillows_within_one() -> None:
+def test_grey_conversion_matches_pillow_within_one_level() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     labels = torch.zeros(50, dtype=torch.long)
-    found = fitted(ImageSet("noise", "test", images, labels, ("noise",)), None, 1).images
+    grey = fit_images(ImageSet("noise", "test", images, labels, ("noise",)), None, 1).images
     expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
-    assert found.shape == (50, 1, 32, 32)
-    assert np.abs(found[:, 0].numpy().astype(int) - expected).max() <= 1
+    assert grey.shape == (50, 1, 32, 32)
+    assert np.abs(grey[:, 0].numpy().astype(int) - expected).max() <= 1
 
 
-def test_a_decompression_bomb_among_good_images_is_named(tmp_path: Path) -> None:
+def test_decompression_bomb_among_good_images_is_reported(tmp_path: Path) -> None:
     folders = [tmp_path / split / name for split in ("train", "test") for name in ("a", "b")]
-    for shade, folder in enumerate(folders):  # copies would be left out of the test
+    for shade, folder in enumerate(folders):  # copies would be excluded from the test split
         folder.mkdir(parents=True)
         (folder / "große Datei 1.png").write_bytes(png(shade))
     bomb = bytearray(png(1))
     bomb[16:24] = struct.pack(">II", 50_000, 50_000)
     bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
     (tmp_path / "test" / "b" / "bomb.png").write_bytes(bomb)
-    found = load_images(tmp_path, "test")
-    assert [Path(path).name for path in found.paths] == ["große Datei 1.png"] * 2
-    assert [Path(problem.path).name for problem in found.problems] == ["bomb.png"]
-    assert "pixels" in found.problems[0].reason
+    dataset = load_images(tmp_path, "test")
+    assert [Path(path).name for path in dataset.paths] == ["große Datei 1.png"] * 2
+    assert [Path(problem.path).name for problem in dataset.problems] == ["bomb.png"]
+    assert "pixels" in dataset.problems[0].reason
 
 
-def test_grey_and_colour_rows_of_a_shard_come_as_colour(tmp_path: Path) -> None:
+def test_shard_of_grey_and_colour_rows_is_read_as_colour(tmp_path: Path) -> None:
     write_shard(tmp_path / "test-0.parquet", [0, 1, 0], [png(1), png(2, "RGB"), png(3)])
-    found = load_images(tmp_path, "test").images
-    assert found[:, :, 0, 0].tolist() == [[1] * 3, [2, 0, 0], [3] * 3]
+    images = load_images(tmp_path, "test").images
+    assert images[:, :, 0, 0].tolist() == [[1] * 3, [2, 0, 0], [3] * 3]
     assert load_images(tmp_path, "test", channels=1, size=(2, 3)).images.shape == (3, 1, 2, 3)
 
 
-def test_labels_that_are_no_whole_numbers_are_an_error(tmp_path: Path) -> None:
+def test_non_integer_labels_are_an_error(tmp_path: Path) -> None:
     write_shard(tmp_path / "train-0.parquet", [0.0, 1.5], [png(1), png(2)])
-    with pytest.raises(UserError, match="label to be integers, but got double"):
+    with pytest.raises(UserError, match="'label' to hold integers, but got double"):
         load_images(tmp_path, "train")
 
 
-def test_rows_of_several_sizes_need_a_size(tmp_path: Path) -> None:
+def test_rows_of_several_sizes_require_a_size(tmp_path: Path) -> None:
     write_shard(tmp_path / "test-0.parquet", [0, 1], [png(1), png(2, size=(5, 3))])
     with pytest.raises(UserError, match=r"#0 is 4x4, .*#1 is 3x5\).*size"):
         load_images(tmp_path, "test")
 
 
-def test_a_bad_row_is_a_problem_of_its_own_split_alone(tmp_path: Path) -> None:
+def test_bad_row_is_a_problem_only_of_its_split(tmp_path: Path) -> None:
     images = [b"" if row % 10 == 0 else png(row) for row in range(100)]
     write_shard(tmp_path / "train-0.parquet", [0, 1] * 50, images)
     parts = [load_images(tmp_path, split) for split in ("train", "val", "test")]
@@ -238,20 +239,31 @@ def test_a_bad_row_is_a_problem_of_its_own_split_alone(tmp_path: Path) -> None:
     assert [len(part) + len(part.problems) for part in parts] == [80, 10, 10]
 
 
-def test_reading_writes_nothing(tmp_path: Path) -> None:
+def test_loading_writes_nothing(tmp_path: Path) -> None:
     write_shard(tmp_path / "shards" / "train-0.parquet", [0, 1] * 10, [png(1)] * 20)
     for first, name in ((0, "a"), (10, "b")):
         (tmp_path / "folder" / name).mkdir(parents=True)
         for index in range(10):
             (tmp_path / "folder" / name / f"{index}.png").write_bytes(png(first + index))
-    before = everything_below(tmp_path)
+    before = folder_state(tmp_path)
     for source in (tmp_path / "shards", tmp_path / "folder", "mnist-5k"):
         for split in ("train", "val", "test"):
             load_images(source, split, data_dir=tmp_path)
-    assert everything_below(tmp_path) == before
+    assert folder_state(tmp_path) == before
 
 
-MNIST_DIGITS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # of the 60,000
+MNIST_DIGITS = [
+    5923,
+    6742,
+    5958,
+    6131,
+    5842,
+    5421,
+    5918,
+    6265,
+    5851,
+    5949,
+]  # in the 60,000 published images
 
 
 @pytest.mark.full_data
@@ -263,10 +275,10 @@ MNIST_DIGITS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # o
         pytest.param("cifar10", 45_000, [5_000] * 10, marks=pytest.mark.slow),
     ],
 )
-def test_train_and_val_part_the_published_training_images(
+def test_train_and_val_partition_the_published_training_images(
     name: str, train: int, by_class: list[int], full_data: Path
 ) -> None:
     parts = [load_images(name, split, data_dir=full_data) for split in ("train", "val")]
     assert [len(part) for part in parts] == [train, 5_000]
-    found = [part.labels.bincount(minlength=10) for part in parts]
-    assert (found[0] + found[1]).tolist() == by_class
+    counts = [part.labels.bincount(minlength=10) for part in parts]
+    assert (counts[0] + counts[1]).tolist() == by_class

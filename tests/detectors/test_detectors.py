@@ -1,4 +1,4 @@
-"""Detectors: keypoints in range, corners where others find them, errors that help."""
+"""Detectors: keypoints in range, corners that agree with other libraries, and errors."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ from foveal.detectors import (
     build_detector,
     detector_settings,
 )
-from foveal.detectors.corners import strongest
+from foveal.detectors.corners import strongest_maxima
 from foveal.detectors.heatmap import mean_location
 from foveal.foundation.errors import UserError
 from foveal.images import WholeView
@@ -47,22 +47,22 @@ def keypoints_of(detector, images):
     return detector(WholeView(images)).xy
 
 
-def built(name, keypoints):
-    """Return a detector by its name, for small images."""
+def build(name, keypoints):
+    """Build a detector for small images by name."""
     backbone = {"name": "vgg", "in_channels": 1, "stages": [[4], [8]]}
-    more = {"glimpse": {"backbone": backbone, "shrink": 2}, "high-res": {"shrink": 1}}
+    extra = {"glimpse": {"backbone": backbone, "shrink": 2}, "high-res": {"shrink": 1}}
     if name == "crops":
         trunk = {"name": "efficientnet-lite0", "in_channels": 1, "depth": 2}
         sizes = {"patch_size": 8, "scales": [1], "counts": [keypoints], "shrink": 1}
         return build_detector({"name": name, "backbone": trunk, **sizes})
-    return build_detector({"name": name, "keypoints": keypoints, **more.get(name, {})})
+    return build_detector({"name": name, "keypoints": keypoints, **extra.get(name, {})})
 
 
-def found_px(detector, images):
-    """Return the keypoints of the first image as whole (x, y) pixels."""
+def detected_px(detector, images):
+    """Return the keypoints of the first image as integer (x, y) pixels."""
     keypoints = keypoints_of(detector, images)
     size = (images.shape[-2], images.shape[-1])
-    return {tuple(place) for place in to_px(keypoints[0], size).round().int().tolist()}
+    return {tuple(position) for position in to_px(keypoints[0], size).round().int().tolist()}
 
 
 def ranks(values):
@@ -72,22 +72,22 @@ def ranks(values):
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("keypoints", [1, 3, 7])
 @pytest.mark.parametrize("size", [(28, 28), (17, 31)])
-def test_keypoints_are_in_range_one_row_each(name, keypoints, size):
-    detector = built(name, keypoints).eval()
-    places = keypoints_of(detector, torch.rand(2, 1, *size))
-    assert places.shape == (2, keypoints, 2)
-    assert places.abs().max() <= 1
+def test_keypoints_are_in_range_with_one_row_each(name, keypoints, size):
+    detector = build(name, keypoints).eval()
+    xy = keypoints_of(detector, torch.rand(2, 1, *size))
+    assert xy.shape == (2, keypoints, 2)
+    assert xy.abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_settings_build_the_same_detector_again(name):
-    detector = built(name, 4)
+def test_settings_round_trip_to_the_same_detector(name):
+    detector = build(name, 4)
     settings = detector_settings(detector)
-    again = build_detector(settings)
-    assert type(again) is type(detector)
-    assert detector_settings(again) == settings
+    restored = build_detector(settings)
+    assert type(restored) is type(detector)
+    assert detector_settings(restored) == settings
     assert settings["name"] == name
-    assert again.keypoints == 4
+    assert restored.keypoints == 4
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_settings_build_the_same_detector_again(name):
         ({"name": "heatmap", "keypoints": 1, "sharpness": 0}, "Expected sharpness above 0"),
     ],
 )
-def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message):
+def test_wrong_settings_are_user_errors_that_suggest_a_fix(settings, message):
     with pytest.raises(UserError, match=message):
         build_detector(settings)
 
@@ -112,41 +112,44 @@ def test_learned_detectors_pass_a_gradient_to_every_parameter(name):
     (keypoints_of(detector, torch.rand(4, 1, 21, 26)) * torch.tensor([1.0, 2.0])).pow(
         2
     ).sum().backward()
-    silent = [n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
-    # A softmax does not change with what is added to all places of a heatmap.
-    assert silent in ([], ["heatmaps.bias"])
+    without_gradient = [
+        n for n, p in detector.named_parameters() if p.grad is None or not p.grad.any()
+    ]
+    # A constant added to the whole heatmap does not change its softmax.
+    assert without_gradient in ([], ["heatmaps.bias"])
 
 
-def test_sharper_heatmaps_are_as_heat_times_the_sharpness_and_leave_the_middle():
+def test_sharpness_scales_the_heat_and_spreads_the_keypoints():
     torch.manual_seed(0)
-    even, sharp = HeatmapDetector(4), HeatmapDetector(4, sharpness=6.0)
-    sharp.load_state_dict(even.state_dict())
+    plain, sharp = HeatmapDetector(4), HeatmapDetector(4, sharpness=6.0)
+    sharp.load_state_dict(plain.state_dict())
     images = torch.rand(8, 1, 24, 24)
-    heat = even.heatmaps(even.features(images))
-    assert torch.equal(keypoints_of(even, images), mean_location(heat))
+    heat = plain.heatmaps(plain.features(images))
+    assert torch.equal(keypoints_of(plain, images), mean_location(heat))
     torch.testing.assert_close(keypoints_of(sharp, images), mean_location(heat * 6))
     assert (
-        keypoints_of(sharp, images).std(dim=(0, 1)) > 2 * keypoints_of(even, images).std(dim=(0, 1))
+        keypoints_of(sharp, images).std(dim=(0, 1))
+        > 2 * keypoints_of(plain, images).std(dim=(0, 1))
     ).all()
     assert build_detector(detector_settings(sharp)).sharpness == 6
 
 
 @pytest.mark.parametrize("name", CORNERS)
-def test_one_corner_is_found_as_x_then_y_on_a_wide_image(name):
+def test_single_corner_is_found_in_xy_order_on_a_wide_image(name):
     image = torch.zeros(1, 1, 16, 40)
-    image[..., 10:, 31:] = 1  # its only corner inside is at x = 31, y = 10
-    ((x, y),) = found_px(CORNERS[name](keypoints=1), image)
+    image[..., 10:, 31:] = 1  # its only inner corner is at x = 31, y = 10
+    ((x, y),) = detected_px(CORNERS[name](keypoints=1), image)
     assert abs(x - 31) <= 1
     assert abs(y - 10) <= 1
 
 
 @pytest.mark.parametrize("name", CORNERS)
-def test_the_four_corners_of_a_rectangle_are_found_once_each(name):
+def test_four_corners_of_a_rectangle_are_found_once_each(name):
     corners = {(8, 6), (29, 6), (8, 19), (29, 19)}
-    found = found_px(CORNERS[name](keypoints=4), rectangle(26, 40, 8, 6, 29, 19))
-    nearest = {min(corners, key=lambda c: abs(c[0] - x) + abs(c[1] - y)) for x, y in found}
+    detections = detected_px(CORNERS[name](keypoints=4), rectangle(26, 40, 8, 6, 29, 19))
+    nearest = {min(corners, key=lambda c: abs(c[0] - x) + abs(c[1] - y)) for x, y in detections}
     assert nearest == corners
-    assert all(min(abs(x - a) + abs(y - b) for a, b in corners) <= 2 for x, y in found)
+    assert all(min(abs(x - a) + abs(y - b) for a, b in corners) <= 2 for x, y in detections)
 
 
 @pytest.mark.parametrize("name", CORNERS)
@@ -154,63 +157,63 @@ def test_corners_agree_with_opencv_on_rectangles(name):
     image = torch.zeros(1, 1, 40, 60)
     for left, top, right, bottom in [(7, 8, 20, 18), (30, 6, 50, 15), (12, 25, 26, 33)]:
         image[..., top : bottom + 1, left : right + 1] = 1
-    ours = found_px(CORNERS[name](keypoints=12), image)
+    ours = detected_px(CORNERS[name](keypoints=12), image)
     theirs = torch.from_numpy(OPENCV[name](image[0, 0].numpy()))[None, None]
-    theirs_px = to_px(strongest(theirs, 12, radius=2, border=2)[0], (40, 60)).round().int()
+    theirs_px = to_px(strongest_maxima(theirs, 12, radius=2, border=2)[0], (40, 60)).round().int()
     for x, y in ours:
         assert min(abs(x - a) + abs(y - b) for a, b in theirs_px.tolist()) <= 2
     assert len(ours) == 12
 
 
 @pytest.mark.parametrize("name", CORNERS)
-def test_responses_rank_pixels_as_others_do(name):
+def test_responses_rank_pixels_like_opencv_and_scikit_image(name):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 1, 10, 14, generator=generator)
     image = torch.nn.functional.interpolate(coarse, scale_factor=5, mode="bicubic").clamp(0, 1)
     ours = {"harris": harris_response, "shi-tomasi": gftt_response}[name](image)[0, 0].numpy()
     inner = (slice(5, -5), slice(5, -5))  # borders are padded differently
-    # OpenCV sums over a flat window, scikit-image over a Gaussian one as we do.
-    for theirs, least in ((OPENCV[name], 0.8), (SCIKIT_IMAGE[name], 0.99)):
+    # OpenCV sums over a flat window, scikit-image and Foveal over a Gaussian one.
+    for theirs, min_agreement in ((OPENCV[name], 0.8), (SCIKIT_IMAGE[name], 0.99)):
         agreement = np.corrcoef(ranks(ours[inner]), ranks(theirs(image[0, 0].numpy())[inner]))
-        assert agreement[0, 1] > least
+        assert agreement[0, 1] > min_agreement
 
 
 @pytest.mark.parametrize("name", CORNERS)
-def test_corners_keep_their_distance_from_each_other_and_the_edge(name):
+def test_corners_keep_a_distance_from_each_other_and_the_edge(name):
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(3, 3, 32, 40, generator=generator)
     keypoints = keypoints_of(CORNERS[name](keypoints=5, radius=3, border=4), images)
-    places = to_px(keypoints, (32, 40))
-    apart = (places[:, :, None] - places[:, None]).abs().amax(-1)
-    apart = apart + 99 * torch.eye(5)
-    assert apart.min() > 3
-    assert places.amin() >= 4
-    assert (places <= torch.tensor([40 - 1 - 4, 32 - 1 - 4]) + 1e-4).all()
+    positions = to_px(keypoints, (32, 40))
+    distances = (positions[:, :, None] - positions[:, None]).abs().amax(-1)
+    distances = distances + 99 * torch.eye(5)
+    assert distances.min() > 3
+    assert positions.amin() >= 4
+    assert (positions <= torch.tensor([40 - 1 - 4, 32 - 1 - 4]) + 1e-4).all()
 
 
-def test_strongest_comes_first_and_weaker_places_fill_up():
+def test_strongest_maxima_come_first():
     response = torch.zeros(1, 1, 9, 12)
     response[..., 4, 8] = 3
     response[..., 4, 3] = 5
-    response[..., 4, 4] = 4  # next to a greater one: not a maximum
-    places = to_px(strongest(response, 3, radius=2, border=1), (9, 12)).round().int()
-    assert places[0, :2].tolist() == [[3, 4], [8, 4]]
+    response[..., 4, 4] = 4  # next to a larger value: not a maximum
+    positions = to_px(strongest_maxima(response, 3, radius=2, border=1), (9, 12)).round().int()
+    assert positions[0, :2].tolist() == [[3, 4], [8, 4]]
 
 
-def test_controls_do_not_look_at_the_image():
+def test_controls_ignore_the_image():
     for control in (RandomKeypoints(5), Grid(5), Centre(5)):
-        one, other = keypoints_of(control, torch.rand(2, 1, 20, 20))
-        assert torch.equal(one, other)
+        first, second = keypoints_of(control, torch.rand(2, 1, 20, 20))
+        assert torch.equal(first, second)
     assert torch.equal(RandomKeypoints(5).places, RandomKeypoints(5).places)
     assert not torch.equal(RandomKeypoints(5).places, RandomKeypoints(5, seed=1).places)
 
 
-def test_a_grid_of_four_is_the_middles_of_the_quarters():
-    places = keypoints_of(Grid(4), torch.rand(1, 1, 8, 8))[0]
-    assert places.tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
+def test_grid_of_four_is_the_centres_of_the_quadrants():
+    positions = keypoints_of(Grid(4), torch.rand(1, 1, 8, 8))[0]
+    assert positions.tolist() == [[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]
 
 
-def test_a_detector_of_ones_own_needs_forward_and_attributes_only():
+def test_custom_detector_needs_only_forward_and_attributes():
     class Corner(Detector):
         def __init__(self, keypoints, x=-1.0):
             super().__init__()

@@ -1,4 +1,4 @@
-"""The high-resolution focus model: what it reads, where it looks, and how it learns."""
+"""The high-resolution focus model: reading, detection, training and errors."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from torch import Tensor
 from foveal import zoo
 from foveal.datasets import load_images, load_large, megapixel_mnist
 from foveal.datasets.generated import megapixel
-from foveal.detectors.score_map import ScoreMap, best_cells, refined
+from foveal.detectors.score_map import ScoreMap, best_cells, refine
 from foveal.evaluation.evaluate import evaluate_on
 from foveal.foundation.errors import UserError
 from foveal.images import PartView, WholeView
@@ -50,7 +50,7 @@ RECIPE = [
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MNIST's files with 1,000 glyphs: of each class two thick bars at places of its own."""
+    """MNIST files with 1,000 glyphs: two thick bars whose sizes depend on the class."""
     raw = tmp_path_factory.mktemp("data") / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, count in (("train", 1000), ("t10k", 200)):
@@ -67,15 +67,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the generated splits be small."""
+def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the generated splits small."""
     for split, count in (("train", 40), ("val", 16), ("test", 16)):
         monkeypatch.setitem(megapixel.IMAGES, split, count)
 
 
-def model_of(**more) -> FocusNet:
+def build_model(**settings) -> FocusNet:
     torch.manual_seed(0)
-    return high_res(**{**SMALL, **more}).eval()
+    return high_res(**{**SMALL, **settings}).eval()
 
 
 def whole_view(images: Tensor) -> WholeView:
@@ -87,12 +87,12 @@ def random_corners(images: int, squares: int, low: int, high: int) -> Tensor:
     return torch.randint(low, high, (images, squares, 2), generator=generator)
 
 
-def test_crops_of_sparse_images_are_shrunk_as_the_whole_image_is(data_dir: Path) -> None:
-    found = megapixel_mnist("test", side=203, images=4, data_dir=data_dir)
-    numbers = torch.tensor([3, 0, 3])
-    whole = torch.stack([found.whole(int(n)) for n in numbers]).float() / 255
+def test_shrunk_crops_of_sparse_images_match_the_whole_image(data_dir: Path) -> None:
+    sparse = megapixel_mnist("test", side=203, images=4, data_dir=data_dir)
+    indices = torch.tensor([3, 0, 3])
+    whole = torch.stack([sparse.whole(int(n)) for n in indices]).float() / 255
     corners = random_corners(3, 5, -30, 220)
-    crops = found.crops(numbers, corners, 24, shrink=4)
+    crops = sparse.crops(indices, corners, 24, shrink=4)
     padded = F.pad(whole, (60, 60, 60, 60))
     assert crops.shape == (3, 5, 1, 6, 6)
     for image in range(3):
@@ -101,32 +101,32 @@ def test_crops_of_sparse_images_are_shrunk_as_the_whole_image_is(data_dir: Path)
             torch.testing.assert_close(crops[image, square], expected)
     view = whole_view(whole)
     torch.testing.assert_close(view.crops(corners, 24, 4), crops)
-    torch.testing.assert_close(view.thumbnail(7), found.thumbnails(numbers, 7))
+    torch.testing.assert_close(view.thumbnail(7), sparse.thumbnails(indices, 7))
 
 
 def test_photos_of_different_sizes_are_black_beyond_their_edges(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    wholes = torch.zeros(2, 3, 50, 64)
-    for number, (height, width) in enumerate([(50, 31), (37, 64)]):
+    padded = torch.zeros(2, 3, 50, 64)
+    for index, (height, width) in enumerate([(50, 31), (37, 64)]):
         pixels = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(tmp_path / f"{number}.png")
-        wholes[number, :, :height, :width] = pixels.permute(2, 0, 1) / 255
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{index}.png")
+        padded[index, :, :height, :width] = pixels.permute(2, 0, 1) / 255
     photos = LargeFiles([tmp_path / "0.png", tmp_path / "1.png"], 3)
-    numbers = torch.tensor([1, 0, 1])
-    view = whole_view(wholes[numbers])
-    torch.testing.assert_close(photos.thumbnails(numbers, 6), view.thumbnail(6))
+    indices = torch.tensor([1, 0, 1])
+    view = whole_view(padded[indices])
+    torch.testing.assert_close(photos.thumbnails(indices, 6), view.thumbnail(6))
     corners = random_corners(3, 6, -15, 70)
     for shrink in (1, 3):
-        found = photos.crops(numbers, corners, 12, shrink)
-        torch.testing.assert_close(found, view.crops(corners, 12, shrink))
+        crops = photos.crops(indices, corners, 12, shrink)
+        torch.testing.assert_close(crops, view.crops(corners, 12, shrink))
 
 
-def test_a_model_answers_for_large_images_what_it_answers_for_their_pixels(data_dir: Path) -> None:
-    found = megapixel_mnist("test", side=260, images=3, data_dir=data_dir)
-    for more in ({}, {"regions": 6, "thumbnail_side": 16}):
-        model = model_of(inputs=Inputs(mean=(0.1,), std=(0.3,)), tasks=("a", "b"), **more)
-        images = torch.stack([found.whole(n) for n in range(3)]).float() / 255
-        part, whole = model.explain(found, batch_size=2), model.explain(images)
+def test_explanations_of_sparse_and_whole_images_are_equal(data_dir: Path) -> None:
+    sparse = megapixel_mnist("test", side=260, images=3, data_dir=data_dir)
+    for settings in ({}, {"regions": 6, "thumbnail_side": 16}):
+        model = build_model(inputs=Inputs(mean=(0.1,), std=(0.3,)), tasks=("a", "b"), **settings)
+        images = torch.stack([sparse.whole(n) for n in range(3)]).float() / 255
+        part, whole = model.explain(sparse, batch_size=2), model.explain(images)
         torch.testing.assert_close(part.logits, whole.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(part.keypoints, whole.keypoints)
         torch.testing.assert_close(part.patches, whole.patches, atol=1e-5, rtol=0)
@@ -134,36 +134,36 @@ def test_a_model_answers_for_large_images_what_it_answers_for_their_pixels(data_
         torch.testing.assert_close(part.weights.sum(dim=1), torch.ones(3))
         assert part.size == whole.size == (260, 260)
         torch.testing.assert_close(part.evidence_fraction, whole.evidence_fraction)
-        share = whole.evidence.float().mean(dim=(1, 2)) + whole.thumbnail[0].numel() / 260**2
-        torch.testing.assert_close(part.evidence_fraction, share)
+        fraction = whole.evidence.float().mean(dim=(1, 2)) + whole.thumbnail[0].numel() / 260**2
+        torch.testing.assert_close(part.evidence_fraction, fraction)
         assert part.images.shape[-1] < 100
         assert part[0].figure().axes
-        (answer,) = json.loads(json.dumps(part[0].to_dicts()))
-        assert answer["size_px"] == {"height": 260, "width": 260}
-        weights = [place["weight"] for place in answer["keypoints"]]
+        (result,) = json.loads(json.dumps(part[0].to_dicts()))
+        assert result["size_px"] == {"height": 260, "width": 260}
+        weights = [keypoint["weight"] for keypoint in result["keypoints"]]
         assert weights == pytest.approx(part.weights[0].tolist())
 
 
-def test_the_pixels_read_are_the_sum_of_the_mask_and_the_thumbnail_but_no_more_than_all() -> None:
+def test_evidence_is_the_mask_plus_the_thumbnail_and_at_most_the_image() -> None:
     generator = torch.Generator().manual_seed(0)
     for size in ((20, 31), (7, 9)):
         keypoints = torch.rand(5, 4, 2, generator=generator) * 2.4 - 1.2
         scales = torch.rand(5, 4, generator=generator) * 3 + 0.3
-        for given in (None, scales):
-            mask = patch_mask(keypoints, 5, size, given)
+        for patch_scales in (None, scales):
+            mask = patch_mask(keypoints, 5, size, patch_scales)
             pixels = mask.double().sum(dim=(1, 2))
-            assert torch.equal(evidence_px(keypoints, 5, size, given), pixels)
-            most = (pixels + 60).clamp(max=size[0] * size[1])
-            assert torch.equal(evidence_px(keypoints, 5, size, given, 60), most)
+            assert torch.equal(evidence_px(keypoints, 5, size, patch_scales), pixels)
+            expected = (pixels + 60).clamp(max=size[0] * size[1])
+            assert torch.equal(evidence_px(keypoints, 5, size, patch_scales, 60), expected)
     outside = torch.full((1, 2, 2), 3.0)
     assert float(evidence_px(outside, 5, (20, 20))) == 0
 
 
-def test_the_best_cells_are_the_greatest_of_their_neighbours_first() -> None:
+def test_best_cells_are_local_maxima_first() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(3, 2, 7, 9, generator=generator)
     for margin in (0, 2):
-        found = best_cells(scores, 8, margin)
+        cells = best_cells(scores, 8, margin)
         for image in range(3):
             ranks = {}
             for r in range(2):
@@ -172,44 +172,44 @@ def test_the_best_cells_are_the_greatest_of_their_neighbours_first() -> None:
                         around = scores[image, r, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
                         value = scores[image, r, y, x]
                         ranks[(r * 7 + y) * 9 + x] = (bool(value == around.max()), float(value))
-            expected = sorted(ranks, key=lambda cell: ranks[cell], reverse=True)[:8]
-            assert found[image].tolist() == expected
+            expected = sorted(ranks, key=lambda index: ranks[index], reverse=True)[:8]
+            assert cells[image].tolist() == expected
     with pytest.raises(ValueError, match="at least 31 cells, one per patch, but got 30"):
         best_cells(scores, 31, 2)
 
 
-def test_a_place_is_refined_to_the_mean_of_its_neighbours() -> None:
+def test_cell_is_refined_to_the_weighted_mean_of_its_neighbours() -> None:
     generator = torch.Generator().manual_seed(1)
     scores = torch.randn(2, 2, 4, 5, generator=generator)
-    numbers = torch.arange(40).expand(2, -1)
-    found = refined(scores, numbers)
+    indices = torch.arange(40).expand(2, -1)
+    positions = refine(scores, indices)
     for image in range(2):
-        for number in range(40):
-            r, y, x = number // 20, number % 20 // 5, number % 5
+        for index in range(40):
+            r, y, x = index // 20, index % 20 // 5, index % 5
             cells = [(j, i) for j in (y - 1, y, y + 1) for i in (x - 1, x, x + 1)]
             cells = [(j, i) for j, i in cells if 0 <= j < 4 and 0 <= i < 5]
             weights = torch.stack([scores[image, r, j, i] for j, i in cells]).softmax(0)
             mean = weights @ torch.tensor([(i, j) for j, i in cells], dtype=torch.float32)
-            torch.testing.assert_close(found[image, number], mean)
+            torch.testing.assert_close(positions[image, index], mean)
 
 
-@pytest.mark.parametrize("more", [{}, {"regions": 3, "thumbnail_side": 12}])
-def test_an_untrained_model_looks_where_something_is(more: dict) -> None:
-    model = model_of(keypoints=3, patch_size=24, **more)
+@pytest.mark.parametrize("settings", [{}, {"regions": 3, "thumbnail_side": 12}])
+def test_untrained_model_finds_the_bright_squares(settings: dict) -> None:
+    model = build_model(keypoints=3, patch_size=24, **settings)
     image = torch.zeros(1, 1, 320, 256)
     corners = [(30, 40), (200, 100), (100, 270)]
     for x, y in corners:
         image[:, :, y : y + 12, x : x + 12] = 1
-    seen = model.explain(image)
-    places = to_px(seen.keypoints[0], (320, 256))
+    explanation = model.explain(image)
+    positions = to_px(explanation.keypoints[0], (320, 256))
     for x, y in corners:
         centre = torch.tensor([x + 5.5, y + 5.5])
-        assert (places - centre).abs().amax(dim=1).min() <= 6
-    assert (seen.patches.flatten(3).sum(-1) == 144).all()
+        assert (positions - centre).abs().amax(dim=1).min() <= 6
+    assert (explanation.patches.flatten(3).sum(-1) == 144).all()
 
 
-class Counting:
-    """Large black images that count what is read of them."""
+class CountedImage:
+    """A large black image that counts the pixels read from it."""
 
     def __init__(self, side: int):
         self.size, self.read = (side, side), 0
@@ -218,28 +218,28 @@ class Counting:
         return 1
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        found = torch.zeros(len(numbers), 1, self.size[0] // shrink, self.size[1] // shrink)
-        self.read += found.numel()
-        return found
+        pixels = torch.zeros(len(numbers), 1, self.size[0] // shrink, self.size[1] // shrink)
+        self.read += pixels.numel()
+        return pixels
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        found = torch.zeros(*corners_px.shape[:2], 1, side // shrink, side // shrink)
-        self.read += found.numel()
-        return found
+        pixels = torch.zeros(*corners_px.shape[:2], 1, side // shrink, side // shrink)
+        self.read += pixels.numel()
+        return pixels
 
 
-def test_what_is_read_hardly_grows_with_the_image() -> None:
+def test_pixels_read_hardly_grow_with_the_image_size() -> None:
     model = high_res(regions=64).eval()
     read = {}
     for side in (1500, 3000, 12_000, 20_000):
-        images = Counting(side)
+        images = CountedImage(side)
         model.explain(images)
         read[side] = images.read
     assert read[1500] < 0.05 * 1500**2
     assert max(read.values()) <= 3 * read[1500]
 
 
-def test_hardly_anything_is_left_unseen_at_the_edges() -> None:
+def test_thumbnail_covers_the_image_up_to_narrow_edges() -> None:
     model = high_res(regions=64)
     for side in range(1500, 12_001, 250):
         factor = model.detector.factor((side, side))
@@ -249,10 +249,10 @@ def test_hardly_anything_is_left_unseen_at_the_edges() -> None:
     assert model.detector.factor((100, 100_000)) > 1
 
 
-def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights() -> None:
+def test_ranking_loss_penalises_only_misordered_scores() -> None:
     weights = torch.tensor([[[0.7, 0.1, 0.2]]])
-    right = torch.tensor([[50.0, -50.0, 0.0]])
-    assert float(ranking_loss(right, weights)) < 1e-6
+    ordered_scores = torch.tensor([[50.0, -50.0, 0.0]])
+    assert float(ranking_loss(ordered_scores, weights)) < 1e-6
     scores = torch.tensor([[1.0, 2.0, 0.5]], requires_grad=True)
     pairs = [(0, 1, 0.6), (0, 2, 0.5), (2, 1, 0.1)]
     expected = sum(
@@ -265,18 +265,18 @@ def test_scores_are_misranked_only_where_their_order_is_not_that_of_the_weights(
     assert scores.grad[0, 0] < 0 < scores.grad[0, 1]
 
 
-def test_each_task_is_answered_by_its_own_kind_of_label() -> None:
+def test_task_losses_follow_the_kind_of_label() -> None:
     logits = torch.tensor([[[2.0, 0.0], [1.0, -1.0]], [[0.0, 1.0], [1.0, 1.0]]])
-    classes, several = torch.tensor([0, 0]), torch.tensor([[True, False], [True, False]])
-    loss, right = task_losses(logits, [classes, several])
-    assert right.tolist() == [0.5, 0.5]
-    bits = F.binary_cross_entropy_with_logits(logits[:, 1], several.float())
+    classes, multi_label = torch.tensor([0, 0]), torch.tensor([[True, False], [True, False]])
+    loss, correct = task_losses(logits, [classes, multi_label])
+    assert correct.tolist() == [0.5, 0.5]
+    bits = F.binary_cross_entropy_with_logits(logits[:, 1], multi_label.float())
     expected = F.cross_entropy(logits[:, 0], classes) + bits * 2 / 3
     torch.testing.assert_close(loss, expected)
 
 
-def test_a_recipe_trains_on_large_images_and_its_run_is_evaluated(
-    data_dir: Path, tmp_path: Path, few: None
+def test_recipe_trains_on_large_images_and_its_run_is_evaluated(
+    data_dir: Path, tmp_path: Path, small_splits: None
 ) -> None:
     first = ["large.first=megapixel-mnist-120", "large.first_epochs=8", "large.first_keypoints=5"]
     recipe = load_recipe(
@@ -301,8 +301,8 @@ def test_a_recipe_trains_on_large_images_and_its_run_is_evaluated(
     assert json.loads(json.dumps(figures)) == figures
 
 
-def test_a_training_on_large_images_resumes_as_if_it_had_not_stopped(
-    data_dir: Path, tmp_path: Path, few: None
+def test_resumed_training_on_large_images_equals_an_uninterrupted_one(
+    data_dir: Path, tmp_path: Path, small_splits: None
 ) -> None:
     options = {"data": "megapixel-mnist-120", "data_dir": data_dir, "progress": False}
     recipe = load_recipe("megapixel-mnist-focus", [*RECIPE, "large.first=''", "epochs=2"])
@@ -317,7 +317,7 @@ def test_a_training_on_large_images_resumes_as_if_it_had_not_stopped(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
             "foveal.training.objectives.ranking.objective.Ranking.on_train_epoch_start",
-            _after(1, stop),
+            _stop_at_epoch(1, stop),
         )
         with pytest.raises(Stop):
             train(recipe, tmp_path / "parts", **options)
@@ -326,21 +326,21 @@ def test_a_training_on_large_images_resumes_as_if_it_had_not_stopped(
     assert all(torch.equal(theirs[name], value) for name, value in ours.items())
 
 
-def _after(epochs: int, stop):
+def _stop_at_epoch(epochs: int, stop):
     from foveal.training.objectives.ranking.objective import Ranking
 
     original = Ranking.on_train_epoch_start
 
-    def started(self: Ranking) -> None:
+    def start_or_stop(self: Ranking) -> None:
         if self.current_epoch == epochs:
             stop()
         original(self)
 
-    return started
+    return start_or_stop
 
 
-def photos_folder(folder: Path) -> Path:
-    """Return a folder of two classes, photos of different sizes with a light or a dark disc."""
+def write_photos(folder: Path) -> Path:
+    """Write photos of different sizes with a light or a dark square, one folder per class."""
     generator = torch.Generator().manual_seed(0)
     for name, shade in (("dark", 90), ("light", 250)):
         (folder / name).mkdir(parents=True)
@@ -353,8 +353,8 @@ def photos_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_class_folder_of_photos_of_different_sizes_is_trained_on(tmp_path: Path) -> None:
-    folder = photos_folder(tmp_path / "photos")
+def test_photos_of_different_sizes_are_trained_on(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos")
     (folder / "dark" / "broken.png").write_bytes(b"no image")
     small = [*RECIPE[1:], "batch_size=5", "large.first=''", "model.tasks=[class]"]
     changes = [*small, "epochs=25", "lr=0.005", "average=0"]
@@ -368,28 +368,28 @@ def test_a_class_folder_of_photos_of_different_sizes_is_trained_on(tmp_path: Pat
     assert evaluate(model, train_set)["accuracy"] == 1
 
 
-def test_the_evidence_of_large_images_is_at_most_all_of_their_pixels(tmp_path: Path) -> None:
+def test_evidence_fraction_of_large_images_is_at_most_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    test = load_large(photos_folder(tmp_path / "photos"), "test")
+    test = load_large(write_photos(tmp_path / "photos"), "test")
     wide = high_res(shrink=2, keypoints=8, patch_size=80, in_channels=3, num_classes=2)
-    found = evaluate(wide.eval(), test)["evidence_fraction"]
-    shown = wide.explain(test.images).evidence_fraction
-    assert found == pytest.approx(float(shown.mean()))
-    assert 0.8 < found <= 1
+    fraction = evaluate(wide.eval(), test)["evidence_fraction"]
+    fractions = wide.explain(test.images).evidence_fraction
+    assert fraction == pytest.approx(float(fractions.mean()))
+    assert 0.8 < fraction <= 1
 
 
-def test_large_images_are_seen_small_by_other_models(data_dir: Path, few: None) -> None:
-    found = load_images("megapixel-mnist-200", "test", size=(40, 40), data_dir=data_dir)
+def test_other_models_get_shrunk_copies_of_large_images(data_dir: Path, small_splits: None) -> None:
+    small = load_images("megapixel-mnist-200", "test", size=(40, 40), data_dir=data_dir)
     large = load_large("megapixel-mnist-200", "test", data_dir=data_dir)
     means = large.images.thumbnails(torch.arange(16), 5)
-    assert torch.equal(found.images, (means * 255).round().to(torch.uint8))
-    assert torch.equal(found.labels, large.tasks["majority"])
+    assert torch.equal(small.images, (means * 255).round().to(torch.uint8))
+    assert torch.equal(small.labels, large.tasks["majority"])
     with pytest.raises(UserError, match=r"too large to be read at full size: give data\.size"):
         load_images("megapixel-mnist-200", "test", data_dir=data_dir)
 
 
-def test_strokes_are_as_dense_in_smaller_images_and_as_many_in_larger_ones(
-    data_dir: Path, few: None
+def test_ink_shrinks_with_small_images_and_is_constant_for_large_ones(
+    data_dir: Path, small_splits: None
 ) -> None:
     ink = {}
     for side in (300, 1500, 3000):
@@ -399,25 +399,25 @@ def test_strokes_are_as_dense_in_smaller_images_and_as_many_in_larger_ones(
     assert ink[3000] == pytest.approx(ink[1500], rel=0.1)
 
 
-def test_what_cannot_be_done_is_an_error_that_says_so(data_dir: Path, few: None) -> None:
+def test_unsupported_requests_are_errors(data_dir: Path, small_splits: None) -> None:
     with pytest.raises(UserError, match="Did you mean 'megapixel-mnist'"):
         load_large("megapixel-mnits", "test", data_dir=data_dir)
-    with pytest.raises(UserError, match="Expected at most 16 images"):
+    with pytest.raises(UserError, match="Expected limit to be at most 16,"):
         load_large("megapixel-mnist", "test", limit=17, data_dir=data_dir)
     large = load_large("megapixel-mnist-120", "test", data_dir=data_dir)
     with pytest.raises(UserError, match="Did you mean 'topmost'"):
         large.of(("majority", "topmst"))
     with pytest.raises(UserError, match="Expected shrink"):
         high_res(shrink=0)
-    model = model_of()
+    model = build_model()
     with pytest.raises(ValueError, match="at least 8x8 pixels, but got 1x100000"):
         model(torch.zeros(1, 1, 1, 100_000))
     with pytest.raises(ValueError, match="at least 36x36"):
         model(torch.zeros(1, 1, 20, 400))
 
 
-def test_files_are_explained_in_part_and_the_unfit_are_named(tmp_path: Path) -> None:
-    model = model_of(in_channels=1)
+def test_files_are_explained_and_unusable_ones_reported(tmp_path: Path) -> None:
+    model = build_model(in_channels=1)
     model.save_weights(tmp_path)
     pixels = torch.zeros(150, 200, dtype=torch.uint8)
     pixels[60:80, 100:120] = 255
@@ -425,36 +425,36 @@ def test_files_are_explained_in_part_and_the_unfit_are_named(tmp_path: Path) -> 
     Image.fromarray(pixels.numpy()).save(paths[0])
     Image.fromarray(pixels[:20].numpy()).save(paths[1])
     paths[2].write_bytes(b"no image")
-    told: list[str] = []
-    answers, failed = explain_files(str(tmp_path), paths, tmp_path / "out", told.append)
+    messages: list[str] = []
+    results, failed = explain_files(str(tmp_path), paths, tmp_path / "out", messages.append)
     assert failed == 2
-    assert len(told) == 2
-    assert Path(answers[0]["picture"]).is_file()
-    places = [(place["x_px"], place["y_px"]) for place in answers[0]["keypoints"]]
-    assert min(abs(x - 109.5) + abs(y - 69.5) for x, y in places) < 12
-    assert "at least 36x36" in answers[1]["error"]
-    assert "not an image" in answers[2]["error"]
+    assert len(messages) == 2
+    assert Path(results[0]["picture"]).is_file()
+    positions = [(keypoint["x_px"], keypoint["y_px"]) for keypoint in results[0]["keypoints"]]
+    assert min(abs(x - 109.5) + abs(y - 69.5) for x, y in positions) < 12
+    assert "at least 36x36" in results[1]["error"]
+    assert "not an image" in results[2]["error"]
     whole = model.explain(pixels[None, None].float() / 255)
-    assert answers[0]["prediction"] == str(int(whole.predictions[0]))
+    assert results[0]["prediction"] == str(int(whole.predictions[0]))
 
 
-def test_the_thumbnail_of_a_part_is_normalised_as_the_pixels_are(data_dir: Path) -> None:
-    found = megapixel_mnist("test", side=120, images=2, data_dir=data_dir)
+def test_part_view_normalises_thumbnail_and_crops(data_dir: Path) -> None:
+    sparse = megapixel_mnist("test", side=120, images=2, data_dir=data_dir)
     mean, std = torch.full((1, 1, 1, 1), 0.2), torch.full((1, 1, 1, 1), 0.5)
-    view = PartView(found, torch.tensor([1]), mean, std)
-    whole = (found.whole(1)[None].float() / 255 - 0.2) / 0.5
+    view = PartView(sparse, torch.tensor([1]), mean, std)
+    whole = (sparse.whole(1)[None].float() / 255 - 0.2) / 0.5
     torch.testing.assert_close(view.thumbnail(6), F.avg_pool2d(whole, 6))
     outside = view.crops(torch.tensor([[[-50, -50]]]), 10)
     torch.testing.assert_close(outside, torch.full((1, 1, 1, 10, 10), -0.4))
 
 
-def test_a_score_map_has_a_score_for_every_two_by_two_pixels() -> None:
+def test_score_map_has_one_score_per_2x2_pixels() -> None:
     net = ScoreMap(1, window=5).eval()
     thumbnail = torch.zeros(1, 1, 40, 31)
     thumbnail[0, 0, 20, 16] = 1
     scores = net(thumbnail)
     assert scores.shape == (1, 20, 15)
-    places = refined(scores[:, None], scores.flatten(1).argmax(dim=1, keepdim=True))
+    positions = refine(scores[:, None], scores.flatten(1).argmax(dim=1, keepdim=True))
     assert (
-        from_px(places, (20, 15)) - from_px(torch.tensor([7.75, 9.75]), (20, 15))
+        from_px(positions, (20, 15)) - from_px(torch.tensor([7.75, 9.75]), (20, 15))
     ).abs().max() < 0.1

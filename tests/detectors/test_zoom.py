@@ -1,4 +1,4 @@
-"""The zoom model: patches of learned place and scale, always inside the image."""
+"""The zoom model: patches of learned position and scale, always inside the image."""
 
 import pytest
 import torch
@@ -15,20 +15,20 @@ def test_zoom_patches_lie_inside_the_image_at_every_scale(size):
     torch.manual_seed(0)
     model = presets.zoom(keypoints=4, patch_size=5, min_scale=1.5, max_scale=4.0).eval()
     with torch.no_grad():
-        model.detector.windows.weight.mul_(30)  # far out, where tanh and sigmoid are flat
+        model.detector.windows.weight.mul_(30)  # into the flat range of tanh and sigmoid
     located = model.locate(WholeView(torch.rand(8, 1, *size, generator=generator)))
     keypoints, scales = located.xy, located.scale
     reach = 2 * scales[..., None]
     extent = torch.tensor([size[1], size[0]])
-    places = to_px(keypoints, size)
-    assert (places - reach >= -1e-4).all()
-    assert (places + reach <= extent - 1 + 1e-4).all()
+    positions = to_px(keypoints, size)
+    assert (positions - reach >= -1e-4).all()
+    assert (positions + reach <= extent - 1 + 1e-4).all()
     assert scales.min() >= 1.5
     assert scales.max() <= min(4.0, (min(size) - 1) / 4)
     assert scales.max() - scales.min() > 0.3
 
 
-def test_zoom_refuses_images_smaller_than_a_patch_and_scales_out_of_order():
+def test_zoom_rejects_images_smaller_than_a_patch_and_scales_out_of_order():
     model = presets.zoom(patch_size=5, min_scale=1.5).eval()
     assert model(torch.rand(1, 1, 7, 9)).shape == (1, 10)
     with pytest.raises(ValueError, match=r"at least 7x7 pixels .* got 6x9"):
@@ -37,14 +37,14 @@ def test_zoom_refuses_images_smaller_than_a_patch_and_scales_out_of_order():
         presets.zoom(min_scale=2, max_scale=1)
 
 
-def test_zoom_gradient_reaches_place_and_scale_of_every_patch():
+def test_zoom_gradient_reaches_position_and_scale_of_every_patch():
     torch.manual_seed(0)
     model = presets.zoom(keypoints=3)
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
     assert (model.detector.windows.bias.grad != 0).all()  # x, y and scale of each of the patches
 
 
-def test_zoom_sees_coarser_at_a_greater_scale():
+def test_zoom_samples_more_coarsely_at_a_larger_scale():
     ramp = torch.arange(28.0).expand(1, 1, 28, 28) / 28
     model = presets.zoom(keypoints=1).eval()
     middle = torch.zeros(1, 1, 2)

@@ -1,4 +1,4 @@
-"""`foveal compare`: models and explanations side by side, and a report that stands alone."""
+"""`foveal compare`: models and explanations side by side, and a self-contained report."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(out):
+def results(out):
     steps = []
     result = compare(
         MODELS,
@@ -45,12 +45,12 @@ def found(out):
 
 
 @pytest.fixture(scope="module")
-def page(found, out):
-    return write_comparison(found, out).read_text(encoding="utf-8")
+def page(results, out):
+    return write_comparison(results, out).read_text(encoding="utf-8")
 
 
-def test_each_model_is_explained_by_itself_where_it_can_and_by_rivals_where_not(found):
-    pairs = [(row["model"], row["method"]) for row in found.explanations]
+def test_models_explain_themselves_or_else_post_hoc_methods_do(results):
+    pairs = [(row["model"], row["method"]) for row in results.explanations]
     assert pairs == [
         ("mnist-focus", OWN),
         ("mnist-attention", OWN),
@@ -61,52 +61,52 @@ def test_each_model_is_explained_by_itself_where_it_can_and_by_rivals_where_not(
     ]
 
 
-def test_models_and_explanations_have_their_figures(found):
-    focus, _, cnn = found.models
+def test_models_and_explanations_have_their_figures(results):
+    focus, _, cnn = results.models
     assert focus["images"] == 40
     assert focus["accuracy"] > 0.9 < cnn["accuracy"]
     assert "position_leakage" in focus
     assert focus["pgd_accuracy"] <= focus["fgsm_accuracy"] + 0.05 <= focus["accuracy"] + 0.05
     assert "position_leakage" not in cnn
-    own, maps, terms, *rivals = found.explanations
-    assert own["cost_forward_passes"] == 1.0 == maps["cost_forward_passes"]
+    patches, maps, terms, *post_hoc = results.explanations
+    assert patches["cost_forward_passes"] == 1.0 == maps["cost_forward_passes"]
     assert terms["cost_forward_passes"] == 1.0
-    assert own["evidence_fraction"] == pytest.approx(focus["evidence_fraction"], abs=1e-6)
-    assert own["sufficiency"] == pytest.approx(focus["sufficiency"], abs=1e-6)
-    assert {f"sufficiency_at_{share}%" for share in (5, 10, 20, 50)} <= set(maps)
-    assert "keypoint_shift_px" in own
-    for rival in rivals:
-        assert rival["cost_forward_passes"] > 1.5
-        assert 0 <= rival["deletion"] <= 1 >= rival["insertion"] >= 0
+    assert patches["evidence_fraction"] == pytest.approx(focus["evidence_fraction"], abs=1e-6)
+    assert patches["sufficiency"] == pytest.approx(focus["sufficiency"], abs=1e-6)
+    assert {f"sufficiency_at_{percent}%" for percent in (5, 10, 20, 50)} <= set(maps)
+    assert "keypoint_shift_px" in patches
+    for row in post_hoc:
+        assert row["cost_forward_passes"] > 1.5
+        assert 0 <= row["deletion"] <= 1 >= row["insertion"] >= 0
 
 
-def test_an_interrupted_comparison_goes_on_where_it_stopped(found, out, monkeypatch):
+def test_interrupted_comparison_resumes(results, out, monkeypatch):
     def never(*arguments):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(comparison, "model_figures", never)
     monkeypatch.setattr(comparison, "explanation_figures", never)
     settings = {"images": 40, "judge": "mnist-cnn", "methods": METHODS}
-    again = compare(MODELS[:2], "mnist-5k", out, **settings)
-    assert again.models == found.models[:2]
-    assert again.explanations == found.explanations[:4]
+    resumed = compare(MODELS[:2], "mnist-5k", out, **settings)
+    assert resumed.models == results.models[:2]
+    assert resumed.explanations == results.explanations[:4]
     with pytest.raises(AssertionError, match="again"):
         compare(MODELS[:1], "mnist-5k", out, **settings, seed=1)
     with pytest.raises(AssertionError, match="again"):
         compare(MODELS[:1], "mnist-5k", out, **{**settings, "judge": None})
 
 
-def test_a_broken_figure_is_measured_again(tmp_path):
+def test_corrupt_ledger_entry_is_measured_again(tmp_path):
     ledger = Ledger(tmp_path, {"data": "mine"})
-    one = ("mnist-focus", "0123abcd")
-    ledger.get(*one, "figures", lambda: {"accuracy": 0.5})
+    key = ("mnist-focus", "0123abcd")
+    ledger.get(*key, "figures", lambda: {"accuracy": 0.5})
     (path,) = tmp_path.iterdir()
     path.write_text(path.read_text()[:-9])
-    assert ledger.get(*one, "figures", lambda: {"accuracy": 0.7}) == {"accuracy": 0.7}
-    assert ledger.get(*one, "figures", dict) == {"accuracy": 0.7}
+    assert ledger.get(*key, "figures", lambda: {"accuracy": 0.7}) == {"accuracy": 0.7}
+    assert ledger.get(*key, "figures", dict) == {"accuracy": 0.7}
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_says_what_figures_mean(page):
+def test_page_is_self_contained_and_explains_its_figures(page):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
     assert page.count("<dt>deletion</dt>") == 1
@@ -115,20 +115,20 @@ def test_the_page_loads_nothing_from_elsewhere_and_says_what_figures_mean(page):
     assert all(re.search(r'alt="[^"]{20,}"', picture) for picture in pictures)
 
 
-def test_tables_and_plots_lie_beside_the_page(page, found, out):
-    results = json.loads((out / "results.json").read_text())
-    assert results["models"] == [dict(row) for row in found.models]
+def test_tables_and_plots_are_written_next_to_the_page(page, results, out):
+    results_json = json.loads((out / "results.json").read_text())
+    assert results_json["models"] == [dict(row) for row in results.models]
     with (out / "explanations.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["method"] for row in rows] == [row["method"] for row in found.explanations]
-    assert float(rows[0]["deletion"]) == found.explanations[0]["deletion"]
+    assert [row["method"] for row in rows] == [row["method"] for row in results.explanations]
+    assert float(rows[0]["deletion"]) == results.explanations[0]["deletion"]
     assert r"\toprule" in (out / "models.tex").read_text()
     for name in ("accuracy-evidence", "accuracy-macs", "judged-evidence", "learning"):
         assert (out / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / "plots" / f"{name}.svg").read_text()
 
 
-def test_latex_is_escaped_and_what_is_missing_is_a_dash():
+def test_latex_is_escaped_and_missing_values_are_dashes():
     columns = [Column("share", "hits", "{:.0%}", "…", "higher")]
     table = latex_table(["name"], columns, [{"name": "a_b & 5%", "share": 0.5}, {"name": "c"}])
     assert r"a\_b \& 5\% & 50\% \\" in table
@@ -145,27 +145,27 @@ def test_csv_has_every_figure_of_every_row():
 @pytest.mark.parametrize(
     ("models", "settings", "reason"),
     [
-        (["mnist-cnn", "cifar10-cnn"], {}, "models of the same images"),
-        (["mnist-cnn", "mnist-cnn"], {}, "given twice"),
+        (["mnist-cnn", "cifar10-cnn"], {}, "models with the same input size"),
+        (["mnist-cnn", "mnist-cnn"], {}, "listed twice"),
         (["mnist-cnnn"], {}, "Did you mean 'mnist-cnn'"),
         (["mnist-cnn"], {"methods": ["gradcam"]}, "Did you mean 'grad-cam'"),
         (["mnist-cnn"], {"judge": "nobody"}, "Unknown model 'nobody'"),
         ([], {}, "at least 1 model"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_a_line(tmp_path, models, settings, reason):
+def test_invalid_comparison_gives_a_one_line_error(tmp_path, models, settings, reason):
     with pytest.raises(UserError, match=reason) as error:
         compare(models, "mnist-5k", tmp_path, images=10, **settings)
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_a_line(tmp_path):
+def test_unwritable_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to"):
         compare(["mnist-cnn"], "mnist-5k", tmp_path / "file" / "out", images=10)
 
 
-def test_the_command_prints_the_page(tmp_path, capsys):
+def test_command_prints_the_path_of_the_page(tmp_path, capsys):
     main_arguments = ["compare", "mnist-focus", "--data", "mnist-5k", "--images", "20"]
     with pytest.raises(SystemExit) as end:
         main([*main_arguments, "--out", str(tmp_path)])
@@ -175,7 +175,7 @@ def test_the_command_prints_the_page(tmp_path, capsys):
     assert (tmp_path / "index.html").is_file()
 
 
-def test_a_model_changed_in_place_is_measured_again(tmp_path):
+def test_model_changed_in_place_is_measured_again(tmp_path):
     model = zoo.load("mnist-focus")
     (tmp_path / "run").mkdir()
     model.save_weights(tmp_path / "run")
@@ -189,18 +189,18 @@ def test_a_model_changed_in_place_is_measured_again(tmp_path):
     assert second.models[0]["accuracy"] < 0.3
 
 
-def test_published_metrics_are_measured_on_as_many_images_as_asked_for(tmp_path):
+def test_published_metrics_use_the_requested_number_of_images(tmp_path):
     settings = {"images": 20, "methods": ["grad-cam"]}
     plain = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
-    found = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings, published=6)
-    (row,), (before,) = found.explanations, plain.explanations
+    extended = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings, published=6)
+    (row,), (before,) = extended.explanations, plain.explanations
     assert row["published_images"] == row["published_road_images"] == 6
     for name in ("pixel_flipping", "road", "mprt", "efficient_mprt"):
-        assert row[f"published_{name}"] == row[f"published_{name}"]  # a number
+        assert row[f"published_{name}"] == row[f"published_{name}"]  # not NaN
     assert 0 <= row["published_pixel_flipping"] <= 1
-    assert "published_relevance_mass_accuracy" not in row  # there are no masks
+    assert "published_relevance_mass_accuracy" not in row  # without masks
     assert {name: row[name] for name in before} == before
     assert compare(["mnist-focus"], "mnist-5k", tmp_path, images=20).explanations[0][
         "evidence_fraction"
-    ] == pytest.approx(0.09, abs=0.01)  # known without a judge too
-    assert "ROAD" in write_comparison(found, tmp_path).read_text(encoding="utf-8")
+    ] == pytest.approx(0.09, abs=0.01)  # measured even without a judge
+    assert "ROAD" in write_comparison(extended, tmp_path).read_text(encoding="utf-8")

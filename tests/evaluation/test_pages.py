@@ -1,4 +1,4 @@
-"""Pages about models, classes and data of hostile names, in a real browser."""
+"""Pages with hostile names of models, classes and data, in a real browser."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from browser import launched, need_chromium
+from browser import launch_chromium, require_chromium
 from foveal.datasets import load_images
 from foveal.detectors import Harris
 from foveal.evaluation.compare import compare
@@ -17,9 +17,9 @@ from foveal.evaluation.report.compare_page import write_comparison
 from foveal.foundation.escaping import printable
 from foveal.models import FocusNet, Inputs, presets
 from hostile import NAMES, TEXTS, is_plain, write_images
-from studio_server import running
+from studio_server import running_server
 
-need_chromium()
+require_chromium()
 
 WATCH = "window.ran = () => { window.didRun = true }"
 SIZE = (28, 28)
@@ -27,7 +27,7 @@ SIZE = (28, 28)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """A hostile folder of class folders and images."""
+    """Write a folder of images with hostile names of classes and files."""
     root = tmp_path_factory.mktemp("photos") / NAMES[1]
     for split in ("train", "test"):
         for name in NAMES:
@@ -35,7 +35,7 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
-def saved(model, folder: Path) -> Path:
+def save_model(model, folder: Path) -> Path:
     """Write a model with a hostile card into a folder."""
     folder.mkdir()
     model.save_weights(folder)
@@ -53,22 +53,24 @@ def focus_net(classes) -> FocusNet:
 
 @pytest.fixture(scope="module")
 def chromium():
-    with launched() as browser:
+    with launch_chromium() as browser:
         yield browser
 
 
 @pytest.fixture
-def opened(chromium):
-    """Open a page; at the end nothing of it has run, no request has left, nothing complained."""
+def open_page(chromium):
+    """Open pages; assert finally that no script ran, no request left and no error was logged."""
     complaints, pages = [], []
 
     def call(address: str):
         page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.add_init_script(WATCH)
-        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page.on(
+            "console", lambda message: message.type == "error" and complaints.append(message.text)
+        )
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda one: inside(one.url) or complaints.append(one.url))
+        page.on("request", lambda request: is_local(request.url) or complaints.append(request.url))
         page.goto(address)
         pages.append(page)
         return page
@@ -80,11 +82,11 @@ def opened(chromium):
     assert complaints == []
 
 
-def inside(url):
+def is_local(url):
     return url.startswith(("file:///", "data:", "http://127.0.0.1:", "blob:http://127.0.0.1:"))
 
 
-def test_the_watch_notices_a_script_that_runs(chromium, tmp_path):
+def test_watch_detects_a_script_that_runs(chromium, tmp_path):
     (tmp_path / "page.html").write_text(f"<p>{NAMES[0]}</p>")
     page = chromium.new_page()
     page.add_init_script(WATCH)
@@ -93,34 +95,34 @@ def test_the_watch_notices_a_script_that_runs(chromium, tmp_path):
     page.close()
 
 
-def test_nothing_runs_in_a_report(opened, tmp_path):
+def test_no_script_runs_in_a_report(open_page, tmp_path):
     explanation = focus_net(TEXTS).explain(torch.rand(len(TEXTS), 1, *SIZE))
     labels = torch.arange(len(TEXTS))
     card = {"accuracy": 0.5, "evidence_fraction": 0.1, "data": TEXTS[-3], "images": 13}
     curve = {"epoch": [0.0], "val_accuracy": [0.5], "val_loss": [2.0]}
     entries = [ReportEntry(name, card, explanation, labels, curve, note=name) for name in TEXTS]
-    page = opened(write_report(entries, tmp_path, title=TEXTS[-3]).as_uri())
+    page = open_page(write_report(entries, tmp_path, title=TEXTS[-3]).as_uri())
     assert page.title() == f"{TEXTS[-3]} – Foveal"
     names = page.locator("th[scope=row]").all_text_contents()
     assert names == [printable(name) for name in TEXTS]
     assert page.locator("script, svg, [onerror], [onload]").count() == 0
 
 
-def test_nothing_runs_in_a_comparison_or_its_plots_and_no_table_has_formulas(
-    opened, photos, tmp_path
-):
+def test_no_script_runs_in_a_comparison_and_tables_contain_no_formulas(open_page, photos, tmp_path):
     classes = load_images(str(photos), "test", size=SIZE).classes
-    model = saved(focus_net(classes), tmp_path / NAMES[0])
-    found = compare([str(model)], str(photos), tmp_path / "out")
+    model = save_model(focus_net(classes), tmp_path / NAMES[0])
+    comparison = compare([str(model)], str(photos), tmp_path / "out")
     name = f"=cmd(\\input{{x}}){NAMES[4]}"
-    found = replace(found, models=tuple({**row, "model": name} for row in found.models))
-    page = opened(write_comparison(found, tmp_path / "out").as_uri())
+    comparison = replace(
+        comparison, models=tuple({**row, "model": name} for row in comparison.models)
+    )
+    page = open_page(write_comparison(comparison, tmp_path / "out").as_uri())
     assert page.locator("script, svg, [onerror], [onload]").count() == 0
     assert page.locator("th[scope=row]").first.text_content() == printable(name)
     plots = list((tmp_path / "out" / "plots").glob("*.svg"))
     assert plots
     for plot in plots:
-        opened(plot.as_uri())
+        open_page(plot.as_uri())
     assert "\n'=cmd(" in (tmp_path / "out" / "models.csv").read_text()
     table = (tmp_path / "out" / "models.tex").read_text()
     assert r"=cmd(\textbackslash{}input\{x\})" in table
@@ -128,12 +130,12 @@ def test_nothing_runs_in_a_comparison_or_its_plots_and_no_table_has_formulas(
     json.loads((tmp_path / "out" / "results.json").read_text())
 
 
-def test_nothing_runs_in_the_studio_and_its_downloads(opened, tmp_path):
-    classes = (*NAMES[3:6], NAMES[-1], TEXTS[-3])  # as many as it shows
-    model = saved(focus_net(classes), tmp_path / NAMES[5])
+def test_no_script_runs_in_the_studio_and_its_downloads(open_page, tmp_path):
+    classes = (*NAMES[3:6], NAMES[-1], TEXTS[-3])  # as many as the studio shows
+    model = save_model(focus_net(classes), tmp_path / NAMES[5])
     (photo,) = write_images(tmp_path, NAMES[:1])
-    with running(str(model)) as server:
-        page = opened(server.url)
+    with running_server(str(model)) as server:
+        page = open_page(server.url)
         page.wait_for_selector(".keypoint")
         assert page.locator(".model option").text_content() == printable(model.name)
         page.get_by_label("Photo").check()
@@ -141,14 +143,14 @@ def test_nothing_runs_in_the_studio_and_its_downloads(opened, tmp_path):
         page.wait_for_selector("#given-name:visible")
         page.wait_for_selector(".panel[aria-busy]", state="detached")
         assert page.locator("#given-name").text_content() == photo.name
-        shown = page.locator(".bars .name").all_text_contents()
-        assert len(shown) == len(classes)
-        assert all(map(is_plain, shown))
-        assert TEXTS[-3] in shown
+        names = page.locator(".bars .name").all_text_contents()
+        assert len(names) == len(classes)
+        assert all(map(is_plain, names))
+        assert TEXTS[-3] in names
         for kind in ("svg", "png"):
-            with page.expect_download() as started:
+            with page.expect_download() as download:
                 page.click(f".downloads button[data-kind={kind}]")
-            started.value.save_as(tmp_path / f"answer.{kind}")
-        opened((tmp_path / "answer.svg").as_uri())
+            download.value.save_as(tmp_path / f"answer.{kind}")
+        open_page((tmp_path / "answer.svg").as_uri())
         ElementTree.parse(tmp_path / "answer.svg")
         assert page.locator("script:not([src])").count() == 0

@@ -1,4 +1,4 @@
-"""Post-hoc methods: on models whose attributions are known by heart, and on every model."""
+"""Post-hoc methods: on models with known attributions and on every model family."""
 
 import pytest
 import timm
@@ -10,28 +10,28 @@ import foveal
 from foveal.detectors import HeatmapDetector
 from foveal.explainers import EXPLAINERS, attribute, explainer, post_hoc_methods
 from foveal.explainers.layer import feature_layer
-from foveal.explainers.model_wrapper import undisturbed
+from foveal.explainers.model_wrapper import without_side_effects
 from foveal.explainers.occlusion import window_px
-from foveal.explainers.rise import MASKS, SHOWN, Masks
+from foveal.explainers.rise import MASKS, P_SHOWN, Masks
 from foveal.explainers.task import Task
 from foveal.foundation.errors import UserError
 from foveal.models import SANet, SmallCNN, build_model, presets
 from foveal.plotting import explanation_figure, side_by_side
 
 METHODS = post_hoc_methods()
-ROW, COLUMN = 3, 8  # of the one pixel that decides
+ROW, COLUMN = 3, 8  # the one pixel that decides
 
 
 class OnePixel(nn.Module):
-    """Answers with what one pixel shows, times 4, against 1."""
+    """Two logits: 4 times the value of one pixel, and the constant 1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.weight * images[:, :, ROW, COLUMN].sum(dim=1)
-        return torch.stack([seen, torch.ones_like(seen)], dim=1)
+        logit = self.weight * images[:, :, ROW, COLUMN].sum(dim=1)
+        return torch.stack([logit, torch.ones_like(logit)], dim=1)
 
 
 class Linear(nn.Module):
@@ -47,7 +47,7 @@ class Linear(nn.Module):
 
 
 class Pooled(nn.Module):
-    """One convolution, whose mean over the image goes through a linear layer."""
+    """A convolution, its mean over the image, and a linear layer."""
 
     def __init__(self, logits: int = 3) -> None:
         super().__init__()
@@ -59,99 +59,99 @@ class Pooled(nn.Module):
         return self.head(self.features(images).mean(dim=(2, 3)))
 
 
-def images_of(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def lit(batch: int = 2) -> Tensor:
-    images = images_of(batch, 1, 12, 12)
+def images_with_bright_pixel(batch: int = 2) -> Tensor:
+    images = random_images(batch, 1, 12, 12)
     images[:, :, ROW, COLUMN] = 1
     return images
 
 
 @pytest.mark.parametrize("method", ["gradient-x-input", "integrated-gradients"])
-def test_a_linear_model_gets_back_its_weights_times_the_pixels(method: str) -> None:
-    model, images = Linear(), images_of(4, 3, 6, 6)
+def test_attribution_of_a_linear_model_is_weights_times_pixels(method: str) -> None:
+    model, images = Linear(), random_images(4, 3, 6, 6)
     explanation = attribute(model, images, method, targets=[0, 1, 2, 4])
     weights = model.layer.weight[[0, 1, 2, 4]].detach().reshape(4, 3, 6, 6)
     expected = (weights * images).sum(dim=1, keepdim=True)
     assert torch.allclose(explanation.maps, expected, atol=1e-5)
 
 
-def test_integrated_gradients_sum_to_what_the_image_adds_to_black() -> None:
-    model, images = SmallCNN().eval(), images_of(3, 1, 28, 28)
+def test_integrated_gradients_sum_to_the_logit_difference_from_black() -> None:
+    model, images = SmallCNN().eval(), random_images(3, 1, 28, 28)
     explanation = attribute(model, images, "integrated-gradients")
     with torch.no_grad():
-        added = model(images) - model(torch.zeros_like(images))
-    expected = added.gather(1, explanation.predictions[:, None])[:, 0]
+        difference = model(images) - model(torch.zeros_like(images))
+    expected = difference.gather(1, explanation.predictions[:, None])[:, 0]
     assert torch.allclose(explanation.maps.sum(dim=(1, 2, 3)), expected, rtol=0.05, atol=0.01)
 
 
-def test_grad_cam_weighs_the_features_by_their_mean_gradient() -> None:
-    model, images = Pooled(), images_of(2, 1, 9, 9)
+def test_grad_cam_weights_the_features_by_their_mean_gradient() -> None:
+    model, images = Pooled(), random_images(2, 1, 9, 9)
     explanation = attribute(model, images, "grad-cam", targets=[2, 0])
     features = model.features(images).detach()  # as large as the image
     weights = model.head.weight[[2, 0]].detach()[:, :, None, None] / 81
     expected = (features * weights).sum(dim=1, keepdim=True).relu()
     assert torch.allclose(explanation.maps, expected, atol=1e-6)
-    named = attribute(model, images, "grad-cam", targets=[2, 0], layer="features")
-    assert torch.equal(named.maps, explanation.maps)
+    by_name = attribute(model, images, "grad-cam", targets=[2, 0], layer="features")
+    assert torch.equal(by_name.maps, explanation.maps)
 
 
-def test_layer_cam_weighs_each_feature_by_its_own_positive_gradient() -> None:
-    model, images = Pooled(), images_of(2, 1, 9, 9)
+def test_layer_cam_weights_each_feature_by_its_positive_gradient() -> None:
+    model, images = Pooled(), random_images(2, 1, 9, 9)
     explanation = attribute(model, images, "layer-cam", targets=[2, 0])
     features = model.features(images).detach()
     weights = model.head.weight[[2, 0]].detach().relu()[:, :, None, None] / 81
     expected = (features * weights).sum(dim=1, keepdim=True).relu()
     assert torch.allclose(explanation.maps, expected, atol=1e-6)
-    named = attribute(model, images, "layer-cam", targets=[2, 0], layer="features")
-    assert torch.equal(named.maps, explanation.maps)
+    by_name = attribute(model, images, "layer-cam", targets=[2, 0], layer="features")
+    assert torch.equal(by_name.maps, explanation.maps)
     assert not torch.allclose(
         explanation.maps, attribute(model, images, "grad-cam", targets=[2, 0]).maps
     )
 
 
-def test_layer_cam_weighs_each_location_apart() -> None:
+def test_layer_cam_weights_each_location_separately() -> None:
     class Squared(Pooled):
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.features(images).square().mean(dim=(2, 3)))
 
-    model, images = Squared(), images_of(1, 1, 9, 9)
+    model, images = Squared(), random_images(1, 1, 9, 9)
     features = model.features(images).detach()
     gradient = 2 * features * model.head.weight[1].detach()[:, None, None] / 81
     expected = (gradient.relu() * features).sum(dim=1, keepdim=True).relu()
-    found = attribute(model, images, "layer-cam", targets=[1]).maps
-    assert torch.allclose(found, expected, atol=1e-6)
+    maps = attribute(model, images, "layer-cam", targets=[1]).maps
+    assert torch.allclose(maps, expected, atol=1e-6)
 
 
 def test_occlusion_finds_the_one_pixel_that_decides() -> None:
-    images = lit()
+    images = images_with_bright_pixel()
     explanation = attribute(OnePixel(), images, "occlusion")
     side = window_px((12, 12))
-    hidden = 4 * (1 - images.mean(dim=(1, 2, 3)))  # the drop behind any window on the pixel
-    assert torch.allclose(explanation.maps[:, 0, ROW, COLUMN], hidden, atol=1e-5)
+    drop = 4 * (1 - images.mean(dim=(1, 2, 3)))  # the drop for any window over the pixel
+    assert torch.allclose(explanation.maps[:, 0, ROW, COLUMN], drop, atol=1e-5)
     rows, columns = (torch.arange(12) - ROW).abs(), (torch.arange(12) - COLUMN).abs()
-    far = (rows[:, None] >= side) | (columns[None] >= side)  # no window hides both
+    far = (rows[:, None] >= side) | (columns[None] >= side)  # no window covers both
     assert (explanation.maps[:, 0, far].abs() < 1e-5).all()
 
 
-def test_rise_is_the_mean_mask_weighed_by_the_chance_behind_it() -> None:
-    images = lit(1)
+def test_rise_is_the_mean_mask_weighted_by_the_probability() -> None:
+    images = images_with_bright_pixel(1)
     explanation = attribute(OnePixel(), images, "rise", batch_size=37, seed=5)
     masks = Masks((12, 12), 5).draw(0, MASKS)
     logits = torch.stack([4 * masks[:, ROW, COLUMN], torch.ones(MASKS)], dim=1)
-    expected = (logits.softmax(dim=1)[:, 0, None, None] * masks).sum(dim=0) / (MASKS * SHOWN)
+    expected = (logits.softmax(dim=1)[:, 0, None, None] * masks).sum(dim=0) / (MASKS * P_SHOWN)
     assert torch.allclose(explanation.maps[0, 0], expected, atol=1e-4)
     peak = int(explanation.maps[0, 0].argmax())
     assert max(abs(peak // 12 - ROW), abs(peak % 12 - COLUMN)) <= 1
 
 
-def test_the_masks_of_rise_are_even_and_lie_in_zero_to_one() -> None:
+def test_rise_masks_are_uniform_on_average_and_in_the_unit_interval() -> None:
     masks = Masks((20, 30), 0).draw(0, MASKS)
     assert masks.shape == (MASKS, 20, 30)
     assert (masks.min() >= 0) & (masks.max() <= 1)
-    assert (masks.mean(dim=0) - SHOWN).abs().max() < 0.1
+    assert (masks.mean(dim=0) - P_SHOWN).abs().max() < 0.1
     assert torch.equal(Masks((20, 30), 0).draw(100, 130), masks[100:130])
     assert not torch.equal(Masks((20, 30), 1).draw(0, MASKS), masks)
 
@@ -175,7 +175,7 @@ FAMILIES = families()
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_explains_every_family(name: str, method: str) -> None:
     model = FAMILIES[name].eval()
-    images = images_of(3, 1, 28, 28)
+    images = random_images(3, 1, 28, 28)
     explanation = attribute(model, images, method)
     assert (explanation.method, explanation.maps.shape) == (method, images.shape)
     assert explanation.maps.isfinite().all()
@@ -188,8 +188,8 @@ def test_every_method_explains_every_family(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_batch_size_changes_nothing_but_the_memory(method: str) -> None:
-    model, images = FAMILIES["cnn"], images_of(5, 1, 28, 28)
+def test_batch_size_does_not_change_the_result(method: str) -> None:
+    model, images = FAMILIES["cnn"], random_images(5, 1, 28, 28)
     whole = attribute(model, images, method)
     parts = attribute(model, images, method, batch_size=2)
     assert torch.allclose(whole.maps, parts.maps, atol=1e-5)
@@ -197,12 +197,12 @@ def test_the_batch_size_changes_nothing_but_the_memory(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_model_and_the_caller_are_left_as_they_were(method: str) -> None:
+def test_attribution_leaves_model_images_and_random_state_unchanged(method: str) -> None:
     model = FAMILIES["cnn"].train()
     frozen = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in frozen:
         module.eval()
-    images = images_of(2, 1, 28, 28).requires_grad_()
+    images = random_images(2, 1, 28, 28).requires_grad_()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(3)
     expected = torch.rand(4)
@@ -228,38 +228,38 @@ def test_the_model_and_the_caller_are_left_as_they_were(method: str) -> None:
         ("rise", 501.0, 502.0),
     ],
 )
-def test_the_cost_counts_the_answer_and_all_passes(method: str, low: float, high: float) -> None:
+def test_cost_counts_the_prediction_and_all_passes(method: str, low: float, high: float) -> None:
     assert low <= EXPLAINERS[method].cost(FAMILIES["cnn"], (1, 28, 28)) <= high
 
 
-def test_occlusion_costs_a_pass_for_each_window() -> None:
+def test_occlusion_costs_one_pass_per_window() -> None:
     side = window_px((28, 28))
-    along = -(-(28 - side) // (side // 2)) + 1
+    windows = -(-(28 - side) // (side // 2)) + 1
     cost = EXPLAINERS["occlusion"].cost(FAMILIES["cnn"], (1, 28, 28))
-    assert cost == pytest.approx(1 + 1 + along**2)  # the answer, the image whole, each window
+    assert cost == pytest.approx(1 + 1 + windows**2)  # the prediction, the whole image, each window
 
 
 def test_a_models_own_explanation_costs_one_pass() -> None:
     for name in ("focus", "zoom", "attention", "san"):
-        images = images_of(1, 1, 28, 28)
+        images = random_images(1, 1, 28, 28)
         assert FAMILIES[name].explain(images).cost == 1.0
 
 
-def test_grad_cam_of_a_focus_model_reads_its_detector() -> None:
+def test_grad_cam_of_a_focus_model_uses_its_detector() -> None:
     model = FAMILIES["focus"]
-    explanation = attribute(model, images_of(2, 1, 28, 28), "grad-cam")
+    explanation = attribute(model, random_images(2, 1, 28, 28), "grad-cam")
     assert explanation.maps.max() > 0
 
 
-def test_grad_cam_wants_a_convolution_that_sees_the_image() -> None:
+def test_grad_cam_requires_a_convolution() -> None:
     with pytest.raises(UserError, match="grad-cam and layer-cam require a convolution"):
-        attribute(Linear(), images_of(1, 3, 6, 6), "grad-cam")
+        attribute(Linear(), random_images(1, 3, 6, 6), "grad-cam")
     with pytest.raises(UserError, match="Did you mean 'features'"):
-        attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="feature")
+        attribute(Pooled(), random_images(1, 1, 9, 9), "grad-cam", layer="feature")
     with pytest.raises(UserError, match="but got 'head'"):
-        attribute(Pooled(), images_of(1, 1, 9, 9), "grad-cam", layer="head")
+        attribute(Pooled(), random_images(1, 1, 9, 9), "grad-cam", layer="head")
     with pytest.raises(UserError, match="Only grad-cam and layer-cam take a layer"):
-        attribute(Pooled(), images_of(1, 1, 9, 9), "rise", layer="features")
+        attribute(Pooled(), random_images(1, 1, 9, 9), "rise", layer="features")
 
 
 class OneLogit(Pooled):
@@ -273,7 +273,7 @@ class OneLogit(Pooled):
 
 
 class TwoLogits(nn.Module):
-    """The same answer by a softmax of two logits."""
+    """The same probabilities by a softmax of two logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -286,21 +286,19 @@ class TwoLogits(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("targets", [None, [0, 0, 0], [1, 1, 1], [0, 1, 0]])
-def test_a_single_logit_is_explained_as_the_two_classes_that_it_tells_apart(
-    method: str, targets: list[int] | None
-) -> None:
-    model, images = OneLogit(), images_of(3, 1, 12, 12)
-    one = attribute(model, images, method, targets=targets)
-    two = attribute(TwoLogits(model), images, method, targets=targets)
-    scale = 1 if method == "rise" else 2  # a class's logit is the log-odds, not half of them
-    torch.testing.assert_close(one.maps, scale * two.maps, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(one.probabilities, two.probabilities)
-    assert torch.equal(one.predictions, two.predictions)
-    assert torch.equal(one.logits, model(images).detach())
+def test_single_logit_is_explained_as_two_classes(method: str, targets: list[int] | None) -> None:
+    model, images = OneLogit(), random_images(3, 1, 12, 12)
+    single = attribute(model, images, method, targets=targets)
+    double = attribute(TwoLogits(model), images, method, targets=targets)
+    scale = 1 if method == "rise" else 2  # a class has the log-odds as its logit, not half of them
+    torch.testing.assert_close(single.maps, scale * double.maps, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(single.probabilities, double.probabilities)
+    assert torch.equal(single.predictions, double.predictions)
+    assert torch.equal(single.logits, model(images).detach())
 
 
-def test_rise_of_a_single_logit_depends_on_the_net() -> None:
-    images = lit(1)
+def test_rise_of_a_single_logit_depends_on_the_model() -> None:
+    images = images_with_bright_pixel(1)
 
     def brightness(sign: float) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(144, 1, bias=False)).apply(
@@ -311,40 +309,40 @@ def test_rise_of_a_single_logit_depends_on_the_net() -> None:
     assert (bright - dark).abs().max() > 0.1
 
 
-def test_a_single_logit_is_answered_and_drawn_as_two_classes() -> None:
-    model, images = OneLogit(), images_of(2, 1, 12, 12)
+def test_single_logit_is_reported_and_drawn_as_two_classes() -> None:
+    model, images = OneLogit(), random_images(2, 1, 12, 12)
     names = {(): {"0", "1"}, ("flaw",): {"flaw", "not flaw"}, ("good", "bad"): {"good", "bad"}}
     for classes, expected in names.items():
         explanation = attribute(model, images, "grad-cam", classes=classes)
-        answer = explanation.to_dicts()[0]
-        found = {one["class"]: one["probability"] for one in answer["probabilities"]}
-        assert set(found) == expected
-        assert sum(found.values()) == pytest.approx(1)
-        assert answer["prediction"] == max(found, key=lambda name: found[name])
+        result = explanation.to_dicts()[0]
+        probabilities = {row["class"]: row["probability"] for row in result["probabilities"]}
+        assert set(probabilities) == expected
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert result["prediction"] == max(probabilities, key=lambda name: probabilities[name])
         explanation_figure(explanation[0])
     with pytest.raises(UserError, match="from 0 to 1"):
         attribute(model, images, "grad-cam", targets=[0, 2])
 
 
-def test_a_models_own_explanation_of_a_single_logit_is_by_the_sigmoid() -> None:
+def test_own_explanation_of_a_single_logit_uses_the_sigmoid() -> None:
     torch.manual_seed(0)
     vgg = {"name": "vgg", "in_channels": 1, "stages": [[8], [8, 8]]}
     model = build_model(
         {"name": "attention", "backbone": vgg, "depths": [1, 2], "num_classes": 1}
     ).eval()
-    explanation = model.explain(images_of(3, 1, 28, 28))
+    explanation = model.explain(random_images(3, 1, 28, 28))
     positive = explanation.logits[:, 0].sigmoid()
     torch.testing.assert_close(explanation.probabilities[:, 1], positive)
     assert torch.equal(explanation.predictions, (positive > 0.5).long())
-    against, for_it = (
-        model.contributions(images_of(3, 1, 28, 28), torch.full((3,), target)).maps
+    class_0, class_1 = (
+        model.contributions(random_images(3, 1, 28, 28), torch.full((3,), target)).maps
         for target in (0, 1)
     )
-    torch.testing.assert_close(against, -for_it)
+    torch.testing.assert_close(class_0, -class_1)
 
 
 class ChannelsLast(nn.Module):
-    """`Pooled` with its features turned to (B, h, w, channels), or to tokens, and normalised."""
+    """`Pooled` with features permuted to (B, h, w, channels) or to tokens, and normalised."""
 
     def __init__(self, tokens: bool, extra: int = 0) -> None:
         super().__init__()
@@ -369,17 +367,20 @@ class ChannelsLast(nn.Module):
 def test_grad_cam_reads_channels_last_and_tokens(
     size: tuple[int, int], tokens: bool, extra: int, layer: str | None
 ) -> None:
-    model, images = ChannelsLast(tokens, extra), images_of(2, 1, *size)
-    found = attribute(model, images, "grad-cam", targets=[2, 0], layer=layer)
+    model, images = ChannelsLast(tokens, extra), random_images(2, 1, *size)
+    explanation = attribute(model, images, "grad-cam", targets=[2, 0], layer=layer)
     pooled = model.pooled
     features = model.norm(pooled.features(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     weights = pooled.head.weight[[2, 0]][:, :, None, None] / (size[0] * size[1])
     expected = (features * weights).sum(dim=1, keepdim=True).relu()
-    assert torch.allclose(found.maps, expected, atol=1e-6)
+    assert torch.allclose(explanation.maps, expected, atol=1e-6)
 
 
-def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
-    model, images = ChannelsLast(tokens=False), images_of(2, 1, 4, 4)  # as many channels as rows
+def test_ambiguous_layout_is_rejected_unless_reshape_is_given() -> None:
+    model, images = (
+        ChannelsLast(tokens=False),
+        random_images(2, 1, 4, 4),
+    )  # as many channels as rows
     for layer in ("norm", None):
         with pytest.raises(UserError, match=r"'norm' returns.*is ambiguous.*reshape="):
             attribute(model, images, "grad-cam", layer=layer)
@@ -390,7 +391,7 @@ def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
         for axes in ((0, 1, 2, 3), (0, 3, 1, 2))
     )
     assert not torch.allclose(first, last)
-    wide = attribute(ChannelsLast(tokens=False), images_of(2, 1, 4, 5), "grad-cam")
+    wide = attribute(ChannelsLast(tokens=False), random_images(2, 1, 4, 5), "grad-cam")
     assert wide.maps.shape == (2, 1, 4, 5)
     with pytest.raises(UserError, match="but got 'norm'"):
         attribute(model, images, "grad-cam", layer="norm", reshape=lambda x: x.flatten(1))
@@ -401,7 +402,7 @@ def test_a_layout_that_does_not_show_is_refused_and_can_be_given() -> None:
 def vision_transformer() -> nn.Module:
     torch.manual_seed(0)
     model = torchvision.models.VisionTransformer(32, 4, 3, 4, 16, 32, num_classes=5)
-    nn.init.normal_(model.heads.head.weight)  # torchvision begins with zeros
+    nn.init.normal_(model.heads.head.weight)  # torchvision initialises it with zeros
     return model
 
 
@@ -424,27 +425,27 @@ def swin_transformer() -> nn.Module:
 )
 def test_grad_cam_reads_a_late_layer_of_known_architectures(build, size, expected) -> None:
     model = build().eval()
-    with undisturbed(model):
+    with without_side_effects(model):
         layer, _ = feature_layer(Task(model, (3, *size)))
     assert next(name for name, part in model.named_modules() if part is layer) == expected
 
 
-def test_grad_cam_of_a_swin_transformer_is_that_of_its_features_turned() -> None:
-    model, images = swin_transformer().eval(), images_of(2, 3, 64, 64)
-    found = attribute(model, images, "grad-cam", layer="features.1.0.norm2", targets=[0, 1])
-    kept = []
-    hook = model.features[1][0].norm2.register_forward_hook(lambda *a: kept.append(a[2]))
+def test_grad_cam_of_a_swin_transformer_uses_its_permuted_features() -> None:
+    model, images = swin_transformer().eval(), random_images(2, 3, 64, 64)
+    explanation = attribute(model, images, "grad-cam", layer="features.1.0.norm2", targets=[0, 1])
+    outputs = []
+    hook = model.features[1][0].norm2.register_forward_hook(lambda *a: outputs.append(a[2]))
     score = model(images).gather(1, torch.tensor([[0], [1]])).sum()
     hook.remove()
-    (gradient,) = torch.autograd.grad(score, kept[0])
-    coarse = (kept[0] * gradient.mean(dim=(1, 2), keepdim=True)).sum(dim=3).relu()[:, None]
+    (gradient,) = torch.autograd.grad(score, outputs[0])
+    coarse = (outputs[0] * gradient.mean(dim=(1, 2), keepdim=True)).sum(dim=3).relu()[:, None]
     assert coarse.shape == (2, 1, 16, 16)
     expected = nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
-    torch.testing.assert_close(found.maps, expected.detach())
+    torch.testing.assert_close(explanation.maps, expected.detach())
 
 
-def test_grad_cam_does_not_settle_for_a_patch_embedding() -> None:
-    class Norm(nn.Module):  # of a kind of its own, which nobody knows
+def test_grad_cam_never_uses_a_patch_embedding() -> None:
+    class Norm(nn.Module):  # a normalisation that is not recognised
         def __init__(self, width: int, **_: object) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(width))
@@ -453,14 +454,14 @@ def test_grad_cam_does_not_settle_for_a_patch_embedding() -> None:
             return tokens * self.weight
 
     model = timm.create_model("test_vit", img_size=64, norm_layer=Norm).eval()
-    images = images_of(1, 3, 64, 64)
+    images = random_images(1, 3, 64, 64)
     with pytest.raises(UserError, match=r"last convolution is 'patch_embed.proj'.*layer='blocks.5"):
         attribute(model, images, "grad-cam")
     assert attribute(model, images, "grad-cam", layer="blocks.5.norm1").maps.max() > 0
 
 
 class Awkward(nn.Module):
-    """A net with what breaks hooks, or the same without it: in-place parts, tuples, parts twice."""
+    """A model with reused modules and tuples and, if `in_place`, operations that break hooks."""
 
     def __init__(self, in_place: bool) -> None:
         super().__init__()
@@ -482,7 +483,7 @@ class Awkward(nn.Module):
 
 
 class Pair(nn.Module):
-    """A part that returns a tuple."""
+    """A module that returns a tuple."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, None]:
         return features * 2, None
@@ -495,23 +496,23 @@ class Pair(nn.Module):
         *(("grad-cam", layer) for layer in ("twice", "relu", "first", "pair")),
     ],
 )
-def test_parts_that_work_in_place_or_twice_or_return_tuples_change_nothing(
+def test_in_place_reused_and_tuple_modules_do_not_change_the_result(
     method: str, layer: str | None
 ) -> None:
-    images = images_of(3, 1, 8, 10)
-    kept = images.clone()
+    images = random_images(3, 1, 8, 10)
+    original = images.clone()
     tidy, awkward = (
         attribute(Awkward(in_place), images, method, layer=layer) for in_place in (False, True)
     )
-    assert torch.equal(images, kept)
+    assert torch.equal(images, original)
     torch.testing.assert_close(awkward.maps, tidy.maps)
     assert torch.equal(awkward.logits, tidy.logits)
     assert tidy.maps.abs().max() > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_and_logits_that_are_not_finite_are_refused(method: str) -> None:
-    images = images_of(3, 1, 12, 12)
+def test_non_finite_maps_and_logits_are_rejected(method: str) -> None:
+    images = random_images(3, 1, 12, 12)
     images[1, 0, 5, 5] = torch.nan
     with pytest.raises(UserError, match="NaN or infinity for 1 of 3 images, first for image 1"):
         attribute(Pooled(), images, method)
@@ -519,22 +520,22 @@ def test_maps_and_logits_that_are_not_finite_are_refused(method: str) -> None:
     with torch.no_grad():
         model.head.weight.fill_(torch.inf)
     with pytest.raises(UserError, match="logits of the model hold NaN or infinity"):
-        attribute(model, images_of(3, 1, 12, 12), method)
+        attribute(model, random_images(3, 1, 12, 12), method)
 
 
-def test_maps_of_gradients_that_are_not_finite_are_refused() -> None:
+def test_non_finite_gradient_maps_are_rejected() -> None:
     class Root(Linear):
         def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images.sqrt())  # infinitely steep at 0
+            return super().forward(images.sqrt())  # infinite gradient at 0
 
-    images = images_of(2, 3, 6, 6)
+    images = random_images(2, 3, 6, 6)
     images[0, 0, 0, 0] = 0
     with pytest.raises(UserError, match="maps of gradient-x-input hold NaN or infinity for 1 of 2"):
         attribute(Root(), images, "gradient-x-input")
 
 
-def test_wrong_requests_say_what_is_wrong() -> None:
-    model, images = FAMILIES["cnn"], images_of(2, 1, 28, 28)
+def test_invalid_arguments_are_errors() -> None:
+    model, images = FAMILIES["cnn"], random_images(2, 1, 28, 28)
     with pytest.raises(UserError, match="Did you mean 'grad-cam'"):
         attribute(model, images, "gradcam")
     with pytest.raises(UserError, match=r"Expected targets \(2,\)"):
@@ -544,15 +545,15 @@ def test_wrong_requests_say_what_is_wrong() -> None:
     with pytest.raises(UserError, match="batch_size of at least 1"):
         attribute(model, images, "rise", batch_size=0)
     with pytest.raises(ValueError, match="Expected images"):
-        attribute(model, images_of(2, 3, 28, 28), "rise")
+        attribute(model, random_images(2, 3, 28, 28), "rise")
     with pytest.raises(ValueError, match="at least 1 image"):
-        attribute(Linear(), images_of(6, 6), "rise")
+        attribute(Linear(), random_images(6, 6), "rise")
     with pytest.raises(UserError, match="returns logits"):
         attribute(nn.Conv2d(1, 2, 3), images, "rise")
 
 
-def test_it_can_be_asked_from_the_package_and_drawn() -> None:
-    model, images = FAMILIES["cnn"], images_of(2, 1, 28, 28)
+def test_attribute_is_exported_by_the_package_and_can_be_drawn() -> None:
+    model, images = FAMILIES["cnn"], random_images(2, 1, 28, 28)
     explanation = foveal.attribute(model, images, "integrated-gradients")
     explanation_figure(explanation[0])
     figure = side_by_side(
@@ -561,10 +562,10 @@ def test_it_can_be_asked_from_the_package_and_drawn() -> None:
     assert figure.axes
 
 
-def test_one_door_leads_to_every_explanation() -> None:
-    model, images = FAMILIES["attention"], images_of(3, 1, 28, 28)
-    own = explainer("model")(model, images)
-    assert (own.method, own.maps.shape[1]) == ("model", 2)
+def test_explainer_returns_every_kind_of_explanation() -> None:
+    model, images = FAMILIES["attention"], random_images(3, 1, 28, 28)
+    own_explanation = explainer("model")(model, images)
+    assert (own_explanation.method, own_explanation.maps.shape[1]) == ("model", 2)
     terms = explainer("contributions")(model, images, torch.tensor([1, 2, 3]))
     assert (terms.method, terms.maps.shape[1]) == ("contributions", 1)
     assert torch.allclose(
@@ -577,14 +578,14 @@ def test_one_door_leads_to_every_explanation() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_explainers_support_what_they_can_explain(name):
-    model, images = FAMILIES[name].eval(), images_of(1, 1, 28, 28)
+def test_explainers_declare_the_models_that_they_support(name):
+    model, images = FAMILIES[name].eval(), random_images(1, 1, 28, 28)
     for explain in EXPLAINERS.values():
         assert explain.supports(model) == (explain.name != "contributions" or name == "attention")
         if explain.supports(model):
-            found = explain(model, images)
-            assert found.method == explain.name
-            assert found.cost == explain.cost(model, (1, 28, 28))
+            explanation = explain(model, images)
+            assert explanation.method == explain.name
+            assert explanation.cost == explain.cost(model, (1, 28, 28))
     rebuilding = build_model(
         {
             "name": "reconstructor",
@@ -592,29 +593,33 @@ def test_explainers_support_what_they_can_explain(name):
             "decoder": {"name": "conv", "in_channels": 1},
         }
     )
-    supporting = [one.name for one in EXPLAINERS.values() if one.supports(rebuilding)]
+    supporting = [
+        candidate.name for candidate in EXPLAINERS.values() if candidate.supports(rebuilding)
+    ]
     assert supporting == ["model"]
 
 
-def test_explainers_declare_what_their_values_mean():
-    model, images = FAMILIES["attention"].eval(), images_of(1, 1, 28, 28)
-    found = {name: explain(model, images).values for name, explain in EXPLAINERS.items()}
-    assert not found["model"].signed
-    assert all(values.signed for name, values in found.items() if name != "model")
-    assert [name for name, values in found.items() if not values.zero] == ["rise"]
-    assert [name for name, values in found.items() if values.location_label] == ["contributions"]
-    assert found["grad-cam"].label == "attribution"
+def test_explainers_declare_the_meaning_of_their_values():
+    model, images = FAMILIES["attention"].eval(), random_images(1, 1, 28, 28)
+    values_of = {name: explain(model, images).values for name, explain in EXPLAINERS.items()}
+    assert not values_of["model"].signed
+    assert all(values.signed for name, values in values_of.items() if name != "model")
+    assert [name for name, values in values_of.items() if not values.zero] == ["rise"]
+    assert [name for name, values in values_of.items() if values.location_label] == [
+        "contributions"
+    ]
+    assert values_of["grad-cam"].label == "attribution"
 
 
-def test_an_explainer_that_is_no_post_hoc_method_explains_no_other_classifier():
+def test_attribute_accepts_only_post_hoc_methods():
     for method in ("model", "contributions", "centre"):
         with pytest.raises(UserError, match="Unknown attribution method"):
-            attribute(Linear(), images_of(1, 3, 6, 6), method)
+            attribute(Linear(), random_images(1, 3, 6, 6), method)
 
 
 @pytest.mark.parametrize("method", ["gradient-x-input", "grad-cam", "occlusion"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_pixels_that_are_not_finite_are_refused_for_any_model(method, bad):
+def test_non_finite_pixels_are_rejected_for_any_model(method, bad):
     images = torch.rand(2, 1, 28, 28)
     images[0, 0, 0, 0] = bad
     plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1352, 3))

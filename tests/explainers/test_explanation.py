@@ -1,4 +1,4 @@
-"""Explanations are sequences of images, and made of images as callers hold them."""
+"""Explanations: indexing, accepted inputs and errors."""
 
 import json
 
@@ -27,12 +27,12 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def five(model, images):
+def explanation(model, images):
     return model.explain(images)
 
 
 def indices_of(part: Explanation, whole: Explanation) -> list[int]:
-    """Return which images of the whole a part holds, by their pixels."""
+    """Return the indices in `whole` of the images of `part`, compared by their pixels."""
     for field in ("logits", "keypoints", "patches"):
         assert len(getattr(part, field)) == len(part.images) == len(part)
     same = (part.images[:, None] == whole.images[None]).flatten(2).all(dim=2)
@@ -45,22 +45,22 @@ def indices_of(part: Explanation, whole: Explanation) -> list[int]:
     [int, np.int64, np.uint8, np.int8, torch.tensor, np.array],
     ids=lambda kind: kind.__name__,
 )
-def test_an_integer_of_any_kind_is_one_image(five, index, kind):
+def test_integer_of_any_type_selects_one_image(explanation, index, kind):
     if index < 0 and kind is np.uint8:
         index = 2
-    assert indices_of(five[kind(index)], five) == [range(5)[index]]
+    assert indices_of(explanation[kind(index)], explanation) == [range(5)[index]]
 
 
 @pytest.mark.parametrize("index", [5, 10, -6, -100, 2**70])
-def test_an_integer_out_of_range_is_an_index_error(five, index):
+def test_integer_out_of_range_is_an_index_error(explanation, index):
     with pytest.raises(IndexError, match=r"from -5 to 4"):
-        five[index]
+        explanation[index]
     with pytest.raises(IndexError):
-        five.figure(index)
+        explanation.figure(index)
     if index < 2**63:
-        for several in ([0, index], np.array([index]), torch.tensor([1, index])):
+        for indices in ([0, index], np.array([index]), torch.tensor([1, index])):
             with pytest.raises(IndexError, match=r"from -5 to 4"):
-                five[several]
+                explanation[indices]
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_an_integer_out_of_range_is_an_index_error(five, index):
     ],
     ids=str,
 )
-def test_slices_are_those_of_a_list(five, index):
-    assert indices_of(five[index], five) == list(range(5))[index]
+def test_slices_behave_as_for_a_list(explanation, index):
+    assert indices_of(explanation[index], explanation) == list(range(5))[index]
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
@@ -95,40 +95,45 @@ def test_slices_are_those_of_a_list(five, index):
     ],
     ids=str,
 )
-def test_lists_arrays_and_masks_choose_images(five, kind, index, expected):
-    assert indices_of(five[kind(index)], five) == expected
+def test_lists_arrays_and_masks_select_images(explanation, kind, index, expected):
+    assert indices_of(explanation[kind(index)], explanation) == expected
 
 
-def test_a_mask_is_one_boolean_per_image(five):
-    assert indices_of(five[five.predictions == five.predictions[0]], five)[0] == 0
+def test_mask_requires_one_boolean_per_image(explanation):
+    assert (
+        indices_of(explanation[explanation.predictions == explanation.predictions[0]], explanation)[
+            0
+        ]
+        == 0
+    )
     for mask in ([True], [True] * 6, torch.ones(5, 1, dtype=torch.bool)):
         with pytest.raises(IndexError, match=r"Expected a mask \(5,\)"):
-            five[mask]
-    assert indices_of(five[:1][torch.tensor([True])], five) == [0]
-    assert len(five[:1][torch.tensor([False])]) == 0
+            explanation[mask]
+    assert indices_of(explanation[:1][torch.tensor([True])], explanation) == [0]
+    assert len(explanation[:1][torch.tensor([False])]) == 0
 
 
 @pytest.mark.parametrize(
     "index", ["0", 1.0, None, (0, 1), torch.tensor([0.5]), torch.zeros(1, 1).long(), {0}, ["a"]]
 )
-def test_what_is_no_index_is_a_type_error(five, index):
+def test_invalid_index_is_a_type_error(explanation, index):
     with pytest.raises(TypeError, match="Expected an integer, a slice, a list of integers or a m"):
-        five[index]
+        explanation[index]
 
 
-def test_an_explanation_has_a_length_and_an_order(five):
-    assert len(five) == 5
-    assert [indices_of(one, five) for one in five] == [[0], [1], [2], [3], [4]]
-    assert [len(one) for one in reversed(five)] == [1] * 5
+def test_explanation_has_a_length_and_an_order(explanation):
+    assert len(explanation) == 5
+    assert [indices_of(part, explanation) for part in explanation] == [[0], [1], [2], [3], [4]]
+    assert [len(part) for part in reversed(explanation)] == [1] * 5
 
 
-def test_no_images_are_no_pictures_and_no_answers(five, tmp_path):
-    none = five[5:]
-    assert (len(none), list(none), none.to_dicts(), none.save(tmp_path)) == (0, [], [], [])
+def test_empty_explanation_gives_no_pictures_and_no_dicts(explanation, tmp_path):
+    empty = explanation[5:]
+    assert (len(empty), list(empty), empty.to_dicts(), empty.save(tmp_path)) == (0, [], [], [])
 
 
 @pytest.mark.parametrize(
-    "hold",
+    "convert",
     [
         lambda images: images.numpy(),
         lambda images: images.double().numpy(),
@@ -141,21 +146,21 @@ def test_no_images_are_no_pictures_and_no_answers(five, tmp_path):
     ],
     ids=["array", "float64-array", "float64", "list", "tuple", "flipped", "big-endian", "fortran"],
 )
-def test_images_are_taken_as_callers_hold_them(model, images, hold):
+def test_arrays_tensors_and_lists_are_accepted_as_images(model, images, convert):
     expected = model.explain(images)
-    found = model.explain(hold(images))
-    torch.testing.assert_close(found.logits, expected.logits)
-    torch.testing.assert_close(found.images, expected.images, check_dtype=False)
+    result = model.explain(convert(images))
+    torch.testing.assert_close(result.logits, expected.logits)
+    torch.testing.assert_close(result.images, expected.images, check_dtype=False)
     for method in ("gradient-x-input", "occlusion"):
         maps = foveal.attribute(SmallCNN(), images, method, seed=0)
         assert maps.maps.shape == (5, 1, 20, 24)
     cnn = SmallCNN().eval()
     expected = foveal.attribute(cnn, images, "gradient-x-input")
-    found = foveal.attribute(cnn, hold(images), "gradient-x-input")
-    torch.testing.assert_close(found.maps, expected.maps)
+    result = foveal.attribute(cnn, convert(images), "gradient-x-input")
+    torch.testing.assert_close(result.maps, expected.maps)
 
 
-def test_a_read_only_array_is_taken_without_a_warning(model, images, recwarn):
+def test_read_only_array_is_accepted_without_a_warning(model, images, recwarn):
     array = images.numpy().copy()
     array.flags.writeable = False
     torch.testing.assert_close(model.explain(array).logits, model.explain(images).logits)
@@ -181,24 +186,24 @@ def test_a_read_only_array_is_taken_without_a_warning(model, images, recwarn):
         (lambda images: images / 0, "images hold NaN or infinity"),
     ],
 )
-def test_what_are_no_images_is_refused_by_every_method(model, images, spoil, message):
+def test_invalid_images_are_rejected_by_every_method(model, images, spoil, message):
     with pytest.raises(ValueError, match=message):
         model.explain(spoil(images))
     with pytest.raises(ValueError, match=message):
         foveal.attribute(model, spoil(images), "rise")
 
 
-def attention() -> AttentionNet:
+def attention_net() -> AttentionNet:
     return AttentionNet(VGGBackbone(1, [[4], [4]]), depths=[1, 2]).eval()
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None])
-def test_a_batch_holds_at_least_one_image(model, images, size):
+def test_batch_size_must_be_at_least_one(model, images, size):
     message = "Expected a batch_size of at least 1, but got"
     test = foveal.load_images("mnist-5k", "test").few(10)
     for call in (
         lambda: model.explain(images, batch_size=size),
-        lambda: attention().contributions(images, batch_size=size),
+        lambda: attention_net().contributions(images, batch_size=size),
         lambda: foveal.attribute(model, images, "rise", batch_size=size),
         lambda: foveal.evaluate(model, test, batch_size=size),
     ):
@@ -210,9 +215,9 @@ def test_a_batch_holds_at_least_one_image(model, images, size):
 @pytest.mark.parametrize(
     "targets", [[0, 1, 2, 3, 10], [0, 1, 2, 3, -1], [0, 1], 3, [0.5] * 5, [True] * 5, ["a"] * 5]
 )
-def test_targets_are_a_class_of_the_model_per_image(images, targets):
+def test_targets_must_be_one_valid_class_per_image(images, targets):
     for call in (
-        lambda: attention().contributions(images, targets),
+        lambda: attention_net().contributions(images, targets),
         lambda: foveal.attribute(SmallCNN(), images, "gradient-x-input", targets=targets),
     ):
         with pytest.raises(UserError, match="Expected targets"):
@@ -220,13 +225,13 @@ def test_targets_are_a_class_of_the_model_per_image(images, targets):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
-def test_targets_are_taken_as_callers_hold_them(images, kind):
-    net, targets = attention(), [3, 1, 4, 1, 5]
+def test_targets_may_be_lists_tuples_arrays_or_tensors(images, kind):
+    net, targets = attention_net(), [3, 1, 4, 1, 5]
     expected = net.contributions(images, torch.tensor(targets)).maps
     assert torch.equal(net.contributions(images, kind(targets)).maps, expected)
 
 
-def test_evaluate_and_predict_name_what_they_take(model, images, tmp_path):
+def test_evaluate_and_predict_reject_arguments_of_wrong_types(model, images, tmp_path):
     test = foveal.load_images("mnist-5k", "test").few(10)
     with pytest.raises(UserError, match=r"Expected an ImageSet for test.*but got Tensor"):
         foveal.evaluate(model, images)
@@ -243,7 +248,7 @@ def test_evaluate_and_predict_name_what_they_take(model, images, tmp_path):
             foveal.predict("mnist-cnn", tmp_path, tmp_path / "out", batch_size=size)
 
 
-def test_one_number_is_the_side_of_a_square(tmp_path):
+def test_integer_size_is_the_side_of_a_square(tmp_path):
     shapes = {
         tuple(foveal.load_images("mnist-5k", "test", size=size).images.shape[-2:])
         for size in (16, np.int32(16), (16, 16), [16, 16])
@@ -256,6 +261,6 @@ def test_one_number_is_the_side_of_a_square(tmp_path):
             read_image(tmp_path / "a.png", size=size)
 
 
-def test_the_answers_are_plain_json(five):
-    told = json.loads(json.dumps(five[[1, 3]].to_dicts(), allow_nan=False))
-    assert len(told) == 2
+def test_dicts_are_plain_json(explanation):
+    results = json.loads(json.dumps(explanation[[1, 3]].to_dicts(), allow_nan=False))
+    assert len(results) == 2

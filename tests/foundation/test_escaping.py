@@ -1,3 +1,5 @@
+"""Escaping of text for terminals, CSV, TeX and JSON."""
+
 import os
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from foveal.foundation.escaping import as_unicode, csv_cell, path_text, printabl
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("café 猫 🐈.png", "café 猫 🐈.png"),
         ("a\x1b[2Jb\x07\n", "a\\x1b[2Jb\\x07\\n"),
@@ -19,25 +21,25 @@ from foveal.foundation.escaping import as_unicode, csv_cell, path_text, printabl
         ("non\u00a0breaking", "non\u00a0breaking"),
     ],
 )
-def test_what_is_shown_is_printable_and_tells_what_was_there(text, shown):
-    assert printable(text) == shown
-    shown.encode("utf-8")
+def test_printable_text_shows_escapes_for_unprintable_characters(text, expected):
+    assert printable(text) == expected
+    expected.encode("utf-8")
 
 
-def test_kept_characters_stay():
+def test_kept_characters_are_not_escaped():
     assert printable("a\nb\x1b", keep="\n") == "a\nb\\x1b"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"])
-def test_a_spreadsheet_meets_no_formula(text):
+def test_csv_cells_contain_no_formulas(text):
     assert csv_cell(text)[0] == "'"
 
 
-def test_plain_cells_stay():
+def test_plain_csv_cells_are_unchanged():
     assert csv_cell("T-shirt/top = ?") == "T-shirt/top = ?"
 
 
-def test_tex_prints_every_special_character():
+def test_special_characters_are_escaped_for_tex():
     assert tex("50%_\\input{x}$&#~^") == (
         r"50\%\_\textbackslash{}input\{x\}\$\&\#\textasciitilde{}\textasciicircum{}"
     )
@@ -59,20 +61,20 @@ ALIKE = [
 ]
 
 
-def test_paths_stay_apart_as_text():
+def test_different_paths_have_different_texts():
     texts = [path_text(name) for name in ALIKE]
     assert len(set(texts)) == len(ALIKE)
     for text in texts:
         text.encode("utf-8")
 
 
-def test_unicode_is_left_as_it_is():
+def test_valid_unicode_is_unchanged():
     for text in (r"C:\new\x", r"caf\xe9", "\x1b 猫"):
         assert as_unicode(text) == text
     assert path_text(Path(r"C:\new\x")) == r"C:\new\x"
 
 
-def test_what_is_no_unicode_is_escaped_once():
+def test_invalid_unicode_is_escaped_once():
     assert as_unicode(os.fsdecode(b"caf\xe9")) == r"caf\xe9"
     assert as_unicode(r"caf\xe9") == r"caf\xe9"
     assert path_text(Path(os.fsdecode(b"caf\xe9"))) == r"caf\xe9"

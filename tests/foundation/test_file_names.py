@@ -1,3 +1,5 @@
+"""Safe and unique file names."""
+
 import os
 import unicodedata
 
@@ -28,13 +30,13 @@ from foveal.foundation.file_names import file_key, safe_stem, unique_stems
         ("\u202egnp", "_u202egnp"),
     ],
 )
-def test_a_stem_is_a_file_name_everywhere(name, stem):
+def test_safe_stem_is_a_file_name_on_every_system(name, stem):
     assert safe_stem(name) == stem
     assert safe_stem(stem) == stem
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "猫", "🐈"])
-def test_a_long_name_is_cut_between_characters_and_can_be_written(tmp_path, letter):
+def test_long_name_is_cut_between_characters_and_can_be_written(tmp_path, letter):
     stem = safe_stem(letter * 300)
     assert set(stem) == {letter}
     (tmp_path / f"{stem}-12345678.png").touch()
@@ -52,20 +54,20 @@ def test_a_long_name_is_cut_between_characters_and_can_be_written(tmp_path, lett
         (["ß", "SS"], ["ß", "SS-1"]),
     ],
 )
-def test_each_image_has_a_file_of_its_own(names, stems):
+def test_unique_stems_differ_as_file_names(names, stems):
     assert unique_stems(names) == stems
     assert len({file_key(stem) for stem in stems}) == len(names)
 
 
-def test_what_is_taken_is_left_alone():
+def test_taken_stems_are_not_reused():
     assert unique_stems(["x", "y"], taken=["X", "x-1"]) == ["x-2", "y"]
 
 
-def test_ten_thousand_of_one_name_have_numbers_in_their_order():
+def test_ten_thousand_equal_names_are_numbered_in_order():
     stems = unique_stems(["x"] * 10_000)
     assert stems[:3] == ["x", "x-1", "x-2"]
     assert stems[-1] == "x-9999"
 
 
-def test_names_that_differ_in_composition_alone_are_one_file():
+def test_names_that_differ_only_in_unicode_composition_are_one_file():
     assert file_key(unicodedata.normalize("NFD", "É")) == file_key("é")

@@ -1,3 +1,5 @@
+"""Bounded reads, hostile YAML and JSON, and atomic writes."""
+
 import json
 import os
 import threading
@@ -9,20 +11,20 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import OUTPUT_MARK, make_output_folder
 
 
-def test_a_fifo_is_refused_at_once(tmp_path):
+def test_fifo_is_rejected_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="not a regular file"):
         files.read_bytes(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/"])
-def test_devices_and_folders_are_refused(tmp_path, name):
+def test_devices_and_folders_are_rejected(tmp_path, name):
     (tmp_path / "link").symlink_to(name)
     with pytest.raises((UserError, IsADirectoryError)):
         files.read_bytes(tmp_path / "link")
 
 
-def test_no_more_than_the_limit_is_read(tmp_path):
+def test_file_above_the_size_limit_is_rejected(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 11)
     assert files.read_bytes(tmp_path / "file", 11) == b"x" * 11
     with pytest.raises(UserError, match="larger than 10 bytes"):
@@ -49,11 +51,11 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize("text", BAD_YAML.values(), ids=BAD_YAML)
-def test_hostile_yaml_is_one_line(text):
-    with pytest.raises(UserError) as caught:
+def test_hostile_yaml_gives_a_one_line_error(text):
+    with pytest.raises(UserError) as error:
         files.parse_yaml(text)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -61,59 +63,59 @@ def test_hostile_yaml_is_one_line(text):
     ["[" * 100_000, "[" * 60 + "]" * 60, "9" * 5_000, "NaN", "[Infinity]", "{", "", b"\xff"],
     ids=["open", "deep", "digits", "nan", "infinity", "cut", "empty", "bytes"],
 )
-def test_hostile_json_is_one_line(text):
-    with pytest.raises(UserError) as caught:
+def test_hostile_json_gives_a_one_line_error(text):
+    with pytest.raises(UserError) as error:
         files.parse_json(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_plain_settings_are_read(tmp_path):
+def test_plain_json_and_yaml_are_read(tmp_path):
     (tmp_path / "a.json").write_text('{"a": [1, 2.5, null, "é"]}', encoding="utf-8")
     (tmp_path / "a.yaml").write_text("a: [1, 2.5, null, é]", encoding="utf-8")
     expected = {"a": [1, 2.5, None, "é"]}
     assert files.read_json(tmp_path / "a.json") == files.read_yaml(tmp_path / "a.yaml") == expected
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_interrupted_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "card.json"
     files.write_json(path, {"a": 1})
 
-    def interrupted():
+    def write_and_interrupt():
         with files.whole_file(path) as partial:
             partial.write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        write_and_interrupt()
     with pytest.raises(TypeError, match="JSON"):
         files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["card.json"]
 
 
-def test_a_number_that_json_lacks_is_null(tmp_path):
+def test_non_finite_numbers_are_written_as_null(tmp_path):
     path = tmp_path / "card.json"
     files.write_json(path, {"a": [float("nan"), float("-inf"), 1.5], "é": "ü"})
     assert files.read_json(path) == {"a": [None, None, 1.5], "é": "ü"}
     assert "é" in path.read_text(encoding="utf-8")
 
 
-def test_a_full_disk_leaves_nothing_under_the_final_name(tmp_path):
+def test_full_disk_leaves_no_file(tmp_path):
     def write():
-        with files.whole_file(tmp_path / "x"), open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")
+        with files.whole_file(tmp_path / "x"), open("/dev/full", "wb", buffering=0) as device:
+            device.write(b"x")
 
-    with pytest.raises(OSError, match="space") as caught:
+    with pytest.raises(OSError, match="space") as error:
         write()
-    assert files.is_full_disk(caught.value)
+    assert files.is_full_disk(error.value)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_reader_never_meets_half_a_file(tmp_path):
+def test_reader_never_sees_a_partial_file(tmp_path):
     path = tmp_path / "file"
     contents = {bytes([value]) * 100_000 for value in range(8)}
     files.write_bytes(path, min(contents))
-    seen = set()
+    observed = set()
 
     def write():
         for content in sorted(contents) * 5:
@@ -122,12 +124,12 @@ def test_a_reader_never_meets_half_a_file(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     while writer.is_alive():
-        seen.add(path.read_bytes())
+        observed.add(path.read_bytes())
     writer.join()
-    assert seen <= contents
+    assert observed <= contents
 
 
-def test_json_text_is_read_by_every_parser():
+def test_json_text_is_plain_ascii_without_non_finite_numbers():
     values = {"\ud800": [os.fsdecode(b"caf\xe9"), "\x1b\u202e", 1.5, None, True], "a": {"b": (1,)}}
     text = files.json_text({**values, "nan": float("nan"), "inf": [-float("inf")]})
     assert text.isascii()
@@ -140,7 +142,7 @@ def test_json_text_is_read_by_every_parser():
     }
 
 
-def test_a_new_folder_of_pictures_is_marked_and_one_that_holds_something_is_not(tmp_path):
+def test_new_output_folder_is_marked_and_a_non_empty_one_is_not(tmp_path):
     make_output_folder(tmp_path / "new" / "pictures")
     make_output_folder(tmp_path / "new" / "pictures")
     assert os.listdir(tmp_path / "new" / "pictures") == [OUTPUT_MARK]

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensors."""
+"""Reuse of freed memory for the next tensors."""
 
 import platform
 import subprocess
@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from foveal.foundation.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-SIZE = 17 * 2**20  # numbers: 68 MiB, 17,408 pages
+SIZE = 17 * 2**20  # values: 68 MiB, 17,408 pages
 def faults():
-    for _ in range(20):  # the first ones lie side by side
+    for _ in range(20):  # the first allocations do not reuse memory
         torch.ones(SIZE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -24,12 +24,12 @@ print(faults() if sys.argv[2] == "first" else ThreadPoolExecutor(1).submit(fault
 """
 
 
-def page_faults(how, thread):
-    command = [sys.executable, "-c", _FAULTS, how, thread]
+def page_faults(mode, thread):
+    command = [sys.executable, "-c", _FAULTS, mode, thread]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be configured")
 @pytest.mark.parametrize("thread", ["first", "own"])
-def test_a_tensor_takes_the_memory_of_the_last_one(thread):
+def test_tensor_reuses_the_memory_of_the_previous_one(thread):
     assert page_faults("keep", thread) * 20 < page_faults("free", thread)

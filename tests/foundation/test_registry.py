@@ -1,4 +1,4 @@
-"""Parts of installed packages: found by name, imported at first use, and by nothing else."""
+"""Plugins: found by name and imported only on first use."""
 
 import json
 import os
@@ -29,7 +29,7 @@ training: {epochs: 2, batch_size: 20, lr: 0.1}
 
 
 def python(*command, package=PLUGIN, **options):
-    """Run Python where the example package is installed; return what it printed."""
+    """Run Python with the example package installed; return the finished process."""
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(
@@ -50,7 +50,7 @@ def foveal(*command):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two models that were trained on the package's dataset, one with its detector."""
+    """Train two models on the dataset of the package, one with its detector."""
     folder = tmp_path_factory.mktemp("runs")
     for name, recipe in (("focus", RECIPE), ("means", MEANS)):
         (folder / f"{name}.yaml").write_text(recipe)
@@ -69,25 +69,25 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["focus", "means"])
-def test_evaluate_takes_the_packages_detector_family_data_and_metric(runs, name):
+def test_evaluate_uses_the_detector_model_dataset_and_metric_of_a_plugin(runs, name):
     figures = json.loads(foveal("evaluate", runs / name, "--data", "halves", "--json"))
     assert figures["accuracy"] >= 0.5
     assert 0.5 <= figures["confidence"] <= 1
     assert ("content_following" in figures) == (name == "focus")
 
 
-def test_explain_takes_the_packages_explainer(runs, pictures, tmp_path):
-    found = json.loads(
+def test_explain_uses_the_explainer_of_a_plugin(runs, pictures, tmp_path):
+    results = json.loads(
         foveal(
             "explain", runs / "means", pictures / "0.png", "--method", "contrast",
             "--out", tmp_path, "--json",
         )
     )  # fmt: skip
-    assert found["images"][0]["method"] == "contrast"
+    assert results["images"][0]["method"] == "contrast"
     assert (tmp_path / "0.png").is_file()
 
 
-def test_a_packages_explainer_declares_what_its_values_mean():
+def test_explainer_of_a_plugin_declares_the_meaning_of_its_values():
     code = (
         "import torch; from foveal.explainers import explainer\n"
         "from foveal.models import SmallCNN\n"
@@ -96,7 +96,7 @@ def test_a_packages_explainer_declares_what_its_values_mean():
     assert python("-c", code).stdout.strip() == "distance from the mean"
 
 
-def test_compare_takes_all_of_them(runs, tmp_path):
+def test_compare_uses_plugins(runs, tmp_path):
     foveal(
         "compare", runs / "focus", runs / "means", "--data", "halves", "--images", "10",
         "--method", "contrast", "--out", tmp_path,
@@ -108,7 +108,7 @@ def test_compare_takes_all_of_them(runs, tmp_path):
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
 @pytest.mark.parametrize("name", ["focus", "means"])
-def test_predict_takes_them_in_two_workers(runs, pictures, tmp_path, name, engine):
+def test_predict_uses_plugins_in_two_workers(runs, pictures, tmp_path, name, engine):
     import pyarrow.parquet as pq
 
     if engine == "ray":
@@ -123,18 +123,18 @@ def test_predict_takes_them_in_two_workers(runs, pictures, tmp_path, name, engin
 
 
 @pytest.mark.parametrize("name", ["focus", "means"])
-def test_export_takes_them(runs, tmp_path, name):
+def test_export_accepts_models_of_a_plugin(runs, tmp_path, name):
     foveal("export", runs / name, "--out", tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").stat().st_size > 1000
 
 
-def test_a_run_cannot_be_loaded_without_the_package(runs):
+def test_run_cannot_be_loaded_without_its_plugin(runs):
     code = "import sys, foveal; foveal.load(sys.argv[1])"
     done = python("-c", code, runs / "focus", package="")
     assert "Unknown detector 'brightest'" in done.stderr
 
 
-def test_importing_foveal_imports_no_other_package():
+def test_importing_foveal_imports_no_plugin():
     code = (
         "import sys, foveal.models, foveal.metrics, foveal.explainers, foveal.datasets\n"
         "from foveal.detectors import DETECTORS\n"
@@ -151,35 +151,35 @@ def test_importing_foveal_imports_no_other_package():
 @pytest.mark.parametrize(
     "name", ["os:system", "antigravity", "foveal_example.brightest:Brightest", "../x", "__import__"]
 )
-def test_a_name_in_settings_imports_nothing_by_itself(name):
+def test_unregistered_name_in_settings_imports_nothing(name):
     with pytest.raises(UserError, match="Unknown detector"):
         build_detector({"name": name, "keypoints": 3})
     assert not {"antigravity", "foveal_example"} & set(sys.modules)
 
 
 def install(folder, package, detector):
-    """Declare a package with a detector in a module that is not there."""
+    """Declare a package with a detector in a module that does not exist."""
     entry = folder / f"{package}-1.0.dist-info"
     entry.mkdir()
     (entry / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (entry / "entry_points.txt").write_text(f"[foveal.detectors]\n{detector} = nowhere:Nothing\n")
 
 
-def test_a_package_that_cannot_be_imported_is_a_user_error(tmp_path):
+def test_plugin_that_cannot_be_imported_is_a_user_error(tmp_path):
     install(tmp_path, "broken", "broken")
     code = "from foveal.detectors import build_detector; build_detector({'name': 'broken'})"
     done = python("-c", code, package=tmp_path)
     assert "UserError: The package broken cannot be imported for 'broken'" in done.stderr
 
 
-def test_a_package_cannot_take_the_name_of_a_part_of_foveals(tmp_path):
+def test_plugin_cannot_override_a_built_in_name(tmp_path):
     install(tmp_path, "taker", "harris")
     code = "from foveal.detectors import DETECTORS; print(DETECTORS['harris'].__module__)"
     done = python("-c", code, package=tmp_path)
     assert done.stdout.strip() == "foveal.detectors.corners"
 
 
-def test_a_registry_is_a_mapping_that_can_be_added_to():
+def test_registry_is_a_mutable_mapping():
     registry = Registry("foveal.nothing", {"one": 1})
     registry["two"] = 2
     assert dict(registry) == {"one": 1, "two": 2}

@@ -1,4 +1,4 @@
-"""How many cases are drawn: a tenth by default, all of them under FOVEAL_FUZZ=1."""
+"""Fixtures for fuzzing: a tenth of the cases by default, all of them with FOVEAL_FUZZ=1."""
 
 import os
 import random
@@ -15,41 +15,41 @@ from foveal import zoo
 from .sandbox import Sandbox
 
 SCALE = float(os.environ.get("FOVEAL_FUZZ", "0.1"))
-BATCHES = 10  # parts of a test, so that several processes share it
+BATCHES = 10  # parts of a test, so that processes can share it
 
 
 def check_cases(
     total: int, batch: int, folder: Path, problem_with: Callable[[int, Path], str]
 ) -> None:
-    """Try the cases of one of `BATCHES` parts, and fail with what is wrong with each.
+    """Try the cases of one of `BATCHES` parts, and fail with a list of their problems.
 
     Args:
-        total: how many cases there are in all parts at full scale.
-        batch: the number of the part.
-        folder: where each case gets an empty folder.
-        problem_with: tries a case, by its number, in its folder; returns what is wrong, or "".
+        total: number of cases in all parts together, at full scale.
+        batch: index of the part.
+        folder: folder in which each case gets an empty folder.
+        problem_with: tries case `number` in a folder; returns a description of the problem, or "".
     """
     problems = []
     for number in range(batch, max(BATCHES, round(total * SCALE)), BATCHES):
-        inside = folder / str(number)
-        inside.mkdir()
-        if problem := problem_with(number, inside):
+        case_folder = folder / str(number)
+        case_folder.mkdir()
+        if problem := problem_with(number, case_folder):
             problems.append(f"case {number}: {problem}")
-        shutil.rmtree(inside)
+        shutil.rmtree(case_folder)
     if problems:
         pytest.fail("\n\n".join(problems), pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A process that runs commands, each in a folder that it may not leave."""
-    opened = Sandbox()
-    yield opened
-    opened.close()
+    """A process that runs commands, each confined to one folder."""
+    process = Sandbox()
+    yield process
+    process.close()
 
 
 def image(seed: int, size: tuple[int, int] = (28, 28), mode: str = "L") -> Image.Image:
-    """Return noise of a height and width, grey or colour."""
+    """Return an image of noise of the given height and width, grey or colour."""
     shape = size if mode == "L" else (*size, 3)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8), mode)
 
@@ -87,11 +87,11 @@ training: {epochs: 2, batch_size: 8}
 """
 
 
-def copied(model: str | Path, to: Path) -> Path:
+def copy_model(model: str | Path, to: Path) -> Path:
     """Return a copy of a model's folder."""
     return Path(shutil.copytree(zoo.folder(model), to))
 
 
-def drawn(name: str, number: int) -> random.Random:
-    """Return the generator of one case."""
+def generator_of(name: str, number: int) -> random.Random:
+    """Return the random generator of one case."""
     return random.Random(f"{name} {number}")

@@ -1,7 +1,7 @@
-"""A process that imports all that commands need once, then runs each in a fork of itself.
+"""A process that imports the dependencies of all commands once, then runs each in a fork.
 
-It is started by `Sandbox` and reads requests from stdin, one line of JSON each. What runs in the
-fork may write in one folder alone, and is bounded in time and memory.
+It is started by `Sandbox` and reads requests from stdin, one line of JSON each. The fork may write
+only in one folder, and its time and memory are limited.
 """
 
 import ctypes
@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 CPU_SECONDS = 60
-IDLE_SECONDS = 60  # without any processor time, while nothing waits for a processor or a disk
-ADDRESSES = 4_000 * 2**20  # bytes of address space beyond what the imports take
-UNEXPECTED = 70  # an exit status that no command has
+IDLE_SECONDS = 60  # without any CPU time, while no process waits for a CPU or a disk
+ADDRESS_BYTES = 4_000 * 2**20  # of address space beyond that of the imports
+UNEXPECTED = 70  # an exit status that no command uses
 HUNG = "hung"
 
 WRITES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.truncate"}
 RUNS = {"os.exec", "os.posix_spawn", "os.system", "subprocess.Popen"}
-SECRETS = ("/etc/passwd", "/proc/self/mem")  # named by hostile settings
+SECRETS = ("/etc/passwd", "/proc/self/mem")  # paths in hostile settings
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Handle requests until stdin ends."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what an import prints is no reply
+    os.dup2(2, 1)  # keep prints of imports out of the replies
     _import_all()
     replies.write("ready\n")
     replies.flush()
@@ -59,7 +59,7 @@ def run(arguments: list[str], inside: str) -> dict[str, Any]:
             _in_child(arguments, Path(inside), out.fileno(), err.fileno(), report.writing)
         hung = not _wait(child)
         _, status, usage = os.wait4(child, 0)
-        _end_session(child)  # what the command left behind
+        _end_session(child)  # remaining processes of the command
         return {
             "status": os.waitstatus_to_exitcode(status),
             "out": _text(out),
@@ -96,12 +96,12 @@ def _text(file: BinaryIO) -> str:
 
 
 def _resident() -> int:
-    """Return the bytes of memory that this process takes."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _wait(child: int) -> bool:
-    """Wait until a child ends; end it and return False when it has stood still for too long."""
+    """Wait until a child ends; kill it and return False if it has been idle for too long."""
     watched = os.pidfd_open(child)
     try:
         used, idle = -1, 0
@@ -118,7 +118,7 @@ def _wait(child: int) -> bool:
 
 
 def _progress(session: int) -> tuple[int, bool]:
-    """Return the clock ticks used in a session, and whether one waits for a processor or disk."""
+    """Return the clock ticks used in a session, and whether any process waits for a CPU or disk."""
     ticks, waiting = 0, False
     for fields in _processes(session):
         ticks += int(fields[11]) + int(fields[12])
@@ -127,7 +127,7 @@ def _progress(session: int) -> tuple[int, bool]:
 
 
 def _processes(session: int) -> Iterator[list[str]]:
-    """Yield the fields from the state on of /proc/PID/stat of each process of a session."""
+    """Yield the fields of /proc/PID/stat, from the state on, of each process of a session."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
@@ -172,16 +172,16 @@ def _in_child(arguments: list[str], inside: Path, out: int, err: int, report: in
 
 
 def _limit() -> None:
-    """Bound time and memory of this process; end it with its parent."""
+    """Limit the time and memory of this process, and kill it when its parent ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + ADDRESSES, taken + ADDRESSES))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_BYTES, used + ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _watch(inside: Path, report: int) -> Any:
-    """Return an audit hook that reports writes outside of a folder, and programs that are run."""
+    """Return an audit hook that reports writes outside a folder, and program starts."""
     folder = os.path.realpath(inside)
     busy = False
 
@@ -200,7 +200,7 @@ def _watch(inside: Path, report: int) -> Any:
 
 
 def _escapes(event: str, values: tuple[Any, ...], folder: str) -> Iterator[str]:
-    """Yield each thing outside of a folder that an audit event is about."""
+    """Yield a description of each access outside the folder in an audit event."""
     if event in RUNS or event == "socket.connect":
         yield f"{values!r:.300}"
     elif event == "open":

@@ -1,4 +1,4 @@
-"""Mutations of settings, tensors, checkpoints and image files, drawn by a seed."""
+"""Random mutations of settings, tensors, checkpoints and image files."""
 
 import copy
 import random
@@ -44,39 +44,39 @@ HOSTILE_TEXTS = (
 
 
 def paths_of(values: Any, path: tuple = ()) -> list[tuple]:
-    """Return the path of each value within plain values, containers included."""
-    found = [path] if path else []
+    """Return the path of each value within nested plain values, containers included."""
+    paths = [path] if path else []
     if isinstance(values, dict):
         items = values.items()
     elif isinstance(values, list):
         items = enumerate(values[:8])
     else:
-        return found
-    return found + [inner for key, value in items for inner in paths_of(value, (*path, key))]
+        return paths
+    return paths + [inner for key, value in items for inner in paths_of(value, (*path, key))]
 
 
 def mutate(values: Any, draw: random.Random) -> Any:
-    """Return plain values with one or two of them replaced, deleted, added or doubled."""
+    """Return plain values with one or two entries replaced, deleted or added."""
     values = copy.deepcopy(values)
     for _ in range(draw.choice((1, 1, 1, 2))):
         path = draw.choice(paths_of(values))
-        inside = values
+        container = values
         for key in path[:-1]:
-            inside = inside[key]
+            container = container[key]
         kind = draw.random()
-        if kind < 0.75 or not isinstance(inside, dict):
-            inside[path[-1]] = copy.deepcopy(draw.choice(VALUES))
+        if kind < 0.75 or not isinstance(container, dict):
+            container[path[-1]] = copy.deepcopy(draw.choice(VALUES))
         elif kind < 0.85:
-            del inside[path[-1]]
+            del container[path[-1]]
         else:
-            inside[draw.choice(("x", "", "name", "__class__", "é\x1b"))] = draw.choice(VALUES)
+            container[draw.choice(("x", "", "name", "__class__", "é\x1b"))] = draw.choice(VALUES)
         if not isinstance(values, dict | list) or not paths_of(values):
             break
     return values
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
-    """Return the bytes of a file cut, flipped, zeroed, repeated, or with a number replaced."""
+    """Return the bytes of a file cut, flipped, zeroed, repeated, or with an integer replaced."""
     data = bytearray(content)
     kind = draw.randrange(6)
     at = draw.randrange(max(1, len(data)))
@@ -84,14 +84,14 @@ def damage(content: bytes, draw: random.Random) -> bytes:
         return bytes(data[:at])
     if kind == 1:
         for _ in range(draw.choice((1, 8, 64))):
-            where = draw.randrange(max(1, len(data)))
-            data[where : where + 1] = bytes([draw.randrange(256)])
+            index = draw.randrange(max(1, len(data)))
+            data[index : index + 1] = bytes([draw.randrange(256)])
     elif kind == 2:
         data[at : at + 64] = bytes(min(64, len(data) - at))
     elif kind == 3:
         data[at:at] = data[at : at + 4_096] * draw.choice((1, 16))
     elif kind == 4:
-        at = draw.randrange(min(64, max(1, len(data))))  # sizes stand in headers
+        at = draw.randrange(min(64, max(1, len(data))))  # headers hold sizes
         data[at : at + 4] = struct.pack(draw.choice("<>") + "I", draw.choice((0, 2**31, 2**32 - 1)))
     else:
         return draw.choice(HOSTILE_TEXTS)
@@ -99,7 +99,7 @@ def damage(content: bytes, draw: random.Random) -> bytes:
 
 
 def replace_by_special_file(path: Path, draw: random.Random) -> None:
-    """Put something in the way of a file that is no regular file, or leads out of its folder."""
+    """Replace a file by a folder, a FIFO or a link, which may lead outside its folder."""
     import os
 
     path.unlink()
@@ -117,7 +117,7 @@ def replace_by_special_file(path: Path, draw: random.Random) -> None:
 
 
 def mutate_tensors(state: dict, draw: random.Random) -> dict:
-    """Return a state dict with a tensor made NaN, infinite, of another shape or kind, or gone."""
+    """Return a state dict with one tensor made NaN, infinite, of another shape, or removed."""
     import torch
 
     state = dict(state)

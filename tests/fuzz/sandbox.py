@@ -1,4 +1,4 @@
-"""Commands in a process of their own that may neither escape, hang, nor take the memory."""
+"""A sandbox for commands: confined to a folder and limited in time and memory."""
 
 import json
 import os
@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MEGABYTES = 1_500  # of memory beyond what the imports take
-LINE = 1_500  # characters of an error; paths are long
+MEGABYTES = 1_500  # of memory beyond that of the imports
+MAX_LINE = 1_500  # characters of an error line; paths are long
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a command.
+    """The result of a command.
 
     Attributes:
-        status: of its exit; negative where a signal ended it.
+        status: exit status; negative if a signal ended the command.
         out: stdout.
         err: stderr.
-        escapes: what it tried outside of its folder, such as writing there or running a program.
-        megabytes: the memory that it took beyond what the imports take.
+        escapes: accesses outside its folder, such as writes and program starts.
+        megabytes: memory beyond that of the imports.
     """
 
     status: int
@@ -34,7 +34,7 @@ class Outcome:
     megabytes: int
 
     def problem(self) -> str:
-        """Return what a user or an operator would complain of, or nothing."""
+        """Return a description of what is wrong with the outcome, or ""."""
         if self.escapes:
             return f"escaped: {self.escapes[:500]}"
         if self.status == -signal.SIGXCPU:
@@ -46,8 +46,8 @@ class Outcome:
         if CONTROL.search(self.out + self.err):
             return f"control characters on the terminal: {self.out + self.err!r:.1500}"
         last = self.err.rstrip().rpartition("\n")[2]
-        if self.status and not 0 < len(last) <= LINE:
-            return f"failed without a clear line: {self.err[-1500:]!r}"
+        if self.status and not 0 < len(last) <= MAX_LINE:
+            return f"failed without a one-line error: {self.err[-1500:]!r}"
         return ""
 
 
@@ -56,10 +56,10 @@ class Sandbox:
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("forking.py")
-        # Coverage would write where a fork may not.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
-        # Threads do not live on in a fork, so there are none.
-        environment = {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # Coverage would write outside the folder.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+        # Threads do not survive a fork, so none are started.
+        environment = {**inherited, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,

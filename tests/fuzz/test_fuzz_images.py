@@ -1,4 +1,4 @@
-"""Image files by strangers: each is a row, or an error in its row."""
+"""Fuzzing of image files: each gives a prediction or an error."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from foveal.foundation.files import parse_json
 
-from .conftest import BATCHES, check_cases, drawn, image
+from .conftest import BATCHES, check_cases, generator_of, image
 from .mutations import HOSTILE_TEXTS, damage, replace_by_special_file
 from .sandbox import Sandbox
 
@@ -23,17 +23,17 @@ NAMES = (
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_hostile_images_are_rows_or_errors(tmp_path, sandbox, batch):
+def test_hostile_images_give_a_prediction_or_an_error(tmp_path, sandbox, batch):
     check_cases(150, batch, tmp_path, partial(problem_with_image, sandbox))
 
 
 def problem_with_image(sandbox: Sandbox, number: int, inside: Path) -> str:
-    """Predict and explain a hostile image beside a good one; return what is wrong with it."""
+    """Predict and explain a hostile image and a good one; return the problem, or ""."""
     folder = inside / "images"
     folder.mkdir()
     image(number).save(folder / "good.png")
-    kind = hostile_image(folder, number, drawn("image", number))
-    problem = predicted(sandbox, inside) or explained(sandbox, inside)
+    kind = hostile_image(folder, number, generator_of("image", number))
+    problem = problem_with_predicting(sandbox, inside) or problem_with_explaining(sandbox, inside)
     return problem and f"{kind}: {problem}"
 
 
@@ -56,8 +56,8 @@ def hostile_image(folder: Path, number: int, draw: random.Random) -> str:
     return kind
 
 
-def predicted(sandbox: Sandbox, inside: Path) -> str:
-    """Predict the folder; return what is wrong with the outcome."""
+def problem_with_predicting(sandbox: Sandbox, inside: Path) -> str:
+    """Predict the folder; return the problem, or ""."""
     arguments = ["predict", "mnist-cnn", "images", "--out", "rows.parquet", "--workers", "1"]
     outcome = sandbox.run(arguments, inside)
     if problem := outcome.problem():
@@ -65,18 +65,18 @@ def predicted(sandbox: Sandbox, inside: Path) -> str:
     rows = pq.read_table(inside / "rows.parquet").to_pylist()
     good = [row for row in rows if row["path"].endswith("good.png")]
     if len(good) != 1 or good[0]["error"] is not None:
-        return f"the good image is not answered: {rows}"
+        return f"the good image has no prediction: {rows}"
     if any((row["error"] is None) == (row["prediction"] is None) for row in rows):
-        return f"a row has neither answer nor error, or both: {rows}"
+        return f"a row has neither prediction nor error, or both: {rows}"
     return ""
 
 
-def explained(sandbox: Sandbox, inside: Path) -> str:
-    """Explain the files; return what is wrong with the outcome."""
+def problem_with_explaining(sandbox: Sandbox, inside: Path) -> str:
+    """Explain the files; return the problem, or ""."""
     names = [f"images/{name}" for name in sorted(os.listdir(inside / "images"))]
     outcome = sandbox.run(["explain", "mnist-cnn", "--json", "--", *names], inside)
     if problem := outcome.problem():
         return problem
-    answers = parse_json(outcome.out)["images"]
-    good = [answer for answer in answers if answer["path"].endswith("good.png")]
-    return "" if len(good) == 1 and "error" not in good[0] else f"no answer: {answers}"
+    results = parse_json(outcome.out)["images"]
+    good = [result for result in results if result["path"].endswith("good.png")]
+    return "" if len(good) == 1 and "error" not in good[0] else f"no result: {results}"

@@ -1,4 +1,4 @@
-"""Model folders by strangers: each is answered, or refused in a line."""
+"""Fuzzing of model folders: each gives a result or a one-line error."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from foveal.foundation.files import parse_json
 
-from .conftest import BATCHES, check_cases, copied, drawn, image
+from .conftest import BATCHES, check_cases, copy_model, generator_of, image
 from .mutations import HOSTILE_TEXTS, damage, mutate, mutate_tensors, replace_by_special_file
 from .sandbox import Outcome, Sandbox
 
@@ -28,23 +28,23 @@ MODELS = (
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_a_mutated_model_folder_is_answered_or_refused_in_a_line(tmp_path, sandbox, batch):
+def test_a_mutated_model_folder_gives_a_result_or_a_one_line_error(tmp_path, sandbox, batch):
     check_cases(1_000, batch, tmp_path, partial(problem_with_model, sandbox))
 
 
 def problem_with_model(sandbox: Sandbox, number: int, inside: Path) -> str:
-    """Give a mutated model folder to a command; return what is wrong with the outcome."""
-    draw = drawn("model", number)
+    """Run a command with a mutated model folder; return the problem, or ""."""
+    draw = generator_of("model", number)
     image(number).save(inside / "image.png")
     name = draw.choice(MODELS)
-    what = mutate_folder(copied(name, inside / "model"), draw)
+    file = mutate_folder(copy_model(name, inside / "model"), draw)
     outcome = sandbox.run(command(draw), inside)
-    problem = outcome.problem() or badly_answered(outcome)
-    return problem and f"{name}, {what}: {problem}"
+    problem = outcome.problem() or problem_with_output(outcome)
+    return problem and f"{name}, {file}: {problem}"
 
 
 def mutate_folder(folder: Path, draw: random.Random) -> str:
-    """Damage one file of a model folder; return which."""
+    """Damage one file of a model folder; return its name."""
     name = draw.choice(("config.json",) * 6 + ("model.safetensors",) * 3 + ("card.json",))
     path = folder / name
     kind = draw.random()
@@ -71,11 +71,11 @@ def command(draw: random.Random) -> list[str]:
     return ["explain", "model", "image.png", "--out", "pictures"]
 
 
-def badly_answered(outcome: Outcome) -> str:
-    """Return what is wrong with the JSON on stdout, if any is there."""
+def problem_with_output(outcome: Outcome) -> str:
+    """Return the problem with the JSON on stdout, or ""."""
     if not outcome.out.startswith("{"):
         return ""
-    answers = parse_json(outcome.out)["images"]  # strict: without NaN
-    classes = [entry for answer in answers for entry in answer.get("probabilities", [])]
+    results = parse_json(outcome.out)["images"]  # strict: without NaN
+    classes = [entry for result in results for entry in result.get("probabilities", [])]
     valid = all(0 <= entry["probability"] <= 1 for entry in classes)
-    return "" if answers and valid else f"no probabilities: {outcome.out[:500]}"
+    return "" if results and valid else f"no probabilities: {outcome.out[:500]}"

@@ -1,4 +1,4 @@
-"""Requests by strangers to `foveal serve`: each is refused, and the next one is answered."""
+"""Fuzzing of `foveal serve`: each hostile request is refused and the server stays healthy."""
 
 import random
 import re
@@ -15,14 +15,14 @@ from studio_server import Address
 
 from .conftest import SCALE
 
-MEGABYTES = 300  # of memory beyond what the server takes before the first request
-BODY_BYTES = 2_000_000  # of a large one
-SILENCE = 120.0  # seconds without a byte: the server hangs
+MEGABYTES = 300  # of memory beyond that before the first request
+BODY_BYTES = 2_000_000  # of a large body
+SILENCE_SECONDS = 120.0  # without a byte: the server counts as hung
 JSON = {"content-type": "application/json"}
 
 
 class Server:
-    """A `foveal serve` of its own, on any free port."""
+    """A process of `foveal serve` on a free port."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -32,22 +32,22 @@ class Server:
         )
         assert self._process.stderr is not None
         port = re.search(r"http://127\.0\.0\.1:(\d+)", self._process.stderr.readline())
-        assert port, "the server does not say its address"
+        assert port, "the server did not print its address"
         self.address = Address(int(port[1]))
 
     def healthy(self) -> bool:
-        """Return whether the server answers."""
+        """Return whether the health check succeeds."""
         return self.address.get("/healthz").status == 200
 
     def memory(self, field: str) -> int:
-        """Return the megabytes of memory that it takes: VmRSS now, VmHWM at most so far."""
+        """Return the memory in megabytes: VmRSS is the current one, VmHWM the peak."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) // 1024
 
     def stop(self) -> str:
         """End the server; return what it logged."""
         self._process.terminate()
-        return self._process.communicate(timeout=SILENCE)[1]
+        return self._process.communicate(timeout=SILENCE_SECONDS)[1]
 
 
 @pytest.fixture(scope="module")
@@ -61,30 +61,30 @@ def server() -> Iterator[Server]:
     assert peak - before <= MEGABYTES, f"{peak - before} MB for hostile requests"
 
 
-def some(cases: list, total: int) -> list:
-    """Return the cases that are drawn: `total` of them, or a fraction of that."""
+def sample(cases: list, total: int) -> list:
+    """Return a random sample of the cases: `total` of them at full scale."""
     return random.Random(21).sample(cases, max(10, round(total * SCALE)))
 
 
 def test_hostile_json_is_refused_and_the_server_stays_healthy(server):
     bad = {}
-    for name, body in some(json_bodies(21, 250, BODY_BYTES), 60):
-        reply = server.address.ask("POST", "/v1/explain", body, JSON)
+    for name, body in sample(json_bodies(21, 250, BODY_BYTES), 60):
+        reply = server.address.request("POST", "/v1/explain", body, JSON)
         if not 400 <= reply.status < 500 or not reply.json["detail"]:
             bad[name] = f"{reply.status} {reply.body[:300]!r}"
         if not server.healthy():
-            bad[name] = "the server is not healthy any more"
+            bad[name] = "the server is no longer healthy"
     assert not bad
 
 
 def test_hostile_http_is_refused_and_the_server_stays_healthy(server):
-    def wrong(request: Raw) -> str:
-        statuses = server.address.raw(request.data, wait=SILENCE)
+    def problem_with(request: Raw) -> str:
+        statuses = server.address.raw(request.data, wait=SILENCE_SECONDS)
         first = statuses[0] if statuses else None
         if first not in request.expected or any(status >= 500 for status in statuses):
             return f"{request.name}: {statuses}"
-        return "" if server.healthy() else f"{request.name}: not healthy any more"
+        return "" if server.healthy() else f"{request.name}: no longer healthy"
 
-    requests = some(raw_requests(21, 400), 100)
-    with ThreadPoolExecutor(32) as clients:  # most of them wait until the server loses patience
-        assert not list(filter(None, clients.map(wrong, requests)))
+    requests = sample(raw_requests(21, 400), 100)
+    with ThreadPoolExecutor(32) as clients:  # most of them wait for a timeout of the server
+        assert not list(filter(None, clients.map(problem_with, requests)))

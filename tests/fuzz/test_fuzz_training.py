@@ -1,4 +1,4 @@
-"""Recipes, overrides and checkpoints by strangers: each trains, or is refused in a line."""
+"""Fuzzing of recipes, overrides and checkpoints: each trains or gives a one-line error."""
 
 import random
 import shutil
@@ -11,7 +11,7 @@ import yaml
 
 from foveal.training import load_recipe
 
-from .conftest import BATCHES, SMALL_RECIPE, check_cases, drawn
+from .conftest import BATCHES, SMALL_RECIPE, check_cases, generator_of
 from .mutations import HOSTILE_TEXTS, VALUES, damage, mutate, paths_of
 from .sandbox import Sandbox
 
@@ -20,25 +20,25 @@ LIMITS = ("training.epochs=1", "training.recalibrate=0", "--quiet")  # after the
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_a_mutated_recipe_trains_or_is_refused_in_a_line(tmp_path, photos, sandbox, batch):
+def test_a_mutated_recipe_trains_or_gives_a_one_line_error(tmp_path, photos, sandbox, batch):
     check_cases(200, batch, tmp_path, partial(problem_with_recipe, sandbox, photos))
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_any_override_trains_or_is_refused_in_a_line(tmp_path, photos, sandbox, batch):
+def test_any_override_trains_or_gives_a_one_line_error(tmp_path, photos, sandbox, batch):
     check_cases(200, batch, tmp_path, partial(problem_with_override, sandbox, photos))
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_a_mutated_checkpoint_resumes_or_is_refused_and_deletes_nothing(
+def test_a_mutated_checkpoint_resumes_or_gives_an_error_and_deletes_nothing(
     tmp_path, photos, trained, sandbox, batch
 ):
     check_cases(100, batch, tmp_path, partial(problem_with_checkpoint, sandbox, photos, trained))
 
 
 def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, inside: Path) -> str:
-    """Train by a mutated recipe; return what is wrong with the outcome."""
-    draw = drawn("recipe", number)
+    """Train with a mutated recipe; return the problem, or ""."""
+    draw = generator_of("recipe", number)
     plain = yaml.safe_load(SMALL_RECIPE)
     if draw.random() < 0.5:
         plain = load_recipe(draw.choice(RECIPES)).to_dict()
@@ -51,8 +51,8 @@ def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, inside: Pat
 
 
 def problem_with_override(sandbox: Sandbox, photos: Path, number: int, inside: Path) -> str:
-    """Train with any value of one setting; return what is wrong with the outcome."""
-    draw = drawn("override", number)
+    """Train with an arbitrary value of one setting; return the problem, or ""."""
+    draw = generator_of("override", number)
     (inside / "mine.yaml").write_text(SMALL_RECIPE)
     name = draw.choice((*RECIPES, "mine.yaml", "mine.yaml"))
     values = load_recipe(name if name in RECIPES else inside / name).to_dict()
@@ -66,21 +66,23 @@ def problem_with_override(sandbox: Sandbox, photos: Path, number: int, inside: P
 def problem_with_checkpoint(
     sandbox: Sandbox, photos: Path, trained: Path, number: int, inside: Path
 ) -> str:
-    """Resume from a mutated checkpoint; return what is wrong with the outcome."""
+    """Resume from a mutated checkpoint; return the problem, or ""."""
     victim = inside.with_name(f"victim-{number}")
     victim.mkdir()
     (victim / "precious.txt").write_text("precious")
     shutil.copytree(trained, inside / "run")
-    mutate_checkpoint(inside / "run/checkpoints/last.ckpt", drawn("checkpoint", number), victim)
+    mutate_checkpoint(
+        inside / "run/checkpoints/last.ckpt", generator_of("checkpoint", number), victim
+    )
     shutil.copy(inside / "run/recipe.yaml", inside / "mine.yaml")
     problem = train(sandbox, ["mine.yaml", "--resume", "--quiet"], inside, photos)
     if not (victim / "precious.txt").is_file():
-        return "a file outside of the run folder is gone"
+        return "a file outside the run folder was deleted"
     return problem
 
 
 def mutate_checkpoint(path: Path, draw: random.Random, victim: Path) -> None:
-    """Damage the bytes of a checkpoint, or replace values of its structure."""
+    """Damage the bytes of a checkpoint, or replace a value in it."""
     if draw.random() < 0.3:
         path.write_bytes(damage(path.read_bytes(), draw))
         return
@@ -88,18 +90,20 @@ def mutate_checkpoint(path: Path, draw: random.Random, victim: Path) -> None:
     targets = [state]
     targets += [value for value in state.values() if isinstance(value, dict)]
     targets += [value for value in state["callbacks"].values() if isinstance(value, dict)] * 3
-    inside = draw.choice([target for target in targets if target])
-    key = draw.choice(sorted(inside, key=str))
+    container = draw.choice([target for target in targets if target])
+    key = draw.choice(sorted(container, key=str))
     paths = (str(victim), f"local://{victim}", str(path.parent / ".." / ".." / victim.name))
-    inside[key] = draw.choice((*VALUES, *paths, *paths, {paths[0]: torch.tensor(0.5)}, [paths[0]]))
+    container[key] = draw.choice(
+        (*VALUES, *paths, *paths, {paths[0]: torch.tensor(0.5)}, [paths[0]])
+    )
     torch.save(state, path)
 
 
 def train(sandbox: Sandbox, arguments: list[str], inside: Path, photos: Path) -> str:
-    """Train on a copy of small images; return what is wrong with the outcome."""
+    """Train on a copy of the small images; return the problem, or ""."""
     shutil.copytree(photos, inside / "photos")
     outcome = sandbox.run(["train", *arguments, "--data", "photos", "--out", "run"], inside)
     if problem := outcome.problem():
         return problem
-    whole = (inside / "run/model.safetensors").is_file()
-    return "" if whole or outcome.status else "ended well without a model"
+    saved = (inside / "run/model.safetensors").is_file()
+    return "" if saved or outcome.status else "succeeded without saving a model"

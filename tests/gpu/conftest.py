@@ -1,4 +1,4 @@
-"""The device of these tests: the CPU and, where there is one, a GPU; or what `--device` names."""
+"""Devices of these tests: the CPU and a GPU if available, or the one given by `--device`."""
 
 from collections.abc import Iterator
 
@@ -9,20 +9,20 @@ DEVICES = ("cpu", "cuda")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", choices=DEVICES, help="for tests/gpu alone; both if not given")
+    parser.addoption("--device", choices=DEVICES, help="device for tests/gpu; default: both")
 
 
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--device", default=None)
-        metafunc.parametrize("device", [chosen] if chosen else DEVICES, indirect=True)
+        option = metafunc.config.getoption("--device", default=None)
+        metafunc.parametrize("device", [option] if option else DEVICES, indirect=True)
 
 
 @pytest.fixture
 def device(request) -> Iterator[torch.device]:
-    """Return a device on which single precision is single precision: without TF32's 10 bits."""
+    """Return a device with TF32 off, so that single precision is exact."""
     if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU that torch can use here: tools/gpu.sh runs these tests where one is")
+        pytest.skip("torch finds no GPU here: run tools/gpu.sh on a machine with one")
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:

@@ -1,4 +1,4 @@
-"""Every family on a GPU does what it does on the CPU: it answers, explains, learns and predicts."""
+"""Every model family on a GPU: the same outputs, explanations and training steps as on the CPU."""
 
 from dataclasses import fields
 
@@ -6,18 +6,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_models import FOCUS, SETTINGS, answer_of, built, loss_of, pictures
+from test_models import FOCUS, SETTINGS, loss_of, make_model, output_of, pictures
 
 from foveal.deployment.batch import predict
 from foveal.explanation import Explanation
 
-# In double precision both devices compute the same but for the order of sums, so that no keypoint
-# rounds to another pixel: 1e-16 of each term, over some thousands of terms and tens of layers.
+# In double precision the devices differ only in the order of sums, so no keypoint rounds to another
+# pixel: 1e-16 per term, over some thousands of terms and tens of layers.
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
-# In single precision, TF32 off, it is 6e-8 of each term.
+# In single precision with TF32 off, 6e-8 per term.
 SINGLE = {"rtol": 1e-4, "atol": 1e-4}
-# bfloat16 keeps 8 bits: 4e-3 of each term.
-BRAIN = {"rtol": 0.03, "atol": 0.03}
+# bfloat16 has 8 bits: 4e-3 per term.
+BFLOAT16 = {"rtol": 0.03, "atol": 0.03}
 COMPILED = ("cnn", "plain", "attention", "focus-heatmap")  # each takes seconds
 BACKENDS = {"cpu": "aot_eager", "cuda": "inductor"}  # inductor's C++ for CPUs takes a minute
 
@@ -28,59 +28,68 @@ def tensors(explanation: Explanation) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_a_model_answers_and_explains_as_on_the_cpu(key, device):
-    model, other = built(key).double(), built(key).to(device, torch.float64)
+def test_logits_and_explanations_equal_those_on_the_cpu(key, device):
+    model, device_model = make_model(key).double(), make_model(key).to(device, torch.float64)
     images = pictures(model, 4).double()
-    expected, found = tensors(model.explain(images)), tensors(other.explain(images.to(device)))
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
+    expected, actual = (
+        tensors(model.explain(images)),
+        tensors(device_model.explain(images.to(device))),
+    )
+    assert actual.keys() == expected.keys()
+    for name, value in actual.items():
         torch.testing.assert_close(
             value, expected[name], **EXACT, msg=lambda m, n=name: f"{n}: {m}"
         )
     with torch.no_grad():
-        answer = other(images.to(device)).cpu()
-    torch.testing.assert_close(answer, answer_of(model.explain(images)), **EXACT)
+        output = device_model(images.to(device)).cpu()
+    torch.testing.assert_close(output, output_of(model.explain(images)), **EXACT)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_single_precision_and_bfloat16_stay_near(key, device):
-    model, other = built(key), built(key).to(device)
+def test_single_precision_and_bfloat16_are_close_to_the_cpu(key, device):
+    model, device_model = make_model(key), make_model(key).to(device)
     images = pictures(model, 4)
-    expected, given = model.explain(images), images.to(device)
+    expected, device_images = model.explain(images), images.to(device)
 
-    def answer() -> torch.Tensor:
+    def output() -> torch.Tensor:
         if key not in FOCUS:
-            return other(given).float().cpu()
-        # Held: a response that rounds elsewhere may choose another pixel.
+            return device_model(device_images).float().cpu()
+        # With fixed keypoints: rounding may otherwise move a keypoint to another pixel.
         scales = None if expected.scales is None else expected.scales.to(device)
-        return other.classify_at(given, expected.keypoints.to(device), scales).float().cpu()
+        return (
+            device_model.classify_at(device_images, expected.keypoints.to(device), scales)
+            .float()
+            .cpu()
+        )
 
     with torch.no_grad():
-        torch.testing.assert_close(answer(), answer_of(expected), **SINGLE)
+        torch.testing.assert_close(output(), output_of(expected), **SINGLE)
         with torch.autocast(device.type, torch.bfloat16):
-            torch.testing.assert_close(answer(), answer_of(expected), **BRAIN)
+            torch.testing.assert_close(output(), output_of(expected), **BFLOAT16)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_a_training_step_changes_the_weights_as_on_the_cpu(key, device):
-    # In evaluation mode, which draws nothing at random: devices draw different numbers.
-    model, other = built(key).double(), built(key).to(device, torch.float64)
+def test_a_training_step_gives_the_same_weights_as_on_the_cpu(key, device):
+    # In evaluation mode, without randomness: random numbers differ between devices.
+    model, device_model = make_model(key).double(), make_model(key).to(device, torch.float64)
     images = pictures(model, 4).double()
-    for one, given in ((model, images), (other, images.to(device))):
-        optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
-        loss_of(one(given), given).backward()
+    for network, inputs in ((model, images), (device_model, images.to(device))):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        loss_of(network(inputs), inputs).backward()
         optimizer.step()
     expected = model.state_dict()
-    for name, value in other.state_dict().items():
+    for name, value in device_model.state_dict().items():
         torch.testing.assert_close(
             value.cpu(), expected[name], **EXACT, msg=lambda m, n=name: f"{n}: {m}"
         )
-    assert any(not torch.equal(expected[k], v.double()) for k, v in built(key).state_dict().items())
+    assert any(
+        not torch.equal(expected[k], v.double()) for k, v in make_model(key).state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_a_step_of_bfloat16_in_training_mode_gives_finite_gradients(key, device):
-    model = built(key).to(device).train()
+def test_a_bfloat16_training_step_gives_finite_gradients(key, device):
+    model = make_model(key).to(device).train()
     images = pictures(model, 4).to(device)
     with torch.autocast(device.type, torch.bfloat16):
         loss = loss_of(model(images), images)
@@ -91,8 +100,8 @@ def test_a_step_of_bfloat16_in_training_mode_gives_finite_gradients(key, device)
 
 
 @pytest.mark.parametrize("key", COMPILED)
-def test_a_compiled_model_gives_the_same_answers(key, device):
-    model = built(key).to(device, torch.float64)
+def test_a_compiled_model_gives_the_same_logits(key, device):
+    model = make_model(key).to(device, torch.float64)
     images = pictures(model, 4).to(device, torch.float64)
     compiled = torch.compile(model, backend=BACKENDS[device.type])
     with torch.no_grad():
@@ -100,18 +109,20 @@ def test_a_compiled_model_gives_the_same_answers(key, device):
     torch.compiler.reset()
 
 
-def test_predict_writes_the_rows_of_the_cpu_by_way_of_pinned_memory(device, tmp_path, monkeypatch):
+def test_predict_writes_the_same_rows_as_on_the_cpu_using_pinned_memory(
+    device, tmp_path, monkeypatch
+):
     folder = tmp_path / "images"
     folder.mkdir()
-    for number, image in enumerate(pictures(built("cnn"), 12)):
+    for number, image in enumerate(pictures(make_model("cnn"), 12)):
         Image.fromarray((255 * image[0]).byte().numpy()).save(folder / f"{number:02d}.png")
     pinned, pin = [], torch.Tensor.pin_memory
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(len(t)) or pin(t))
     rows = {}
-    for place in ("cpu", device.type):
-        out = tmp_path / f"{place}.parquet"
-        predict("mnist-focus", folder, out, device=place, batch_size=5)
-        rows[place] = pq.read_table(out).to_pylist()
+    for name in ("cpu", device.type):
+        out = tmp_path / f"{name}.parquet"
+        predict("mnist-focus", folder, out, device=name, batch_size=5)
+        rows[name] = pq.read_table(out).to_pylist()
         out.unlink()
     assert pinned == ([] if device.type == "cpu" else [5, 5, 2])
     assert len(rows[device.type]) == 12

@@ -1,4 +1,4 @@
-"""`tools/gpu.sh` on the CPU: it trains what is named, packs it, and goes on from the pack."""
+"""`tools/gpu.sh` on the CPU: training, packing the run into one file, and resuming from it."""
 
 import shutil
 import subprocess
@@ -24,19 +24,19 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--devices", "2"], "There is no option --devices"),
+        (["--devices", "2"], "Unknown option --devices"),
         (["--device", "tpu"], "Expected --device cuda or cpu, but got tpu"),
         (["--minutes", "many"], "Expected --minutes as 1, 2, …, but got many"),
         (["--out"], "Expected a value after --out"),
     ],
 )
-def test_wrong_arguments_are_said_and_nothing_is_run(arguments, message):
+def test_invalid_arguments_are_an_error_and_nothing_is_run(arguments, message):
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_a_run_is_packed_as_one_file_and_goes_on_from_it(tmp_path):
+def test_a_run_is_packed_into_one_file_and_resumed_from_it(tmp_path):
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
     recipe.write_text(yaml.safe_dump(RECIPE))
     options = ("--device", "cpu", "--minutes", "5", "--train-only", "--out", out)

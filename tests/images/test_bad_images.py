@@ -1,4 +1,4 @@
-"""Whatever lies in a folder: each bad image is named, each odd one is read as people see it."""
+"""Bad and unusual images: errors, bit depths, colour modes, orientation and notes."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ from foveal.images.reading import MAX_PIXELS, decode, without_warnings
 SIZE = (6, 8)  # height, width
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -40,20 +40,20 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_truncated_image_is_an_error(kind: str) -> None:
-    content = encoded(colour().resize((64, 64)), kind)
+def test_truncated_image_is_an_error(kind: str) -> None:
+    content = encode(colour().resize((64, 64)), kind)
     with pytest.raises(UserError, match=r"(?i)broken|truncated"):
         read_image(content[: len(content) // 2])
 
 
-def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+def test_empty_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     for source in (b"", tmp_path / "a.png"):
         with pytest.raises(UserError, match="empty"):
             read_image(source)
 
 
-def test_what_is_no_image_or_no_file_is_an_error(tmp_path: Path) -> None:
+def test_text_missing_file_and_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not an image"):
         read_image(b"plain words")
     with pytest.raises(UserError, match="the file does not exist"):
@@ -62,126 +62,126 @@ def test_what_is_no_image_or_no_file_is_an_error(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-@pytest.mark.parametrize("side", [50_000, 11_000])  # beyond Pillow's own limit, and within it
-def test_a_decompression_bomb_is_refused_by_its_header_and_silently(side: int) -> None:
+@pytest.mark.parametrize("side", [50_000, 11_000])  # above Pillow's own limit, and below it
+def test_decompression_bomb_is_rejected_by_its_header_without_a_warning(side: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserError, match=f"more than {MAX_PIXELS:,} pixels"):
             read_image(png_header(side, side))
 
 
-def test_a_warning_of_the_decoder_stays_inside_also_in_threads(tmp_path: Path) -> None:
-    for number, name in enumerate(("a", "b")):
+def test_decoder_warnings_are_suppressed_also_in_threads(tmp_path: Path) -> None:
+    for shade, name in enumerate(("a", "b")):
         (tmp_path / name).mkdir()
         for index in range(20):
-            Image.new("RGB", (8, 8), (index, number, 0)).save(tmp_path / name / f"{index}.png")
-        # Large enough for Pillow to warn of, small enough for Foveal to try.
-        (tmp_path / name / "large.png").write_bytes(png_header(9_990, 9_990 - number))
-    with warnings.catch_warnings(record=True) as caught:
+            Image.new("RGB", (8, 8), (index, shade, 0)).save(tmp_path / name / f"{index}.png")
+        # Large enough for a warning of Pillow, small enough for Foveal to decode.
+        (tmp_path / name / "large.png").write_bytes(png_header(9_990, 9_990 - shade))
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         before = list(warnings.filters)
-        found = load_images(tmp_path, "train")
+        dataset = load_images(tmp_path, "train")
         assert warnings.filters == before
-    assert caught == []
-    assert len(found.problems) > 0
+    assert warned == []
+    assert len(dataset.problems) > 0
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+def test_sixteen_bit_values_are_scaled_and_not_clipped() -> None:
     values = np.array([[0, 128 * 257, 65535]], np.uint16)
-    assert read_image(encoded(Image.fromarray(values))).tolist() == [[[0, 128, 255]]]
+    assert read_image(encode(Image.fromarray(values))).tolist() == [[[0, 128, 255]]]
 
 
-def test_a_dark_sixteen_bit_image_stays_dark() -> None:
+def test_dark_sixteen_bit_image_stays_dark() -> None:
     values = np.full((2, 2), 200, np.uint16)
-    assert read_image(encoded(Image.fromarray(values))).max() == 1
+    assert read_image(encode(Image.fromarray(values))).max() == 1
 
 
-def test_float_pixels_from_0_to_1_are_shares() -> None:
+def test_float_pixels_from_0_to_1_are_scaled_to_255() -> None:
     values = np.array([[0.0, 0.2, 0.4]], np.float32)
-    assert read_image(encoded(Image.fromarray(values), "TIFF")).tolist() == [[[0, 51, 102]]]
+    assert read_image(encode(Image.fromarray(values), "TIFF")).tolist() == [[[0, 51, 102]]]
 
 
-def test_a_cmyk_jpeg_is_read_as_its_colours() -> None:
+def test_cmyk_jpeg_is_converted_to_rgb() -> None:
     red = Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK")
-    found = read_image(encoded(red, "JPEG", quality=100)).float().mean(dim=(1, 2))
-    assert torch.allclose(found, torch.tensor([255.0, 0.0, 0.0]), atol=6)
+    mean_colour = read_image(encode(red, "JPEG", quality=100)).float().mean(dim=(1, 2))
+    assert torch.allclose(mean_colour, torch.tensor([255.0, 0.0, 0.0]), atol=6)
 
 
-def test_a_palette_image_is_read_as_its_colours() -> None:
+def test_palette_image_is_converted_to_rgb() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
-    assert read_image(encoded(image))[:, 0].T.tolist() == [[10, 20, 30], [200, 100, 50]]
+    assert read_image(encode(image))[:, 0].T.tolist() == [[10, 20, 30], [200, 100, 50]]
 
 
 @pytest.mark.parametrize(
     ("mode", "clear", "channels"), [("RGBA", (0, 0, 0, 0), 3), ("LA", (0, 0), 1)]
 )
-def test_what_is_transparent_lies_over_white(
+def test_transparent_pixels_are_composited_over_white(
     mode: str, clear: tuple[int, ...], channels: int
 ) -> None:
     image = Image.new(mode, (2, 1), clear)
     image.putpixel((1, 0), (*[60] * channels, 255))
-    found = read_image(encoded(image))
-    assert found[:, 0, 0].tolist() == [255] * channels
-    assert found[:, 0, 1].tolist() == [60] * channels
+    values = read_image(encode(image))
+    assert values[:, 0, 0].tolist() == [255] * channels
+    assert values[:, 0, 1].tolist() == [60] * channels
 
 
-def test_a_transparent_palette_colour_lies_over_white() -> None:
+def test_transparent_palette_colour_is_composited_over_white() -> None:
     image = Image.new("P", (1, 1))
     image.putpalette([10, 20, 30])
-    assert read_image(encoded(image, transparency=0)).flatten().tolist() == [255] * 3
+    assert read_image(encode(image, transparency=0)).flatten().tolist() == [255] * 3
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG"])
-def test_of_an_animation_the_first_frame_is_read(kind: str) -> None:
+def test_first_frame_of_an_animation_is_read(kind: str) -> None:
     first, second = (Image.new("RGB", (4, 4), shade) for shade in ("red", "blue"))
-    found = read_image(encoded(first, kind, save_all=True, append_images=[second]))
-    assert found[:, 0, 0].tolist() == [255, 0, 0]
+    values = read_image(encode(first, kind, save_all=True, append_images=[second]))
+    assert values[:, 0, 0].tolist() == [255, 0, 0]
 
 
-def test_one_bit_is_black_and_white() -> None:
+def test_one_bit_image_is_black_and_white() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
-    assert read_image(encoded(image)).tolist() == [[[0, 255]]]
+    assert read_image(encode(image)).tolist() == [[[0, 255]]]
 
 
-def test_the_camera_orientation_is_applied() -> None:
+def test_camera_orientation_is_applied() -> None:
     image = colour()
     exif = image.getexif()
-    exif[0x0112] = 6  # to be turned a quarter to the right
-    found = read_image(encoded(image, exif=exif.tobytes()))
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    values = read_image(encode(image, exif=exif.tobytes()))
     expected = np.rot90(np.asarray(image), k=-1).copy()
-    assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1))
+    assert torch.equal(values, torch.from_numpy(expected).permute(2, 0, 1))
 
 
-def test_size_is_height_and_width_and_channels_are_kept_to() -> None:
-    assert read_image(encoded(colour()), size=(3, 5), channels=1).shape == (1, 3, 5)
-    assert read_image(encoded(colour().convert("L")), channels=3).shape == (3, *SIZE)
-    assert read_image(encoded(colour().convert("L"))).shape == (1, *SIZE)
+def test_image_has_the_requested_size_and_channels() -> None:
+    assert read_image(encode(colour()), size=(3, 5), channels=1).shape == (1, 3, 5)
+    assert read_image(encode(colour().convert("L")), channels=3).shape == (3, *SIZE)
+    assert read_image(encode(colour().convert("L"))).shape == (1, *SIZE)
 
 
 def test_shrinking_is_antialiased() -> None:
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
-    found = read_image(encoded(Image.fromarray(stripes)), size=(8, 8))
-    assert found[0, :, 1:-1].float().sub(127.5).abs().max() < 6
+    values = read_image(encode(Image.fromarray(stripes)), size=(8, 8))
+    assert values[0, :, 1:-1].float().sub(127.5).abs().max() < 6
 
 
-@pytest.mark.parametrize("asked", [{"channels": 2}, {"size": (0, 4)}, {"size": (4,)}])
-def test_a_wrong_size_or_channel_count_is_an_error(asked: dict) -> None:
+@pytest.mark.parametrize("options", [{"channels": 2}, {"size": (0, 4)}, {"size": (4,)}])
+def test_wrong_size_or_channel_count_is_an_error(options: dict) -> None:
     with pytest.raises(UserError, match="Expected"):
-        read_image(encoded(colour()), **asked)
+        read_image(encode(colour()), **options)
 
 
-def oriented(orientation: object, kind: str = "PNG") -> bytes:
-    """Return an image whose EXIF data or tag of the orientation is that value."""
+def image_with_orientation(orientation: object, kind: str = "PNG") -> bytes:
+    """Return an image with this value as its EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(colour(), kind, exif=exif)
+    return encode(colour(), kind, exif=exif)
 
 
-UPRIGHT = {  # how NumPy turns an image of each orientation
+UPRIGHT = {  # the NumPy operation that makes each orientation upright
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -195,23 +195,23 @@ UPRIGHT = {  # how NumPy turns an image of each orientation
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
 @pytest.mark.parametrize("orientation", list(UPRIGHT))
-def test_every_orientation_turns_pixels_and_size_alike(
+def test_every_orientation_applies_to_pixels_and_size(
     kind: str, orientation: int, tmp_path: Path
 ) -> None:
-    content = oriented(orientation, kind)
+    content = image_with_orientation(orientation, kind)
     expected = UPRIGHT[orientation](np.asarray(colour()))
-    found = read_pixels(content, None, 3)
-    assert found.values.shape == expected.shape
-    assert found.size == expected.shape[:2]
+    result = read_pixels(content, None, 3)
+    assert result.values.shape == expected.shape
+    assert result.size == expected.shape[:2]
     if kind in ("PNG", "TIFF"):
-        assert np.array_equal(found.values, expected)
+        assert np.array_equal(result.values, expected)
     assert read_pixels(content, (4, 4), 3).size == expected.shape[:2]
     (tmp_path / "image").write_bytes(content)
     assert read_header(tmp_path / "image").size == expected.shape[:2]
 
 
 def tiff_file(pixels: bytes, *entries: tuple[int, int, int, bytes]) -> bytes:
-    """Return a TIFF file of some bytes, with entries (tag, type, count, up to four bytes)."""
+    """Return a TIFF file with these pixels and entries (tag, type, count, up to four bytes)."""
     body = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
     head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
     return head + pixels + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
@@ -239,7 +239,7 @@ def long_entries(**values: int) -> list[tuple[int, int, int, bytes]]:
         (99, 1, b"\x06"),
     ],
 )
-def test_an_orientation_of_any_type_or_value_never_costs_the_photo(
+def test_image_with_an_invalid_orientation_is_still_read(
     kind: int, count: int, value: bytes, tmp_path: Path
 ) -> None:
     entry = (0x0112, kind, count, value)
@@ -248,37 +248,37 @@ def test_an_orientation_of_any_type_or_value_never_costs_the_photo(
     )  # fmt: skip
     exif = b"Exif\0\0" + tiff_file(b"", entry)
     contents = {
-        "png": encoded(colour(), exif=exif),
-        "jpg": encoded(colour(), "JPEG", exif=exif),
+        "png": encode(colour(), exif=exif),
+        "jpg": encode(colour(), "JPEG", exif=exif),
         "tif": tiff_file(bytes(range(48)), entry, *sizes),
     }
     for ending, content in contents.items():
         path = tmp_path / f"image.{ending}"
         path.write_bytes(content)
         with without_warnings():
-            found = read_pixels(content, None, None)
-            assert found.values.shape[:2] == found.size == read_header(path).size
+            result = read_pixels(content, None, None)
+            assert result.values.shape[:2] == result.size == read_header(path).size
 
 
-def test_broken_exif_data_do_not_cost_the_photo(tmp_path: Path) -> None:
+def test_image_with_broken_exif_data_is_still_read(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
-        path.write_bytes(encoded(colour(), "JPEG", exif=exif))
+        path.write_bytes(encode(colour(), "JPEG", exif=exif))
         with without_warnings():
             assert read_image(path).shape[1:] == read_header(path).size == SIZE
 
 
 def tiff(pixels: np.ndarray, **tags: object) -> bytes:
-    """Return a TIFF with tags of the given numbers, as `t281=4095`."""
+    """Return a TIFF with tags given by number, such as `t281=4095`."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     for name, value in tags.items():
         info[int(name[1:])] = value
-    return encoded(Image.fromarray(pixels), "TIFF", tiffinfo=info)
+    return encode(Image.fromarray(pixels), "TIFF", tiffinfo=info)
 
 
 def deep_png(pixels: np.ndarray, bits: int | None = None) -> bytes:
-    """Return a 16-bit grey PNG, with a chunk sBIT if `bits` are given."""
-    content = encoded(Image.fromarray(pixels))
+    """Return a 16-bit grey PNG, with an sBIT chunk if `bits` is given."""
+    content = encode(Image.fromarray(pixels))
     if bits is None:
         return content
     body = b"sBIT" + bytes([bits])
@@ -287,71 +287,71 @@ def deep_png(pixels: np.ndarray, bits: int | None = None) -> bytes:
 
 
 def ramp(bits: int) -> np.ndarray:
-    """Return all levels from 0 to the last that so many bits hold, or 256 of them."""
+    """Return 256 levels (16, 16) from 0 to the maximum value of this many bits."""
     return np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_the_bits_that_a_file_names_are_its_range(bits: int) -> None:
+def test_declared_bit_depth_defines_the_range(bits: int) -> None:
     expected = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    named = [
+    contents = [
         tiff(ramp(bits), t281=2**bits - 1),
         tiff(ramp(bits), t270=f'<OME><Pixels SignificantBits="{bits}"/></OME>'),
         deep_png(ramp(bits), bits),
     ]
-    for content in named:
-        found = read_pixels(content, None, None)
-        assert np.array_equal(found.values, expected)
-        assert found.note == ""
+    for content in contents:
+        result = read_pixels(content, None, None)
+        assert np.array_equal(result.values, expected)
+        assert result.note == ""
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("write", [tiff, deep_png])
-def test_where_nothing_names_the_bits_the_range_is_whole_and_a_note_says_so(bits, write) -> None:
-    found = read_pixels(write(ramp(bits)), None, None)
-    assert found.values.max() == round((2**bits - 1) / 257)
-    assert f"its pixels reach {2**bits - 1:,} of 65,535" in found.note
-    assert f"If they have {bits} bits" in found.note
+def test_full_range_is_assumed_with_a_note_without_a_declared_bit_depth(bits, write) -> None:
+    result = read_pixels(write(ramp(bits)), None, None)
+    assert result.values.max() == round((2**bits - 1) / 257)
+    assert f"its pixels reach {2**bits - 1:,} of 65,535" in result.note
+    assert f"If they have {bits} bits" in result.note
 
 
-def test_sixteen_bits_that_are_used_need_no_note() -> None:
+def test_images_that_use_sixteen_bits_have_no_note() -> None:
     for pixels in (ramp(16), ramp(15), np.full((4, 4), 9, np.uint16), np.zeros((1, 1), np.uint16)):
         assert read_pixels(tiff(pixels), None, None).note == ""
 
 
-def test_a_maximum_that_is_the_images_own_names_no_bits() -> None:
-    found = read_pixels(tiff(ramp(16) // 20, t281=3276), None, None)
-    assert found.values.max() == 13
-    assert "of 65,535" in found.note
+def test_maximum_that_is_not_a_bit_depth_is_ignored() -> None:
+    result = read_pixels(tiff(ramp(16) // 20, t281=3276), None, None)
+    assert result.values.max() == 13
+    assert "of 65,535" in result.note
 
 
-def test_pixels_beyond_the_bits_that_are_named_overrule_them() -> None:
-    # PNG's own way: samples are stored over the whole range, whatever bits they had.
-    found = read_pixels(deep_png(ramp(16), 12), None, None)
-    assert np.array_equal(found.values.flatten(), np.arange(256))
+def test_pixels_above_the_declared_bit_depth_override_it() -> None:
+    # As the PNG standard requires, samples use the whole range whatever their original depth.
+    result = read_pixels(deep_png(ramp(16), 12), None, None)
+    assert np.array_equal(result.values.flatten(), np.arange(256))
 
 
-def test_twelve_bits_that_are_packed_are_their_whole_range() -> None:
-    packed = np.packbits(
+def test_packed_twelve_bit_values_use_their_full_range() -> None:
+    packed_bytes = np.packbits(
         (ramp(12).reshape(-1, 1) >> np.arange(11, -1, -1) & 1).astype(np.uint8)
     ).tobytes()
     sizes = long_entries(
-        t256=16, t257=16, t258=12, t259=1, t262=1, t273=8, t277=1, t278=16, t279=len(packed)
+        t256=16, t257=16, t258=12, t259=1, t262=1, t273=8, t277=1, t278=16, t279=len(packed_bytes)
     )
-    content = tiff_file(packed, *sizes)
-    found = read_pixels(content, None, None)
-    assert np.array_equal(found.values.flatten(), np.arange(256))
+    content = tiff_file(packed_bytes, *sizes)
+    result = read_pixels(content, None, None)
+    assert np.array_equal(result.values.flatten(), np.arange(256))
 
 
-def test_integers_with_a_sign_are_scaled_by_their_own_range() -> None:
+def test_signed_integers_are_scaled_by_their_range() -> None:
     values = np.array([[0, 16384, 32767]], np.int32)
-    assert read_pixels(encoded_signed(values), None, None).values.tolist() == [[0, 128, 255]]
-    below = read_pixels(encoded_signed(values - 1000), None, None)
-    assert (below.values.min(), below.values.max()) == (0, 255)
-    assert "from -1000 to 31767" in below.note
+    assert read_pixels(encode_signed(values), None, None).values.tolist() == [[0, 128, 255]]
+    shifted = read_pixels(encode_signed(values - 1000), None, None)
+    assert (shifted.values.min(), shifted.values.max()) == (0, 255)
+    assert "from -1000 to 31767" in shifted.note
 
 
-def encoded_signed(values: np.ndarray) -> bytes:
+def encode_signed(values: np.ndarray) -> bytes:
     import tifffile
 
     file = io.BytesIO()
@@ -372,17 +372,17 @@ def encoded_signed(values: np.ndarray) -> bytes:
         ([-3.0, -3.0], [0, 0], "from -3 to -3"),
     ],
 )
-def test_floats_are_fractions_else_a_note_says_what_they_were_taken_for(
+def test_floats_outside_the_unit_interval_have_a_note_with_the_assumed_range(
     values: list[float], expected: list[int], note: str
 ) -> None:
-    found = read_pixels(tiff(np.array([values], np.float32)), None, None)
-    assert found.values.tolist() == [expected]
-    assert note in found.note
-    assert bool(found.note) == bool(note)
+    result = read_pixels(tiff(np.array([values], np.float32)), None, None)
+    assert result.values.tolist() == [expected]
+    assert note in result.note
+    assert bool(result.note) == bool(note)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_not_finite_are_an_error(bad: float, tmp_path: Path) -> None:
+def test_non_finite_pixels_are_an_error(bad: float, tmp_path: Path) -> None:
     pixels = np.full((4, 4), 0.5, np.float32)
     pixels[1, 2] = bad
     with pytest.raises(UserError, match="NaN or infinite"):
@@ -399,15 +399,17 @@ def test_pixels_that_are_not_finite_are_an_error(bad: float, tmp_path: Path) -> 
     assert "NaN or infinite" in problem.reason
 
 
-def test_sixteen_bit_colours_of_few_levels_have_a_note() -> None:
+def test_sixteen_bit_colours_with_unused_bits_have_a_note() -> None:
     cv2 = pytest.importorskip("cv2")
-    for top, noted in ((4095, True), (65535, False)):
-        pixels = np.linspace(0, top, 48).astype(np.uint16).reshape(4, 4, 3)
-        found = read_pixels(cv2.imencode(".png", pixels)[1].tobytes(), None, None)
-        assert bool(found.note) == noted
+    for maximum, has_note in ((4095, True), (65535, False)):
+        pixels = np.linspace(0, maximum, 48).astype(np.uint16).reshape(4, 4, 3)
+        result = read_pixels(cv2.imencode(".png", pixels)[1].tobytes(), None, None)
+        assert bool(result.note) == has_note
 
 
-def test_a_guess_is_a_warning_of_read_image_and_a_problem_of_a_set(tmp_path: Path) -> None:
+def test_assumed_range_is_a_warning_of_read_image_and_a_problem_of_a_dataset(
+    tmp_path: Path,
+) -> None:
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         for number in range(5):
@@ -416,16 +418,19 @@ def test_a_guess_is_a_warning_of_read_image_and_a_problem_of_a_set(tmp_path: Pat
             )
     with pytest.warns(UserWarning, match=r"0\.tif: its pixels reach"):
         read_image(tmp_path / "a" / "0.tif")
-    found = load_images(tmp_path, "train")
-    assert len(found) + len(load_images(tmp_path, "val")) + len(load_images(tmp_path, "test")) == 10
-    assert all(problem.kept for problem in found.problems)
-    assert {problem.path for problem in found.problems} == set(found.paths)
-    assert not str(found.problems[0]).startswith("left out")
+    dataset = load_images(tmp_path, "train")
+    assert (
+        len(dataset) + len(load_images(tmp_path, "val")) + len(load_images(tmp_path, "test")) == 10
+    )
+    assert all(problem.kept for problem in dataset.problems)
+    assert {problem.path for problem in dataset.problems} == set(dataset.paths)
+    assert not str(dataset.problems[0]).startswith("skipped")
 
 
-def test_text_is_never_taken_for_a_path_by_the_decoder(tmp_path: Path) -> None:
+def test_decoder_rejects_paths(tmp_path: Path) -> None:
     colour().save(tmp_path / "a.png")
     for text in (str(tmp_path / "a.png"), {"path": str(tmp_path / "a.png")}, 7, None):
         with pytest.raises(UserError, match="expected the bytes of an image"):
             decode(text, None, None)  # type: ignore[arg-type]
-    assert read_image(str(tmp_path / "a.png")).shape == (3, *SIZE)  # the user's own argument
+    # A path that the user gives is accepted.
+    assert read_image(str(tmp_path / "a.png")).shape == (3, *SIZE)

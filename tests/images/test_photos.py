@@ -1,4 +1,4 @@
-"""Photographs: proportions kept, read in few sizes, matched by name or id."""
+"""Photographs: preserved proportions, batches of equal size, classes by name or id."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,13 +11,13 @@ from foveal.foundation.errors import UserError
 from foveal.images.photos import PIXELS, Photos
 from foveal.images.sizing import ShortSide
 from foveal.metrics import evaluate
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.models import Inputs, SmallCNN
 
 SHORT = ShortSide(32)
 
 
-def photo(path, height, width, seed=0):
+def write_photo(path, height, width, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -25,11 +25,13 @@ def photo(path, height, width, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of photographs of four shapes, and one file that is broken."""
+    """Write photographs of several shapes in two classes, and one broken file."""
     shapes = [(40, 60), (60, 40), (50, 50), (40, 61), (64, 200)]
     for label in ("n1", "n2"):
-        for number, shape in enumerate(shapes):
-            photo(tmp_path / label / f"{number}.png", *shape, seed=number + (label == "n2") * 100)
+        for index, shape in enumerate(shapes):
+            write_photo(
+                tmp_path / label / f"{index}.png", *shape, seed=index + (label == "n2") * 100
+            )
     (tmp_path / "n2" / "broken.png").write_bytes(b"no image")
     return tmp_path
 
@@ -50,30 +52,30 @@ def small_cnn(**inputs):
         ((3000, 1), (896, 224)),
     ],
 )
-def test_the_short_side_is_as_wanted_and_the_long_one_in_proportion(size, expected):
+def test_short_side_is_as_requested_and_the_long_side_in_proportion(size, expected):
     assert ShortSide(224).of(size) == expected
 
 
-def test_a_photo_is_resized_as_pillow_does_bicubically(tmp_path):
-    photo(tmp_path / "a.png", 50, 70)
-    found = read_image(tmp_path / "a.png", size=SHORT)
+def test_photo_is_resized_like_pillows_bicubic(tmp_path):
+    write_photo(tmp_path / "a.png", 50, 70)
+    resized = read_image(tmp_path / "a.png", size=SHORT)
     with Image.open(tmp_path / "a.png") as image:
         expected = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
-    assert tuple(found.shape) == (3, 32, 32)
-    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
+    assert tuple(resized.shape) == (3, 32, 32)
+    assert np.array_equal(resized.permute(1, 2, 0).numpy(), expected)
 
 
-def test_a_folder_is_read_in_the_order_of_sizes_with_its_labels(folder):
+def test_folder_is_read_in_order_of_size_with_its_labels(folder):
     problems = []
     for split in ("train", "val", "test"):
-        found = load_images(folder, split, size=SHORT)
-        assert isinstance(found.images, Photos)
-        assert len(found) == len(found.images) == len(found.paths)
-        images = [image for batch in found.images.split(2) for image in batch]
-        for image, label, path in zip(images, found.labels.tolist(), found.paths, strict=True):
+        dataset = load_images(folder, split, size=SHORT)
+        assert isinstance(dataset.images, Photos)
+        assert len(dataset) == len(dataset.images) == len(dataset.paths)
+        images = [image for batch in dataset.images.split(2) for image in batch]
+        for image, label, path in zip(images, dataset.labels.tolist(), dataset.paths, strict=True):
             assert torch.equal(image, read_image(path, size=SHORT))
-            assert f"/{found.classes[label]}/" in path
-        problems += [problem.path.rpartition("/")[2] for problem in found.problems]
+            assert f"/{dataset.classes[label]}/" in path
+        problems += [problem.path.rpartition("/")[2] for problem in dataset.problems]
     assert problems == ["broken.png"]
     train = load_images(folder, "train", size=SHORT)
     assert {tuple(part.shape[2:]) for part in train.images.parts} > {(32, 32), (32, 96)}
@@ -87,34 +89,34 @@ def test_photos_are_indexed_and_split_like_a_tensor():
         (1, 1, 2, 2),
         (2, 1, 2, 4),
     ]
-    some = photos[torch.tensor([0, 4])]
-    assert [len(part) for part in some.parts] == [1, 1]
+    selection = photos[torch.tensor([0, 4])]
+    assert [len(part) for part in selection.parts] == [1, 1]
     assert len(photos[torch.tensor([3, 4])].parts) == 1
     for indices in ([4, 0], [1, 1]):
         with pytest.raises(ValueError, match="ascending"):
             photos[torch.tensor(indices)]
 
 
-def test_a_batch_of_large_photos_is_small():
+def test_batches_of_large_photos_are_limited_in_pixels():
     side = 1024
     photos = Photos((torch.zeros(9, 1, side, side).byte(),))
     assert [len(batch) for batch in photos.split(500)] == [4, 4, 1]
     assert 4 * side * side == PIXELS
 
 
-def test_a_model_is_evaluated_on_photos_of_all_proportions(folder):
+def test_model_is_evaluated_on_photos_of_mixed_proportions(folder):
     model = small_cnn(classes=("n1", "n2"))
     test = load_images(folder, "train", size=SHORT)
     figures = evaluate(model, test)
-    right = [
+    correct = [
         int(model(read_image(path, size=SHORT)[None] / 255).argmax()) == int(label)
         for path, label in zip(test.paths, test.labels, strict=True)
     ]
-    assert figures["accuracy"] == sum(right) / len(right)
+    assert figures["accuracy"] == sum(correct) / len(correct)
     assert figures["input_size"] == list(test.images.shape[2:])
 
 
-def test_predict_keeps_the_proportions(folder, tmp_path_factory, run):
+def test_predict_preserves_proportions(folder, tmp_path_factory, run):
     out = tmp_path_factory.mktemp("out")
     small_cnn(classes=("n1", "n2")).save_pretrained(out / "model")
     assert run("predict", out / "model", folder, "--out", out / "rows.parquet").returncode == 0
@@ -128,12 +130,12 @@ def test_predict_keeps_the_proportions(folder, tmp_path_factory, run):
     assert sum(row["error"] is not None for row in rows) == 1
 
 
-def test_classes_are_matched_by_id_where_the_data_are_named_so(folder):
+def test_classes_are_matched_by_id_if_the_folders_are_named_by_id(folder):
     model = small_cnn(classes=("cat", "dog"), ids=("n2", "n1"))
     test = load_images(folder, "train", size=SHORT)
-    found, _ = as_known(test, model)
-    assert found.classes == ("cat", "dog")
-    assert torch.equal(found.labels, 1 - test.labels)
+    matched, _ = with_model_classes(test, model)
+    assert matched.classes == ("cat", "dog")
+    assert torch.equal(matched.labels, 1 - test.labels)
 
 
 @pytest.mark.parametrize(
@@ -144,29 +146,29 @@ def test_classes_are_matched_by_id_where_the_data_are_named_so(folder):
         ({"short_side": 8}, "Expected inputs.short_side from 32"),
     ],
 )
-def test_wrong_inputs_are_refused(inputs, message):
+def test_wrong_inputs_are_rejected(inputs, message):
     with pytest.raises(UserError, match=message):
         Inputs(**inputs)
 
 
-def test_a_named_set_of_photos_says_what_it_is_where_it_is_missing(tmp_path):
+def test_missing_photo_dataset_error_describes_it(tmp_path):
     with pytest.raises(UserError, match=r"clothing \(3,781 photographs of garments.*FOVEAL_DATA"):
         load_images("clothing", "test", size=SHORT, data_dir=tmp_path)
 
 
-def test_a_set_for_testing_is_tested_whole_and_trains_nothing(tmp_path):
+def test_testing_only_dataset_has_no_training_images(tmp_path):
     for label in ("n1", "n2"):
-        for number in range(2):
-            path = tmp_path / "photos/imagenet-val-1000" / label / f"{number}.png"
-            photo(path, 40, 40, seed=number + (label == "n2") * 10)
-    found = load_images("imagenet-val-1000", "test", size=SHORT, data_dir=tmp_path)
-    assert len(found) == 4
+        for index in range(2):
+            path = tmp_path / "photos/imagenet-val-1000" / label / f"{index}.png"
+            write_photo(path, 40, 40, seed=index + (label == "n2") * 10)
+    dataset = load_images("imagenet-val-1000", "test", size=SHORT, data_dir=tmp_path)
+    assert len(dataset) == 4
     with pytest.raises(UserError, match="for testing only"):
         load_images("imagenet-val-1000", "train", size=SHORT, data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("data", ["mnist-5k", "megapixel-mnist", "hf:a/b", "nowhere"])
-def test_what_is_no_folder_of_photos_is_said(data):
+def test_short_side_requires_a_folder_of_photos(data):
     with pytest.raises(
         UserError, match="Expected a folder of image files for sizes given by the short side"
     ):

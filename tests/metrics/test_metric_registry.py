@@ -1,4 +1,4 @@
-"""A metric is one file: what it declares comes out wherever figures are measured or shown."""
+"""The metric registry: an added metric appears wherever figures are measured or shown."""
 
 import importlib
 
@@ -49,21 +49,21 @@ def noise(count=40, split="test", masks=False):
     return ImageSet("noise", split, images, labels, classes, masks=truth if masks else None)
 
 
-def focus():
+def focus_net():
     return presets.focus(Harris(3), width=16).eval()
 
 
-def attention():
+def attention_net():
     return AttentionNet(VGGBackbone(1, [[4], [6]]), depths=[1, 2]).eval()
 
 
-def rebuilder():
+def reconstructor():
     return presets.reconstructor(Harris(3), ConvDecoder(1, (4, 8)), patch_size=5).eval()
 
 
 @pytest.fixture
 def brightness(monkeypatch):
-    """A metric of models and one of explanations, declared as files in foveal/metrics do."""
+    """Register a metric of models and one of explanations, as the files in foveal/metrics do."""
 
     def of_model(subject):
         return {"brightness": float(subject.test.images.double().mean()) / 255}
@@ -71,21 +71,24 @@ def brightness(monkeypatch):
     def of_explanation(batch):
         return {"peak": batch.explanation.heat.amax(dim=(1, 2))}
 
-    form = Column("brightness", "mean grey", "{:.3f}", "mean value of a pixel", "for comparison")
-    peak = Column("peak", "peak heat", "{:.3f}", "maximum of the heat", "for comparison")
-    given = Metric("brightness", of_model, (form,), needs=frozenset({Ability.CLASSES}))
-    monkeypatch.setitem(METRICS, "brightness", given)
+    grey_column = Column(
+        "brightness", "mean grey", "{:.3f}", "mean value of a pixel", "for comparison"
+    )
+    peak_column = Column("peak", "peak heat", "{:.3f}", "maximum of the heat", "for comparison")
+    metric = Metric("brightness", of_model, (grey_column,), needs=frozenset({Ability.CLASSES}))
+    monkeypatch.setitem(METRICS, "brightness", metric)
     monkeypatch.setitem(
-        EXPLANATION_METRICS, "peak", ExplanationMetric("peak", of_explanation, (peak,))
+        EXPLANATION_METRICS, "peak", ExplanationMetric("peak", of_explanation, (peak_column,))
     )
 
 
-def test_an_added_metric_comes_out_of_evaluate_the_terminal_and_the_report(brightness, tmp_path):
+def test_added_metric_appears_in_evaluate_terminal_and_report(brightness, tmp_path):
     model, test = SmallCNN().eval(), noise()
     figures = evaluate(model, test, name="mine")
     expected = float(test.images.double().mean()) / 255
     assert figures["brightness"] == pytest.approx(expected)
-    assert "brightness" not in evaluate(rebuilder(), test)  # its needs are not met
+    # The metric requires classes, which a reconstructor does not have.
+    assert "brightness" not in evaluate(reconstructor(), test)
     assert f"  mean grey      {expected:14.3f}" in figure_lines(figures)
     entry = ReportEntry("mine", figures, model.explain(test.images / 255), test.labels)
     page = write_report([entry], tmp_path).read_text(encoding="utf-8")
@@ -94,18 +97,18 @@ def test_an_added_metric_comes_out_of_evaluate_the_terminal_and_the_report(brigh
     assert "<dd>mean value of a pixel" in page
 
 
-def test_an_added_metric_comes_out_of_compare_and_its_page(brightness, tmp_path):
+def test_added_metric_appears_in_compare_and_its_page(brightness, tmp_path):
     settings = {"images": 20, "methods": ["grad-cam"]}
-    found = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
-    (model,), (row,) = found.models, found.explanations
+    comparison = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
+    (model,), (row,) = comparison.models, comparison.explanations
     assert 0 < model["brightness"] < 1
     assert row["peak"] > 0
-    page = write_comparison(found, tmp_path).read_text(encoding="utf-8")
+    page = write_comparison(comparison, tmp_path).read_text(encoding="utf-8")
     for text in (">mean grey</th>", ">peak heat</th>", f"<td>{row['peak']:.3f}</td>"):
         assert text in page
 
 
-def test_figures_kept_without_an_added_metric_are_measured_again(tmp_path, request):
+def test_stored_figures_without_an_added_metric_are_measured_again(tmp_path, request):
     settings = {"images": 20, "methods": ["grad-cam"]}
     before = compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings)
     assert "brightness" not in before.models[0]
@@ -113,7 +116,7 @@ def test_figures_kept_without_an_added_metric_are_measured_again(tmp_path, reque
     assert "brightness" in compare(["mnist-cnn"], "mnist-5k", tmp_path, **settings).models[0]
 
 
-def test_every_metric_has_columns_of_its_own_with_a_meaning_in_a_line_and_a_direction():
+def test_every_metric_has_unique_columns_with_meaning_and_direction():
     metrics = [*METRICS.items(), *EXPLANATION_METRICS.items()]
     assert all(name == metric.name and metric.columns for name, metric in metrics)
     columns = [column for _, metric in metrics for column in metric.columns]
@@ -129,7 +132,7 @@ def test_every_metric_has_columns_of_its_own_with_a_meaning_in_a_line_and_a_dire
         assert column.form.format(1) != ""
 
 
-def test_tables_list_predictions_first_and_cost_last_each_column_once():
+def test_tables_list_each_column_once_with_predictions_first_and_cost_last():
     for columns in (model_columns(), explanation_columns()):
         assert len({column.key for column in columns}) == len(columns)
         assert all(column.listed for column in columns)
@@ -140,7 +143,7 @@ def test_tables_list_predictions_first_and_cost_last_each_column_once():
         column_of("fame")
 
 
-@pytest.mark.parametrize("build", [focus, attention, SmallCNN, rebuilder])
+@pytest.mark.parametrize("build", [focus_net, attention_net, SmallCNN, reconstructor])
 def test_every_figure_of_evaluate_has_a_column(build, quick_probe):
     model = build().eval()
     train, test = noise(split="train"), noise(masks=True)
@@ -152,21 +155,23 @@ def test_every_figure_of_evaluate_has_a_column(build, quick_probe):
 
 
 def test_every_figure_on_a_card_of_the_zoo_has_a_column():
-    large = {"megapixel-mnist-focus"}  # an accuracy per task beside their mean
+    large = {"megapixel-mnist-focus"}  # one accuracy per task in addition to their mean
     for name in set(zoo.names()) - large:
         for key in set(zoo.card(name).get("figures", {})) - NOT_FIGURES:
             assert column_of(key).key == key
 
 
 def test_every_figure_of_compare_has_a_column(tmp_path):
-    found = compare(["mnist-focus", "mnist-attention"], "mnist-5k", tmp_path, images=20)
-    for row in (*found.models, *found.explanations):
+    comparison = compare(["mnist-focus", "mnist-attention"], "mnist-5k", tmp_path, images=20)
+    for row in (*comparison.models, *comparison.explanations):
         assert all(column_of(key) for key in set(row) - NOT_FIGURES - {"method"})
 
 
-def test_a_judge_is_shown_the_patches_or_parts_of_the_maps():
+def test_judge_metrics_depend_on_patches_or_maps():
     with_judge = {"judge": SmallCNN().eval()}
-    patches, maps = (evaluate(build(), noise(), **with_judge) for build in (focus, attention))
+    patches, maps = (
+        evaluate(build(), noise(), **with_judge) for build in (focus_net, attention_net)
+    )
     assert "sufficiency" in patches
     assert "sufficiency" not in maps
     assert {f"necessity_at_{part}%" for part in (5, 10, 20, 50)} <= set(maps)
@@ -175,24 +180,27 @@ def test_a_judge_is_shown_the_patches_or_parts_of_the_maps():
     )
 
 
-def test_probes_are_trained_for_models_with_keypoints_alone():
-    wanted = {build: Given.TRAIN in useful_for(build()) for build in (focus, attention, rebuilder)}
-    assert wanted == {focus: True, attention: False, rebuilder: True}
+def test_probes_are_trained_only_for_models_with_keypoints():
+    needs_train = {
+        build: Given.TRAIN in useful_for(build())
+        for build in (focus_net, attention_net, reconstructor)
+    }
+    assert needs_train == {focus_net: True, attention_net: False, reconstructor: True}
     assert useful_for(SmallCNN()) == {Given.MASKS}
 
 
-def test_an_exported_reconstructor_is_measured_as_the_model_is(quick_probe):
+def test_exported_reconstructor_has_the_figures_of_the_model(quick_probe):
     from foveal.deployment import onnx
 
-    model = rebuilder()
-    graph, beside = onnx.exported(model, (28, 28))
-    same = onnx.as_onnx(graph, beside=beside)
+    model = reconstructor()
+    graph, further_graphs = onnx.exported(model, (28, 28))
+    exported_model = onnx.as_onnx(graph, beside=further_graphs)
     train, test = noise(split="train"), noise()
-    expected, found = (evaluate(one, test, train) for one in (model, same))
+    expected, figures = (evaluate(network, test, train) for network in (model, exported_model))
     for key in ("rebuilding_mse", "rebuilding_ssim", "position_leakage", "evidence_fraction"):
-        assert found[key] == pytest.approx(expected[key], abs=1e-5)
+        assert figures[key] == pytest.approx(expected[key], abs=1e-5)
 
 
-def test_what_is_no_model_is_named():
+def test_evaluate_rejects_objects_that_are_not_models():
     with pytest.raises(UserError, match="Expected a Foveal model"):
         evaluate(torch.nn.Identity(), noise())

@@ -1,4 +1,4 @@
-"""Metrics of honesty and accuracy, on models whose answer is known in closed form."""
+"""Accuracy, leakage, content following and evidence, on models with known values."""
 
 import importlib
 import json
@@ -30,8 +30,8 @@ SIDE = 24
 STEP = 20  # grey levels between classes
 
 
-def painted(labels, seed=0, split="test"):
-    """Return images of one grey level each, that of the class; pixel (0, 1) is at random."""
+def uniform_images(labels, seed=0, split="test"):
+    """Return uniform images whose grey level encodes the class; pixel (0, 1) is random."""
     labels = torch.as_tensor(labels)
     images = (labels * STEP)[:, None, None, None].expand(-1, 1, SIDE, SIDE).to(torch.uint8).clone()
     generator = torch.Generator().manual_seed(seed)
@@ -44,55 +44,56 @@ def balanced(count):
 
 
 class Toy(ImageModel):
-    """Puts its one patch where a pixel says and answers from the place or from the patch.
+    """Encodes a pixel in the position of its patch and predicts by the position or the patch.
 
     Args:
-        spoken: `class` spells the class by the place, `half` half of it, `noise` nothing.
-        heard: `place` or `patch`, or `both`: even classes by the patch, others by the place.
+        encodes: value in the position: `class`, `half` (the class // 2) or `noise`.
+        reads: `position`, `patch`, or `both`: even classes by the patch, odd by the position.
+        scaled: encode the value in the scale of the patch rather than in its position.
     """
 
     name = "toy"
     abilities = frozenset({Ability.CLASSES, Ability.KEYPOINTS, Ability.GIVEN_KEYPOINTS})
     patch_size = 3
 
-    def __init__(self, spoken, heard, scaled=False):
+    def __init__(self, encodes, reads, scaled=False):
         super().__init__(1, 10, Inputs())
-        self.spoken, self.heard, self.scaled = spoken, heard, scaled
+        self.encodes, self.reads, self.scaled = encodes, reads, scaled
 
     def locate(self, view):
         images = view.whole()
-        read = (images[:, 0, 0, 0 if self.spoken != "noise" else 1] * 255 / STEP).round()
-        read = torch.div(read, 2, rounding_mode="floor") if self.spoken == "half" else read
+        value = (images[:, 0, 0, 0 if self.encodes != "noise" else 1] * 255 / STEP).round()
+        value = torch.div(value, 2, rounding_mode="floor") if self.encodes == "half" else value
         if self.scaled:
-            return Located(images.new_zeros(len(images), 1, 2), 1 + read[:, None])
-        at = torch.stack([2 + 2 * read, torch.full_like(read, 5)], dim=-1)
-        return Located(from_px(at, (SIDE, SIDE))[:, None])
+            return Located(images.new_zeros(len(images), 1, 2), 1 + value[:, None])
+        position_px = torch.stack([2 + 2 * value, torch.full_like(value, 5)], dim=-1)
+        return Located(from_px(position_px, (SIDE, SIDE))[:, None])
 
     def decide(self, view, located):
         images, keypoints, scales = view.whole(), located.xy, located.scale
         patches = slice_patches(images, keypoints, self.patch_size)
-        place = (to_px(keypoints, (SIDE, SIDE))[:, 0, 0] - 2) / 2
-        place = (place if scales is None else scales[:, 0] - 1).round().long()
+        position = (to_px(keypoints, (SIDE, SIDE))[:, 0, 0] - 2) / 2
+        position = (position if scales is None else scales[:, 0] - 1).round().long()
         patch = (patches[:, 0, 0, 1, 1] * 255 / STEP).round().long()
-        both = torch.where(patch % 2 == 0, patch, place)
-        answer = {"place": place, "patch": patch, "both": both}[self.heard]
-        logits = torch.nn.functional.one_hot(answer, 10).to(images.dtype)
+        both = torch.where(patch % 2 == 0, patch, position)
+        prediction = {"position": position, "patch": patch, "both": both}[self.reads]
+        logits = torch.nn.functional.one_hot(prediction, 10).to(images.dtype)
         return Explanation(images, logits, keypoints, patches, scales)
 
 
 @pytest.fixture
 def quick_probe(monkeypatch):
-    """Train the probe for a moment only, where its answer does not matter."""
+    """Train the probe only briefly, for tests that do not depend on its accuracy."""
     monkeypatch.setattr(importlib.import_module("foveal.metrics.position_leakage"), "STEPS", 80)
 
 
-def test_accuracy_is_the_share_named_right():
-    test = painted(balanced(50))
+def test_accuracy_is_the_fraction_of_correct_predictions():
+    test = uniform_images(balanced(50))
     wrong = ImageSet("painted", "test", test.images, test.labels.roll(1), test.classes)
     assert accuracy(Toy("class", "patch"), test) == 1.0
-    assert accuracy(Toy("class", "place"), wrong) == 0.0
-    # "half" names class 0, 0, 1, 1, ... by its place: 0 alone of the ten is right.
-    assert accuracy(Toy("half", "place"), test) == 0.1
+    assert accuracy(Toy("class", "position"), wrong) == 0.0
+    # "half" predicts 0, 0, 1, 1, ...: of the ten classes only 0 is correct.
+    assert accuracy(Toy("half", "position"), test) == 0.1
 
 
 def test_predicted_logits_are_those_of_forward():
@@ -104,37 +105,49 @@ def test_predicted_logits_are_those_of_forward():
     torch.testing.assert_close(predict_logits(model, images, 7), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["by places", "by scales"])
-def test_a_detector_that_spells_the_class_leaks_all_of_it(scaled):
-    model = Toy("class", "place", scaled)
-    train, test = painted(balanced(300), split="train"), painted(balanced(200), seed=1)
+@pytest.mark.parametrize("scaled", [False, True], ids=["by position", "by scale"])
+def test_detector_that_encodes_the_class_leaks_all_of_it(scaled):
+    model = Toy("class", "position", scaled)
+    train, test = (
+        uniform_images(balanced(300), split="train"),
+        uniform_images(balanced(200), seed=1),
+    )
     assert position_leakage(model, train, test) == 1.0
     assert content_following(model, test, 500) == (0.0, 1.0)
 
 
-def test_a_classifier_of_pixels_follows_the_content_and_leaks_nothing():
+def test_classifier_of_pixels_follows_the_content_and_leaks_nothing():
     model = Toy("noise", "patch")
-    train, test = painted(balanced(3000), split="train"), painted(balanced(1000), seed=1)
+    train, test = (
+        uniform_images(balanced(3000), split="train"),
+        uniform_images(balanced(1000), seed=1),
+    )
     assert 0.05 < position_leakage(model, train, test) < 0.15
     assert content_following(model, test, 500) == (1.0, 0.0)
     assert random_focus_accuracy(model, test) == 1.0
 
 
-def test_a_detector_that_spells_half_of_the_class_leaks_half():
-    train, test = painted(balanced(1000), split="train"), painted(balanced(500), seed=1)
+def test_detector_that_encodes_half_of_the_class_leaks_half():
+    train, test = (
+        uniform_images(balanced(1000), split="train"),
+        uniform_images(balanced(500), seed=1),
+    )
     assert position_leakage(Toy("half", "patch"), train, test) == pytest.approx(0.5, abs=0.01)
 
 
-def test_leakage_is_the_same_with_the_same_seed_and_differs_with_another(quick_probe):
+def test_leakage_depends_only_on_the_seed(quick_probe):
     model = Toy("noise", "patch")
-    train, test = painted(balanced(300), split="train"), painted(balanced(300), seed=1)
-    first, again, other = (position_leakage(model, train, test, seed) for seed in (0, 0, 1))
-    assert first == again
+    train, test = (
+        uniform_images(balanced(300), split="train"),
+        uniform_images(balanced(300), seed=1),
+    )
+    first, repeated, other = (position_leakage(model, train, test, seed) for seed in (0, 0, 1))
+    assert first == repeated
     assert first != other
 
 
-def test_leakage_is_the_same_where_gradients_are_off(quick_probe):
-    model, data = Toy("half", "place"), painted(balanced(100))
+def test_leakage_does_not_depend_on_the_gradient_mode(quick_probe):
+    model, data = Toy("half", "position"), uniform_images(balanced(100))
     expected = position_leakage(model, data, data)
     with torch.no_grad():
         assert position_leakage(model, data, data) == expected
@@ -144,56 +157,58 @@ def test_leakage_is_the_same_where_gradients_are_off(quick_probe):
 
 def test_pairs_of_different_classes_are_all_equally_likely():
     labels = torch.tensor([0] * 1 + [1] * 3 + [2] * 12 + [5] * 24)
-    test = painted(labels)
-    every = [(a, b) for a in labels.tolist() for b in labels.tolist() if a != b]
-    # Places spell A's class and the patch shows B's: even B's are followed, of others A is.
-    content = sum(b % 2 == 0 for _, b in every) / len(every)
-    found = content_following(Toy("class", "both"), test, 40_000)
-    assert found.content_following == pytest.approx(content, abs=0.01)
-    assert found.position_following == pytest.approx(1 - content, abs=0.01)
+    test = uniform_images(labels)
+    pairs = [(a, b) for a in labels.tolist() for b in labels.tolist() if a != b]
+    # The position encodes the class of A, the patch that of B: B decides if it is even, else A.
+    content = sum(b % 2 == 0 for _, b in pairs) / len(pairs)
+    rates = content_following(Toy("class", "both"), test, 40_000)
+    assert rates.content_following == pytest.approx(content, abs=0.01)
+    assert rates.position_following == pytest.approx(1 - content, abs=0.01)
 
 
-def test_random_focus_gives_each_image_the_keypoints_of_one_other():
+def test_random_focus_gives_each_image_the_keypoints_of_another():
     class Recorder(Toy):
         def decide(self, view, located):
             pixel = (view.whole()[:, 0, 9, 9] * 255 / STEP).round().long()
-            place = (to_px(located.xy, (SIDE, SIDE))[:, 0, 0] - 2) / 2
-            seen.extend(zip(pixel.tolist(), place.round().long().tolist(), strict=True))
+            position = (to_px(located.xy, (SIDE, SIDE))[:, 0, 0] - 2) / 2
+            records.extend(zip(pixel.tolist(), position.round().long().tolist(), strict=True))
             return super().decide(view, located)
 
-    model, test, seen = Recorder("class", "place"), painted(torch.arange(10)), []
+    model, test, records = Recorder("class", "position"), uniform_images(torch.arange(10)), []
     observed = observe_all(model, test.images)
     for seed in range(20):
-        seen.clear()
+        records.clear()
         assert random_focus_accuracy(model, test, seed, observed=observed) == 0.0
-        assert sorted(place for _, place in seen) == list(range(10))
-        assert all(pixel != place for pixel, place in seen)
+        assert sorted(position for _, position in records) == list(range(10))
+        assert all(pixel != position for pixel, position in records)
 
 
-def test_random_focus_of_a_speller_is_the_share_of_others_of_its_class():
-    test = painted(torch.tensor([3] * 900 + [7] * 100))
+def test_random_focus_accuracy_of_encoded_classes_is_the_chance_of_a_same_class_partner():
+    test = uniform_images(torch.tensor([3] * 900 + [7] * 100))
     expected = 0.9 * 899 / 999 + 0.1 * 99 / 999
-    found = random_focus_accuracy(Toy("class", "place"), test)
-    assert found == pytest.approx(expected, abs=0.02)
+    measured_accuracy = random_focus_accuracy(Toy("class", "position"), test)
+    assert measured_accuracy == pytest.approx(expected, abs=0.02)
 
 
-class Pointed(HeatmapDetector):
-    """Keypoints that the first pixels of the image spell: 0 is its left edge and 255 its right."""
+class PixelKeypoints(HeatmapDetector):
+    """Keypoints encoded in the first pixels: 0 is the left or top edge, 255 the opposite one."""
 
     def forward(self, view):
-        spelt = view.whole()[:, 0, 0, : 2 * self.keypoints]
-        return Located(spelt.unflatten(1, (self.keypoints, 2)) * 2 - 1)
+        values = view.whole()[:, 0, 0, : 2 * self.keypoints]
+        return Located(values.unflatten(1, (self.keypoints, 2)) * 2 - 1)
 
 
 @pytest.mark.parametrize("patch_size", [1, 4, 5])
 @pytest.mark.parametrize("batch_size", [3, 500])
-def test_evidence_is_the_set_of_pixels_that_the_patches_cover(patch_size, batch_size):
+def test_evidence_is_the_set_of_pixels_covered_by_patches(patch_size, batch_size):
     height, width, count = 19, 28, 6
     generator = torch.Generator().manual_seed(patch_size)
     images = torch.randint(0, 256, (20, 1, height, width), dtype=torch.uint8, generator=generator)
-    images[:10, 0, 0, :8] = torch.tensor([0, 0, 255, 255, 0, 255, 255, 128])  # on the borders
-    images[:5, 0, 0, 8:12] = 100  # two patches on one place
-    covered = 0
+    images[:10, 0, 0, :8] = torch.tensor(
+        [0, 0, 255, 255, 0, 255, 255, 128]
+    )  # on the edges of the image
+    images[:5, 0, 0, 8:12] = 100  # two patches at one position
+    covered_px = 0
     for image in images:
         pixels = set()
         for k in range(count):
@@ -203,28 +218,28 @@ def test_evidence_is_the_set_of_pixels_that_the_patches_cover(patch_size, batch_
             left = min(max(left, 0), width - patch_size)
             top = min(max(top, 0), height - patch_size)
             pixels |= {(left + i, top + j) for i in range(patch_size) for j in range(patch_size)}
-        covered += len(pixels)
-    model = presets.focus(Pointed(count), patch_size)
+        covered_px += len(pixels)
+    model = presets.focus(PixelKeypoints(count), patch_size)
     test = ImageSet("pointed", "test", images, torch.zeros(20, dtype=torch.long), ("a",))
-    found = evidence_fraction(model, test, batch_size=batch_size)
-    assert found == covered / (20 * height * width)
-    assert found == pytest.approx(float(model.explain(images / 255).evidence.float().mean()))
+    fraction = evidence_fraction(model, test, batch_size=batch_size)
+    assert fraction == covered_px / (20 * height * width)
+    assert fraction == pytest.approx(float(model.explain(images / 255).evidence.float().mean()))
 
 
-def test_a_model_without_patches_sees_all():
-    assert evidence_fraction(SmallCNN(), painted(balanced(3))) == 1.0
+def test_model_without_patches_reads_the_whole_image():
+    assert evidence_fraction(SmallCNN(), uniform_images(balanced(3))) == 1.0
 
 
-def test_the_evidence_of_a_zoom_counts_its_scales():
-    test = painted(balanced(5))
+def test_evidence_of_a_zoom_model_accounts_for_scale():
+    test = uniform_images(balanced(5))
     narrow, wide = (
         presets.zoom(2, 5, min_scale=scale, max_scale=scale).requires_grad_(False)
         for scale in (1, 3)
     )
     wide.load_state_dict(narrow.state_dict())
-    found = evidence_fraction(wide, test)
-    assert found == pytest.approx(float(wide.explain(test.images / 255).evidence.float().mean()))
-    assert found > 1.5 * evidence_fraction(narrow, test)
+    fraction = evidence_fraction(wide, test)
+    assert fraction == pytest.approx(float(wide.explain(test.images / 255).evidence.float().mean()))
+    assert fraction > 1.5 * evidence_fraction(narrow, test)
 
 
 FIGURES = ["model", "data", "split", "images", "accuracy", "parameters", "macs"]
@@ -244,14 +259,14 @@ def focus():
     return presets.focus(HeatmapDetector(3), 5, mix="attention", dropout=0.5)
 
 
-def test_images_of_one_class_are_measured_without_pairs_of_two(quick_probe):
-    one = ImageSet(**{**vars(noise()), "labels": torch.zeros(60, dtype=torch.long)})
-    figures = evaluate(focus(), one)
+def test_images_of_one_class_have_no_content_following(quick_probe):
+    one_class = ImageSet(**{**vars(noise()), "labels": torch.zeros(60, dtype=torch.long)})
+    figures = evaluate(focus(), one_class)
     assert {"accuracy", "random_focus_accuracy"} <= set(figures)
     assert "content_following" not in figures
 
 
-def test_evaluate_asks_a_judge_where_there_is_one(quick_probe):
+def test_evaluate_uses_a_judge_if_given(quick_probe):
     figures = evaluate(focus(), noise(), judge=SmallCNN())
     assert {"sufficiency", "sufficiency_agreement", "necessity"} <= set(figures)
     with pytest.raises(UserError, match="has 2 classes without names"):
@@ -271,20 +286,20 @@ def test_evaluate_returns_all_figures_as_plain_json(quick_probe):
         [SIDE, SIDE],
         0,
     ]
-    shares = [figures[key] for key in ("accuracy", "evidence_fraction", *HONESTY)]
-    assert all(type(share) is float and 0 <= share <= 1 for share in shares)
+    fractions = [figures[key] for key in ("accuracy", "evidence_fraction", *HONESTY)]
+    assert all(type(fraction) is float and 0 <= fraction <= 1 for fraction in fractions)
     assert type(figures["macs"]) is type(figures["parameters"]) is int
     assert len(labels) == len(set(labels)) == 8
 
 
-def test_evaluate_leaves_out_what_a_model_or_the_data_cannot_give():
+def test_evaluate_omits_figures_that_do_not_apply():
     assert list(evaluate(SmallCNN(), noise(), noise())) == [*FIGURES, "input_size", "seed"]
     figures = evaluate(focus(), noise(), batch_size=50)
     assert list(figures) == [*FIGURES, *HONESTY[1:], "input_size", "seed"]
     assert figures["model"] == "focus-net"
 
 
-def test_evaluate_leaves_everything_as_it_was(quick_probe):
+def test_evaluate_has_no_side_effects(quick_probe):
     model = focus().train()
     model.detector.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -302,7 +317,7 @@ def test_evaluate_leaves_everything_as_it_was(quick_probe):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_the_mode_comes_back_when_a_metric_fails():
+def test_training_mode_is_restored_when_a_metric_fails():
     model = focus().train()
     with pytest.raises(ValueError, match="reads 1 channel"):
         evaluate(model, noise(channels=3))
@@ -315,31 +330,31 @@ def test_the_mode_comes_back_when_a_metric_fails():
         (focus, noise),
         (lambda: presets.focus(Harris(3), 4), noise),
         (lambda: presets.zoom(3, 5), noise),
-        (lambda: Toy("half", "both"), lambda: painted(balanced(60))),
+        (lambda: Toy("half", "both"), lambda: uniform_images(balanced(60))),
     ],
     ids=["heatmap", "harris", "zoom", "toy"],
 )
 def test_figures_do_not_depend_on_the_batch_size(model, data, quick_probe):
     def figures(batch_size):
-        by = {"batch_size": batch_size}
+        options = {"batch_size": batch_size}
         return {
-            "accuracy": accuracy(network, test, **by),
-            "evidence": evidence_fraction(network, test, **by),
-            "leakage": position_leakage(network, test, test, **by),
-            "following": content_following(network, test, 200, **by),
-            "random focus": random_focus_accuracy(network, test, **by),
+            "accuracy": accuracy(network, test, **options),
+            "evidence": evidence_fraction(network, test, **options),
+            "leakage": position_leakage(network, test, test, **options),
+            "following": content_following(network, test, 200, **options),
+            "random focus": random_focus_accuracy(network, test, **options),
         }
 
     network, test = model(), data()
     assert figures(1) == figures(7) == figures(500)
 
 
-def test_the_seed_decides_what_is_drawn():
-    model, test = Toy("class", "both"), painted(balanced(100))
-    first, again, other = (evaluate(model, test, seed=seed) for seed in (0, 0, 1))
-    for figures in (first, again, other):
+def test_random_figures_depend_only_on_the_seed():
+    model, test = Toy("class", "both"), uniform_images(balanced(100))
+    first, repeated, other = (evaluate(model, test, seed=seed) for seed in (0, 0, 1))
+    for figures in (first, repeated, other):
         del figures["latency_ms"], figures["seed"]
-    assert first == again
+    assert first == repeated
     assert first["content_following"] != other["content_following"]
     assert first["random_focus_accuracy"] != other["random_focus_accuracy"]
 
@@ -353,14 +368,14 @@ def test_the_seed_decides_what_is_drawn():
         ({"images": torch.zeros(0, 1, SIDE, SIDE), "labels": torch.zeros(0)}, "there are none"),
     ],
 )
-def test_data_that_cannot_be_measured_is_named(change, message):
+def test_invalid_data_is_a_user_error(change, message):
     with pytest.raises(UserError, match=message):
         evaluate(focus(), ImageSet(**{**vars(noise()), **change}))
 
 
-def test_too_few_images_for_a_metric_are_named():
-    one, nine = painted([1]), painted(balanced(9))
+def test_too_few_images_for_a_metric_are_an_error():
+    single, nine = uniform_images([1]), uniform_images(balanced(9))
     with pytest.raises(UserError, match="at least 2 images"):
-        random_focus_accuracy(Toy("class", "place"), one)
+        random_focus_accuracy(Toy("class", "position"), single)
     with pytest.raises(UserError, match="at least 10 images"):
-        position_leakage(Toy("class", "place"), nine, one)
+        position_leakage(Toy("class", "position"), nine, single)

@@ -1,4 +1,4 @@
-"""What attention maps are worth, on a model whose every answer is known."""
+"""Attention ablation and judged attention, on a model with known predictions."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from foveal.metrics import attention_ablation, evaluate
 from foveal.metrics.random_focus import derangement
 from foveal.models import AttentionNet, Inputs, PublishedAttention
 
-SIDE = 7  # an odd number of places: no mean is a tie
+SIDE = 7  # an odd number of pixels, so that no mean is a tie
 
 
 class Pixels(Backbone):
-    """The pixels themselves as local features, and nothing as the global vector."""
+    """The pixels as local features and a constant global vector."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class Pixels(Backbone):
 
 @pytest.fixture(scope="module")
 def reader():
-    """A model that attends to the mark in channel 1 and answers with the sign of channel 0."""
+    """Return a model that attends to the mark in channel 1 and predicts the sign of channel 0."""
     model = AttentionNet(
         Pixels(), depths=[1], num_classes=2, inputs=Inputs(mean=(0.5, 0.5), std=(0.5, 0.5))
     )
@@ -43,35 +43,35 @@ def reader():
 
 
 @pytest.fixture(scope="module")
-def marked():
-    """Images of black and white at random, one place marked; its colour is the class."""
+def marked_images():
+    """Return random black and white images; the colour of one marked pixel is the class."""
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(90, 2, SIDE, SIDE, dtype=torch.uint8)
     images[:, 0] = torch.randint(0, 2, (90, SIDE, SIDE), generator=generator) * 255
-    places = torch.randint(0, SIDE**2, (90,), generator=generator)
-    images[:, 1].flatten(1)[torch.arange(90), places] = 255
-    labels = (images[:, 0].flatten(1)[torch.arange(90), places] > 0).long()
-    return ImageSet("marked", "test", images, labels, ("black", "white")), places
+    positions = torch.randint(0, SIDE**2, (90,), generator=generator)
+    images[:, 1].flatten(1)[torch.arange(90), positions] = 255
+    labels = (images[:, 0].flatten(1)[torch.arange(90), positions] > 0).long()
+    return ImageSet("marked", "test", images, labels, ("black", "white")), positions
 
 
 @pytest.mark.parametrize("batch_size", [7, 500])
-def test_the_accuracies_equal_loops_over_images(reader, marked, batch_size):
-    test, places = marked
+def test_ablation_accuracies_equal_loops_over_images(reader, marked_images, batch_size):
+    test, positions = marked_images
     colours = test.images[:, 0].flatten(1) > 0
     others = derangement(len(test), seed=3)
     shuffled = sum(
-        int(colours[i, places[others[i]]]) == int(test.labels[i]) for i in range(len(test))
+        int(colours[i, positions[others[i]]]) == int(test.labels[i]) for i in range(len(test))
     )
     uniform = sum(
         int(colours[i].float().mean() > 0.5) == int(test.labels[i]) for i in range(len(test))
     )
-    found = attention_ablation(reader, test, seed=3, batch_size=batch_size)
-    assert found.shuffled_attention_accuracy == pytest.approx(shuffled / len(test))
-    assert found.uniform_attention_accuracy == pytest.approx(uniform / len(test))
+    ablation = attention_ablation(reader, test, seed=3, batch_size=batch_size)
+    assert ablation.shuffled_attention_accuracy == pytest.approx(shuffled / len(test))
+    assert ablation.uniform_attention_accuracy == pytest.approx(uniform / len(test))
 
 
-def test_a_model_that_needs_its_maps_is_lost_without_them(reader, marked):
-    figures = evaluate(reader, marked[0])
+def test_model_that_depends_on_its_maps_fails_without_them(reader, marked_images):
+    figures = evaluate(reader, marked_images[0])
     assert figures["accuracy"] == 1.0
     assert figures["shuffled_attention_accuracy"] < 0.7
     assert figures["uniform_attention_accuracy"] < 0.8
@@ -79,28 +79,29 @@ def test_a_model_that_needs_its_maps_is_lost_without_them(reader, marked):
     assert "sufficiency_at_10%" not in figures
 
 
-def test_a_judge_sees_the_hottest_pixels_at_each_share(reader, marked):
-    figures = evaluate(reader, marked[0], judge=reader)
-    shares = [figures[f"sufficiency_at_{share}%"] for share in (5, 10, 20, 50)]
-    assert shares == [1.0] * 4  # the mark is the hottest pixel, and all that this judge reads
+def test_judge_sees_the_hottest_pixels_at_each_fraction(reader, marked_images):
+    figures = evaluate(reader, marked_images[0], judge=reader)
+    sufficiencies = [figures[f"sufficiency_at_{percent}%"] for percent in (5, 10, 20, 50)]
+    # The mark is the hottest pixel and the only one that this judge reads.
+    assert sufficiencies == [1.0] * 4
     assert figures["sufficiency_agreement_at_5%"] == 1.0
     assert figures["necessity_at_5%"] > 0.3
 
 
-def test_one_image_has_no_other_to_lend_its_maps(reader, marked):
-    test = marked[0]
-    one = replace(test, images=test.images[:1], labels=test.labels[:1])
+def test_ablation_requires_at_least_two_images(reader, marked_images):
+    test = marked_images[0]
+    single = replace(test, images=test.images[:1], labels=test.labels[:1])
     with pytest.raises(UserError, match="at least 2 images"):
-        attention_ablation(reader, one)
+        attention_ablation(reader, single)
 
 
-def test_the_originals_net_hardly_needs_its_map():
+def test_published_attention_model_supports_ablation():
     torch.manual_seed(0)
     model = PublishedAttention(num_classes=3).eval()
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     view = model.view(images)
-    decided = model.decide(view, model.attend(view))
-    torch.testing.assert_close(decided.logits, model(images.float() / 255))
+    explanation = model.decide(view, model.attend(view))
+    torch.testing.assert_close(explanation.logits, model(images.float() / 255))
     test = ImageSet("any", "test", images, torch.arange(8) % 3, ("a", "b", "c"))
     figures = evaluate(model, test)
     for kind in ("shuffled", "uniform"):

@@ -1,4 +1,4 @@
-"""Classes matched by name, wherever labelled images meet a model's answers."""
+"""Matching of classes by name between labelled images and models."""
 
 import io
 import json
@@ -21,22 +21,24 @@ from foveal.evaluation.report.compare_page import write_comparison
 from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError
 from foveal.metrics import adversarial_accuracy, evaluate
-from foveal.metrics.classes import Classes, absent_classes, as_known, match_classes
+from foveal.metrics.classes import Classes, absent_classes, match_classes, with_model_classes
 from foveal.metrics.judged import judged
 from foveal.models import SmallCNN
 from foveal.models.image_model import ImageModel
 from foveal.models.inputs import Inputs
 
-LEVELS = {"dark": 40, "middle": 120, "bright": 200}  # of grey, of 255
+LEVELS = {"dark": 40, "middle": 120, "bright": 200}  # grey levels from 0 to 255
 
 
 class Brightness(ImageModel):
-    """Answers the class whose level of grey is nearest: what it is right in can be counted."""
+    """Predicts the class with the nearest grey level, so that its accuracy can be counted."""
 
     name = "brightness"
 
-    def __init__(self, classes=tuple(LEVELS), named=True):
-        super().__init__(1, len(classes), Inputs(size=(8, 8), classes=classes if named else ()))
+    def __init__(self, classes=tuple(LEVELS), with_names=True):
+        super().__init__(
+            1, len(classes), Inputs(size=(8, 8), classes=classes if with_names else ())
+        )
         self.weight = torch.nn.Parameter(torch.tensor([LEVELS[c] / 255 for c in classes]))
 
     def observe(self, view):
@@ -45,14 +47,14 @@ class Brightness(ImageModel):
 
 
 def images_of(*pairs, classes):
-    """Return an image for each pair of a label's name and a level of grey."""
+    """Return an image for each pair of a class name and a grey level."""
     pixels = torch.stack([torch.full((1, 8, 8), level, dtype=torch.uint8) for _, level in pairs])
     labels = torch.tensor([classes.index(name) for name, _ in pairs])
     return ImageSet("greys", "test", pixels, labels, tuple(classes))
 
 
-def write(folder, name, levels):
-    """Write an image for each level, none of which is a copy of another file."""
+def write_images(folder, name, levels):
+    """Write an image for each level, all of them different files."""
     (folder / name).mkdir(parents=True)
     for index, level in enumerate(levels):
         comment = PngInfo()
@@ -62,18 +64,18 @@ def write(folder, name, levels):
 
 @pytest.fixture
 def brightness(monkeypatch):
-    """Return a function that has `evaluate_on` load this model, and returns what it then says."""
+    """Return a function that runs `evaluate_on` on this model and returns figures and messages."""
 
     def run(data, model=None, **options):
-        said = []
+        messages = []
         monkeypatch.setattr(onnx, "load", lambda *_: model or Brightness())
-        figures = evaluate_on("brightness", str(data), say=said.append, **options)
-        return figures, "\n".join(said)
+        figures = evaluate_on("brightness", str(data), notify=messages.append, **options)
+        return figures, "\n".join(messages)
 
     return run
 
 
-KNOWN = Classes("net", ("cat", "dog", "fox"), 3)
+ANIMALS = Classes("net", ("cat", "dog", "fox"), 3)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,11 @@ KNOWN = Classes("net", ("cat", "dog", "fox"), 3)
         (("ant", "bee", "fox", "owl"), (None, None, 2, None)),
     ],
 )
-def test_each_class_is_that_of_its_name(names, expected):
-    assert match_classes(KNOWN, "animals", names) == expected
+def test_classes_are_matched_by_name(names, expected):
+    assert match_classes(ANIMALS, "animals", names) == expected
 
 
-def test_names_in_composed_and_decomposed_unicode_are_one():
+def test_composed_and_decomposed_unicode_names_match():
     forms = [unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD")]
     assert match_classes(Classes("net", ("x", forms[0]), 2), "d", [forms[1], "y"]) == (1, None)
 
@@ -103,45 +105,45 @@ def test_names_in_composed_and_decomposed_unicode_are_one():
         (("cat", "dogs", "fox"), "'dog', and animals has 'dogs'"),
     ],
 )
-def test_names_that_do_not_match_are_named_on_both_sides(names, message):
+def test_mismatch_error_names_the_classes_of_both_sides(names, message):
     with pytest.raises(UserError, match=message):
-        match_classes(KNOWN, "animals", names)
+        match_classes(ANIMALS, "animals", names)
 
 
-def test_without_names_as_many_classes_are_matched_by_number():
+def test_unnamed_classes_are_matched_by_index_if_their_numbers_agree():
     nameless = Classes("net", (), 2)
     assert match_classes(nameless, "animals", ("cat", "dog")) == (0, 1)
     with pytest.raises(UserError, match="2 classes without names, but animals has 3"):
         match_classes(nameless, "animals", ("cat", "dog", "fox"))
-    assert match_classes(KNOWN, "shards", ("0", "1"), named=False) == (0, 1)
+    assert match_classes(ANIMALS, "shards", ("0", "1"), named=False) == (0, 1)
     with pytest.raises(UserError, match="to contain classes of"):
-        match_classes(KNOWN, "folder", ("0", "1"))
+        match_classes(ANIMALS, "folder", ("0", "1"))
 
 
-def test_a_name_that_two_classes_have_is_refused_unless_all_is_equal():
+def test_duplicate_class_names_are_rejected_unless_all_names_are_equal():
     cranes = Classes("net", ("crane", "crane", "owl"), 3)
     assert match_classes(cranes, "birds", cranes.names) == (0, 1, 2)
     with pytest.raises(UserError, match="several classes named 'crane'"):
         match_classes(cranes, "birds", ("crane", "owl"))
 
 
-def test_images_of_unknown_classes_are_left_out_with_all_that_belongs_to_them():
+def test_images_of_unknown_classes_are_dropped_with_labels_and_paths():
     images = images_of(
         ("zebra", 1), ("bright", 2), ("dark", 3), classes=("zebra", "bright", "dark")
     )
     images = ImageSet(**{**vars(images), "paths": ("z", "b", "d")})
-    found, notes = as_known(images, Brightness(), "net")
-    assert (found.labels.tolist(), found.paths) == ([2, 0], ("b", "d"))
-    assert found.images[:, 0, 0, 0].tolist() == [2, 3]
-    assert found.classes == tuple(LEVELS)
-    assert notes == ["left out 1 images of classes that net does not have: zebra"]
-    assert absent_classes(found) == ("middle",)
-    with pytest.raises(UserError, match="no image of a class of net"):
-        as_known(images_of(("zebra", 1), classes=("zebra", "dark")), Brightness(), "net")
+    relabelled, notes = with_model_classes(images, Brightness(), "net")
+    assert (relabelled.labels.tolist(), relabelled.paths) == ([2, 0], ("b", "d"))
+    assert relabelled.images[:, 0, 0, 0].tolist() == [2, 3]
+    assert relabelled.classes == tuple(LEVELS)
+    assert notes == ["skipped 1 images of classes that net does not have: zebra"]
+    assert absent_classes(relabelled) == ("middle",)
+    with pytest.raises(UserError, match="Expected images of classes of net"):
+        with_model_classes(images_of(("zebra", 1), classes=("zebra", "dark")), Brightness(), "net")
 
 
-class Numbered:
-    """Large images of one pixel, each its number."""
+class IndexImages:
+    """Large images of one pixel, whose value is the index of the image."""
 
     size = (1, 1)
 
@@ -161,56 +163,58 @@ def test_large_images_are_relabelled_in_every_task():
         "any": torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0]]).bool(),
     }
     classes = ("zebra", "bright", "dark")
-    found = ImageSet("l", "test", Numbered(), labels["class"], classes, tuple("abcd"), tasks=labels)
-    known, _ = as_known(found.of(("any",)), Brightness())
-    assert known.tasks["any"].tolist() == [[True, False, True], [True, False, False]]
-    known, _ = as_known(found, Brightness())
-    assert known.paths == ("b", "c")  # 0 and 3 have to do with a zebra
-    assert known.labels.tolist() == known.tasks["class"].tolist() == [2, 0]
-    assert known.images.thumbnails(torch.tensor([1, 0]), 1).flatten().tolist() == [2, 1]
-    assert known.images.crops(torch.tensor([1]), torch.zeros(1, 1, 2), 1).item() == 2
-    assert len(known.images) == 2
+    images = ImageSet(
+        "l", "test", IndexImages(), labels["class"], classes, tuple("abcd"), tasks=labels
+    )
+    relabelled, _ = with_model_classes(images.of(("any",)), Brightness())
+    assert relabelled.tasks["any"].tolist() == [[True, False, True], [True, False, False]]
+    relabelled, _ = with_model_classes(images, Brightness())
+    assert relabelled.paths == ("b", "c")  # 0 and 3 are labelled zebra in a task
+    assert relabelled.labels.tolist() == relabelled.tasks["class"].tolist() == [2, 0]
+    assert relabelled.images.thumbnails(torch.tensor([1, 0]), 1).flatten().tolist() == [2, 1]
+    assert relabelled.images.crops(torch.tensor([1]), torch.zeros(1, 1, 2), 1).item() == 2
+    assert len(relabelled.images) == 2
 
 
-def test_the_answer_is_taken_over_all_classes_of_the_model_on_a_subset_too(tmp_path, brightness):
-    # Of ten that are called dark, four look middle; were only dark and bright compared, all ten
-    # would be right. Of ten that are called bright, all are.
-    write(tmp_path / "test", "dark", [40] * 6 + [110] * 4)
-    write(tmp_path / "test", "bright", [200] * 10)
-    figures, said = brightness(tmp_path)
+def test_prediction_is_over_all_classes_of_the_model_even_on_a_subset(tmp_path, brightness):
+    # Four of the ten images labelled dark are nearest to middle: they would be correct only if
+    # dark and bright alone were compared. All ten images labelled bright are correct.
+    write_images(tmp_path / "test", "dark", [40] * 6 + [110] * 4)
+    write_images(tmp_path / "test", "bright", [200] * 10)
+    figures, messages = brightness(tmp_path)
     assert figures["images"] == 20
     assert figures["accuracy"] == 16 / 20
-    assert "classes: bright, dark; splits: test in test" in said
-    assert "no images of middle" in said
+    assert "classes: bright, dark; splits: test in test" in messages
+    assert "no images of middle" in messages
 
 
 def test_images_of_unknown_classes_do_not_count(tmp_path, brightness):
-    write(tmp_path / "test", "dark", [40] * 5)
-    write(tmp_path / "test", "zebra", [200] * 9)
-    figures, said = brightness(tmp_path)
+    write_images(tmp_path / "test", "dark", [40] * 5)
+    write_images(tmp_path / "test", "zebra", [200] * 9)
+    figures, messages = brightness(tmp_path)
     assert (figures["images"], figures["accuracy"]) == (5, 1.0)
-    assert "left out 9 images of classes that brightness does not have: zebra" in said
+    assert "skipped 9 images of classes that brightness does not have: zebra" in messages
 
 
 @pytest.mark.parametrize("names", [("Dark", "bright"), ("left", "right")])
-def test_no_figure_is_given_for_names_that_do_not_match(tmp_path, brightness, names):
+def test_class_names_that_do_not_match_are_an_error(tmp_path, brightness, names):
     for name in names:
-        write(tmp_path / "test", name, [40] * 3)
+        write_images(tmp_path / "test", name, [40] * 3)
     with pytest.raises(UserError, match=f"{names[0]}.*"):
         brightness(tmp_path)
 
 
-def test_a_model_without_names_is_matched_by_number_and_it_is_said(tmp_path, brightness):
+def test_model_without_class_names_is_matched_by_index_with_a_message(tmp_path, brightness):
     for name in LEVELS:
-        write(tmp_path / "test", name, [LEVELS[name]] * 3)
-    in_order = Brightness(tuple(sorted(LEVELS)), named=False)
-    figures, said = brightness(tmp_path, in_order)
+        write_images(tmp_path / "test", name, [LEVELS[name]] * 3)
+    in_order = Brightness(tuple(sorted(LEVELS)), with_names=False)
+    figures, messages = brightness(tmp_path, in_order)
     assert figures["accuracy"] == 1
-    assert "brightness has no class names: classes are matched by index" in said
+    assert "brightness has no class names: classes are matched by index" in messages
 
 
-def shard(path: Path, order, names=None):
-    """Write a shard with two images of each class, whose labels count in this order."""
+def write_shard(path: Path, order, names=None):
+    """Write a shard with two images of each class, whose labels are indices in this order."""
     rows = []
     for name in [*order, *order]:
         file = io.BytesIO()
@@ -227,64 +231,64 @@ def shard(path: Path, order, names=None):
 
 @pytest.mark.parametrize("order", [("bright", "dark", "middle"), ("middle", "dark"), tuple(LEVELS)])
 def test_shards_with_names_in_any_order_are_matched_by_name(tmp_path, brightness, order):
-    shard(tmp_path / "test-0.parquet", order, order)
+    write_shard(tmp_path / "test-0.parquet", order, order)
     figures, _ = brightness(tmp_path)
     assert (figures["accuracy"], figures["images"]) == (1.0, 2 * len(order))
 
 
-def test_shards_without_names_are_matched_by_number_and_it_is_said(tmp_path, brightness):
-    shard(tmp_path / "test-0.parquet", tuple(LEVELS))
-    figures, said = brightness(tmp_path)
+def test_shards_without_class_names_are_matched_by_index_with_a_message(tmp_path, brightness):
+    write_shard(tmp_path / "test-0.parquet", tuple(LEVELS))
+    figures, messages = brightness(tmp_path)
     assert figures["accuracy"] == 1
-    assert f"{tmp_path.name} has no class names: classes are matched by index" in said
+    assert f"{tmp_path.name} has no class names: classes are matched by index" in messages
 
 
-def test_shards_that_name_their_classes_differently_are_an_error(tmp_path):
-    shard(tmp_path / "train-0.parquet", tuple(LEVELS), tuple(LEVELS))
-    shard(tmp_path / "test-0.parquet", tuple(LEVELS), ("bright", "dark", "middle"))
+def test_shards_with_different_class_names_are_an_error(tmp_path):
+    write_shard(tmp_path / "train-0.parquet", tuple(LEVELS), tuple(LEVELS))
+    write_shard(tmp_path / "test-0.parquet", tuple(LEVELS), ("bright", "dark", "middle"))
     with pytest.raises(UserError, match=r"test-0\.parquet has bright, dark"):
         load_images(tmp_path, "test")
 
 
-def test_predictions_in_a_folder_of_images_are_no_shards(tmp_path):
+def test_predictions_in_a_folder_of_images_are_not_shards(tmp_path):
     for name in LEVELS:
-        write(tmp_path, name, [LEVELS[name]] * 5)
+        write_images(tmp_path, name, [LEVELS[name]] * 5)
     pq.write_table(pa.table({"path": ["a.png"], "prediction": ["dark"]}), tmp_path / "rows.parquet")
     assert load_images(tmp_path, "train").classes == ("bright", "dark", "middle")
 
 
-def test_evaluate_and_attacks_of_the_library_take_labels_as_the_model_counts_them():
+def test_evaluate_and_attacks_map_labels_to_the_classes_of_the_model():
     images = images_of(("bright", 200), ("dark", 40), classes=("bright", "dark"))
     assert evaluate(Brightness(), images)["accuracy"] == 1
-    known, _ = as_known(images, Brightness())
-    assert adversarial_accuracy(Brightness(), known, epsilon=1 / 255, steps=1) == 1
+    relabelled, _ = with_model_classes(images, Brightness())
+    assert adversarial_accuracy(Brightness(), relabelled, epsilon=1 / 255, steps=1) == 1
 
 
-def test_a_judge_may_count_the_classes_in_another_order():
+def test_judge_may_order_the_classes_differently():
     classes = tuple(LEVELS)
     images = images_of(("bright", 200), ("dark", 40), ("middle", 120), classes=classes)
     evidence = torch.ones(3, 8, 8, dtype=torch.bool)
-    answers = torch.tensor([2, 0, 0])  # the last is wrong
+    predictions = torch.tensor([2, 0, 0])  # the last is wrong
     for order in (classes, ("bright", "dark", "middle")):
-        found = judged(Brightness(order), images, evidence, answers)
-        assert found.sufficiency == 1
-        assert found.sufficiency_agreement == pytest.approx(2 / 3)
+        scores = judged(Brightness(order), images, evidence, predictions)
+        assert scores.sufficiency == 1
+        assert scores.sufficiency_agreement == pytest.approx(2 / 3)
     with pytest.raises(UserError, match=r"judge .* does not have the classes middle"):
-        judged(Brightness(("bright", "dark")), images, evidence, answers)
+        judged(Brightness(("bright", "dark")), images, evidence, predictions)
 
 
-def test_an_exported_model_matches_by_name_too(tmp_path):
+def test_exported_model_is_matched_by_name(tmp_path):
     model = SmallCNN(1, 3, widths=(4, 4), inputs=Inputs(size=(8, 8), classes=tuple(LEVELS))).eval()
     model.save_pretrained(tmp_path / "net")
     write_onnx(onnx_graph(model), tmp_path / "net.onnx", {})
     for name in ("bright", "middle", "owl"):
-        write(tmp_path / "data" / "test", name, range(0, 120, 12)[:8])
-    found = [
-        evaluate_on(str(tmp_path / name), str(tmp_path / "data"), say=lambda line: None)
+        write_images(tmp_path / "data" / "test", name, range(0, 120, 12)[:8])
+    figures = [
+        evaluate_on(str(tmp_path / name), str(tmp_path / "data"), notify=lambda line: None)
         for name in ("net", "net.onnx")
     ]
-    assert found[0]["accuracy"] == found[1]["accuracy"]
-    assert found[0]["images"] == found[1]["images"] == 16
+    assert figures[0]["accuracy"] == figures[1]["accuracy"]
+    assert figures[0]["images"] == figures[1]["images"] == 16
 
 
 @pytest.fixture
@@ -299,27 +303,29 @@ def nets(tmp_path):
         SmallCNN(1, len(classes), widths=(4, 4), inputs=inputs).save_pretrained(tmp_path / name)
     for name in LEVELS:
         for split in ("train", "test"):
-            write(tmp_path / "data" / split, name, range(len(split), 250, 30))
+            write_images(tmp_path / "data" / split, name, range(len(split), 250, 30))
     return tmp_path
 
 
-def test_models_of_different_numbers_of_classes_are_compared_on_those_that_all_know(nets):
-    said = []
+def test_models_are_compared_on_the_classes_that_all_of_them_have(nets):
+    messages = []
     models = [str(nets / "two"), str(nets / "three")]
-    found = compare(models, str(nets / "data"), nets / "out", methods=["grad-cam"], say=said.append)
-    assert any("not all models know: middle" in line for line in said)
-    assert {row["images"] for row in found.models} == {len(found.test)}
-    two, three = (found.test_of(one) for one in found.candidates)
+    comparison = compare(
+        models, str(nets / "data"), nets / "out", methods=["grad-cam"], notify=messages.append
+    )
+    assert any("not all models have: middle" in line for line in messages)
+    assert {row["images"] for row in comparison.models} == {len(comparison.test)}
+    two, three = (comparison.test_of(candidate) for candidate in comparison.candidates)
     names = [two.classes[label] for label in two.labels.tolist()]
     assert names == [three.classes[label] for label in three.labels.tolist()]
     assert set(names) == {"dark", "bright"}
-    assert write_comparison(found, nets / "out").is_file()
+    assert write_comparison(comparison, nets / "out").is_file()
 
 
-def test_models_without_a_class_in_common_are_not_compared(nets):
+def test_models_without_a_common_class_cannot_be_compared(nets):
     for name in ("left", "right"):
-        write(nets / "data" / "train", name, [1, 2])
-        write(nets / "data" / "test", name, [3, 4])
+        write_images(nets / "data" / "train", name, [1, 2])
+        write_images(nets / "data" / "test", name, [3, 4])
     models = [str(nets / "two"), str(nets / "others")]
-    with pytest.raises(UserError, match="of a class that all models know"):
+    with pytest.raises(UserError, match="of classes that all models have"):
         compare(models, str(nets / "data"), nets / "out", methods=["grad-cam"])

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and latency, against counts made by hand."""
+"""Parameters, multiply-adds and latency, against counts by hand."""
 
 import pytest
 import torch
@@ -12,33 +12,33 @@ from foveal.metrics import latency_ms, macs, parameters
 from foveal.models import Inputs, SmallCNN, presets
 from foveal.models.image_model import ImageModel
 
-WIDTH = 128  # numbers in a token
+WIDTH = 128  # dim of a token
 HEAD = 128 * 10
 
 
-def by_hand(keypoints, patch_size, channels):
-    """Return the multiply-adds of the patch classifier with `concat`, up to its mixing."""
+def encoder_macs(keypoints, patch_size, channels):
+    """Return the multiply-adds of the patch encoder and the position encoding."""
     encode = channels * patch_size**2 * WIDTH + WIDTH * WIDTH
-    place = 2 * 64 + 64 * WIDTH
-    return keypoints * (encode + place)
+    position = 2 * 64 + 64 * WIDTH
+    return keypoints * (encode + position)
 
 
-def test_macs_of_a_focus_model_are_those_of_its_convolutions_and_linear_layers():
+def test_macs_of_a_focus_model_are_the_sum_over_convolutions_and_linear_layers():
     detector = 14**2 * 9 * (1 * 12 + 12 * 24) + 7**2 * 9 * (24 * 32 + 32 * 32) + 7**2 * 32 * 3
-    expected = detector + by_hand(3, 5, 1) + 3 * WIDTH * 128 + HEAD
+    expected = detector + encoder_macs(3, 5, 1) + 3 * WIDTH * 128 + HEAD
     assert macs(presets.focus(HeatmapDetector(3), 5), (28, 28)) == expected
 
 
-def test_macs_see_through_fused_attention():
+def test_macs_include_fused_attention():
     token = 4 * WIDTH * WIDTH + 2 * WIDTH * 2 * WIDTH  # query, key, value, out; feed-forward
     pairs = 2 * 3 * 3 * WIDTH  # scores and their weighted sums
-    expected = by_hand(3, 5, 3) + 2 * (3 * token + pairs) + WIDTH * 128 + HEAD
+    expected = encoder_macs(3, 5, 3) + 2 * (3 * token + pairs) + WIDTH * 128 + HEAD
     model = presets.focus(RandomKeypoints(3), 5, in_channels=3, mix="attention")
     assert macs(model, (20, 28)) == expected
 
 
 class Sampler(ImageModel):
-    """Only samples: bilinear patches, an interpolation, or one linear layer on the pixels."""
+    """Samples bilinear patches or a resized image, followed by one linear layer."""
 
     name = "sampler"
 
@@ -57,11 +57,11 @@ class Sampler(ImageModel):
 
 
 @pytest.mark.parametrize(("kind", "samples"), [("patches", 4 * 3 * 5 * 5), ("resize", 3 * 7 * 9)])
-def test_a_bilinear_sample_costs_four_multiply_adds(kind, samples):
+def test_bilinear_sample_costs_four_multiply_adds(kind, samples):
     assert macs(Sampler(kind), (20, 28)) == 4 * samples + 3 * 10
 
 
-def test_macs_of_convolutions_grow_with_the_image_and_a_training_model_costs_the_same():
+def test_macs_of_convolutions_grow_with_the_image_and_ignore_the_training_mode():
     model = SmallCNN().train()
     small, large = macs(model, (16, 16)), macs(model, (32, 32))
     head = 96 * 10
@@ -69,30 +69,30 @@ def test_macs_of_convolutions_grow_with_the_image_and_a_training_model_costs_the
     assert macs(model.eval(), (16, 16)) == small
 
 
-def test_parameters_are_what_is_learned():
+def test_parameters_exclude_buffers():
     model = Sampler("patches")
     assert parameters(model) == 3 * 10 + 10
-    assert parameters(SmallCNN(widths=(4,))) == 9 * 4 + 2 * 4 + 4 * 10 + 10  # no running means
+    assert parameters(SmallCNN(widths=(4,))) == 9 * 4 + 2 * 4 + 4 * 10 + 10  # without running means
 
 
-def test_latency_is_the_median_of_passes_of_one_image_on_one_thread():
+def test_latency_is_measured_on_one_image_and_one_thread():
     class Watched(Sampler):
         def observe(self, view):
-            seen.append((len(view.whole()), torch.get_num_threads(), self.training))
+            calls.append((len(view.whole()), torch.get_num_threads(), self.training))
             return super().observe(view)
 
-    seen, threads = [], torch.get_num_threads()
+    calls, threads = [], torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         assert latency_ms(Watched("patches").train(), (20, 28), repeats=9) > 0
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    assert set(seen) == {(1, 1, False)}
-    assert len(seen) >= 9
+    assert set(calls) == {(1, 1, False)}
+    assert len(calls) >= 9
 
 
-def test_the_thread_count_comes_back_when_the_model_fails():
+def test_thread_count_is_restored_when_the_model_fails():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -1,4 +1,4 @@
-"""Contributions of locations: exact terms of a logit, over the pixels that they are of."""
+"""Contributions of locations: exact terms of a logit, spread over pixels."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from foveal.backbones import EfficientNetLite, VGGBackbone
 from foveal.explainers import explainer
 from foveal.foundation.errors import UserError
 from foveal.models import PlainNet
-from foveal.models.contributions import owners, spread
+from foveal.models.contributions import location_indices, spread_over_pixels
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +22,17 @@ def images(*size):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (45, 70), (31, 200), (1, 64)])
-def test_contributions_sum_to_the_logit_less_its_bias(model, size):
+def test_contributions_and_bias_sum_to_the_logit(model, size):
     targets = torch.tensor([3, 5])
-    found = model.contributions(images(*size), targets)
-    assert found.maps.shape == (2, 1, *size)
-    torch.testing.assert_close(found.logits, model(images(*size)))
+    explanation = model.contributions(images(*size), targets)
+    assert explanation.maps.shape == (2, 1, *size)
+    torch.testing.assert_close(explanation.logits, model(images(*size)))
     bias = model.head[1].bias[targets] * 0.5
-    logits = found.logits.gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(found.maps.sum((1, 2, 3)) + bias, logits, atol=1e-5, rtol=1e-4)
+    logits = explanation.logits.gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(explanation.maps.sum((1, 2, 3)) + bias, logits, atol=1e-5, rtol=1e-4)
 
 
-def test_each_location_has_its_own_term_on_its_own_pixels(model):
+def test_the_pixels_of_each_location_sum_to_its_term(model):
     pictures = images(45, 70)
     with torch.no_grad():
         local, _ = model.backbone((pictures - model.mean) / model.std)
@@ -47,33 +47,33 @@ def test_each_location_has_its_own_term_on_its_own_pixels(model):
 
 def test_contributions_are_grad_cam_at_the_last_layer_up_to_a_constant(model):
     pictures, targets = images(96, 128), torch.tensor([1, 6])
-    found = model.contributions(pictures, targets).maps
+    contributions = model.contributions(pictures, targets).maps
     normalised = (pictures - model.mean) / model.std
     method = LayerGradCam(lambda x: model.head(model.backbone(x)[1]), model.backbone.top)
-    theirs = method.attribute(normalised, target=targets, attr_dim_summation=True).detach()
-    ours = found[..., ::32, ::32] * 32 * 32  # one value per location
-    relative, expected = (maps / maps.abs().amax() for maps in (ours, theirs))
+    grad_cam = method.attribute(normalised, target=targets, attr_dim_summation=True).detach()
+    values = contributions[..., ::32, ::32] * 32 * 32  # one value per location
+    relative, expected = (maps / maps.abs().amax() for maps in (values, grad_cam))
     torch.testing.assert_close(relative, expected, atol=1e-5, rtol=0)
 
 
-def test_contributions_are_an_explanation_like_others(model):
+def test_contributions_are_available_as_an_explainer(model):
     explanation = explainer("contributions")(model, images(64, 64))
     assert (explanation.method, explanation.cost) == ("contributions", 1.0)
 
 
-def test_a_backbone_that_takes_maxima_has_no_contributions():
+def test_a_backbone_with_max_pooling_has_no_contributions():
     model = PlainNet(VGGBackbone(3, [[4], [4]]))
     with pytest.raises(UserError, match="average pooling"):
         model.contributions(images(16, 16))
 
 
 @pytest.mark.parametrize("stride", [None, 3])
-def test_values_are_spread_with_their_sums_kept(stride):
+def test_spreading_values_preserves_their_sums(stride):
     values = torch.rand(2, 1, 3, 2)
-    found = spread(values, (8, 6), stride)
-    torch.testing.assert_close(found.sum((-2, -1)), values.sum((-2, -1)))
+    pixels = spread_over_pixels(values, (8, 6), stride)
+    torch.testing.assert_close(pixels.sum((-2, -1)), values.sum((-2, -1)))
 
 
 def test_pixels_belong_to_locations_by_stride():
-    assert owners(7, 3, 3).tolist() == [0, 0, 0, 1, 1, 1, 2]
-    assert owners(6, 3, None).tolist() == [0, 0, 1, 1, 2, 2]
+    assert location_indices(7, 3, 3).tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert location_indices(6, 3, None).tolist() == [0, 0, 1, 1, 2, 2]

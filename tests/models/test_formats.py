@@ -1,4 +1,4 @@
-"""Formats of config.json and card.json: earlier ones are read, unknown ones are refused."""
+"""Formats of config.json and card.json: earlier versions are read, unknown ones are refused."""
 
 import json
 import shutil
@@ -14,9 +14,11 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.model_files import CARD, CONFIG, FORMAT, WEIGHTS, weights_digest
 from foveal.models import build_model
 
-RUN = Path(__file__).parents[1] / "fixtures" / "run-format-1"  # as `foveal train` wrote it before 2
+RUN = (
+    Path(__file__).parents[1] / "fixtures" / "run-format-1"
+)  # written by `foveal train` before format 2
 IMAGES = (torch.arange(28 * 28).reshape(1, 1, 28, 28) % 97) / 97
-LOGITS = [-0.136823, 0.020851, 0.076775, 0.010029, -0.043800]  # of the version that wrote it
+LOGITS = [-0.136823, 0.020851, 0.076775, 0.010029, -0.043800]  # from the version that wrote the run
 LOGITS += [0.149126, -0.110462, -0.005759, 0.012926, -0.197424]
 
 
@@ -30,7 +32,7 @@ def change(path, **entries):
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def test_a_run_of_the_previous_format_answers_as_it_did(run):
+def test_a_run_of_format_1_gives_the_same_logits(run):
     assert "format" not in json.loads((run / CONFIG).read_text(encoding="utf-8"))
     model = foveal.load(run)
     torch.testing.assert_close(model(IMAGES)[0], torch.tensor(LOGITS), atol=1e-5, rtol=0)
@@ -38,7 +40,7 @@ def test_a_run_of_the_previous_format_answers_as_it_did(run):
     assert (card["model"], card["weights_sha256"]) == ("tiny", weights_digest(run / WEIGHTS))
 
 
-def test_a_run_of_the_previous_format_is_saved_in_the_current_one(run, tmp_path):
+def test_a_run_of_format_1_is_saved_in_the_current_format(run, tmp_path):
     model = foveal.load(run)
     for folder, save in ((tmp_path / "hub", model.save_pretrained), (run, model.save_weights)):
         save(folder)
@@ -50,7 +52,7 @@ def test_a_run_of_the_previous_format_is_saved_in_the_current_one(run, tmp_path)
 
 @pytest.mark.parametrize("number", [FORMAT + 1, 0, -1, True, 1.0, "2", None, [2], 10**30])
 @pytest.mark.parametrize("file", [CONFIG, CARD])
-def test_an_unknown_format_is_refused_in_one_line(run, file, number):
+def test_an_unknown_format_is_a_one_line_error(run, file, number):
     change(run / file, format=number)
     with pytest.raises(UserError, match=f"expected format 1 to {FORMAT}") as refused:
         foveal.load(run)
@@ -59,7 +61,7 @@ def test_an_unknown_format_is_refused_in_one_line(run, file, number):
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_the_zoo_is_of_the_current_format(name):
+def test_the_zoo_uses_the_current_format(name):
     for file in (CONFIG, CARD):
         values = json.loads((zoo.folder(name) / file).read_text(encoding="utf-8"))
         assert values["format"] == FORMAT
@@ -83,19 +85,19 @@ BY_PRESETS = {
 
 
 @pytest.mark.parametrize("name", BY_PRESETS)
-def test_a_run_that_names_a_preset_answers_as_its_parts_do(name, tmp_path):
+def test_a_format_2_run_of_a_preset_loads_into_its_parts(name, tmp_path):
     settings, names = BY_PRESETS[name]
     torch.manual_seed(0)
     model = build_model({"name": name, **settings}).eval()
 
-    def earlier(key):
-        """Return the name that a weight had before the preset was made of parts."""
+    def former_name(key):
+        """Return the name of a weight in format 2, before presets consisted of parts."""
         for now, before in names.items():
             if key.startswith(now):
                 return before + key.removeprefix(now)
         return key
 
-    state = {earlier(key): value for key, value in model.state_dict().items()}
+    state = {former_name(key): value for key, value in model.state_dict().items()}
     assert set(state) != set(model.state_dict())
     save_file(state, tmp_path / WEIGHTS)
     config = {"format": 2, "name": name, **settings}

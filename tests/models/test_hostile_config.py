@@ -1,4 +1,4 @@
-"""Hostile settings, overrides and weights: refused in one line, or of use."""
+"""Hostile settings, overrides and weights: a one-line error or a working model."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foveal import zoo
-from foveal.foundation.arguments import shown
+from foveal.foundation.arguments import short_repr
 from foveal.foundation.errors import UserError
 from foveal.foundation.model_files import CARD, CONFIG, DIGEST, WEIGHTS, read_card, weights_digest
 from foveal.models import SmallCNN, build_model
@@ -30,7 +30,7 @@ VALUES = (
     *(None, True, -1, 0, 1, 2, 2.5, 29, 10**9, 2**63, 2**64, -(2**70), 1e300),
     *("NaN", "", "/etc/passwd", [], {}, [[]], [1, 1], NESTED, MISSING),
 )
-ONE_OF_EACH = (
+ONE_PER_FAMILY = (
     *("mnist-focus", "mnist-corners", "mnist-glimpse", "mnist-focus-published", "mnist-cnn"),
     *("mnist-attention", "mnist-saliency-vae", "mnist-saliency", "megapixel-mnist-focus"),
     *("cifar10-vgg", "cifar10-san", "cifar10-attention-published"),
@@ -38,7 +38,7 @@ ONE_OF_EACH = (
 
 
 def leaves(values, path=()):
-    """Yield the path of each value in nested dicts and lists, of a list only the first."""
+    """Yield the path of each value in nested dicts and lists; only the first item of each list."""
     if path:
         yield path
     if isinstance(values, dict):
@@ -48,8 +48,8 @@ def leaves(values, path=()):
         yield from leaves(values[0], (*path, 0))
 
 
-def mutated(settings, path, value):
-    """Return settings with the value at a path replaced, or removed where it is MISSING."""
+def with_value(settings, path, value):
+    """Return settings with the value at a path replaced, or removed if it is MISSING."""
     settings = copy.deepcopy(settings)
     target = settings
     for step in path[:-1]:
@@ -67,31 +67,31 @@ def check_line(error):
     assert len(str(error)) < 2000
 
 
-def answer(model):
-    """Answer for one image, of the size that the model expects where that is small."""
+def check_prediction(model):
+    """Check that the logits for one image are finite, at the model's size if it is small."""
     size = model.inputs.size or (300, 300)
     size = size if max(size) <= 64 else (64, 64)
     with torch.no_grad():
-        found = model(torch.rand(1, model.in_channels, *size))
-    assert found.isfinite().all()
+        logits = model(torch.rand(1, model.in_channels, *size))
+    assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_any_value_in_a_config_is_refused_in_a_line_or_of_use(name, tmp_path):
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+def test_any_value_in_a_config_gives_a_one_line_error_or_a_working_model(name, tmp_path):
     folder = zoo.folder(name)
     (tmp_path / WEIGHTS).symlink_to(folder / WEIGHTS)
     settings = json.loads((folder / CONFIG).read_text())
-    places = list(leaves(settings))
-    # Each value meets each setting in one of the models; all pairs would take minutes.
-    start = ONE_OF_EACH.index(name)
+    paths = list(leaves(settings))
+    # Each value is tried for a setting in only some of the models; all pairs would take minutes.
+    start = ONE_PER_FAMILY.index(name)
     loaded = 0
-    for number, path in enumerate(places):
+    for number, path in enumerate(paths):
         for value in VALUES[(start + number) % 4 :: 4]:
-            (tmp_path / CONFIG).write_text(json.dumps(mutated(settings, path, value)))
+            (tmp_path / CONFIG).write_text(json.dumps(with_value(settings, path, value)))
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    answer(zoo.load(tmp_path))
+                    check_prediction(zoo.load(tmp_path))
                 loaded += 1
             except UserError as error:
                 check_line(error)
@@ -112,7 +112,7 @@ def test_any_value_in_a_config_is_refused_in_a_line_or_of_use(name, tmp_path):
         '{"name": "cnn", "\\u0000": 1}',
     ],
 )
-def test_a_config_that_is_no_settings_is_one_line(text, tmp_path):
+def test_a_malformed_config_is_a_one_line_error(text, tmp_path):
     (tmp_path / WEIGHTS).symlink_to(zoo.folder("mnist-cnn") / WEIGHTS)
     (tmp_path / CONFIG).write_text(text)
     for load in (zoo.load, SmallCNN.from_pretrained):
@@ -138,7 +138,7 @@ def test_settings_cannot_take_more_memory_than_their_weights(settings, tmp_path)
         SmallCNN.from_pretrained(tmp_path)
 
 
-def test_the_limit_of_parameters_is_of_one_block_only():
+def test_the_parameter_limit_applies_only_within_its_block():
     with pytest.raises(UserError, match="more than 100 parameters"), parameter_limit(100):
         torch.nn.Linear(10, 10)
     with parameter_limit(110):
@@ -158,19 +158,19 @@ OVERRIDES = (
 
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=[text[:40] for text in OVERRIDES])
-def test_a_hostile_override_is_refused_before_anything_is_read(override):
+def test_a_hostile_override_is_a_one_line_error(override):
     with pytest.raises(UserError) as caught:
         load_recipe("mnist-focus", [override])
     check_line(caught.value)
 
 
 @pytest.mark.parametrize("name", ["mnist-focus", "mnist-attention", "mnist-saliency-vae"])
-def test_any_value_in_a_recipe_is_refused_in_a_line_or_a_recipe(name):
+def test_any_value_in_a_recipe_gives_a_one_line_error_or_a_recipe(name):
     recipe = load_recipe(name).to_dict()
     for path in leaves(recipe):
         for value in VALUES:
             try:
-                parse_recipe(mutated(recipe, path, value))
+                parse_recipe(with_value(recipe, path, value))
             except UserError as error:
                 check_line(error)
 
@@ -183,7 +183,7 @@ def test_any_value_in_a_recipe_is_refused_in_a_line_or_a_recipe(name):
         ("model.in_channels=2", "Expected in_channels of the detector to be 2"),
     ],
 )
-def test_what_does_not_fit_the_data_is_said_before_training(override, message, tmp_path):
+def test_a_model_that_does_not_fit_the_data_is_refused_before_training(override, message, tmp_path):
     from foveal.training import train
 
     recipe = load_recipe("mnist-focus", ["data.limit=100", override])
@@ -209,7 +209,7 @@ BILLION_LAUGHS = "a0: &a0 [x, x]\n" + "".join(
     ],
     ids=["laughs", "cycle", "digits", "deep", "key-number", "key-mapping"],
 )
-def test_a_recipe_that_expands_or_nests_without_end_is_one_line(text, tmp_path):
+def test_an_exploding_or_deeply_nested_recipe_is_a_one_line_error(text, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -218,7 +218,7 @@ def test_a_recipe_that_expands_or_nests_without_end_is_one_line(text, tmp_path):
 
 
 @pytest.mark.parametrize("choice", ["lr=&a 1, *a", "lr=" + "[" * 5000, "epochs=" + "9" * 5000])
-def test_a_sweep_of_hostile_choices_is_one_line(choice):
+def test_hostile_choices_of_a_sweep_are_a_one_line_error(choice):
     with pytest.raises(UserError) as caught:
         parse_space("mnist-5k-focus", [choice])
     check_line(caught.value)
@@ -231,22 +231,22 @@ def test_a_sweep_of_hostile_choices_is_one_line(choice):
         *("x.", "con", "LPT1.txt", " x", "x" * 101, "a\ud800", "x|y", None, ["x"], {"a": 1}),
     ],
 )
-def test_a_recipe_is_named_by_a_plain_name(name):
+def test_a_recipe_name_must_be_a_plain_name(name):
     with pytest.raises(UserError, match="plain name"):
         parse_recipe({"name": name, "model": {"name": "cnn"}})
     if isinstance(name, str):
-        made = plain_name(f"{name}-focus")
-        assert parse_recipe({"name": made, "model": {"name": "cnn"}}).name == made
+        derived = plain_name(f"{name}-focus")
+        assert parse_recipe({"name": derived, "model": {"name": "cnn"}}).name == derived
 
 
 @pytest.mark.parametrize("name", ["my photos (2024)", "größe", "猫", "v1.5_x", 5])
-def test_names_of_folders_name_recipes(name):
+def test_ordinary_folder_names_are_valid_recipe_names(name):
     assert parse_recipe({"name": name, "model": {"name": "cnn"}}).name == str(name)
     assert plain_name(str(name)) == str(name)
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_a_card_of_the_zoo_has_the_digest_of_its_weights(name):
+def test_every_zoo_card_has_the_digest_of_its_weights(name):
     assert zoo.card(name)[DIGEST] == weights_digest(zoo.folder(name) / WEIGHTS)
 
 
@@ -259,7 +259,7 @@ def run(tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_flipped_byte_in_the_weights_is_noticed(run):
+def test_a_flipped_byte_in_the_weights_is_detected(run):
     zoo.load(run)
     weights = bytearray((run / WEIGHTS).read_bytes())
     weights[-3] ^= 1
@@ -270,7 +270,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed(run):
         check_line(caught.value)
 
 
-def test_weights_that_are_saved_anew_need_no_digest(run):
+def test_saving_new_weights_removes_the_old_digest(run):
     model = SmallCNN(widths=(4, 4))
     model.save_weights(run)
     assert read_card(run) == {"model": "mine"}
@@ -279,7 +279,7 @@ def test_weights_that_are_saved_anew_need_no_digest(run):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("key", ["features.0.weight", "features.1.running_var", "head.1.bias"])
-def test_weights_that_are_not_finite_are_refused(run, key, value):
+def test_non_finite_weights_are_refused(run, key, value):
     (run / CARD).unlink()
     state = load_file(run / WEIGHTS)
     state[key].view(-1)[1] = value
@@ -312,7 +312,7 @@ def header(text, length=None):
         header('{"head.1.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + b"4444",
     ],
 )
-def test_a_hostile_file_of_weights_is_one_line(run, content):
+def test_a_hostile_weights_file_is_a_one_line_error(run, content):
     (run / CARD).unlink()
     (run / WEIGHTS).write_bytes(content)
     for load in (zoo.load, SmallCNN.from_pretrained):
@@ -322,7 +322,7 @@ def test_a_hostile_file_of_weights_is_one_line(run, content):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
-def test_weights_of_another_type_are_refused(run, dtype):
+def test_weights_of_an_unexpected_type_are_refused(run, dtype):
     (run / CARD).unlink()
     state = load_file(run / WEIGHTS)
     save_file({**state, "head.1.weight": state["head.1.weight"].to(dtype)}, run / WEIGHTS)
@@ -345,7 +345,7 @@ def test_weights_in_a_fifo_are_refused(run):
         *(f'{{"{DIGEST}": 5}}', "[" * 100_000),
     ],
 )
-def test_a_hostile_card_is_one_line(run, card):
+def test_a_hostile_card_is_a_one_line_error(run, card):
     (run / CARD).write_text(card)
     for read in (zoo.card, zoo.load):
         with pytest.raises(UserError) as caught:
@@ -353,7 +353,7 @@ def test_a_hostile_card_is_one_line(run, card):
         check_line(caught.value)
 
 
-def test_parameters_are_refused_before_their_memory_is_taken():
+def test_too_many_parameters_are_refused_before_allocation():
     code = (
         "import resource, torch\n"
         "from foveal.foundation.errors import UserError\n"
@@ -369,8 +369,8 @@ def test_parameters_are_refused_before_their_memory_is_taken():
 
 
 def test_values_in_errors_are_short():
-    assert len(shown("x" * 10**6)) < 110
-    assert shown(10**5000) == "a value of type int"
+    assert len(short_repr("x" * 10**6)) < 110
+    assert short_repr(10**5000) == "a value of type int"
 
 
 def test_a_model_of_an_impossible_size_is_refused():
@@ -378,9 +378,12 @@ def test_a_model_of_an_impossible_size_is_refused():
         build_model({"name": "cnn", "widths": [16_384] * 4})
 
 
-def test_what_a_model_drops_while_it_is_built_is_allowed_for(tmp_path):
+def test_the_parameter_limit_allows_for_layers_dropped_during_construction(tmp_path):
     pytest.importorskip("timm")
-    backbone = {"name": "timm", "model": "vgg11"}  # 9 million parameters kept, 133 built
+    backbone = {
+        "name": "timm",
+        "model": "vgg11",
+    }  # 133 million parameters are built, 9 million kept
     build_model({"name": "plain", "backbone": backbone}).save_weights(tmp_path)
     assert zoo.load(tmp_path).settings()["backbone"]["model"] == "vgg11"
 
@@ -397,7 +400,7 @@ def test_what_a_model_drops_while_it_is_built_is_allowed_for(tmp_path):
     ],
     ids=str,
 )
-def test_images_that_are_too_small_are_an_error_of_the_user(settings):
+def test_images_that_are_too_small_are_a_user_error(settings):
     model = build_model(settings).eval()
     with pytest.raises(UserError, match="at least"):
         model(torch.rand(1, model.in_channels, 1, 60))

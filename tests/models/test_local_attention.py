@@ -1,4 +1,4 @@
-"""Local self-attention against direct loops over pixels, and what it promises."""
+"""Local self-attention: comparison with direct loops over pixels, and properties."""
 
 import pytest
 import torch
@@ -10,19 +10,19 @@ from foveal.models.local_attention import (
     PatchwiseAttention,
     aggregate,
     positions,
-    received,
+    received_attention,
     windows,
 )
 from foveal.models.self_attention import SAN10, SANet
 
 
-def mirrored(index, length):
-    """Return the place that a place past the border stands for."""
+def mirror(index, length):
+    """Return the index that an index past the border is mirrored to."""
     index = abs(index)
     return 2 * (length - 1) - index if index >= length else index
 
 
-def clamped(index, length):
+def clamp(index, length):
     return min(max(index, 0), length - 1)
 
 
@@ -34,29 +34,29 @@ def offsets(side):
 @pytest.mark.parametrize("side", [1, 3, 5])
 def test_windows_hold_each_neighbour_mirrored_at_the_border(side):
     features = torch.rand(2, 3, 6, 7)
-    for (dy, dx), moved in zip(offsets(side), windows(features, side), strict=True):
+    for (dy, dx), neighbours in zip(offsets(side), windows(features, side), strict=True):
         for y in range(6):
             for x in range(7):
-                expected = features[:, :, mirrored(y + dy, 6), mirrored(x + dx, 7)]
-                assert torch.equal(moved[:, :, y, x], expected)
+                expected = features[:, :, mirror(y + dy, 6), mirror(x + dx, 7)]
+                assert torch.equal(neighbours[:, :, y, x], expected)
 
 
 def test_a_window_wider_than_the_image_repeats_the_border():
     features = torch.rand(1, 1, 2, 3)
-    for (dy, dx), moved in zip(offsets(5), windows(features, 5), strict=True):
-        assert moved[0, 0, 1, 2] == features[0, 0, clamped(1 + dy, 2), clamped(2 + dx, 3)]
+    for (dy, dx), neighbours in zip(offsets(5), windows(features, 5), strict=True):
+        assert neighbours[0, 0, 1, 2] == features[0, 0, clamp(1 + dy, 2), clamp(2 + dx, 3)]
 
 
-def summed(values, weights, side):
+def weighted_sum(values, weights, side):
     """Return the weighted sum over each window by loops over pixels."""
     height, width = values.shape[-2:]
     total = torch.zeros_like(values)
     for y in range(height):
         for x in range(width):
             for number, (dy, dx) in enumerate(offsets(side)):
-                there = values[:, :, mirrored(y + dy, height), mirrored(x + dx, width)]
+                neighbour = values[:, :, mirror(y + dy, height), mirror(x + dx, width)]
                 weight = weights[:, number, :, y, x].repeat_interleave(GROUP_SIZE, dim=1)
-                total[:, :, y, x] += weight * there  # (B, C)
+                total[:, :, y, x] += weight * neighbour  # (B, C)
     return total
 
 
@@ -66,8 +66,8 @@ def test_the_weighted_sum_equals_a_loop_over_pixels(side, layout):
     torch.manual_seed(0)
     values = torch.randn(1, 2 * GROUP_SIZE, 4, 5, dtype=torch.float64)
     weights = torch.randn(1, side**2, 2, 4, 5, dtype=torch.float64)
-    found = aggregate(values.contiguous(memory_format=layout), weights, side)
-    torch.testing.assert_close(found, summed(values, weights, side))
+    total = aggregate(values.contiguous(memory_format=layout), weights, side)
+    torch.testing.assert_close(total, weighted_sum(values, weights, side))
 
 
 def test_the_gradient_of_the_weighted_sum_agrees_with_finite_differences():
@@ -78,36 +78,36 @@ def test_the_gradient_of_the_weighted_sum_agrees_with_finite_differences():
 
 
 def pairwise_weights(layer, features):
-    """Return equation 2's weights by loops over pixels and their neighbours."""
+    """Return the weights of equation 2 by loops over pixels and their neighbours."""
     here, there = layer.phi(features), layer.psi(features)
-    place = layer.place(positions(features))
+    encoding = layer.place(positions(features))
     batch, _, height, width = features.shape
     scores = []
     for dy, dx in offsets(layer.side):
         pair = torch.empty(batch, here.shape[1] + 2, height, width, dtype=features.dtype)
         for y in range(height):
             for x in range(width):
-                v, u = mirrored(y + dy, height), mirrored(x + dx, width)
+                v, u = mirror(y + dy, height), mirror(x + dx, width)
                 pair[:, :-2, y, x] = here[:, :, y, x] - there[:, :, v, u]
-                pair[:, -2:, y, x] = place[:, :, y, x] - place[:, :, v, u]
+                pair[:, -2:, y, x] = encoding[:, :, y, x] - encoding[:, :, v, u]
         scores.append(layer.gamma(pair))
     return torch.stack(scores, dim=1).softmax(dim=1)
 
 
 def patchwise_weights(layer, features):
-    """Return equation 4's weights by loops: one linear map of a whole window."""
+    """Return the weights of equation 4 by loops: a linear map of each whole window."""
     here, there = layer.phi(features), layer.psi(features)
     batch, _, height, width = features.shape
-    seen = torch.empty(batch, layer.groups, height, width, dtype=features.dtype)
+    scores = torch.empty(batch, layer.groups, height, width, dtype=features.dtype)
     kernel = layer.around.weight.flatten(2)  # (groups, relation, side * side)
     for y in range(height):
         for x in range(width):
             total = here[:, :, y, x] @ layer.here.weight[:, :, 0, 0].T
             for number, (dy, dx) in enumerate(offsets(layer.side)):
-                window = there[:, :, mirrored(y + dy, height), mirrored(x + dx, width)]
+                window = there[:, :, mirror(y + dy, height), mirror(x + dx, width)]
                 total = total + window @ kernel[:, :, number].T
-            seen[:, :, y, x] = total
-    return layer.gamma(seen).unflatten(1, (layer.side**2, layer.groups))
+            scores[:, :, y, x] = total
+    return layer.gamma(scores).unflatten(1, (layer.side**2, layer.groups))
 
 
 @pytest.mark.parametrize("side", [3, 5])
@@ -119,10 +119,10 @@ def test_each_operator_equals_a_direct_loop_over_pixels(kind, by_loops, side):
     torch.manual_seed(0)
     layer = kind(6, 2 * GROUP_SIZE, 4, side).double().eval()
     features = torch.randn(2, 6, 4, 5, dtype=torch.float64)
-    found, weights = layer(features)
+    output, weights = layer(features)
     expected = by_loops(layer, features)
     torch.testing.assert_close(weights, expected)
-    torch.testing.assert_close(found, summed(layer.beta(features), expected, side))
+    torch.testing.assert_close(output, weighted_sum(layer.beta(features), expected, side))
 
 
 def test_pairwise_weights_of_a_window_sum_to_one():
@@ -131,7 +131,7 @@ def test_pairwise_weights_of_a_window_sum_to_one():
     torch.testing.assert_close(weights.sum(1), torch.ones(2, 1, 5, 5))
 
 
-def test_what_places_receive_is_what_windows_give():
+def test_received_attention_sums_the_weights_of_all_windows():
     torch.manual_seed(0)
     weights = torch.randn(2, 9, 3, 4, 5)
     expected = torch.zeros(2, 4, 5)
@@ -140,14 +140,14 @@ def test_what_places_receive_is_what_windows_give():
             for number, (dy, dx) in enumerate(offsets(3)):
                 if 0 <= y + dy < 4 and 0 <= x + dx < 5:
                     expected[:, y + dy, x + dx] += weights[:, number, :, y, x].abs().mean(1)
-    torch.testing.assert_close(received(weights, 3), expected)
+    torch.testing.assert_close(received_attention(weights, 3), expected)
 
 
 @pytest.mark.parametrize(("kind", "millions"), [("pairwise", 10.5), ("patchwise", 11.8)])
-def test_san10_has_the_papers_size(kind, millions):
+def test_san10_has_the_size_in_the_paper(kind, millions):
     model = SANet(kind, **SAN10, pool_first=True, num_classes=1000)
-    found = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    assert round(found, 1) == millions
+    actual = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert round(actual, 1) == millions
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_san10_has_the_papers_size(kind, millions):
         ({"whiten": -1}, "Expected whiten from 0 to 16, but got -1"),
     ],
 )
-def test_wrong_settings_are_user_errors(settings, message):
+def test_invalid_settings_are_user_errors(settings, message):
     with pytest.raises(UserError, match=message):
         SANet(**settings)

@@ -1,4 +1,4 @@
-"""The contract that every model keeps, whatever it is made of."""
+"""Contract tests that every model must pass."""
 
 import copy
 import json
@@ -54,31 +54,31 @@ SAN = {"blocks": [1, 2], "widths": [32, 64], "sides": [3, 5]}
 LEARNED = ("heatmap", "regression", "reconstruction")
 
 
-def focus(detector, keypoints=3, patch_size=5, channels=GREY, **more):
+def focus(detector, keypoints=3, patch_size=5, channels=GREY, **options):
     settings = {"name": detector, "keypoints": keypoints}
     if detector in LEARNED:
         settings["in_channels"] = channels["in_channels"]
-    return {"name": "focus", "detector": settings, "patch_size": patch_size, **channels, **more}
+    return {"name": "focus", "detector": settings, "patch_size": patch_size, **channels, **options}
 
 
 def reconstructor(decoder, channels=GREY, size=(28, 28)):
     settings = {"name": "reconstruction", "keypoints": 3, "in_channels": channels["in_channels"]}
-    drawn = {"name": decoder, "in_channels": channels["in_channels"]}
+    decoder_settings = {"name": decoder, "in_channels": channels["in_channels"]}
     if decoder != "conv":
-        drawn |= {"keypoints": 3, "patch_size": 5, "size": size}
+        decoder_settings |= {"keypoints": 3, "patch_size": 5, "size": size}
     return {
         "name": "reconstructor",
         "detector": settings,
-        "decoder": drawn,
+        "decoder": decoder_settings,
         "patch_size": 5,
         **channels,
     }
 
 
-# Detectors that are taught through a head of their own.
-WITH_THEIR_HEADS = ("glimpse", "high-res", "crops")
+# Detectors that are trained through a head of their own.
+WITH_OWN_HEADS = ("glimpse", "high-res", "crops")
 SETTINGS = {
-    **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_THEIR_HEADS},
+    **{f"focus-{kind}": focus(kind) for kind in DETECTORS if kind not in WITH_OWN_HEADS},
     "focus-one-wide-colour": focus("heatmap", keypoints=1, patch_size=8, channels=COLOUR),
     "focus-corners-colour": focus("harris", patch_size=8, channels=COLOUR),
     "focus-as-a-set": focus("harris", mix="attention", encoder="conv", hidden=[16, 8]),
@@ -150,7 +150,7 @@ SETTINGS = {
     "published-corners": {"name": "published", "kind": "corners", **GREY},
     "published-zoom": {"name": "published", "kind": "zoom", **GREY},
 }
-REBUILDS = [key for key in SETTINGS if key.startswith("reconstructor")]
+RECONSTRUCTORS = [key for key in SETTINGS if key.startswith("reconstructor")]
 FOCUS = [key for key in SETTINGS if Ability.GIVEN_KEYPOINTS in build_model(SETTINGS[key]).abilities]
 GLIMPSES = [key for key, value in SETTINGS.items() if value["name"] == "glimpse"]
 TRAINED = [
@@ -170,7 +170,7 @@ TRAINED = [
     "san-patchwise-grey",
     "published-focus",
 ]
-# Not high-res, which reads its image in part: no single graph can, and the export says so.
+# Without high-res, which reads only parts of its image and cannot be exported as a single graph.
 EXPORTED = [
     "focus-heatmap",
     "focus-as-a-set",
@@ -183,36 +183,36 @@ EXPORTED = [
 ]
 EXPORTED += ["published-attention", "published-focus", "published-zoom"]
 EXPORTED += ["attention-grey-independent", "san-pairwise", "san-patchwise-grey"]
-# torch's transformer layers take a fused path where no gradient is wanted; it rounds differently.
+# torch's transformer layers use a fused path without gradients, which rounds differently.
 FUSED = {"focus-as-a-set"}
-# Their gradient is zero by what they are: a softmax over places ignores what is added to all.
-SILENT = {"detector.heatmaps.bias"}
+# Their gradient is always zero: a softmax over locations ignores an added constant.
+ZERO_GRADIENT = {"detector.heatmaps.bias"}
 
 
-def built(key):
+def make_model(key):
     torch.manual_seed(0)
     return build_model(SETTINGS[key]).eval()
 
 
 def pictures(model, batch=3, size=(28, 28), seed=0):
-    """Return smooth random images; noise alone would put corners anywhere."""
+    """Return smooth random images; pure noise would have corners everywhere."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, model.in_channels, 9, 9, generator=generator)
     return F.interpolate(coarse, size, mode="bilinear")
 
 
-def answer_shape(model, images):
+def output_shape(model, images):
     return images.shape if Ability.REBUILT in model.abilities else (len(images), 10)
 
 
-def answer_of(explanation):
+def output_of(explanation):
     return explanation.logits if explanation.rebuilt is None else explanation.rebuilt
 
 
-def loss_of(answer, images):
-    if answer.ndim == 4:
-        return F.mse_loss(answer, images)
-    return F.cross_entropy(answer, torch.arange(len(images), device=answer.device))
+def loss_of(output, images):
+    if output.ndim == 4:
+        return F.mse_loss(output, images)
+    return F.cross_entropy(output, torch.arange(len(images), device=output.device))
 
 
 def test_the_contract_covers_every_model():
@@ -237,48 +237,48 @@ def test_the_contract_covers_every_model():
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("size", [(28, 28), (17, 31), (32, 24)])
-def test_square_odd_and_oblong_images_are_answered(key, size):
-    model = built(key)
+def test_square_odd_and_oblong_images_are_accepted(key, size):
+    model = make_model(key)
     images = pictures(model, 2, size)
-    answer = model(images)
-    assert answer.shape == answer_shape(model, images)
-    assert torch.isfinite(answer).all()
+    output = model(images)
+    assert output.shape == output_shape(model, images)
+    assert torch.isfinite(output).all()
 
 
-@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS and k not in REBUILDS])
-def test_tiny_images_are_answered(key):
-    model = built(key)
+@pytest.mark.parametrize("key", [k for k in SETTINGS if k not in FOCUS and k not in RECONSTRUCTORS])
+def test_tiny_images_are_accepted(key):
+    model = make_model(key)
     assert model(pictures(model, 2, (4, 5))).shape == (2, 10)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_gradient_reaches_every_parameter(key):
-    model = built(key).train()
+    model = make_model(key).train()
     images = pictures(model, 6, (24, 28))
     loss_of(model(images), images).backward()
     learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    silent = {n for n, p in learned if p.grad is None or not p.grad.any()}
-    assert silent <= SILENT
+    without_gradient = {n for n, p in learned if p.grad is None or not p.grad.any()}
+    assert without_gradient <= ZERO_GRADIENT
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_explanation_has_the_very_answer_of_forward(key):
-    model = built(key)
+def test_an_explanation_has_exactly_the_output_of_forward(key):
+    model = make_model(key)
     images = pictures(model)
     explanation = model.explain(images)
     with torch.no_grad():
-        assert torch.equal(answer_of(explanation), model(images))
+        assert torch.equal(output_of(explanation), model(images))
     if key in FUSED:
         torch.testing.assert_close(explanation.logits, model(images))
     else:
-        assert torch.equal(answer_of(explanation), model(images).detach())
+        assert torch.equal(output_of(explanation), model(images).detach())
     assert torch.equal(explanation.images, images)
     assert explanation.evidence.shape == (3, 28, 28)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_explaining_leaves_the_model_as_it_was(key):
-    model = built(key).train()
+def test_explaining_leaves_the_model_unchanged(key):
+    model = make_model(key).train()
     before = copy.deepcopy(model.state_dict())
     model.explain(pictures(model))
     assert all(module.training for module in model.modules())
@@ -293,32 +293,34 @@ def test_explaining_leaves_the_model_as_it_was(key):
     assert not any(module.training for module in model.modules())
 
 
-def test_parts_with_a_train_of_their_own_are_told_of_every_explanation():
+def test_explaining_calls_an_overridden_train_of_submodules():
     class Merging(torch.nn.Linear):
-        merged = False  # as low-rank adapters are in evaluation, but not in training
+        merged = False  # low-rank adapters are merged in evaluation mode only
 
         def train(self, mode=True):
             self.merged = not mode
             return super().train(mode)
 
-    model = built("focus-heatmap")
+    model = make_model("focus-heatmap")
     model.detector.adapter = Merging(2, 2)
     for mode in (True, False):
         model.train(mode)
-        model.detector.adapter.merged = False  # new weights, say, which evaluation mode would merge
-        seen = []
+        model.detector.adapter.merged = (
+            False  # as after a change of weights, which evaluation mode merges
+        )
+        states = []
         hook = model.detector.register_forward_pre_hook(
-            lambda module, _, seen=seen: seen.append(module.adapter.merged)
+            lambda module, _, states=states: states.append(module.adapter.merged)
         )
         model.explain(pictures(model))
         hook.remove()
-        assert seen == [True]
+        assert states == [True]
         assert model.detector.adapter.merged is not mode
 
 
 @pytest.mark.parametrize("batch_size", [2, 256])
-def test_the_images_of_an_explanation_are_free_of_any_graph(batch_size):
-    model = built("focus-heatmap")
+def test_the_images_of_an_explanation_are_detached(batch_size):
+    model = make_model("focus-heatmap")
     explanation = model.explain(pictures(model, 4).requires_grad_(), batch_size)
     assert not explanation.images.requires_grad
     with torch.inference_mode():
@@ -328,31 +330,31 @@ def test_the_images_of_an_explanation_are_free_of_any_graph(batch_size):
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("batch_size", [2, 256])
-def test_what_is_explained_can_be_trained_on_and_the_model_after_it(key, batch_size):
-    model = built(key).train()
+def test_explanations_can_be_trained_on_and_the_model_afterwards(key, batch_size):
+    model = make_model(key).train()
     explanation = model.explain(pictures(model, 4), batch_size)
-    found = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
-    assert not any(value.requires_grad or value.is_inference() for value in found)
+    tensors = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
+    assert not any(value.requires_grad or value.is_inference() for value in tensors)
     weight = torch.ones((), requires_grad=True)
-    sum((value.float() * weight).square().sum() for value in found).backward()
+    sum((value.float() * weight).square().sum() for value in tensors).backward()
     images = pictures(model, 4)
     loss_of(model(images), images).backward()
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_batch_size_does_not_change_the_answer(key):
-    model = built(key)
+def test_the_batch_size_does_not_change_the_output(key):
+    model = make_model(key)
     images = pictures(model, 5)
-    together = answer_of(model.explain(images))
-    apart = answer_of(model.explain(images, batch_size=2))
-    torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-4)
-    one = torch.cat([model(image[None]) for image in images])
-    torch.testing.assert_close(one, together, atol=1e-5, rtol=1e-4)
+    expected = output_of(model.explain(images))
+    in_batches = output_of(model.explain(images, batch_size=2))
+    torch.testing.assert_close(in_batches, expected, atol=1e-5, rtol=1e-4)
+    single = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(single, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_channels_last_equals_contiguous(key):
-    model = built(key)
+    model = make_model(key)
     images = pictures(model, 3, (20, 26))
     expected = model(images)
     model = model.to(memory_format=torch.channels_last)
@@ -361,8 +363,8 @@ def test_channels_last_equals_contiguous(key):
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_float64_works_and_agrees(key):
-    model = built(key)
+def test_float64_gives_the_same_output(key):
+    model = make_model(key)
     images = pictures(model, 2)
     expected = model(images)
     logits = model.double()(images.double())
@@ -371,10 +373,10 @@ def test_float64_works_and_agrees(key):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
-def test_who_may_read_a_model_is_what_the_umask_says(tmp_path):
+def test_permissions_of_saved_files_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        built("zoom").save_weights(tmp_path)
+        make_model("zoom").save_weights(tmp_path)
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
@@ -383,38 +385,38 @@ def test_who_may_read_a_model_is_what_the_umask_says(tmp_path):
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
-def test_every_precision_of_weights_answers_and_explains_images_of_any(key, precision):
-    model = built(key)
+def test_weights_of_every_precision_accept_images_of_every_precision(key, precision):
+    model = make_model(key)
     images = pictures(model, 2)
     exact = model.explain(images)
     model = model.to(precision)
-    for given in (torch.float32, torch.float64, precision):
-        explanation = model.explain(images.to(given))
-        answer = model(images.to(given)).detach()
-        assert answer.dtype == precision
+    for dtype in (torch.float32, torch.float64, precision):
+        explanation = model.explain(images.to(dtype))
+        output = model(images.to(dtype)).detach()
+        assert output.dtype == precision
         if key not in FUSED:
-            assert torch.equal(answer_of(explanation), answer.to(answer_of(explanation).dtype))
+            assert torch.equal(output_of(explanation), output.to(output_of(explanation).dtype))
         tensors = [value for value in vars(explanation).values() if isinstance(value, torch.Tensor)]
         assert {value.dtype for value in tensors} <= {torch.float32, torch.float64}
     json.dumps(explanation.to_dicts(), allow_nan=False)
-    if key in FOCUS:  # a response that rounds elsewhere may choose another keypoint
-        answer = model.classify_at(images, exact.keypoints, exact.scales).detach()
-    torch.testing.assert_close(answer.float(), answer_of(exact), atol=0.03, rtol=0.03)
+    if key in FOCUS:  # rounding may select another keypoint
+        output = model.classify_at(images, exact.keypoints, exact.scales).detach()
+    torch.testing.assert_close(output.float(), output_of(exact), atol=0.03, rtol=0.03)
 
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_half_precision_can_be_drawn_and_trained(key, precision):
-    model = built(key).to(precision)
+def test_half_precision_can_be_plotted_and_trained(key, precision):
+    model = make_model(key).to(precision)
     images = pictures(model, 2).to(precision)
     model.explain(images).figure()
     loss_of(model.train()(images), images).backward()
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_half_precision_shows_the_very_pixels_that_were_read(precision):
-    model = built("focus-heatmap").to(precision)
-    images = pictures(model, 2, (301, 517)).to(precision)  # halves cannot count so far
+def test_half_precision_shows_exactly_the_pixels_that_were_read(precision):
+    model = make_model("focus-heatmap").to(precision)
+    images = pictures(model, 2, (301, 517)).to(precision)  # pixel indices beyond half precision
     explanation = model.explain(images)
     expected = slice_patches(explanation.images, explanation.keypoints, explanation.patch_size)
     torch.testing.assert_close(explanation.patches, expected, atol=0.01, rtol=0.01)
@@ -427,7 +429,7 @@ def test_half_precision_shows_the_very_pixels_that_were_read(precision):
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
-    model = built(key)
+    model = make_model(key)
     images = pictures(model)
     model.save_pretrained(tmp_path)
     config = read_settings(tmp_path / "config.json")
@@ -445,8 +447,8 @@ def test_saved_and_loaded_models_are_identical(key, tmp_path, capfd):
         assert json.loads(json.dumps(again.settings())) == config
 
 
-def test_weights_alone_load_as_a_whole_model_does(tmp_path):
-    model = built("focus-as-a-set")
+def test_save_weights_writes_a_loadable_model(tmp_path):
+    model = make_model("focus-as-a-set")
     images = pictures(model)
     model.save_weights(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
@@ -455,7 +457,7 @@ def test_weights_alone_load_as_a_whole_model_does(tmp_path):
 
 @pytest.mark.parametrize("key", SETTINGS)
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("change", "message"),
     [
         (lambda images: images[0], r"Expected images \(B, \d, H, W\), but got \(\d, 28, 28\)"),
         (lambda images: images[:, :1].repeat(1, 2, 1, 1), r"but got \(3, 2, 28, 28\)"),
@@ -467,9 +469,9 @@ def test_weights_alone_load_as_a_whole_model_does(tmp_path):
     ],
     ids=["one-image", "channels", "bytes", "none"],
 )
-def test_wrong_images_are_refused_with_what_was_expected(key, spoil, message):
-    model = built(key)
-    images = spoil(pictures(model))
+def test_invalid_images_are_refused_with_the_expected_shape(key, change, message):
+    model = make_model(key)
+    images = change(pictures(model))
     with pytest.raises(ValueError, match=message):
         model(images)
     with pytest.raises(ValueError, match=message):
@@ -477,8 +479,8 @@ def test_wrong_images_are_refused_with_what_was_expected(key, spoil, message):
 
 
 @pytest.mark.parametrize("key", FOCUS)
-def test_keypoints_are_in_range_and_patches_are_what_lies_there(key):
-    model = built(key)
+def test_keypoints_are_in_range_and_patches_are_cut_there(key):
+    model = make_model(key)
     images = pictures(model)
     explanation = model.explain(images)
     assert explanation.keypoints.abs().max() <= 1
@@ -491,23 +493,23 @@ def test_keypoints_are_in_range_and_patches_are_what_lies_there(key):
 
 @pytest.mark.parametrize("key", [key for key in FOCUS if key not in GLIMPSES])
 @pytest.mark.parametrize("learning", [False, True])
-def test_with_keypoints_held_pixels_outside_the_evidence_change_nothing(key, learning):
-    model = built(key).requires_grad_(learning)
+def test_pixels_outside_the_evidence_do_not_affect_logits_at_fixed_keypoints(key, learning):
+    model = make_model(key).requires_grad_(learning)
     images = pictures(model)
-    seen = model.explain(images)
-    keypoints = seen.keypoints.clone().requires_grad_(learning)
-    logits = model.classify_at(images, keypoints, seen.scales)
-    torch.testing.assert_close(logits, seen.logits)
+    explanation = model.explain(images)
+    keypoints = explanation.keypoints.clone().requires_grad_(learning)
+    logits = model.classify_at(images, keypoints, explanation.scales)
+    torch.testing.assert_close(logits, explanation.logits)
     for noise in (torch.rand_like(images), torch.zeros_like(images), torch.ones_like(images)):
-        changed = torch.where(seen.evidence[:, None], images, noise)
-        assert torch.equal(model.classify_at(changed, keypoints, seen.scales), logits)
-    inside = torch.where(seen.evidence[:, None], 1 - images, images)
-    assert not torch.equal(model.classify_at(inside, keypoints, seen.scales), logits)
+        changed = torch.where(explanation.evidence[:, None], images, noise)
+        assert torch.equal(model.classify_at(changed, keypoints, explanation.scales), logits)
+    inside = torch.where(explanation.evidence[:, None], 1 - images, images)
+    assert not torch.equal(model.classify_at(inside, keypoints, explanation.scales), logits)
 
 
 @pytest.mark.parametrize("key", GLIMPSES)
-def test_a_thumbnail_is_the_means_of_squares(key):
-    model = built(key)
+def test_a_thumbnail_holds_the_means_of_squares(key):
+    model = make_model(key)
     images = pictures(model)
     quarters = F.interpolate(images, scale_factor=4, mode="nearest")
     means = F.avg_pool2d(quarters, round(4 * model.detector.shrink))
@@ -517,38 +519,40 @@ def test_a_thumbnail_is_the_means_of_squares(key):
 @pytest.mark.parametrize(
     ("side", "shrink", "means"), [(32, 1.7777, 18), (28, 2.8, 10), (9, 2.5, 3)]
 )
-def test_a_thumbnail_has_as_many_pixels_as_whole_squares_fit(side, shrink, means):
+def test_a_thumbnail_has_one_pixel_per_complete_square(side, shrink, means):
     model = build_model({"name": "glimpse", "backbone": {**VGG, "whiten": 0}, "shrink": shrink})
     thumbnail = model.detector.thumbnail(WholeView(torch.ones(1, 3, side, side)))
     torch.testing.assert_close(thumbnail, torch.ones(1, 3, means, means))
 
 
 @pytest.mark.parametrize("key", [key for key in GLIMPSES if SETTINGS[key].get("shrink") != 1.75])
-def test_a_glimpse_sees_the_means_of_squares_and_its_patches_alone(key):
-    model = built(key)
+def test_a_glimpse_depends_only_on_its_thumbnail_and_patches(key):
+    model = make_model(key)
     images = pictures(model)
-    seen = model.explain(images)
+    explanation = model.explain(images)
     means = F.avg_pool2d(images, model.detector.shrink)
     squares = F.interpolate(means, scale_factor=model.detector.shrink, mode="nearest")
     hidden = F.max_pool2d(
-        seen.evidence[:, None].float(), model.detector.shrink
-    )  # squares partly seen
+        explanation.evidence[:, None].float(), model.detector.shrink
+    )  # squares that patches touch
     hidden = F.interpolate(hidden, scale_factor=model.detector.shrink, mode="nearest") == 0
     assert hidden.any()
     changed = torch.where(hidden, squares, images)
     assert not torch.allclose(changed, images)
     after = model.explain(changed)
-    torch.testing.assert_close(after.logits, seen.logits)
-    torch.testing.assert_close(after.keypoints, seen.keypoints)
+    torch.testing.assert_close(after.logits, explanation.logits)
+    torch.testing.assert_close(after.keypoints, explanation.keypoints)
     patch, thumbnail = model.patch_size**2, means[0, 0].numel()
-    assert (seen.evidence_fraction * 28**2 <= 3 * patch + thumbnail + 1e-3).all()
-    assert (seen.evidence_fraction * 28**2 > patch + thumbnail - 1e-3).all()
+    assert (explanation.evidence_fraction * 28**2 <= 3 * patch + thumbnail + 1e-3).all()
+    assert (explanation.evidence_fraction * 28**2 > patch + thumbnail - 1e-3).all()
     figures = evaluate(model, ImageSet("made", "test", (images * 255).byte(), torch.arange(3), ()))
-    assert figures["evidence_fraction"] == pytest.approx(float(seen.evidence_fraction.mean()))
-    assert seen[0].figure().axes
+    assert figures["evidence_fraction"] == pytest.approx(
+        float(explanation.evidence_fraction.mean())
+    )
+    assert explanation[0].figure().axes
 
 
-def test_a_glimpse_model_without_use_is_an_error():
+def test_invalid_settings_of_a_glimpse_model_are_errors():
     backbone = {**VGG, "whiten": 0}
     with pytest.raises(UserError, match="depth from 1 to 3"):
         build_model({"name": "glimpse", "backbone": backbone, "depth": 4})
@@ -562,18 +566,18 @@ def test_a_glimpse_model_without_use_is_an_error():
 
 
 @pytest.mark.parametrize("key", ["focus-heatmap", "focus-one-wide-colour", "zoom", "glimpse"])
-def test_gradient_reaches_held_keypoints(key):
-    model = built(key)
+def test_a_gradient_reaches_given_keypoints(key):
+    model = make_model(key)
     images = pictures(model)
-    seen = model.explain(images)
-    keypoints = (seen.keypoints + 0.02).requires_grad_()
-    model.classify_at(images, keypoints, seen.scales).square().sum().backward()
+    explanation = model.explain(images)
+    keypoints = (explanation.keypoints + 0.02).requires_grad_()
+    model.classify_at(images, keypoints, explanation.scales).square().sum().backward()
     assert (keypoints.grad != 0).all()
 
 
 @pytest.mark.parametrize("key", TRAINED)
-def test_one_batch_can_be_learned_by_heart(key):
-    model = built(key).train()
+def test_one_batch_can_be_overfitted(key):
+    model = make_model(key).train()
     images, labels = pictures(model, 8, (16, 20)), torch.arange(8)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if key == "vgg16" else 1e-2)
     for _step in range(150):
@@ -588,23 +592,26 @@ def test_one_batch_can_be_learned_by_heart(key):
 
 
 @pytest.mark.parametrize("key", EXPORTED)
-def test_onnx_answers_and_explains_as_the_model_does_for_any_batch(key):
-    model = built(key)
+def test_onnx_gives_the_same_results_for_any_batch_size(key):
+    model = make_model(key)
     exported = as_onnx(onnx_graph(model, size=(28, 28)))
     for batch in (1, 5):
         images = pictures(model, batch, seed=batch)
         torch.testing.assert_close(exported(images), model(images), atol=1e-4, rtol=0)
-        expected, found = model.explain(images), exported.explain(images)
+        expected, actual = model.explain(images), exported.explain(images)
         for field in fields(Explanation):
-            value, other = getattr(expected, field.name), getattr(found, field.name)
-            if isinstance(value, torch.Tensor):
-                torch.testing.assert_close(other, value, atol=1e-4, rtol=0)
+            expected_value, actual_value = (
+                getattr(expected, field.name),
+                getattr(actual, field.name),
+            )
+            if isinstance(expected_value, torch.Tensor):
+                torch.testing.assert_close(actual_value, expected_value, atol=1e-4, rtol=0)
             else:
-                assert other == value
+                assert actual_value == expected_value
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_explain_refuses_pixels_that_are_not_finite_and_forward_computes_with_them(bad):
+def test_explain_refuses_non_finite_pixels_but_forward_accepts_them(bad):
     model = SmallCNN(num_classes=3).eval()
     images = torch.rand(2, 1, 28, 28)
     images[1, 0, 3, 4] = bad
@@ -613,7 +620,7 @@ def test_explain_refuses_pixels_that_are_not_finite_and_forward_computes_with_th
     assert model(images).shape == (2, 3)
 
 
-def test_explain_warns_of_images_unlike_those_it_was_trained_on():
+def test_explain_warns_of_images_unlike_the_training_images():
     model = SmallCNN(inputs=Inputs(size=(28, 28)))
     with pytest.warns(UserWarning, match="trained on images of 28x28 pixels and got 20x20"):
         model.explain(torch.rand(1, 1, 20, 20))
@@ -648,12 +655,12 @@ def test_explain_warns_of_images_unlike_those_it_was_trained_on():
         ),
     ],
 )
-def test_wrong_settings_are_user_errors_that_name_the_way_out(settings, message):
+def test_invalid_settings_are_user_errors_with_a_remedy(settings, message):
     with pytest.raises(UserError, match=message):
         build_model(settings)
 
 
-def test_settings_given_are_not_changed_and_lists_become_tuples():
+def test_given_settings_are_not_modified_and_lists_become_tuples():
     settings = focus("harris", inputs={"size": [28, 28], "classes": list("abcdefghij")})
     before = copy.deepcopy(settings)
     model = build_model(settings)
@@ -661,7 +668,7 @@ def test_settings_given_are_not_changed_and_lists_become_tuples():
     assert model.inputs == Inputs(size=(28, 28), classes=tuple("abcdefghij"))
 
 
-def test_weights_that_are_damaged_or_of_another_model_are_user_errors(tmp_path):
+def test_damaged_or_mismatched_weights_are_user_errors(tmp_path):
     model = SmallCNN()
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -675,7 +682,7 @@ def test_weights_that_are_damaged_or_of_another_model_are_user_errors(tmp_path):
         SmallCNN.from_pretrained(tmp_path / "other")
 
 
-def test_small_cnn_is_small_enough_for_the_package_and_two_cores(tmp_path):
+def test_small_cnn_is_limited_in_size_and_cost(tmp_path):
     model = SmallCNN(in_channels=3).eval()
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size <= 900_000

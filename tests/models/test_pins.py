@@ -1,4 +1,4 @@
-"""Pins: five small models of the zoo answer fixed inputs as they did."""
+"""Pins: unchanged outputs of five small zoo models for fixed inputs."""
 
 import copy
 import json
@@ -12,16 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "tests" / "pins.json"
 PINNED = json.loads(PINS.read_text(encoding="utf-8"))
-TOLERANCE = 1e-4  # other processors than the one that wrote the pins round otherwise
+TOLERANCE = 1e-4  # processors other than the one that wrote the pins round differently
 
 
-def test_five_models_answer_as_pinned():
+def test_five_models_match_their_pins():
     command = [sys.executable, "tools/pin.py", PINS, *PINNED, "--check", "--tolerance", TOLERANCE]
-    found = subprocess.run(
+    done = subprocess.run(
         [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
-    assert found.returncode == 0, found.stderr
-    assert "5 models are as pinned" in found.stdout
+    assert done.returncode == 0, done.stderr
+    assert "5 models are as pinned" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_five_models_answer_as_pinned():
         ("onnx", "logits", lambda values: values[1:], "differs in shape"),
     ],
 )
-def test_another_answer_is_named(part, tensor, change, reason):
+def test_a_different_output_is_reported(part, tensor, change, reason):
     differences = runpy.run_path(str(ROOT / "tools" / "pin.py"))["differences"]
     before, after = PINNED["mnist-focus"], copy.deepcopy(PINNED["mnist-focus"])
     assert differences("mnist-focus", before, after, {"torch": TOLERANCE, "onnx": TOLERANCE}) == []

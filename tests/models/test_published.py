@@ -1,4 +1,4 @@
-"""The published models: the original's sizes, and its defects, each shown to be there."""
+"""The published models: sizes and known defects of the original code."""
 
 import pytest
 import torch
@@ -19,12 +19,12 @@ def images():
 
 
 @pytest.mark.parametrize(("kind", "count"), [("focus", 56_928), ("corners", 14_874)])
-def test_parameters_on_mnist_are_the_originals(kind, count):
+def test_parameter_counts_on_mnist_equal_the_original(kind, count):
     model = presets.published(kind)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-def test_focus_takes_the_originals_million_multiplications(images):
+def test_focus_needs_1_1_million_multiplications_as_the_original(images):
     with FlopCounterMode(display=False) as counter:
         presets.published("focus").eval()(images[:1])
     assert counter.get_total_flops() / 2 == pytest.approx(1.1e6, rel=0.01)
@@ -33,7 +33,7 @@ def test_focus_takes_the_originals_million_multiplications(images):
 @pytest.mark.parametrize(
     ("kind", "span_px"), [("focus", 10 * 27 / 28), ("corners", 10 * 27 / 28), ("zoom", 27)]
 )
-def test_five_points_span_more_than_five_pixels_and_the_scale_says_so(kind, span_px, images):
+def test_the_scale_reflects_that_five_points_span_more_than_five_pixels(kind, span_px, images):
     explanation = presets.published(kind).explain(images)
     assert explanation.patch_size == 5
     torch.testing.assert_close(explanation.scales, torch.full((4, 3), span_px / 4))
@@ -41,13 +41,13 @@ def test_five_points_span_more_than_five_pixels_and_the_scale_says_so(kind, span
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "half"), [("focus", 10 / 28), ("zoom", 1.0)])
-def test_patches_are_what_torch_samples_with_aligned_corners(kind, half, channels):
+def test_patches_equal_grid_sample_with_aligned_corners(kind, half, channels):
     images = torch.rand(2, channels, 28, 28)
     model = presets.published(kind, in_channels=channels).eval()
-    places = model.detector.layers(images).reshape(2, 3, 1, 1, 2).clamp(-1, 1)
+    keypoints = model.detector.layers(images).reshape(2, 3, 1, 1, 2).clamp(-1, 1)
     steps = torch.linspace(-half, half, 5)
-    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
-    grid = (places + around).reshape(6, 5, 5, 2)
+    offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)
+    grid = (keypoints + offsets).reshape(6, 5, 5, 2)
     expected = F.grid_sample(images.repeat_interleave(3, 0), grid, align_corners=True)
     patches = model.observe(model.view(images)).patches
     torch.testing.assert_close(patches.flatten(0, 1), expected, atol=1e-5, rtol=0)
@@ -70,31 +70,31 @@ def test_a_keypoint_past_the_border_gets_no_gradient(images):
 def test_corners_are_read_transposed():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 9:, 30:] = 1  # its corner is at x = 30, y = 9
-    wrong = to_px(
+    transposed = to_px(
         presets.published("corners", keypoints=1).locate(WholeView(images)).xy[0, 0], (40, 40)
     )
-    right = to_px(Harris(keypoints=1)(WholeView(images)).xy[0, 0], (40, 40))
-    assert (right - torch.tensor([30.0, 9.0])).abs().max() <= 1
-    assert (wrong - torch.tensor([9.0, 30.0])).abs().max() <= 2
+    correct = to_px(Harris(keypoints=1)(WholeView(images)).xy[0, 0], (40, 40))
+    assert (correct - torch.tensor([30.0, 9.0])).abs().max() <= 1
+    assert (transposed - torch.tensor([9.0, 30.0])).abs().max() <= 2
 
 
-def test_all_corners_sit_on_one_corner():
+def test_all_keypoints_lie_on_one_corner():
     images = torch.zeros(1, 1, 40, 40)
     images[..., 14:, 20:] = 1
-    places = to_px(
+    keypoints_px = to_px(
         presets.published("corners", keypoints=3).locate(WholeView(images)).xy[0], (40, 40)
     )
-    assert torch.pdist(places).max() < 3
+    assert torch.pdist(keypoints_px).max() < 3
 
 
-def test_detector_cannot_tell_where_what_it_sees_is(images):
+def test_the_detector_ignores_the_position_of_its_input(images):
     model = presets.published("focus")
     blob = torch.rand(1, 1, 8, 8)
     here, there = (F.pad(blob, (x, 20 - x, y, 20 - y)) for x, y in [(6, 6), (12, 14)])
     torch.testing.assert_close(model.locate(WholeView(here)).xy, model.locate(WholeView(there)).xy)
 
 
-def test_answer_does_not_depend_on_where_the_patches_come_from():
+def test_the_logits_do_not_depend_on_the_position_of_patches():
     images = torch.full((1, 1, 28, 28), 0.5)
     model = presets.published("focus").eval()
     a, b = torch.full((1, 3, 2), -0.2), torch.full((1, 3, 2), 0.3)

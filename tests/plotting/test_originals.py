@@ -1,4 +1,4 @@
-"""Pictures are drawn on photographs as they were given, at their own resolution."""
+"""Explanations drawn on the original photographs at their own resolution."""
 
 import io
 import json
@@ -26,20 +26,20 @@ from foveal.models import (
     presets,
 )
 from foveal.plotting.cells import cells_of, smooth
-from foveal.plotting.photo import MOST_DOTS, draw_photo
+from foveal.plotting.photo import MAX_DPI, draw_photo
 from foveal.workflows import explain as explanation_files
-from foveal.workflows.explain import LONGEST, explain_files
+from foveal.workflows.explain import MAX_SIDE_PX, explain_files
 
 
 def picture(height, width, seed=0, channels=3):
-    """Smooth colours, so that JPEG changes them little."""
+    """Return smooth colours (H, W, C), which JPEG hardly changes."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (5, 7, channels), np.uint8)
     image = Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def photo(path, height, width, channels=3, **options):
+def write_photo(path, height, width, channels=3, **options):
     Image.fromarray(picture(height, width, channels=channels)).save(path, **options)
     return path
 
@@ -50,11 +50,11 @@ def focus(channels=3, size=(28, 28)):
     return presets.focus(Harris(3), 5, channels, 10, width=16, inputs=inputs).eval()
 
 
-def explained(heights, size=(28, 28)):
-    """An explanation of images of one size whose originals have several."""
+def explanation_with_originals(heights, size=(28, 28)):
+    """Return an explanation of images of one size whose originals have different heights."""
     originals = tuple(torch.rand(3, height, 40) for height in heights)
-    found = focus().explain(torch.rand(len(heights), 3, *size))
-    return replace(found, originals=originals)
+    explanation = focus().explain(torch.rand(len(heights), 3, *size))
+    return replace(explanation, originals=originals)
 
 
 def heights(explanation):
@@ -62,40 +62,48 @@ def heights(explanation):
 
 
 def test_originals_follow_their_images():
-    five = explained([30, 31, 32, 33, 34])
-    assert heights(five[3]) == [33]
-    assert heights(five[-2:]) == [33, 34]
-    assert heights(five[[4, 0]]) == [34, 30]
-    assert heights(five[five.predictions >= 0]) == heights(five)
-    assert [heights(one) for one in five] == [[30], [31], [32], [33], [34]]
-    assert heights(Explanation.concatenate([five, five[:2]])) == [30, 31, 32, 33, 34, 30, 31]
-    assert five.to_dicts() == replace(five, originals=()).to_dicts()
+    explanation = explanation_with_originals([30, 31, 32, 33, 34])
+    assert heights(explanation[3]) == [33]
+    assert heights(explanation[-2:]) == [33, 34]
+    assert heights(explanation[[4, 0]]) == [34, 30]
+    assert heights(explanation[explanation.predictions >= 0]) == heights(explanation)
+    assert [heights(part) for part in explanation] == [[30], [31], [32], [33], [34]]
+    assert heights(Explanation.concatenate([explanation, explanation[:2]])) == [
+        30,
+        31,
+        32,
+        33,
+        34,
+        30,
+        31,
+    ]
+    assert explanation.to_dicts() == replace(explanation, originals=()).to_dicts()
 
 
 def test_originals_are_one_per_image_or_none():
-    five = explained([30] * 5)
-    assert replace(five, originals=()).originals == ()
-    for wrong in (five.originals[:1], five.originals * 2):
+    explanation = explanation_with_originals([30] * 5)
+    assert replace(explanation, originals=()).originals == ()
+    for wrong in (explanation.originals[:1], explanation.originals * 2):
         with pytest.raises(ValueError, match="Expected 5 originals, one per image, or none"):
-            replace(five, originals=wrong)
+            replace(explanation, originals=wrong)
     with pytest.raises(ValueError, match="Expected 6 originals"):
-        Explanation.concatenate([five, replace(five[0], originals=())])
+        Explanation.concatenate([explanation, replace(explanation[0], originals=())])
 
 
-def shown(axes):
-    """Return the edges and the pixels of the lowest image of axes."""
-    lowest = axes.images[0]
-    return lowest.get_extent(), lowest.get_array()
+def bottom_image(axes):
+    """Return the extent and the pixels of the bottom image of axes."""
+    bottom = axes.images[0]
+    return bottom.get_extent(), bottom.get_array()
 
 
 @pytest.mark.parametrize("shape", [(400, 600), (600, 300), (28, 28), (30, 29)])
-def test_frames_are_in_the_models_pixels_over_the_photo_in_its_proportions(shape):
+def test_frames_use_model_pixels_and_the_proportions_of_the_photo(shape):
     original = torch.rand(3, *shape)
     explanation = replace(focus().explain(torch.rand(1, 3, 28, 28)), originals=(original,))
     axes = explanation.figure().subfigs[0].axes[0]
-    extent, drawn = shown(axes)
+    extent, pixels = bottom_image(axes)
     assert tuple(extent) == (-0.5, 27.5, 27.5, -0.5)
-    assert np.array_equal(drawn, original.permute(1, 2, 0).numpy())
+    assert np.array_equal(pixels, original.permute(1, 2, 0).numpy())
     assert axes.get_aspect() == pytest.approx((shape[0] / 28) / (shape[1] / 28))
     frame, keypoint = axes.patches[0], explanation.to_dicts()[0]["keypoints"][0]
     assert frame.get_x() == pytest.approx(keypoint["left_px"] - 0.5, abs=1e-4)
@@ -103,27 +111,29 @@ def test_frames_are_in_the_models_pixels_over_the_photo_in_its_proportions(shape
 
 
 @pytest.mark.parametrize("method", ["model", "grad-cam", "contributions"])
-def test_maps_lie_over_all_of_the_photo(method):
+def test_maps_cover_the_whole_photo(method):
     torch.manual_seed(0)
     model = AttentionNet(VGGBackbone(3, [[4], [4]]), depths=[1, 2]).eval()
     original = torch.rand(3, 200, 500)
-    found = explainer(method)(model, torch.rand(1, 3, 32, 48))
-    figure = replace(found, originals=(original,)).figure()
-    over = [axes for axes in figure.axes if len(axes.images) == 2]
-    assert len(over) == (3 if method == "model" else 1)
-    for axes in over:
-        below, map_ = axes.images
-        assert tuple(below.get_extent()) == tuple(map_.get_extent()) == (-0.5, 47.5, 31.5, -0.5)
-        assert below.get_array().shape[:2] == (200, 500)
+    explanation = explainer(method)(model, torch.rand(1, 3, 32, 48))
+    figure = replace(explanation, originals=(original,)).figure()
+    axes_with_map = [axes for axes in figure.axes if len(axes.images) == 2]
+    assert len(axes_with_map) == (3 if method == "model" else 1)
+    for axes in axes_with_map:
+        photo_image, map_ = axes.images
+        assert (
+            tuple(photo_image.get_extent()) == tuple(map_.get_extent()) == (-0.5, 47.5, 31.5, -0.5)
+        )
+        assert photo_image.get_array().shape[:2] == (200, 500)
         assert axes.get_aspect() == pytest.approx((200 / 32) / (500 / 48))
 
 
-def test_a_photo_is_drawn_at_its_own_resolution(tmp_path):
-    """A pattern of single pixels is still there in the picture, and a larger one is bounded."""
+def test_photo_is_drawn_at_its_own_resolution(tmp_path):
+    """A pattern of single pixels is preserved in the picture."""
     original = torch.zeros(3, 600, 900)
     original[:, :, ::2] = 1
-    found = SmallCNN(3).eval().explain(torch.rand(1, 3, 32, 48))
-    figure = replace(found, originals=(original,)).figure()
+    explanation = SmallCNN(3).eval().explain(torch.rand(1, 3, 32, 48))
+    figure = replace(explanation, originals=(original,)).figure()
     axes = figure.subfigs[0].axes[0]
     figure.draw_without_rendering()
     box = axes.get_window_extent()
@@ -137,33 +147,33 @@ def test_a_photo_is_drawn_at_its_own_resolution(tmp_path):
     assert np.ptp(row) > 100
 
 
-def test_a_photo_too_large_to_be_drawn_is_shrunk_by_area():
-    found = SmallCNN(3).eval().explain(torch.rand(1, 3, 32, 64))
+def test_very_large_photo_is_shrunk_by_area_means():
+    explanation = SmallCNN(3).eval().explain(torch.rand(1, 3, 32, 64))
     stripes = torch.arange(4000).remainder(2).float().expand(3, 100, -1)
-    figure = replace(found, originals=(stripes,)).figure()
-    _, drawn = shown(figure.subfigs[0].axes[0])
-    assert drawn.shape == (40, 1600, 3)
-    assert abs(drawn - 0.5).max() < 0.2  # means, no moiré of single pixels
-    assert figure.dpi <= MOST_DOTS
+    figure = replace(explanation, originals=(stripes,)).figure()
+    _, pixels = bottom_image(figure.subfigs[0].axes[0])
+    assert pixels.shape == (40, 1600, 3)
+    assert abs(pixels - 0.5).max() < 0.2  # area means, without moiré patterns
+    assert figure.dpi <= MAX_DPI
 
 
-def test_small_images_are_drawn_as_ever():
+def test_drawing_of_small_images_is_unchanged():
     image = torch.rand(1, 1, 28, 28)
-    found = focus(1).explain(image)
-    figure = found.figure()
+    explanation = focus(1).explain(image)
+    figure = explanation.figure()
     axes = figure.subfigs[0].axes[0]
     assert (figure.dpi, figure.get_figheight()) == (plotting.DPI, 3.4)
     assert axes.images[0].get_interpolation() == "nearest"
     assert axes.get_aspect() == 1
-    same = replace(found, originals=(image[0],)).figure()
+    with_original = replace(explanation, originals=(image[0],)).figure()
     files = [io.BytesIO(), io.BytesIO()]
-    for drawn, file in zip((figure, same), files, strict=True):
-        drawn.savefig(file, metadata={"Software": None})
+    for figure_to_save, file in zip((figure, with_original), files, strict=True):
+        figure_to_save.savefig(file, metadata={"Software": None})
     assert files[0].getvalue() == files[1].getvalue()
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)])
-def test_a_strip_is_drawn_wide_enough_to_be_seen(shape):
+def test_narrow_strip_is_drawn_at_a_visible_width(shape):
     figure = replace(
         SmallCNN(3).eval().explain(torch.rand(1, 3, 32, 32)), originals=(torch.rand(3, *shape),)
     ).figure()
@@ -173,16 +183,18 @@ def test_a_strip_is_drawn_wide_enough_to_be_seen(shape):
     assert max(box.width, box.height) / min(box.width, box.height) == pytest.approx(8, rel=0.01)
 
 
-def test_a_rebuilt_image_has_the_proportions_of_its_photo():
+def test_reconstructed_image_has_the_proportions_of_its_photo():
     torch.manual_seed(0)
     model = presets.reconstructor(ReconstructionDetector(3), ConvDecoder(1)).eval()
-    found = replace(model.explain(torch.rand(1, 1, 28, 28)), originals=(torch.rand(3, 50, 100),))
-    axes = [one for one in found.figure().axes if one.images][:5]
-    assert [one.get_aspect() for one in axes] == [0.5] * 5
-    assert [shown(one)[1].shape[:2] for one in axes] == [(50, 100)] * 2 + [(28, 28)] * 3
+    explanation = replace(
+        model.explain(torch.rand(1, 1, 28, 28)), originals=(torch.rand(3, 50, 100),)
+    )
+    axes = [panel for panel in explanation.figure().axes if panel.images][:5]
+    assert [panel.get_aspect() for panel in axes] == [0.5] * 5
+    assert [bottom_image(panel)[1].shape[:2] for panel in axes] == [(50, 100)] * 2 + [(28, 28)] * 3
 
 
-def test_a_gallery_takes_explanations_of_several_sizes():
+def test_gallery_accepts_explanations_of_several_sizes():
     torch.manual_seed(0)
     model = AttentionNet(VGGBackbone(3, [[4], [4]]), depths=[2]).eval()
     sizes = [(16, 24), (24, 16), (32, 32)]
@@ -198,57 +210,59 @@ def test_a_gallery_takes_explanations_of_several_sizes():
     assert len({axes.images[1].get_clim() for axes in figure.axes[:5]}) == 1
 
 
-def test_a_gallery_of_one_explanation_and_of_its_images_are_the_same():
-    found = focus(1).explain(torch.rand(3, 1, 28, 28))
+def test_gallery_of_an_explanation_equals_that_of_its_images():
+    explanation = focus(1).explain(torch.rand(3, 1, 28, 28))
     files = [io.BytesIO(), io.BytesIO()]
-    for given, file in zip((found, list(found)), files, strict=True):
-        plotting.gallery(given, found.predictions).savefig(file)
+    for explanations, file in zip((explanation, list(explanation)), files, strict=True):
+        plotting.gallery(explanations, explanation.predictions).savefig(file)
     assert files[0].getvalue() == files[1].getvalue()
 
 
-def test_locations_are_found_in_a_map_and_interpolated_between_their_centres():
+def test_map_cells_are_detected_and_interpolated_between_their_centres():
     values = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
-    heat = values.repeat_interleave(8, 0).repeat_interleave(8, 1)[:, :21]  # the last is cut off
+    heat = values.repeat_interleave(8, 0).repeat_interleave(8, 1)[
+        :, :21
+    ]  # the last column of cells is cut off
     cells = cells_of(heat)
     assert torch.equal(cells.values, values)
-    found = smooth(heat)
-    assert found.shape == heat.shape
-    torch.testing.assert_close(found[0, :4], torch.zeros(4))  # flat beyond the outermost centre
-    torch.testing.assert_close(found[0, 4], torch.tensor(0.5 / 8))
-    torch.testing.assert_close(found[0, 18], torch.tensor(2.0))
-    torch.testing.assert_close(found[-1] - found[0], torch.full((21,), 3.0))
-    steps = found[8].diff()
+    smoothed = smooth(heat)
+    assert smoothed.shape == heat.shape
+    torch.testing.assert_close(smoothed[0, :4], torch.zeros(4))  # flat beyond the outermost centre
+    torch.testing.assert_close(smoothed[0, 4], torch.tensor(0.5 / 8))
+    torch.testing.assert_close(smoothed[0, 18], torch.tensor(2.0))
+    torch.testing.assert_close(smoothed[-1] - smoothed[0], torch.full((21,), 3.0))
+    steps = smoothed[8].diff()
     assert (steps >= 0).all()
     assert steps.max() < 0.2
 
 
 @pytest.mark.parametrize("heat", [torch.rand(12, 9), torch.rand(4, 3).repeat_interleave(3, 0)])
-def test_a_fine_map_is_left_as_it_is(heat):
+def test_fine_map_is_unchanged(heat):
     assert torch.equal(smooth(heat), heat)
 
 
-def test_a_map_of_one_value_stays_so():
+def test_constant_map_is_unchanged():
     assert torch.equal(smooth(torch.full((20, 30), 2.0)), torch.full((20, 30), 2.0))
 
 
-def test_contributions_of_few_locations_are_smooth_over_a_photo_and_say_how_many():
+def test_contributions_are_interpolated_over_a_photo_with_their_number_in_the_title():
     torch.manual_seed(0)
     model = PlainNet(EfficientNetLite(weights="imagenet"), num_classes=4).eval()
-    found = explainer("model")(model, torch.rand(1, 3, 64, 96))
-    figure = replace(found, originals=(torch.rand(3, 300, 450),)).figure()
+    explanation = explainer("model")(model, torch.rand(1, 3, 64, 96))
+    figure = replace(explanation, originals=(torch.rand(3, 300, 450),)).figure()
     (axes,) = [axes for axes in figure.axes if len(axes.images) == 2]
     assert "2 x 3 locations, interpolated" in axes.get_title()
-    drawn = axes.images[1].get_array()
-    assert len(np.unique(drawn)) > 100
-    assert abs(drawn).max() <= axes.images[1].get_clim()[1]
+    values = axes.images[1].get_array()
+    assert len(np.unique(values)) > 100
+    assert abs(values).max() <= axes.images[1].get_clim()[1]
 
 
-# Reading: one decode for the net and for the picture, the net's input as ever.
+# Reading: one decode for model and picture, without any change to the input of the model.
 
 SIZES = [None, (28, 28), (60, 40), ShortSide(64), ShortSide(224)]
 
 
-def turned(orientation):
+def exif_options(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     return {"exif": exif.tobytes()}
@@ -258,30 +272,36 @@ def turned(orientation):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("a.png", {}), ("a.jpg", {}), ("a.jpg", turned(6)), ("a.webp", {}), ("a.png", turned(8))],
+    [
+        ("a.png", {}),
+        ("a.jpg", {}),
+        ("a.jpg", exif_options(6)),
+        ("a.webp", {}),
+        ("a.png", exif_options(8)),
+    ],
     ids=["png", "jpeg", "turned-jpeg", "webp", "turned-png"],
 )
-def test_the_nets_input_is_the_same_with_and_without_a_picture(
+def test_model_input_is_the_same_with_and_without_a_picture(
     tmp_path, size, channels, name, options
 ):
-    path = photo(tmp_path / name, 900, 1300, **options)
-    found, original = read_pictured(path, size=size, channels=channels, longest=700)
+    path = write_photo(tmp_path / name, 900, 1300, **options)
+    result, original = read_pictured(path, size=size, channels=channels, longest=700)
     expected = read_noted(path, size=size, channels=channels)
-    assert torch.equal(found.image, expected.image)
-    assert found[1:] == expected[1:]
+    assert torch.equal(result.image, expected.image)
+    assert result[1:] == expected[1:]
     height, width = expected.size
     assert tuple(original.shape) == (3, round(height * 700 / 1300), round(width * 700 / 1300))
 
 
-def test_the_picture_is_the_photo_itself_where_it_is_not_large(tmp_path):
-    path = photo(tmp_path / "a.jpg", 300, 200, **turned(6))
-    _, original = read_pictured(path, size=(28, 28), channels=1, longest=LONGEST)
+def test_picture_of_a_small_photo_is_the_photo_itself(tmp_path):
+    path = write_photo(tmp_path / "a.jpg", 300, 200, **exif_options(6))
+    _, original = read_pictured(path, size=(28, 28), channels=1, longest=MAX_SIDE_PX)
     assert torch.equal(original, read_noted(path).image)
-    grey = photo(tmp_path / "grey.png", 30, 20, channels=1)
+    grey = write_photo(tmp_path / "grey.png", 30, 20, channels=1)
     assert read_pictured(grey, size=None, channels=3, longest=99)[1].shape == (1, 30, 20)
 
 
-def test_a_large_photo_is_shrunk_to_the_means_of_areas(tmp_path):
+def test_large_photo_is_read_shrunk_by_area_means(tmp_path):
     path = tmp_path / "stripes.png"
     Image.fromarray(np.tile(np.uint8([[0, 255]]), (40, 800))).save(path)
     _, original = read_pictured(path, size=(28, 28), channels=1, longest=800)
@@ -293,29 +313,29 @@ def test_a_large_photo_is_shrunk_to_the_means_of_areas(tmp_path):
     ("name", "size", "decodes"),
     [
         ("a.png", (28, 28), 1),
-        ("a.jpg", (28, 28), 2),  # coarsely for the net, and finely for the picture
+        ("a.jpg", (28, 28), 2),  # coarsely for the model, finely for the picture
         ("a.jpg", ShortSide(224), 1),
         ("a.jpg", None, 1),
     ],
 )
-def test_a_photo_is_decoded_once_where_one_decode_is_fine_enough(
+def test_photo_is_decoded_once_if_one_decode_is_fine_enough(
     tmp_path, monkeypatch, name, size, decodes
 ):
-    path = photo(tmp_path / name, 600, 800)
+    path = write_photo(tmp_path / name, 600, 800)
     calls = []
-    decoded = decode._decoded
+    original = decode._decode
     monkeypatch.setattr(
-        decode, "_decoded", lambda *arguments: calls.append(1) or decoded(*arguments)
+        decode, "_decode", lambda *arguments: calls.append(1) or original(*arguments)
     )
-    read_pictured(path, size=size, channels=3, longest=LONGEST)
+    read_pictured(path, size=size, channels=3, longest=MAX_SIDE_PX)
     assert len(calls) == decodes
 
 
-# The command.
+# Explaining files.
 
 
 def models():
-    """One of each family, by name."""
+    """Return one model per family, by name."""
     torch.manual_seed(0)
     return {
         "focus": focus(),
@@ -336,7 +356,7 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def model_folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, model in models().items():
         (folder / name).mkdir()
@@ -353,80 +373,94 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
-def test_every_family_is_drawn_on_the_photo_and_answers_as_without(
-    saved, tmp_path, monkeypatch, name, method
+def test_drawing_on_the_photo_does_not_change_results_of_any_family(
+    model_folders, tmp_path, monkeypatch, name, method
 ):
-    path = photo(tmp_path / "photo.png", 300, 420)
-    drawn = []
+    path = write_photo(tmp_path / "photo.png", 300, 420)
+    saved_explanations = []
     monkeypatch.setattr(
-        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+        explanation_files,
+        "_save",
+        lambda explanation, *_: saved_explanations.append(explanation) or tmp_path,
     )
-    with_picture, failed = explain_files(str(saved / name), [path], tmp_path, print, method)
+    with_picture, failed = explain_files(str(model_folders / name), [path], tmp_path, print, method)
     assert failed == 0
-    (found,) = drawn
-    assert plotting.photo_of(found).shape == (3, 300, 420)
-    assert found.figure().axes
-    alone, _ = explain_files(str(saved / name), [path], None, print, method)
-    assert {**with_picture[0], "picture": 0} == {**alone[0], "picture": 0}
+    (explanation,) = saved_explanations
+    assert plotting.photo_of(explanation).shape == (3, 300, 420)
+    assert explanation.figure().axes
+    without_picture, _ = explain_files(str(model_folders / name), [path], None, print, method)
+    assert {**with_picture[0], "picture": 0} == {**without_picture[0], "picture": 0}
 
 
-def test_an_original_is_bounded(saved, tmp_path, monkeypatch):
-    path = photo(tmp_path / "photo.png", 1000, 2000)
-    drawn = []
+def test_size_of_an_original_is_limited(model_folders, tmp_path, monkeypatch):
+    path = write_photo(tmp_path / "photo.png", 1000, 2000)
+    explanations = []
     monkeypatch.setattr(
-        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+        explanation_files,
+        "_save",
+        lambda explanation, *_: explanations.append(explanation) or tmp_path,
     )
     for name in ("focus", "large"):
-        assert explain_files(str(saved / name), [path], tmp_path)[1] == 0
-    sizes = [tuple(found.originals[0].shape[1:]) for found in drawn]
-    assert sizes == [(LONGEST // 2, LONGEST), (500, 1000)]  # the second by whole squares
+        assert explain_files(str(model_folders / name), [path], tmp_path)[1] == 0
+    sizes = [tuple(explanation.originals[0].shape[1:]) for explanation in explanations]
+    assert sizes == [
+        (MAX_SIDE_PX // 2, MAX_SIDE_PX),
+        (500, 1000),
+    ]  # the second is shrunk by an integer factor
 
 
-def test_nothing_is_read_for_a_picture_that_is_not_drawn(saved, tmp_path, monkeypatch):
-    path = photo(tmp_path / "photo.png", 300, 420)
+def test_original_is_read_only_for_a_picture(model_folders, tmp_path, monkeypatch):
+    path = write_photo(tmp_path / "photo.png", 300, 420)
     monkeypatch.setattr("foveal.images.reading.read_pictured", None)
-    assert explain_files(str(saved / "focus"), [path], None)[1] == 0
+    assert explain_files(str(model_folders / "focus"), [path], None)[1] == 0
     with pytest.raises(TypeError):
-        explain_files(str(saved / "focus"), [path], tmp_path / "out")
+        explain_files(str(model_folders / "focus"), [path], tmp_path / "out")
 
 
-def test_an_image_that_was_not_resized_is_kept_once(saved, tmp_path, monkeypatch):
-    path = photo(tmp_path / "photo.png", 28, 28)
-    drawn = []
+def test_original_is_not_stored_for_an_image_that_was_not_resized(
+    model_folders, tmp_path, monkeypatch
+):
+    path = write_photo(tmp_path / "photo.png", 28, 28)
+    explanations = []
     monkeypatch.setattr(
-        explanation_files, "_save", lambda found, *_: drawn.append(found) or tmp_path
+        explanation_files,
+        "_save",
+        lambda explanation, *_: explanations.append(explanation) or tmp_path,
     )
-    explain_files(str(saved / "focus"), [path], tmp_path)
-    explain_files(str(saved / "grey"), [path], tmp_path)
-    assert [len(found.originals) for found in drawn] == [0, 1]  # the grey model's is in colour
+    explain_files(str(model_folders / "focus"), [path], tmp_path)
+    explain_files(str(model_folders / "grey"), [path], tmp_path)
+    assert [len(explanation.originals) for explanation in explanations] == [
+        0,
+        1,
+    ]  # the original of the grey model is in colour
 
 
-def test_a_model_that_looks_everywhere_shows_its_contributions(saved, tmp_path, run):
-    path = photo(tmp_path / "photo.jpg", 300, 420)
-    done = run("explain", saved / "plain", path, "--json", "--out", tmp_path / "out")
-    (answer,) = json.loads(done.stdout)["images"]
-    assert (answer["method"], answer["cost_forward_passes"]) == ("contributions", 1.0)
-    with Image.open(answer["picture"]) as image:
+def test_plain_model_shows_its_contributions(model_folders, tmp_path, run):
+    path = write_photo(tmp_path / "photo.jpg", 300, 420)
+    done = run("explain", model_folders / "plain", path, "--json", "--out", tmp_path / "out")
+    (result,) = json.loads(done.stdout)["images"]
+    assert (result["method"], result["cost_forward_passes"]) == ("contributions", 1.0)
+    with Image.open(result["picture"]) as image:
         assert image.width > image.height > 400
-    done = run("explain", saved / "cnn", path, "--json")
+    done = run("explain", model_folders / "cnn", path, "--json")
     assert json.loads(done.stdout)["images"][0]["method"] == "model"
 
 
-def test_the_model_explains_itself_by_contributions_where_they_are_exact():
+def test_model_explains_itself_by_contributions_if_they_are_exact():
     torch.manual_seed(0)
     images, targets = torch.rand(2, 3, 64, 64), torch.tensor([1, 2])
     model = PlainNet(EfficientNetLite(weights="imagenet"), num_classes=4).eval()
-    found = explainer("model")(model, images, targets=targets)
+    explanation = explainer("model")(model, images, targets=targets)
     expected = model.contributions(images, targets)
-    assert found.method == "contributions"
-    assert torch.equal(found.maps, expected.maps)
+    assert explanation.method == "contributions"
+    assert torch.equal(explanation.maps, expected.maps)
     assert model.explain(images).method == "model"
-    maxima = PlainNet(VGGBackbone(3, [[4], [4]]), num_classes=4).eval()
-    found = explainer("model")(maxima, images)
-    assert (found.method, found.maps) == ("model", None)
+    max_pooled = PlainNet(VGGBackbone(3, [[4], [4]]), num_classes=4).eval()
+    explanation = explainer("model")(max_pooled, images)
+    assert (explanation.method, explanation.maps) == ("model", None)
 
 
-def test_a_photo_keeps_its_proportions_over_any_coordinates():
+def test_photo_keeps_its_proportions_in_any_coordinates():
     figure = plotting.new_figure(4, 4)
     axes = figure.subplots()
     draw_photo(axes, torch.rand(3, 100, 300), (64, 64))

@@ -1,4 +1,4 @@
-"""Pictures show the pixels that the numbers name."""
+"""Pictures of explanations: frames, maps, galleries, plots and saved files."""
 
 import io
 import itertools
@@ -27,10 +27,10 @@ from foveal.foundation.errors import UserError
 from foveal.models import AttentionNet, FocusNet, Inputs, SmallCNN, presets
 from foveal.observation.values import Values
 from foveal.plotting import frontier, judged_curves, learning_curves, new_figure, save_figure
-from foveal.plotting.canvas import short, wrapped
+from foveal.plotting.canvas import shorten, wrap
 
 
-def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
+def focus_net(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()) -> FocusNet:
     torch.manual_seed(0)
     detector = Harris(keypoints)
     inputs = Inputs(classes=tuple(classes))
@@ -38,70 +38,70 @@ def focus(keypoints: int = 3, patch_size: int = 5, channels: int = 1, classes=()
     return presets.focus(detector, patch_size, channels, number, width=16, inputs=inputs).eval()
 
 
-def frames(figure) -> list[Rectangle]:
+def frames_of(figure) -> list[Rectangle]:
     image_axes = figure.subfigs[0].axes[0]
     return [artist for artist in image_axes.patches if isinstance(artist, Rectangle)]
 
 
 @pytest.mark.parametrize("patch_size", [4, 5, 7])
-def test_frames_go_around_exactly_the_pixels_of_the_patches(patch_size):
+def test_frames_enclose_exactly_the_pixels_of_the_patches(patch_size):
     images = torch.rand(1, 1, 20, 33)
-    explanation = focus(patch_size=patch_size).explain(images)
-    drawn = frames(explanation.figure())
-    told = explanation.to_dicts()[0]["keypoints"]
-    assert len(drawn) == len(told) == 3
-    for frame, keypoint, patch in zip(drawn, told, explanation.patches[0], strict=True):
+    explanation = focus_net(patch_size=patch_size).explain(images)
+    drawn_frames = frames_of(explanation.figure())
+    keypoints = explanation.to_dicts()[0]["keypoints"]
+    assert len(drawn_frames) == len(keypoints) == 3
+    for frame, keypoint, patch in zip(drawn_frames, keypoints, explanation.patches[0], strict=True):
         left, top = keypoint["left_px"], keypoint["top_px"]
         assert frame.get_x() == pytest.approx(left - 0.5, abs=1e-4)
         assert frame.get_y() == pytest.approx(top - 0.5, abs=1e-4)
         assert frame.get_width() == pytest.approx(patch_size)
-        cut = images[0, :, top : top + patch_size, left : left + patch_size]
-        assert torch.allclose(cut, patch, atol=1e-6)
+        expected = images[0, :, top : top + patch_size, left : left + patch_size]
+        assert torch.allclose(expected, patch, atol=1e-6)
 
 
-def test_the_cross_is_at_the_keypoint_in_pixels():
-    explanation = focus().explain(torch.rand(1, 1, 24, 30))
+def test_cross_is_at_the_keypoint_in_pixels():
+    explanation = focus_net().explain(torch.rand(1, 1, 24, 30))
     lines = explanation.figure().subfigs[0].axes[0].lines
     for line, keypoint in zip(lines, explanation.to_dicts()[0]["keypoints"], strict=True):
         assert float(line.get_xdata()[0]) == pytest.approx(keypoint["x_px"], abs=1e-3)
         assert float(line.get_ydata()[0]) == pytest.approx(keypoint["y_px"], abs=1e-3)
 
 
-def test_a_zoomed_patch_has_a_frame_of_its_true_extent():
+def test_frame_of_a_scaled_patch_has_its_true_extent():
     explanation = (
         presets.zoom(keypoints=2, patch_size=5, width=16).eval().explain(torch.rand(1, 1, 28, 28))
     )
-    for frame, scale in zip(frames(explanation.figure()), explanation.scales[0], strict=True):
+    for frame, scale in zip(frames_of(explanation.figure()), explanation.scales[0], strict=True):
         assert frame.get_width() == pytest.approx(4 * float(scale) + 1, abs=1e-4)
 
 
 @pytest.mark.parametrize("keypoints", [1, 3, 4, 9])
-def test_every_patch_is_drawn_in_its_keypoints_colour(keypoints):
-    figure = focus(keypoints).explain(torch.rand(1, 1, 28, 28)).figure()
-    shown = [axes for axes in figure.subfigs[1].axes if axes.images]
-    assert len(shown) == keypoints
-    for frame, axes in zip(frames(figure), shown, strict=True):
+def test_every_patch_is_drawn_in_the_colour_of_its_keypoint(keypoints):
+    figure = focus_net(keypoints).explain(torch.rand(1, 1, 28, 28)).figure()
+    patch_axes = [axes for axes in figure.subfigs[1].axes if axes.images]
+    assert len(patch_axes) == keypoints
+    for frame, axes in zip(frames_of(figure), patch_axes, strict=True):
         assert frame.get_edgecolor() == axes.spines["left"].get_edgecolor()
 
 
-def test_a_model_without_keypoints_says_that_it_sees_all():
+def test_title_of_a_model_without_keypoints_mentions_the_whole_image():
     figure = SmallCNN().eval().explain(torch.rand(1, 1, 28, 28)).figure()
     assert figure.subfigs[0].axes[0].get_title() == "reads the whole image"
 
 
-def test_odd_class_names_and_colour_are_drawn(tmp_path):
+def test_unusual_class_names_and_colour_are_drawn(tmp_path):
     names = ["$x_1$", "größer & <b>", "a_very_long_class_name_that_never_ends_at_all"]
-    explanation = focus(channels=3, classes=names).explain(torch.rand(3, 3, 28, 40))
+    explanation = focus_net(channels=3, classes=names).explain(torch.rand(3, 3, 28, 40))
     pictures = explanation.save(tmp_path, ["a", "b", "c"])
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width > image.height > 200
-    told = json.loads((tmp_path / "explanations.json").read_text())
-    assert {p["class"] for p in told[0]["probabilities"]} == set(names)
+    results = json.loads((tmp_path / "explanations.json").read_text())
+    assert {p["class"] for p in results[0]["probabilities"]} == set(names)
 
 
-def test_nothing_stays_behind_in_pyplot(tmp_path):
-    explanation = focus().explain(torch.rand(4, 1, 28, 28))
+def test_no_figure_stays_open_in_pyplot(tmp_path):
+    explanation = focus_net().explain(torch.rand(4, 1, 28, 28))
     explanation.save(tmp_path)
     plotting.gallery(explanation, torch.arange(4)).savefig(tmp_path / "gallery.png")
     assert plt.get_fignums() == []
@@ -109,13 +109,13 @@ def test_nothing_stays_behind_in_pyplot(tmp_path):
 
 @pytest.fixture
 def windows(monkeypatch):
-    """A backend with windows; what is open is noted each time that pyplot is called to show."""
-    shown = []
+    """Install a backend with windows; record the open figures on each call of pyplot.show."""
+    calls = []
 
     class Manager(FigureManagerBase):
         @classmethod
         def pyplot_show(cls, *, block=None):
-            shown.append([plt.figure(number) for number in plt.get_fignums()])
+            calls.append([plt.figure(number) for number in plt.get_fignums()])
 
     class Canvas(FigureCanvasAgg):
         manager_class = Manager
@@ -123,65 +123,66 @@ def windows(monkeypatch):
     backend = ModuleType("windows_for_tests")
     backend.FigureCanvas, backend.FigureManager = Canvas, Manager
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
-    before = plt.get_backend()
+    previous = plt.get_backend()
     plt.switch_backend(f"module://{backend.__name__}")
-    yield shown
+    yield calls
     plt.close("all")
-    plt.switch_backend(before)
+    plt.switch_backend(previous)
 
 
 def test_show_opens_a_window_for_each_image_and_closes_it(windows):
-    explanation = focus().explain(torch.rand(23, 1, 28, 28))  # more than pyplot warns of
+    # pyplot warns if more than 20 figures are open.
+    explanation = focus_net().explain(torch.rand(23, 1, 28, 28))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explanation.show()
     (figures,) = windows
     assert len(figures) == 23
     for index, figure in enumerate(figures):
-        answer = explanation.class_name(int(explanation.predictions[index]))
+        prediction = explanation.class_name(int(explanation.predictions[index]))
         titles = [axes.get_title() for axes in figure.axes]
-        assert f"prediction: {answer}" in titles
+        assert f"prediction: {prediction}" in titles
     assert plt.get_fignums() == []
 
 
-def test_windows_that_do_not_block_stay_open(windows):
+def test_non_blocking_windows_stay_open(windows):
     with plt.ion():
-        focus().explain(torch.rand(2, 1, 28, 28)).show()
+        focus_net().explain(torch.rand(2, 1, 28, 28)).show()
     assert len(windows[0]) == len(plt.get_fignums()) == 2
 
 
 def test_show_leaves_the_callers_own_figures_open(windows):
-    own = plt.figure()
-    focus().explain(torch.rand(1, 1, 28, 28)).show()
-    assert plt.get_fignums() == [own.number]
+    figure = plt.figure()
+    focus_net().explain(torch.rand(1, 1, 28, 28)).show()
+    assert plt.get_fignums() == [figure.number]
 
 
-def test_show_says_where_no_window_can_be_opened(windows):
+def test_show_warns_if_no_window_can_be_opened(windows):
     plt.switch_backend("agg")
     with pytest.warns(UserWarning, match=r"Nothing is shown.*explanation\.save"):
-        focus().explain(torch.rand(2, 1, 28, 28)).show()
+        focus_net().explain(torch.rand(2, 1, 28, 28)).show()
     assert windows == plt.get_fignums() == []
 
 
-def test_the_gallery_marks_right_and_wrong():
-    explanation = focus().explain(torch.rand(2, 1, 28, 28))
-    answers = explanation.predictions
-    labels = torch.stack([answers[0], (answers[1] + 1) % 10])
+def test_gallery_marks_correct_and_wrong_predictions():
+    explanation = focus_net().explain(torch.rand(2, 1, 28, 28))
+    predictions = explanation.predictions
+    labels = torch.stack([predictions[0], (predictions[1] + 1) % 10])
     titles = [axes.get_title() for axes in plotting.gallery(explanation, labels).axes[:2]]
     assert titles[0].startswith("✓")
     assert titles[1].startswith("✗")
     assert f"is {int(labels[1])}" in titles[1]
 
 
-def test_the_gallery_draws_all_attention_on_one_scale_and_shows_it():
+def test_gallery_draws_all_attention_on_one_labelled_scale():
     model = AttentionNet(VGGBackbone(1, [[4], [4]]), depths=[1, 2]).eval()
     figure = plotting.gallery(model.explain(torch.rand(3, 1, 16, 16)), torch.arange(3))
-    ends = {axes.images[1].get_clim() for axes in figure.axes[:3]}
-    assert len(ends) == 1
+    limits = {axes.images[1].get_clim() for axes in figure.axes[:3]}
+    assert len(limits) == 1
     assert figure.axes[-1].get_ylabel() == "attention, multiples of uniform"
 
 
-def test_the_numbers_of_a_logarithmic_frontier_do_not_lie_on_each_other():
+def test_tick_labels_of_a_logarithmic_frontier_do_not_overlap():
     points = [("small", 1.4e6, 0.9), ("large", 4.7e7, 0.93)]
     figure = plotting.frontier(points, "multiply-adds", logarithmic=True)
     figure.draw_without_rendering()
@@ -195,27 +196,27 @@ def test_the_numbers_of_a_logarithmic_frontier_do_not_lie_on_each_other():
         assert left[2] < right[0]
 
 
-def test_the_frontier_names_every_point():
-    few = [(f"model-{number}", 0.1, 0.9) for number in range(20)]
-    (legend,) = plotting.frontier(few).legends
-    assert [text.get_text() for text in legend.get_texts()] == [name for name, _, _ in few]
-    looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
-    assert len(looks) == len(few)
-    for points in (few + few, [*few, ("", 0.2, 0.8)]):
-        figure = plotting.frontier(points)
+def test_frontier_labels_every_point():
+    points = [(f"model-{number}", 0.1, 0.9) for number in range(20)]
+    (legend,) = plotting.frontier(points).legends
+    assert [text.get_text() for text in legend.get_texts()] == [name for name, _, _ in points]
+    styles = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
+    assert len(styles) == len(points)
+    for ambiguous in (points + points, [*points, ("", 0.2, 0.8)]):
+        figure = plotting.frontier(ambiguous)
         assert not figure.legends
-        named = [text.get_text() for text in figure.axes[0].texts]
-        assert sorted(named) == sorted(name for name, _, _ in points)
+        labels = [text.get_text() for text in figure.axes[0].texts]
+        assert sorted(labels) == sorted(name for name, _, _ in ambiguous)
 
 
-def test_patches_of_a_control_are_where_the_grid_is():
+def test_patches_of_a_grid_control_are_at_the_grid_positions():
     model = presets.focus(Grid(4), patch_size=3, width=16).eval()
     explanation = model.explain(torch.rand(1, 1, 28, 28))
-    lefts = [round(frame.get_x() + 0.5) for frame in frames(explanation.figure())]
+    lefts = [round(frame.get_x() + 0.5) for frame in frames_of(explanation.figure())]
     assert lefts[0] == lefts[2] < lefts[1] == lefts[3]
 
 
-def attention() -> AttentionNet:
+def attention_net() -> AttentionNet:
     torch.manual_seed(0)
     backbone = VGGBackbone(3, [[4], [6], [6]])
     return AttentionNet(backbone, inputs=Inputs(classes=tuple("abcdefghij"))).eval()
@@ -223,69 +224,71 @@ def attention() -> AttentionNet:
 
 def test_relative_maps_have_a_mean_of_one_and_keep_their_order():
     maps = torch.rand(2, 3, 4, 5)
-    found = plotting.relative(maps)
-    torch.testing.assert_close(found.mean((-2, -1)), torch.ones(2, 3))
-    assert torch.equal(found.flatten(2).argsort(), maps.flatten(2).argsort())
-    torch.testing.assert_close(plotting.combined(maps), found.mean(1))
+    relative = plotting.relative(maps)
+    torch.testing.assert_close(relative.mean((-2, -1)), torch.ones(2, 3))
+    assert torch.equal(relative.flatten(2).argsort(), maps.flatten(2).argsort())
+    torch.testing.assert_close(plotting.combined(maps), relative.mean(1))
 
 
-def test_attention_is_drawn_depth_by_depth_and_together_on_one_scale():
-    explanation = attention().explain(torch.rand(1, 3, 16, 16))
+def test_attention_is_drawn_per_depth_and_combined_on_one_scale():
+    explanation = attention_net().explain(torch.rand(1, 3, 16, 16))
     figure = explanation.figure()
     titles = [axes.get_title() for axes in figure.axes]
     assert [t for t in titles if "map" in t] == ["map 1", "map 2", "map 3", "all maps"]
     scales = {
-        drawn.get_clim()
+        image.get_clim()
         for axes in figure.axes
         if "map" in axes.get_title()
-        for drawn in axes.images[1:]
+        for image in axes.images[1:]
     }
     assert len(scales) == 1
 
 
-def test_the_grid_has_a_row_an_image_and_a_column_a_depth():
-    explanation = attention().explain(torch.rand(3, 3, 16, 16))
+def test_grid_has_a_row_per_image_and_a_column_per_depth():
+    explanation = attention_net().explain(torch.rand(3, 3, 16, 16))
     figure = plotting.attention_grid(explanation, explanation.predictions)
-    shown = [axes for axes in figure.axes if axes.images]
-    assert len(shown) == 3 * (1 + 3 + 1)
-    answers = [axes.get_ylabel() for axes in shown[::5]]
-    assert answers == [explanation.class_name(int(p)) for p in explanation.predictions]
+    image_axes = [axes for axes in figure.axes if axes.images]
+    assert len(image_axes) == 3 * (1 + 3 + 1)
+    labels = [axes.get_ylabel() for axes in image_axes[::5]]
+    assert labels == [explanation.class_name(int(p)) for p in explanation.predictions]
 
 
 def drawn_map(explanation):
-    """Return the map that is drawn over the image of an explanation with one, and its label."""
+    """Return the map drawn over the image of an explanation, and the label of its colour bar."""
     figure = explanation.figure()
-    (over,) = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
-    return over, over.colorbar.ax.get_ylabel()
+    (map_image,) = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    return map_image, map_image.colorbar.ax.get_ylabel()
 
 
-def test_maps_are_drawn_by_what_their_values_mean_whoever_made_them():
+def test_maps_are_drawn_according_to_the_meaning_of_their_values():
     heat = torch.linspace(1, 3, 64).reshape(1, 1, 8, 8)
-    found = Explanation(torch.rand(1, 1, 8, 8), torch.zeros(1, 2), maps=heat, method="model")
-    over, label = drawn_map(found)
-    assert isinstance(over.norm, LogNorm)
+    explanation = Explanation(torch.rand(1, 1, 8, 8), torch.zeros(1, 2), maps=heat, method="model")
+    map_image, label = drawn_map(explanation)
+    assert isinstance(map_image.norm, LogNorm)
     assert label == "attention, multiples of uniform"
-    over, label = drawn_map(replace(found, values=Values("volts")))
-    assert (over.get_clim(), label) == ((-3, 3), "volts")
-    over, _ = drawn_map(replace(found, values=Values("volts", zero=False)))
-    assert over.get_clim() == pytest.approx((1, 3))
+    map_image, label = drawn_map(replace(explanation, values=Values("volts")))
+    assert (map_image.get_clim(), label) == ((-3, 3), "volts")
+    map_image, _ = drawn_map(replace(explanation, values=Values("volts", zero=False)))
+    assert map_image.get_clim() == pytest.approx((1, 3))
 
 
-def test_values_of_few_locations_are_summed_where_their_sums_mean_something():
+def test_values_are_summed_per_location_only_if_sums_have_a_meaning():
     heat = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(64, 0).repeat_interleave(64, 1)
-    found = Explanation(torch.rand(1, 1, 128, 128), torch.zeros(1, 2), maps=heat[None, None])
-    over, label = drawn_map(replace(found, values=Values("volts", location_label="sums of volts")))
-    assert (over.get_clim(), label) == ((-4 * 64**2, 4 * 64**2), "sums of volts")
-    over, label = drawn_map(replace(found, values=Values("volts")))
-    assert (over.get_clim(), label) == ((-4, 4), "volts")
+    explanation = Explanation(torch.rand(1, 1, 128, 128), torch.zeros(1, 2), maps=heat[None, None])
+    map_image, label = drawn_map(
+        replace(explanation, values=Values("volts", location_label="sums of volts"))
+    )
+    assert (map_image.get_clim(), label) == ((-4 * 64**2, 4 * 64**2), "sums of volts")
+    map_image, label = drawn_map(replace(explanation, values=Values("volts")))
+    assert (map_image.get_clim(), label) == ((-4, 4), "volts")
 
 
-def test_a_grid_needs_maps():
+def test_grid_requires_maps():
     with pytest.raises(ValueError, match="with attention maps"):
-        plotting.attention_grid(focus().explain(torch.rand(1, 1, 28, 28)))
+        plotting.attention_grid(focus_net().explain(torch.rand(1, 1, 28, 28)))
 
 
-def test_a_name_is_drawn_as_it_is_and_nothing_of_it_is_mathematics_or_a_line():
+def test_names_are_drawn_literally_without_mathematics_or_line_breaks():
     names = [
         "$x^$",
         "a$b$c",
@@ -299,14 +302,14 @@ def test_a_name_is_drawn_as_it_is_and_nothing_of_it_is_mathematics_or_a_line():
     ]
     for name in names:
         figure = new_figure(2, 2)
-        title = figure.suptitle(short(name))
+        title = figure.suptitle(shorten(name))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             save_figure(figure, io.BytesIO())
         assert not title._preprocess_math(title.get_text())[1]
         assert title.get_text().isprintable()
         assert len(title.get_text()) <= 18 + name.count("$")
-    assert wrapped("a$" * 50, 5).replace("\n", "") == "a\\$" * 29 + "a…"
+    assert wrap("a$" * 50, 5).replace("\n", "") == "a\\$" * 29 + "a…"
 
 
 def test_names_that_begin_with_an_underscore_are_in_the_legends():
@@ -335,47 +338,45 @@ def test_names_that_begin_with_an_underscore_are_in_the_legends():
         ([1, 2], "such as '1', but got 1"),
     ],
 )
-def test_names_that_are_no_files_or_no_others_are_said_and_nothing_is_written(
-    tmp_path, names, message
-):
-    explanation = focus().explain(torch.rand(2, 1, 28, 28))
+def test_invalid_or_duplicate_names_are_errors_and_nothing_is_written(tmp_path, names, message):
+    explanation = focus_net().explain(torch.rand(2, 1, 28, 28))
     with pytest.raises(UserError, match=re.escape(message)):
         explanation.save(tmp_path / "out", names=names)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_save_leaves_no_picture_of_the_first(tmp_path):
+def test_second_save_removes_the_pictures_of_the_first(tmp_path):
     (tmp_path / "mine.png").write_bytes(b"")
-    explanation = focus().explain(torch.rand(3, 1, 28, 28))
+    explanation = focus_net().explain(torch.rand(3, 1, 28, 28))
     explanation.save(tmp_path)
     explanation[:2].save(tmp_path, names=["0001", "B"])
     pictures = explanation[:1].save(tmp_path, names=["b"])
     assert pictures == [tmp_path / "b.png"]
     assert {p.name for p in tmp_path.iterdir()} == {"mine.png", "b.png", "explanations.json"}
-    (told,) = json.loads((tmp_path / "explanations.json").read_text())
-    assert told["picture"] == "b.png"
+    (result,) = json.loads((tmp_path / "explanations.json").read_text())
+    assert result["picture"] == "b.png"
 
 
 @pytest.mark.parametrize("text", ["[", '{"picture": "mine.png"}', '[1, {"picture": ["mine.png"]}]'])
-def test_what_another_program_wrote_removes_no_picture(tmp_path, text):
+def test_foreign_json_file_removes_no_picture(tmp_path, text):
     (tmp_path / "mine.png").write_bytes(b"")
     (tmp_path / "explanations.json").write_text(text)
-    focus().explain(torch.rand(1, 1, 28, 28)).save(tmp_path, names=["a"])
+    focus_net().explain(torch.rand(1, 1, 28, 28)).save(tmp_path, names=["a"])
     assert (tmp_path / "mine.png").exists()
 
 
-def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch):
-    explanation = focus().explain(torch.rand(2, 1, 28, 28))
+def test_failed_save_changes_nothing(tmp_path, monkeypatch):
+    explanation = focus_net().explain(torch.rand(2, 1, 28, 28))
     explanation.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    failing = iter([None, OSError(28, "No space left on device")])
-    drawn = Figure.savefig
+    outcomes = iter([None, OSError(28, "No space left on device")])
+    original_savefig = Figure.savefig
 
     def savefig(*arguments, **options):
-        error = next(failing)
+        error = next(outcomes)
         if error:
             raise error
-        drawn(*arguments, **options)
+        original_savefig(*arguments, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     with pytest.raises(OSError, match="No space"):

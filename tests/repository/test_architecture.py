@@ -1,4 +1,4 @@
-"""The architecture: imports point downwards, and never in a circle."""
+"""The architecture: imports point downwards and form no cycles."""
 
 from pathlib import Path
 
@@ -10,20 +10,20 @@ import foveal
 ROOT = Path(foveal.__file__).parent
 
 
-def test_every_part_of_the_package_has_a_layer():
+def test_every_package_has_a_layer():
     parts = {module.split(".")[0] for module in edges(ROOT)}
-    assert parts - set(LEVEL) == set(), "name its layer in LAYERS"
+    assert parts - set(LEVEL) == set(), "add its layer to LAYERS"
 
 
 def test_imports_point_downwards_only():
     assert upward(edges(ROOT)) == []
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_modules_have_no_import_cycle():
     assert circle(edges(ROOT)) is None
 
 
-def test_no_parts_import_each_other_in_a_circle():
+def test_packages_have_no_import_cycle():
     assert circle(by_part(edges(ROOT))) is None
 
 
@@ -39,7 +39,7 @@ def test_no_parts_import_each_other_in_a_circle():
         "def late():\n    from foveal.models import focus",
     ],
 )
-def test_an_upward_import_is_seen(tmp_path, line):
+def test_an_upward_import_is_detected(tmp_path, line):
     for folder in ("models", "detectors"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text("")
@@ -52,7 +52,7 @@ def test_an_upward_import_is_seen(tmp_path, line):
     assert len(upward(edges(tmp_path))) == 1
 
 
-def test_a_circle_is_seen(tmp_path):
+def test_an_import_cycle_is_detected(tmp_path):
     (tmp_path / "__init__.py").write_text("")
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "__init__.py").write_text("from foveal.datasets.folder import read\n")

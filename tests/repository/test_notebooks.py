@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is kept without its outputs."""
+"""Notebooks: each runs from top to bottom and is stored without outputs."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs(path):
+def test_a_notebook_is_stored_without_outputs(path):
     code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     assert [cell for cell in code if cell.outputs or cell.execution_count] == []
 
@@ -42,7 +42,7 @@ import matplotlib
 matplotlib.use("agg")
 explanation[0].show()
 """
-OPEN = """
+OPEN_FIGURES = """
 import matplotlib.pyplot
 matplotlib.pyplot.get_fignums()
 """
@@ -50,19 +50,20 @@ matplotlib.pyplot.get_fignums()
 
 def pictures(cell):
     data = [output.get("data", {}) for output in cell.outputs]
-    return [base64.b64decode(one["image/png"]) for one in data if "image/png" in one]
+    return [base64.b64decode(item["image/png"]) for item in data if "image/png" in item]
 
 
-def test_show_puts_one_picture_per_image_into_the_output(tmp_path):
+def test_show_outputs_one_picture_per_image(tmp_path):
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [
-        nbformat.v4.new_code_cell(code) for code in (EXPLAIN, SHOW, SHOW_WITHOUT_WINDOWS, OPEN)
+        nbformat.v4.new_code_cell(code)
+        for code in (EXPLAIN, SHOW, SHOW_WITHOUT_WINDOWS, OPEN_FIGURES)
     ]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
-    _, shown, shown_by_agg, left_open = notebook.cells
-    for cell, count in ((shown, 2), (shown_by_agg, 1)):
-        found = pictures(cell)
-        assert len(cell.outputs) == len(found) == count  # and no warning
-        for picture in found:
+    _, with_windows, without_windows, open_figures = notebook.cells
+    for cell, count in ((with_windows, 2), (without_windows, 1)):
+        images = pictures(cell)
+        assert len(cell.outputs) == len(images) == count  # and no warning
+        for picture in images:
             assert Image.open(io.BytesIO(picture)).width > 400
-    assert left_open.outputs[0]["data"]["text/plain"] == "[]"
+    assert open_figures.outputs[0]["data"]["text/plain"] == "[]"

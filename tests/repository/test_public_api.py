@@ -1,4 +1,4 @@
-"""The public API: it changes only on purpose, that is, together with this list."""
+"""The public API: any change must also change this list."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 
 import foveal
 
-# A class stands for its constructor. Defaults are left out: they are settings, not promises.
+# For a class, the signature of its constructor. Defaults are omitted: they may change.
 SIGNATURES = {
     "AttentionNet": (
         "backbone [depths] [compatibility] [normalise] [join] [standardise] [num_classes] "
@@ -36,7 +36,7 @@ SIGNATURES = {
     ),
     "train": (
         "recipe out * [data] [data_dir] [resume] [devices] [nodes] "
-        "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [say]"
+        "[strategy] [sync_norm] [precision] [progress] [keep_features] [callbacks] [notify]"
     ),
 }
 MODULES = {"datasets", "detectors", "explainers", "geometry", "heads", "metrics", "models"}
@@ -44,32 +44,32 @@ MODULES |= {"plotting", "zoo"}
 
 
 def arguments(name):
-    """Return a public name's arguments: required, then [optional], a star before keyword-only."""
-    shown, star = [], False
+    """Return the arguments of a public name: [optional] in brackets, * before keyword-only."""
+    parts, star = [], False
     public = getattr(foveal, name)
     if inspect.isclass(public) and issubclass(public, Exception):
-        return "*args"  # as any exception
+        return "*args"  # as for any exception
     for argument in inspect.signature(public).parameters.values():
         if argument.kind is argument.KEYWORD_ONLY and not star:
-            shown.append("*")
+            parts.append("*")
             star = True
         mark = {argument.VAR_POSITIONAL: "*", argument.VAR_KEYWORD: "**"}.get(argument.kind, "")
         optional = argument.default is not argument.empty
-        shown.append(f"[{argument.name}]" if optional else mark + argument.name)
-    return " ".join(shown)
+        parts.append(f"[{argument.name}]" if optional else mark + argument.name)
+    return " ".join(parts)
 
 
-def test_the_public_names_are_these():
+def test_the_public_names_are_unchanged():
     assert set(foveal.__all__) == set(SIGNATURES) | MODULES
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_a_public_name_takes_these_arguments(name):
+def test_the_arguments_of_public_names_are_unchanged(name):
     assert arguments(name) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_a_public_module_offers_is_there(name):
+def test_every_exported_name_of_a_public_module_exists(name):
     module = getattr(foveal, name)
     assert inspect.ismodule(module)
     assert [part for part in getattr(module, "__all__", []) if not hasattr(module, part)] == []

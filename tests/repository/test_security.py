@@ -1,4 +1,4 @@
-"""SECURITY.md: each promise names tests that exist."""
+"""SECURITY.md: each promise refers to existing tests."""
 
 import ast
 import re
@@ -9,15 +9,15 @@ ROWS = re.findall(r"^\| ([A-Z].+) \| (.+) \|$", (ROOT / "SECURITY.md").read_text
 
 
 def functions_of(file):
-    """Return the names of the test functions in a file of tests."""
+    """Return the names of the test functions in a test file."""
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-def test_each_promise_names_tests_that_exist():
+def test_each_promise_refers_to_existing_tests():
     assert len(ROWS) > 10
     for promise, cell in ROWS:
-        named = re.findall(r"`(\S+?\.py)::(test_\w+)`", cell)
-        assert named, promise
-        missing = [name for file, name in named if name not in functions_of(file)]
+        tests = re.findall(r"`(\S+?\.py)::(test_\w+)`", cell)
+        assert tests, promise
+        missing = [name for file, name in tests if name not in functions_of(file)]
         assert not missing, f"{promise}: {missing}"

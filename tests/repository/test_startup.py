@@ -1,4 +1,4 @@
-"""Start-up: a command imports what it needs, and no more."""
+"""Start-up: each command imports only what it needs."""
 
 import inspect
 import pkgutil
@@ -15,7 +15,7 @@ from PIL import Image
 import foveal
 from foveal import training
 
-# Each takes tenths of seconds or more, or much memory; torch alone takes seconds.
+# Each takes at least tenths of a second or much memory; torch takes seconds.
 HEAVY = {
     "captum",
     "fastapi",
@@ -59,13 +59,13 @@ finally:
 
 @pytest.fixture
 def modules(tmp_path):
-    """The file that `_RUN` writes the names of imported modules to."""
+    """The file to which `_RUN` writes the names of imported modules."""
     return tmp_path / "modules"
 
 
 @pytest.fixture
-def imported(modules):
-    """Run a command in a process of its own; return the modules that it imported."""
+def imported_modules(modules):
+    """Run a command in a separate process; return the modules that it imported."""
 
     def run(*arguments):
         command = [sys.executable, "-c", _RUN, modules, *arguments]
@@ -94,55 +94,55 @@ def digit(tmp_path_factory):
     ],
     ids=" ".join,
 )
-def test_what_only_prints_imports_nothing_heavy(arguments, imported):
-    found = imported(*arguments)
-    assert "foveal.cli" in found
-    assert found & HEAVY == set()
+def test_commands_that_only_print_import_nothing_heavy(arguments, imported_modules):
+    names = imported_modules(*arguments)
+    assert "foveal.cli" in names
+    assert names & HEAVY == set()
 
 
-def test_explain_imports_torch_and_no_more(digit, imported):
-    found = imported("explain", "mnist-focus", digit)
-    assert "foveal.zoo" in found
-    assert found & HEAVY == {"torch", "huggingface_hub"}
+def test_explain_imports_only_torch(digit, imported_modules):
+    names = imported_modules("explain", "mnist-focus", digit)
+    assert "foveal.zoo" in names
+    assert names & HEAVY == {"torch", "huggingface_hub"}
 
 
-def test_explain_draws_without_pyplot(digit, imported, tmp_path):
-    found = imported("explain", "mnist-focus", digit, "--out", tmp_path)
+def test_explain_draws_without_pyplot(digit, imported_modules, tmp_path):
+    names = imported_modules("explain", "mnist-focus", digit, "--out", tmp_path)
     assert (tmp_path / "digit.png").is_file()
-    assert found & HEAVY == {"torch", "huggingface_hub", "matplotlib"}
-    assert "matplotlib.pyplot" not in found
+    assert names & HEAVY == {"torch", "huggingface_hub", "matplotlib"}
+    assert "matplotlib.pyplot" not in names
 
 
-def test_predict_imports_torch_and_arrow_and_no_more(digit, imported, tmp_path):
-    found = imported("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
-    # Arrow imports pandas, where it is installed, to know whether a list is a series.
-    assert found & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
+def test_predict_imports_only_torch_and_arrow(digit, imported_modules, tmp_path):
+    names = imported_modules("predict", "mnist-focus", digit, "--out", tmp_path / "digit.parquet")
+    # Arrow imports pandas, if it is installed, to recognise its series.
+    assert names & HEAVY - {"pandas"} == {"torch", "huggingface_hub", "pyarrow"}
 
 
-def test_serve_is_healthy_with_torch_and_no_more(modules):
+def test_serve_imports_only_torch_and_fastapi(modules):
     models = ["mnist-focus", "mnist-cnn", "mnist-attention"]
     command = [sys.executable, "-c", _RUN, modules, "serve", *models, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             address = re.search(r"http://\S+", server.stderr.readline()).group()
-            with urllib.request.urlopen(f"{address}/healthz", timeout=300) as answer:
-                assert answer.status == 200
+            with urllib.request.urlopen(f"{address}/healthz", timeout=300) as response:
+                assert response.status == 200
             server.send_signal(signal.SIGINT)
             server.wait(timeout=60)
         finally:
             server.kill()
-    found = set(modules.read_text().split())
-    assert found & HEAVY == {"torch", "huggingface_hub", "fastapi"}
+    names = set(modules.read_text().split())
+    assert names & HEAVY == {"torch", "huggingface_hub", "fastapi"}
 
 
-def test_the_process_that_decodes_starts_without_torch():
+def test_the_decoding_process_does_not_import_torch():
     code = "import sys, foveal.deployment.serve.decoder; print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "foveal.images.decode" in found.stdout.split()
-    assert set(found.stdout.split()) & HEAVY == set()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "foveal.images.decode" in done.stdout.split()
+    assert set(done.stdout.split()) & HEAVY == set()
 
 
-def test_a_lazy_name_is_imported_when_it_is_first_used(tmp_path, monkeypatch):
+def test_a_lazy_name_is_imported_on_first_use(tmp_path, monkeypatch):
     (tmp_path / "parcel").mkdir()
     (tmp_path / "parcel" / "__init__.py").write_text(
         "from foveal.foundation.lazy import lazy_names\n"
@@ -161,21 +161,21 @@ def test_a_lazy_name_is_imported_when_it_is_first_used(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("package", [foveal, training], ids=lambda package: package.__name__)
-def test_no_module_takes_the_place_of_a_lazy_name(package):
+def test_no_module_hides_a_lazy_name(package):
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
     for name in package.__all__:
-        found = getattr(package, name)
-        if inspect.ismodule(found):
-            assert found.__name__.endswith(f".{name}")
+        value = getattr(package, name)
+        if inspect.ismodule(value):
+            assert value.__name__.endswith(f".{name}")
         else:
             assert name not in modules
 
 
 _ENDING = """
 import atexit, sys, threading
-from foveal.cli.ending import ends_at_once
+from foveal.cli.ending import exits_immediately
 
-@ends_at_once
+@exits_immediately
 def main(arguments):
     atexit.register(print, "Python cleaned up")
     threading.Thread(target=lambda: print("a thread was joined")).start()
@@ -196,7 +196,7 @@ main()
         ("raise ValueError", 1),
     ],
 )
-def test_a_process_cleans_up_and_ends_at_once_with_its_status(how, status):
+def test_a_process_cleans_up_and_exits_at_once_with_its_status(how, status):
     command = [sys.executable, "-c", _ENDING.format(how=how)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == status
@@ -204,7 +204,7 @@ def test_a_process_cleans_up_and_ends_at_once_with_its_status(how, status):
     assert bool(done.stderr) == (how in ("sys.exit('a reason')", "raise ValueError"))
 
 
-def test_a_full_disk_is_not_passed_over_at_the_end():
+def test_a_full_disk_on_exit_is_an_error():
     command = [sys.executable, "-m", "foveal", "recipes"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The package without its extras: what works, and errors that name the extra."""
+"""The package without its extras: supported commands, and errors that name the missing extra."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ from PIL import Image
 
 from foveal.training import callbacks
 
-# Packages that only extras install. torchvision is left out, which Lightning imports where it finds
-# its metadata; `make bare` runs without it.
+# Packages that only extras install. Without torchvision, which Lightning imports if it finds its
+# metadata; `make bare` runs without it.
 EXTRAS = (
     "captum",
     "fastapi",
@@ -32,7 +32,7 @@ for name in {packages!r}:
 
 _COMMAND = "\nfrom foveal.cli import main\nmain(sys.argv[1:])"
 
-_FACE = """
+_PYTHON_API = """
 import torch
 import foveal
 from foveal.datasets import ImageSet
@@ -49,7 +49,7 @@ assert 0 <= foveal.evaluate(model, data)["accuracy"] <= 1
 
 @pytest.fixture
 def bare(tmp_path):
-    """Run code in a process in which no package of an extra can be imported."""
+    """Run code in a process that cannot import the packages of extras."""
 
     def run(code, *arguments, packages=EXTRAS):
         command = [sys.executable, "-c", _BARE.format(packages=packages) + code, *arguments]
@@ -60,7 +60,7 @@ def bare(tmp_path):
 
 @pytest.fixture
 def digits(tmp_path):
-    """A folder of small images of noise in two classes, by train, val and test."""
+    """A folder of noise images in two classes, split into train, val and test."""
     random = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for name in "ab":
@@ -73,16 +73,18 @@ def digits(tmp_path):
 
 
 def test_a_bare_installation_loads_explains_and_evaluates(bare):
-    done = bare(_FACE)
+    done = bare(_PYTHON_API)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bare_installation_trains_and_explains_on_the_command_line(bare, digits, tmp_path):
+def test_a_bare_installation_trains_and_explains_from_the_command_line(bare, digits, tmp_path):
     train = ("train", "mnist-cnn", "--data", str(digits), "--quiet", "epochs=1", "batch_size=2")
     trained = bare(_COMMAND, *train, "--out", "run")
     assert trained.returncode == 0, trained.stderr
-    shown = bare(_COMMAND, "explain", "mnist-focus", str(digits / "test/a/0.png"), "--out", "out")
-    assert shown.returncode == 0, shown.stderr
+    explained = bare(
+        _COMMAND, "explain", "mnist-focus", str(digits / "test/a/0.png"), "--out", "out"
+    )
+    assert explained.returncode == 0, explained.stderr
     assert (tmp_path / "out" / "0.png").is_file()
 
 
@@ -98,7 +100,7 @@ def test_a_bare_installation_trains_and_explains_on_the_command_line(bare, digit
         (("sweep", "mnist-cnn", "lr=0.1,0.2", "--out", "sweep"), "sweep"),
     ],
 )
-def test_a_missing_package_is_one_line_that_names_its_extra(bare, digits, arguments, name):
+def test_a_missing_package_is_a_one_line_error_with_its_extra(bare, digits, arguments, name):
     image = str(digits / "test/a/0.png")
     done = bare(_COMMAND, *(argument.format(image=image) for argument in arguments))
     assert done.returncode == 1
@@ -106,12 +108,12 @@ def test_a_missing_package_is_one_line_that_names_its_extra(bare, digits, argume
     assert "Traceback" not in done.stderr
 
 
-def test_vgg_names_its_extra(bare):
+def test_vgg16_without_torchvision_names_its_extra(bare):
     code = "\nfrom foveal.models import build_model\nbuild_model({'name': 'vgg16'})"
     done = bare(code, packages=("torchvision",))
     assert done.stderr.strip().endswith("pip install 'foveal[vision]'.")
 
 
-def test_a_run_has_no_logger_where_tensorboard_is_not_installed(tmp_path, monkeypatch):
+def test_a_run_has_no_logger_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "find_spec", lambda name: None)
     assert callbacks.loggers(tmp_path) == []

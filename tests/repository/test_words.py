@@ -1,4 +1,4 @@
-"""The words: all texts of the package, its pages, recipes, tools and docs use standard terms."""
+"""Terminology: texts of the package, pages, recipes, tools and docs use standard terms."""
 
 import ast
 import io
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# What is banned, and what to write instead.
+# Banned words, each with its replacement.
 BANNED = {
     r"\bplaces?\b": "location, position, index or path",
     r"\b(?:the|an?|this|their|its|same|some|own) shares?\b|\bshares? of\b": "fraction",
@@ -28,7 +28,7 @@ BANNED = {
     r"\b(?:seams?|guards?|lanes?)\b": "the field's word",
 }
 
-# Uses that are right, each with its reason.
+# Allowed uses, each with its reason.
 ALLOWED = {
     r"in[- ]place": "PyTorch's term",
     r"in (?:the |their |its )?place of": "instead of",
@@ -39,22 +39,24 @@ ALLOWED = {
     r"(?:by|at|than|to|above|below|near|is|of) chance\b(?! that)|chance level": "statistics",
 }
 
-KEPT = re.compile("|".join(ALLOWED), re.IGNORECASE)
+ALLOWED_USES = re.compile("|".join(ALLOWED), re.IGNORECASE)
 
 
-def banned(text):
-    """Return the sentences of a text with banned words, and what to write instead."""
-    found = []
+def find_banned(text):
+    """Return the sentences of a text with banned words, each with a replacement."""
+    problems = []
     for sentence in re.split(r"(?<=[.!?:;|])\s+", " ".join(text.split())):
-        plain = KEPT.sub("", re.sub(r"`[^`]*`", "", sentence))
-        found += [
-            f"{sentence!r}: {better}" for word, better in BANNED.items() if re.search(word, plain)
+        plain = ALLOWED_USES.sub("", re.sub(r"`[^`]*`", "", sentence))
+        problems += [
+            f"{sentence!r}: {replacement}"
+            for word, replacement in BANNED.items()
+            if re.search(word, plain)
         ]
-    return found
+    return problems
 
 
 def prose(source):
-    """Yield the docstrings, comments and messages of Python source."""
+    """Yield the strings and comments of Python source."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
@@ -73,7 +75,7 @@ def without_code(markdown):
 
 
 def without_marks(page):
-    """Return a script or web page without the marks that would hide text from `banned`."""
+    """Return a script or web page without the marks that would hide text from `find_banned`."""
     return re.sub(r"[`<>{}]", " ", page)
 
 
@@ -93,30 +95,32 @@ def relative(path):
     return str(path.relative_to(ROOT))
 
 
-def test_there_are_texts_of_every_kind():
+def test_there_are_files_of_every_kind():
     assert all((SOURCES, SCRIPTS, PAGES, WEB, RECIPES, CARDS))
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=relative)
 def test_the_source_uses_standard_terms(path):
-    found = [line for text in prose(path.read_text(encoding="utf-8")) for line in banned(text)]
-    assert found == []
+    problems = [
+        line for text in prose(path.read_text(encoding="utf-8")) for line in find_banned(text)
+    ]
+    assert problems == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=relative)
 def test_the_docs_use_standard_terms(path):
-    assert banned(without_code(path.read_text(encoding="utf-8"))) == []
+    assert find_banned(without_code(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("path", [*WEB, *RECIPES], ids=relative)
 def test_web_pages_reports_and_recipes_use_standard_terms(path):
-    assert banned(without_marks(path.read_text(encoding="utf-8"))) == []
+    assert find_banned(without_marks(path.read_text(encoding="utf-8"))) == []
 
 
 @pytest.mark.parametrize("path", CARDS, ids=relative)
 def test_a_card_describes_its_model_in_standard_terms(path):
     card = json.loads(path.read_text(encoding="utf-8"))
-    assert banned(card["recipe"].get("about", "")) == []
+    assert find_banned(card["recipe"].get("about", "")) == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -138,13 +142,13 @@ def test_a_module_docstring_is_a_noun_phrase(path):
         "`the place of ${name}`",
     ],
 )
-def test_a_banned_word_is_noticed(line):
-    assert banned(without_marks(line))
+def test_a_banned_word_is_detected(line):
+    assert find_banned(without_marks(line))
 
 
 @pytest.mark.parametrize(
     "line",
     ["in place of a mask", "two maps share a scale", "better than chance", "closer to chance"],
 )
-def test_an_allowed_use_is_no_banned_word(line):
-    assert banned(line) == []
+def test_an_allowed_use_is_accepted(line):
+    assert find_banned(line) == []

@@ -1,4 +1,4 @@
-"""Training by several processes: the same batch, the same gradients, images held once."""
+"""Distributed training: the same batch and gradients as one process, and shared images."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from foveal.training.distribution.devices import Devices, check_batch
 from foveal.training.distribution.shared_images import forget_shared_images, shared_images
 from foveal.training.distribution.synced_norm import SyncedBatchNorm, synchronise
 
-# Keeps the first step's gradients, once they are averaged. With `double`, in double precision: in
-# single, torch's own batch normalisation is some per cent off on digits' flat background.
+# Saves the averaged gradients of the first step. `double` uses double precision: in single
+# precision torch's batch normalisation is off by some per cent on the flat background of digits.
 _TRAIN = """
 import sys
 from lightning import Callback
@@ -27,44 +27,47 @@ from safetensors.torch import save_file
 from foveal.training import load_recipe, train
 from foveal.training.objectives.objective import Objective
 
-class First(Callback):
+class SaveGradients(Callback):
     def setup(self, trainer, module, stage):
         module.double()
 
     def on_after_backward(self, trainer, module):
         if trainer.global_step == 0 and trainer.is_global_zero:
             weights = [(n, p) for n, p in module.model.named_parameters() if p.grad is not None]
-            found = {name: weight.grad.contiguous() for name, weight in weights}
-            save_file(found, sys.argv[1] + ".gradients")
+            gradients = {name: weight.grad.contiguous() for name, weight in weights}
+            save_file(gradients, sys.argv[1] + ".gradients")
 
 out, devices, precision, *overrides = sys.argv[1:]
 if precision == "double":
     Objective.floats = staticmethod(lambda images: images.double() / 255)
 train(load_recipe("mnist-cnn", overrides), out, data="mnist-5k", devices=int(devices),
-      sync_norm=True, progress=False, callbacks=[First()] if precision == "double" else [])
+      sync_norm=True, progress=False, callbacks=[SaveGradients()] if precision == "double" else [])
 """
-# Augmentation is drawn by each process for itself; without it the two are alike.
-_ALIKE = ["augment.shift=0", "augment.rotate=0", "augment.scale=0"]
+# Each process draws its own augmentation, so it is turned off.
+_NO_AUGMENTATION = ["augment.shift=0", "augment.rotate=0", "augment.scale=0"]
 
 
-def by_one_and_by_two(folder: Path, precision: str, *overrides: str) -> list[Path]:
-    """Train by one process and by two; return the run folders."""
+def train_with_one_and_two_processes(folder: Path, precision: str, *overrides: str) -> list[Path]:
+    """Train with one process and with two; return the run folders."""
     script, runs = folder / "train.py", [folder / "1", folder / "2"]
     script.write_text(_TRAIN)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     for run in runs:
         command = [sys.executable, str(script), str(run), run.name, precision]
-        ended = subprocess.run(
-            [*command, *_ALIKE, *overrides], env=environment, capture_output=True, text=True
+        done = subprocess.run(
+            [*command, *_NO_AUGMENTATION, *overrides],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
-        assert ended.returncode == 0, ended.stderr[-2000:]
+        assert done.returncode == 0, done.stderr[-2000:]
     return runs
 
 
 @pytest.mark.slow
-def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
+def test_the_first_gradients_of_two_processes_equal_those_of_one(tmp_path):
     small = ["model.widths=[4, 8, 8]", "epochs=1", "data.limit=400"]
-    runs = by_one_and_by_two(tmp_path, "double", *small)
+    runs = train_with_one_and_two_processes(tmp_path, "double", *small)
     one, two = (load_file(f"{run}.gradients") for run in runs)
     assert set(one) == set(two)
     assert max(float(gradient.abs().max()) for gradient in one.values()) > 0.01
@@ -73,8 +76,8 @@ def test_the_first_gradients_of_two_processes_are_those_of_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path):
-    runs = by_one_and_by_two(tmp_path, "single", "epochs=2")
+def test_two_processes_reach_the_accuracy_of_one(tmp_path):
+    runs = train_with_one_and_two_processes(tmp_path, "single", "epochs=2")
     one, two = (json.loads((run / "card.json").read_text())["val_accuracy"] for run in runs)
     assert one > 0.8
     assert abs(one - two) <= 0.005
@@ -92,27 +95,27 @@ part = images[rank::2].requires_grad_()
 layer = SyncedBatchNorm(3)
 layer(part).square().mul(torch.arange(4.0)).mean().backward()
 torch.save([part.grad, layer.running_mean, layer.running_var], f"{sys.argv[2]}/{rank}.pt")
-torch.distributed.barrier()  # one that ends while the other still talks to it may fail that
+torch.distributed.barrier()  # a process that exits early may make the other fail
 torch.distributed.destroy_process_group()
 """
 
 
 def test_normalising_over_two_processes_equals_normalising_the_whole_batch(tmp_path):
     command = [sys.executable, "-c", _NORMALISE]
-    started = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait() for process in started] == [0, 0]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
     images = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50
     whole, layer = images.requires_grad_(), nn.BatchNorm2d(3)
     layer(whole).square().mul(torch.arange(4.0)).mean().backward()
     for rank in range(2):
         gradient, mean, variance = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        # A process' own loss is the mean of its half.
+        # The loss of each process is the mean over its half.
         torch.testing.assert_close(gradient / 2, whole.grad[rank::2], atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(mean, layer.running_mean)
         torch.testing.assert_close(variance, layer.running_var)
 
 
-def test_synchronising_a_model_changes_neither_weights_nor_answers():
+def test_synchronising_a_model_changes_neither_weights_nor_outputs():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())).eval()
     model[1][0].requires_grad_(False)
     images = torch.rand(2, 1, 8, 8)
@@ -126,17 +129,17 @@ def test_synchronising_a_model_changes_neither_weights_nor_answers():
     assert set(state) == set(model.state_dict())
 
 
-def test_images_are_written_once_and_mapped_by_the_others(tmp_path, monkeypatch):
+def test_images_are_written_once_and_memory_mapped_by_the_other_processes(tmp_path, monkeypatch):
     for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
     sets = {split: load_images("mnist-5k", split) for split in ("train", "val")}
     first = shared_images(lambda: sets, tmp_path, 2)
     second = shared_images(lambda: pytest.fail("loaded again"), tmp_path, 2)
     for split, images in sets.items():
-        for found in (first[split], second[split]):
-            assert torch.equal(found.images, images.images)
-            assert torch.equal(found.labels, images.labels)
-            assert (found.classes, found.name, found.masks) == (images.classes, "mnist-5k", None)
+        for shared in (first[split], second[split]):
+            assert torch.equal(shared.images, images.images)
+            assert torch.equal(shared.labels, images.labels)
+            assert (shared.classes, shared.name, shared.masks) == (images.classes, "mnist-5k", None)
     maps = Path("/proc/self/maps").read_text()
     assert "images.safetensors" in maps
     forget_shared_images(tmp_path)
@@ -144,7 +147,7 @@ def test_images_are_written_once_and_mapped_by_the_others(tmp_path, monkeypatch)
     assert shared_images(lambda: sets, tmp_path, 1) is sets
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+def test_a_batch_that_cannot_be_divided_evenly_is_refused():
     check_batch(64, 4)
     with pytest.raises(
         UserError, match=r"divided evenly among 3 processes: use training\.batch_size=63"
@@ -154,7 +157,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
         train(load_recipe("mnist-5k-focus", ["batch_size=7"]), "nowhere", devices=4, nodes=2)
 
 
-def test_mistakes_in_devices_are_said():
+def test_invalid_device_settings_are_errors():
     with pytest.raises(UserError, match="Did you mean 'ddp'"):
         Devices(strategy="dpd")
     with pytest.raises(UserError, match="at least 1 node"):
@@ -164,7 +167,7 @@ def test_mistakes_in_devices_are_said():
             Devices(strategy="fsdp")
 
 
-def test_only_the_first_of_all_processes_on_all_machines_writes(monkeypatch):
+def test_only_one_process_over_all_machines_is_the_first(monkeypatch):
     for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert is_first_process()

@@ -1,4 +1,4 @@
-"""Frozen backbones: cut at a depth, their features kept on disk, what follows trained on them."""
+"""Frozen backbones: features cached on disk, and training of the layers above them."""
 
 import json
 from dataclasses import replace
@@ -18,15 +18,15 @@ from foveal.models import AttentionNet, Inputs, PlainNet
 from foveal.training import parse_recipe, train
 from foveal.training.batches import Batches
 from foveal.training.feature_files import INDEX, cached_features
-from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predicted
+from foveal.training.features import Cut, FeatureBatches, cut_of, logits_of, predict_features
 from foveal.training.first_hour.probe import near_duplicates, probe
-from foveal.training.linear import Labelled, fit_linear
-from photo_folders import halves
+from foveal.training.linear import LabelledVectors, fit_linear
+from photo_folders import write_halves
 
 STAGES = [[4], [6], [8]]
 
 
-def model(**options):
+def make_model(**options):
     torch.manual_seed(0)
     inputs = Inputs(short_side=32, mean=(0.4,), std=(0.2,))
     net = AttentionNet(VGGBackbone(3, STAGES), num_classes=3, inputs=inputs, **options)
@@ -34,7 +34,7 @@ def model(**options):
     return net.eval()
 
 
-def photographs():
+def make_photographs():
     generator = torch.Generator().manual_seed(0)
     sizes = ((32, 64, 5), (64, 32, 3), (32, 32, 4))
     parts = [torch.randint(256, (n, 3, h, w), generator=generator).byte() for h, w, n in sizes]
@@ -43,30 +43,30 @@ def photographs():
     return ImageSet("photos", "train", Photos(tuple(parts)), labels, ("a", "b", "c"), paths)
 
 
-def kept(net, images, folder, **options):
-    said = []
+def compute_features(net, images, folder, **options):
+    lines = []
     cut = cut_of(net, 2, options.get("mirrored", True))
-    return cached_features(net, cut, images, folder / "features", say=said.append), said
+    return cached_features(net, cut, images, folder / "features", notify=lines.append), lines
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_a_backbone_cut_at_any_depth_gives_what_it_gives_whole(depth):
+def test_a_backbone_cut_at_any_depth_gives_the_same_features(depth):
     torch.manual_seed(0)
     backbone = EfficientNetLite().eval()
     images = torch.rand(2, 3, 45, 70)
     with torch.no_grad():
         local, whole = backbone(images)
-        begun = backbone.begin(images, depth)
-        features, vector = backbone.finish(begun[-1], depth)
+        lower = backbone.begin(images, depth)
+        features, vector = backbone.finish(lower[-1], depth)
     assert torch.equal(vector, whole)
-    assert len(begun) == depth
+    assert len(lower) == depth
     for number, values in enumerate(local, start=1):
-        theirs = begun[number - 1] if number <= depth else features[number]
-        assert torch.equal(theirs, values)
+        actual = lower[number - 1] if number <= depth else features[number]
+        assert torch.equal(actual, values)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_what_is_frozen_to_a_depth_does_not_learn_and_normalises_as_in_use(depth):
+def test_layers_frozen_to_a_depth_do_not_change(depth):
     torch.manual_seed(0)
     backbone = EfficientNetLite().train()
     backbone.freeze(depth)
@@ -92,12 +92,12 @@ def test_what_is_frozen_to_a_depth_does_not_learn_and_normalises_as_in_use(depth
 
 
 @pytest.mark.parametrize("depth", [0, 4, -1])
-def test_a_depth_that_there_is_not_is_one_sentence(depth):
+def test_an_invalid_depth_is_an_error(depth):
     with pytest.raises(UserError, match="1 to 3, but got"):
         VGGBackbone(3, STAGES).freeze(depth)
 
 
-def test_a_backbone_that_is_no_chain_is_frozen_whole_or_not_at_all():
+def test_a_backbone_without_stages_can_only_be_frozen_completely():
     backbone = TimmBackbone("test_resnet")
     with pytest.raises(UserError, match="but got 1"):
         backbone.freeze(1)
@@ -109,77 +109,77 @@ def test_a_backbone_that_is_no_chain_is_frozen_whole_or_not_at_all():
     assert torch.equal(vector, whole)
 
 
-def test_a_batch_of_photographs_has_one_size_and_an_epoch_sees_each_once():
-    images = photographs()
+def test_a_batch_of_photographs_has_one_size_and_an_epoch_has_each_once():
+    images = make_photographs()
     order = torch.arange(12)
     batches = Batches(images.images, order, 2, seed=1)
-    seen = [(tuple(pixels.shape[-2:]), labels.tolist()) for pixels, labels in batches]
-    assert len(seen) == len(batches) == 3 + 2 + 2
-    assert sorted(i for _, labels in seen for i in labels) == list(range(12))
-    for size, labels in seen:
+    batch_list = [(tuple(pixels.shape[-2:]), labels.tolist()) for pixels, labels in batches]
+    assert len(batch_list) == len(batches) == 3 + 2 + 2
+    assert sorted(i for _, labels in batch_list for i in labels) == list(range(12))
+    for size, labels in batch_list:
         assert len(labels) <= 2
         for index in labels:
             expected = (32, 64) if index < 5 else (64, 32) if index < 8 else (32, 32)
             assert size == expected
-    assert [size for size, _ in seen] != sorted(size for size, _ in seen)
+    assert [size for size, _ in batch_list] != sorted(size for size, _ in batch_list)
 
 
 @pytest.mark.parametrize("depths", [[3], [2, 3], [1, 3]])
-def test_the_logits_from_kept_features_are_those_from_the_images(tmp_path, depths):
-    net, images = model(depths=depths), photographs()
-    features, _ = kept(net, images, tmp_path)
+def test_cached_features_give_the_logits_of_the_images(tmp_path, depths):
+    net, images = make_model(depths=depths), make_photographs()
+    features, _ = compute_features(net, images, tmp_path)
     with torch.no_grad():
         expected = torch.cat([net(part.float() / 255) for part in images.images.parts])
-    torch.testing.assert_close(predicted(net, features), expected, atol=5e-3, rtol=1e-2)
+    torch.testing.assert_close(predict_features(net, features), expected, atol=5e-3, rtol=1e-2)
 
 
-def test_every_other_epoch_an_image_is_mirrored(tmp_path):
-    net, images = model(depths=[3]), photographs()
-    features, _ = kept(net, images, tmp_path)
+def test_each_image_is_mirrored_every_other_epoch(tmp_path):
+    net, images = make_model(depths=[3]), make_photographs()
+    features, _ = compute_features(net, images, tmp_path)
     mirrored = [net(part.flip(-1).float() / 255) for part in images.images.parts]
     plain = [net(part.float() / 255) for part in images.images.parts]
     expected = [torch.cat(plain).detach(), torch.cat(mirrored).detach()]
     epoch = 0
     batches = FeatureBatches(features, torch.arange(12), 5, seed=0, epoch=lambda: epoch)
-    seen = torch.zeros(2, 12, dtype=torch.long)
+    is_mirrored = torch.zeros(2, 12, dtype=torch.long)
     for number in range(2):
         epoch = number
         for values, indices in batches:
             with torch.no_grad():
                 logits = logits_of(net, values, 2)
             distance = torch.stack([(logits - e[indices]).abs().amax(dim=1) for e in expected])
-            seen[number, indices] = distance.argmin(dim=0)
-    assert torch.equal(seen[0], 1 - seen[1])
-    assert set(seen[0].tolist()) == {0, 1}
+            is_mirrored[number, indices] = distance.argmin(dim=0)
+    assert torch.equal(is_mirrored[0], 1 - is_mirrored[1])
+    assert set(is_mirrored[0].tolist()) == {0, 1}
 
 
-def test_features_are_computed_once_and_anew_for_other_images_weights_or_settings(tmp_path):
-    net, images = model(depths=[3]), photographs()
-    first, said = kept(net, images, tmp_path)
+def test_features_are_cached_until_images_weights_or_settings_change(tmp_path):
+    net, images = make_model(depths=[3]), make_photographs()
+    first, lines = compute_features(net, images, tmp_path)
     stamp = (tmp_path / "features" / INDEX).stat().st_mtime_ns
-    again, said = kept(net, images, tmp_path)
-    assert not said
+    again, lines = compute_features(net, images, tmp_path)
+    assert not lines
     assert (tmp_path / "features" / INDEX).stat().st_mtime_ns == stamp
     assert torch.equal(first.whole, again.whole)
-    changed = photographs()
+    changed = make_photographs()
     changed.images.parts[0][0, 0, 0, 0] += 1
     for other, its_images, options in (
         (net, changed, {}),
-        (model(depths=[2, 3]), images, {}),
+        (make_model(depths=[2, 3]), images, {}),
         (net, images, {"mirrored": False}),
     ):
-        _, said = kept(other, its_images, tmp_path, **options)
-        assert "computed again" in said[0]
+        _, lines = compute_features(other, its_images, tmp_path, **options)
+        assert "computed again" in lines[0]
     with torch.no_grad():
         net.backbone.blocks[0][0].conv.weight.mul_(2)
-    _, said = kept(net, images, tmp_path)
-    assert "other images or settings" in said[0]
+    _, lines = compute_features(net, images, tmp_path)
+    assert "other images or settings" in lines[0]
 
 
 @pytest.mark.parametrize("damage", ["index", "part", "cut", "list", "junk"])
-def test_features_that_are_half_written_or_damaged_are_computed_anew(tmp_path, damage):
-    net, images = model(depths=[3]), photographs()
-    first, _ = kept(net, images, tmp_path)
+def test_incomplete_or_damaged_features_are_computed_again(tmp_path, damage):
+    net, images = make_model(depths=[3]), make_photographs()
+    first, _ = compute_features(net, images, tmp_path)
     expected = first.whole.clone()
     folder = tmp_path / "features"
     index = folder / INDEX
@@ -194,44 +194,47 @@ def test_features_that_are_half_written_or_damaged_are_computed_anew(tmp_path, d
         index.write_text("[]")
     else:
         index.write_text(json.dumps(json.loads(index.read_text()) | {"sizes": "many"}))
-    again, said = kept(net, images, tmp_path)
-    assert "again" in said[0]
+    again, lines = compute_features(net, images, tmp_path)
+    assert "again" in lines[0]
     assert torch.equal(again.whole, expected)
 
 
-def test_features_that_the_disk_has_no_room_for_are_refused_before(tmp_path, monkeypatch):
-    net, images = model(depths=[2, 3]), photographs()
-    kept(net, images, tmp_path)
+def test_features_too_large_for_the_disk_are_refused_before_computation(tmp_path, monkeypatch):
+    net, images = make_model(depths=[2, 3]), make_photographs()
+    compute_features(net, images, tmp_path)
     folder = tmp_path / "features"
-    taken = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    used = sum(path.stat().st_size for path in folder.glob("*.npy"))
     headers = 128 * len(list(folder.glob("*.npy")))
-    usage = type("Usage", (), {"free": taken - headers - 1})
+    usage = type("Usage", (), {"free": used - headers - 1})
     monkeypatch.setattr("foveal.training.feature_files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"free on its disk: use training\.cache=false"):
-        kept(net, images, tmp_path / "other")
+        compute_features(net, images, tmp_path / "other")
     usage.free += 1
-    kept(net, images, tmp_path / "other")
+    compute_features(net, images, tmp_path / "other")
 
 
-def test_some_of_the_features_are_those_of_these_images(tmp_path):
-    net, images = model(depths=[3]), photographs()
-    features, _ = kept(net, images, tmp_path)
-    chosen = torch.tensor([0, 4, 6, 11])
-    torch.testing.assert_close(predicted(net, features[chosen]), predicted(net, features)[chosen])
-    assert len(features[chosen]) == 4
+def test_indexing_features_selects_their_images(tmp_path):
+    net, images = make_model(depths=[3]), make_photographs()
+    features, _ = compute_features(net, images, tmp_path)
+    indices = torch.tensor([0, 4, 6, 11])
+    torch.testing.assert_close(
+        predict_features(net, features[indices]), predict_features(net, features)[indices]
+    )
+    assert len(features[indices]) == 4
 
 
-def test_the_linear_layer_separates_what_is_separable_and_validation_chooses_its_decay():
+def test_the_linear_layer_separates_separable_classes():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     vectors = torch.randn(60, 2, 8, generator=generator) * 0.3
     vectors[range(60), :, labels] += 2
-    linear = fit_linear(Labelled(vectors, labels), Labelled(vectors[:9], labels[:9]), 3)
+    train, val = LabelledVectors(vectors, labels), LabelledVectors(vectors[:9], labels[:9])
+    linear = fit_linear(train, val, 3)
     assert (linear(vectors[:, 0]).argmax(dim=1) == labels).all()
     assert linear.weight.shape == (8, 3)
 
 
-def test_a_test_image_that_is_nearly_a_training_image_is_found_mirrored_too(tmp_path):
+def test_a_near_duplicate_is_found_even_if_mirrored(tmp_path):
     torch.manual_seed(0)
     net = PlainNet(EfficientNetLite(weights="imagenet"), inputs=Inputs(mean=(0.5,), std=(0.5,)))
     cut = Cut(5, (5,), True)
@@ -245,20 +248,20 @@ def test_a_test_image_that_is_nearly_a_training_image_is_found_mirrored_too(tmp_
         for split, pixels in (("train", images[:5]), ("test", test))
     ]
     train_set, test_set = (cached_features(net, cut, one, tmp_path / one.split) for one in sets)
-    found = near_duplicates(test_set, train_set, ("x", "y"), tuple("01234"))
-    assert found == (("y", "2"),)
+    duplicates = near_duplicates(test_set, train_set, ("x", "y"), tuple("01234"))
+    assert duplicates == (("y", "2"),)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photographs of three shapes in two classes: bright left or right."""
-    place = tmp_path_factory.mktemp("photos")
-    halves(place / "train", 12)
-    halves(place / "test", 4, seed=1)
-    return place
+    """A folder of photographs in three shapes and two classes: bright on the left or right."""
+    root = tmp_path_factory.mktemp("photos")
+    write_halves(root / "train", 12)
+    write_halves(root / "test", 4, seed=1)
+    return root
 
 
-def recipe(**changes):
+def make_recipe(**changes):
     values = {
         "name": "cached",
         "model": {
@@ -270,13 +273,13 @@ def recipe(**changes):
         "data": {"name": "photos", "short_side": 64},
         "training": {"epochs": 2, "batch_size": 8, "freeze_depth": 4, "cache": True},
     }
-    for section, more in changes.items():
-        values[section] = values.get(section, {}) | more
+    for section, entries in changes.items():
+        values[section] = values.get(section, {}) | entries
     return parse_recipe(values)
 
 
-def test_a_run_on_kept_features_leaves_a_model_of_photographs_and_no_features(tmp_path, folder):
-    out = train(recipe(), tmp_path / "run", data=str(folder), progress=False)
+def test_a_run_on_cached_features_saves_a_model_and_deletes_the_features(tmp_path, folder):
+    out = train(make_recipe(), tmp_path / "run", data=str(folder), progress=False)
     assert not (out / "features").exists()
     trained = zoo.load(out)
     assert trained.inputs.short_side == 64
@@ -291,35 +294,37 @@ def test_a_run_on_kept_features_leaves_a_model_of_photographs_and_no_features(tm
 
 
 @pytest.mark.parametrize("kind", ["attention", "plain"])
-def test_a_run_may_start_as_the_linear_layer_on_the_frozen_features(tmp_path, folder, kind):
-    started = {"linear_start": True, "lr": 0.0, "epochs": 1, "fixed_norm": True}
-    chosen = recipe(training=started)
+def test_a_run_can_start_from_the_linear_probe(tmp_path, folder, kind):
+    options = {"linear_start": True, "lr": 0.0, "epochs": 1, "fixed_norm": True}
+    settings = make_recipe(training=options)
     if kind == "plain":
-        backbone = chosen.model["backbone"]
-        chosen = replace(chosen, model={"name": "plain", "backbone": backbone})
-    out = train(chosen, tmp_path / "run", data=str(folder), progress=False, keep_features=True)
+        backbone = settings.model["backbone"]
+        settings = replace(settings, model={"name": "plain", "backbone": backbone})
+    out = train(settings, tmp_path / "run", data=str(folder), progress=False, keep_features=True)
     sets = {
         split: load_images(folder, split, size=ShortSide(64), channels=3)
         for split in ("train", "val", "test")
     }
-    found = probe(chosen, sets, out / "features")
+    linear_probe = probe(settings, sets, out / "features")
     trained = zoo.load(out)
-    answers = [trained(part.float() / 255).argmax(dim=1) for part in sets["test"].images.parts]
-    assert torch.equal(torch.cat(answers), found.answers)
-    assert found.accuracy > 0.5
+    predictions = [trained(part.float() / 255).argmax(dim=1) for part in sets["test"].images.parts]
+    assert torch.equal(torch.cat(predictions), linear_probe.predictions)
+    assert linear_probe.accuracy > 0.5
 
 
 @pytest.mark.parametrize(
-    "model", [{"standardise": True}, {"depths": [4, 5]}, {"normalise": "sigmoid"}]
+    "model_settings", [{"standardise": True}, {"depths": [4, 5]}, {"normalise": "sigmoid"}]
 )
-def test_attention_that_is_no_mean_cannot_start_as_a_linear_layer(tmp_path, folder, model):
-    chosen = recipe(model=model, training={"linear_start": True})
+def test_only_a_plain_softmax_attention_can_start_from_the_linear_probe(
+    tmp_path, folder, model_settings
+):
+    settings = make_recipe(model=model_settings, training={"linear_start": True})
     with pytest.raises(UserError, match=r"model\.depths=\[5\], softmax attention"):
-        train(chosen, tmp_path / "run", data=str(folder), progress=False)
+        train(settings, tmp_path / "run", data=str(folder), progress=False)
 
 
-def test_a_resumed_run_on_kept_features_ends_as_one_that_never_stopped(tmp_path, folder):
-    whole = train(recipe(), tmp_path / "whole", data=str(folder), progress=False)
+def test_a_resumed_run_on_cached_features_equals_an_uninterrupted_one(tmp_path, folder):
+    uninterrupted = train(make_recipe(), tmp_path / "whole", data=str(folder), progress=False)
     stopped = tmp_path / "stopped"
 
     class Stop(Callback):
@@ -328,63 +333,63 @@ def test_a_resumed_run_on_kept_features_ends_as_one_that_never_stopped(tmp_path,
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(), stopped, data=str(folder), progress=False, callbacks=[Stop()])
+        train(make_recipe(), stopped, data=str(folder), progress=False, callbacks=[Stop()])
     assert (stopped / "features" / "train" / INDEX).exists()
-    train(recipe(), stopped, data=str(folder), progress=False, resume=True)
-    ours, theirs = (load_file(out / "model.safetensors") for out in (stopped, whole))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    train(make_recipe(), stopped, data=str(folder), progress=False, resume=True)
+    weights, expected = (load_file(out / "model.safetensors") for out in (stopped, uninterrupted))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"training": {"freeze_depth": 0}}, "training.freeze_depth too"),
-        ({"augment": {"rotate": 5.0}}, "augment.flip alone"),
+        ({"augment": {"rotate": 5.0}}, "only augment.flip"),
         ({"data": {"size": [64, 64]}}, "got both"),
         ({"data": {"masks": "masks"}}, "masks need images of one size"),
     ],
 )
-def test_settings_that_contradict_each_other_are_one_sentence(changes, expected):
+def test_contradictory_settings_are_an_error(changes, expected):
     with pytest.raises(UserError, match=expected):
-        recipe(**changes)
+        make_recipe(**changes)
 
 
-def test_features_of_a_model_without_a_backbone_cannot_be_kept(tmp_path, folder):
-    chosen = replace(recipe(), model={"name": "cnn"})
+def test_features_of_a_model_without_a_backbone_cannot_be_cached(tmp_path, folder):
+    settings = replace(make_recipe(), model={"name": "cnn"})
     with pytest.raises(UserError, match="a model with a backbone"):
-        train(chosen, tmp_path / "run", data=str(folder), progress=False)
+        train(settings, tmp_path / "run", data=str(folder), progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_backbone_starts_from_a_file_of_ones_own(tmp_path, folder):
+def test_a_backbone_can_start_from_a_weights_file(tmp_path, folder):
     torch.manual_seed(5)
-    theirs = EfficientNetLite()
+    backbone = EfficientNetLite()
     file = tmp_path / "own.safetensors"
-    save_file(theirs.state_dict(), file)
-    chosen = recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
-    out = train(chosen, tmp_path / "run", data=str(folder), progress=False)
+    save_file(backbone.state_dict(), file)
+    settings = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
+    out = train(settings, tmp_path / "run", data=str(folder), progress=False)
     card = zoo.card(out)
     assert card["backbone_weights"].startswith("own.safetensors, SHA-256 ")
     assert "own.safetensors" not in (out / "config.json").read_text()
     file.unlink()
-    assert zoo.load(out).backbone.stem.conv.weight.equal(theirs.stem.conv.weight)
+    assert zoo.load(out).backbone.stem.conv.weight.equal(backbone.stem.conv.weight)
 
 
-def test_a_file_of_another_models_weights_is_refused_in_one_sentence(tmp_path, folder):
+def test_a_weights_file_of_another_model_is_refused(tmp_path, folder):
     file = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.zeros(3)}, file)
-    chosen = recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
+    settings = make_recipe(model={"backbone": {"name": "efficientnet-lite0", "weights": str(file)}})
     with pytest.raises(UserError, match="belong to another model"):
-        train(chosen, tmp_path / "run", data=str(folder), progress=False)
+        train(settings, tmp_path / "run", data=str(folder), progress=False)
 
 
-def test_a_hub_that_cannot_be_reached_leaves_the_shipped_backbone(tmp_path, folder, monkeypatch):
+def test_an_unreachable_hub_falls_back_to_the_shipped_backbone(tmp_path, folder, monkeypatch):
     monkeypatch.setattr("foveal.training.pretrained.backbone_weights", lambda name: "scratch")
     backbone = {"name": "timm", "model": "resnet18", "pretrained": True}
-    said = []
-    chosen = recipe(model={"backbone": backbone})
-    out = train(chosen, tmp_path / "run", data=str(folder), progress=False, say=said.append)
-    assert [line for line in said if "Hub cannot be reached" in line and "resnet18" in line]
+    lines = []
+    settings = make_recipe(model={"backbone": backbone})
+    out = train(settings, tmp_path / "run", data=str(folder), progress=False, notify=lines.append)
+    assert [line for line in lines if "Hub cannot be reached" in line and "resnet18" in line]
     assert zoo.card(out)["backbone_weights"] == "imagenet, shipped with Foveal"
     assert zoo.load(out).backbone.settings()["weights"] == "imagenet"

@@ -1,3 +1,5 @@
+"""Recipes: loading, overrides and errors."""
+
 import pytest
 import yaml
 
@@ -6,7 +8,7 @@ from foveal.training import load_recipe, parse_recipe, recipe_names, recipe_text
 from foveal.training.recipe import write_recipe
 
 
-def test_every_recipe_is_read_and_named_like_its_file():
+def test_every_recipe_loads_and_is_named_like_its_file():
     for name in recipe_names():
         assert load_recipe(name).name == name
 
@@ -27,7 +29,7 @@ def test_overrides_reach_sections_with_and_without_a_dot():
     assert recipe.data.size == (32, 32)
 
 
-def test_a_text_is_emptied_by_giving_nothing():
+def test_an_empty_override_clears_a_text():
     assert load_recipe("megapixel-mnist-focus", ["large.first="]).large.first == ""
 
 
@@ -49,21 +51,21 @@ def test_a_text_is_emptied_by_giving_nothing():
         ("data.size=[0, 5]", "Expected data.size"),
         ("data.channels=2", "Expected data.channels"),
         ("about=[3]", "'about' must be a line of text"),
-        ("name.x=1", "nothing below 'name'"),
+        ("name.x=1", "'name' has no keys"),
         ("epochs=[", "Cannot read the value"),
     ],
 )
-def test_a_wrong_override_says_what_was_expected(override, message):
+def test_an_invalid_override_states_what_was_expected(override, message):
     with pytest.raises(UserError, match=message):
         load_recipe("mnist-focus", [override])
 
 
-def test_an_unknown_recipe_names_the_nearest():
+def test_an_unknown_recipe_suggests_the_nearest_name():
     with pytest.raises(UserError, match="Did you mean 'mnist-focus'"):
         load_recipe("mnist-focsu")
 
 
-def test_a_misspelt_key_in_a_file_names_the_nearest(tmp_path):
+def test_a_misspelt_key_in_a_file_suggests_the_nearest_key(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nmodel: {name: cnn}\ntraning: {epochs: 3}\n")
     with pytest.raises(UserError, match="Did you mean 'training'"):
@@ -71,7 +73,7 @@ def test_a_misspelt_key_in_a_file_names_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "name: x\n", "name: x\nmodel: cnn\n"])
-def test_a_broken_file_is_one_line(tmp_path, text):
+def test_a_broken_file_is_a_one_line_error(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -86,12 +88,12 @@ def test_a_recipe_cannot_build_python_objects(tmp_path):
         load_recipe(path)
 
 
-def test_a_missing_file_is_said():
+def test_a_missing_file_is_an_error():
     with pytest.raises(UserError, match=r"No recipe at nowhere\.yaml"):
         load_recipe("nowhere.yaml")
 
 
-def test_a_recipe_of_plain_values_needs_a_model():
+def test_a_recipe_requires_a_model():
     with pytest.raises(UserError, match="no 'model'"):
         parse_recipe({"name": "x"})
 

@@ -1,4 +1,4 @@
-"""Looking without labels: choices that learn, decoders, losses, and training on images alone."""
+"""Reconstruction: detectors, decoders, losses, and training without labels."""
 
 import json
 
@@ -31,7 +31,7 @@ from foveal.training.objectives.reconstruction.losses import (
     overlap,
 )
 
-SMALL = [
+SMALL_RUN = [
     "model.decoder.widths=[8,16]",
     "model.detector.widths=[8,8]",
     "model.patch_size=5",
@@ -55,7 +55,7 @@ def blobs(count, size=16, seed=0):
 
 @pytest.fixture(scope="session")
 def unlabelled(tmp_path_factory):
-    """A folder of images with a light square each, in two classes that say nothing."""
+    """A folder of images with a light square each, in two meaningless classes."""
     folder = tmp_path_factory.mktemp("blobs")
     for split, count in (("train", 160), ("test", 20)):
         images, _ = blobs(count, seed=count)
@@ -66,21 +66,23 @@ def unlabelled(tmp_path_factory):
     return folder
 
 
-def test_the_mean_place_is_as_exact_in_half_precision():
+def test_the_mean_location_is_as_exact_in_half_precision():
     heat = torch.randn(2, 3, 100, 120).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        places = mean_location(heat)
-    torch.testing.assert_close(places, mean_location(heat.float()))
+        locations = mean_location(heat)
+    torch.testing.assert_close(locations, mean_location(heat.float()))
 
 
-def test_the_mean_place_of_a_sharp_heatmap_is_its_peak():
+def test_the_mean_location_of_a_sharp_heatmap_is_its_peak():
     heat = torch.zeros(1, 2, 5, 7)
     heat[0, 0, 3, 1] = heat[0, 1, 0, 6] = 50
-    places = to_px(mean_location(heat), (5, 7))
-    torch.testing.assert_close(places, torch.tensor([[[1.0, 3.0], [6.0, 0.0]]]), atol=1e-4, rtol=0)
+    locations = to_px(mean_location(heat), (5, 7))
+    torch.testing.assert_close(
+        locations, torch.tensor([[[1.0, 3.0], [6.0, 0.0]]]), atol=1e-4, rtol=0
+    )
 
 
-def test_the_saliency_net_gets_a_gradient_and_learns_to_look_at_what_matters():
+def test_the_detector_gets_a_gradient_and_learns_to_find_the_square():
     torch.manual_seed(0)
     detector = ReconstructionDetector(1, widths=(8, 16, 16))
     model = reconstructor(detector, ConvDecoder(1, (8, 16)), patch_size=5)
@@ -102,16 +104,16 @@ def test_the_saliency_net_gets_a_gradient_and_learns_to_look_at_what_matters():
         not torch.equal(first[n], p) for n, p in detector.named_parameters() if "bias" not in n
     )
 
-    def shown(keypoints):
-        """Return the share of images whose square is seen, in part at least."""
-        apart = (to_px(keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
-        return float((apart < 3).float().mean())
+    def hit_rate(keypoints):
+        """Return the fraction of images whose keypoint is near the square."""
+        distance = (to_px(keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
+        return float((distance < 3).float().mean())
 
-    assert shown(before) < 0.6
-    assert shown(after) > 0.9
+    assert hit_rate(before) < 0.6
+    assert hit_rate(after) > 0.9
 
 
-def test_the_soft_mask_is_the_hard_one_where_edges_are_sharp():
+def test_a_sharp_soft_mask_equals_the_hard_mask():
     keypoints = from_px(torch.tensor([[[3.0, 4.0], [9.0, 6.0]]]), (12, 14))
     soft = soft_mask(keypoints, 3, (12, 14), softness_px=0.01)
     hard = torch.zeros(1, 1, 12, 14)
@@ -120,30 +122,30 @@ def test_the_soft_mask_is_the_hard_one_where_edges_are_sharp():
     torch.testing.assert_close(soft, hard)
 
 
-def test_overlap_is_the_mean_share_of_a_patch_under_another():
-    places = torch.tensor([[[3.0, 3.0], [3.0, 3.0]], [[3.0, 3.0], [3.0, 8.0]], [[3, 3], [5, 3]]])
-    each = [float(overlap(from_px(p[None], (12, 12)), 4, (12, 12))) for p in places]
-    assert each == pytest.approx([1.0, 0.0, 0.5], abs=1e-6)
-    assert float(overlap(from_px(places[:1, :1], (12, 12)), 4, (12, 12))) == 0
+def test_overlap_is_the_mean_fraction_of_a_patch_covered_by_others():
+    keypoints = torch.tensor([[[3.0, 3.0], [3.0, 3.0]], [[3.0, 3.0], [3.0, 8.0]], [[3, 3], [5, 3]]])
+    overlaps = [float(overlap(from_px(p[None], (12, 12)), 4, (12, 12))) for p in keypoints]
+    assert overlaps == pytest.approx([1.0, 0.0, 0.5], abs=1e-6)
+    assert float(overlap(from_px(keypoints[:1, :1], (12, 12)), 4, (12, 12))) == 0
 
 
-def test_movement_is_the_variance_of_places_and_nothing_where_they_stay():
+def test_movement_is_the_variance_of_keypoints():
     still = torch.tensor([[0.5, -0.25], [0.0, 0.75]]).expand(4, -1, -1)
     assert float(movement(still)) == 0
-    moved = still.clone()
-    moved[:2, 0, 0] += 0.4  # two of four images, one coordinate of one of two keypoints
-    assert float(movement(moved)) == pytest.approx(0.2**2 / 2, abs=1e-6)
+    shifted = still.clone()
+    shifted[:2, 0, 0] += 0.4  # two of four images, one coordinate of one of two keypoints
+    assert float(movement(shifted)) == pytest.approx(0.2**2 / 2, abs=1e-6)
 
 
-def test_the_divergence_is_that_of_torch():
+def test_the_divergence_equals_that_of_torch():
     torch.manual_seed(0)
     mean, log_variance = torch.randn(2, 5, 3)
-    given = Normal(mean, (log_variance / 2).exp())
-    expected = kl_divergence(given, Normal(0.0, 1.0)).sum(dim=1).mean()
+    posterior = Normal(mean, (log_variance / 2).exp())
+    expected = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1).mean()
     torch.testing.assert_close(divergence(mean, log_variance), expected)
 
 
-def test_the_perceptual_distance_is_zero_for_equal_images_and_leaves_the_generator_alone():
+def test_the_perceptual_distance_of_equal_images_is_zero_and_keeps_the_random_state():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -159,7 +161,7 @@ def test_the_perceptual_distance_is_zero_for_equal_images_and_leaves_the_generat
     torch.testing.assert_close(same, features.distance(images, images * 0.5))
 
 
-def test_samples_of_a_vae_follow_their_seed_alone():
+def test_samples_of_a_vae_depend_only_on_the_seed():
     decoder = VAEDecoder(3, 5, 1, (14, 15)).train()
     first, again, other = decoder.sample(4), decoder.sample(4), decoder.sample(4, seed=1)
     assert first.shape == (4, 1, 14, 15)
@@ -169,48 +171,48 @@ def test_samples_of_a_vae_follow_their_seed_alone():
     assert decoder.training
 
 
-class _Mean(ConvDecoder):
-    """Rebuilds every image as grey."""
+class _GreyDecoder(ConvDecoder):
+    """Rebuilds every image as uniform grey."""
 
     def forward(self, patches, located):
         return rebuilt(torch.full_like(canvas_of(located)[:, :-1], 0.5))
 
 
-class _Cheat(FocusNet):
-    name = "cheat"
+class _IdentityModel(FocusNet):
+    name = "identity"
 
     def forward(self, images):
         return images
 
 
-def test_rebuilding_errors_are_known_where_the_answer_is():
+def test_rebuilding_errors_of_grey_and_identical_images():
     images = (torch.rand(7, 1, 16, 16) * 255).byte()
     test = ImageSet("noise", "test", images, torch.zeros(7, dtype=torch.long), ("a",))
-    grey = reconstructor(ReconstructionDetector(2), _Mean(1), patch_size=5)
+    grey = reconstructor(ReconstructionDetector(2), _GreyDecoder(1), patch_size=5)
     expected = float((images.float() / 255 - 0.5).square().mean())
-    found = rebuilding(grey, test, batch_size=3)
-    assert found.rebuilding_mse == pytest.approx(expected, rel=1e-5)
-    assert 0 <= found.rebuilding_ssim < 0.1
-    same = rebuilding(_Cheat(ReconstructionDetector(2), ConvDecoder(1), 5), test)
-    assert same == pytest.approx((0, 1), abs=1e-5)
+    errors = rebuilding(grey, test, batch_size=3)
+    assert errors.rebuilding_mse == pytest.approx(expected, rel=1e-5)
+    assert 0 <= errors.rebuilding_ssim < 0.1
+    identical = rebuilding(_IdentityModel(ReconstructionDetector(2), ConvDecoder(1), 5), test)
+    assert identical == pytest.approx((0, 1), abs=1e-5)
 
 
-def test_few_images_are_as_many_of_each_class_and_follow_the_draw():
+def test_a_small_subset_is_balanced_and_depends_on_the_seed():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 5)
     images = torch.arange(85, dtype=torch.uint8).reshape(85, 1, 1, 1)
-    everything = ImageSet("numbers", "train", images, labels, ("a", "b", "c"))
-    assert everything.few(12).labels.bincount().tolist() == [4, 4, 4]
-    assert everything.few(45).labels.bincount().tolist() == [20, 20, 5]
-    first, other = everything.few(12, seed=0), everything.few(12, seed=1)
-    assert torch.equal(first.images, everything.few(12, seed=0).images)
+    images_set = ImageSet("numbers", "train", images, labels, ("a", "b", "c"))
+    assert images_set.few(12).labels.bincount().tolist() == [4, 4, 4]
+    assert images_set.few(45).labels.bincount().tolist() == [20, 20, 5]
+    first, other = images_set.few(12, seed=0), images_set.few(12, seed=1)
+    assert torch.equal(first.images, images_set.few(12, seed=0).images)
     assert not torch.equal(first.images, other.images)
     with pytest.raises(UserError, match="at most 85 images, the size of numbers, but got 86"):
-        everything.few(86)
+        images_set.few(86)
 
 
 @pytest.fixture(scope="session")
 def saliency_run(unlabelled, tmp_path_factory):
-    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=40"])
+    recipe = load_recipe("mnist-saliency", [*SMALL_RUN, "model.detector.keypoints=1", "epochs=40"])
     out = tmp_path_factory.mktemp("saliency") / "run"
     return train(recipe, out, data=str(unlabelled), progress=False)
 
@@ -220,14 +222,14 @@ def test_training_without_labels_finds_the_square_and_writes_a_card(saliency_run
     assert isinstance(model, FocusNet)
     images, centres = blobs(64, seed=9)
     explanation = model.explain(images)
-    apart = (to_px(explanation.keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
-    assert apart.mean() < 2
+    distance = (to_px(explanation.keypoints, (16, 16))[:, 0] - centres).abs().amax(dim=1)
+    assert distance.mean() < 2
     card = zoo.card(saliency_run)
     assert 0 < card["val_mse"] < 0.03  # a square of 16 pixels in 256 has a variance of 0.06
     assert "val_accuracy" not in card
-    answer = explanation[0].to_dicts()[0]
-    assert "prediction" not in answer
-    assert answer["rebuilding_mse"] == pytest.approx(
+    result = explanation[0].to_dicts()[0]
+    assert "prediction" not in result
+    assert result["rebuilding_mse"] == pytest.approx(
         float((explanation.rebuilt[0] - images[0]).square().mean())
     )
 
@@ -240,7 +242,7 @@ def test_labels_are_not_read(unlabelled, saliency_run, tmp_path):
             target = mixed / split / f"{path.parent.name}2" / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
-    recipe = load_recipe("mnist-saliency", [*SMALL, "model.detector.keypoints=1", "epochs=1"])
+    recipe = load_recipe("mnist-saliency", [*SMALL_RUN, "model.detector.keypoints=1", "epochs=1"])
     runs = [
         train(recipe, tmp_path / name, data=str(data), progress=False)
         for name, data in (("one", unlabelled), ("other", mixed))
@@ -253,12 +255,12 @@ def test_labels_are_not_read(unlabelled, saliency_run, tmp_path):
     )
 
 
-def test_a_resumed_training_with_an_adversary_goes_on_as_if_never_stopped(
+def test_a_resumed_run_with_an_adversary_equals_an_uninterrupted_one(
     unlabelled, tmp_path, monkeypatch
 ):
-    settings = [*SMALL, "epochs=2", "rebuild.adversarial=0.01", "rebuild.diversity=0.1"]
+    settings = [*SMALL_RUN, "epochs=2", "rebuild.adversarial=0.01", "rebuild.diversity=0.1"]
     recipe = load_recipe("mnist-saliency", [*settings, "rebuild.perceptual=0.1"])
-    whole = train(recipe, tmp_path / "whole", data=str(unlabelled), progress=False)
+    uninterrupted = train(recipe, tmp_path / "whole", data=str(unlabelled), progress=False)
 
     from foveal.training.objectives.reconstruction.objective import Reconstruction
 
@@ -276,14 +278,14 @@ def test_a_resumed_training_with_an_adversary_goes_on_as_if_never_stopped(
     train(recipe, tmp_path / "cut", data=str(unlabelled), progress=False, resume=True)
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert whole == tmp_path / "whole"
+    assert uninterrupted == tmp_path / "whole"
 
 
-def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
+def test_a_focus_model_starts_from_a_saved_detector_which_can_be_frozen(
     unlabelled, saliency_run, tmp_path
 ):
-    theirs = load_file(saliency_run / "model.safetensors")
-    found = {}
+    start_weights = load_file(saliency_run / "model.safetensors")
+    unchanged = {}
     for freeze in ("detector", ""):
         recipe = load_recipe(
             "mnist-focus-unlabelled",
@@ -298,14 +300,14 @@ def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
             ],
         )
         run = train(recipe, tmp_path / (freeze or "free"), data=str(unlabelled), progress=False)
-        ours = load_file(run / "model.safetensors")
-        found[freeze] = all(
-            torch.equal(ours[key], value)
-            for key, value in theirs.items()
+        weights = load_file(run / "model.safetensors")
+        unchanged[freeze] = all(
+            torch.equal(weights[key], value)
+            for key, value in start_weights.items()
             if key.startswith("detector.")
         )
         assert isinstance(zoo.load(run), FocusNet)
-    assert found == {"detector": True, "": False}
+    assert unchanged == {"detector": True, "": False}
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,7 @@ def test_a_focus_model_takes_the_detector_over_and_leaves_it_as_it_was(
         ("recalibrate=64", "would change the frozen part"),
     ],
 )
-def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(
+def test_an_invalid_start_or_freeze_setting_is_a_user_error(
     unlabelled, saliency_run, tmp_path, override, message
 ):
     settings = [f"training.start={saliency_run}", "model.detector.keypoints=1", "epochs=1"]
@@ -328,29 +330,33 @@ def test_what_cannot_be_taken_over_or_frozen_is_a_user_error(
         train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
 
 
-def test_one_part_alone_can_be_taken_over(unlabelled, saliency_run, tmp_path):
-    # The decoder is another one, so that not all parts named alike could be taken over.
+def test_training_can_start_from_a_single_part(unlabelled, saliency_run, tmp_path):
+    # The decoder differs, so not all parts of the same name could be loaded.
     settings = [f"training.start={saliency_run}", "training.start_part=detector"]
     settings += ["training.freeze=detector", "model.decoder.name=mlp", "model.decoder.widths=[8]"]
     settings += ["model.detector.keypoints=1", "model.detector.widths=[8,8]"]
     recipe = load_recipe("mnist-saliency", [*settings, "model.patch_size=5", "epochs=1"])
     run = train(recipe, tmp_path / "run", data=str(unlabelled), progress=False)
-    theirs, ours = (load_file(r / "model.safetensors") for r in (saliency_run, run))
-    same = {key for key in ours if key in theirs and torch.equal(ours[key], theirs[key])}
-    assert {key for key in ours if key.startswith("detector.")} == same
+    start_weights, weights = (load_file(r / "model.safetensors") for r in (saliency_run, run))
+    same = {
+        key
+        for key in weights
+        if key in start_weights and torch.equal(weights[key], start_weights[key])
+    }
+    assert {key for key in weights if key.startswith("detector.")} == same
 
 
-def test_figures_of_a_reconstructor(saliency_run):
+def test_a_reconstructor_has_figures_without_accuracy(saliency_run):
     images, _ = blobs(40, seed=3)
     labels = torch.arange(40) % 2
-    some = ImageSet("blobs", "test", (images * 255).byte(), labels, ("a", "b"))
-    card = evaluate(zoo.load(saliency_run), some, some)
+    test = ImageSet("blobs", "test", (images * 255).byte(), labels, ("a", "b"))
+    card = evaluate(zoo.load(saliency_run), test, test)
     assert "accuracy" not in card
     assert {"rebuilding_mse", "rebuilding_ssim", "position_leakage", "macs"} <= set(card)
     json.dumps(card)
 
 
-def test_pictures_of_what_was_seen_rebuilt_and_lost(saliency_run, tmp_path):
+def test_pictures_show_patches_reconstruction_and_error(saliency_run, tmp_path):
     model = zoo.load(saliency_run)
     explanation = model.explain(blobs(3)[0])
     figure = rebuilding_grid(explanation)

@@ -1,4 +1,4 @@
-"""Run folders: held by one run, taken over from a try that failed, sentences for the rest."""
+"""Run folders: locking, reuse after a failed attempt, and errors."""
 
 import errno
 import os
@@ -14,19 +14,19 @@ from foveal.deployment.batch import predict
 from foveal.foundation import files
 from foveal.foundation.errors import UserError
 from foveal.training import load_recipe, train
-from photo_folders import noise
+from photo_folders import write_noise
 
-SMALL = ["model.widths=[4]", "batch_size=8", "epochs=1"]
+SMALL_RUN = ["model.widths=[4]", "batch_size=8", "epochs=1"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder of two classes of noise."""
-    return str(noise(tmp_path_factory.mktemp("noise"), 8, (12, 12)))
+    return str(write_noise(tmp_path_factory.mktemp("noise"), 8, (12, 12)))
 
 
-class Fails(Callback):
-    """Raises an error in the first step."""
+class Fail(Callback):
+    """A callback that raises an error after the first step."""
 
     def __init__(self, error):
         self.error = error
@@ -35,70 +35,73 @@ class Fails(Callback):
         raise self.error
 
 
-def learn(out, data, *changes, **options):
-    recipe = load_recipe("mnist-cnn", [*SMALL, *changes])
+def train_small(out, data, *changes, **options):
+    recipe = load_recipe("mnist-cnn", [*SMALL_RUN, *changes])
     return train(recipe, out, data=data, progress=False, **options)
 
 
 FAILURES = {
-    "a setting that no model has": (["model.width=3"], {}),
+    "an unknown model setting": (["model.width=3"], {}),
     "no such data": ([], {"data": "/nowhere"}),
     "no such part": (["freeze=heart"], {}),
-    "the memory is full": ([], {"callbacks": [Fails(torch.OutOfMemoryError("no memory"))]}),
-    "the process' memory is full": ([], {"callbacks": [Fails(MemoryError())]}),
-    "no number": (["lr=1e5", "epochs=3"], {"callbacks": [Fails(UserError("The loss became nan"))]}),
+    "out of GPU memory": ([], {"callbacks": [Fail(torch.OutOfMemoryError("no memory"))]}),
+    "out of memory": ([], {"callbacks": [Fail(MemoryError())]}),
+    "a loss that is NaN": (
+        ["lr=1e5", "epochs=3"],
+        {"callbacks": [Fail(UserError("The loss became nan"))]},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_first_try_that_fails_leaves_nothing_in_the_way(name, data, tmp_path):
+def test_a_failed_first_attempt_does_not_block_the_next(name, data, tmp_path):
     changes, options = FAILURES[name]
     with pytest.raises(UserError) as caught:
-        learn(tmp_path / "runs" / "run", options.pop("data", data), *changes, **options)
+        train_small(tmp_path / "runs" / "run", options.pop("data", data), *changes, **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs" / "run").exists()
-    learn(tmp_path / "runs" / "run", data)
+    train_small(tmp_path / "runs" / "run", data)
 
 
-def test_a_folder_of_other_files_keeps_them_when_a_try_fails(data, tmp_path):
+def test_a_failed_attempt_keeps_other_files_of_the_folder(data, tmp_path):
     (tmp_path / "log.txt").write_text("mine")
     with pytest.raises(UserError):
-        learn(tmp_path, data, callbacks=[Fails(MemoryError())])
+        train_small(tmp_path, data, callbacks=[Fail(MemoryError())])
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
 
 
-def test_what_a_killed_first_epoch_left_is_taken_over(data, tmp_path):
+def test_the_remains_of_a_killed_first_epoch_are_replaced(data, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "recipe.yaml").write_text("name: other\nmodel: {name: cnn}\n")
     (tmp_path / "checkpoints" / ".last.ckpt.1.partial").write_bytes(b"half")
-    learn(tmp_path, data)
+    train_small(tmp_path, data)
     with pytest.raises(UserError, match="holds a run already"):
-        learn(tmp_path, data)
+        train_small(tmp_path, data)
 
 
-def test_two_runs_at_once_are_told_apart(data, tmp_path):
+def test_two_runs_cannot_train_in_the_same_folder(data, tmp_path):
     with (
         files.locked_folder(tmp_path),
         pytest.raises(UserError, match="Another process is training"),
     ):
-        learn(tmp_path, data)
-    learn(tmp_path, data)
+        train_small(tmp_path, data)
+    train_small(tmp_path, data)
 
 
-def test_a_folder_is_free_once_the_process_that_held_it_has_died(tmp_path):
-    held = "from foveal.foundation.files import locked_folder\n"
-    held += "from pathlib import Path; import os, sys\n"
-    held += "with locked_folder(Path(sys.argv[1])): os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", held, str(tmp_path)]).returncode == 9
+def test_a_dead_process_releases_its_folder(tmp_path):
+    code = "from foveal.foundation.files import locked_folder\n"
+    code += "from pathlib import Path; import os, sys\n"
+    code += "with locked_folder(Path(sys.argv[1])): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     with files.locked_folder(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("out", ["file/run", "file", "x" * 300, "\0"])
-def test_a_folder_that_cannot_be_made_is_one_sentence(out, data, tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_one_line_error(out, data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write to") as caught:
-        learn(tmp_path / out, data)
+        train_small(tmp_path / out, data)
     assert "\n" not in str(caught.value)
 
 
@@ -110,25 +113,25 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(out, data, tmp_path):
         (errno.ENOSPC, r"disk is full.*--resume"),
     ],
 )
-def test_a_folder_that_cannot_be_written_to_is_one_sentence(
-    code, line, data, tmp_path, monkeypatch
-):
-    def refused(*_):
+def test_a_folder_that_cannot_be_written_to_is_an_error(code, line, data, tmp_path, monkeypatch):
+    def refuse(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("foveal.training.run_folder.write_recipe", refused)
+    monkeypatch.setattr("foveal.training.run_folder.write_recipe", refuse)
     with pytest.raises(UserError, match=line) as caught:
-        learn(tmp_path / "run", data)
+        train_small(tmp_path / "run", data)
     assert "run" in str(caught.value)
 
 
-def test_a_prediction_that_failed_before_its_first_shard_is_taken_over(data, tmp_path, monkeypatch):
+def test_a_prediction_that_failed_before_its_first_shard_does_not_block_the_next(
+    data, tmp_path, monkeypatch
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for out in (tmp_path / "rows", tmp_path / "rows.parquet"):
         with pytest.raises(UserError, match="no GPU"):
             predict("mnist-cnn", data, out, device="cuda")
-        found = predict("mnist-cnn", data, out, batch_size=3)
-        assert (found.images, found.errors) == (32, 0)
+        result = predict("mnist-cnn", data, out, batch_size=3)
+        assert (result.images, result.errors) == (32, 0)
         with pytest.raises(UserError, match="holds a run already"):
             predict("mnist-cnn", data, out, batch_size=3)
     assert Path(tmp_path / "rows.parquet").is_file()

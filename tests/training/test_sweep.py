@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, by how many, what is ended early, and the frontier."""
+"""Sweeps: claiming trials, pruning, and the frontier."""
 
 import json
 import subprocess
@@ -11,22 +11,22 @@ from PIL import Image
 
 from foveal.foundation.errors import UserError
 from foveal.training.sweeps.study import FILE, Study, Trial, combinations
-from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space, sweep
+from foveal.training.sweeps.sweep import pareto_trials, parse_space, sweep
 
 pytest.importorskip("optuna")
 SPACE = {"lr": ["0.1", "0.2"], "clip": ["1", "2", "3"]}
-WHAT = {"recipe": "r", "data": None}
+RUN = {"recipe": "r", "data": None}
 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory) -> Path:
-    """A folder of two classes, a light square on the left or on the right."""
+    """A folder of two classes: a light square on the left or on the right."""
     folder = tmp_path_factory.mktemp("squares")
-    chance = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)
     for name in ("left", "right"):
         (folder / name).mkdir()
         for index in range(60):
-            x, y = (int(torch.randint(0, most, (1,), generator=chance)) for most in (4, 12))
+            x, y = (int(torch.randint(0, limit, (1,), generator=random)) for limit in (4, 12))
             image = torch.zeros(16, 16, dtype=torch.uint8)
             first = x + 9 * (name == "right")
             image[y : y + 4, first : first + 3] = 255
@@ -34,7 +34,7 @@ def squares(tmp_path_factory) -> Path:
     return folder
 
 
-def test_values_are_divided_by_commas_outside_of_brackets():
+def test_values_are_separated_by_commas_outside_brackets():
     space = parse_space(
         "mnist-5k-focus", ["lr=0.001,0.003", "data.size=[28, 28],[32, 32]", "keep=best,last"]
     )
@@ -49,7 +49,7 @@ def test_values_are_divided_by_commas_outside_of_brackets():
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ([], "something to vary"),
+        ([], "at least one key to vary"),
         (["lr"], "Expected key=a,b,c"),
         (["lr=1", "lr=2"], "given twice"),
         (["lr=[1"], "Cannot read the values"),
@@ -57,13 +57,13 @@ def test_values_are_divided_by_commas_outside_of_brackets():
         (["lr=0.1,fast"], "Expected training.lr to be a finite number, but got 'fast'"),
     ],
 )
-def test_mistakes_in_the_space_are_said_before_anything_is_trained(choices, message):
+def test_an_invalid_search_space_is_refused_before_training(choices, message):
     with pytest.raises(UserError, match=message):
         parse_space("mnist-5k-focus", choices)
 
 
-def test_each_combination_is_given_out_once_and_no_more_than_wanted(tmp_path):
-    study, other = (Study(tmp_path, SPACE, WHAT) for _ in range(2))
+def test_each_combination_is_claimed_once_up_to_the_limit(tmp_path):
+    study, other = (Study(tmp_path, SPACE, RUN) for _ in range(2))
     with study.claimed(6) as first, other.claimed(6) as second:
         assert first.settings != second.settings
         assert first.folder != second.folder
@@ -93,9 +93,9 @@ with study.claimed(2) as claim:
 """
 
 
-def test_what_a_killed_process_was_at_is_given_out_again(tmp_path):
+def test_the_trial_of_a_killed_process_is_claimed_again(tmp_path):
     assert subprocess.run([sys.executable, "-c", _DIES, str(tmp_path)]).returncode == 9
-    study = Study(tmp_path, {"lr": ["0.1", "0.2"]}, WHAT)
+    study = Study(tmp_path, {"lr": ["0.1", "0.2"]}, RUN)
     assert [t.state for t in study.trials()] == ["running"]
     for _ in range(2):
         with study.claimed(2) as claim:
@@ -105,42 +105,42 @@ def test_what_a_killed_process_was_at_is_given_out_again(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_trial_below_the_median_of_the_others_is_ended(tmp_path):
-    study = Study(tmp_path, SPACE, WHAT)
-    ended = []
+def test_a_trial_below_the_median_is_pruned(tmp_path):
+    study = Study(tmp_path, SPACE, RUN)
+    decisions = []
     for accuracy in (0.9, 0.8, 0.1):
         with study.claimed(6) as claim:
-            ended.append([claim.report(epoch, accuracy) for epoch in range(3)][-1])
-            study.end(claim, accuracy, pruned=ended[-1])
-    assert ended == [False, False, True]
+            decisions.append([claim.report(epoch, accuracy) for epoch in range(3)][-1])
+            study.end(claim, accuracy, pruned=decisions[-1])
+    assert decisions == [False, False, True]
     assert [t.state for t in study.trials()] == ["complete", "complete", "pruned"]
-    careless = Study(tmp_path, SPACE, WHAT, prune=False)
-    with careless.claimed(6) as claim:
+    without_pruning = Study(tmp_path, SPACE, RUN, prune=False)
+    with without_pruning.claimed(6) as claim:
         assert not any(claim.report(epoch, 0.0) for epoch in range(3))
-        careless.end(claim, 0.0)
+        without_pruning.end(claim, 0.0)
 
 
-def test_a_folder_keeps_one_study(tmp_path):
-    Study(tmp_path, SPACE, WHAT)
-    for space, what in (({"lr": ["1"]}, WHAT), (SPACE, {**WHAT, "recipe": "other"})):
+def test_a_folder_holds_only_one_study(tmp_path):
+    Study(tmp_path, SPACE, RUN)
+    for space, run in (({"lr": ["1"]}, RUN), (SPACE, {**RUN, "recipe": "other"})):
         with pytest.raises(UserError, match="use another --out"):
-            Study(tmp_path, space, what)
+            Study(tmp_path, space, run)
     with pytest.raises(UserError, match="Did you mean 'grid'"):
-        Study(tmp_path, SPACE, WHAT, sampler="gird")
+        Study(tmp_path, SPACE, RUN, sampler="gird")
 
 
-def test_the_frontier_is_what_nothing_beats_with_as_little_evidence():
+def test_the_frontier_holds_trials_that_none_beats_with_as_little_evidence():
     figures = [(0.9, 0.3), (0.8, 0.1), (0.85, 0.2), (0.7, 0.15), (0.9, 0.4), (None, 0.1)]
     trials = [Trial(n, {}, "complete", a, e) for n, (a, e) in enumerate(figures)]
-    assert [trial.number for trial in best_for_their_evidence(trials)] == [1, 2, 0]
+    assert [trial.number for trial in pareto_trials(trials)] == [1, 2, 0]
 
 
 @pytest.mark.slow
 def test_a_sweep_trains_each_trial_once_and_draws_the_frontier(squares, tmp_path):
     space = parse_space("mnist-focus", ["model.patch_size=3,5", "epochs=2", "batch_size=20"])
     space |= parse_space("mnist-focus", ["model.width=16"])
-    told: list[str] = []
-    options = {"data": str(squares), "say": told.append}
+    lines: list[str] = []
+    options = {"data": str(squares), "notify": lines.append}
     trials = sweep("mnist-focus", space, tmp_path, **options)
     assert [trial.settings["model.patch_size"] for trial in trials] == ["3", "5"]
     assert trials[0].evidence_fraction < trials[1].evidence_fraction
@@ -148,27 +148,27 @@ def test_a_sweep_trains_each_trial_once_and_draws_the_frontier(squares, tmp_path
     assert Image.open(tmp_path / "frontier.png").width > 300
     assert (tmp_path / FILE).read_bytes().startswith(b"SQLite format 3")
     assert (tmp_path / "trial-0001" / "model.safetensors").exists()
-    assert len(told) == 2
+    assert len(lines) == 2
     assert sweep("mnist-focus", space, tmp_path, **options) == trials
-    assert len(told) == 2
+    assert len(lines) == 2
 
 
-def test_settings_that_cannot_be_built_fail_their_trial_and_not_the_sweep(squares, tmp_path):
+def test_invalid_settings_of_all_trials_end_the_sweep_with_an_error(squares, tmp_path):
     space = parse_space("mnist-focus", ["model.mix=attention", "model.width=30", "epochs=1"])
-    told: list[str] = []
+    lines: list[str] = []
     with pytest.raises(UserError, match="multiple of 4"):
-        sweep("mnist-focus", space, tmp_path, data=str(squares), say=told.append)
-    assert "failed" in told[0]
-    assert len(told) == 1
+        sweep("mnist-focus", space, tmp_path, data=str(squares), notify=lines.append)
+    assert "failed" in lines[0]
+    assert len(lines) == 1
 
 
 def test_a_recipe_without_classes_cannot_be_swept(tmp_path):
-    with pytest.raises(UserError, match="trains no classifier"):
+    with pytest.raises(UserError, match="does not train a classifier"):
         sweep("mnist-saliency", {"lr": ["1"]}, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_command_shows_the_frontier_and_prints_all_trials(squares, tmp_path, run):
+def test_the_command_prints_the_frontier_and_all_trials_as_json(squares, tmp_path, run):
     arguments = ["sweep", "mnist-5k-corners", "epochs=1", "batch_size=20,30", "--data", squares]
     arguments += ["--out", tmp_path / "out"]
     done = run(*arguments)
@@ -181,8 +181,8 @@ def test_the_command_shows_the_frontier_and_prints_all_trials(squares, tmp_path,
     assert {trial["state"] for trial in trials} == {"complete"}
 
 
-def test_learning_what_to_try_and_pruning_are_the_samplers(tmp_path):
-    study = Study(tmp_path, SPACE, WHAT, sampler="tpe", seed=1, prune=False)
+def test_the_tpe_sampler_stops_at_the_limit_and_invalid_arguments_are_errors(tmp_path):
+    study = Study(tmp_path, SPACE, RUN, sampler="tpe", seed=1, prune=False)
     for _ in range(3):
         with study.claimed(3) as claim:
             assert set(claim.settings) == set(SPACE)
@@ -191,7 +191,7 @@ def test_learning_what_to_try_and_pruning_are_the_samplers(tmp_path):
     with study.claimed(3) as claim:
         assert claim is None
     with pytest.raises(UserError, match="Did you mean 'tpe'"):
-        Study(tmp_path, SPACE, WHAT, sampler="tep")
+        Study(tmp_path, SPACE, RUN, sampler="tep")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to"):
-        Study(tmp_path / "file" / "below", SPACE, WHAT)
+        Study(tmp_path / "file" / "below", SPACE, RUN)

@@ -1,4 +1,4 @@
-"""The demo: two models trained on digits, a report, and no run repeated."""
+"""The demo: two models trained on digits, a report, and reuse of finished runs."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from foveal.workflows import demo
 
 
 @pytest.mark.slow
-def test_a_demo_trains_reports_and_repeats_no_finished_run(tmp_path, monkeypatch):
-    """One epoch each, with one model of the zoo: the recipes themselves are trained elsewhere."""
+def test_demo_trains_reports_and_reuses_finished_runs(tmp_path, monkeypatch):
+    """Train for one epoch each, with one model of the zoo; other tests train the full recipes."""
     monkeypatch.setattr(demo, "load_recipe", lambda name: load_recipe(name, ["epochs=1"]))
     monkeypatch.setattr(zoo, "names", lambda: ["cifar10-cnn", "mnist-cnn", "mnist-judge"])
     lines: list[str] = []
@@ -20,17 +20,17 @@ def test_a_demo_trains_reports_and_repeats_no_finished_run(tmp_path, monkeypatch
     assert "cifar10-cnn" not in text
     assert "mnist-judge" not in text
     for name in demo.RECIPES:
-        assert f"{name}: training for 1 epochs" in lines
+        assert f"{name}: training for 1 epoch" in lines
         assert zoo.card(tmp_path / "runs" / name)["val_accuracy"] > 0.5
     weights = tmp_path / "runs" / demo.RECIPES[0] / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    again: list[str] = []
-    demo.run_demo(tmp_path, again.append)
-    assert [line for line in again if "already trained" in line] == again[0:3:2]
+    repeated_lines: list[str] = []
+    demo.run_demo(tmp_path, repeated_lines.append)
+    assert [line for line in repeated_lines if "already trained" in line] == repeated_lines[0:3:2]
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_run_of_another_recipe_is_named_with_the_way_out(tmp_path, monkeypatch):
+def test_run_of_another_recipe_is_an_error_that_suggests_deletion(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / demo.RECIPES[0]
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()

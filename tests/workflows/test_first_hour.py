@@ -1,4 +1,4 @@
-"""The first hour: from a folder of photos to a trained model, with no recipe."""
+"""Training without a recipe: from a folder of photos to an evaluated model."""
 
 import io
 import json
@@ -17,12 +17,12 @@ from foveal.models import build_model
 from foveal.training import parse_recipe
 from foveal.training.callbacks import duration
 from foveal.training.first_hour.choosing import FAMILIES, choose
-from foveal.training.first_hour.comparing import Compared, compare_with_whole
+from foveal.training.first_hour.comparing import Comparison, compare_with_whole
 from foveal.training.objectives.losses import class_weights
 from foveal.training.sets import model_settings
 from foveal.workflows.explain import explain_files
 from foveal.workflows.first_hour import plan
-from photo_folders import halves, photos
+from photo_folders import write_halves, write_photos
 
 
 def grey_images():
@@ -30,26 +30,26 @@ def grey_images():
     return ImageSet("grey", "train", torch.randint(255, (2, 1, 28, 28)).byte(), labels, ("a", "b"))
 
 
-def of(**counts):
+def survey_of(**counts):
     return Survey("photos", counts, 300, 400, 200, 900)
 
 
-def test_photos_get_the_pretrained_attention_and_small_images_the_focus_model():
-    photos, small = of(a=500, b=500), Survey("digits", {"a": 500, "b": 500}, 95, 300, 95, 300)
-    assert choose(photos).recipe.model["name"] == "attention"
-    assert choose(photos).recipe.model["backbone"]["weights"] == "imagenet"
+def test_photos_get_pretrained_attention_and_small_images_the_focus_model():
+    large, small = survey_of(a=500, b=500), Survey("digits", {"a": 500, "b": 500}, 95, 300, 95, 300)
+    assert choose(large).recipe.model["name"] == "attention"
+    assert choose(large).recipe.model["backbone"]["weights"] == "imagenet"
     assert choose(small).recipe.model["name"] == "focus"
-    crops = choose(photos).instead
+    crops = choose(large).alternative
     assert crops is not None
     assert crops.recipe.model["name"] == "crops"
-    assert choose(small).instead is None
-    assert choose(photos, "attention").instead is None
+    assert choose(small).alternative is None
+    assert choose(large, "attention").alternative is None
 
 
 @pytest.mark.parametrize(
     ("height", "width", "side"), [(300, 400, 288), (100, 120, 224), (4000, 900, 640)]
 )
-def test_crops_are_taken_of_photos_of_at_most_640_pixels(height, width, side):
+def test_crops_use_photos_with_a_short_side_of_at_most_640_pixels(height, width, side):
     recipe = choose(Survey("photos", {"a": 50, "b": 50}, height, width, 96, 5000), "focus").recipe
     assert recipe.data.short_side == side
     assert sum(recipe.model["counts"]) == 5
@@ -57,55 +57,59 @@ def test_crops_are_taken_of_photos_of_at_most_640_pixels(height, width, side):
 
 
 def test_crops_are_compared_with_the_whole_image_at_equal_cost(tmp_path):
-    """A spot of a few pixels says the class."""
+    """The colour of a small spot is the class."""
     generator = np.random.default_rng(0)
     for index in range(80):
         label = index % 2
-        shown = generator.integers(60, 90, (300, 400, 3)).astype(np.uint8)
+        pixels = generator.integers(60, 90, (300, 400, 3)).astype(np.uint8)
         x, y = generator.integers(10, 280, 2)
-        shown[y : y + 8, x : x + 8] = (200, 60, 60) if label else (60, 60, 200)
+        pixels[y : y + 8, x : x + 8] = (200, 60, 60) if label else (60, 60, 200)
         (tmp_path / "ab"[label]).mkdir(exist_ok=True)
-        Image.fromarray(shown).save(tmp_path / "ab"[label] / f"{index}.png")
+        Image.fromarray(pixels).save(tmp_path / "ab"[label] / f"{index}.png")
     choice = choose(survey_folder(tmp_path), data=str(tmp_path))
-    found = compare_with_whole(choice.instead.recipe, choice.recipe, str(tmp_path), (300, 400))
-    assert found.macs[0] <= found.macs[1] < 1.5 * found.macs[0]
-    assert found.images == 64
-    assert found.focus > 0.8
-    assert found.gain.value == pytest.approx(found.focus - found.whole, abs=1e-6)
-    assert f"{found.side} pixels" in found.lines()[0]
+    result = compare_with_whole(choice.alternative.recipe, choice.recipe, str(tmp_path), (300, 400))
+    assert result.macs[0] <= result.macs[1] < 1.5 * result.macs[0]
+    assert result.images == 64
+    assert result.focus > 0.8
+    assert result.gain.value == pytest.approx(result.focus - result.whole, abs=1e-6)
+    assert f"{result.side} pixels" in result.lines()[0]
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.01])
-def test_crops_are_taken_where_they_are_no_worse(tmp_path, monkeypatch, gain):
-    folder = photos(tmp_path / "few", {"a": 10, "b": 10}, side=100)
-    found = Compared(0.8, 0.8 - gain, Interval(gain, gain - 0.1, gain + 0.1), 224, (380, 384), 16)
-    monkeypatch.setattr("foveal.workflows.first_hour.compare_with_whole", lambda *_: found)
-    said = []
-    recipe = plan(str(folder), None, [], said.append)
+def test_crops_are_chosen_if_they_are_no_worse(tmp_path, monkeypatch, gain):
+    folder = write_photos(tmp_path / "few", {"a": 10, "b": 10}, side=100)
+    result = Comparison(
+        0.8, 0.8 - gain, Interval(gain, gain - 0.1, gain + 0.1), 224, (380, 384), 16
+    )
+    monkeypatch.setattr("foveal.workflows.first_hour.compare_with_whole", lambda *_: result)
+    messages = []
+    recipe = plan(str(folder), None, [], messages.append)
     assert recipe.model["name"] == ("crops" if gain == 0 else "attention")
-    assert any("compared by 3 folds of 16 training images" in line for line in said)
-    assert any(line.strip().startswith("focus" if gain == 0 else "attention") for line in said)
+    assert any("compared by 3 folds of 16 training images" in line for line in messages)
+    assert any(line.strip().startswith("focus" if gain == 0 else "attention") for line in messages)
 
 
 def test_too_few_photos_are_not_compared(tmp_path):
-    folder = photos(tmp_path / "few", {"a": 5, "b": 5})
-    choice, said = choose(survey_folder(folder), data=str(folder)), []
+    folder = write_photos(tmp_path / "few", {"a": 5, "b": 5})
+    choice, messages = choose(survey_folder(folder), data=str(folder)), []
     assert (
-        compare_with_whole(choice.recipe, choice.recipe, str(folder), (96, 96), say=said.append)
+        compare_with_whole(
+            choice.recipe, choice.recipe, str(folder), (96, 96), notify=messages.append
+        )
         is None
     )
-    assert "8 training images" in said[0]
+    assert "8 training images" in messages[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_photos_keep_their_proportions(family):
-    recipe = choose(of(a=500, b=500), family).recipe
+def test_proportions_of_photos_are_preserved(family):
+    recipe = choose(survey_of(a=500, b=500), family).recipe
     assert recipe.data.channels == 3
     assert recipe.data.short_side == (288 if family == "focus" else 224)
     assert recipe.training.cache
 
 
-def test_few_images_are_seen_at_corners_and_varied_strongly():
+def test_few_images_get_a_corner_detector_and_strong_augmentation():
     few, many = (
         choose(Survey("small", {"a": count, "b": count}, 90, 120, 90, 120), "focus").recipe
         for count in (12, 500)
@@ -115,21 +119,21 @@ def test_few_images_are_seen_at_corners_and_varied_strongly():
     assert few.augment.scale > many.augment.scale
 
 
-def test_rare_classes_get_more_weight_only_where_the_counts_are_far_apart():
-    assert choose(of(a=300, b=3)).recipe.training.balance == 1
-    assert choose(of(a=300, b=200)).recipe.training.balance == 0
+def test_rare_classes_get_more_weight_only_if_counts_differ_strongly():
+    assert choose(survey_of(a=300, b=3)).recipe.training.balance == 1
+    assert choose(survey_of(a=300, b=200)).recipe.training.balance == 0
     weights = class_weights(torch.tensor([0, 0, 0, 1]), 2, 1.0)
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 2.0]))
 
 
 @pytest.mark.parametrize("family", ["attention", "baseline"])
-def test_a_model_of_photos_says_that_it_starts_from_pretrained_weights(family):
-    choice = choose(of(a=500, b=500), family)
+def test_reasons_for_a_photo_model_mention_pretrained_weights(family):
+    choice = choose(survey_of(a=500, b=500), family)
     assert "pretrained" in choice.reasons[0]
     assert parse_recipe(choice.recipe.to_dict()) == choice.recipe
 
 
-def test_attention_on_small_images_takes_a_small_vgg():
+def test_attention_on_small_images_uses_a_small_vgg():
     survey = Survey("digits", {"a": 500, "b": 500}, 28, 28, 28, 28, grey=1.0)
     choice = choose(survey, "attention")
     assert choice.recipe.model["backbone"]["name"] == "vgg"
@@ -137,14 +141,14 @@ def test_attention_on_small_images_takes_a_small_vgg():
     build_model(model_settings(choice.recipe, grey_images()))
 
 
-def test_an_unknown_family_is_named():
+def test_unknown_family_is_an_error_with_a_suggestion():
     with pytest.raises(UserError, match="Did you mean 'focus'"):
-        choose(of(a=9, b=9), "focsu")
+        choose(survey_of(a=9, b=9), "focsu")
 
 
-def test_copies_never_test_and_a_file_in_two_classes_is_left_out(tmp_path):
-    folder = photos(tmp_path, {"a": 20, "b": 20})
-    for index in range(20):  # every image of a twice
+def test_copies_are_never_tested_and_a_file_in_two_classes_is_skipped(tmp_path):
+    folder = write_photos(tmp_path, {"a": 20, "b": 20})
+    for index in range(20):  # a duplicate of every image in a
         (folder / "a" / f"copy{index}.png").write_bytes(
             (folder / "a" / f"{index}.png").read_bytes()
         )
@@ -157,42 +161,42 @@ def test_copies_never_test_and_a_file_in_two_classes_is_left_out(tmp_path):
     assert any("the same image is in a and b" in p.reason for p in sets["train"].problems)
 
 
-def test_a_survey_counts_what_can_be_read_and_turns_by_exif(tmp_path):
-    folder = photos(tmp_path, {"a": 1, "b": 1})
+def test_survey_counts_readable_images_and_applies_exif_orientation(tmp_path):
+    folder = write_photos(tmp_path, {"a": 1, "b": 1})
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in "ab":
         Image.new("L", (60, 30)).save(folder / name / "0.png", exif=exif)
     (folder / "a" / "bad.png").write_bytes(b"no image")
-    found = survey_folder(folder)
-    assert (found.height, found.width, found.grey) == (60, 30, 1.0)
-    assert (found.counts, len(found.problems)) == ({"a": 1, "b": 1}, 1)
+    survey = survey_folder(folder)
+    assert (survey.height, survey.width, survey.grey) == (60, 30, 1.0)
+    assert (survey.counts, len(survey.problems)) == ({"a": 1, "b": 1}, 1)
 
 
-@pytest.mark.parametrize("right", [0, 7, 10])
-def test_wilson_bounds_solve_their_equation(right):
-    share = right / 10
-    for bound in wilson_interval(right, 10):
+@pytest.mark.parametrize("correct", [0, 7, 10])
+def test_wilson_bounds_solve_their_equation(correct):
+    fraction = correct / 10
+    for bound in wilson_interval(correct, 10):
         deviation = 1.959964**2 * bound * (1 - bound) / 10
-        assert (share - bound) ** 2 == pytest.approx(deviation, abs=1e-9)
+        assert (fraction - bound) ** 2 == pytest.approx(deviation, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", [None, "baseline"])
-def test_a_folder_becomes_a_measured_model_with_a_gallery(tmp_path, capsys, family):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
-    word = [family] if family else []
+def test_folder_becomes_an_evaluated_model_with_a_gallery(tmp_path, capsys, family):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12})
+    arguments = [family] if family else []
     out = tmp_path / "run"
-    main_or_exit([*word, "--data", str(folder), "--out", str(out), "--quiet", "epochs=2"])
-    said = capsys.readouterr().err
-    assert "24 images of 2 classes" in said
-    assert "95% CI" in said
-    assert "Next: foveal explain" in said
+    main_or_exit([*arguments, "--data", str(folder), "--out", str(out), "--quiet", "epochs=2"])
+    messages = capsys.readouterr().err
+    assert "24 images of 2 classes" in messages
+    assert "95% CI" in messages
+    assert "Next: foveal explain" in messages
     assert (out / "gallery.png").stat().st_size > 1000
     assert json.loads((out / "card.json").read_text())["figures"]["images"] == 4
 
 
 @pytest.mark.parametrize("arguments", [[], ["--data", "nowhere"], ["focus"]])
-def test_what_cannot_be_trained_is_one_clear_line(arguments, capsys):
+def test_invalid_train_command_gives_a_one_line_error(arguments, capsys):
     with pytest.raises(SystemExit):
         main_or_exit(arguments)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
@@ -200,7 +204,7 @@ def test_what_cannot_be_trained_is_one_clear_line(arguments, capsys):
 
 @pytest.mark.parametrize("side", [12, 20, 28, 64, 95])
 @pytest.mark.parametrize("count", [12, 500])
-def test_patches_never_cover_more_than_a_quarter(side, count):
+def test_patches_cover_at_most_a_quarter_of_the_image(side, count):
     survey = Survey("photos", {"a": count, "b": count}, side, side, side, side)
     recipe = choose(survey, "focus").recipe
     height, width = recipe.data.size
@@ -208,113 +212,113 @@ def test_patches_never_cover_more_than_a_quarter(side, count):
     assert model["detector"]["keypoints"] * model["patch_size"] ** 2 <= height * width / 4
 
 
-def trained(folder, tmp_path, capsys, *words):
-    """Train with no recipe for an epoch; return what was said and the card.
+def train_without_recipe(folder, tmp_path, capsys, *arguments):
+    """Train without a recipe for one epoch; return the messages and the card.
 
-    The baseline if no word is given: its places need no probe, which takes longer than the rest.
+    Default: the baseline, which needs no probe of its keypoints and is therefore faster.
     """
-    words = words or ("baseline",)
+    arguments = arguments or ("baseline",)
     out = tmp_path / "run"
-    main_or_exit([*words, "--data", str(folder), "--out", str(out), "--quiet", "epochs=1"])
-    said = capsys.readouterr()
-    assert said.out.strip() == str(out)
-    answers, failed = explain_files(str(out), [next(folder.rglob("1.png"))], None)
+    main_or_exit([*arguments, "--data", str(folder), "--out", str(out), "--quiet", "epochs=1"])
+    output = capsys.readouterr()
+    assert output.out.strip() == str(out)
+    results, failed = explain_files(str(out), [next(folder.rglob("1.png"))], None)
     assert failed == 0
-    assert answers[0]["probabilities"]
-    return said.err, json.loads((out / "card.json").read_text())
+    assert results[0]["probabilities"]
+    return output.err, json.loads((out / "card.json").read_text())
 
 
-def test_a_hundred_to_one_ends_in_a_model_that_the_rare_class_is_tested_with(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"common": 300, "rare": 3}, side=12)
-    said, card = trained(folder, tmp_path, capsys)
-    assert "few images of rare (3)" in said
-    assert "100 times as many" in said
+def test_rare_class_is_in_every_split_at_a_hundred_to_one(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"common": 300, "rare": 3}, side=12)
+    messages, card = train_without_recipe(folder, tmp_path, capsys)
+    assert "few images of rare (3)" in messages
+    assert "100 times as many" in messages
     assert card["figures"]["images"] == 31
     for split in ("train", "val", "test"):
         assert set(load_images(folder, split).labels.tolist()) == {0, 1}
 
 
-def test_grey_and_colour_are_trained_together_and_a_grey_class_is_warned_of(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+def test_grey_and_colour_are_trained_together_with_a_warning_for_a_grey_class(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12})
     for path in (folder / "dark").iterdir():
         Image.open(path).convert("L").save(path)
-    said, card = trained(folder, tmp_path, capsys)
-    assert "50% are grey" in said
-    assert "only dark is all grey" in said
+    messages, card = train_without_recipe(folder, tmp_path, capsys)
+    assert "50% are grey" in messages
+    assert "only dark is all grey" in messages
     assert card["recipe"]["data"]["channels"] == 3
 
 
-def test_a_turned_photo_of_60_megapixels_among_thumbnails_is_one_image_more(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+def test_rotated_photo_of_60_megapixels_is_trained_with_thumbnails(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12})
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (9000, 6700), "white").save(folder / "light" / "large.jpg", exif=exif)
-    said, _ = trained(folder, tmp_path, capsys)
-    assert "25 images" in said
-    assert "20 to 9000 pixels per side" in said
+    messages, _ = train_without_recipe(folder, tmp_path, capsys)
+    assert "25 images" in messages
+    assert "20 to 9000 pixels per side" in messages
 
 
 @pytest.mark.parametrize("family", ["focus", "baseline"])
-def test_photos_that_cannot_be_tested_on_are_measured_on_the_validation_images(
-    family, tmp_path, capsys
-):
-    folder = photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
+def test_validation_images_are_evaluated_without_readable_test_images(family, tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
     for name in ("dark", "light"):
         (folder / "test" / name).mkdir(parents=True)
         (folder / "test" / name / "0.png").write_bytes(b"cut off")
-    said, card = trained(folder, tmp_path, capsys, family)
-    assert said.index("no test images") < said.index("Validation: ")
+    messages, card = train_without_recipe(folder, tmp_path, capsys, family)
+    assert messages.index("no test images") < messages.index("Validation: ")
     assert card["figures"]["split"] == "val"
     assert (tmp_path / "run" / "gallery.png").exists()
 
 
-def test_a_test_without_labels_is_said_before_the_training(tmp_path, capsys):
-    folder = photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
-    photos(folder, {"test": 4})
-    said, card = trained(folder, tmp_path, capsys)
-    assert said.index("that are not in class folders") < said.index("Test: ")
+def test_unlabelled_test_folder_is_reported_before_training(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos" / "train", {"dark": 12, "light": 12}).parent
+    write_photos(folder, {"test": 4})
+    messages, card = train_without_recipe(folder, tmp_path, capsys)
+    assert messages.index("that are not in class folders") < messages.index("Test: ")
     assert (card["figures"]["split"], card["figures"]["images"]) == ("test", 4)
 
 
-def test_fewer_images_than_a_probe_takes_are_measured_without_it(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 4, "light": 4})
-    said, card = trained(folder, tmp_path, capsys, "focus")
-    assert "that needs 10 training images" in said
+def test_too_few_images_for_a_probe_are_evaluated_without_it(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 4, "light": 4})
+    messages, card = train_without_recipe(folder, tmp_path, capsys, "focus")
+    assert "that needs 10 training images" in messages
     assert "position_leakage" not in card["figures"]
     assert card["figures"]["accuracy"] >= 0
 
 
-def test_a_large_jpeg_is_never_decoded_whole_and_turned_as_it_says(monkeypatch):
+def test_large_jpeg_is_decoded_at_a_reduced_size_and_made_upright(monkeypatch):
     pixels = np.zeros((400, 800, 3), np.uint8)
-    pixels[:, 400:] = 255  # white on the right; turned by a quarter, at the bottom
+    pixels[:, 400:] = 255  # white on the right; at the bottom once rotated
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(file, "JPEG", exif=exif)
-    decoded, turn = [], Image.Image.transpose
+    decoded_sizes, transpose = [], Image.Image.transpose
     monkeypatch.setattr(
-        Image.Image, "transpose", lambda image, how: decoded.append(image.size) or turn(image, how)
+        Image.Image,
+        "transpose",
+        lambda image, method: decoded_sizes.append(image.size) or transpose(image, method),
     )
-    found = read_image(file.getvalue(), size=(32, 16)).float()
-    assert decoded == [(200, 100)]
-    assert found[:, :12].mean() < 10
-    assert found[:, 20:].mean() > 245
+    values = read_image(file.getvalue(), size=(32, 16)).float()
+    assert decoded_sizes == [(200, 100)]
+    assert values[:, :12].mean() < 10
+    assert values[:, 20:].mean() > 245
 
 
-def test_a_file_in_two_classes_and_a_broken_one_are_named_and_left_out(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+def test_file_in_two_classes_and_a_broken_one_are_reported_and_skipped(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12})
     whole = (folder / "dark" / "0.png").read_bytes()
     (folder / "light" / "both.png").write_bytes(whole)
-    (folder / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is whole
-    said, _ = trained(folder, tmp_path, capsys)
-    assert "1 image has an identical copy (for example " in said
-    assert said.count("cut.png: broken image") == 1
-    assert said.count("both.png: the same image is in dark and light") == 1
+    (folder / "light" / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is intact
+    messages, _ = train_without_recipe(folder, tmp_path, capsys)
+    assert "1 image has an identical copy (for example " in messages
+    assert messages.count("cut.png: broken image") == 1
+    assert messages.count("both.png: the same image is in dark and light") == 1
 
 
-def test_a_class_with_one_image_is_trained_with_and_said_not_to_be_tested(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12, "single": 1})
-    said, card = trained(folder, tmp_path, capsys)
-    assert "single cannot be tested" in said
+def test_class_with_one_image_is_trained_and_reported_as_untested(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12, "single": 1})
+    messages, card = train_without_recipe(folder, tmp_path, capsys)
+    assert "single cannot be tested" in messages
     assert card["train_images"] == 8 + 8 + 1
     assert 2 not in load_images(folder, "test").labels
 
@@ -323,68 +327,68 @@ def test_a_class_with_one_image_is_trained_with_and_said_not_to_be_tested(tmp_pa
     ("counts", "expected"),
     [({"alone": 12}, "only 'alone'"), ({"a": 1, "b": 1}, "too few images for the split 'val'")],
 )
-def test_a_folder_that_cannot_be_learned_from_is_one_clear_sentence(
+def test_folder_that_cannot_be_trained_on_gives_a_one_line_error(
     tmp_path, capsys, counts, expected
 ):
-    folder = photos(tmp_path / "photos", counts)
+    folder = write_photos(tmp_path / "photos", counts)
     with pytest.raises(SystemExit):
         main_or_exit(["--data", str(folder), "--out", str(tmp_path / "run"), "--quiet"])
-    mistakes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("foveal:")]
-    assert len(mistakes) == 1
-    assert expected in mistakes[0]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("foveal:")]
+    assert len(errors) == 1
+    assert expected in errors[0]
 
 
-def test_photos_become_a_pretrained_model_beside_a_linear_layer(tmp_path, capsys):
-    halves(tmp_path / "photos", 12)
+def test_photos_become_a_pretrained_model_compared_with_a_linear_layer(tmp_path, capsys):
+    write_halves(tmp_path / "photos", 12)
     out = tmp_path / "run"
-    words = ["epochs=2", "short_side=64"]
-    main_or_exit(["--data", str(tmp_path / "photos"), "--out", str(out), "--quiet", *words])
-    said = capsys.readouterr().err
-    assert "compared by 3 folds of" in said
-    attends = "attention on a pretrained EfficientNet-Lite0" in said
-    assert attends != ("focus: the whole image at 96 pixels" in said)
-    assert "a linear layer on the same backbone, frozen: " in said
-    assert "million multiply-adds" in said
+    settings = ["epochs=2", "short_side=64"]
+    main_or_exit(["--data", str(tmp_path / "photos"), "--out", str(out), "--quiet", *settings])
+    messages = capsys.readouterr().err
+    assert "compared by 3 folds of" in messages
+    chose_attention = "attention on a pretrained EfficientNet-Lite0" in messages
+    assert chose_attention != ("focus: the whole image at 96 pixels" in messages)
+    assert "a linear layer on the same backbone, frozen: " in messages
+    assert "million multiply-adds" in messages
     assert not (out / "features").exists()
     card = json.loads((out / "card.json").read_text())
     assert 0 <= card["figures"]["linear_accuracy"] <= 1
     assert (out / "gallery.png").stat().st_size > 1000
 
 
-def test_odd_photographs_are_trained_with_like_others(tmp_path, capsys):
-    folder = halves(tmp_path / "photos", 12)
+def test_unusual_photographs_are_trained_on(tmp_path, capsys):
+    folder = write_halves(tmp_path / "photos", 12)
     (folder / "single").mkdir()
     Image.new("RGB", (120, 100), "green").save(folder / "single" / "only.png")
     Image.new("RGB", (3000, 1), "red").save(folder / "left" / "strip.png")
     Image.new("L", (10_000, 6_000), 90).save(folder / "right" / "large.jpg")
     out = tmp_path / "run"
-    words = ["epochs=1", "short_side=64"]
-    main_or_exit(["--data", str(folder), "--out", str(out), "--quiet", *words])
-    said = capsys.readouterr().err
-    assert "1 to 10000 pixels per side" in said
-    assert "single cannot be tested" in said
+    settings = ["epochs=1", "short_side=64"]
+    main_or_exit(["--data", str(folder), "--out", str(out), "--quiet", *settings])
+    messages = capsys.readouterr().err
+    assert "1 to 10000 pixels per side" in messages
+    assert "single cannot be tested" in messages
     card = json.loads((out / "card.json").read_text())
     assert card["train_images"] + card["val_images"] + card["figures"]["images"] == 27
-    answers, failed = explain_files(str(out), sorted(folder.rglob("*.*g")), None)
+    results, failed = explain_files(str(out), sorted(folder.rglob("*.*g")), None)
     assert failed == 0
-    assert len(answers) == 27
+    assert len(results) == 27
 
 
-def test_the_time_left_is_said_once_and_what_was_asked_for_is_repeated(tmp_path, capsys):
-    folder = photos(tmp_path / "photos", {"dark": 12, "light": 12})
+def test_remaining_time_is_reported_once_and_overrides_are_listed(tmp_path, capsys):
+    folder = write_photos(tmp_path / "photos", {"dark": 12, "light": 12})
     out = str(tmp_path / "run")
     main_or_exit(["baseline", "--data", str(folder), "--out", out, "--quiet", "epochs=3"])
-    said = capsys.readouterr().err
-    assert said.count("One epoch took") == said.count(" left.") == 1
-    assert "overridden by your settings: epochs=3" in said
-    assert "  3 epochs, " in said
+    messages = capsys.readouterr().err
+    assert messages.count("One epoch took") == messages.count(" left.") == 1
+    assert "overridden by your settings: epochs=3" in messages
+    assert "  3 epochs, " in messages
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.42, "0.4 s"), (12, "12 s"), (420, "7 min"), (11_520, "3.2 h")]
+    ("seconds", "expected"), [(0.42, "0.4 s"), (12, "12 s"), (420, "7 min"), (11_520, "3.2 h")]
 )
-def test_a_duration_is_said_as_people_do(seconds, said):
-    assert duration(seconds) == said
+def test_duration_uses_a_suitable_unit(seconds, expected):
+    assert duration(seconds) == expected
 
 
 def main_or_exit(arguments):

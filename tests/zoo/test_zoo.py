@@ -1,4 +1,4 @@
-"""The zoo: what is shipped loads, is small, and is what its card says."""
+"""The zoo: shipped models load, are small, and agree with their cards."""
 
 import pytest
 import torch
@@ -10,21 +10,21 @@ from foveal.datasets import load_images, load_large
 from foveal.foundation.errors import UserError
 from foveal.images.sizing import ShortSide
 from foveal.metrics import accuracy, evaluate
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.models import SmallCNN
 from foveal.models.abilities import Ability
 from foveal.models.weights import SCALE, as_difference
 from foveal.training import load_recipe, parse_recipe
 
-KERNEL = "backbone.top.conv.weight"  # of a model on EfficientNet-Lite0
+KERNEL = "backbone.top.conv.weight"  # in models with the backbone EfficientNet-Lite0
 NAMES = zoo.names()
-PHOTOS = ["imagenet"]  # with a backbone that was trained elsewhere
+PHOTOS = ["imagenet"]  # with a backbone that is not from a recipe of Foveal
 TRAINED = [name for name in NAMES if name not in PHOTOS]
 LARGE = [name for name in NAMES if zoo.card(name)["recipe"]["model"]["name"] == "high-res"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
+def test_shipped_model_is_small_and_has_a_card_with_test_figures(name):
     folder = zoo.folder(name)
     card = zoo.card(name)
     model = zoo.load(name)
@@ -32,41 +32,41 @@ def test_a_shipped_model_is_small_and_loads_with_a_card_of_test_figures(name):
     small = (
         Ability.GIVEN_KEYPOINTS in model.abilities or isinstance(model, SmallCNN)
     ) and "glimpse" not in name
-    most = 3 if Ability.CROPS in model.abilities else 1 if small else 8
-    assert megabytes <= most
+    max_megabytes = 3 if Ability.CROPS in model.abilities else 1 if small else 8
+    assert megabytes <= max_megabytes
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".csv"}
     assert card["figures"]["split"] == "test"
-    tested = {
+    test_images = {
         "clothing": 372,
         "deeppcb": 1_000,
         **dict.fromkeys((zoo.card(n)["trained_on"] for n in LARGE), 1_000),
     }
-    assert card["figures"]["images"] == tested.get(card["trained_on"], 10_000)
+    assert card["figures"]["images"] == test_images.get(card["trained_on"], 10_000)
     assert model.num_classes == (0 if "-saliency" in name else 2 if "pcb" in name else 10)
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_recipe_on_the_card_is_the_one_that_comes_with_foveal(name):
+def test_recipe_on_the_card_equals_the_shipped_recipe(name):
     assert parse_recipe(zoo.card(name)["recipe"]) == load_recipe(name)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-wide")])
-def test_a_wide_model_looks_at_a_quarter_of_the_image_at_most(name):
+def test_wide_model_reads_at_most_a_quarter_of_the_image(name):
     model = zoo.load(name)
     assert Ability.GIVEN_KEYPOINTS in model.abilities
     height, width = model.inputs.size
     assert model.detector.keypoints * model.patch_size**2 <= 0.25 * height * width
 
 
-def test_the_small_learned_model_stays_cheap():
+def test_small_learned_model_stays_within_its_cost_limits():
     figures = zoo.card("mnist-focus-plain")["figures"]
     assert figures["parameters"] <= 100_000
     assert figures["macs"] <= 1_500_000
 
 
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist", "cifar10"])
-def test_the_honest_model_and_the_accurate_one_point_at_each_other(data):
+def test_cards_of_honest_and_accurate_models_refer_to_each_other(data):
     honest, plain = f"{data}-focus", f"{data}-focus-plain"
     assert (
         f"{plain}, trained for accuracy alone, is more accurate"
@@ -83,7 +83,7 @@ DIGITS = [name for name in NAMES if name.startswith("mnist-") and "-saliency" no
 
 
 @pytest.mark.parametrize("name", DIGITS)
-def test_mnist_models_know_digits_that_none_was_trained_on(name):
+def test_mnist_models_reach_their_accuracy_on_unseen_digits(name):
     images = load_images("mnist-5k", "test")
     card = zoo.card(name)
     assert abs(accuracy(zoo.load(name), images) - card["figures"]["accuracy"]) < 0.03
@@ -91,7 +91,7 @@ def test_mnist_models_know_digits_that_none_was_trained_on(name):
 
 @pytest.mark.full_data
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_model_knows_what_its_card_says(name, full_data):
+def test_high_resolution_model_reaches_the_accuracy_on_its_card(name, full_data):
     card = zoo.card(name)
     images = load_large(card["recipe"]["data"]["name"], "test", data_dir=full_data, limit=100)
     figures = evaluate(zoo.load(name), images, batch_size=16)
@@ -104,17 +104,17 @@ def test_a_large_model_knows_what_its_card_says(name, full_data):
     "name",
     [name for name in NAMES if name.endswith(("-focus", "-focus-plain")) and name not in LARGE],
 )
-def test_the_accuracy_on_the_card_is_measured_again(name, full_data):
+def test_measured_accuracy_equals_the_accuracy_on_the_card(name, full_data):
     card = zoo.card(name)
     model = zoo.load(name)
     options = {"size": model.inputs.sizing, "channels": model.in_channels, "data_dir": full_data}
     images = load_images(card["recipe"]["data"]["name"], "test", **options)
-    # Another processor rounds differently, which may turn an answer or two.
-    most = max(0.001, 2 / len(images) + 1e-9)
-    assert abs(accuracy(model, images) - card["figures"]["accuracy"]) < most
+    # Another processor rounds differently, which may change a prediction or two.
+    tolerance = max(0.001, 2 / len(images) + 1e-9)
+    assert abs(accuracy(model, images) - card["figures"]["accuracy"]) < tolerance
 
 
-def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+def test_missing_local_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(zoo, "_download", lambda name: pytest.fail(f"asked the Hub for {name}"))
@@ -122,19 +122,19 @@ def test_a_missing_folder_beside_others_is_not_looked_up_on_the_hub(tmp_path, mo
         zoo.load("runs/gone")
 
 
-def test_a_hub_model_is_loaded_from_its_two_files(tmp_path, monkeypatch):
-    asked = []
+def test_hub_model_is_loaded_from_its_two_files(tmp_path, monkeypatch):
+    requests = []
 
     def download(name, file):
-        asked.append((name, file))
+        requests.append((name, file))
         return str(zoo.folder("mnist-cnn") / file)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert zoo.settings("owner/digits") == zoo.settings("mnist-cnn")
-    assert asked == [("owner/digits", "config.json"), ("owner/digits", "model.safetensors")]
+    assert requests == [("owner/digits", "config.json"), ("owner/digits", "model.safetensors")]
 
 
-def test_a_hub_that_does_not_respond_is_one_line(monkeypatch):
+def test_unreachable_hub_gives_a_one_line_error(monkeypatch):
     def download(name, file):
         raise ConnectionError("no route to host\nand a long story")
 
@@ -143,7 +143,7 @@ def test_a_hub_that_does_not_respond_is_one_line(monkeypatch):
         zoo.load("owner/digits")
 
 
-def test_a_curve_is_read_as_numbers_or_refused(tmp_path):
+def test_curve_is_read_as_numbers_or_rejected(tmp_path):
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((zoo.folder("mnist-cnn") / file).read_bytes())
     assert zoo.curve(tmp_path) is None
@@ -155,7 +155,7 @@ def test_a_curve_is_read_as_numbers_or_refused(tmp_path):
             zoo.curve(tmp_path)
 
 
-def test_the_model_of_clothing_holds_what_was_tuned_of_its_trunk_alone():
+def test_clothing_model_stores_only_the_tuned_part_of_its_trunk():
     with safe_open(zoo.folder("clothing-attention") / "model.safetensors", "pt") as file:
         names = set(file.keys())
     frozen = ("backbone.stem.", *(f"backbone.stages.{stage}." for stage in range(5)))
@@ -163,7 +163,7 @@ def test_the_model_of_clothing_holds_what_was_tuned_of_its_trunk_alone():
     assert any(name.startswith("backbone.top.") for name in names)
 
 
-def test_the_model_of_imagenet_holds_no_copy_of_its_trunk():
+def test_imagenet_model_stores_no_copy_of_its_trunk():
     folder, model = zoo.folder("imagenet"), zoo.load("imagenet")
     assert (folder / "model.safetensors").stat().st_size < 2.6e6
     assert model.num_classes == len(set(model.inputs.classes)) == len(set(model.inputs.ids)) == 1000
@@ -171,43 +171,45 @@ def test_the_model_of_imagenet_holds_no_copy_of_its_trunk():
     assert (model.inputs.ids[134], model.inputs.short_side) == ("n02012849", 224)
 
 
-def test_a_model_on_a_shipped_trunk_is_saved_without_it_unless_it_was_trained(tmp_path):
+def test_shipped_trunk_weights_are_saved_only_if_they_changed(tmp_path):
     model = zoo.load("imagenet")
     model.save_pretrained(tmp_path / "same")
     with torch.no_grad():
         model.backbone.top.conv.weight[0] += 1
     model.save_pretrained(tmp_path / "tuned")
-    same, tuned = (load_file(tmp_path / name / "model.safetensors") for name in ("same", "tuned"))
-    assert set(same) == {"head.1.weight", "head.1.bias"}
-    assert set(tuned) - set(same) == {"backbone.top.conv.weight"}
-    again = zoo.load(tmp_path / "tuned")
+    unchanged, tuned = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("same", "tuned")
+    )
+    assert set(unchanged) == {"head.1.weight", "head.1.bias"}
+    assert set(tuned) - set(unchanged) == {"backbone.top.conv.weight"}
+    restored = zoo.load(tmp_path / "tuned")
     images = torch.rand(1, 3, 64, 64)
-    assert torch.equal(again(images), model.eval()(images))
+    assert torch.equal(restored(images), model.eval()(images))
 
 
 @pytest.mark.full_data
-def test_the_model_of_imagenet_knows_photographs(full_data):
+def test_imagenet_model_classifies_photographs(full_data):
     images = load_images("imagenet-val-1000", "test", size=ShortSide(224), data_dir=full_data)
-    few = images.subset(torch.arange(0, len(images), 5))
-    known, _ = as_known(few, zoo.load("imagenet"))
-    assert accuracy(zoo.load("imagenet"), known) > 0.68
+    subset = images.subset(torch.arange(0, len(images), 5))
+    relabelled, _ = with_model_classes(subset, zoo.load("imagenet"))
+    assert accuracy(zoo.load("imagenet"), relabelled) > 0.68
 
 
-def test_a_kernel_kept_as_its_difference_is_read_back_to_half_a_step(tmp_path):
+def test_kernel_stored_as_a_difference_is_restored_to_half_a_step(tmp_path):
     model = zoo.load("imagenet")
     base = model.backbone.top.conv.weight.clone()
     with torch.no_grad():
         model.backbone.top.conv.weight += 0.01 * torch.randn(base.shape)
     model.save_pretrained(tmp_path)
     tuned = model.backbone.top.conv.weight
-    scale = _keep_difference(tmp_path, tuned, base)
-    read = zoo.load(tmp_path).backbone.top.conv.weight
-    assert ((read - tuned).abs() <= 0.501 * scale.view(-1, 1, 1, 1)).all()
-    assert 1e-5 < float((read - tuned).abs().max().detach()) < 1e-3
+    scale = _store_as_difference(tmp_path, tuned, base)
+    restored = zoo.load(tmp_path).backbone.top.conv.weight
+    assert ((restored - tuned).abs() <= 0.501 * scale.view(-1, 1, 1, 1)).all()
+    assert 1e-5 < float((restored - tuned).abs().max().detach()) < 1e-3
 
 
 @pytest.mark.parametrize(
-    ("broken", "reason"),
+    ("changes", "reason"),
     [
         ({"base": None}, "not an 8-bit difference"),
         ({"base": torch.zeros(1280, 320, 1, 1)}, "not an 8-bit difference"),
@@ -217,13 +219,13 @@ def test_a_kernel_kept_as_its_difference_is_read_back_to_half_a_step(tmp_path):
         ({"scale": torch.zeros(1280, dtype=torch.int64)}, "not an 8-bit difference"),
     ],
 )
-def test_a_damaged_difference_is_refused(tmp_path, broken, reason):
+def test_damaged_difference_is_rejected(tmp_path, changes, reason):
     model = zoo.load("imagenet")
     model.save_pretrained(tmp_path)
     kernel = model.backbone.top.conv.weight
-    _keep_difference(tmp_path, kernel + 0.01, kernel)
+    _store_as_difference(tmp_path, kernel + 0.01, kernel)
     state = load_file(tmp_path / "model.safetensors")
-    for name, values in broken.items():
+    for name, values in changes.items():
         key = KERNEL if name == "base" else KERNEL + SCALE
         state.pop(key)
         state |= {} if values is None else {key: values}
@@ -232,8 +234,8 @@ def test_a_damaged_difference_is_refused(tmp_path, broken, reason):
         zoo.load(tmp_path)
 
 
-def _keep_difference(folder, weight, base):
-    """Rewrite a model's file with the kernel as its difference; return the scale."""
+def _store_as_difference(folder, weight, base):
+    """Rewrite the file of a model with its kernel as a difference; return the scale."""
     state = load_file(folder / "model.safetensors")
     state[KERNEL], state[KERNEL + SCALE] = as_difference(weight.detach(), base.detach())
     save_file(state, folder / "model.safetensors")

@@ -49,7 +49,7 @@ class Backbone(Part):
             UserError: the backbone cannot be cut at this depth.
         """
         if depth != len(self.widths):
-            raise self._uncut(depth)
+            raise self._depth_error(depth)
         return self(images)[0]
 
     def finish(self, features: Tensor, depth: int) -> tuple[Mapping[int, Tensor], Tensor]:
@@ -63,18 +63,18 @@ class Backbone(Part):
             UserError: the backbone cannot be cut at this depth.
         """
         if depth != len(self.widths) or not self.averages:
-            raise self._uncut(depth)
+            raise self._depth_error(depth)
         return {depth: features}, features.mean(dim=(-2, -1))
 
     def cut(self, depth: int) -> Self:
         """Return a new backbone with the same settings that ends at a depth, from 1.
 
-        It has new weights, as its settings specify.
+        It has new weights, which its settings determine.
 
         Raises:
             UserError: the backbone cannot be built in part, or has no such depth.
         """
-        raise self._uncut(depth)
+        raise self._depth_error(depth)
 
     def freeze(self, depth: int) -> None:
         """Freeze the layers up to the local features of a depth, from 1.
@@ -85,22 +85,22 @@ class Backbone(Part):
             UserError: there is no such depth, or the backbone cannot be cut at it.
         """
         if depth != len(self.widths):
-            raise self._uncut(depth)
+            raise self._depth_error(depth)
         self.requires_grad_(False).eval()
 
-    def _uncut(self, depth: int) -> UserError:
+    def _depth_error(self, depth: int) -> UserError:
         return UserError(
             f"Expected a depth at which {type(self).__name__} can be cut, "
-            f"{self._cuts()}, but got {depth}."
+            f"{self._valid_depths()}, but got {depth}."
         )
 
-    def _cuts(self) -> str:
+    def _valid_depths(self) -> str:
         return str(len(self.widths))
 
     def shipped(self) -> dict[str, Tensor]:
         """Return the weights shipped with Foveal, by name in the state dict.
 
-        Model files omit those that training has not changed.
+        Model files omit the weights that training has not changed.
         """
         return {}
 
@@ -155,7 +155,7 @@ class StagedBackbone(Backbone):
 
     def _check(self, depth: int) -> None:
         if not 1 <= depth <= len(self.widths):
-            raise self._uncut(depth)
+            raise self._depth_error(depth)
 
-    def _cuts(self) -> str:
+    def _valid_depths(self) -> str:
         return f"1 to {len(self.widths)}"

@@ -25,11 +25,11 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-STEM, TOP = 32, 1280  # channels after the first and the last convolution
-TAPS = (0, 1, 2, 4)  # stages whose output is the last of its resolution, except the top
+STEM, TOP = 32, 1280  # output channels of the first and the last convolution
+TAPS = (0, 1, 2, 4)  # the last stage of each resolution, except the top
 DEPTHS = len(TAPS) + 1
 STRIDE = 32  # pixels of the image per position of the deepest features
-EPS = 1e-3  # of batch normalisation, as in TensorFlow
+EPS = 1e-3  # epsilon of batch normalisation, as in TensorFlow
 MEAN, STD = 127 / 255, 128 / 255  # normalisation of images in [0, 1]
 WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the folder weights/
 
@@ -37,8 +37,8 @@ WEIGHTS = {"imagenet": "efficientnet-lite0-imagenet.safetensors"}  # in the fold
 class EfficientNetLite(StagedBackbone):
     """EfficientNet-Lite0 as in TensorFlow: 4 million parameters, 0.4 G MACs at 224 px.
 
-    Images of any size are padded on the right and below to multiples of 32 pixels, with 0 after
-    normalisation. The input of every strided convolution then has even sides, for which
+    Images of any size are padded at the right and bottom edges to multiples of 32 pixels, with 0
+    after normalisation. The input of every strided convolution then has even sides, for which
     TensorFlow's padding is constant.
 
     Args:
@@ -72,12 +72,12 @@ class EfficientNetLite(StagedBackbone):
             raise UserError(f"Expected a stride of 32 or 16 pixels, but got {stride!r}.")
         self.in_channels, self.weights, self.stride = in_channels, weights, stride
         self.depth = depth
-        whole = depth == DEPTHS
-        built = STAGES if whole else STAGES[: TAPS[depth - 1] + 1]
+        is_complete = depth == DEPTHS
+        rows = STAGES if is_complete else STAGES[: TAPS[depth - 1] + 1]
         self.stem = ConvNorm(in_channels, STEM, 3, stride=2)
-        self.stages = _stages(built, stride)
-        if whole:
-            self.top = ConvNorm(built[-1][3], TOP, 1)
+        self.stages = _stages(rows, stride)
+        if is_complete:
+            self.top = ConvNorm(rows[-1][3], TOP, 1)
         self.widths = [*(STAGES[tap][3] for tap in TAPS), TOP][:depth]
         self.width = self.widths[-1]
         self.strides = (2, 4, 8, 16, stride)[:depth]
@@ -123,16 +123,16 @@ class EfficientNetLite(StagedBackbone):
         return weights if self.depth == DEPTHS else {k: weights[k] for k in self.state_dict()}
 
 
-def _stages(built: Sequence[tuple[int, int, int, int, int]], stride: int) -> nn.ModuleList:
-    """Return the stages of rows of `STAGES`; beyond a total `stride` they dilate instead."""
-    stages, channels, reach, dilation = [], STEM, 2, 1
-    for expansion, side, step, width, blocks in built:
+def _stages(rows: Sequence[tuple[int, int, int, int, int]], max_stride: int) -> nn.ModuleList:
+    """Return the stages for rows of `STAGES`; beyond a total `max_stride` they dilate instead."""
+    stages, channels, total_stride, dilation = [], STEM, 2, 1
+    for expansion, side, stage_stride, width, blocks in rows:
         layers = []
         for index in range(blocks):
-            wanted = step if index == 0 else 1
-            taken = wanted if reach * wanted <= stride else 1
-            layers.append(Block(channels, width, expansion, side, taken, dilation))
-            reach, dilation = reach * taken, dilation * (wanted // taken)
+            nominal = stage_stride if index == 0 else 1
+            stride = nominal if total_stride * nominal <= max_stride else 1
+            layers.append(Block(channels, width, expansion, side, stride, dilation))
+            total_stride, dilation = total_stride * stride, dilation * (nominal // stride)
             channels = width
         stages.append(nn.Sequential(*layers))
     return nn.ModuleList(stages)
@@ -149,7 +149,7 @@ def _read_weights(file: str) -> dict[str, Tensor]:
 class ConvNorm(nn.Module):
     """A convolution with TensorFlow's `SAME` padding for even sides, batch norm, optional ReLU6.
 
-    With a stride of 2 that padding is one pixel narrower on the left and at the top.
+    With a stride of 2 the padding is one pixel narrower at the left and top edges.
     """
 
     def __init__(
@@ -164,16 +164,16 @@ class ConvNorm(nn.Module):
         active: bool = True,
     ):
         super().__init__()
-        around = (side - 1) * dilation
-        before = (around - (stride - 1)) // 2
-        after = around - (stride - 1) - before
-        self.uneven = (before, after, before, after) if before != after else None
+        total = (side - 1) * dilation - (stride - 1)
+        before = total // 2
+        after = total - before
+        self.uneven_padding = (before, after, before, after) if before != after else None
         self.conv = nn.Conv2d(
             in_channels,
             width,
             side,
             stride=stride,
-            padding=0 if self.uneven else before,
+            padding=0 if self.uneven_padding else before,
             dilation=dilation,
             groups=in_channels if depthwise else 1,
             bias=False,
@@ -184,8 +184,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, width, h, w), or half of h and w with a stride of 2."""
-        if self.uneven:
-            features = F.pad(features, self.uneven)
+        if self.uneven_padding:
+            features = F.pad(features, self.uneven_padding)
         features = self.norm(self.conv(features))
         return F.relu6(features) if self.active else features
 

@@ -42,7 +42,7 @@ class TimmBackbone(Backbone):
             )
         except UserError:
             raise
-        except Exception as error:  # timm raises almost anything
+        except Exception as error:  # timm raises exceptions of many types
             message = f"timm cannot return feature maps of {model!r}: {one_line(error)}"
             raise UserError(message) from error
         self.features: Callable[[Tensor], list[Tensor]] = features
@@ -65,7 +65,7 @@ class TimmBackbone(Backbone):
 
 
 def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", "scratch", "none"]:
-    """Return which weights timm can build a model with now, after downloading pretrained ones.
+    """Return which weights timm can provide for a model, after downloading pretrained ones.
 
     A single request without retries precedes the download: without a network it fails within
     seconds, whereas a download would give up after a minute.
@@ -83,15 +83,15 @@ def backbone_weights(model: str, timeout: float = 5.0) -> Literal["pretrained", 
         return "none"
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
-    known = timm.get_pretrained_cfg(model)
-    if known is None or not known.hf_hub_id:
+    config = timm.get_pretrained_cfg(model)
+    if config is None or not config.hf_hub_id:
         return "scratch"
     file = "model.safetensors"
-    if isinstance(try_to_load_from_cache(known.hf_hub_id, file), str):
+    if isinstance(try_to_load_from_cache(config.hf_hub_id, file), str):
         return "pretrained"
     try:
-        HfApi().model_info(known.hf_hub_id, timeout=timeout)
-        hf_hub_download(known.hf_hub_id, file)
-    except Exception:  # whatever the network raises, the weights are unavailable
+        HfApi().model_info(config.hf_hub_id, timeout=timeout)
+        hf_hub_download(config.hf_hub_id, file)
+    except Exception:  # any network error means that the weights are unavailable
         return "scratch"
     return "pretrained"

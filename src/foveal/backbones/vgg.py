@@ -11,8 +11,8 @@ from foveal.backbones.whitening import Whiten, WhiteningConv
 from foveal.foundation.arguments import Length, OneOf, Range
 from foveal.foundation.ranges import Channels, Widths
 
-# Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved behind the layers
-# that follow them, to give attention features of high resolution.
+# Jetley et al. 2018, section 4: the first two poolings of VGG-16 are moved after the layers that
+# follow them, to give attention features of high resolution.
 PAPER = ((64, 64, 128, 128, 256, 256, 256), (512, 512, 512), (512, 512, 512), (512,), (512,))
 TAPS = ("before", "after")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -29,8 +29,8 @@ class VGGBackbone(StagedBackbone):
         stages: output channels of each convolution, stage by stage. Each stage ends in 2x2 max
             pooling except the last, whose maximum over all positions is the global vector.
         tap: local features are taken `before` or `after` a stage's pooling.
-        hidden: width of a linear layer on the global vector; 0 for none.
-        whiten: side in pixels of a whitening first layer's patches; 0 for none.
+        hidden: width of a linear layer on the global vector, or 0 for none.
+        whiten: side in pixels of the patches of a whitening first layer, or 0 for none.
         activation: `relu` or `gelu`.
 
     Raises:
@@ -61,8 +61,8 @@ class VGGBackbone(StagedBackbone):
             channels = whitening.out_channels
         blocks = []
         for number, stage in enumerate(self.stages, start=1):
-            ends = number == len(self.stages)
-            pools = [False] * (len(stage) - 1) + [tap == "after" and not ends]
+            is_last = number == len(self.stages)
+            pools = [False] * (len(stage) - 1) + [tap == "after" and not is_last]
             layers = []
             for width, pool in zip(stage, pools, strict=True):
                 layers.append(ConvBlock(channels, width, pool, ACTIVATIONS[activation]()))
@@ -74,7 +74,7 @@ class VGGBackbone(StagedBackbone):
             self.neck = nn.Sequential(nn.Linear(channels, hidden), ACTIVATIONS[activation]())
 
     def stages_of(self, depth: int) -> Sequence[nn.Module]:
-        """Return the modules that compute the features of a depth, the last with the neck."""
+        """Return the modules that compute the features of a depth; the deepest include the neck."""
         first = [self.first] if depth == 1 else []
         last = [self.neck] if depth == len(self.blocks) else []
         return [*first, self.blocks[depth - 1], *last]
@@ -115,6 +115,6 @@ class ConvBlock(nn.Module):
 
 
 def halve(features: Tensor) -> Tensor:
-    """Return 2x2 max pooling (B, C, h // 2, w // 2); a side of one pixel is kept."""
+    """Return 2x2 max pooling (B, C, h // 2, w // 2); a side of one pixel is unchanged."""
     height, width = features.shape[-2:]
     return F.max_pool2d(features, (min(2, height), min(2, width)))

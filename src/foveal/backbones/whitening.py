@@ -10,7 +10,7 @@ from foveal.foundation.arguments import Range
 from foveal.foundation.errors import UserError
 
 Whiten = Annotated[int, Range(0, 16)]  # side of the patches in pixels, 0 for none
-MAX_VALUES = 1024  # per patch; the filters have the square of that
+MAX_VALUES = 1024  # per patch; the number of filter weights grows with its square
 
 
 class WhiteningConv(nn.Module):
@@ -55,11 +55,11 @@ class WhiteningConv(nn.Module):
         """
         self._check(images)
         covariance, count = torch.zeros(()), 0
-        for some in images.cpu().split(500):  # MPS has no doubles, and patches take memory
-            patches = F.unfold(some.double(), self.size).transpose(1, 2).flatten(0, 1)  # (M, Ckk)
+        for batch in images.cpu().split(500):  # MPS lacks double precision, and patches take memory
+            patches = F.unfold(batch.double(), self.size).transpose(1, 2).flatten(0, 1)  # (M, Ckk)
             covariance, count = covariance + patches.T @ patches, count + len(patches)
         values, vectors = torch.linalg.eigh(covariance / count)
-        filters = (vectors / (values + self.eps).sqrt()).T.flip(0)  # the strongest first
+        filters = (vectors / (values + self.eps).sqrt()).T.flip(0)  # strongest first
         filters = filters.unflatten(1, self.weight.shape[1:]).to(self.weight)
         self.weight.copy_(torch.cat([filters, -filters]))
 

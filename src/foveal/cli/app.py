@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from foveal.cli.ending import ends_at_once
+from foveal.cli.ending import exits_immediately
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import json_text
@@ -20,15 +20,15 @@ class _Commands(TyperGroup):
     """A command group that exits with status 130 on Ctrl-C and 143 on SIGTERM."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the named command; an interruption is reported in one line."""
+        """Run a command; report an interruption in one line."""
         try:
             with terminable():
                 return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            how, status = (
+            reason, status = (
                 ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
             )
-            say(" ".join([f"foveal: {how}.", *getattr(stop, "__notes__", ())]))
+            notify(" ".join([f"foveal: {reason}.", *getattr(stop, "__notes__", ())]))
             raise typer.Exit(status) from None
 
 
@@ -44,34 +44,35 @@ app = typer.Typer(
 )
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """Print a message on stderr; stdout holds only results."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def show(line: str | Path) -> None:
+def print_result(line: str | Path) -> None:
     """Print a line of results on stdout."""
     print(printable(line))
 
 
-def show_json(values: object) -> None:
+def print_json(values: object) -> None:
     """Print results on stdout as one line of JSON."""
     print(json_text(values))
 
 
-@ends_at_once
+@exits_immediately
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's error is one line and exit status 1."""
+    """Run the command line; user errors print one line and exit with status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has all characters
+        sys.stdout.reconfigure(errors="backslashreplace")  # some encodings lack characters
     try:
         app(args=arguments, standalone_mode=True)
     except UserError as error:
-        say(f"foveal: {error}")
+        notify(f"foveal: {error}")
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        say(f"foveal: {error.filename or 'file'}: {error.strerror or error}")
+        path = f"{error.filename}: " if error.filename else ""
+        notify(f"foveal: {path}{error.strerror or error}")
         sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show
+from foveal.cli.app import app, notify, print_result
 from foveal.foundation.interrupts import resumable
 
 MethodOption = Annotated[
@@ -49,7 +49,7 @@ def compare(
     from foveal.foundation.progress import progress_bar
 
     with progress_bar() as progress:
-        found = run(
+        comparison = run(
             models,
             data,
             out,
@@ -65,7 +65,7 @@ def compare(
             groups=groups,
             seed=seed,
             progress=progress,
-            say=say,
+            notify=notify,
         )
-        page = write_comparison(found, out)
-    show(page)
+        page = write_comparison(comparison, out)
+    print_result(page)

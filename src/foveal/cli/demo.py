@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import app, say, show
+from foveal.cli.app import app, notify, print_result
 
 
 @app.command()
@@ -18,4 +18,4 @@ def demo(
     """
     from foveal.workflows.demo import run_demo
 
-    show(run_demo(out, say))
+    print_result(run_demo(out, notify))

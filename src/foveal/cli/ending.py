@@ -1,4 +1,4 @@
-"""Fast process exit: skip the unloading of native libraries."""
+"""Fast process exit that skips the unloading of native libraries."""
 
 import atexit
 import os
@@ -8,12 +8,11 @@ from contextlib import suppress
 from functools import wraps
 
 
-def ends_at_once(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
+def exits_immediately(main: Callable[[list[str] | None], None]) -> Callable[..., None]:
     """Make `main()` exit its process as soon as Python has cleaned up.
 
-    The C library would then unload every native library. CUDA's alone, which torch loads on
-    machines without a GPU too, take 0.2 s and another 120 MB. Given arguments, `main` returns
-    like any function.
+    A normal exit unloads every native library. Unloading CUDA's, which torch loads even on
+    machines without a GPU, takes 0.2 s and 120 MB. With arguments, `main` returns normally.
     """
 
     @wraps(main)
@@ -21,20 +20,20 @@ def ends_at_once(main: Callable[[list[str] | None], None]) -> Callable[..., None
         if arguments is not None:
             return main(arguments)
         status = 1  # if an unexpected error is raised
-        # The first handler runs last: after threads have been joined, and after the handlers of all
+        # The first handler runs last: after all threads have been joined, and after the handlers of
         # modules that are imported later.
-        atexit.register(lambda: _end(status))
+        atexit.register(lambda: _exit(status))
         try:
             main(None)
             status = 0
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
             raise
 
     return run
 
 
-def _end(status: int) -> None:
+def _exit(status: int) -> None:
     with suppress(OSError, ValueError):  # Python itself reports a failed flush
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()

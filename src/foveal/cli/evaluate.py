@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show, show_json
+from foveal.cli.app import app, notify, print_json, print_result
 from foveal.foundation.errors import UserError
 
 
@@ -45,7 +45,7 @@ def evaluate(
         masks=masks,
         groups=groups,
         seed=seed,
-        say=say,
+        notify=notify,
         runtime=runtime,
     )
     if card:
@@ -64,7 +64,7 @@ def _print(figures: Mapping[str, object], as_json: bool) -> None:
     from foveal.cli.tables import figure_lines
 
     if as_json:
-        show_json(figures)
+        print_json(figures)
         return
     for line in figure_lines(figures):
-        show(line)
+        print_result(line)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show, show_json
+from foveal.cli.app import app, notify, print_json, print_result
 from foveal.foundation.escaping import path_text
 
 
@@ -33,21 +33,21 @@ def explain(
     """
     from foveal.workflows.explain import explain_files
 
-    answers, failed = explain_files(model, images, out, say, method, runtime)
+    results, failed = explain_files(model, images, out, notify, method, runtime)
     if as_json:
-        images_json = [{**answer, "path": path_text(answer["path"])} for answer in answers]
-        show_json({"model": model, "images": images_json})
+        images_json = [{**result, "path": path_text(result["path"])} for result in results]
+        print_json({"model": model, "images": images_json})
     else:
-        for answer in answers:
-            if "error" not in answer:
-                picture = f"  {answer['picture']}" if "picture" in answer else ""
-                show(f"{answer['path']}: {_result(answer)}{picture}")
+        for result in results:
+            if "error" not in result:
+                picture = f"  {result['picture']}" if "picture" in result else ""
+                print_result(f"{result['path']}: {_result_text(result)}{picture}")
     if failed:
         raise typer.Exit(1)
 
 
-def _result(answer: dict[str, Any]) -> str:
-    if "probabilities" not in answer:
-        return f"reconstructed with a mean squared error of {answer['rebuilding_mse']:.4f}"
-    best = answer["probabilities"][0]
+def _result_text(result: dict[str, Any]) -> str:
+    if "probabilities" not in result:
+        return f"reconstructed with a mean squared error of {result['rebuilding_mse']:.4f}"
+    best = result["probabilities"][0]
     return f"{best['class']} ({best['probability']:.1%})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show
+from foveal.cli.app import app, notify, print_result
 from foveal.foundation.errors import UserError
 from foveal.foundation.interrupts import resumable
 
@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write a model as ONNX, including its explanations.
 
-    Writes one file. High-resolution models also get NAME-patches.onnx beside it, and
+    Writes one file. High-resolution models also get NAME-patches.onnx next to it, and
     NAME-regions.onnx if they have regions.
 
     Example: foveal export mnist-focus --out mnist-focus.onnx
@@ -43,44 +43,44 @@ def export(
     from foveal.deployment.onnx import exported, write_onnx
 
     network = zoo.load(model)
-    found = exported(network, _size(size))
+    graphs = exported(network, _size(size))
     if int8:
         source = data or zoo.card(model).get("recipe", {}).get("data", {}).get("name")
         if not source:
             raise UserError("Give --data with the images to calibrate --int8 on.")
-        found = _int8(network, found, source, data_dir)
-    write_onnx(found.graph, out, found.beside)
-    show(out)
+        graphs = _int8(network, graphs, source, data_dir)
+    write_onnx(graphs.graph, out, graphs.beside)
+    print_result(out)
 
 
 def _int8(
-    network: "ImageModel", found: "Exported", source: str, data_dir: Path | None
+    network: "ImageModel", graphs: "Exported", source: str, data_dir: Path | None
 ) -> "Exported":
-    """Return the int8 version of an export, and report its accuracy."""
+    """Return the int8 version of an export; report its accuracy."""
     from foveal.datasets import load_images, load_large
     from foveal.deployment.onnx import Exported
     from foveal.deployment.onnx.int8 import as_int8
-    from foveal.deployment.onnx.large_int8 import CALIBRATED_ON, as_int8_large
+    from foveal.deployment.onnx.large_int8 import CALIBRATION_IMAGES, as_int8_large
     from foveal.models.abilities import Ability
 
     if Ability.IN_PART in network.abilities:
-        train = load_large(source, "train", limit=CALIBRATED_ON, data_dir=data_dir)
+        train = load_large(source, "train", limit=CALIBRATION_IMAGES, data_dir=data_dir)
         val = load_large(source, "val", data_dir=data_dir)
-        small = as_int8_large(found, train, val)
+        quantised = as_int8_large(graphs, train, val)
     else:
-        read = partial(
+        load_split = partial(
             load_images,
             source,
             size=network.inputs.size,
             channels=network.in_channels,
             data_dir=data_dir,
         )
-        small = as_int8(found.graph, read("train"), read("val"))
-    say(
-        f"int8 ({small.part}): {small.accuracy:.2%} on the validation images of {source}, "
-        f"{small.float_accuracy:.2%} in floats"
+        quantised = as_int8(graphs.graph, load_split("train"), load_split("val"))
+    notify(
+        f"int8 ({quantised.part}): {quantised.accuracy:.2%} on the validation images of {source}, "
+        f"{quantised.float_accuracy:.2%} in floats"
     )
-    return Exported(small.graph, small.beside)
+    return Exported(quantised.graph, quantised.beside)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

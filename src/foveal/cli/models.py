@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show, show_json
+from foveal.cli.app import app, notify, print_json, print_result
 
 
 @app.command()
@@ -25,10 +25,10 @@ def models(
 
     cards = zoo_cards()
     if as_json:
-        show_json(cards)
+        print_json(cards)
         return
-    screen = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    for line in zoo_lines(cards, None if everything else screen):
-        show(line)
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    for line in zoo_lines(cards, None if everything else width):
+        print_result(line)
     if not everything:
-        say("All figures: foveal models --all, or --json.")
+        notify("All figures: foveal models --all, or --json.")

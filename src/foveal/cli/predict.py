@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show
+from foveal.cli.app import app, notify, print_result
 from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def predict(
     from foveal.deployment.batch import predict as run
     from foveal.foundation.progress import rate_bar
 
-    found = run(
+    result = run(
         model,
         source,
         out,
@@ -68,22 +68,24 @@ def predict(
         runtime=runtime,
         bar=None if quiet else rate_bar,
     )
-    _report(found, model)
+    _report(result, model)
 
 
-def _report(found: "Predicted", model: str) -> None:
-    """Print what was done; exit with status 1 if no image could be read."""
-    rate = f", {found.new / found.seconds:,.0f} per second" if found.new else ""
-    say(f"{found.images:,} images, {found.new:,} of them new, in {found.seconds:.1f} s{rate}.")
-    if found.resized and found.size:
-        height, width = found.size
-        say(f"{found.resized:,} were resized to {height}x{width}, as {model} expects.")
-    if found.noted:
-        say(f"{found.noted:,} were read with assumptions: see column `note`.")
-    if found.skipped_lines:
-        say(f"{found.skipped_lines}.")
-    if found.errors:
-        say(f"{found.errors:,} could not be read: see column `error`.")
-    show(found.out)
-    if found.errors == found.images:
+def _report(result: "Predicted", model: str) -> None:
+    """Print a summary; exit with status 1 if no image could be read."""
+    rate = f", {result.new / result.seconds:,.0f} per second" if result.new else ""
+    notify(
+        f"{result.images:,} images, {result.new:,} of them new, in {result.seconds:.1f} s{rate}."
+    )
+    if result.resized and result.size:
+        height, width = result.size
+        notify(f"{result.resized:,} were resized to {height}x{width}, as {model} expects.")
+    if result.noted:
+        notify(f"{result.noted:,} were read with assumptions: see column `note`.")
+    if result.skipped_lines:
+        notify(f"{result.skipped_lines}.")
+    if result.errors:
+        notify(f"{result.errors:,} could not be read: see column `error`.")
+    print_result(result.out)
+    if result.errors == result.images:
         raise typer.Exit(1)

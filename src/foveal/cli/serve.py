@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from foveal.cli.app import app, say
+from foveal.cli.app import app, notify
 from foveal.foundation.interrupts import resumable
 
 
@@ -40,4 +40,4 @@ def serve(
     if token:
         credentials = (credentials or Credentials({}, [token])).with_token(token)
     limits = Limits(body_bytes=upload_mb * MEGABYTE, waiting=queue)
-    serve(Models(models or (), runtime), host, port, limits, credentials, say)
+    serve(Models(models or (), runtime), host, port, limits, credentials, notify)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foveal.cli import options
-from foveal.cli.app import app, say, show, show_json
+from foveal.cli.app import app, notify, print_json, print_result
 from foveal.foundation.interrupts import resumable
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def sweep(
 
     Example: foveal sweep mnist-5k-focus model.patch_size=3,5,7 lr=0.003,0.006
     """
-    from foveal.training.sweeps.sweep import best_for_their_evidence, parse_space
+    from foveal.training.sweeps.sweep import pareto_trials, parse_space
     from foveal.training.sweeps.sweep import sweep as run
 
-    found = run(
+    results = run(
         recipe,
         parse_space(recipe, choices),
         out,
@@ -59,14 +59,14 @@ def sweep(
         seed=seed,
         data=data,
         data_dir=data_dir,
-        say=say,
+        notify=notify,
     )
     if as_json:
-        show_json({"out": str(out), "trials": [asdict(trial) for trial in found]})
+        print_json({"out": str(out), "trials": [asdict(trial) for trial in results]})
         return
-    for trial in best_for_their_evidence(found):
-        show(_trial_line(trial))
-    show(out / "frontier.png")
+    for trial in pareto_trials(results):
+        print_result(_trial_line(trial))
+    print_result(out / "frontier.png")
 
 
 def _trial_line(trial: "Trial") -> str:

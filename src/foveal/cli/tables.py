@@ -78,8 +78,8 @@ def zoo_lines(cards: Sequence[Mapping[str, Any]], width: int | None = WIDTH) -> 
     columns = {column.key: column for column in zoo.columns()}
     for family, members in _by_family(cards):
         keys = columns if width is None else family.keys
-        known = present([columns[key] for key in keys], members)
-        lines += [*[""][: len(lines)], family.title, *_table(members, known, width)]
+        table_columns = present([columns[key] for key in keys], members)
+        lines += [*[""][: len(lines)], family.title, *_table(members, table_columns, width)]
     return lines
 
 
@@ -97,18 +97,18 @@ def _table(
     cards: Sequence[Mapping[str, Any]], columns: Sequence[Column], width: int | None
 ) -> Iterator[str]:
     """Yield a heading and one line per model, with as many leading figures as fit the width."""
-    shown = [_aligned(["", *(printable(card["model"]) for card in cards)], str.ljust)]
-    left = math.inf if width is None else width - len(shown[0][0])
+    table = [_align(["", *(printable(card["model"]) for card in cards)], str.ljust)]
+    remaining = math.inf if width is None else width - len(table[0][0])
     for column in columns:
-        cells = _aligned([column.heading, *(column.cell(card) for card in cards)], str.rjust)
-        left -= len(_GAP) + len(cells[0])
-        if left < 0:
+        cells = _align([column.heading, *(column.cell(card) for card in cards)], str.rjust)
+        remaining -= len(_GAP) + len(cells[0])
+        if remaining < 0:
             break
-        shown.append(cells)
-    for row in zip(*shown, strict=True):
+        table.append(cells)
+    for row in zip(*table, strict=True):
         yield _GAP.join(row).rstrip()
 
 
-def _aligned(cells: Sequence[str], align: Callable[[str, int], str]) -> list[str]:
+def _align(cells: Sequence[str], align: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, cells))
     return [align(cell, width) for cell in cells]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foveal.cli.app import app, say, show
+from foveal.cli.app import app, notify, print_result
 from foveal.cli.options import DataDir, Groups, TrainData
 from foveal.foundation.errors import UserError
 from foveal.foundation.interrupts import resumable
@@ -87,34 +87,34 @@ def _train(
     folds: int,
     options: "TrainOptions",
 ) -> None:
-    """Train a named recipe, or one that is chosen for the images of `data`."""
+    """Train the given recipe, or one chosen for the images in `data`."""
     if folds == 1:
         raise UserError("Expected --folds to be 0 or at least 2, but got 1.")
     from foveal.training import load_recipe
     from foveal.training.first_hour.choosing import FAMILIES
 
-    named = recipe is not None and recipe not in FAMILIES
-    if recipe is not None and named:
-        chosen = load_recipe(recipe, changes)
+    is_recipe = recipe is not None and recipe not in FAMILIES
+    if recipe is not None and is_recipe:
+        chosen_recipe = load_recipe(recipe, changes)
     elif data is None:
         raise UserError("Give --data, a folder with one folder of images per class, or a recipe.")
     else:
         from foveal.workflows.first_hour import plan
 
-        chosen = plan(data, recipe, changes, say, options["data_dir"])
-    out = out or Path("runs") / (f"{chosen.name}-folds" if folds else chosen.name)
+        chosen_recipe = plan(data, recipe, changes, notify, options["data_dir"])
+    out = out or Path("runs") / (f"{chosen_recipe.name}-folds" if folds else chosen_recipe.name)
     if folds:
-        _cross_validate(chosen, out, folds, data, options)
-    elif named or data is None:
-        _train_recipe(chosen, out, data, options)
+        _cross_validate(chosen_recipe, out, folds, data, options)
+    elif is_recipe or data is None:
+        _train_recipe(chosen_recipe, out, data, options)
     else:
         from foveal.workflows.first_hour import train_photos
 
-        show(train_photos(chosen, out, data, say, **options))
+        print_result(train_photos(chosen_recipe, out, data, notify, **options))
 
 
 def _cross_validate(
-    chosen: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
+    recipe: "Recipe", out: Path, folds: int, data: str | None, options: "TrainOptions"
 ) -> None:
     from foveal.training.cross_validation import lines
     from foveal.training.distribution.devices import Devices
@@ -124,48 +124,48 @@ def _cross_validate(
     machines = Devices(options["devices"], options["nodes"], options["strategy"])
     if machines.processes > 1:
         raise UserError("Cross-validation runs in one process: give --devices 1.")
-    kept = Options(
+    run_options = Options(
         resume=options["resume"],
         machines=machines,
         precision=options["precision"],
         progress=options["progress"],
         callbacks=(),
         time_left=None,
-        say=say,
+        notify=notify,
     )
-    found = cross_validate(
-        chosen,
+    results = cross_validate(
+        recipe,
         out,
         folds,
-        kept,
+        run_options,
         data=data,
         data_dir=options["data_dir"],
-        say=say,
+        notify=notify,
     )
-    for line in lines(found):
-        say(line)
-    show(out)
+    for line in lines(results):
+        notify(line)
+    print_result(out)
 
 
-def _train_recipe(chosen: "Recipe", out: Path, data: str | None, options: "TrainOptions") -> None:
+def _train_recipe(recipe: "Recipe", out: Path, data: str | None, options: "TrainOptions") -> None:
     from foveal.training import is_first_process
     from foveal.training import train as run
     from foveal.zoo import card
 
-    folder = run(chosen, out, data=data, say=say, **options)
+    folder = run(recipe, out, data=data, notify=notify, **options)
     if not is_first_process():
         return
     figures = card(folder)
-    reached = (
+    result = (
         f"accuracy {figures['val_accuracy']:.2%}"
         if "val_accuracy" in figures
         else f"mean squared error {figures['val_mse']:.5f}"
     )
-    say(
-        f"Validation {reached} after epoch {figures['epoch'] + 1}, "
+    notify(
+        f"Validation {result} after epoch {figures['epoch'] + 1}, "
         f"{figures['training_seconds']:.0f} s. Next: foveal evaluate {folder} --data …"
     )
-    show(folder)
+    print_result(folder)
 
 
 @app.command()
@@ -179,4 +179,4 @@ def recipes(
     from foveal.training import recipe_names, recipe_text
 
     for line in recipe_names() if name is None else recipe_text(name).splitlines():
-        show(line)
+        print_result(line)

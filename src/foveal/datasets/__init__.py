@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from foveal.datasets.copies import copies
-from foveal.datasets.fitting import fitted
+from foveal.datasets.fitting import fit_images
 from foveal.datasets.folder import load_folder
 from foveal.datasets.generated import (
     Mosaics,
@@ -86,12 +86,12 @@ def load_images(
     return _load_fixed(name, split, shape, channels, data_dir)
 
 
-def _image_folder(name: str, what: str) -> Path:
-    """Return the path of an image folder; `what` is the option that requires one, for messages."""
+def _image_folder(name: str, option: str) -> Path:
+    """Return the path of an image folder; `option` names the option that requires one."""
     folder = Path(name).expanduser()
-    other = name in DATASETS or is_generated(name) or name.startswith("hf:")
-    if other or not folder.is_dir():
-        raise UserError(f"Expected a folder of image files for {what}, but got {name}.")
+    is_other = name in DATASETS or is_generated(name) or name.startswith("hf:")
+    if is_other or not folder.is_dir():
+        raise UserError(f"Expected a folder of image files for {option}, but got {name}.")
     return folder
 
 
@@ -103,13 +103,13 @@ def load_whole(
     data_dir: str | Path | None = None,
     groups: Groups | None = None,
 ) -> ImageSet[Any]:
-    """Return the images of all splits of a folder, to be split again; copies are left out.
+    """Return the images of all splits of a folder, to be split again, without duplicates.
 
-    The source is an image folder, or the name of a dataset of photographs. Other arguments as in
-    `load_images`.
+    The source is an image folder, or the name of a dataset of photographs. The other
+    arguments are those of `load_images`.
 
     Raises:
-        UserError: `source` is not a folder of image files, or as `load_images`.
+        UserError: `source` is not a folder of image files, or as in `load_images`.
     """
     shape = check_shape(size, channels)
     name = str(source)
@@ -120,12 +120,12 @@ def load_whole(
     elif name in DATASETS or is_generated(name) or not folder.is_dir():
         raise UserError(f"Expected a folder of image files to split again, but got {name}.")
     images = load_folder(folder, "train", shape, channels, whole=True, groups=groups)
-    again = {i for same in copies([Path(path) for path in images.paths]) for i in same[1:]}
-    if not again:
+    duplicates = {i for group in copies([Path(path) for path in images.paths]) for i in group[1:]}
+    if not duplicates:
         return images
-    kept = torch.tensor([i for i in range(len(images)) if i not in again])
-    left = tuple(Problem(images.paths[i], "a copy of another image") for i in sorted(again))
-    return replace(images.subset(kept), problems=images.problems + left)
+    kept = torch.tensor([i for i in range(len(images)) if i not in duplicates])
+    skipped = tuple(Problem(images.paths[i], "a copy of another image") for i in sorted(duplicates))
+    return replace(images.subset(kept), problems=images.problems + skipped)
 
 
 def _load_fixed(
@@ -136,14 +136,14 @@ def _load_fixed(
     data_dir: str | Path | None,
 ) -> ImageSet:
     if name in DATASETS:
-        return fitted(DATASETS[name](split, datasets_folder(data_dir)), shape, channels)
+        return fit_images(DATASETS[name](split, datasets_folder(data_dir)), shape, channels)
     if is_generated(name):
         if shape is None:
             raise UserError(
                 f"The images of {name} are too large to be read at full size: give data.size, or "
                 "train a 'high-res' model."
             )
-        return fitted(
+        return fit_images(
             as_thumbnails(load_large(name, split, data_dir=data_dir), shape), shape, channels
         )
     if name.startswith("hf:"):

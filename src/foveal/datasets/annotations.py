@@ -1,4 +1,4 @@
-"""Annotated regions of images as masks, from boxes, mask files or a named dataset's own files."""
+"""Masks of annotated regions, from boxes, mask files or the files of a named dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,39 +23,39 @@ def with_annotations(
     boxes: Path | None = None,
     masks: Path | None = None,
     data_dir: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> ImageSet[Any]:
     """Return the images with masks of their annotated regions, or unchanged if there are none.
 
-    Named photograph datasets have their own: masks in `NAME-masks` or boxes in `NAME-boxes.csv`.
+    Named photograph datasets include masks in `NAME-masks` or boxes in `NAME-boxes.csv`.
 
     Args:
         images: images as `load_images` returns them.
-        source: the source that they were loaded from.
+        source: the source of the images, as for `load_images`.
         boxes: boxes of a folder's images, see `with_boxes`.
         masks: masks of a folder's images, see `with_masks`; images may lack one.
         data_dir: folder of the named datasets.
-        say: called with each mismatch, and with the number of annotated images.
+        notify: called with each mismatch, and with the number of annotated images.
 
     Raises:
-        UserError: both boxes and masks are given, or as `with_boxes` and `with_masks`.
+        UserError: both boxes and masks are given, or as in `with_boxes` and `with_masks`.
     """
     if boxes is not None and masks is not None:
         raise UserError("Expected boxes or masks of the images, but got both.")
     folder = Path(source).expanduser()
     if source in PHOTO_SETS:
         folder = datasets_folder(data_dir) / "photos" / source
-        boxes, masks = (boxes, masks) if boxes or masks else _own(folder)
+        boxes, masks = (boxes, masks) if boxes or masks else _annotation_paths(folder)
     if boxes is not None:
-        found, notes = with_boxes(images, folder, boxes)
+        result, notes = with_boxes(images, folder, boxes)
     elif masks is not None:
-        found, notes = with_masks(images, folder, masks, partly=True), []
+        result, notes = with_masks(images, folder, masks, partly=True), []
     else:
         return images
-    count = int(annotated(found).sum())
-    for line in (*notes, f"{count:,} of {len(found):,} images have an annotation"):
-        say(line)
-    return found
+    count = int(annotated(result).sum())
+    for line in (*notes, f"{count:,} of {len(result):,} images have an annotation"):
+        notify(line)
+    return result
 
 
 def annotated(images: ImageSet[Tensor | Photos]) -> Tensor:
@@ -65,7 +65,7 @@ def annotated(images: ImageSet[Tensor | Photos]) -> Tensor:
     return torch.cat([part.flatten(1).any(dim=1) for part in parts_of(images.masks)])
 
 
-def _own(folder: Path) -> tuple[Path | None, Path | None]:
-    """Return the paths of the boxes and the masks beside the folder of a named dataset."""
+def _annotation_paths(folder: Path) -> tuple[Path | None, Path | None]:
+    """Return the paths of the boxes and the masks next to the folder of a named dataset."""
     boxes, masks = (folder.with_name(f"{folder.name}{end}") for end in ("-boxes.csv", "-masks"))
     return (boxes if boxes.is_file() else None), (masks if masks.is_dir() else None)

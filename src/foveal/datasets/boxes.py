@@ -42,27 +42,27 @@ class Box(NamedTuple):
 
 @dataclass
 class Boxes:
-    """Boxes of a file or folder, and how many do not fit the images of a folder.
+    """Boxes from a file or folder, with counts of those that do not fit the images of a folder.
 
     Attributes:
         source: file or folder that the boxes were read from.
         folder: folder of the images.
-        of: boxes by image: its path below the folder, that path without extension, or the file
-            name without extension.
+        by_name: boxes by image, named by its path below the folder, that path without extension,
+            or the file name without extension.
         clipped: number of boxes that extend beyond their image.
         outside: number of boxes that lie entirely outside their image.
     """
 
     source: Path
     folder: Path
-    of: Mapping[str, list[Box]]
+    by_name: Mapping[str, list[Box]]
     clipped: int = 0
     outside: int = 0
 
     @cached_property
     def images(self) -> Counter[str]:
         """Number of image files in the folder that match each name, over all splits."""
-        paths = [path.relative_to(self.folder) for path in images_below(self.folder, _pass_over)]
+        paths = [path.relative_to(self.folder) for path in images_below(self.folder, _ignore)]
         return Counter(name for path in paths for name in set(_names(path.as_posix())))
 
     def mask(self, path: Path, size: tuple[int, int]) -> Tensor:
@@ -82,20 +82,22 @@ class Boxes:
                 self.outside += 1
                 continue
             self.clipped += Box(x1, y1, x2, y2) != box
-            mask[0, _covered(y1, y2, height, size[0]), _covered(x1, x2, width, size[1])] = 255
+            mask[
+                0, _covered_pixels(y1, y2, height, size[0]), _covered_pixels(x1, x2, width, size[1])
+            ] = 255
         return mask
 
     def _boxes(self, image: str) -> list[Box]:
-        name = next((name for name in _names(image) if name in self.of), None)
+        name = next((name for name in _names(image) if name in self.by_name), None)
         if name is None:
             return []
         if name != image and self.images[name] > 1:
             raise UserError(
                 f"The boxes {printable(name)!r} in {printable(self.source)} match "
-                f"{printable(image)} and another image of that name: use paths that match the "
-                "images' own."
+                f"{printable(image)} and another image of that name: give paths below the "
+                "image folder."
             )
-        return self.of[name]
+        return self.by_name[name]
 
     def notes(self) -> list[str]:
         """Return one line for each kind of mismatch.
@@ -105,22 +107,22 @@ class Boxes:
         """
         notes = []
         source, folder = printable(self.source), printable(self.folder)
-        unknown = [name for name in self.of if name not in self.images]
-        if unknown and len(unknown) == len(self.of):
+        unknown = [name for name in self.by_name if name not in self.images]
+        if unknown and len(unknown) == len(self.by_name):
             raise UserError(
                 f"{source} has boxes for {some_names(unknown)}, but for no image in {folder}: "
                 "expected paths below that folder."
             )
         if unknown:
-            count = sum(len(self.of[name]) for name in unknown)
+            count = sum(len(self.by_name[name]) for name in unknown)
             notes.append(
-                f"{source}: left out {count:,} boxes for {len(unknown):,} files that are not in "
+                f"{source}: skipped {count:,} boxes for {len(unknown):,} files that are not in "
                 f"{folder}: {some_names(unknown)}"
             )
         if self.clipped:
             notes.append(f"{source}: clipped {self.clipped:,} boxes to the edges of their images")
         if self.outside:
-            notes.append(f"{source}: left out {self.outside:,} boxes outside their images")
+            notes.append(f"{source}: skipped {self.outside:,} boxes outside their images")
         return notes
 
 
@@ -130,7 +132,7 @@ def _names(image: str) -> tuple[str, str, str]:
     return image, str(stem), stem.name
 
 
-def _pass_over(path: str) -> None:
+def _ignore(path: str) -> None:
     """Ignore a file that is not an image."""
 
 
@@ -139,8 +141,8 @@ def with_boxes(
 ) -> tuple[ImageSet[Tensor | Photos], list[str]]:
     """Return the images with masks of their boxes, and one line for each kind of mismatch.
 
-    Boxes are in pixels of the upright image file, as viewers show it. The boxes of an image are
-    combined into one mask. A box smaller than a pixel of the resized image covers one pixel.
+    Boxes are in pixels of the upright image file, as image viewers show it. The boxes of an image
+    are combined into one mask. A box smaller than a pixel of the resized image covers one pixel.
 
     Args:
         images: images read from `folder`, of any sizes.
@@ -151,21 +153,24 @@ def with_boxes(
 
     Raises:
         UserError: the images do not come from a folder, the boxes cannot be read, are not finite
-            or are reversed, or none belongs to an image of the folder; names file and line.
+            or are reversed, or none belongs to an image of the folder; the message names the file
+            and line.
     """
     folder, source = Path(folder).expanduser(), Path(boxes).expanduser()
     check_folder(images, folder, "Boxes")
-    found = Boxes(source, folder, _read_folder(source) if source.is_dir() else _read_csv(source))
+    annotations = Boxes(
+        source, folder, _read_folder(source) if source.is_dir() else _read_csv(source)
+    )
     masks = [
-        found.mask(Path(path), size)
+        annotations.mask(Path(path), size)
         for path, size in zip(images.paths, sizes_of(images.images), strict=True)
     ]
-    return replace(images, masks=stacked(masks, images.images)), found.notes()
+    return replace(images, masks=stacked(masks, images.images)), annotations.notes()
 
 
 def _read_csv(path: Path) -> dict[str, list[Box]]:
-    rows = csv.DictReader(StringIO(_text(path, MAX_CSV), newline=""))
-    found: dict[str, list[Box]] = {}
+    rows = csv.DictReader(StringIO(_read_text(path, MAX_CSV), newline=""))
+    boxes: dict[str, list[Box]] = {}
     try:
         missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
         if missing:
@@ -174,11 +179,13 @@ def _read_csv(path: Path) -> dict[str, list[Box]]:
                 f"{printable(path)}, but {', '.join(missing)} is missing."
             )
         for row in rows:
-            box = _box(f"{path}, line {rows.line_num}", [row[name] or "" for name in COLUMNS[1:]])
-            found.setdefault(row["file"] or "", []).append(box)
+            box = _parse_box(
+                f"{path}, line {rows.line_num}", [row[name] or "" for name in COLUMNS[1:]]
+            )
+            boxes.setdefault(row["file"] or "", []).append(box)
     except csv.Error as error:
         raise UserError(f"{printable(path)}, line {rows.line_num + 1}: {error}.") from None
-    return found
+    return boxes
 
 
 def _read_folder(folder: Path) -> dict[str, list[Box]]:
@@ -193,10 +200,10 @@ def _read_folder(folder: Path) -> dict[str, list[Box]]:
 
 
 def _read_voc(path: Path) -> Iterator[Box]:
-    text = _text(path, MAX_XML)
-    if found := _DTD.search(text):
+    text = _read_text(path, MAX_XML)
+    if match := _DTD.search(text):
         raise UserError(
-            f"{printable(path)}: {found[0]} is not allowed in annotations, because entities can "
+            f"{printable(path)}: {match[0]} is not allowed in annotations, because entities can "
             "expand without bound. Delete it."
         )
     try:
@@ -210,10 +217,10 @@ def _read_voc(path: Path) -> Iterator[Box]:
         )
     for number, element in enumerate(root.iterfind("object"), start=1):
         edges = [element.findtext(f"bndbox/{tag}", "") for tag in ("xmin", "ymin", "xmax", "ymax")]
-        yield _box(f"{path}, object {number}", edges)
+        yield _parse_box(f"{path}, object {number}", edges)
 
 
-def _text(path: Path, limit: int) -> str:
+def _read_text(path: Path, limit: int) -> str:
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -225,20 +232,20 @@ def _text(path: Path, limit: int) -> str:
     raise UserError(f"Cannot read the boxes in {printable(path)}: {reason}.")
 
 
-def _box(where: str, edges: list[str]) -> Box:
+def _parse_box(location: str, edges: list[str]) -> Box:
     try:
         box = Box(*map(float, edges))
     except ValueError:
         box = Box(*[math.nan] * 4)
     if not (all(map(math.isfinite, box)) and box.x1 < box.x2 and box.y1 < box.y2):
         raise UserError(
-            f"{printable(where)}: expected numbers x1 < x2 and y1 < y2 in pixels, but got "
+            f"{printable(location)}: expected numbers x1 < x2 and y1 < y2 in pixels, but got "
             f"{printable(', '.join(edges)[:100])}."
         )
     return box
 
 
-def _covered(first: float, last: float, length: float, pixels: int) -> slice:
+def _covered_pixels(first: float, last: float, length: float, pixels: int) -> slice:
     """Return the pixels along a side whose centres lie in an interval, or the nearest pixel.
 
     Args:

@@ -11,7 +11,7 @@ from foveal.foundation.errors import UserError
 from foveal.images.photos import Photos
 from foveal.images.sizing import ShortSide
 from foveal.images.sources import Source
-from foveal.images.threads import decoded
+from foveal.images.threads import decode_images
 
 
 def decode_photos(
@@ -25,7 +25,7 @@ def decode_photos(
         channels: 1 for grey, 3 or None for colour.
 
     Returns:
-        The photographs, the index of each in `sources`, and the problems, as `decode_all`.
+        The photographs, the index of each in `sources`, and the problems, as from `decode_all`.
 
     Raises:
         UserError: the photographs do not fit in memory.
@@ -33,15 +33,15 @@ def decode_photos(
     channels = channels or 3
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     problems: list[Problem] = []
-    for index, found in enumerate(decoded(sources, size, channels)):
-        if isinstance(found, UserError):
-            problems.append(Problem(sources[index][0], str(found)))
+    for index, result in enumerate(decode_images(sources, size, channels)):
+        if isinstance(result, UserError):
+            problems.append(Problem(sources[index][0], str(result)))
             continue
         if not groups:
-            _check_memory(len(sources), found.image)
-        if found.note:
-            problems.append(Problem(sources[index][0], found.note, kept=True))
-        groups.setdefault(found.image.shape, []).append((index, found.image))
+            _check_memory(len(sources), result.image)
+        if result.note:
+            problems.append(Problem(sources[index][0], result.note, kept=True))
+        groups.setdefault(result.image.shape, []).append((index, result.image))
     kept = [index for group in groups.values() for index, _ in group]
     parts = [torch.stack([image for _, image in group]) for group in groups.values()]
     return Photos(tuple(parts)), kept, problems
@@ -53,13 +53,13 @@ def decode_all(
     """Decode images into uint8 (M, C, H, W).
 
     Args:
-        sources: for each image a path for messages and a function that returns the file's bytes.
+        sources: a path for messages, and a function that returns the file's bytes, per image.
         size: height and width to resize to; None if all images have the same size.
         channels: 1 or 3; None for grey if all images are grey, else colour.
 
     Returns:
         The images, the index of each in `sources`, and the problems: images that could not be
-        read, or only by guessing.
+        read, or whose range of values had to be guessed.
 
     Raises:
         UserError: sizes differ and `size` is not given, or the images do not fit in memory.
@@ -67,18 +67,18 @@ def decode_all(
     images = torch.empty(0, channels or 1, 1, 1, dtype=torch.uint8)
     kept: list[int] = []
     problems: list[Problem] = []
-    for index, found in enumerate(decoded(sources, size, channels)):
-        if isinstance(found, UserError):
-            problems.append(Problem(sources[index][0], str(found)))
+    for index, result in enumerate(decode_images(sources, size, channels)):
+        if isinstance(result, UserError):
+            problems.append(Problem(sources[index][0], str(result)))
             continue
-        if found.note:
-            problems.append(Problem(sources[index][0], found.note, kept=True))
-        image = found.image
+        if result.note:
+            problems.append(Problem(sources[index][0], result.note, kept=True))
+        image = result.image
         if not kept:
             _check_memory(len(sources), image)
             images = torch.empty(len(sources), *image.shape, dtype=torch.uint8)
         elif image.shape[1:] != images.shape[2:]:
-            raise _sizes_differ(sources[kept[0]][0], images[0], sources[index][0], image)
+            raise _size_mismatch(sources[kept[0]][0], images[0], sources[index][0], image)
         if image.shape[0] > images.shape[1]:  # the first colour image after grey ones
             images = images.repeat(1, 3, 1, 1)
         images[len(kept)] = image
@@ -86,7 +86,7 @@ def decode_all(
     return images[: len(kept)], kept, problems
 
 
-def _sizes_differ(path: str, image: Tensor, other_path: str, other: Tensor) -> UserError:
+def _size_mismatch(path: str, image: Tensor, other_path: str, other: Tensor) -> UserError:
     (height, width), (other_height, other_width) = image.shape[1:], other.shape[1:]
     return UserError(
         f"The images differ in size ({path} is {height}x{width}, {other_path} is "
@@ -95,12 +95,12 @@ def _sizes_differ(path: str, image: Tensor, other_path: str, other: Tensor) -> U
 
 
 def _check_memory(count: int, image: Tensor) -> None:
-    needed = count * image.numel()
+    required = count * image.numel()
     available = available_memory()
-    if available is not None and needed > available:
+    if available is not None and required > available:
         raise UserError(
-            f"{count:,} images of {image.shape[1]}x{image.shape[2]} need {needed / 1e9:.1f} GB of "
-            f"memory, and {available / 1e9:.1f} GB are free: give a smaller data.size."
+            f"{count:,} images of {image.shape[1]}x{image.shape[2]} need {required / 1e9:.1f} GB "
+            f"of memory, and {available / 1e9:.1f} GB are free: give a smaller data.size."
         )
 
 

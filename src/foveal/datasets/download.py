@@ -26,7 +26,7 @@ def fetch(what: str, path: Path, md5: str, hint: str) -> None:
         what: dataset and file, such as `MNIST/train-images-idx3-ubyte`.
         path: file to write.
         md5: expected checksum.
-        hint: what the user can do instead, for error messages.
+        hint: instructions for a manual download, for error messages.
 
     Raises:
         UserError: the mirror cannot be reached, or the checksum differs.

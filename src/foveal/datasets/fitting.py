@@ -9,13 +9,13 @@ from torch import Tensor
 from foveal.datasets.images import ImageSet
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow's conversion to grey
-_AT_ONCE = 1_000  # images converted to floats at a time; bounds the memory
+_CHUNK = 1_000  # images converted to floats at a time; bounds the memory
 
 
-def fitted(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
+def fit_images(images: ImageSet, size: tuple[int, int] | None, channels: int | None) -> ImageSet:
     """Return the images resized with antialiasing and converted to grey or colour.
 
-    Masks are resized by nearest neighbour, so that their values stay 0 and 255.
+    Masks are resized by nearest neighbour, which keeps their values at 0 and 255.
 
     Args:
         images: grey or colour images of any size.
@@ -24,9 +24,9 @@ def fitted(images: ImageSet, size: tuple[int, int] | None, channels: int | None)
     """
     pixels, masks = images.images, images.masks  # (N, C, H, W), (N, 1, H, W)
     if channels == 1 and pixels.shape[1] == 3:
-        pixels = torch.cat([_grey(part) for part in pixels.split(_AT_ONCE)])
+        pixels = torch.cat([_grey(part) for part in pixels.split(_CHUNK)])
     if size is not None and tuple(pixels.shape[-2:]) != size:
-        pixels = torch.cat([_resized(part, size) for part in pixels.split(_AT_ONCE)])
+        pixels = torch.cat([_resize(part, size) for part in pixels.split(_CHUNK)])
     if size is not None and masks is not None and tuple(masks.shape[-2:]) != size:
         masks = F.interpolate(masks, size, mode="nearest-exact")
     if channels == 3:
@@ -39,6 +39,6 @@ def _grey(pixels: Tensor) -> Tensor:
     return (pixels * luma).sum(dim=1, keepdim=True).round().to(torch.uint8)
 
 
-def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    found = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
-    return found.round().clamp(0, 255).to(torch.uint8)
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    resized = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)

@@ -11,7 +11,7 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import read_bytes
 
-LONGEST = 500  # maximum characters of a regular expression
+MAX_PATTERN = 500  # characters of a regular expression
 COLUMNS = ("file", "group")
 
 
@@ -33,19 +33,19 @@ class Groups:
         """Return the group of each file below an image folder.
 
         Raises:
-            UserError: a file has no group; names the first one.
+            UserError: a file has no group; the message names the first one.
         """
-        found = [self._of(path.relative_to(folder).as_posix()) for path in files]
-        missing = [path for path, group in zip(files, found, strict=True) if group is None]
+        groups = [self._group_of(path.relative_to(folder).as_posix()) for path in files]
+        missing = [path for path, group in zip(files, groups, strict=True) if group is None]
         if missing:
             others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise UserError(
                 f"Expected a group for every image, but {printable(self.source)} gives none for "
                 f"{printable(missing[0])}{others}."
             )
-        return [group for group in found if group is not None]
+        return [group for group in groups if group is not None]
 
-    def _of(self, name: str) -> str | None:
+    def _group_of(self, name: str) -> str | None:
         if self.pattern is None:
             return self.table.get(name)
         match = self.pattern.search(name)
@@ -69,8 +69,11 @@ def read_groups(source: str) -> Groups | None:
         return None
     if source.lower().endswith(".csv"):
         return Groups(source, table=_table(Path(source).expanduser()))
-    if len(source) > LONGEST:
-        raise UserError(f"Expected groups of at most {LONGEST} characters, but got {len(source)}.")
+    if len(source) > MAX_PATTERN:
+        raise UserError(
+            f"Expected groups as a regular expression of at most {MAX_PATTERN} characters, but got "
+            f"{len(source)}."
+        )
     try:
         pattern = re.compile(source)
     except (re.error, RecursionError, OverflowError) as error:
@@ -86,8 +89,8 @@ def _table(path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     for number, (file, group) in enumerate(rows, start=2):
         if not group or groups.setdefault(file, group) != group:
-            what = "a second group" if group else "no group"
-            raise UserError(f"{printable(path)}, line {number}: {what} for {printable(file)}.")
+            problem = "a second group" if group else "no group"
+            raise UserError(f"{printable(path)}, line {number}: {problem} for {printable(file)}.")
     return groups
 
 

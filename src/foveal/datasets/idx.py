@@ -54,7 +54,7 @@ def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
         hint = f"put {name} (or {name}.gz) into {path.parent}/"
         fetch(f"{folder}/{name}", packed, _MD5[folder][name], hint)
     try:
-        raw = read_bytes(path, MAX_BYTES) if path.is_file() else _unpacked(packed)
+        raw = read_bytes(path, MAX_BYTES) if path.is_file() else _decompress(packed)
     except (OSError, EOFError, zlib.error, UserError) as error:
         raise UserError(f"Cannot read {path}: {error}") from None
     if len(raw) < 4 + 4 * dims:
@@ -69,7 +69,7 @@ def _read_idx(data_dir: Path, folder: str, name: str, dims: int) -> Tensor:
     return torch.from_numpy(body.reshape(shape).copy())
 
 
-def _unpacked(path: Path) -> bytes:
+def _decompress(path: Path) -> bytes:
     with open_regular(path) as file, gzip.open(file) as packed:
         content = packed.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

@@ -14,11 +14,11 @@ from foveal.foundation.escaping import printable
 from foveal.images import selected
 from foveal.images.photos import PIXELS, Photos, parts_of
 
-_LISTED = 5  # problems listed one by one
+_MAX_LISTED = 5  # problems listed one by one
 
 
 def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
-    """Return labels (N,) replaced by their entries of `indices`, -1 for None.
+    """Return labels (N,) replaced by their entries in `indices`, -1 for None.
 
     Raises:
         UserError: `indices` has no entry for a label.
@@ -33,12 +33,12 @@ def new_labels(labels: Tensor, indices: Sequence[int | None]) -> Tensor:
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with a file or folder: by default, the reason why it was left out.
+    """A problem with a file or folder: by default, the reason why it was skipped.
 
     Attributes:
         path: path of the file or folder.
         reason: description that follows the path in messages.
-        kept: whether no image was lost, as when it was read by guessing.
+        kept: whether the image was kept, for example read with a guessed range of values.
     """
 
     path: str
@@ -46,14 +46,14 @@ class Problem:
     kept: bool = False
 
     def __str__(self) -> str:
-        return f"{'' if self.kept else 'left out '}{printable(self.path)}: {self.reason}"
+        return f"{'' if self.kept else 'skipped '}{printable(self.path)}: {self.reason}"
 
 
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """Return a line for each of the first problems, one per path, and the number of others."""
     by_path = {problem.path: problem for problem in problems}
-    lines = [str(problem) for problem in list(by_path.values())[:_LISTED]]
-    return lines + [f"and {len(by_path) - _LISTED:,} others"] * (len(by_path) > _LISTED)
+    lines = [str(problem) for problem in list(by_path.values())[:_MAX_LISTED]]
+    return lines + [f"and {len(by_path) - _MAX_LISTED:,} others"] * (len(by_path) > _MAX_LISTED)
 
 
 # A tensor, photographs of several sizes, large images, or features instead of images.
@@ -67,17 +67,17 @@ class ImageSet(Generic[Pixels]):
     Attributes:
         name: name of the dataset.
         split: `train`, `val` or `test`.
-        images: uint8 (N, C, H, W), photographs in the order of their sizes, or large images.
-        labels: labels of the main task, as (N,) class indices, or as booleans (N, classes) where
-            an image may have any number of classes.
+        images: uint8 (N, C, H, W), photographs ordered by size, or large images.
+        labels: labels of the main task, as (N,) class indices, or as booleans (N, classes) if an
+            image may have any number of classes.
         classes: name of each class.
         paths: source of each image, or empty.
-        problems: images that were left out or read by guessing.
+        problems: images that were skipped, or read with a guessed range of values.
         masks: (N, 1, H, W) uint8, 255 in annotated regions, of the same type as `images`; or
             None. The mask of an image without annotation is all 0.
         notes: how the layout of a folder was interpreted, one line each.
         groups: group of each image, or empty; images of one group belong together.
-        named: whether `classes` are real names; otherwise they are indices.
+        named: whether `classes` are real names; False if they are indices.
         tasks: labels by task, the main task first; empty if there is only one task.
     """
 
@@ -103,12 +103,12 @@ class ImageSet(Generic[Pixels]):
         Raises:
             UserError: there are no labels for a task.
         """
-        known = self.tasks or {"class": self.labels}
+        labels = self.tasks or {"class": self.labels}
         for task in tasks:
-            if task not in known:
-                raise unknown_name(f"task of {self.name}", task, known)
-        chosen = {task: known[task] for task in tasks}
-        return replace(self, labels=chosen[tasks[0]], tasks=chosen)
+            if task not in labels:
+                raise unknown_name(f"task of {self.name}", task, labels)
+        selected_labels = {task: labels[task] for task in tasks}
+        return replace(self, labels=selected_labels[tasks[0]], tasks=selected_labels)
 
     def subset(self, indices: Tensor) -> "ImageSet[Pixels]":
         """Return the images at `indices` (M,), in that order."""
@@ -128,13 +128,13 @@ class ImageSet(Generic[Pixels]):
 
     def by_size(self) -> Iterator["ImageSet[Tensor]"]:
         """Yield the images in order, grouped by height and width."""
-        one: Any = self
-        masks = repeat(None) if self.masks is None else parts_of(one.masks)
+        untyped: Any = self
+        masks = repeat(None) if self.masks is None else parts_of(untyped.masks)
         first = 0
-        for images, part_masks in zip(parts_of(one.images), masks, strict=False):
+        for images, part_masks in zip(parts_of(untyped.images), masks, strict=False):
             part = slice(first, first + len(images))
             labels, paths = self.labels[part], self.paths[part]
-            yield replace(one, images=images, labels=labels, paths=paths, masks=part_masks)
+            yield replace(untyped, images=images, labels=labels, paths=paths, masks=part_masks)
             first += len(images)
 
     def batches(self, size: int, pixels: int = PIXELS) -> Iterator["ImageSet[Tensor]"]:
@@ -156,21 +156,21 @@ class ImageSet(Generic[Pixels]):
         """Return the images relabelled for other classes.
 
         Args:
-            indices: the new index of each class, or None to leave its images out.
+            indices: the new index of each class, or None to drop its images.
             classes: names of the new classes.
         """
-        labels, known = _relabelled(self.labels, indices, len(classes))
+        labels, is_known = _relabel(self.labels, indices, len(classes))
         tasks = {}
         for task, old in self.tasks.items():
-            tasks[task], task_known = _relabelled(old, indices, len(classes))
-            known = known & task_known
-        found = replace(self, labels=labels, tasks=tasks, classes=classes)
-        return found if known.all() else found.subset(known.nonzero().flatten())
+            tasks[task], task_known = _relabel(old, indices, len(classes))
+            is_known = is_known & task_known
+        images = replace(self, labels=labels, tasks=tasks, classes=classes)
+        return images if is_known.all() else images.subset(is_known.nonzero().flatten())
 
     def few(self, count: int, seed: int = 0) -> "ImageSet[Pixels]":
         """Return `count` images drawn at random, balanced over the classes as far as possible.
 
-        Photographs stay in the order of their sizes.
+        Photographs stay ordered by size.
 
         Raises:
             UserError: there are fewer images.
@@ -185,24 +185,22 @@ class ImageSet(Generic[Pixels]):
         # The first image of each class, then the second of each class, and so on.
         ranks = torch.zeros_like(labels)
         for label in labels.unique():
-            own = labels == label
-            ranks[own] = torch.arange(int(own.sum()))
+            of_class = labels == label
+            ranks[of_class] = torch.arange(int(of_class.sum()))
         chosen = order[ranks.argsort(stable=True)[:count]]
         return self.subset(chosen.sort().values if isinstance(self.images, Photos) else chosen)
 
 
-def _relabelled(
-    labels: Tensor, indices: Sequence[int | None], classes: int
-) -> tuple[Tensor, Tensor]:
-    """Return the new labels, and whether all classes of each image are known (N,)."""
+def _relabel(labels: Tensor, indices: Sequence[int | None], classes: int) -> tuple[Tensor, Tensor]:
+    """Return the new labels, and whether all classes of each image have a new index (N,)."""
     if labels.dtype != torch.bool:
-        found = new_labels(labels, indices)
-        return found, found >= 0
-    found = torch.zeros(len(labels), classes, dtype=torch.bool)
-    known = torch.ones(len(labels), dtype=torch.bool)
+        new = new_labels(labels, indices)
+        return new, new >= 0
+    new = torch.zeros(len(labels), classes, dtype=torch.bool)
+    is_known = torch.ones(len(labels), dtype=torch.bool)
     for column, index in zip(labels.T, indices, strict=True):
         if index is None:
-            known &= ~column
+            is_known &= ~column
         else:
-            found[:, index] = column
-    return found, known
+            new[:, index] = column
+    return new, is_known

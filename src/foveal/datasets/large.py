@@ -14,7 +14,7 @@ from foveal.datasets.mnist import DIGITS
 from foveal.datasets.splits import SPLITS
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.images import LargeImages
-from foveal.images.values import as_bytes
+from foveal.images.values import as_uint8
 
 _MEGAPIXEL = re.compile(r"megapixel-mnist(?:-(\d{1,6}))?")
 
@@ -29,8 +29,8 @@ def load_large(
             (smaller images have fewer strokes, at the same density; larger ones do not have more),
             or a folder of class folders, whose images may differ in size.
         split: `train`, `val` or `test`.
-        limit: maximum number of images: the first of a generated set, random ones of a folder; 0
-            for all.
+        limit: maximum number of images, 0 for all: the first images of a generated dataset, or
+            random images of a folder.
         data_dir: folder of the named datasets; FOVEAL_DATA or ~/.cache/foveal if not given.
 
     Raises:
@@ -55,13 +55,14 @@ def is_generated(name: str) -> bool:
 def _megapixel(
     name: str, split: str, limit: int, data_dir: str | Path | None
 ) -> ImageSet[LargeImages]:
-    named = _MEGAPIXEL.fullmatch(name)
-    assert named is not None
-    side = int(named[1] or SIDE)
+    match = _MEGAPIXEL.fullmatch(name)
+    assert match is not None
+    side = int(match[1] or SIDE)
     strokes = min(STROKES, round(STROKES * (side / SIDE) ** 2))
     if limit > IMAGES[split]:
         raise UserError(
-            f"Expected at most {IMAGES[split]} images, the size of {name}, but got {limit}."
+            f"Expected limit to be at most {IMAGES[split]}, the number of images in the {split} "
+            f"split of {name}, but got {limit}."
         )
     images: SparseImages = megapixel_mnist(split, side, limit or None, strokes, data_dir)
     labels = next(iter(images.labels.values()))
@@ -72,33 +73,33 @@ def _photos(folder: Path, split: str, limit: int) -> ImageSet[LargeImages]:
     """Return the images of class folders; each file is opened but not decoded."""
     from foveal.images.pyramids import FORMATS, LargeFiles, open_large
 
-    found = list_folder(folder, split, FORMATS)
-    order = torch.arange(len(found.files))
+    listing = list_folder(folder, split, FORMATS)
+    order = torch.arange(len(listing.files))
     if limit:
         order = torch.randperm(len(order), generator=torch.Generator().manual_seed(0))[:limit]
-    kept, channels, broken = [], [], []
+    kept, channels, unreadable = [], [], []
     for index in order.tolist():
         try:
-            with closing(open_large(found.files[index])) as image:
+            with closing(open_large(listing.files[index])) as image:
                 channels.append(image.channels)
             kept.append(index)
         except UserError as error:
-            broken.append(Problem(str(found.files[index]), str(error)))
+            unreadable.append(Problem(str(listing.files[index]), str(error)))
     if not kept:
         raise UserError(
-            f"No image in {found.part} could be read. First error: {broken[0].path}: "
-            f"{broken[0].reason}."
+            f"No image in {listing.part} could be read. First error: {unreadable[0].path}: "
+            f"{unreadable[0].reason}."
         )
-    paths = [found.files[index] for index in kept]
+    paths = [listing.files[index] for index in kept]
     return ImageSet(
         name=folder.resolve().name,
         split=split,
         images=LargeFiles(paths, max(channels)),
-        labels=found.labels[kept],
-        classes=found.classes,
+        labels=listing.labels[kept],
+        classes=listing.classes,
         paths=tuple(str(path) for path in paths),
-        problems=(*found.problems, *broken),
-        notes=found.notes,
+        problems=(*listing.problems, *unreadable),
+        notes=listing.notes,
     )
 
 
@@ -111,7 +112,7 @@ def as_thumbnails(large: ImageSet[LargeImages], size: tuple[int, int]) -> ImageS
     """
     shrink = max(1, min(side // small for side, small in zip(large.images.size, size, strict=True)))
     parts = [
-        as_bytes(large.images.thumbnails(indices, shrink))
+        as_uint8(large.images.thumbnails(indices, shrink))
         for indices in torch.arange(len(large)).split(100)
     ]
     return ImageSet(large.name, large.split, torch.cat(parts), large.labels, large.classes)

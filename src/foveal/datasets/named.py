@@ -126,17 +126,17 @@ def load_imagenet32(split: str, data_dir: Path) -> ImageSet:
             "(image-net.org, 'Download downsampled image data', requires signing in)."
         )
     labels = torch.cat([_read_npz(file, "labels") for file in files])
-    chosen = _split_indices(labels, split)
-    kept = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, chosen, True)
-    images = torch.empty(len(chosen), 3, 32, 32, dtype=torch.uint8)
+    indices = _split_indices(labels, split)
+    in_split = torch.zeros(len(labels), dtype=torch.bool).index_fill_(0, indices, True)
+    images = torch.empty(len(indices), 3, 32, 32, dtype=torch.uint8)
     first = done = 0
-    for file in files:  # one at a time, as two copies of all may not fit in memory
+    for file in files:  # one by one, because all of them twice may not fit in memory
         pixels = _read_npz(file, "data")
-        some = pixels[kept[first : first + len(pixels)]]
-        images[done : done + len(some)] = some
-        first, done = first + len(pixels), done + len(some)
+        pixels_in_split = pixels[in_split[first : first + len(pixels)]]
+        images[done : done + len(pixels_in_split)] = pixels_in_split
+        first, done = first + len(pixels), done + len(pixels_in_split)
     classes = tuple(str(index) for index in range(1000))
-    return ImageSet("imagenet32", split, images, labels[kept], classes)
+    return ImageSet("imagenet32", split, images, labels[in_split], classes)
 
 
 _BROKEN_NPZ = (
@@ -172,14 +172,14 @@ def _read_npz(path: Path, part: str) -> Tensor:
 
 
 def _with_validation(images: ImageSet) -> ImageSet:
-    """Return the images of a split, of which `train` and `val` come from the same images."""
+    """Return the images of a split; `train` and `val` are drawn from the same images."""
     if images.split == "test":
         return images
     return images.subset(_split_indices(images.labels, images.split))
 
 
 def _split_indices(labels: Tensor, split: str) -> Tensor:
-    """Return the indices of a split among the test images, or the images to train and validate."""
+    """Return the indices of a split among the test images, or those of `train` and `val`."""
     if split == "test":
         return torch.arange(len(labels))
     val = stratified(labels, min(VAL_IMAGES, len(labels) // 10))
@@ -189,7 +189,7 @@ def _split_indices(labels: Tensor, split: str) -> Tensor:
 Loader = Callable[[str, Path], ImageSet]
 
 
-def _planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
+def _load_planted(split: str, data_dir: Path, name: str, load: Loader) -> ImageSet:
     return plant_marks(load(split, data_dir), name)
 
 
@@ -203,9 +203,9 @@ DATASETS: Registry[Loader] = Registry(
         "imagenet32": load_imagenet32,
         "cluttered-mnist-60": functools.partial(load_cluttered_mnist, side=60, pieces=4),
         "cluttered-mnist-100": functools.partial(load_cluttered_mnist, side=100, pieces=8),
-        "planted-mnist": functools.partial(_planted, name="planted-mnist", load=load_mnist),
+        "planted-mnist": functools.partial(_load_planted, name="planted-mnist", load=load_mnist),
         "planted-fashion-mnist": functools.partial(
-            _planted, name="planted-fashion-mnist", load=load_fashion_mnist
+            _load_planted, name="planted-fashion-mnist", load=load_fashion_mnist
         ),
     },
 )

@@ -7,35 +7,35 @@ from collections.abc import Collection, Sequence
 
 from foveal.foundation.escaping import printable
 
-_SHOWN = 8  # names in a message
-_ALIKE = 0.85  # minimum ratio of `difflib`: matches dog and dogs, but not cat and car
+_MAX_NAMES = 8  # names in a message
+_MIN_RATIO = 0.85  # of `difflib`: dog and dogs are similar, but not cat and car
 
 
-def some_names(names: Sequence[str], shown: int = _SHOWN) -> str:
+def some_names(names: Sequence[str], limit: int = _MAX_NAMES) -> str:
     """Return the first names in one line, and the number of others."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(printable(name) for name in names[:shown]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(printable(name) for name in names[:limit]) + more
 
 
 def spelled_differently(names: Collection[str], others: Collection[str]) -> tuple[str, str] | None:
-    """Return two names that seem to be spellings of one class, one of each side, or None.
+    """Return two names that seem to be spellings of one class, one from each side, or None.
 
-    Names that both sides have are not compared: a dataset of letters may have `a` and `A`.
+    Names on both sides are not compared: a dataset of letters may have `a` and `A`.
     """
-    alone = [name for name in names if name not in others]
+    unmatched = [name for name in names if name not in others]
     return next(
         (
             (name, other)
             for other in others
             if other not in names
-            for name in alone
-            if _one_name(name, other)
+            for name in unmatched
+            if _is_same_name(name, other)
         ),
         None,
     )
 
 
-def _one_name(name: str, other: str) -> bool:
+def _is_same_name(name: str, other: str) -> bool:
     """Return whether names differ only in case, accents, separators, or a letter or two.
 
     Names with different numbers (`type 1`, `type 2`) or initials (`typical`, `atypical`) differ.
@@ -51,7 +51,7 @@ def _one_name(name: str, other: str) -> bool:
 
 def _misspelled(word: str, other: str) -> bool:
     same_start = word[0] == other[0] and not re.search(r"\d", word + other)
-    return same_start and difflib.SequenceMatcher(None, word, other).ratio() >= _ALIKE
+    return same_start and difflib.SequenceMatcher(None, word, other).ratio() >= _MIN_RATIO
 
 
 def _words(name: str) -> list[str]:

@@ -12,13 +12,19 @@ from torch import Tensor
 
 from foveal.datasets.decoding import decode_all
 from foveal.datasets.images import ImageSet
-from foveal.datasets.layout import read_layout, split_named
+from foveal.datasets.layout import read_layout, split_from_name
 from foveal.datasets.names import some_names
 from foveal.datasets.splits import SPLITS, split_indices
 from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
 from foveal.foundation.files import open_regular, parse_json
-from foveal.images.parquet import Cell, bytes_of, check_image_column, image_column
+from foveal.images.parquet import (
+    IMAGE_COLUMNS,
+    Cell,
+    bytes_of,
+    check_image_column,
+    image_column,
+)
 from foveal.images.sources import Source
 
 if TYPE_CHECKING:
@@ -34,30 +40,32 @@ def load_parquet_folder(
     """Return one split of a folder of shards; a missing split is drawn from the training images.
 
     Raises:
-        UserError: no training shard, too few images to split, or as `load_parquet`.
+        UserError: no training shard, too few images to split, or as in `load_parquet`.
     """
     shards = {name: shards_of(folder, name) for name in SPLITS}
-    everything = sorted({shard for part in shards.values() for shard in part})
-    base = shards["train"]
-    classes, named = _class_names(everything)
+    all_shards = sorted({shard for part in shards.values() for shard in part})
+    training_shards = shards["train"]
+    classes, has_names = _class_names(all_shards)
     name = folder.resolve().name
     if split != "train" and shards[split]:
-        found = load_parquet(shards[split], name, split, classes, size, channels)
-        return replace(found, named=named)
-    if not base:
-        others = some_names([shard.name for shard in everything], 4)
-        raise UserError(f"{folder} has no shard for the split {split!r}, only: {others}.")
+        images = load_parquet(shards[split], name, split, classes, size, channels)
+        return replace(images, named=has_names)
+    if not training_shards:
+        others = some_names([shard.name for shard in all_shards], 4)
+        raise UserError(
+            f"Expected a shard for the split {split!r} in {folder}, but found only {others}."
+        )
     choose = partial(
         split_indices, split=split, own_val=bool(shards["val"]), own_test=bool(shards["test"])
     )
-    found = load_parquet(base, name, split, classes, size, channels, choose)
-    return replace(found, named=named)
+    images = load_parquet(training_shards, name, split, classes, size, channels, choose)
+    return replace(images, named=has_names)
 
 
 def is_parquet_folder(folder: Path) -> bool:
-    """Return whether a folder consists of shards, rather than class folders beside tables."""
+    """Return whether a folder consists of shards, rather than class folders next to tables."""
     files = shards_in(folder)
-    return bool(files) and (any(map(_holds_images, files)) or not read_layout(folder).parts)
+    return bool(files) and (any(map(_contains_images, files)) or not read_layout(folder).parts)
 
 
 def shards_of(folder: Path, split: str) -> list[Path]:
@@ -72,13 +80,13 @@ def shards_of(folder: Path, split: str) -> list[Path]:
 def shards_in(folder: Path) -> list[Path]:
     """Return the Parquet files below a folder that contain images, or all if none does.
 
-    Other tables, such as predictions, may be beside the shards or in a folder of images.
+    Other tables, such as predictions, may be next to the shards or in a folder of images.
     """
     files = sorted(path for path in folder.rglob("*.parquet") if not path.is_dir())
-    return [path for path in files if _holds_images(path)] or files
+    return [path for path in files if _contains_images(path)] or files
 
 
-def _holds_images(shard: Path) -> bool:
+def _contains_images(shard: Path) -> bool:
     """Return whether a file has a column of images; True for a damaged file."""
     with extra("pyarrow", "predict"):
         import pyarrow as pa
@@ -93,8 +101,8 @@ def _holds_images(shard: Path) -> bool:
 
 def _split_of(path: Path) -> str:
     words = [*path.parts[:-1], re.split(r"[-_.]", path.name)[0]]
-    named = {split_named(word) for word in words}
-    return next((split for split in SPLITS if split in named), "train")
+    splits = {split_from_name(word) for word in words}
+    return next((split for split in SPLITS if split in splits), "train")
 
 
 def load_parquet(
@@ -146,8 +154,8 @@ def _rows(
     sources: list[Source] = []
     indices: list[int] = []
     for shard in shards:
-        for row, (cell, label) in enumerate(zip(*_read(shard), strict=True)):
-            indices.append(_checked(label, classes, shard, row))
+        for row, (cell, label) in enumerate(zip(*_read_columns(shard), strict=True)):
+            indices.append(_check_label(label, classes, shard, row))
             sources.append((f"{shard}#{row}", partial(bytes_of, cell)))
     labels = torch.tensor(indices, dtype=torch.long)
     if choose is None:
@@ -170,9 +178,10 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
     image = image_column(schema.names)
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
     if image is None or label is None:
+        images, labels = (" or ".join(map(repr, n)) for n in (IMAGE_COLUMNS, _LABEL_COLUMNS))
         raise UserError(
-            f"{shard}: expected a column image (or img) and a column label, "
-            f"but got {', '.join(schema.names)}."
+            f"{shard}: expected a column of images ({images}) and one of labels ({labels}), but "
+            f"got {', '.join(schema.names)}."
         )
     try:
         check_image_column(schema.field(image))
@@ -180,11 +189,11 @@ def _columns(shard: Path) -> tuple["pa.Schema", str, str]:
         raise UserError(f"{shard}: {error}.") from None
     if not pa.types.is_integer(schema.field(label).type):
         kind = schema.field(label).type
-        raise UserError(f"{shard}: expected {label} to be integers, but got {kind}.")
+        raise UserError(f"{shard}: expected column {label!r} to hold integers, but got {kind}.")
     return schema, image, label
 
 
-def _read(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
+def _read_columns(shard: Path) -> tuple[list[Cell | None], list[int | None]]:
     """Return the image cells and the labels of a shard."""
     with extra("pyarrow", "predict"):
         import pyarrow as pa
@@ -205,7 +214,7 @@ def _unreadable(shard: Path, error: Exception) -> UserError:
 
 
 def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
-    """Return the name of each label, and whether the shards define names; otherwise indices.
+    """Return the name of each label, and whether the shards define names; else they are indices.
 
     Names come from the schema, as `datasets` writes them. The shards of all splits are read, so
     that each split has the same classes.
@@ -217,7 +226,7 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-    top = -1
+    max_label = -1
     by_names: dict[tuple[str, ...], Path] = {}
     for shard in shards:
         schema, _, label = _columns(shard)
@@ -226,8 +235,8 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
             by_names.setdefault(names, shard)
             continue
         with open_regular(shard) as file:
-            highest = pc.max(pq.read_table(file, columns=[label])[label]).as_py()
-        top = max(top, -1 if highest is None else highest)
+            shard_max = pc.max(pq.read_table(file, columns=[label])[label]).as_py()
+        max_label = max(max_label, -1 if shard_max is None else shard_max)
     if len(by_names) > 1:
         (names, shard), (others, other) = list(by_names.items())[:2]
         raise UserError(
@@ -237,11 +246,11 @@ def _class_names(shards: Sequence[Path]) -> tuple[tuple[str, ...], bool]:
         )
     if by_names:
         return next(iter(by_names)), True
-    if top >= MAX_CLASSES:
+    if max_label >= MAX_CLASSES:
         raise UserError(
-            f"{shards[0].parent}: expected labels from 0 to {MAX_CLASSES - 1}, but got {top}."
+            f"{shards[0].parent}: expected labels from 0 to {MAX_CLASSES - 1}, but got {max_label}."
         )
-    return tuple(str(index) for index in range(top + 1)), False
+    return tuple(str(index) for index in range(max_label + 1)), False
 
 
 def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
@@ -253,7 +262,7 @@ def _names_in(schema: "pa.Schema", label: str) -> tuple[str, ...]:
         return ()
 
 
-def _checked(value: int | None, classes: int, shard: Path, row: int) -> int:
+def _check_label(value: int | None, classes: int, shard: Path, row: int) -> int:
     if value is None or not 0 <= value < classes:
         raise UserError(
             f"{shard}, row {row}: expected a label from 0 to {classes - 1}, but got {value}."

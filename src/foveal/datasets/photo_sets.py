@@ -27,7 +27,7 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"{name} ({PHOTO_SETS[name]}) is not in {printable(folder)}: set FOVEAL_DATA to the "
-            "folder that holds photos/."
+            "folder that contains photos/."
         )
     if name in TEST_ONLY and split != "test":
         raise UserError(f"{name} is for testing only, but its split {split!r} was requested.")
@@ -35,7 +35,7 @@ def photo_folder(name: str, split: str, data_folder: Path) -> Path:
 
 
 def photo_groups(folder: Path) -> Groups | None:
-    """Return the groups of a named dataset from the table beside its folder, or None without one.
+    """Return the groups of a named dataset from the table next to its folder, or None without one.
 
     Raises:
         UserError: the table cannot be read.

@@ -18,16 +18,16 @@ def sample_px(images: Tensor | Photos | LargeImages) -> tuple[Tensor, list[int] 
     if isinstance(images, Tensor):
         sample = as_floats(images[:: max(1, len(images) // 10_000)])
         return sample.movedim(1, -1).flatten(0, -2), list(images.shape[-2:])
-    return (_of_photos(images) if isinstance(images, Photos) else _of_large(images)), None
+    return (_photo_sample(images) if isinstance(images, Photos) else _large_sample(images)), None
 
 
-def _of_photos(photos: Photos) -> Tensor:
-    every = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
-    parts = [part.movedim(1, -1).flatten(0, -2)[::every] for part in photos.parts]
+def _photo_sample(photos: Photos) -> Tensor:
+    step = max(1, sum(part[:, 0].numel() for part in photos.parts) // 1_000_000)
+    parts = [part.movedim(1, -1).flatten(0, -2)[::step] for part in photos.parts]
     return as_floats(torch.cat(parts))
 
 
-def _of_large(images: LargeImages) -> Tensor:
+def _large_sample(images: LargeImages) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     indices = torch.randint(len(images), (LARGE,), generator=generator)
     height, width = images.size

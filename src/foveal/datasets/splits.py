@@ -21,9 +21,9 @@ def stratified(labels: Tensor, count: int, seed: int = 0) -> Tensor:
 
 def rest(total: int, taken: Tensor) -> Tensor:
     """Return the sorted indices below `total` that are not in `taken`."""
-    free = torch.ones(total, dtype=torch.bool)
-    free[taken] = False
-    return free.nonzero().flatten()
+    remaining = torch.ones(total, dtype=torch.bool)
+    remaining[taken] = False
+    return remaining.nonzero().flatten()
 
 
 def folds(
@@ -32,7 +32,7 @@ def folds(
     groups: Sequence[str] = (),
     *,
     seed: int = 0,
-    kept: int | None = None,
+    complete: int | None = None,
 ) -> Tensor:
     """Return the fold (N,) of each image, from 0, with about the same fraction of every class.
 
@@ -41,42 +41,44 @@ def folds(
         count: number of folds.
         groups: group of each image; groups stay in one fold. Empty if each image is its own group.
         seed: seed of the random order.
-        kept: a fold that gets the largest group of each class, so that it contains every class.
+        complete: a fold that gets the largest group of each class, so that it contains every class.
     """
-    own, counts = _class_counts(labels, groups)
+    group_of, counts = _class_counts(labels, groups)
     total, classes = counts.shape
     fractions = counts / counts.sum(dim=0).clamp_min(1)
-    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    order = drawn[counts[drawn].sum(dim=1).argsort(descending=True, stable=True)]
+    shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    order = shuffled[counts[shuffled].sum(dim=1).argsort(descending=True, stable=True)]
     filled = torch.zeros(count, classes, dtype=torch.double)
     fold = torch.zeros(total, dtype=torch.long)
-    missing = counts.sum(dim=0) > 0 if kept is not None else torch.zeros(classes, dtype=torch.bool)
+    missing = (
+        counts.sum(dim=0) > 0 if complete is not None else torch.zeros(classes, dtype=torch.bool)
+    )
     for group in order.tolist():
         present = counts[group] > 0
-        if kept is not None and (missing & present).any():
-            chosen = kept
+        if complete is not None and (missing & present).any():
+            chosen = complete
             missing = missing & ~present
         else:
             chosen = _least_filled(filled, fractions[group])
         fold[group] = chosen
         filled[chosen] += fractions[group]
-    return fold[own]
+    return fold[group_of]
 
 
 def _class_counts(labels: Tensor, groups: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the group index (N,) of each image, and the images per group and class."""
     names = sorted(set(groups))
     index = {name: number for number, name in enumerate(names)}
-    own = torch.tensor([index[name] for name in groups]) if groups else torch.arange(len(labels))
+    group = torch.tensor([index[name] for name in groups]) if groups else torch.arange(len(labels))
     total = len(names) if groups else len(labels)
     classes = int(labels.max()) + 1 if len(labels) else 1
     counts = torch.zeros(total, classes, dtype=torch.double)
-    counts.index_put_((own, labels), torch.ones(len(labels), dtype=torch.double), accumulate=True)
-    return own, counts
+    counts.index_put_((group, labels), torch.ones(len(labels), dtype=torch.double), accumulate=True)
+    return group, counts
 
 
 def _least_filled(filled: Tensor, fractions: Tensor) -> int:
-    """Return the fold that has least of a group's classes so far, or then of all classes.
+    """Return the fold with the smallest fraction of a group's classes, then of all classes.
 
     Args:
         filled: (folds, classes) fraction of each class in each fold.
@@ -98,23 +100,23 @@ def split_indices(
 
     A tenth of each class, rounded up, is held out for testing and as many for validation, unless
     these splits have their own images; the rest is for training. Classes of fewer than three
-    images are only used for training, so that no class is tested that was never learned. Groups
+    images are only used for training, so that every tested class has training images. Groups
     are not divided: the tenths are then approximate.
     """
     if groups:
-        fold = folds(labels, 10, groups, kept=9)
-        tests = torch.zeros_like(fold, dtype=torch.bool) if own_test else fold == 0
-        validates = torch.zeros_like(tests) if own_val else fold == 1
-        parts = {"test": tests, "val": validates, "train": ~tests & ~validates}
+        fold = folds(labels, 10, groups, complete=9)
+        is_test = torch.zeros_like(fold, dtype=torch.bool) if own_test else fold == 0
+        is_val = torch.zeros_like(is_test) if own_val else fold == 1
+        parts = {"test": is_test, "val": is_val, "train": ~is_test & ~is_val}
         return parts[split].nonzero().flatten()
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(labels), generator=generator)
-    held: dict[str, list[Tensor]] = {"test": [], "val": [], "train": []}
+    indices: dict[str, list[Tensor]] = {"test": [], "val": [], "train": []}
     for label in labels.unique():
-        own = order[labels[order] == label]
-        tenth = -(-len(own) // 10) if len(own) >= 3 else 0
+        of_class = order[labels[order] == label]
+        tenth = -(-len(of_class) // 10) if len(of_class) >= 3 else 0
         test = 0 if own_test else tenth
         val = 0 if own_val else tenth
-        for name, part in zip(held, own.tensor_split([test, test + val]), strict=True):
-            held[name].append(part)
-    return torch.cat([torch.empty(0, dtype=torch.long), *held[split]]).sort().values
+        for name, part in zip(indices, of_class.tensor_split([test, test + val]), strict=True):
+            indices[name].append(part)
+    return torch.cat([torch.empty(0, dtype=torch.long), *indices[split]]).sort().values

@@ -61,20 +61,20 @@ def survey_folder(folder: Path) -> Survey:
     """Return the statistics of an image folder; reads only the images' headers.
 
     Raises:
-        UserError: fewer than two classes, or as `read_layout`.
+        UserError: fewer than two classes, or as in `read_layout`.
     """
     layout = read_layout(folder)
     layout.part("train")
-    found = [
+    labelled_files = [
         (path, name)
         for part in layout.parts.values()
         for name, files in part.classes.items()
         for path in files
     ]
-    headers = _read_headers(found)
+    headers = _read_headers(labelled_files)
     counts, grey, shapes = headers.counts, headers.grey, headers.shapes or [(1, 1)]
-    colourless = tuple(sorted(name for name in counts if grey[name] == counts[name]))
-    paths = [path for path, _ in found]
+    grey_classes = tuple(sorted(name for name in counts if grey[name] == counts[name]))
+    paths = [path for path, _ in labelled_files]
     return Survey(
         name=folder.resolve().name,
         counts=dict(sorted(counts.items())),
@@ -83,8 +83,8 @@ def survey_folder(folder: Path) -> Survey:
         smallest=min(min(shape) for shape in shapes),
         largest=max(max(shape) for shape in shapes),
         grey=grey.total() / max(1, counts.total()),
-        grey_classes=colourless if len(colourless) < len(counts) else (),
-        splits=tuple(layout.own),
+        grey_classes=grey_classes if len(grey_classes) < len(counts) else (),
+        splits=tuple(layout.split_folders),
         notes=layout.notes,
         copies=tuple(tuple(str(paths[i]) for i in group) for group in copies(paths)),
         problems=tuple(headers.problems),
@@ -103,23 +103,23 @@ class _Headers:
 
 def _read_headers(files: Sequence[tuple[Path, str]]) -> _Headers:
     """Read the headers of image files, given with the names of their classes."""
-    found = _Headers()
+    headers = _Headers()
     with without_warnings():
         for path, name in files:
             header = _header(path)
             if isinstance(header, Problem):
-                found.problems.append(header)
+                headers.problems.append(header)
                 continue
-            found.counts[name] += 1
-            found.shapes.append(header[:2])
-            found.grey[name] += header[2]
-    return found
+            headers.counts[name] += 1
+            headers.shapes.append(header[:2])
+            headers.grey[name] += header[2]
+    return headers
 
 
 def _header(path: Path) -> tuple[int, int, bool] | Problem:
     """Return height and width of the upright image, and whether it is grey."""
     try:
-        found = read_header(path)
+        header = read_header(path)
     except UserError as error:
         return Problem(str(path), str(error))
-    return *found.size, found.channels == 1
+    return *header.size, header.channels == 1

@@ -34,19 +34,19 @@ class Lattice(NamedTuple):
         return torch.tensor([(x, y) for y in self.rows_px for x in self.columns_px])
 
 
-def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
+def lattice(size: Size, side_px: int, min_count: int = 1) -> Lattice:
     """Return squares that cover an image uniformly, from edge to edge.
 
-    Neighbours overlap by at least a quarter of their side. An image smaller than a square is in its
-    centre.
+    Neighbours overlap by at least a quarter of their side. An image smaller than a square is
+    centred in it.
 
     Args:
         size: height and width of the image in pixels.
         side_px: side of the squares in pixels.
-        least: minimum number of squares; if fewer would cover the image, they overlap more.
+        min_count: minimum number of squares; if fewer would cover the image, they overlap more.
     """
     rows, columns = (_count(length, side_px) for length in size)
-    while rows * columns < least:
+    while rows * columns < min_count:
         if size[0] / rows >= size[1] / columns:
             rows += 1
         else:
@@ -54,9 +54,9 @@ def lattice(size: Size, side_px: int, least: int = 1) -> Lattice:
     return Lattice(_starts(size[0], side_px, rows), _starts(size[1], side_px, columns), side_px)
 
 
-def middles(one: Lattice, size: Size) -> Tensor:
+def centres(squares: Lattice, size: Size) -> Tensor:
     """Return the centres of squares (N, 2) in grid units."""
-    return from_px(one.corners_px + (one.side_px - 1) / 2, size)
+    return from_px(squares.corners_px + (squares.side_px - 1) / 2, size)
 
 
 def _count(length: int, side: int) -> int:
@@ -64,7 +64,7 @@ def _count(length: int, side: int) -> int:
 
 
 def _starts(length: int, side: int, count: int) -> tuple[int, ...]:
-    free = length - side
-    if count == 1 or free < 0:
-        return (free // 2,) * count
-    return tuple(round(free * index / (count - 1)) for index in range(count))
+    last = length - side
+    if count == 1 or last < 0:
+        return (last // 2,) * count
+    return tuple(round(last * index / (count - 1)) for index in range(count))

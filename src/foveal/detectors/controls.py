@@ -15,7 +15,7 @@ class FixedKeypoints(Detector):
 
     Args:
         xy: keypoints (K, 2) in grid units.
-        stored: whether model files store them.
+        stored: whether model files contain them.
     """
 
     places: Tensor

@@ -21,11 +21,11 @@ HarrisConstant = Annotated[float, Range(0, 1)]
 QUALITY = 0.01  # the usual quality level of OpenCV's goodFeaturesToTrack
 
 
-def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
+def strongest_maxima(response: Tensor, count: int, radius: int, border: int) -> Tensor:
     """Return the `count` strongest local maxima of a response as keypoints, strongest first.
 
-    A maximum is above a hundredth of the image's strongest response, the highest within `radius`
-    pixels, and at least `border` pixels from the edge. If there are fewer than `count`, edges
+    A maximum exceeds a hundredth of the image's strongest response, is the highest within `radius`
+    pixels, and is at least `border` pixels from the edge. If there are fewer than `count`, edges
     follow (maxima of the absolute response), then the strongest other pixels, to avoid patches of
     empty background.
 
@@ -49,9 +49,10 @@ def strongest(response: Tensor, count: int, radius: int, border: int) -> Tensor:
         )
     inside = torch.zeros_like(response)
     inside[..., border : height - border, border : width - border] = 1
-    size = response.abs()
-    scaled = size / size.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
-    edge = _is_maximum(size, radius) & (scaled > QUALITY)
+    magnitude = response.abs()
+    scale = magnitude.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(magnitude.dtype).tiny)
+    scaled = magnitude / scale
+    edge = _is_maximum(magnitude, radius) & (scaled > QUALITY)
     corner = _is_maximum(response, radius) & (scaled > QUALITY) & (response > 0)
     rank = scaled + torch.where(corner, 2, torch.where(edge, 1, 0)) + 4 * inside
     index = rank.flatten(1).topk(count, dim=1).indices  # (B, count)
@@ -64,7 +65,7 @@ def _is_maximum(values: Tensor, radius: int) -> Tensor:
 
 
 class Corners(Detector):
-    """The strongest corners by a response that is not learned.
+    """The strongest corners, by a fixed response that is not learned.
 
     Args:
         keypoints: number K of keypoints.
@@ -72,7 +73,7 @@ class Corners(Detector):
         border: minimum distance of corners from the edge in pixels.
     """
 
-    min_side = 4  # kornia blurs over 7 pixels, mirrored at the border
+    min_side = 4  # for kornia, which blurs over 7 pixels, mirrored at the border
 
     def __init__(self, keypoints: Keypoints, radius: Radius, border: Border):
         super().__init__()
@@ -80,14 +81,15 @@ class Corners(Detector):
 
     @abstractmethod
     def response(self, grey: Tensor) -> Tensor:
-        """Return how strong a corner is at each pixel of grey images (B, 1, H, W)."""
+        """Return the corner response at each pixel of grey images (B, 1, H, W)."""
 
     @torch.no_grad()
     def forward(self, view: View) -> Located:
         """Return the strongest corners (B, K, 2) of a view's images, without a gradient."""
-        # Half precision resolves too few responses.
+        # Half precision cannot distinguish enough responses.
         grey = at_least_single(view.whole()).mean(dim=1, keepdim=True)
-        return Located(strongest(self.response(grey), self.keypoints, self.radius, self.border))
+        response = self.response(grey)
+        return Located(strongest_maxima(response, self.keypoints, self.radius, self.border))
 
 
 class Harris(Corners):

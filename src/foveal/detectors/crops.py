@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.backbones import Backbone
-from foveal.detectors.candidates import Lattice, lattice, middles
+from foveal.detectors.candidates import Lattice, centres, lattice
 from foveal.detectors.detector import Detector, Located
-from foveal.detectors.score_map import explored
+from foveal.detectors.score_map import add_gumbel_noise
 from foveal.foundation.arguments import Length, Range
 from foveal.foundation.errors import UserError
 from foveal.foundation.ranges import PatchSize, Width
@@ -23,10 +23,10 @@ Scales = Annotated[Sequence[Annotated[int, Range(WHOLE, 1024)]], Length(1, 16)]
 Counts = Annotated[Sequence[Annotated[int, Range(1, 4096)]], Length(1, 16)]
 
 
-class Chosen(NamedTuple):
-    """Chosen candidates of B images, by level."""
+class Selection(NamedTuple):
+    """Selected candidates of B images."""
 
-    indices: tuple[Tensor, ...]  # (B, count) of the candidates of each level
+    indices: tuple[Tensor, ...]  # (B, count) among the candidates of each scale
     score: Tensor  # (B, K)
 
 
@@ -36,12 +36,12 @@ class CropDetector(Detector):
     The candidates of a scale cover the image uniformly. A small net on early, cheap features of a
     pretrained backbone scores each cell of the thumbnail; a candidate's score is the maximum of one
     map over its cells, plus the mean of another. The thumbnail is not evidence: the head gets only
-    the crops, of which the coarsest may show the whole image. In training, Gumbel
-    noise on the scores draws candidates without replacement (Kool et al. 2019, "Stochastic beams
-    and where to find them").
+    the crops, of which the coarsest may show the whole image. In training, Gumbel noise on the
+    scores samples candidates without replacement (Kool et al. 2019, "Stochastic beams and where to
+    find them").
 
     Args:
-        backbone: thumbnail -> features; if it has a `depth`, no deeper than needed.
+        backbone: thumbnail -> features, of which the deepest are scored; see `Backbone.cut`.
         patch_size: side P of a crop in samples.
         scales: pixels of the image per sample, from coarse to fine; 0 for one crop of the whole
             image.
@@ -72,7 +72,8 @@ class CropDetector(Detector):
         super().__init__()
         if len(scales) != len(counts):
             raise UserError(
-                f"Expected one count per scale, but got {len(counts)} for {len(scales)}."
+                f"Expected one count per scale, but got {len(counts)} count(s) for "
+                f"{len(scales)} scale(s)."
             )
         for scale, count in zip(scales, counts, strict=True):
             if scale == WHOLE and count != 1:
@@ -95,7 +96,7 @@ class CropDetector(Detector):
         self.scorer = _scorer(channels, width, maps) if learned else _Energy(channels, maps)
 
     def forward(self, view: View) -> Located:
-        """Return where to cut crops, their scales and their scores.
+        """Return the locations, scales and scores of the crops.
 
         Raises:
             UserError: the images are too small for a thumbnail.
@@ -116,49 +117,50 @@ class CropDetector(Detector):
         depth = len(self.backbone.widths)
         return self.backbone.begin(view.thumbnail(self.shrink), depth)[-1]
 
-    def choose(self, features: Tensor, size: Size) -> Chosen:
+    def choose(self, features: Tensor, size: Size) -> Selection:
         """Return the best candidates of images of a size, from their thumbnails' features."""
-        indices, found = [], []
+        indices, best_scores = [], []
         for scores, count in zip(self.scores(features, size), self.counts, strict=True):
-            drawn = explored(scores, self.explore if self.training else 0)
-            best = drawn.topk(count, dim=1).indices
+            noisy = add_gumbel_noise(scores, self.explore if self.training else 0)
+            best = noisy.topk(count, dim=1).indices
             indices.append(best)
-            found.append(scores.gather(1, best))
-        return Chosen(tuple(indices), torch.cat(found, dim=1))
+            best_scores.append(scores.gather(1, best))
+        return Selection(tuple(indices), torch.cat(best_scores, dim=1))
 
-    def global_indices(self, chosen: Chosen, size: Size) -> Tensor:
+    def global_indices(self, chosen: Selection, size: Size) -> Tensor:
         """Return the indices (B, K) of chosen candidates among the candidates of all scales."""
-        first, found = 0, []
-        for one, index in zip(self.candidates(size), chosen.indices, strict=True):
-            found.append(index + first)
-            first += one.total
-        return torch.cat(found, dim=1)
+        offset, indices = 0, []
+        for squares, index in zip(self.candidates(size), chosen.indices, strict=True):
+            indices.append(index + offset)
+            offset += squares.total
+        return torch.cat(indices, dim=1)
 
-    def located(self, chosen: Chosen, size: Size) -> Located:
+    def located(self, chosen: Selection, size: Size) -> Located:
         """Return the locations of chosen candidates in images of a size, and their scales."""
-        like = chosen.score
-        middle = [
-            middles(one, size).to(like)[index]
-            for one, index in zip(self.candidates(size), chosen.indices, strict=True)
+        score = chosen.score
+        locations = [
+            centres(squares, size).to(score)[index]
+            for squares, index in zip(self.candidates(size), chosen.indices, strict=True)
         ]
-        xy = torch.cat(middle, dim=1)
-        scales = like.new_tensor(self.scales_of(size)) + torch.zeros_like(xy[..., 0])
-        return Located(xy, scales, like)
+        xy = torch.cat(locations, dim=1)
+        scales = score.new_tensor(self.scales_of(size)) + torch.zeros_like(xy[..., 0])
+        return Located(xy, scales, score)
 
     def scores(self, features: Tensor, size: Size) -> list[Tensor]:
         """Return the scores (B, N) of the candidates of each scale."""
         maps = self.scorer(features)  # (B, 2 L, h, w)
-        found = []
-        for level, (scale, one) in enumerate(zip(self.scales, self.candidates(size), strict=True)):
-            if scale == WHOLE:
-                found.append(torch.zeros_like(maps[:, 0, 0, :1]))
+        scores = []
+        for level, squares in enumerate(self.candidates(size)):
+            if self.scales[level] == WHOLE:
+                scores.append(torch.zeros_like(maps[:, 0, 0, :1]))
                 continue
-            rows, tall = self._cells(one.rows_px, one.side_px, maps.shape[-2])
-            columns, wide = self._cells(one.columns_px, one.side_px, maps.shape[-1])
-            highest, mean = maps[:, 2 * level : 2 * level + 2].split(1, dim=1)
-            pooled = F.max_pool2d(highest, (tall, wide), 1) + F.avg_pool2d(mean, (tall, wide), 1)
-            found.append(pooled[:, 0][:, rows][:, :, columns].flatten(1))
-        return found
+            rows, height = self._cells(squares.rows_px, squares.side_px, maps.shape[-2])
+            columns, width = self._cells(squares.columns_px, squares.side_px, maps.shape[-1])
+            window = (height, width)
+            max_map, mean_map = maps[:, 2 * level : 2 * level + 2].split(1, dim=1)
+            pooled = F.max_pool2d(max_map, window, 1) + F.avg_pool2d(mean_map, window, 1)
+            scores.append(pooled[:, 0][:, rows][:, :, columns].flatten(1))
+        return scores
 
     def candidates(self, size: Size) -> list[Lattice]:
         """Return the candidates of each scale in images of a size."""
@@ -177,7 +179,7 @@ class CropDetector(Detector):
         return [whole if scale == WHOLE else scale for scale in self.scales]
 
     def _cells(self, starts_px: Sequence[int], side_px: int, cells: int) -> tuple[list[int], int]:
-        """Return the first cell of each row or column of candidates, and how many they span."""
+        """Return the first cell of each row or column of candidates, and the cells each spans."""
         span = min(max(1, round(side_px / self.cell_px)), cells)
         firsts = [round(start / self.cell_px) for start in starts_px]
         return [min(max(0, first), cells - span) for first in firsts], span

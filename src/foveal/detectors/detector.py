@@ -13,11 +13,11 @@ from foveal.images.geometry import Size
 class Located(NamedTuple):
     """Locations of patches in B images, and further outputs of a detector.
 
-    `located._replace(xy=...)` holds keypoints at other locations.
+    `located._replace(xy=...)` moves the keypoints to other locations.
     """
 
     xy: Tensor  # (B, K, 2) in grid units
-    scale: Tensor | None = None  # (B, K) pixels between samples; None for whole pixels
+    scale: Tensor | None = None  # (B, K) pixels between samples; None for unscaled patches
     score: Tensor | None = None  # (B, K), the detector's score of each patch
     context: Tensor | None = None  # (B, D), read by the head in addition to the patches
     thumbnail: Tensor | None = None  # (B, C, h, w), normalised; counts as evidence

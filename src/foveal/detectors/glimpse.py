@@ -1,4 +1,4 @@
-"""Keypoints chosen on a thumbnail that the head reads too."""
+"""Keypoints chosen on a thumbnail that the head also reads."""
 
 from typing import Annotated
 
@@ -19,13 +19,13 @@ class GlimpseDetector(Detector):
     """Chooses keypoints from a thumbnail of the image only.
 
     The locations of the patches contain no information beyond the thumbnail, which counts as
-    evidence. So no information can bypass the evidence, whatever the training (coarse and fine
-    glimpses: Mnih et al. 2014, "Recurrent models of visual attention").
+    evidence. Therefore no information can bypass the evidence, regardless of training (coarse and
+    fine glimpses: Mnih et al. 2014, "Recurrent models of visual attention").
 
     Args:
         backbone: the thumbnail -> local features and a global vector.
         shrink: each pixel of the thumbnail is the mean of a square of this side in pixels, which
-            may cover pixels partly; pixels outside of complete squares are not read.
+            may cover pixels partly; pixels outside complete squares are not read.
         depth: depth, from 1, of the backbone's local features that determine the keypoints.
         keypoints: number K of keypoints.
         grid: side of the grid to which the thumbnail's last local features are max-pooled for
@@ -77,14 +77,14 @@ class GlimpseDetector(Detector):
             )
         if float(self.shrink).is_integer():
             return F.avg_pool2d(images, int(self.shrink))
-        down, across = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
-        return down @ images @ across.T
+        rows, columns = (_fractions(side, self.shrink, images) for side in images.shape[-2:])
+        return rows @ images @ columns.T
 
 
 def _fractions(side: int, shrink: float, like: Tensor) -> Tensor:
     """Return the weights of `side` pixels in the mean of each complete interval of `shrink`."""
     intervals = int(side / shrink + 1e-6)  # 32 / 1.7777 is 18
-    begins = torch.arange(intervals, device=like.device)[:, None] * shrink
+    starts = torch.arange(intervals, device=like.device)[:, None] * shrink
     pixels = torch.arange(side, device=like.device)
-    covered = torch.minimum(begins + shrink, pixels + 1) - torch.maximum(begins, pixels)
-    return covered.clamp(min=0).to(like.dtype) / shrink
+    overlap = torch.minimum(starts + shrink, pixels + 1) - torch.maximum(starts, pixels)
+    return overlap.clamp(min=0).to(like.dtype) / shrink

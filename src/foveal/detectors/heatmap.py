@@ -12,7 +12,7 @@ from foveal.images.geometry import from_px
 
 
 class HeatmapDetector(Detector):
-    """A small convolutional net with a heatmap per keypoint, which is its mean location.
+    """A small convolutional net with one heatmap per keypoint: the keypoint is its mean location.
 
     The mean location under a spatial softmax is differentiable (spatial soft argmax; Levine et al.
     2016, "End-to-end training of deep visuomotor policies", section 5.1), and no pooling removes
@@ -21,9 +21,9 @@ class HeatmapDetector(Detector):
     Args:
         keypoints: number K of keypoints.
         in_channels: channels of the images.
-        widths: output channels of the convolutions; every other one, from the first on, halves
-            the resolution.
-        sharpness: factor of the heat before the softmax. Untrained heatmaps are nearly uniform,
+        widths: output channels of the convolutions; every other one, starting with the first,
+            halves the resolution.
+        sharpness: factor of the heatmaps before the softmax. Untrained heatmaps are nearly uniform,
             with all keypoints in the centre; a larger factor spreads them from the first step.
     """
 
@@ -51,11 +51,11 @@ class HeatmapDetector(Detector):
 def mean_location(heat: Tensor, sharpness: float = 1.0) -> Tensor:
     """Return the mean location (B, K, 2) of each heatmap (B, K, h, w) under a spatial softmax.
 
-    In at least single precision: half precision cannot distinguish neighbouring pixels.
+    Computed in at least single precision: half precision cannot distinguish neighbouring pixels.
 
     Args:
         heat: heatmaps.
-        sharpness: factor of the heat.
+        sharpness: factor of the heatmaps.
     """
     height, width = heat.shape[-2:]
     heat = at_least_single(heat) * sharpness

@@ -1,4 +1,4 @@
-"""Keypoints on thumbnails of images of any size, which are read in part."""
+"""Keypoints chosen on thumbnails of images of any size, which are read only in part."""
 
 from typing import Annotated
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from foveal.detectors.detector import Detector, Located
-from foveal.detectors.score_map import CELL, ScoreMap, best_cells, explored, refined
+from foveal.detectors.score_map import CELL, ScoreMap, add_gumbel_noise, best_cells, refine
 from foveal.foundation.arguments import Length, Range
 from foveal.foundation.errors import UserError
 from foveal.foundation.ranges import Channels, Keypoints, PatchSize, Widths
 from foveal.images import View
 from foveal.images.geometry import Size, from_px
 
-MARGIN = 2  # cells around a region that are scored but not chosen
+MARGIN = 2  # cells around a region that are scored but never chosen
 
 
 class HighResDetector(Detector):
@@ -21,10 +21,10 @@ class HighResDetector(Detector):
 
     Its cost depends on the thumbnail, not on the image: if a thumbnail would have more than
     `thumbnail_side` squared pixels, a coarser one is scored first to choose the `regions` in which
-    finer thumbnails are scored. (These grow with the image, but are small compared with the
-    thumbnail up to some 20,000 pixels per side.) In training, Gumbel noise on the scores
-    draws K cells without replacement, by their probabilities (Kool et al. 2019, "Stochastic beams
-    and where to find them").
+    finer thumbnails are scored. (The regions grow with the image, but remain small compared with
+    the thumbnail up to about 20,000 pixels per side.) In training, Gumbel noise on the scores
+    samples K cells without replacement, by their probabilities (Kool et al. 2019, "Stochastic
+    beams and where to find them").
 
     Args:
         keypoints: number K of keypoints.
@@ -71,11 +71,11 @@ class HighResDetector(Detector):
         thumbnail = self.thumbnail(view)  # (B, C, h, w)
         if factor == 1 or self.coarse is None:
             scores = self.fine(thumbnail)  # (B, h / 2, w / 2)
-            xy, chosen = self._chosen(scores[:, None], None, 0, view.size)
-            return Located(xy, score=chosen, thumbnail=thumbnail, score_map=scores)
+            xy, score = self._choose(scores[:, None], None, 0, view.size)
+            return Located(xy, score=score, thumbnail=thumbnail, score_map=scores)
         scores = self.coarse(thumbnail)
-        ranked = scores.flatten(1)
-        best = ranked.topk(min(self.regions, ranked.shape[1]), dim=1)  # (B, R)
+        flat = scores.flatten(1)
+        best = flat.topk(min(self.regions, flat.shape[1]), dim=1)  # (B, R)
         width = scores.shape[-1]
         cells = torch.stack([best.indices % width, best.indices // width], dim=-1)
         corners = (cells * factor - MARGIN) * (CELL * self.shrink)  # (B, R, 2) in pixels
@@ -83,14 +83,14 @@ class HighResDetector(Detector):
         regions = view.crops(corners, side, self.shrink)  # (B, R, C, r, r)
         fine = self.fine(regions.flatten(0, 1)).unflatten(0, regions.shape[:2])
         fine = fine + (best.values - best.values.detach())[..., None, None]
-        xy, chosen = self._chosen(fine, corners, MARGIN, view.size)
-        return Located(xy, score=chosen, thumbnail=thumbnail, score_map=scores)
+        xy, score = self._choose(fine, corners, MARGIN, view.size)
+        return Located(xy, score=score, thumbnail=thumbnail, score_map=scores)
 
     def thumbnail(self, view: View) -> Tensor:
         """Return the thumbnail (B, C, h, w) of normalised images.
 
         Raises:
-            UserError: they are too small for one.
+            UserError: the images are too small for a thumbnail.
         """
         shrink = self.shrink * self.factor(view.size)
         height, width = view.size
@@ -104,23 +104,23 @@ class HighResDetector(Detector):
     def factor(self, size: Size) -> int:
         """Return the factor by which the thumbnail of images of a size is coarser than `shrink`.
 
-        Of the factors that make it small enough, up to 1.5 times the smallest, it is the one that
-        leaves the fewest pixels uncovered at the right and lower edge.
+        Of the factors from the smallest sufficient one to 1.5 times that, it is the one that leaves
+        the fewest pixels uncovered at the right and bottom edges.
         """
         if not self.regions:
             return 1
         area = size[0] * size[1] / (self.shrink * self.thumbnail_side) ** 2
-        least = max(1, -int(-(area**0.5) // 1))
-        choices = range(least, least + least // 2 + 1)
+        smallest = max(1, -int(-(area**0.5) // 1))
+        choices = range(smallest, smallest + smallest // 2 + 1)
         return min(choices, key=lambda f: max(side % (f * CELL * self.shrink) for side in size))
 
-    def _chosen(
+    def _choose(
         self, scores: Tensor, corners: Tensor | None, margin: int, size: Size
     ) -> tuple[Tensor, Tensor]:
         """Return keypoints (B, K, 2) and their scores (B, K) from maps (B, R, h, w) at corners."""
-        drawn = explored(scores, self.explore if self.training else 0)
-        indices = best_cells(drawn, self.keypoints, margin)
-        cells = refined(scores.detach(), indices)
+        noisy = add_gumbel_noise(scores, self.explore if self.training else 0)
+        indices = best_cells(noisy, self.keypoints, margin)
+        cells = refine(scores.detach(), indices)
         xy_px = (cells + 0.5) * (CELL * self.shrink) - 0.5
         if corners is not None:
             region = indices // (scores.shape[-2] * scores.shape[-1])

@@ -1,4 +1,4 @@
-"""The original project's detectors as they were published, defects included."""
+"""The original project's detectors as published, defects included."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ HARRIS_K = 0.04
 class PublishedDetector(Detector):
     """The detectors of the original project's focus, corners and zoom models.
 
-    See `foveal.models.presets.published` for their defects, which are kept.
+    See `foveal.models.presets.published` for their defects, which are preserved.
 
     Args:
         kind: `focus`, `corners` or `zoom`.
@@ -59,7 +59,7 @@ class PublishedDetector(Detector):
         return Located(xy, torch.full_like(xy[..., 0], self._spacing(view.size[0])))
 
     def _spacing(self, height: int) -> float:
-        span = 2 * self.patch_size * (height - 1) / height  # 9.6 pixels for 5 points in 28
+        span = 2 * self.patch_size * (height - 1) / height  # 9.6 for 5 points in 28 pixels
         if self.kind == "zoom":
             span = height - 1
         return span / (self.patch_size - 1)

@@ -7,14 +7,14 @@ from foveal.foundation.ranges import Channels, Keypoints, Widths
 class ReconstructionDetector(HeatmapDetector):
     """A wider `HeatmapDetector`, trained by the preset `reconstructor`.
 
-    It has its own name because its keypoints have another meaning: they help to rebuild the image,
-    not to classify it.
+    It has its own name because its keypoints serve another purpose: rebuilding the image, not
+    classifying it.
 
     Args:
         keypoints: number K of keypoints.
         in_channels: channels of the images.
-        widths: output channels of the convolutions; every other one, from the first on, halves
-            the resolution.
+        widths: output channels of the convolutions; every other one, starting with the first,
+            halves the resolution.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class ScoreMap(nn.Module):
             ]
             channels = width
         self.features = nn.Sequential(*layers)
-        # No bias, as it would not change the choice. Small at first, to let the variation decide.
+        # No bias: it would not change the choice. Initially small, so that the variation decides.
         self.score = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
         nn.init.normal_(self.score.weight, std=0.01)
         self.variation = nn.Parameter(torch.tensor(3.0))
@@ -49,26 +49,26 @@ class ScoreMap(nn.Module):
         return learned + self.variation * self._variation(thumbnail)
 
     def _variation(self, thumbnail: Tensor) -> Tensor:
-        both = torch.cat([thumbnail, thumbnail.square()], dim=1)
+        moments = torch.cat([thumbnail, thumbnail.square()], dim=1)
         half = self.window // 2
-        rounded = half + half % 2
-        both = F.avg_pool2d(both, half + 1 - half % 2, 1, half // 2)
-        mean, square = F.avg_pool2d(both, rounded, CELL, (rounded - CELL) // 2).chunk(2, dim=1)
-        return (square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
+        even = half + half % 2
+        moments = F.avg_pool2d(moments, half + 1 - half % 2, 1, half // 2)
+        mean, mean_square = F.avg_pool2d(moments, even, CELL, (even - CELL) // 2).chunk(2, dim=1)
+        return (mean_square - mean.square()).clamp_min(0).mean(dim=1).add(1e-4).log()
 
 
-def explored(scores: Tensor, explore: float) -> Tensor:
+def add_gumbel_noise(scores: Tensor, explore: float) -> Tensor:
     """Return scores with Gumbel noise, without a gradient.
 
-    The highest then are a draw without replacement, by the scores' softmax (Kool et al. 2019,
+    The highest are then a sample without replacement, by the scores' softmax (Kool et al. 2019,
     "Stochastic beams and where to find them").
 
     Args:
         scores: scores of any shape.
         explore: factor of the noise; 0 for none.
     """
-    drawn = scores.detach()
-    return drawn - explore * torch.empty_like(drawn).exponential_().log() if explore else drawn
+    noisy = scores.detach()
+    return noisy - explore * torch.empty_like(noisy).exponential_().log() if explore else noisy
 
 
 def best_cells(scores: Tensor, count: int, margin: int = 0) -> Tensor:
@@ -82,28 +82,28 @@ def best_cells(scores: Tensor, count: int, margin: int = 0) -> Tensor:
         margin: rows and columns at every edge that are scored but not chosen.
 
     Raises:
-        UserError: there are fewer cells.
+        UserError: there are fewer cells than `count`.
     """
     height, width = scores.shape[-2:]
     neighbourhood = F.max_pool2d(scores, 3, 1, 1)
     # Other cells rank below all maxima, in the same order.
-    least, most = torch.aminmax(scores.detach().flatten(1), dim=1)
-    behind = (2 * (most - least) + 1)[:, None, None, None]
-    ranked = torch.where(scores >= neighbourhood, scores, scores - behind)
+    low, high = torch.aminmax(scores.detach().flatten(1), dim=1)
+    penalty = (2 * (high - low) + 1)[:, None, None, None]
+    ranked = torch.where(scores >= neighbourhood, scores, scores - penalty)
     inner = ranked[:, :, margin : height - margin, margin : width - margin]
-    across, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
+    columns, cells = inner.shape[-1], inner.shape[-2] * inner.shape[-1]
     if cells * scores.shape[1] < count:
         raise UserError(
             f"Expected an image of at least {count} cells, one per patch, but got "
             f"{cells * scores.shape[1]}. Choose fewer keypoints or a smaller shrink."
         )
-    found = inner.flatten(1).topk(count, dim=1).indices
-    index, cell = found // cells, found % cells  # of the map, and in it
-    row, column = cell // across + margin, cell % across + margin
+    best = inner.flatten(1).topk(count, dim=1).indices
+    index, cell = best // cells, best % cells  # map, and cell in it
+    row, column = cell // columns + margin, cell % columns + margin
     return (index * height + row) * width + column
 
 
-def refined(scores: Tensor, indices: Tensor) -> Tensor:
+def refine(scores: Tensor, indices: Tensor) -> Tensor:
     """Return locations (x, y) in cells of their map (B, K, 2), refined within 3 x 3 cells.
 
     They are the mean of the nine cells around each index (B, K) under a softmax of their scores.
@@ -115,14 +115,14 @@ def refined(scores: Tensor, indices: Tensor) -> Tensor:
     height, width = scores.shape[-2:]
     scores = at_least_single(scores)
     padded = F.pad(scores, (1, 1, 1, 1), value=float("-inf"))
-    index, cell = indices // (height * width), indices % (height * width)  # of the map, and in it
+    index, cell = indices // (height * width), indices % (height * width)  # map, and cell in it
     row, column = cell // width, cell % width
     step = torch.arange(3, device=indices.device)
     y = (index * (height + 2) + row)[..., None, None] + step[:, None]  # (B, K, 3, 1)
     x = column[..., None, None] + step  # (B, K, 1, 3), of the padded map
-    around = padded.flatten(1).gather(1, (y * (width + 2) + x).flatten(1))
-    weights = around.unflatten(1, (-1, 9)).softmax(dim=-1).unflatten(-1, (3, 3))  # (B, K, 3, 3)
-    moves = step.to(scores.dtype) - 1
-    across = (weights.sum(dim=-2) * moves).sum(dim=-1)
-    down = (weights.sum(dim=-1) * moves).sum(dim=-1)
-    return torch.stack([column + across, row + down], dim=-1)
+    windows = padded.flatten(1).gather(1, (y * (width + 2) + x).flatten(1))
+    weights = windows.unflatten(1, (-1, 9)).softmax(dim=-1).unflatten(-1, (3, 3))  # (B, K, 3, 3)
+    offsets = step.to(scores.dtype) - 1
+    dx = (weights.sum(dim=-2) * offsets).sum(dim=-1)
+    dy = (weights.sum(dim=-1) * offsets).sum(dim=-1)
+    return torch.stack([column + dx, row + dy], dim=-1)

@@ -19,7 +19,7 @@ class ZoomDetector(Detector):
     keypoint. It is always inside the image, and the gradient reaches location and scale.
 
     At a scale above 1 a patch spans more pixels than it samples. Its evidence is the whole square
-    it spans: maybe more than was read, never less.
+    it spans: possibly more than was read, never less.
 
     Args:
         keypoints: number K of patches.
@@ -63,17 +63,17 @@ class ZoomDetector(Detector):
         """
         height, width = view.size
         reach = (self.patch_size - 1) / 2  # from a patch's centre to its last sample
-        # At the maximum scale the patch reaches the outermost pixel centres.
-        fitting = (min(height, width) - 1) / (2 * reach) if reach else self.max_scale
-        if fitting < self.min_scale:
-            needed = int(2 * reach * self.min_scale + 1.999)
+        # At this scale a patch reaches the outermost pixel centres.
+        fitting_scale = (min(height, width) - 1) / (2 * reach) if reach else self.max_scale
+        if fitting_scale < self.min_scale:
+            min_px = int(2 * reach * self.min_scale + 1.999)
             raise UserError(
-                f"Expected images of at least {needed}x{needed} pixels (one patch), but got "
+                f"Expected images of at least {min_px}x{min_px} pixels (one patch), but got "
                 f"{height}x{width}. Resize them or choose a smaller patch_size."
             )
         windows = self.windows(on_grid(self.features(view.whole())))
         windows = at_least_single(windows.unflatten(1, (self.keypoints, 3)))
-        span = min(self.max_scale, fitting) - self.min_scale
+        span = min(self.max_scale, fitting_scale) - self.min_scale
         scales = self.min_scale + span * windows[..., 2].sigmoid()  # (B, K)
         extent = torch.tensor([width, height], dtype=windows.dtype, device=windows.device)
         room = (extent - 1 - 2 * reach * scales[..., None]) / extent  # (B, K, 2), not below 0

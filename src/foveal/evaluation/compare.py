@@ -25,7 +25,7 @@ from foveal.evaluation.ledger import Ledger
 from foveal.evaluation.measuring import (
     ANSWER,
     LABEL,
-    Measured,
+    MeasuredModel,
     explanation_figures,
     model_figures,
     published_figures,
@@ -34,7 +34,7 @@ from foveal.explainers import CONTROLS, OWN, methods_of, post_hoc_methods
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.memory import keep_freed_memory
 from foveal.images.photos import Photos, parts_of
-from foveal.metrics.classes import as_known, classes_of, match_classes
+from foveal.metrics.classes import classes_of, match_classes, with_model_classes
 from foveal.metrics.registry import EXPLANATION_METRICS, METRICS, useful_for
 from foveal.metrics.subject import Given
 from foveal.models import ImageModel, as_classifier
@@ -48,9 +48,9 @@ class Candidate:
     """One model of a comparison.
 
     Attributes:
-        name: the name by which it was given.
+        name: zoo name, run folder or OWNER/NAME, as passed to `compare`.
         network: the model.
-        digest: SHA-256 of its weights, which tells its figures from those of other weights.
+        digest: SHA-256 of its weights; figures of other weights are not reused.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Comparison:
 
     Attributes:
         candidates: the models.
-        test: the images compared on, of classes that all models know.
+        test: the compared images, of classes that all models have.
         judge: name of the judge of the evidence, or None.
-        models: figures of each model, as `foveal evaluate` has them.
+        models: figures of each model, as returned by `foveal evaluate`.
         explanations: figures of each model's explanations, with `model` and `method`.
-        explained: class whose logit the methods explained: `answer` (the prediction) or `label`.
+        explained: class whose logit was explained: `answer` (the prediction) or `label`.
     """
 
     candidates: tuple[Candidate, ...]
@@ -78,9 +78,9 @@ class Comparison:
     explanations: tuple[dict[str, Any], ...]
     explained: str = ANSWER
 
-    def test_of(self, one: Candidate) -> ImageSet:
+    def test_of(self, candidate: Candidate) -> ImageSet:
         """Return the images with the class indices of one of the models."""
-        return as_known(self.test, one.network, one.name)[0]
+        return with_model_classes(self.test, candidate.network, candidate.name)[0]
 
 
 def compare(
@@ -100,15 +100,15 @@ def compare(
     groups: str | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
-    say: Say = lambda line: None,
+    notify: Say = lambda line: None,
 ) -> Comparison:
-    """Measure models and their explanations on the same images; keep the figures below `out`.
+    """Measure models and their explanations on the same images and store the figures in `out`.
 
     Args:
-        models: zoo names, run folders or OWNER/NAME of classifiers of the same images. They may
-            know different classes: images of classes that one does not know are left out.
+        models: zoo names, run folders or OWNER/NAME of classifiers that read the same size and
+            channels. Images of classes that any of the models lacks are skipped.
         data: a dataset, a folder, or hf:OWNER/NAME.
-        out: folder; figures in it for the same weights, images and seed are reused.
+        out: output folder; its figures for the same weights, images and seed are reused.
         split: `train`, `val` or `test`.
         images: number of images, balanced over the classes; all if there are fewer.
         data_dir: folder of the named datasets.
@@ -119,62 +119,64 @@ def compare(
         explain: class whose logit is explained: `answer` (the prediction) or the true `label`;
             deletion and insertion follow the probability of the same class.
         boxes: annotations of a folder's images, see `with_annotations`.
-        masks: likewise; named sets of photographs have their own. With annotations, the
+        masks: likewise; named photograph datasets have their own. With annotations, the
             controls `centre` and `uniform` are measured too.
         groups: groups of images that are never split, see `read_groups`.
         seed: random seed of the choice of images, and of probes, pairs and noise.
-        progress: called before every step, and at the end.
-        say: called with how the data was read, and with what was left out.
+        progress: called before each step, and at the end.
+        notify: called with notes on how the data was read and on what was skipped.
 
     Raises:
-        UserError: unknown names, models of different images or without a common class, a folder
-            that cannot be written, or published metrics without Quantus or on photographs of
-            several sizes.
+        UserError: unknown names, models that read different images or have no common class, a
+            folder that cannot be written, or published metrics without Quantus or on photographs
+            of several sizes.
     """
     if explain not in (ANSWER, LABEL):
         raise unknown_name("logit to explain", explain, (ANSWER, LABEL))
-    compared = _compared_methods(methods)
+    method_names = _method_names(methods)
     keep_freed_memory()
     candidates = tuple(_candidate(name) for name in models)
     inputs = _common_inputs(candidates)
     inputs |= {"data_dir": data_dir, "groups": groups_of(models, data, groups)}
-    whole = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **inputs)
-    test = _of_common_classes(whole, candidates, say)
+    dataset = load_annotated(data, split, boxes=boxes, masks=masks, notify=notify, **inputs)
+    test = _with_common_classes(dataset, candidates, notify)
     test = test.few(min(images, len(test)), seed)
     if published and isinstance(test.images, Photos):
-        raise UserError("Published metrics need images of one size, but these have several.")
+        raise UserError("Published metrics need images of one size: set published=0 for these.")
     train = None
-    if any(Given.TRAIN in useful_for(one.network) for one in candidates):
-        train = probe_images(lambda: load_images(data, "train", **inputs), say)
-    network = judge_of(judge, test)
-    judge = (judge or zoo.judge_of(test.name)) if network is not None else None
+    if any(Given.TRAIN in useful_for(candidate.network) for candidate in candidates):
+        train = probe_images(lambda: load_images(data, "train", **inputs), notify)
+    judge_model = judge_of(judge, test)
+    judge = (judge or zoo.judge_of(test.name)) if judge_model is not None else None
     run = _Run(
         ledger=Ledger(Path(out) / "figures", _key(test, seed, judge, explain)),
-        measured=tuple(
-            _measured(one, test, train, network, seed=seed, explain=explain) for one in candidates
+        models=tuple(
+            _measured_model(candidate, test, train, judge_model, seed=seed, explain=explain)
+            for candidate in candidates
         ),
-        methods=compared,
+        methods=method_names,
         controls=tuple(CONTROLS) if annotated(test).any() else (),
-        optional=compared if methods is None else (),
+        optional=method_names if methods is None else (),
         published=published,
         progress=progress,
-        say=say,
+        notify=notify,
     )
     figures, explanations = run()
     return Comparison(candidates, test, judge, figures, explanations, explain)
 
 
-def _measured(
-    one: Candidate,
+def _measured_model(
+    candidate: Candidate,
     test: ImageSet,
     train: ImageSet | None,
     judge: ImageModel | None,
     *,
     seed: int,
     explain: str,
-) -> Measured:
-    known, _ = as_known(test, one.network, one.name)
-    return Measured(one.name, one.network, one.digest, known, train, judge, seed, explain)
+) -> MeasuredModel:
+    name, network, digest = candidate.name, candidate.network, candidate.digest
+    test, _ = with_model_classes(test, network, name)
+    return MeasuredModel(name, network, digest, test, train, judge, seed, explain)
 
 
 @dataclass(frozen=True)
@@ -182,75 +184,75 @@ class _Run:
     """The steps of a comparison: figures of each model, then of each of its explanations.
 
     Attributes:
-        ledger: figures that are known already.
-        measured: the models.
-        methods: the methods to measure where a model supports them.
-        controls: methods that need no model, measured for each.
-        optional: the methods that are left out where they fail.
+        ledger: figures that have been measured already.
+        models: the models with their images.
+        methods: methods to measure if a model supports them.
+        controls: methods that do not depend on the model, measured for each model.
+        optional: methods that are skipped if they fail.
         published: number of images for the published metrics, or 0.
-        progress: called with every step.
-        say: called with what was left out.
+        progress: called before each step.
+        notify: called with the methods that are skipped.
     """
 
     ledger: Ledger
-    measured: tuple[Measured, ...]
+    models: tuple[MeasuredModel, ...]
     methods: tuple[str, ...]
     controls: tuple[str, ...]
     optional: tuple[str, ...]
     published: int
     progress: Progress
-    say: Say
+    notify: Say
 
     def __call__(self) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
-        """Return the figures of the models, and those of their explanations."""
+        """Return the figures of the models and those of their explanations."""
         jobs = [
-            (one, method)
-            for one in self.measured
-            for method in (*self._supported(one), *self.controls)
+            (model, method)
+            for model in self.models
+            for method in (*self._supported_methods(model), *self.controls)
         ]
-        steps = len(self.measured) + len(jobs)
+        steps = len(self.models) + len(jobs)
         figures: list[dict[str, Any]] = []
-        for one in self.measured:
-            self.progress(f"{one.name}: figures", len(figures), steps)
-            measure = partial(model_figures, one)
-            figures.append(self.ledger.get(one.name, one.digest, "figures", measure))
+        for model in self.models:
+            self.progress(f"{model.name}: figures", len(figures), steps)
+            measure = partial(model_figures, model)
+            figures.append(self.ledger.get(model.name, model.digest, "figures", measure))
         explanations: list[dict[str, Any]] = []
-        for one, method in jobs:
-            what = f"{one.name}: {'its own explanation' if method == OWN else method}"
-            self.progress(what, len(figures) + len(explanations), steps)
-            found = self._explained(one, method)
-            if found is not None:
-                explanations.append({"model": one.name, "method": method, **found})
+        for model, method in jobs:
+            step = f"{model.name}: {'its own explanation' if method == OWN else method}"
+            self.progress(step, len(figures) + len(explanations), steps)
+            row = self._explanation_row(model, method)
+            if row is not None:
+                explanations.append({"model": model.name, "method": method, **row})
         self.progress("done", steps, steps)
         return tuple(figures), tuple(explanations)
 
-    def _supported(self, one: Measured) -> list[str]:
-        return [method for method in methods_of(one.network) if method in self.methods]
+    def _supported_methods(self, model: MeasuredModel) -> list[str]:
+        return [method for method in methods_of(model.network) if method in self.methods]
 
-    def _explained(self, one: Measured, method: str) -> dict[str, Any] | None:
-        """Return the figures of a method, or None where it fails and is optional."""
-        measure = partial(explanation_figures, one, method)
+    def _explanation_row(self, model: MeasuredModel, method: str) -> dict[str, Any] | None:
+        """Return the figures of a method, or None if it fails and is optional."""
+        measure = partial(explanation_figures, model, method)
         try:
-            found = self.ledger.get(one.name, one.digest, method, measure)
+            row = self.ledger.get(model.name, model.digest, method, measure)
         except UserError as error:
             if method not in self.optional:
                 raise
-            self.say(f"{one.name}: {method} is left out: {error}")
+            self.notify(f"{model.name}: {method} is skipped: {error}")
             return None
         if self.published:
-            images = min(self.published, len(one.test))
-            measure = partial(published_figures, one, method, images)
-            what = f"{method}, published, {images}"
-            found = found | self.ledger.get(one.name, one.digest, what, measure)
-        return found
+            images = min(self.published, len(model.test))
+            measure = partial(published_figures, model, method, images)
+            measurement = f"{method}, published, {images}"
+            row = row | self.ledger.get(model.name, model.digest, measurement, measure)
+        return row
 
 
-def _compared_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
-    known = post_hoc_methods()
+def _method_names(methods: Sequence[str] | None) -> tuple[str, ...]:
+    available = post_hoc_methods()
     for method in methods or ():
-        if method not in known:
-            raise unknown_name("method", method, known)
-    return (OWN, CONTRIBUTIONS, *(known if methods is None else methods))
+        if method not in available:
+            raise unknown_name("method", method, available)
+    return (OWN, CONTRIBUTIONS, *(available if methods is None else methods))
 
 
 def _candidate(name: str) -> Candidate:
@@ -259,54 +261,53 @@ def _candidate(name: str) -> Candidate:
     return Candidate(name, network, hashlib.sha256(weights).hexdigest())
 
 
-def _of_common_classes(test: ImageSet, candidates: Sequence[Candidate], say: Say) -> ImageSet:
-    """Return the images of classes that all models know; report what was left out."""
+def _with_common_classes(test: ImageSet, candidates: Sequence[Candidate], notify: Say) -> ImageSet:
+    """Return the images of classes that all models have; report the skipped images."""
     for line in reading_notes(test):
-        say(line)
-    known = [
-        match_classes(classes_of(one.network, one.name), test.name, test.classes, named=test.named)
-        for one in candidates
+        notify(line)
+    classes = [classes_of(candidate.network, candidate.name) for candidate in candidates]
+    matches = [match_classes(c, test.name, test.classes, named=test.named) for c in classes]
+    labels = [
+        None if None in indices else label
+        for label, indices in enumerate(zip(*matches, strict=True))
     ]
-    shared = [
-        None if None in indices else label for label, indices in enumerate(zip(*known, strict=True))
-    ]
-    found = test.relabelled(shared, test.classes)
-    if not len(found):
+    common = test.relabelled(labels, test.classes)
+    if not len(common):
         raise UserError(
-            f"No image of {test.name} is of a class that all models know: "
-            f"{', '.join(one.name for one in candidates)}."
+            f"Expected images of classes that all models have, but {test.name} has none for "
+            f"{', '.join(candidate.name for candidate in candidates)}."
         )
-    if len(found) < len(test):
-        unknown = [name for name, label in zip(test.classes, shared, strict=True) if label is None]
-        say(
-            f"left out {len(test) - len(found):,} images of classes that not all models know: "
-            f"{some_names(unknown)}"
+    if len(common) < len(test):
+        missing = [name for name, label in zip(test.classes, labels, strict=True) if label is None]
+        notify(
+            f"skipped {len(test) - len(common):,} images of classes that not all models have: "
+            f"{some_names(missing)}"
         )
-    return found
+    return common
 
 
 def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """Return the size and channels that all models read."""
+    """Return the image size and number of channels that all models read."""
     if not candidates:
         raise UserError("Expected at least 1 model to compare, but got none.")
-    if len({one.name for one in candidates}) < len(candidates):
-        raise UserError("Expected different models to compare, but one is given twice.")
+    if len({candidate.name for candidate in candidates}) < len(candidates):
+        raise UserError("Expected different models to compare, but one is listed twice: remove it.")
     first, *others = (
-        {"size": one.network.inputs.sizing, "channels": one.network.in_channels}
-        for one in candidates
+        {"size": c.network.inputs.sizing, "channels": c.network.in_channels} for c in candidates
     )
-    for one, other in zip(candidates[1:], others, strict=True):
+    for candidate, other in zip(candidates[1:], others, strict=True):
         if other != first:
             raise UserError(
-                f"Expected models of the same images, but {one.name} reads {other['size']} pixels "
-                f"and {other['channels']} channel(s), and {candidates[0].name} reads "
-                f"{first['size']} pixels and {first['channels']} channel(s)."
+                f"Expected models with the same input size and channels, but {candidate.name} "
+                f"reads {other['size']} pixels and {other['channels']} channel(s), and "
+                f"{candidates[0].name} reads {first['size']} pixels and {first['channels']} "
+                "channel(s). Compare them separately."
             )
     return first
 
 
 def _key(test: ImageSet, seed: int, judge: str | None, explain: str) -> dict[str, Any]:
-    """Return the key of the ledger: all that figures depend on but the model and the method."""
+    """Return the key of the ledger: all that figures depend on, except model and method."""
     return {
         "version": 3,
         "metrics": [*METRICS, *EXPLANATION_METRICS],

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a dataset by name, and the loading that comparisons share."""
+"""Evaluation of a model on a dataset, both given by name, and loading shared with comparisons."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +30,7 @@ def evaluate_on(
     masks: Path | None = None,
     groups: str | None = None,
     seed: int = 0,
-    say: Say = print,
+    notify: Say = print,
     runtime: str = "torch",
 ) -> dict[str, Any]:
     """Load a model and a dataset and return the model's figures on it.
@@ -41,17 +41,17 @@ def evaluate_on(
         split: `train`, `val` or `test`.
         data_dir: folder of the named datasets.
         judge: a model trained with `augment.hide` that judges the evidence; default: the zoo's
-            for that dataset. Without one, sufficiency and necessity are left out.
+            for that dataset. Without one, sufficiency and necessity are skipped.
         boxes: annotations of a folder's images, see `with_annotations`.
-        masks: likewise; named sets of photographs have their own.
+        masks: likewise; named photograph datasets have their own.
         groups: groups of images that are never split, see `read_groups`.
         seed: random seed of probes and pairs.
-        say: called with what was left out.
+        notify: called with notes on what was skipped.
         runtime: one of `onnx.RUNTIMES`.
 
     Raises:
         UserError: unknown model, runtime, dataset or split, images that the model cannot read, or
-            groups are missing (see `groups_of`).
+            missing groups (see `groups_of`).
     """
     from foveal.datasets import load_images, load_large
     from foveal.deployment import onnx
@@ -63,16 +63,16 @@ def evaluate_on(
         if boxes or masks:
             raise UserError(f"{model} reads images in part and cannot use boxes or masks.")
         large = load_large(data, split, data_dir=data_dir)
-        return _figures(network, model, large, judge, seed, say, batch_size=LARGE)
+        return _figures(network, model, large, judge, seed, notify, batch_size=LARGE)
     options: dict[str, Any] = {
         "size": network.inputs.sizing,
         "channels": network.in_channels,
         "data_dir": data_dir,
         "groups": groups_of([model], data, groups),
     }
-    test = load_annotated(data, split, boxes=boxes, masks=masks, say=say, **options)
+    test = load_annotated(data, split, boxes=boxes, masks=masks, notify=notify, **options)
     load_train = partial(load_images, data, "train", **options)
-    return _figures(network, model, test, judge, seed, say, load_train)
+    return _figures(network, model, test, judge, seed, notify, load_train)
 
 
 def _figures(
@@ -81,24 +81,24 @@ def _figures(
     test: "ImageSet[Any]",
     judge: str | None,
     seed: int,
-    say: Say,
+    notify: Say,
     load_train: "Callable[[], ImageSet] | None" = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
-    """Return a model's figures; those of probes only if training images can be loaded."""
+    """Return a model's figures; probes are skipped if no training images can be loaded."""
     from foveal.metrics import evaluate
-    from foveal.metrics.classes import as_known
+    from foveal.metrics.classes import with_model_classes
     from foveal.metrics.registry import useful_for
     from foveal.metrics.subject import Given
 
-    known = _described(test, network, model, say)
+    test = _match_classes(test, network, model, notify)
     train = None
     if load_train is not None and Given.TRAIN in useful_for(network):
-        train = probe_images(lambda: as_known(load_train(), network, model)[0], say)
-    found = judge_of(judge, known)
+        train = probe_images(lambda: with_model_classes(load_train(), network, model)[0], notify)
+    judge_model = judge_of(judge, test)
     options: dict[str, Any] = {"name": model, "batch_size": batch_size, "seed": seed}
-    figures = evaluate(network, known, train, judge=found, **options)
-    return figures | _onnx_figures(network, known)
+    figures = evaluate(network, test, train, judge=judge_model, **options)
+    return figures | _onnx_figures(network, test)
 
 
 def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups | None":
@@ -121,11 +121,11 @@ def groups_of(models: Sequence[str], data: str, groups: str | None) -> "Groups |
             card = zoo.card(model)
         except UserError:  # a .onnx file has no card
             continue
-        kept = card.get("recipe", {}).get("data", {})
-        trained_by = kept.get("groups") if isinstance(kept, dict) else None
-        if trained_by and card.get("trained_on") == Path(data).expanduser().resolve().name:
+        settings = card.get("recipe", {}).get("data", {})
+        trained_groups = settings.get("groups") if isinstance(settings, dict) else None
+        if trained_groups and card.get("trained_on") == Path(data).expanduser().resolve().name:
             raise UserError(
-                f"{model} was trained with the groups {printable(str(trained_by))}, which "
+                f"{model} was trained with the groups {printable(str(trained_groups))}, which "
                 "determine its test images: give --groups."
             )
     return read_groups(groups or "")
@@ -138,7 +138,7 @@ def load_annotated(
     boxes: Path | None = None,
     masks: Path | None = None,
     data_dir: Path | None = None,
-    say: Say = lambda line: None,
+    notify: Say = lambda line: None,
     **options: Any,
 ) -> "ImageSet":
     """Return one split of a dataset with its annotations, see `with_annotations`.
@@ -149,7 +149,7 @@ def load_annotated(
         boxes: annotations, see `with_annotations`.
         masks: likewise.
         data_dir: folder of the named datasets.
-        say: called with the annotations that do not match an image.
+        notify: called with the annotations that do not match an image.
         options: `size`, `channels` and `groups` of `load_images`.
 
     Raises:
@@ -159,45 +159,47 @@ def load_annotated(
     from foveal.datasets.annotations import with_annotations
 
     images = load_images(data, split, data_dir=data_dir, **options)
-    return with_annotations(images, data, boxes=boxes, masks=masks, data_dir=data_dir, say=say)
+    return with_annotations(
+        images, data, boxes=boxes, masks=masks, data_dir=data_dir, notify=notify
+    )
 
 
-def probe_images(load: Callable[[], "ImageSet"], say: Say) -> "ImageSet | None":
+def probe_images(load: Callable[[], "ImageSet"], notify: Say) -> "ImageSet | None":
     """Return the training images of the keypoint probe, or None if they cannot be loaded.
 
     Args:
         load: returns the images, or raises UserError.
-        say: called with the reason if they cannot be loaded.
+        notify: called with the reason if they cannot be loaded.
     """
     try:
         return load()
     except UserError as error:
-        say(f"position_leakage is left out, as its probe has no training images: {error}")
+        notify(f"position_leakage is skipped, because its probe has no training images: {error}")
         return None
 
 
-def _described(
-    images: "ImageSet[Pixels]", network: "ImageModel", model: str, say: Say
+def _match_classes(
+    images: "ImageSet[Pixels]", network: "ImageModel", model: str, notify: Say
 ) -> "ImageSet[Pixels]":
-    """Return images with a model's class indices; report differences and images left out."""
+    """Return images with a model's class indices; report differences and skipped images."""
     from foveal.datasets.names import some_names
-    from foveal.metrics.classes import absent_classes, as_known
+    from foveal.metrics.classes import absent_classes, with_model_classes
 
-    found, notes = as_known(images, network, model)
-    absent = absent_classes(found)
+    matched, notes = with_model_classes(images, network, model)
+    absent = absent_classes(matched)
     if absent:
         notes.append(f"no images of {some_names(absent)}")
     for line in reading_notes(images) + notes:
-        say(line)
-    return found
+        notify(line)
+    return matched
 
 
 def reading_notes(images: "ImageSet[Any]") -> list[str]:
-    """Return how a folder was read, and its first problems, one per line."""
+    """Return notes on how a folder was read and on its first problems, one per line."""
     from foveal.datasets.images import problem_lines
 
-    taken = [f"{printable(images.name)}: {note}" for note in images.notes]
-    return taken + problem_lines(images.problems)
+    notes = [f"{printable(images.name)}: {note}" for note in images.notes]
+    return notes + problem_lines(images.problems)
 
 
 def _onnx_figures(network: "ImageModel", images: "ImageSet[Any]") -> dict[str, Any]:
@@ -206,12 +208,12 @@ def _onnx_figures(network: "ImageModel", images: "ImageSet[Any]") -> dict[str, A
     from foveal.images import LargeImages
 
     size = images.images.size if isinstance(images.images, LargeImages) else None
-    found = onnx.cost(network, size)
-    return {**found, "runtime": "onnx"} if found else {}
+    figures = onnx.cost(network, size)
+    return {**figures, "runtime": "onnx"} if figures else {}
 
 
 def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
-    """Return the judge with a name, or the zoo's for the dataset if it has one that fits.
+    """Return the named judge, or the zoo's judge for the dataset if one fits.
 
     Raises:
         UserError: the named judge is unknown, is not a classifier, or reads other images, or the
@@ -221,13 +223,13 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
 
     from foveal.models import as_classifier
 
-    chosen = name or zoo.judge_of(images.name)
-    if chosen is None:
+    judge_name = name or zoo.judge_of(images.name)
+    if judge_name is None:
         return None
     if not isinstance(images.images, Tensor):
-        raise UserError(f"The judge {chosen} needs images of one size, but these have several.")
+        raise UserError(f"The judge {judge_name} needs images of one size, but these have several.")
     judge = as_classifier(
-        zoo.load(chosen), f"{chosen} is not a classifier and cannot be used as a judge."
+        zoo.load(judge_name), f"{judge_name} is not a classifier and cannot be used as a judge."
     )
     channels, size = images.images.shape[1], tuple(images.images.shape[-2:])
     fits = judge.in_channels == channels and judge.inputs.size in (None, size)
@@ -235,8 +237,9 @@ def judge_of(name: str | None, images: "ImageSet[Any]") -> "ImageModel | None":
         return judge if fits and set(images.classes) <= set(judge.inputs.classes) else None
     if not fits:
         raise UserError(
-            f"The judge {chosen} reads images of {judge.inputs.size} pixels and "
-            f"{judge.in_channels} channel(s), but these have {size} and {channels}."
+            f"The judge {judge_name} reads images of {judge.inputs.size} pixels and "
+            f"{judge.in_channels} channel(s), but these have {size} pixels "
+            f"and {channels} channel(s)."
         )
     return judge
 

@@ -14,7 +14,7 @@ class Ledger:
 
     Args:
         folder: created if missing.
-        key: the data and settings that figures depend on; figures of another key are remeasured.
+        key: data and settings that figures depend on; figures with another key are measured again.
 
     Raises:
         UserError: the folder cannot be created.
@@ -29,31 +29,31 @@ class Ledger:
             raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
 
     def get(
-        self, model: str, weights: str, what: str, measure: Callable[[], dict[str, object]]
+        self, model: str, weights: str, measurement: str, measure: Callable[[], dict[str, object]]
     ) -> dict[str, object]:
         """Return the stored figures; if there are none, measure and store them.
 
         Args:
             model: name of the model.
             weights: digest of its weights; figures of other weights are not reused.
-            what: name of the measurement.
+            measurement: its name.
             measure: called to measure; returns the figures.
 
         Raises:
             UserError: the figures cannot be written.
         """
-        key = {**self.key, "weights": weights, "what": what}
-        name = hashlib.sha256(json.dumps([model, what]).encode()).hexdigest()[:16]
+        key = {**self.key, "weights": weights, "what": measurement}
+        name = hashlib.sha256(json.dumps([model, measurement]).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         try:
-            kept = read_json(path)
-            if kept["key"] == key:
-                return dict(kept["figures"])
+            stored = read_json(path)
+            if stored["key"] == key:
+                return dict(stored["figures"])
         except (UserError, ValueError, KeyError, TypeError):
-            pass  # missing, or of another format
-        found = measure()
+            pass  # missing, or in another format
+        figures = measure()
         try:
-            write_json(path, {"key": key, "model": model, "figures": found})
+            write_json(path, {"key": key, "model": model, "figures": figures})
         except OSError as error:
             raise UserError(f"Cannot write to {path}: {error.strerror or error}.") from None
-        return found
+        return figures

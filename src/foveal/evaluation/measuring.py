@@ -13,7 +13,7 @@ from foveal.datasets import ImageSet
 from foveal.explainers import explainer
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate
-from foveal.metrics.figures import measured_on_samples
+from foveal.metrics.figures import measure_on_samples
 from foveal.metrics.published import published
 from foveal.metrics.registry import EXPLANATION_METRICS
 from foveal.metrics.subject import Explained, Subject
@@ -26,11 +26,11 @@ ANSWER, LABEL = "answer", "label"  # the class whose logit is explained
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """A model and the images to measure it on.
 
     Attributes:
-        name: the name of the model.
+        name: name of the model.
         network: the model.
         digest: SHA-256 of its weights.
         test: labelled images; their class indices are those of the model.
@@ -50,22 +50,27 @@ class Measured:
     explain: str
 
 
-def model_figures(one: Measured) -> dict[str, Any]:
+def model_figures(model: MeasuredModel) -> dict[str, Any]:
     """Return the figures of a model."""
-    found = evaluate(
-        one.network, one.test, one.train, judge=one.judge, name=one.name, seed=one.seed
+    figures = evaluate(
+        model.network,
+        model.test,
+        model.train,
+        judge=model.judge,
+        name=model.name,
+        seed=model.seed,
     )
-    subject = Subject(one.network, one.test, one.train, one.judge, seed=one.seed)
-    return found | measured_on_samples(subject)
+    subject = Subject(model.network, model.test, model.train, model.judge, seed=model.seed)
+    return figures | measure_on_samples(subject)
 
 
-def explanation_figures(one: Measured, method: str) -> dict[str, Any]:
+def explanation_figures(model: MeasuredModel, method: str) -> dict[str, Any]:
     """Return the figures of a model's explanations by a method, as means over the images."""
     values: dict[str, list[Tensor]] = {}
     done = 0
-    for batch in _explained_batches(one, method):
+    for batch in _explained_batches(model, method):
         for metric in EXPLANATION_METRICS.values():
-            if metric.needs <= batch.meets and done < (metric.sample or len(one.test)):
+            if metric.needs <= batch.meets and done < (metric.sample or len(model.test)):
                 for key, value in metric.measure(batch).items():
                     values.setdefault(key, []).append(value.double())
         done += len(batch.test)
@@ -78,16 +83,23 @@ def explanation_figures(one: Measured, method: str) -> dict[str, Any]:
     return {key: value for key, value in means.items() if value == value}
 
 
-def _explained_batches(one: Measured, method: str) -> Iterator[Explained]:
-    for number, few in enumerate(one.test.batches(CHUNK, PIXELS)):
-        targets = targets_of(few, one.explain)
-        explained = partial(explainer(method), one.network, targets=targets)
-        images = as_floats(few.images)
-        started = time.perf_counter()
-        explanation = explained(images)
-        seconds = time.perf_counter() - started
+def _explained_batches(model: MeasuredModel, method: str) -> Iterator[Explained]:
+    for number, batch in enumerate(model.test.batches(CHUNK, PIXELS)):
+        targets = targets_of(batch, model.explain)
+        explain = partial(explainer(method), model.network, targets=targets)
+        images = as_floats(batch.images)
+        start = time.perf_counter()
+        explanation = explain(images)
+        seconds = time.perf_counter() - start
         yield Explained(
-            one.network, explanation, few, explained, one.judge, targets, seconds, one.seed + number
+            model.network,
+            explanation,
+            batch,
+            explain,
+            model.judge,
+            targets,
+            seconds,
+            model.seed + number,
         )
 
 
@@ -96,24 +108,24 @@ def targets_of(test: ImageSet, explain: str) -> Tensor | None:
     return test.labels if explain == LABEL else None
 
 
-def published_figures(one: Measured, method: str, images: int) -> dict[str, Any]:
-    """Return the figures of the published metrics for one method, measured on some images."""
-    test = one.test.few(images, one.seed)
-    explained = explainer(method)
+def published_figures(model: MeasuredModel, method: str, images: int) -> dict[str, Any]:
+    """Return the published metrics of one method, measured on a sample of `images` images."""
+    test = model.test.few(images, model.seed)
+    explain = explainer(method)
 
-    def heat(model: Any, images: Tensor, targets: Tensor) -> Tensor:
-        return explained(model, images, targets).heat
+    def heat(network: Any, images: Tensor, targets: Tensor) -> Tensor:
+        return explain(network, images, targets).heat
 
-    targets = targets_of(test, one.explain)
-    explanation = explained(one.network, as_floats(test.images), targets)
-    found = published(
-        one.network,
+    targets = targets_of(test, model.explain)
+    explanation = explain(model.network, as_floats(test.images), targets)
+    results = published(
+        model.network,
         explanation,
         explanation.predictions if targets is None else targets,
         masks=test.masks,
         sample=len(test),
-        seed=one.seed,
+        seed=model.seed,
         explain=heat,
     )
-    figures = {f"published_{name}": value for name, value in found.items()}
+    figures = {f"published_{name}": value for name, value in results.items()}
     return {"published_images": len(test), **figures}

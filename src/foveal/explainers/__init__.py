@@ -1,7 +1,7 @@
 """Explainers: the model itself, its contributions, and post-hoc methods for any classifier.
 
-Post-hoc methods analyse a decision from outside, while `model.explain` returns what the model
-decided from. Both return an `Explanation`, which is drawn and measured by the same code.
+Post-hoc methods analyse a decision from outside, while `model.explain` returns the evidence that
+the model decided from. Both return an `Explanation`, which the same code draws and measures.
 """
 
 from foveal.explainers.controls import CONTROLS

@@ -17,7 +17,7 @@ from foveal.observation.values import ATTRIBUTION
 def centre(size: tuple[int, int]) -> Tensor:
     """Return a map (H, W) that decreases from 1 at the centre of an image to 0 at its corners.
 
-    Photographs tend to show their subject in the centre, where this map hits it.
+    Photographs tend to show their subject in the centre, where this map is highest.
     """
     rows, columns = (torch.arange(side) - (side - 1) / 2 for side in size)
     distance = torch.hypot(rows[:, None], columns)
@@ -25,7 +25,7 @@ def centre(size: tuple[int, int]) -> Tensor:
 
 
 def uniform(size: tuple[int, int]) -> Tensor:
-    """Return a map (H, W) of ones, whose hits reflect only the area of the annotated region."""
+    """Return a map (H, W) of ones, whose hits depend only on the area of the annotated region."""
     return torch.ones(size)
 
 
@@ -45,15 +45,17 @@ class Control(Explainer):
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
         """Return a model's predictions with the map: see `Explainer`."""
-        own = model.explain(images)
+        explanation = model.explain(images)
         return Explanation(
-            images=own.images,
-            logits=own.logits,
-            maps=self.draw(own.size).expand(len(own), 1, -1, -1),
-            classes=own.classes,
+            images=explanation.images,
+            logits=explanation.logits,
+            maps=self.draw(explanation.size).expand(len(explanation), 1, -1, -1),
+            classes=explanation.classes,
             method=self.name,
             values=ATTRIBUTION,
         )
 
 
-CONTROLS = {one.name: one for one in (Control("centre", centre), Control("uniform", uniform))}
+CONTROLS = {
+    control.name: control for control in (Control("centre", centre), Control("uniform", uniform))
+}

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from torch.backends import mha
 
-from foveal.explainers.model_wrapper import answer, noise
+from foveal.explainers.model_wrapper import logits_of, noise_image
 from foveal.explainers.task import Attributor, Task
 
-# Each model is measured once; its entry is removed with the model.
-_MEASURED: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()
+# Costs by model, each measured once; an entry is removed with its model.
+_COSTS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], float]] = WeakKeyDictionary()
 
 
-def measured(task: Task, method: str, attribute: Attributor) -> float:
+def measure_cost(task: Task, method: str, attribute: Attributor) -> float:
     """Return the cost of prediction and attribution for one image, in forward passes.
 
     Args:
@@ -22,27 +22,27 @@ def measured(task: Task, method: str, attribute: Attributor) -> float:
         method: name under which the cost is cached.
         attribute: the attributor that the method prepared for the task.
     """
-    known = _MEASURED.setdefault(task.model, {})
+    costs = _COSTS.setdefault(task.model, {})
     key = (method, task.shape, task.layer)
-    if key not in known:
-        image = noise(task.model, task.shape)
+    if key not in costs:
+        image = noise_image(task.model, task.shape)
         target = torch.zeros(1, dtype=torch.long, device=image.device)
-        once = _flops(lambda: answer(task.model, image))
-        more = _flops(lambda: attribute(image, target))
-        known[key] = (once + more) / once if once else float("nan")
-    return known[key]
+        prediction = _flops(lambda: logits_of(task.model, image))
+        total = prediction + _flops(lambda: attribute(image, target))
+        costs[key] = total / prediction if prediction else float("nan")
+    return costs[key]
 
 
 def _flops(run: Callable[[], object]) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     # The counter does not support the fused attention that is used in evaluation mode.
-    fused = mha.get_fastpath_enabled()
+    was_enabled = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     counter = FlopCounterMode(display=False)
     try:
         with counter:
             run()
     finally:
-        mha.set_fastpath_enabled(fused)
+        mha.set_fastpath_enabled(was_enabled)
     return int(counter.get_total_flops())

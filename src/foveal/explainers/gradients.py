@@ -40,10 +40,10 @@ def integrated_gradients(task: Task) -> Attributor:
     method = IntegratedGradients(task.scores)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        found = method.attribute(
+        maps = method.attribute(
             images, target=targets, n_steps=STEPS, internal_batch_size=task.batch_size
         )
-        return found.detach().sum(dim=1, keepdim=True)
+        return maps.detach().sum(dim=1, keepdim=True)
 
     return attribute
 

@@ -22,7 +22,7 @@ class Explainer(ABC):
     needs: ClassVar[frozenset[Ability]] = frozenset()
 
     def supports(self, model: ImageModel) -> bool:
-        """Return whether it can explain a model."""
+        """Return whether the explainer supports a model."""
         return self.needs <= model.abilities
 
     def cost(self, model: ImageModel, shape: tuple[int, int, int]) -> float:
@@ -42,7 +42,7 @@ class Explainer(ABC):
 
         Args:
             model: the model to explain; it is not changed.
-            images: (B, C, H, W), floats in [0, 1], as `ImageModel.explain` takes them.
+            images: (B, C, H, W), floats in [0, 1], as for `ImageModel.explain`.
             targets: (B,) indices of the classes to explain; the predictions if not given. Keypoints
                 and attention are the same for all classes.
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from foveal.explainers.layout import AsFeatures, can_be_channels_first, layouts
-from foveal.explainers.model_wrapper import known, noise
+from foveal.explainers.model_wrapper import as_foveal_model, noise_image
 from foveal.explainers.task import Task
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.models.abilities import Ability
 from foveal.observation.logits import class_logits
 
 MIN_SIDE = 4  # preferred minimum side of a feature map, in locations
-MIN_WEIGHT = 1e-4  # relative to the mean absolute gradient; smaller is a rounded sum of zero
+MIN_WEIGHT = 1e-4  # relative to the mean absolute gradient; less is a rounding error of 0
 KINDS = (nn.Conv2d, nn.LayerNorm)  # layers chosen automatically; transformers have only the latter
 
 Outputs = dict[nn.Module, Tensor]
@@ -27,46 +27,46 @@ class LayerOutput(NamedTuple):
     name: str
     layer: nn.Module
     output: Tensor
-    ways: list[AsFeatures]  # conversions of its output into features with non-zero weights
+    conversions: list[AsFeatures]  # of its output into features with non-zero weights
 
     @property
     def side(self) -> int:
         """The shorter side of its features, in locations."""
-        return min(self.ways[0](self.output).shape[-2:])
+        return min(self.conversions[0](self.output).shape[-2:])
 
 
 def feature_layer(task: Task) -> tuple[nn.Module, AsFeatures]:
     """Return the last layer that preserves locations of the image and affects the logits.
 
     That is the last convolution or layer normalisation with an output of at least 4x4 locations,
-    or else the last one of any size; it is the same for all images of a size. Layers to which
-    Grad-CAM can give no weight are excluded: no gradient reaches them, or one whose mean over
-    locations is zero (before a softmax over locations, which is invariant to a constant; or after
-    the last attention of a transformer that classifies from its class token). Layers that process
-    patches are excluded as well: in a focus model, only the detector's are considered.
+    or else the last one of any size; it is the same for all images of a size. Layers whose weights
+    in Grad-CAM would be zero are excluded: no gradient reaches them, or its mean over locations is
+    zero (before a softmax over locations, which is invariant to a constant; or after the last
+    attention of a transformer that classifies from its class token). Layers that process patches
+    are excluded as well: in a focus model, only the detector's are considered.
 
     Returns:
         The layer, and a function from its output to features (B, channels, h, w).
 
     Raises:
-        UserError: there is no such layer, or only one before most of the model; the layer that the
-            task names does not exist or cannot be used; or the layout of its output is ambiguous.
+        UserError: there is no such layer, or most of the model follows it; the task's layer does
+            not exist or cannot be used; or the layout of its output is ambiguous.
     """
-    found = _last(task) if task.layer is None else _named(task, task.layer)
-    if len(found.ways) > 1:
+    chosen = _last_layer(task) if task.layer is None else _layer_by_name(task, task.layer)
+    if len(chosen.conversions) > 1:
         raise UserError(
-            f"The layer {found.name!r} returns {tuple(found.output.shape)}, whose layout is "
+            f"The layer {chosen.name!r} returns {tuple(chosen.output.shape)}, whose layout is "
             "ambiguous. Name the layer and pass a reshape that returns (B, channels, h, w): "
             "reshape=lambda x: x.permute(0, 3, 1, 2) for channels last, reshape=lambda x: x for "
             "channels first."
         )
-    return found.layer, found.ways[0]
+    return chosen.layer, chosen.conversions[0]
 
 
 def features_of(
     task: Task, layer: nn.Module, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return a layer's output for images, and the gradient of the targets' logits in it."""
+    """Return a layer's output for images, and the targets' gradient with respect to it."""
     with outputs_of([layer]) as outputs:
         scores = task.scores(images.detach().requires_grad_())
     output = outputs[layer]
@@ -74,62 +74,61 @@ def features_of(
     return output.detach(), gradient
 
 
-def _last(task: Task) -> LayerOutput:
-    named = dict(task.model.named_modules())
-    leaves = {name: part for name, part in named.items() if [*part.parameters(recurse=False)]}
-    ran = _run(task, leaves)
-    usable = [one for one in ran if one.ways and isinstance(one.layer, KINDS)]
+def _last_layer(task: Task) -> LayerOutput:
+    modules = dict(task.model.named_modules())
+    leaves = {name: part for name, part in modules.items() if [*part.parameters(recurse=False)]}
+    outputs = _layer_outputs(task, leaves)
+    usable = [entry for entry in outputs if entry.conversions and isinstance(entry.layer, KINDS)]
     if not usable:
         raise UserError(
             "grad-cam and layer-cam require a convolution (nn.Conv2d) or a layer normalisation "
             "that preserves locations of the image and affects the logits, but this model has "
             "none. Use integrated-gradients, gradient-x-input, occlusion or rise."
         )
-    wide = [one for one in usable if one.side >= MIN_SIDE]
-    chosen = (wide or usable)[-1]
-    _check_depth(task, chosen, ran)
+    large = [entry for entry in usable if entry.side >= MIN_SIDE]
+    chosen = (large or usable)[-1]
+    _check_depth(task, chosen, outputs)
     return chosen
 
 
-def _check_depth(task: Task, chosen: LayerOutput, ran: list[LayerOutput]) -> None:
+def _check_depth(task: Task, chosen: LayerOutput, outputs: list[LayerOutput]) -> None:
     """Raise UserError if most layers that preserve locations come after the chosen one."""
-    before = next(index for index, one in enumerate(ran) if one is chosen)
-    after = [
-        one
-        for one in ran[before + 1 :]
-        if one.output.ndim > 2 and not can_be_channels_first(one.layer, one.output, task.size)
+    before = next(index for index, entry in enumerate(outputs) if entry is chosen)
+    later = [
+        entry
+        for entry in outputs[before + 1 :]
+        if entry.output.ndim > 2 and not can_be_channels_first(entry.layer, entry.output, task.size)
     ]
-    if len(after) > before:
-        late = ([one for one in after if one.ways] or after)[-1]
+    if len(later) > before:
+        suggestion = ([entry for entry in later if entry.conversions] or later)[-1]
         raise UserError(
             f"The last convolution is {chosen.name!r}, but most of the model comes after it, as "
             "in a transformer after its patch embedding. Name a late layer that preserves "
-            f"locations, such as layer={late.name!r}."
+            f"locations, such as layer={suggestion.name!r}."
         )
 
 
-def _named(task: Task, name: str) -> LayerOutput:
+def _layer_by_name(task: Task, name: str) -> LayerOutput:
     modules = dict(task.model.named_modules())
     if name not in modules:
         raise unknown_name("layer", name, modules)
-    ran = _run(task, {name: modules[name]})
-    if not ran or not ran[0].ways:
-        shape = f" ({tuple(ran[0].output.shape)})" if ran else ""
+    outputs = _layer_outputs(task, {name: modules[name]})
+    if not outputs or not outputs[0].conversions:
+        shape = f" ({tuple(outputs[0].output.shape)})" if outputs else ""
         raise UserError(
             "Expected a layer that affects the logits and whose output has locations, as "
             "(B, channels, h, w), (B, h, w, channels) or (B, tokens, channels) of a grid of "
-            f"tokens, but got {name!r}{shape}. Leave layer out for an automatic choice, or pass "
+            f"tokens, but got {name!r}{shape}. Omit layer for an automatic choice, or pass "
             "reshape for another layout."
         )
-    return ran[0]
+    return outputs[0]
 
 
-def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[LayerOutput]:
-    """Return those of the layers that affect the logits of one image, in order of use."""
-    image = noise(task.model, task.shape).requires_grad_()
-    own = known(task.model)
-    if own is not None and Ability.GIVEN_KEYPOINTS in own.abilities:
-        focus = own
+def _layer_outputs(task: Task, layers: Mapping[str, nn.Module]) -> list[LayerOutput]:
+    """Return the outputs of the layers that affect the logits of an image, in order of use."""
+    image = noise_image(task.model, task.shape).requires_grad_()
+    focus = as_foveal_model(task.model)
+    if focus is not None and Ability.GIVEN_KEYPOINTS in focus.abilities:
         with outputs_of(layers.values()) as outputs:
             view = focus.view(image)
             located = focus.locate(view)
@@ -143,21 +142,25 @@ def _run(task: Task, layers: Mapping[str, nn.Module]) -> list[LayerOutput]:
     gradients = torch.autograd.grad(scores.max(), list(tracked.values()), allow_unused=True)
     names = {layer: name for name, layer in layers.items()}
     return [
-        LayerOutput(names[layer], layer, output, _ways(task, layer, gradient))
+        LayerOutput(names[layer], layer, output, _conversions(task, layer, gradient))
         for (layer, output), gradient in zip(tracked.items(), gradients, strict=True)
         if gradient is not None and len(gradient) == 1
     ]
 
 
-def _ways(task: Task, layer: nn.Module, gradient: Tensor) -> list[AsFeatures]:
+def _conversions(task: Task, layer: nn.Module, gradient: Tensor) -> list[AsFeatures]:
     """Return the conversions of a layer's output into features with non-zero weights."""
     if task.reshape is not None:
         return [task.reshape] if _has_weights(task.reshape(gradient)) else []
-    return [way for way in layouts(layer, gradient, task.size) if _has_weights(way(gradient))]
+    return [
+        as_features
+        for as_features in layouts(layer, gradient, task.size)
+        if _has_weights(as_features(gradient))
+    ]
 
 
 def _has_weights(gradient: Tensor) -> bool:
-    """Return whether the mean gradient over locations of a (1, channels, h, w) is not zero."""
+    """Return whether a gradient (1, channels, h, w) has a non-zero mean over locations."""
     if gradient.ndim != 4 or len(gradient) != 1:
         return False
     means = gradient.mean(dim=(-2, -1)).abs().max()
@@ -172,16 +175,16 @@ def outputs_of(layers: Iterable[nn.Module]) -> Iterator[Outputs]:
     """
     outputs: Outputs = {}
 
-    def keep(layer: nn.Module, inputs: object, output: object) -> object:
+    def record(layer: nn.Module, inputs: object, output: object) -> object:
         outputs.pop(layer, None)
-        first, *more = output if type(output) is tuple and output else (output,)
+        first, *rest = output if type(output) is tuple and output else (output,)
         if not isinstance(first, Tensor):
             return output
         outputs[layer] = first
         clone = first.clone()  # the next layer may change it in place
-        return clone if first is output else (clone, *more)
+        return clone if first is output else (clone, *rest)
 
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
     try:
         yield outputs
     finally:

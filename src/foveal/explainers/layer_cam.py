@@ -11,8 +11,8 @@ from foveal.explainers.task import Attributor, Task
 def layer_cam(task: Task) -> Attributor:
     """Return the positive part of a layer's features, summed with positive gradients as weights.
 
-    Unlike Grad-CAM it does not average the gradient over locations, and so suits early layers as
-    well. The map is resized bilinearly to the size of the image and never negative (Jiang et al.
+    Unlike Grad-CAM it does not average the gradient over locations, so it also suits early layers.
+    The map is resized bilinearly to the size of the image and never negative (Jiang et al.
     2021, "LayerCAM", equations 6 to 8).
 
     Raises:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-EXTRA_TOKENS = 5  # maximum before the image's tokens: a class token and four registers
-CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d)  # for any shape of their output
+EXTRA_TOKENS = 5  # maximum number before the image's tokens: a class token and four registers
+CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d)  # layers whose output always has the channels first
 
-AsFeatures = Callable[[Tensor], Tensor]  # an output, or its gradient -> (B, channels, h, w)
+AsFeatures = Callable[[Tensor], Tensor]  # a layer's output, or its gradient -> (B, channels, h, w)
 
 
 def layouts(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> list[AsFeatures]:
@@ -24,16 +24,16 @@ def layouts(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> list[AsF
     """
     if output.ndim == 3:
         return [_tokens(*grid) for grid in _grids(output.shape[1], size)]
-    ways: list[AsFeatures] = []
+    conversions: list[AsFeatures] = []
     if can_be_channels_first(layer, output, size):
-        ways.append(_channels_first)
+        conversions.append(_channels_first)
     if _can_be_channels_last(layer, output, size):
-        ways.append(_channels_last)
-    return ways
+        conversions.append(_channels_last)
+    return conversions
 
 
 def can_be_channels_first(layer: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
-    """Return whether an output can be (B, channels, h, w); arguments as for `layouts`."""
+    """Return whether an output may be (B, channels, h, w). Arguments as in `layouts`."""
     if output.ndim != 4:
         return False
     return isinstance(layer, CHANNELS_FIRST) or _in_proportion(
@@ -48,22 +48,22 @@ def _can_be_channels_last(layer: nn.Module, output: Tensor, size: tuple[int, int
 
 
 def _in_proportion(rows: int, columns: int, size: tuple[int, int]) -> bool:
-    """Return whether a grid has the proportions of an image, up to less than one row or column.
+    """Return whether a grid has the proportions of an image, to within one row or column.
 
-    For square images the proportions are exact; for others strides round them.
+    A square image requires a square grid; strides round the proportions of other images.
     """
     height, width = size
-    smaller = rows <= height and columns <= width
-    return smaller and abs(rows * width - columns * height) < max(height, width)
+    is_smaller = rows <= height and columns <= width
+    return is_smaller and abs(rows * width - columns * height) < max(height, width)
 
 
 def _grids(tokens: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the grids (h, w) of square patches that leave the fewest tokens unused."""
     height, width = size
     grids = {(height // side, width // side) for side in range(1, min(size) + 1)}
-    fitting = [(h, w) for h, w in grids if 0 <= tokens - h * w <= EXTRA_TOKENS]
-    most = max((h * w for h, w in fitting), default=0)
-    return [(h, w) for h, w in fitting if h * w == most]
+    candidates = [(h, w) for h, w in grids if 0 <= tokens - h * w <= EXTRA_TOKENS]
+    max_locations = max((h * w for h, w in candidates), default=0)
+    return [(h, w) for h, w in candidates if h * w == max_locations]
 
 
 def _channels_first(output: Tensor) -> Tensor:

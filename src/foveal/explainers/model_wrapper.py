@@ -14,12 +14,12 @@ from foveal.models.image_model import ImageModel
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Set a model to evaluation mode with gradients enabled, and restore the state on exit.
+def without_side_effects(model: nn.Module) -> Iterator[None]:
+    """Set a model to evaluation mode with gradients enabled, and restore its state on exit.
 
-    The mode of each submodule and the state of the random generators are restored.
+    This includes the mode of each submodule and the state of the random generators.
     """
-    device = like(model).device
+    device = reference_tensor(model).device
     devices = [device] if device.type != "cpu" else []
     with (
         evaluation_mode(model),
@@ -30,7 +30,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def like(model: nn.Module) -> Tensor:
+def reference_tensor(model: nn.Module) -> Tensor:
     """Return a tensor with the dtype and device that the model's images must have."""
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
@@ -38,49 +38,49 @@ def like(model: nn.Module) -> Tensor:
     return torch.empty(0)
 
 
-def given(model: nn.Module, images: Tensor) -> Tensor:
+def to_model(model: nn.Module, images: Tensor) -> Tensor:
     """Return a detached copy of images with the model's dtype and device."""
-    return images.detach().to(like(model), copy=True)
+    return images.detach().to(reference_tensor(model), copy=True)
 
 
-def noise(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+def noise_image(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """Return a fixed image (1, C, H, W) of noise with the model's dtype and device."""
     generator = torch.Generator().manual_seed(0)
-    return given(model, torch.rand(1, *shape, generator=generator))
+    return to_model(model, torch.rand(1, *shape, generator=generator))
 
 
 @torch.no_grad()
-def answer(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits (B, classes) of a plain forward pass.
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (B, classes) of a forward pass without gradients.
 
     Raises:
         UserError: the model's output is not logits (B, classes).
     """
     logits = model(images)
     if not isinstance(logits, Tensor):
-        raise _no_logits(f"a {type(logits).__name__}")
+        raise _logits_error(f"a {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != len(images) or not logits.is_floating_point():
-        raise _no_logits(f"{tuple(logits.shape)} of {logits.dtype} for {len(images)} image(s)")
+        raise _logits_error(f"{tuple(logits.shape)} of {logits.dtype} for {len(images)} image(s)")
     return logits
 
 
-def _no_logits(found: str) -> UserError:
+def _logits_error(description: str) -> UserError:
     return UserError(
         f"Expected a classifier that returns logits (B, classes) as one tensor of floats, but got "
-        f"{found}. Wrap the model in an nn.Module whose forward returns its logits alone."
+        f"{description}. Wrap the model in an nn.Module whose forward returns only its logits."
     )
 
 
-def known(model: nn.Module) -> ImageModel | None:
-    """Return a Foveal model, which has abilities and class names; None for any other model."""
+def as_foveal_model(model: nn.Module) -> ImageModel | None:
+    """Return the model if it is Foveal's, with abilities and class names, and None otherwise."""
     return model if isinstance(model, ImageModel) else None
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless images are finite floats (B, C, H, W) that a Foveal model accepts."""
-    own = known(model)
-    if own is not None:
-        own.check(images)
+    foveal_model = as_foveal_model(model)
+    if foveal_model is not None:
+        foveal_model.check(images)
     elif images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(
             "Expected at least 1 image, as floats (B, C, H, W) in [0, 1], but got "

@@ -6,7 +6,7 @@ from foveal.explainers.post_hoc import PostHoc
 from foveal.explainers.task import Attributor, Task
 from foveal.foundation.errors import extra
 
-WINDOWS = 6  # number of windows edge to edge along the shorter side of the image
+WINDOWS = 6  # windows side by side along the shorter side of the image
 
 
 def window_px(size: tuple[int, int]) -> int:
@@ -15,7 +15,7 @@ def window_px(size: tuple[int, int]) -> int:
 
 
 def occlusion(task: Task) -> Attributor:
-    """Return for each pixel the mean drop of the target's logit over the windows that hide it.
+    """Return the mean drop of the target's logit, per pixel, over the windows that hide it.
 
     A square window moves over the image in steps of half its side; the pixels in it are replaced
     by the mean colour of the image. The last windows of a row or column may extend beyond the
@@ -29,7 +29,7 @@ def occlusion(task: Task) -> Attributor:
     stride = max(1, side // 2)
 
     def attribute(images: Tensor, targets: Tensor) -> Tensor:
-        found = method.attribute(
+        drops = method.attribute(
             images,
             sliding_window_shapes=(task.shape[0], side, side),
             strides=(task.shape[0], stride, stride),
@@ -37,7 +37,7 @@ def occlusion(task: Task) -> Attributor:
             target=targets,
             perturbations_per_eval=task.repeats(images),
         )
-        return found[:, :1]  # a window hides all channels, so that all have the same value
+        return drops[:, :1]  # a window hides all channels, so all have the same value
 
     return attribute
 

@@ -11,7 +11,7 @@ from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.observation.logits import Targets
 
-OWN = "model"  # the method of an explanation that is the model's own
+OWN = "model"  # `method` of a model's own explanation
 
 
 class Contributions(Explainer):
@@ -35,7 +35,7 @@ class Contributions(Explainer):
 class ModelExplainer(Explainer):
     """The model's own explanation, from which its prediction was computed.
 
-    A model that looks everywhere is explained by its contributions if it has them.
+    A model without keypoints or maps is explained by its contributions if it has them.
     """
 
     name = OWN
@@ -43,7 +43,7 @@ class ModelExplainer(Explainer):
     def __call__(
         self, model: ImageModel, images: Images, targets: Targets | None = None
     ) -> Explanation:
-        """Return what `model.explain` returns, or its contributions: see `Explainer`."""
+        """Return the result of `model.explain`, or the contributions: see `Explainer`."""
         contributions = Contributions()
         if model.evidence_kind == "image" and contributions.supports(model):
             return contributions(model, images, targets)

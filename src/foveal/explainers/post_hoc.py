@@ -7,9 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveal.explainers.cost import measured
+from foveal.explainers.cost import measure_cost
 from foveal.explainers.interface import Explainer
-from foveal.explainers.model_wrapper import answer, check_images, given, known, undisturbed
+from foveal.explainers.model_wrapper import (
+    as_foveal_model,
+    check_images,
+    logits_of,
+    to_model,
+    without_side_effects,
+)
 from foveal.explainers.task import Attributor, Task
 from foveal.explanation import Explanation
 from foveal.foundation.errors import at_least_one
@@ -19,7 +25,7 @@ from foveal.models.images import Images, as_images
 from foveal.observation.logits import Targets, class_indices, class_logits, predictions
 from foveal.observation.values import ATTRIBUTION, Values
 
-PIXELS = 2**20  # maximum per pass, because a gradient needs all features of a backbone
+MAX_PIXELS = 2**20  # per pass, because a gradient needs all features of a backbone
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Options:
             image; at most 2^20 pixels per pass. Bounds the memory.
         classes: name of each class, or of class 1 for a single logit; the model's if not given.
         layer: module that a method reads features from; chosen if not given.
-        reshape: its output, or the gradient of that -> (B, channels, h, w), if the layout is
+        reshape: the layer's output, or its gradient -> (B, channels, h, w), if the layout is
             ambiguous.
         seed: seed of random masks.
     """
@@ -51,7 +57,7 @@ class PostHoc(Explainer):
         name: `method` of its explanations.
         prepare: task -> function that computes the maps.
         values: meaning of the maps' values.
-        reads_layer: whether it reads the features of a layer, which can be named.
+        reads_layer: whether it reads the features of a layer, which the caller may choose.
     """
 
     name: str
@@ -80,9 +86,9 @@ class PostHoc(Explainer):
         Raises:
             UserError: the method cannot explain the model.
         """
-        with undisturbed(model):
+        with without_side_effects(model):
             task = Task(model, shape, layer=layer)
-            return measured(task, self.name, self.prepare(task))
+            return measure_cost(task, self.name, self.prepare(task))
 
     def __call__(
         self,
@@ -91,27 +97,28 @@ class PostHoc(Explainer):
         targets: Targets | None = None,
         options: Options = Options(),
     ) -> Explanation:
-        """Return how much each pixel speaks for a class: see `attribute`."""
+        """Return the attribution of a class to each pixel: see `attribute`."""
         batch_size = at_least_one("batch_size", options.batch_size)
         images = as_images(images)
         check_images(model, images)
-        with undisturbed(model):
+        with without_side_effects(model):
             channels, height, width = images.shape[1:]
-            batch_size = max(1, min(batch_size, PIXELS // (height * width)))
+            batch_size = max(1, min(batch_size, MAX_PIXELS // (height * width)))
             shape = (channels, height, width)
             task = Task(model, shape, batch_size, options.seed, options.layer, options.reshape)
             logits = _logits(task, images)
-            chosen = _targets(targets, logits)
+            indices = _target_indices(targets, logits)
             attribute = self.prepare(task)
-            cost = measured(task, self.name, attribute)
-            maps = _maps(task, attribute, images, chosen)
-        own = known(model)
+            cost = measure_cost(task, self.name, attribute)
+            maps = _maps(task, attribute, images, indices)
+        foveal_model = as_foveal_model(model)
         check_finite(f"The maps of {self.name}", maps)
+        own_classes = () if foveal_model is None else foveal_model.inputs.classes
         return Explanation(
             images=images.detach().cpu(),
             logits=logits,
             maps=maps,
-            classes=tuple(options.classes or (own.inputs.classes if own is not None else ())),
+            classes=tuple(options.classes or own_classes),
             method=self.name,
             cost=cost,
             values=self.values,
@@ -121,23 +128,23 @@ class PostHoc(Explainer):
 def _logits(task: Task, images: Tensor) -> Tensor:
     """Return the logits (B, classes) of all images, on the CPU."""
     batches = images.split(task.batch_size)
-    found = [answer(task.model, given(task.model, batch)).cpu() for batch in batches]
-    logits = at_least_single(torch.cat(found))
+    outputs = [logits_of(task.model, to_model(task.model, batch)).cpu() for batch in batches]
+    logits = at_least_single(torch.cat(outputs))
     check_finite("The logits of the model", logits)
     return logits
 
 
 def _maps(task: Task, attribute: Attributor, images: Tensor, targets: Tensor) -> Tensor:
     """Return the maps (B, 1, H, W) of all images, on the CPU."""
-    found = []
+    maps = []
     batches = zip(images.split(task.batch_size), targets.split(task.batch_size), strict=True)
     for batch, indices in batches:
-        moved = given(task.model, batch)
-        found.append(at_least_single(attribute(moved, indices.to(moved.device))).cpu())
-    return torch.cat(found)
+        inputs = to_model(task.model, batch)
+        maps.append(at_least_single(attribute(inputs, indices.to(inputs.device))).cpu())
+    return torch.cat(maps)
 
 
-def _targets(targets: Targets | None, logits: Tensor) -> Tensor:
+def _target_indices(targets: Targets | None, logits: Tensor) -> Tensor:
     """Return the indices (B,) of the classes to explain, given logits (B, classes)."""
     if targets is None:
         return predictions(logits)

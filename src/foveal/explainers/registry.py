@@ -49,7 +49,7 @@ def explainer(name: str) -> Explainer:
     """Return an explainer by its name in `EXPLAINERS` or `CONTROLS`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no explainer has that name.
 
     Example:
         >>> import torch
@@ -57,10 +57,10 @@ def explainer(name: str) -> Explainer:
         >>> explainer("grad-cam")(SmallCNN(), torch.rand(2, 1, 28, 28)).method
         'grad-cam'
     """
-    found = EXPLAINERS.get(name) or CONTROLS.get(name)
-    if found is None:
+    method = EXPLAINERS.get(name) or CONTROLS.get(name)
+    if method is None:
         raise unknown_name("method", name, EXPLAINERS)
-    return found
+    return method
 
 
 def post_hoc_methods() -> tuple[str, ...]:
@@ -71,8 +71,8 @@ def post_hoc_methods() -> tuple[str, ...]:
 def own_method(model: ImageModel) -> str | None:
     """Return the method by which a model explains itself at the cost of a prediction, or None.
 
-    That is `model` if it has keypoints or maps, and `contributions` if it looks everywhere but its
-    logits are sums over locations, as for `imagenet`.
+    That is `model` for a model with keypoints or maps, and `contributions` for a model that reads
+    the whole image but whose logits are sums over locations, such as `imagenet`.
     """
     if model.evidence_kind != "image":
         return OWN
@@ -88,10 +88,10 @@ def methods_of(model: ImageModel) -> tuple[str, ...]:
     if Ability.KEYPOINTS in model.abilities:
         return (OWN,)
     if Ability.MAPS in model.abilities:
-        compared = (OWN, CONTRIBUTIONS, GRAD_CAM.name)
-        return tuple(name for name in compared if EXPLAINERS[name].supports(model))
-    own = own_method(model)
-    return post_hoc_methods() if own is None else (own, *post_hoc_methods())
+        candidates = (OWN, CONTRIBUTIONS, GRAD_CAM.name)
+        return tuple(name for name in candidates if EXPLAINERS[name].supports(model))
+    method = own_method(model)
+    return post_hoc_methods() if method is None else (method, *post_hoc_methods())
 
 
 def attribute(
@@ -106,7 +106,7 @@ def attribute(
     reshape: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> Explanation:
-    """Return how much each pixel speaks for a class, by a post-hoc method.
+    """Return the attribution of a class to each pixel, by a post-hoc method.
 
     The model's mode, device and gradients and the random generators are left unchanged, and the
     same call returns the same maps.
@@ -123,7 +123,7 @@ def attribute(
         layer: module that grad-cam and layer-cam read features from; chosen if not given. Its
             output, or the first of a tuple, is (B, channels, h, w), (B, h, w, channels) or
             (B, tokens, channels) with a grid of tokens after a class token.
-        reshape: that output, or its gradient -> (B, channels, h, w), if the layout is ambiguous.
+        reshape: this output, or its gradient -> (B, channels, h, w), if the layout is ambiguous.
         seed: seed of the masks of rise.
 
     Returns:
@@ -135,25 +135,25 @@ def attribute(
         UserError: unknown method, target or layer; the model does not return logits or has no
             suitable layer; or the logits or the maps are not finite.
     """
-    found = _post_hoc(method, layer, reshape)
-    return found(model, images, targets, Options(batch_size, classes, layer, reshape, seed))
+    explain = _post_hoc(method, layer, reshape)
+    return explain(model, images, targets, Options(batch_size, classes, layer, reshape, seed))
 
 
 def _post_hoc(method: str, layer: str | None, reshape: object) -> PostHoc:
     """Return a post-hoc method by its name, after checking the arguments that depend on it."""
-    found = EXPLAINERS.get(method)
-    if not isinstance(found, PostHoc):
+    explain = EXPLAINERS.get(method)
+    if not isinstance(explain, PostHoc):
         raise unknown_name("attribution method", method, post_hoc_methods())
-    if layer is not None and not found.reads_layer:
+    if layer is not None and not explain.reads_layer:
         raise UserError(
-            f"Only {' and '.join(_layered())} take a layer, but it was given with {method}."
+            f"Only {' and '.join(_layer_methods())} take a layer, but got one for {method}."
         )
     if reshape is not None and layer is None:
-        raise UserError("Expected the layer that reshape applies to, but got reshape alone.")
-    return found
+        raise UserError("Expected the layer that reshape applies to, but got only reshape.")
+    return explain
 
 
-def _layered() -> list[str]:
+def _layer_methods() -> list[str]:
     """Return the names of the methods that read the features of a layer."""
-    methods = EXPLAINERS.values()
-    return [one.name for one in methods if isinstance(one, PostHoc) and one.reads_layer]
+    methods = [method for method in EXPLAINERS.values() if isinstance(method, PostHoc)]
+    return [method.name for method in methods if method.reads_layer]

@@ -13,7 +13,7 @@ from foveal.observation.values import ATTRIBUTION
 
 MASKS = 500
 CELLS = 7  # side of a mask's grid
-SHOWN = 0.5  # probability that a cell is shown, hence the expected value of a mask at any pixel
+P_SHOWN = 0.5  # probability that a cell is shown, hence the expected value of a mask at a pixel
 
 
 class Masks:
@@ -31,21 +31,21 @@ class Masks:
         generator = torch.Generator().manual_seed(seed)
         self.size = size
         self.cell = tuple(-(-side // CELLS) for side in size)
-        self.grids = (torch.rand(MASKS, 1, CELLS, CELLS, generator=generator) < SHOWN).float()
+        self.grids = (torch.rand(MASKS, 1, CELLS, CELLS, generator=generator) < P_SHOWN).float()
         self.first_px = [
             torch.randint(0, cell, (MASKS, 1), generator=generator) for cell in self.cell
         ]
 
     def draw(self, start: int, stop: int) -> Tensor:
         """Return the masks (M, H, W) in [0, 1] with indices from `start` up to `stop`."""
-        larger = [(CELLS + 1) * cell for cell in self.cell]
-        wide = F.interpolate(self.grids[start:stop], larger, mode="bilinear")[:, 0]
+        size = [(CELLS + 1) * cell for cell in self.cell]
+        enlarged = F.interpolate(self.grids[start:stop], size, mode="bilinear")[:, 0]
         rows, columns = (
             first[start:stop] + torch.arange(side)  # (M, side)
             for first, side in zip(self.first_px, self.size, strict=True)
         )
-        index = torch.arange(len(wide))[:, None, None]
-        return wide[index, rows[:, :, None], columns[:, None, :]]
+        index = torch.arange(len(enlarged))[:, None, None]
+        return enlarged[index, rows[:, :, None], columns[:, None, :]]
 
 
 def rise(task: Task) -> Attributor:
@@ -60,10 +60,10 @@ def rise(task: Task) -> Attributor:
         total = at_least_single(images.new_zeros(len(images), *task.size))
         step = task.repeats(images)
         for start in range(0, MASKS, step):
-            drawn = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
-            weights = _probabilities(task, images, targets, drawn)  # (B, M)
-            total += torch.einsum("bm,mhw->bhw", weights, drawn.to(total))
-        return (total / (MASKS * SHOWN))[:, None]
+            batch = masks.draw(start, min(start + step, MASKS)).to(images)  # (M, H, W)
+            weights = _probabilities(task, images, targets, batch)  # (B, M)
+            total += torch.einsum("bm,mhw->bhw", weights, batch.to(total))
+        return (total / (MASKS * P_SHOWN))[:, None]
 
     return attribute
 
@@ -73,8 +73,8 @@ def _probabilities(task: Task, images: Tensor, targets: Tensor, masks: Tensor) -
     """Return the targets' probabilities (B, M) for images (B, C, H, W) under masks (M, H, W)."""
     masked = images[:, None] * masks[:, None]  # (B, M, C, H, W)
     probabilities = task.probabilities(masked.flatten(0, 1)).unflatten(0, masked.shape[:2])
-    found = probabilities.gather(2, targets[:, None, None].expand(-1, len(masks), 1))[..., 0]
-    return at_least_single(found)
+    indices = targets[:, None, None].expand(-1, len(masks), 1)
+    return at_least_single(probabilities.gather(2, indices)[..., 0])
 
 
 # If no mask has an effect, the map is the target's probability everywhere: 0 is not neutral.

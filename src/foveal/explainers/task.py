@@ -15,7 +15,8 @@ class Task:
     Attributes:
         model: images (B, C, H, W) in [0, 1] -> logits (B, classes), or (B, 1) for two classes.
         shape: C, H and W of its images.
-        batch_size: images per forward pass, including the variants that a method makes of one.
+        batch_size: images per forward pass, including the variants that a method makes of an
+            image.
         seed: seed of a method's random draws.
         layer: name of the module whose features are read, or None for an automatic choice.
         reshape: output of that module -> features (B, channels, h, w), or None for an automatic
@@ -36,14 +37,14 @@ class Task:
 
     def scores(self, images: Tensor) -> Tensor:
         """Return differentiable logits (B, classes) for images (B, C, H, W)."""
-        return class_logits(self._answer(images))
+        return class_logits(self._logits(images))
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Return probabilities (B, classes) for images (B, C, H, W)."""
-        return probabilities(self._answer(images))
+        return probabilities(self._logits(images))
 
-    def _answer(self, images: Tensor) -> Tensor:
-        """Return the model's logits for a copy, which the model may change in place."""
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return the model's logits for a copy of images, which the model may change in place."""
         return self.model(images.clone())
 
     def repeats(self, images: Tensor) -> int:

@@ -38,7 +38,7 @@ class Range:
         high_enough = value > self.low if self.above else value >= self.low
         low_enough = value < self.high if self.below else value <= self.high
         if not (high_enough and low_enough):
-            raise UserError(f"Expected {name} {self}, but got {shown(value)}.")
+            raise UserError(f"Expected {name} {self}, but got {short_repr(value)}.")
 
     def __str__(self) -> str:
         if not (self.above or self.below):
@@ -75,7 +75,9 @@ class OneOf:
         choices = [str(choice) for choice in self.choices]
         if isinstance(value, str):
             raise unknown_name(name, value, choices)
-        raise UserError(f"Expected {name} to be {' or '.join(choices)}, but got {shown(value)}.")
+        raise UserError(
+            f"Expected {name} to be {' or '.join(choices)}, but got {short_repr(value)}."
+        )
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -92,10 +94,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def call(*arguments: P.args, **named: P.kwargs) -> R:
-        given = signature.bind(*arguments, **named).arguments
-        check_values(function, given)
-        return function(*arguments, **named)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        bound = signature.bind(*arguments, **keywords).arguments
+        check_values(function, bound)
+        return function(*arguments, **keywords)
 
     return call
 
@@ -107,32 +109,32 @@ def check_constructor(kind: type[Any]) -> None:
 
 
 def check_values(
-    function: Callable[..., object], values: Mapping[str, object], of: str = ""
+    function: Callable[..., object], values: Mapping[str, object], prefix: str = ""
 ) -> None:
     """Check values by the annotations of a function, constructor or dataclass.
 
     Args:
         function: annotated callable; values of other names are not checked.
         values: values by name.
-        of: prefix of each name in an error.
+        prefix: prefix of each name in an error.
 
     Raises:
-        UserError: a value is not of its type, range or choice.
+        UserError: a value violates its type, range or choices.
     """
     hints = annotations(function)
     for name, value in values.items():
         if name in hints:
-            check(of + name, hints[name], value)
+            check(prefix + name, hints[name], value)
 
 
 @functools.cache
 def annotations(function: Callable[..., object]) -> dict[str, object]:
-    """Return the annotations of a function, a constructor or a dataclass, ranges included."""
+    """Return the annotations of a function, constructor or dataclass, including ranges."""
     if inspect.isclass(function) and "__init__" in vars(function):
         function = function.__init__
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError:  # a type that is imported for the type checker only
+    except NameError:  # a type that is imported only for the type checker
         return {}
 
 
@@ -140,7 +142,7 @@ def check(name: str, hint: object, value: object) -> None:
     """Check one value by its annotation.
 
     Raises:
-        UserError: the value is not of the type, range or choice.
+        UserError: the value violates the type, range or choices.
     """
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -158,10 +160,10 @@ def check(name: str, hint: object, value: object) -> None:
 
 def _check_list(name: str, origin: object, parts: tuple[object, ...], value: object) -> None:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise UserError(f"Expected {name} to be a list, but got {shown(value)}.")
+        raise UserError(f"Expected {name} to be a list, but got {short_repr(value)}.")
     fixed = origin is tuple and parts[-1] is not Ellipsis
     if fixed and len(value) != len(parts):
-        raise UserError(f"Expected {len(parts)} values in {name}, but got {shown(value)}.")
+        raise UserError(f"Expected {len(parts)} values in {name}, but got {short_repr(value)}.")
     hints = parts if fixed else parts[:1] * len(value)
     for index, (hint, item) in enumerate(zip(hints, value, strict=True)):
         check(f"{name}[{index}]", hint, item)
@@ -177,7 +179,7 @@ def _check_type(name: str, kind: type, value: Any) -> None:
         valid = isinstance(value, kind)
     if not valid:
         expected = _KINDS.get(kind, f"a {kind.__name__}")
-        raise UserError(f"Expected {name} to be {expected}, but got {shown(value)}.")
+        raise UserError(f"Expected {name} to be {expected}, but got {short_repr(value)}.")
 
 
 _KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
@@ -200,7 +202,7 @@ def constructor_settings(part: object) -> dict[str, Any]:
 
 
 def check_agreement(part: str, settings: Mapping[str, object], **expected: object) -> None:
-    """Check that settings of a part, where it has them, equal those of the model.
+    """Check that the settings that a part shares with the model are equal to the model's.
 
     Raises:
         UserError: they differ.
@@ -213,7 +215,7 @@ def check_agreement(part: str, settings: Mapping[str, object], **expected: objec
             )
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the representation of a value for errors, truncated to 100 characters."""
     try:
         text = repr(value)

@@ -13,8 +13,8 @@ class Column:
         heading: heading of the column.
         form: format string of a value.
         meaning: one line that a practitioner understands.
-        direction: `higher` or `lower` is better; or a few words on what a good value is.
-        listed: False if tables leave it out.
+        direction: `higher` or `lower` is better; or a short description of a good value.
+        listed: False if tables omit it.
     """
 
     key: str
@@ -31,5 +31,5 @@ class Column:
 
 
 def present(columns: Iterable[Column], rows: Sequence[Mapping[str, object]]) -> list[Column]:
-    """Return the columns that at least one of the rows has a figure for."""
+    """Return the columns for which at least one row has a figure."""
     return [column for column in columns if any(row.get(column.key) is not None for row in rows)]

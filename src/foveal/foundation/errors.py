@@ -22,17 +22,17 @@ def one_line(error: object, length: int = 200) -> str:
 def unknown_name(what: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for an unknown `name`, with the nearest match among the `known` ones."""
     names = sorted(known)
-    given = str(name)[:200]
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"Unknown {what} {given!r}.{hint} Known: {', '.join(names)}.")
+    text = str(name)[:200]
+    matches = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {matches[0]!r}?" if matches else ""
+    return UserError(f"Unknown {what} {text!r}.{hint} Known: {', '.join(names)}.")
 
 
 def at_least_one(name: str, value: object) -> int:
     """Return the value of a named argument as an int, if it is an integer of at least 1.
 
     Raises:
-        UserError: it is not.
+        UserError: the value is not such an integer.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise UserError(f"Expected a {name} of at least 1, but got {value!r}.")
@@ -113,7 +113,9 @@ def check_arguments(
         UserError: an argument is unknown (the error names the nearest one) or missing.
     """
     parameters = check_known(what, build, arguments)
-    required = {name for name, one in parameters.items() if one.default is one.empty}
+    required = {
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty
+    }
     missing = sorted(required - set(arguments))
     if missing:
         raise UserError(f"The {what} needs a setting for: {', '.join(missing)}.")
@@ -131,9 +133,9 @@ def build_named(what: str, build: Callable[..., Built], arguments: Mapping[str, 
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        plain = (str, int, float, list, tuple, dict)  # built parts have no short repr
-        given = ", ".join(
+        plain = (str, int, float, list, tuple, dict)  # other objects have no short repr
+        values = ", ".join(
             f"{key}={value!r}" for key, value in arguments.items() if isinstance(value, plain)
         )
-        message = f"The {what} cannot be built with {given[:300]}: {one_line(error)}"
+        message = f"The {what} cannot be built with {values[:300]}: {one_line(error)}"
         raise UserError(message) from error

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 # Control characters, unpaired surrogates (bytes that are not UTF-8), line and paragraph
-# separators; of the format characters (Cf) only those that change the direction of text.
+# separators. Of the format characters (Cf), only those that change the direction of text.
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 _DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -30,7 +30,7 @@ _TEX = {
 def printable(text: str | bytes | Path, keep: str = "") -> str:
     r"""Return text that is safe to print, with control characters escaped, such as `\x1b`.
 
-    A byte of a file name that is not UTF-8 is shown as `\xe9`, and nothing is lost or raised.
+    A byte of a file name that is not UTF-8 is shown as `\xe9`; nothing is dropped or raised.
 
     Args:
         text: for example a path or the name of a class.
@@ -42,10 +42,10 @@ def printable(text: str | bytes | Path, keep: str = "") -> str:
     name = os.fsdecode(text) if isinstance(text, bytes | Path) else text
     if name.isprintable():
         return name
-    return "".join(c if c in keep else _shown(c) for c in name)
+    return "".join(c if c in keep else _escape(c) for c in name)
 
 
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
         return f"\\x{number - 0xDC00:02x}"
@@ -61,7 +61,7 @@ def as_unicode(text: str) -> str:
 
     Valid Unicode is unchanged, and an unpaired surrogate becomes `\ud800`.
     """
-    return _SURROGATE.sub(lambda found: _shown(found[0]), text)
+    return _SURROGATE.sub(lambda match: _escape(match[0]), text)
 
 
 def path_text(path: str | Path) -> str:
@@ -74,8 +74,8 @@ def path_text(path: str | Path) -> str:
 
 def csv_cell(text: str) -> str:
     """Return text for a CSV cell that no spreadsheet interprets as a formula."""
-    shown = printable(text)
-    return f"'{shown}" if text.startswith(_FORMULA) else shown
+    escaped = printable(text)
+    return f"'{escaped}" if text.startswith(_FORMULA) else escaped
 
 
 def tex(text: str) -> str:

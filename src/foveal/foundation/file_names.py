@@ -30,7 +30,7 @@ def safe_stem(name: str) -> str:
 
 
 def file_key(name: str) -> str:
-    """Return a key that is equal for names that differ in case or Unicode composition only."""
+    """Return a key that is equal for names that differ only in case or Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
@@ -45,13 +45,13 @@ def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
     """
     stems = [safe_stem(name) for name in names]
     used = {file_key(stem) for stem in taken}
-    avoided = used | {file_key(stem) for stem in stems}
+    reserved = used | {file_key(stem) for stem in stems}
     numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
     for index, stem in enumerate(stems):
         key = file_key(stem)
         if key in used:
             numbered = (f"{stem}-{number}" for number in numbers[key])
-            stems[index] = next(one for one in numbered if file_key(one) not in avoided)
-            avoided.add(file_key(stems[index]))
+            stems[index] = next(stem for stem in numbered if file_key(stem) not in reserved)
+            reserved.add(file_key(stems[index]))
         used.add(file_key(stems[index]))
     return stems

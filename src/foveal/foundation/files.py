@@ -23,11 +23,11 @@ MAX_FILE = 4 * 2**30  # bytes of any other file that is read as a whole
 _CHUNK = 2**20
 MAX_DEPTH = 50  # levels of nested values
 MAX_VALUES = 1_000_000  # in a JSON or YAML document, keys included
-OUTPUT_MARK = ".foveal-output"  # empty file that marks a folder of figures, which is no class
+OUTPUT_MARK = ".foveal-output"  # empty file that marks a folder of figures, which is not a class
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; a FIFO, socket, device or folder is refused.
+    """Open a regular file for reading; a FIFO, socket, device or folder is rejected.
 
     Raises:
         UserError: not a regular file.
@@ -119,20 +119,20 @@ def _parsed_file(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the values of a JSON document; NaN and infinity, which are not JSON, are refused.
+    """Return the values of a JSON document; NaN and infinity, which are not JSON, are rejected.
 
     Raises:
         UserError: not JSON, nested too deeply, or a number with too many digits.
     """
     try:
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {_reason(error)}") from None
     check_extent(values)
     return values
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
@@ -168,10 +168,10 @@ def _json_values(values: object) -> object:
 def parse_yaml(text: str) -> Any:
     """Return the values of a YAML document of plain types.
 
-    Aliases are refused: a few lines of nested ones expand without bound.
+    Aliases are rejected: a few lines of nested aliases expand without bound.
 
     Raises:
-        UserError: not YAML, with aliases, nested too deeply, or a number with too many digits.
+        UserError: not YAML, aliases, nested too deeply, or a number with too many digits.
     """
     import yaml
 
@@ -211,13 +211,13 @@ def check_extent(values: object) -> None:
         count += len(level)
         if count > MAX_VALUES:
             raise UserError(f"more than {MAX_VALUES:,} values")
-        level = list(islice(chain.from_iterable(map(_inner, level)), MAX_VALUES + 1))
+        level = list(islice(chain.from_iterable(map(_children, level)), MAX_VALUES + 1))
         if not level:
             return
     raise UserError(f"more than {MAX_DEPTH} levels of nested values")
 
 
-def _inner(value: object) -> list[object]:
+def _children(value: object) -> list[object]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return list(value) if isinstance(value, list | tuple | set) else []
@@ -233,7 +233,7 @@ def _reason(error: Exception) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; the file gets its final name when the block ends without error.
 
-    It replaces an existing file atomically: a reader gets either the old or the new file, complete.
+    It replaces an existing file atomically: a reader gets the complete old or new file.
     On an error the partial file is removed. Its permissions are those of any new file. Ctrl-C and
     SIGTERM take effect once it is written.
 
@@ -303,8 +303,8 @@ def make_output_folder(folder: Path) -> None:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes while the block runs.
 
-    The system releases the lock if this process dies. Windows, and file systems that cannot lock a
-    folder, have no lock.
+    The system releases the lock if this process dies. On Windows, and on file systems that cannot
+    lock a folder, nothing is locked.
 
     Raises:
         BlockingIOError: another process holds the lock.
@@ -322,7 +322,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise
         except OSError:
-            pass  # such as some network file systems, which lock files only
+            pass  # some network file systems lock only files
         yield
     finally:
         os.close(descriptor)

@@ -10,20 +10,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; cleanup is the same as after Ctrl-C."""
+    """SIGTERM was received; cleanup is the same as after Ctrl-C."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise `Terminated` in the main thread when SIGTERM arrives during the block."""
+    """Raise `Terminated` in the main thread if SIGTERM is received during the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -33,18 +33,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def deferred_signals() -> Iterator[None]:
     """Defer SIGINT and SIGTERM to the end of the block; a second signal takes effect at once."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    if threading.current_thread() is not threading.main_thread() or None in before.values():
-        yield  # signal handlers run in the main thread only
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    if threading.current_thread() is not threading.main_thread() or None in previous.values():
+        yield  # signal handlers run only in the main thread
         return
-    arrived: list[int] = []
+    received: list[int] = []
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
     def hold(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
+        received.append(number)
         restore()
 
     for number in SIGNALS:
@@ -53,15 +53,15 @@ def deferred_signals() -> Iterator[None]:
         yield
     finally:
         restore()
-        if arrived:
-            signal.raise_signal(arrived[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager
 def resumable(how: str) -> Iterator[None]:
-    """Add a note to an interruption of the block: `how` to resume, a sentence for the user."""
+    """Add a note for the user, `how` to resume, to an interruption of the block."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        stop.add_note(how)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(how)
         raise

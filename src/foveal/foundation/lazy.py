@@ -21,8 +21,8 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = import_module(modules[name])
-        found = module if module.__name__.endswith(f".{name}") else getattr(module, name)
-        setattr(sys.modules[package], name, found)
-        return found
+        value = module if module.__name__.endswith(f".{name}") else getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
 
     return find

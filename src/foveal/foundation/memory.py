@@ -11,9 +11,9 @@ def keep_freed_memory() -> bool:
     """Make the process keep freed memory for its next tensors; return whether it does.
 
     By default glibc returns large blocks to the system at once, and the system clears them page by
-    page when the next step allocates them again: a third of the training time of a small net on a
-    CPU. Kept blocks are reused; the process holds its peak memory until it ends. This has no
-    effect on systems without glibc.
+    page when the next step allocates them again, which takes a third of the training time of a
+    small network on a CPU. Kept blocks are reused; the process holds its peak memory until it
+    ends. This has no effect on systems without glibc.
 
     Threads started later share one arena: an arena per thread allocates blocks of at most 64 MB,
     and larger ones would still be returned at once.

@@ -10,8 +10,8 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import open_regular, read_json, write_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
-# Of config.json and card.json. Format 1 had no such entry, described focus models by their
-# presets, and used other names for their weights (`models.renames`).
+# Format of config.json and card.json. Format 1 had no format entry, described focus models by
+# their presets, and used other names for their weights (`models.renames`).
 FORMAT = 2
 DIGEST = "weights_sha256"  # on the card: digest of the weights file
 _TEXTS, _OBJECTS = ("model", "trained_on", DIGEST), ("recipe", "figures")  # on the card
@@ -28,7 +28,7 @@ def read_config(path: Path) -> Config:
     """Return the settings of a trained model and their format.
 
     Raises:
-        UserError: the file cannot be read, holds no settings, or has an unknown format.
+        UserError: the file cannot be read, contains no settings, or has an unknown format.
     """
     settings, number = _without_format(read_json(path), path)
     if not isinstance(settings, dict) or not isinstance(settings.get("name"), str):

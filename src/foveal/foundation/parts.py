@@ -1,4 +1,4 @@
-"""The base class of a model's parts: arguments checked, kept as attributes and returned."""
+"""The base class of model parts: checks constructor arguments and keeps them as attributes."""
 
 from abc import ABC
 

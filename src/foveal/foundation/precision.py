@@ -7,7 +7,7 @@ from foveal.foundation.errors import UserError
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, and wider floats as they are.
+    """Return float16 and bfloat16 as float32, and wider floats unchanged.
 
     Half precision cannot distinguish neighbouring pixels of a large image, and NumPy has no
     bfloat16.
@@ -16,7 +16,7 @@ def at_least_single(values: Tensor) -> Tensor:
 
 
 def check_finite(what: str, values: Tensor) -> None:
-    """Raise UserError where values (B, ...) of B images hold NaN or infinity.
+    """Raise UserError if values (B, ...) of B images contain NaN or infinity.
 
     Args:
         what: plural name of the values, which begins the error.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar; the yielded function takes a text, the steps done and all steps."""
+    """Show a progress bar; the yielded function takes a text, the steps done and the total."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -26,12 +26,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def rate_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with rate and time left; the yielded function takes newly done steps.
+    """Show a progress bar with rate and time left; the yielded function takes the new steps done.
 
     Args:
         what: name of what is counted, such as `images`.
         total: number of all steps.
-        done: number of steps done before.
+        done: number of steps that are already done.
     """
     from rich.console import Console
     from rich.progress import (

@@ -30,7 +30,7 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
 
     Args:
         group: group of the entry points, such as `foveal.detectors`.
-        own: Foveal's parts by name.
+        builtin: Foveal's parts by name.
 
     Example:
         >>> registry = Registry("foveal.examples", {"one": 1})
@@ -39,9 +39,9 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         ['one', 'two']
     """
 
-    def __init__(self, group: str, own: Mapping[str, Part]):
+    def __init__(self, group: str, builtin: Mapping[str, Part]):
         self.group = group
-        self._known = dict(own)
+        self._known = dict(builtin)
 
     def __getitem__(self, name: str) -> Part:
         """Return a part; one of another package is imported first.
@@ -51,7 +51,7 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
             UserError: its package cannot be imported.
         """
         if name not in self._known:
-            self._known[name] = self._imported(self._points()[name])
+            self._known[name] = self._import(self._entry_points()[name])
         return self._known[name]
 
     def __setitem__(self, name: str, part: Part) -> None:
@@ -61,26 +61,26 @@ class Registry(MutableMapping[str, Part], Generic[Part]):
         del self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known or name in self._points()
+        return name in self._known or name in self._entry_points()
 
     def __iter__(self) -> Iterator[str]:
         yield from self._known
-        yield from (name for name in self._points() if name not in self._known)
+        yield from (name for name in self._entry_points() if name not in self._known)
 
     def __len__(self) -> int:
-        return len({*self._known, *self._points()})
+        return len({*self._known, *self._entry_points()})
 
     def name_of(self, part: object) -> str | None:
         """Return the name of a part that has been looked up, or None."""
         return next((name for name, known in self._known.items() if known is part), None)
 
-    def _points(self) -> Mapping[str, EntryPoint]:
-        return _all_points().get(self.group, {})
+    def _entry_points(self) -> Mapping[str, EntryPoint]:
+        return _all_entry_points().get(self.group, {})
 
-    def _imported(self, point: EntryPoint) -> Part:
+    def _import(self, point: EntryPoint) -> Part:
         try:
             part: Part = point.load()
-        except Exception as error:  # whatever another package raises
+        except Exception as error:  # another package may raise anything
             package = point.dist.name if point.dist else point.module
             raise UserError(
                 f"The package {package} cannot be imported for {point.name!r}: {one_line(error)}"
@@ -96,17 +96,17 @@ class PartRegistry(Registry[type[Part]]):
 
     Args:
         what: the kind of part, such as `detector`.
-        own: Foveal's classes by name. Each has a method `settings`, which returns its arguments.
+        builtin: Foveal's classes by name. Each has a method `settings` that returns its arguments.
         inner: registries of arguments that are themselves parts with settings.
     """
 
     def __init__(
         self,
         what: str,
-        own: Mapping[str, type[Part]],
+        builtin: Mapping[str, type[Part]],
         inner: "Mapping[str, PartRegistry[Any]] | None" = None,
     ):
-        super().__init__(f"foveal.{what}s", own)
+        super().__init__(f"foveal.{what}s", builtin)
         self.what, self.inner = what, dict(inner or {})
 
     def build(self, settings: object) -> Part:
@@ -127,13 +127,13 @@ class PartRegistry(Registry[type[Part]]):
     def settings_of(self, part: Any) -> dict[str, Any]:
         """Return the settings from which `build` rebuilds a part."""
         kind = type(part)
-        kept = dict(part.settings())
-        kept |= {
-            name: registry.settings_of(kept[name])
+        settings = dict(part.settings())
+        settings |= {
+            name: registry.settings_of(settings[name])
             for name, registry in self.inner.items()
-            if name in kept
+            if name in settings
         }
-        return {"name": self.name_of(kind) or kind.__name__, **kept}
+        return {"name": self.name_of(kind) or kind.__name__, **settings}
 
 
 def by_name(*parts: NamedPart) -> dict[str, NamedPart]:
@@ -142,11 +142,11 @@ def by_name(*parts: NamedPart) -> dict[str, NamedPart]:
 
 
 @cache
-def _all_points() -> Mapping[str, Mapping[str, EntryPoint]]:
+def _all_entry_points() -> Mapping[str, Mapping[str, EntryPoint]]:
     """Return the entry points of installed packages in Foveal's groups, by group and name."""
-    found: dict[str, dict[str, EntryPoint]] = {}
+    by_group: dict[str, dict[str, EntryPoint]] = {}
     for package in distributions():
         for point in package.entry_points:
             if point.group.startswith("foveal."):
-                found.setdefault(point.group, {}).setdefault(point.name, point)
-    return found
+                by_group.setdefault(point.group, {}).setdefault(point.name, point)
+    return by_group

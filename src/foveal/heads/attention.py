@@ -31,7 +31,7 @@ class AttentionHead(Head):
         num_classes: number of classes of each task.
         tasks: names of the tasks; the first is the main one.
         width: dimension of a patch's vector.
-        heads: learned queries of each task.
+        heads: learned queries per task.
         widths: output channels of a patch's convolutions.
         dropout: fraction of features dropped in training.
 
@@ -61,14 +61,14 @@ class AttentionHead(Head):
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the logits of all tasks for normalised patches (B, K, C, P, P).
 
-        The detector's scores change no logits, but get the gradient of the patches' weights.
+        The detector's scores do not change the logits, but receive the gradient of the weights.
         """
         vectors = self.encoder(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         score = located.score
-        zeros = None if score is None else score - score.detach()  # for the gradient
-        return of_tasks(*self.attention(vectors, located.xy, zeros))
+        zeros = None if score is None else score - score.detach()  # passes the gradient
+        return multi_task_output(*self.attention(vectors, located.xy, zeros))
 
 
-def of_tasks(logits: Tensor, weights: Tensor) -> HeadOutput:
+def multi_task_output(logits: Tensor, weights: Tensor) -> HeadOutput:
     """Return the output of a head for logits (B, T, classes) and weights (B, T, K) of T tasks."""
     return HeadOutput(logits[:, 0], weights[:, 0], logits, weights)

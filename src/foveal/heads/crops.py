@@ -1,4 +1,4 @@
-"""A head that encodes each patch separately by a backbone, then sums, attends to or mixes them."""
+"""A head that encodes each patch separately, then sums, attends to or mixes the vectors."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from foveal.heads.patch_attention import PatchAttention
 MIXES = ("additive", "attention", "tokens")
 CropMix = Annotated[str, OneOf(MIXES)]
 HEADS = 4  # of the attention between tokens
-AT_ONCE = 128  # crops per forward pass of a backbone; more are not faster
+CROPS_PER_PASS = 128  # per forward pass of a backbone; more are not faster
 
 
 class CropHead(Head):
@@ -24,7 +24,7 @@ class CropHead(Head):
 
     `additive`: logits = sum over crops of w_k V(crop_k) + b, where the weights w_k are a softmax
     over the crops of gated scores (Ilse et al. 2018, "Attention-based deep multiple instance
-    learning"). A crop's contribution to a logit is a term of that sum, and so exact. `attention`:
+    learning"). A crop's contribution to a logit is an exact term of that sum. `attention`:
     learned queries read the crops (`PatchAttention`). `tokens`: a transformer layer mixes them.
     The last two also read the locations of the crops.
 
@@ -76,20 +76,20 @@ class CropHead(Head):
         if torch.is_grad_enabled() or torch.compiler.is_exporting():
             vectors = self.backbone(flat)[1]
         else:  # features take a hundred times the memory of images
-            vectors = torch.cat([self.backbone(some)[1] for some in flat.split(AT_ONCE)])
+            vectors = torch.cat([self.backbone(batch)[1] for batch in flat.split(CROPS_PER_PASS)])
         return self.combine(vectors.unflatten(0, patches.shape[:2]), located)
 
     def combine(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return the output for the crops' vectors (B, K, F), as the backbone returns them.
 
-        The detector's scores change no logits, but get the gradient of the crops' weights.
+        The detector's scores do not change the logits, but receive the gradient of the weights.
         """
         output: HeadOutput = self.mixer(self.drop((vectors - self.mean) / self.std), located)
         return output
 
     @torch.no_grad()
     def measure(self, vectors: Tensor) -> None:
-        """Set the normalisation to mean and standard deviation of training vectors (N, F)."""
+        """Set the normalisation to the mean and standard deviation of training vectors (N, F)."""
         self.mean.copy_(vectors.mean(dim=0))
         self.std.copy_(vectors.std(dim=0).clamp_min(1e-3))
 
@@ -104,7 +104,7 @@ class Additive(nn.Module):
 
     def forward(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return logits, weights and contributions for vectors (B, K, F)."""
-        scores = self.gate(vectors)[..., 0] + _gradient_of(located)
+        scores = self.gate(vectors)[..., 0] + _zeros_with_gradient(located)
         weights = scores.softmax(dim=1)
         contributions = weights[..., None] * (vectors @ self.value.weight.T)  # (B, K, classes)
         logits = contributions.sum(dim=1) + self.value.bias
@@ -121,7 +121,7 @@ class Queries(nn.Module):
 
     def forward(self, vectors: Tensor, located: Located) -> HeadOutput:
         """Return logits and weights for vectors (B, K, F)."""
-        zeros = _gradient_of(located)
+        zeros = _zeros_with_gradient(located)
         logits, weights = self.attention(self.project(vectors), located.xy, zeros)
         return HeadOutput(logits[:, 0], weights[:, 0])
 
@@ -145,12 +145,12 @@ class Tokens(nn.Module):
         scale = torch.ones_like(xy[..., 0]) if located.scale is None else located.scale
         location = torch.cat([xy, scale.to(xy)[..., None].log()], dim=-1)
         tokens = self.layer(self.project(vectors) + self.location(location))
-        weights = (self.gate(tokens)[..., 0] + _gradient_of(located)).softmax(dim=1)
-        read = (weights[..., None] * tokens).sum(dim=1)
-        return HeadOutput(self.value(read), weights)
+        weights = (self.gate(tokens)[..., 0] + _zeros_with_gradient(located)).softmax(dim=1)
+        pooled = (weights[..., None] * tokens).sum(dim=1)
+        return HeadOutput(self.value(pooled), weights)
 
 
-def _gradient_of(located: Located) -> Tensor:
+def _zeros_with_gradient(located: Located) -> Tensor:
     """Return zeros (B, K) that pass a gradient on to the detector's scores."""
     score = located.score
     return torch.zeros_like(located.xy[..., 0]) if score is None else score - score.detach()

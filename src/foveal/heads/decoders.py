@@ -20,7 +20,7 @@ class Decoder(Head):
 
 
 class PatchDecoder(Decoder):
-    """A decoder of all patches and locations as one vector (`joined`).
+    """A decoder of all patches and locations as one vector (`join_patches`).
 
     Images of other sizes are rebuilt at the decoder's size and resized.
 
@@ -46,7 +46,7 @@ class PatchDecoder(Decoder):
 
     @property
     def features(self) -> int:
-        """Dimension of the vector."""
+        """Dimension of that vector."""
         return self.keypoints * (self.in_channels * self.patch_size**2 + 2)
 
 
@@ -79,16 +79,16 @@ class MLPDecoder(PatchDecoder):
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images."""
-        values = self.layers(joined(patches, located))
+        values = self.layers(join_patches(patches, located))
         images = values.unflatten(1, (self.in_channels, *self.size))
-        return rebuilt(resized(images, canvas_of(located)).sigmoid())
+        return rebuilt(resize_like(images, canvas_of(located)).sigmoid())
 
 
 class ConvDecoder(Decoder):
     """A U-Net over the patches on an empty image (Ronneberger et al. 2015).
 
-    Its input is the image with holes, and the mask of the patches. Its finest resolution is 2x2
-    pixels (Shi et al. 2016, "sub-pixel convolution"), at a third of the cost.
+    Its inputs are that image and the mask of the patches. Its finest features have one location per
+    2x2 pixels (Shi et al. 2016, "sub-pixel convolution"), at a third of the cost.
 
     Args:
         in_channels: channels C.
@@ -118,14 +118,14 @@ class ConvDecoder(Decoder):
         height, width = canvas.shape[-2:]
         padded = F.pad(canvas, (0, width % 2, 0, height % 2))
         features = F.pixel_unshuffle(padded, 2)  # (B, 4 (C + 1), H / 2, W / 2)
-        finer = []
+        skips = []
         for block in self.down:
             features = block(features)
-            finer.append(features)
-        finer.pop()
+            skips.append(features)
+        skips.pop()
         for block in reversed(self.up):
-            skipped = finer.pop()
-            features = block(torch.cat([resized(features, skipped), skipped], dim=1))
+            skip = skips.pop()
+            features = block(torch.cat([resize_like(features, skip), skip], dim=1))
         images = F.pixel_shuffle(self.last(features), 2)[..., :height, :width]
         return rebuilt(images.sigmoid())
 
@@ -133,7 +133,7 @@ class ConvDecoder(Decoder):
 class VAEDecoder(PatchDecoder):
     """A variational autoencoder: patches -> latent vector -> image.
 
-    The latent vector is sampled in training and is the mean of its distribution otherwise
+    In training the latent vector is sampled; in evaluation it is the mean of its distribution
     (Kingma & Welling 2014); a sample from the prior generates a new image. Other arguments as in
     `PatchDecoder`.
 
@@ -173,11 +173,11 @@ class VAEDecoder(PatchDecoder):
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return the rebuilt images, and the distribution of their latent vectors."""
-        mean, log_variance = self.encode(joined(patches, located)).chunk(2, dim=1)
+        mean, log_variance = self.encode(join_patches(patches, located)).chunk(2, dim=1)
         latents = mean
         if self.training:
             latents = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        images = resized(self.decode(latents), canvas_of(located))
+        images = resize_like(self.decode(latents), canvas_of(located))
         return rebuilt(images.sigmoid(), (mean, log_variance))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -191,18 +191,18 @@ class VAEDecoder(PatchDecoder):
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Return images (count, C, H, W) in [0, 1] from latent vectors sampled from the prior."""
-        like = self.last.weight
+        weight = self.last.weight
         generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn(count, self.latent, generator=generator).to(like.device, like.dtype)
+        latents = torch.randn(count, self.latent, generator=generator).to(weight)
         with evaluation_mode(self):
             return self.decode(latents).sigmoid()
 
 
-# By their names in the preset `reconstructor`; in `HEADS` they are mlp-decoder and so on.
+# By name in the preset `reconstructor`; in `HEADS` they are named mlp-decoder etc.
 DECODERS: dict[str, type[Head]] = {"mlp": MLPDecoder, "conv": ConvDecoder, "vae": VAEDecoder}
 
 
-def joined(patches: Tensor, located: Located) -> Tensor:
+def join_patches(patches: Tensor, located: Located) -> Tensor:
     """Return each image's patches and keypoints as one vector (B, K (C P P + 2))."""
     keypoints = located.xy.to(patches.dtype)
     return torch.cat([patches.flatten(1), keypoints.flatten(1)], dim=1)
@@ -216,15 +216,15 @@ def canvas_of(located: Located) -> Tensor:
 
 def rebuilt(images: Tensor, latent: tuple[Tensor, Tensor] | None = None) -> HeadOutput:
     """Return the output of a head that rebuilds images (B, C, H, W), without logits."""
-    # With len(), an export would fix the batch size.
+    # len() would fix the batch size of an export.
     return HeadOutput(images.new_zeros(images.shape[0], 0), rebuilt=images, latent=latent)
 
 
-def resized(images: Tensor, like: Tensor) -> Tensor:
-    """Return images (B, C, ...) at the height and width of `like`, resized bilinearly."""
-    if images.shape[-2:] == like.shape[-2:]:
+def resize_like(images: Tensor, reference: Tensor) -> Tensor:
+    """Return images (B, C, ...) resized bilinearly to the size of `reference`."""
+    if images.shape[-2:] == reference.shape[-2:]:
         return images
-    return F.interpolate(images, like.shape[-2:], mode="bilinear", align_corners=False)
+    return F.interpolate(images, reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _convolutions(in_channels: int, width: int, stride: int) -> nn.Module:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from foveal.foundation.errors import UserError
 
-SPREAD = 8.0  # factor of grid units, to distinguish locations close to each other
+SPREAD = 8.0  # factor of grid units, to distinguish nearby locations
 
 
 class PatchAttention(nn.Module):
@@ -34,7 +34,7 @@ class PatchAttention(nn.Module):
         self.tasks, self.heads = tasks, heads
         self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
         self.norm = nn.LayerNorm(width)
-        self.key = nn.Linear(width + 2, tasks * heads)  # queries times keys, folded into one
+        self.key = nn.Linear(width + 2, tasks * heads)  # queries times keys, as one layer
         self.value = nn.Linear(width, width)
         self.heads_of = nn.ModuleList(
             nn.Sequential(
@@ -67,6 +67,6 @@ class PatchAttention(nn.Module):
             attention = attention + scores[..., None]
         weights = attention.softmax(dim=1).unflatten(-1, (self.tasks, self.heads))
         values = self.value(tokens).unflatten(-1, (self.heads, -1))  # (B, K, heads, D / heads)
-        read = torch.einsum("bkth,bkhd->bthd", weights, values).flatten(2)  # (B, T, D)
-        logits = [head(read[:, task]) for task, head in enumerate(self.heads_of)]
+        pooled = torch.einsum("bkth,bkhd->bthd", weights, values).flatten(2)  # (B, T, D)
+        logits = [head(pooled[:, task]) for task, head in enumerate(self.heads_of)]
         return torch.stack(logits, dim=1), weights.mean(dim=-1).transpose(1, 2)

@@ -44,9 +44,9 @@ class PublishedHead(Head):
             nn.ReLU(),
         )
         tokens = 64 * keypoints
-        last = nn.Linear(tokens, num_classes)
-        wide = [nn.Dropout(0.25), nn.Linear(tokens, tokens), nn.Dropout(0.5)]
-        self.classify = nn.Sequential(*wide, last) if kind == "focus" else last
+        output = nn.Linear(tokens, num_classes)
+        hidden = [nn.Dropout(0.25), nn.Linear(tokens, tokens), nn.Dropout(0.5)]
+        self.classify = nn.Sequential(*hidden, output) if kind == "focus" else output
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""

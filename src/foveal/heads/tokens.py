@@ -78,18 +78,18 @@ class TokenHead(Head):
                     for _ in range(2)
                 )
             )
-        ordered = keypoints * width if mix == "concat" else width
-        self.classify = _classifier(ordered + context, hidden, dropout, num_classes)
+        mixed_width = keypoints * width if mix == "concat" else width
+        self.classify = _classifier(mixed_width + context, hidden, dropout, num_classes)
 
     def forward(self, patches: Tensor, located: Located) -> HeadOutput:
         """Return logits (B, classes) for normalised patches (B, K, C, P, P)."""
         tokens = self.encode(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])  # (B, K, D)
         tokens = self.mixer(self.drop(tokens + self.location(located.xy.to(patches.dtype))))
-        read = tokens.flatten(1) if self.mix == "concat" else tokens.mean(dim=1)
+        features = tokens.flatten(1) if self.mix == "concat" else tokens.mean(dim=1)
         if self.context:
             assert located.context is not None
-            read = torch.cat([read, located.context], dim=1)
-        return HeadOutput(self.classify(read))
+            features = torch.cat([features, located.context], dim=1)
+        return HeadOutput(self.classify(features))
 
 
 def _mlp(channels: int, patch_size: int, width: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """Decoding of an image file -> pixels of a known shape, or an error. Needs no PyTorch.
 
-A file is given by a `Path` from the user; a string is never interpreted as a path, as it may come
-from a file.
+Paths given by the user are of type `Path`. A string is never interpreted as a path, because it may
+be the content of a file.
 """
 
 import io
@@ -15,8 +15,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from foveal.foundation.errors import UserError, one_line
 from foveal.foundation.files import open_regular, read_bytes
-from foveal.images.depth import DEEP, dim, named_bits, scaled
-from foveal.images.formats import HEAD, readable, unreadable
+from foveal.images.depth import DEEP, declared_bits, dim_note, to_uint8
+from foveal.images.formats import HEAD, readable_formats, unreadable_reason
 from foveal.images.sizing import ShortSide, Sizing, size_for
 
 MAX_PIXELS = 100_000_000  # decoded, 300 MB in colour; more is treated as a decompression bomb
@@ -35,7 +35,7 @@ _TURNS = {  # EXIF orientation -> operation that makes the image upright
 }
 
 
-_Enough = Callable[[tuple[int, int]], tuple[int, int] | None]
+_MinSize = Callable[[tuple[int, int]], tuple[int, int] | None]
 
 
 class Pixels(NamedTuple):
@@ -75,25 +75,25 @@ def read_pixels(
         crop: crop the centre of an image of other proportions instead of distorting it.
         coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
         max_pixels: maximum number of pixels of an image.
-        formats: names of Pillow's formats to try; `formats.readable` if not given.
+        formats: names of Pillow's formats to try; `formats.readable_formats` if not given.
 
     Raises:
         UserError: not an image or not a regular file, truncated, more than `max_pixels`, or pixels
             that are NaN or infinite.
     """
-    with _opened(source, max_pixels, formats, whole=True) as image:
+    with _open_image(source, max_pixels, formats, whole=True) as image:
         if coarser > 1:
             image.draft(None, (image.width // coarser, image.height // coarser))
-        return _resized(_decoded(image, _enough_for(size)), size, channels, crop)
+        return _resize(_decode(image, _min_size_for(size)), size, channels, crop)
 
 
 def read_pictured(
     source: Path, size: Sizing | None, channels: int | None, longest: int
 ) -> tuple[Pixels, np.ndarray]:
-    """Return an image as `read_pixels` does, and a picture of it to show to people.
+    """Return an image as `read_pixels` does, and a picture of it for display.
 
-    It is decoded once, except for a JPEG that `size` allows to decode more coarsely than the
-    picture: that one is decoded twice.
+    It is decoded once, or twice if it is a JPEG that may be decoded more coarsely for `size` than
+    for the picture.
 
     Args:
         source: a path given by the user.
@@ -108,20 +108,20 @@ def read_pictured(
     Raises:
         UserError: as in `read_pixels`.
     """
-    with _opened(source, MAX_PIXELS, None, whole=True) as image:
-        whole = _decoded(image, _enough_for(size))
-        pixels = _resized(whole, size, channels)
-    wanted = _bounded(longest, whole.size)
-    if whole.image.height < wanted[0] or whole.image.width < wanted[1]:
-        with _opened(source, MAX_PIXELS, None, whole=True) as image:
-            whole = _decoded(image, lambda size: _bounded(longest, size))
-    picture = whole.image
-    if (picture.height, picture.width) != wanted:
-        picture = picture.resize((wanted[1], wanted[0]), Image.Resampling.BOX)
+    with _open_image(source, MAX_PIXELS, None, whole=True) as image:
+        upright = _decode(image, _min_size_for(size))
+        pixels = _resize(upright, size, channels)
+    target = _bounded_size(longest, upright.size)
+    if upright.image.height < target[0] or upright.image.width < target[1]:
+        with _open_image(source, MAX_PIXELS, None, whole=True) as image:
+            upright = _decode(image, lambda size: _bounded_size(longest, size))
+    picture = upright.image
+    if (picture.height, picture.width) != target:
+        picture = picture.resize((target[1], target[0]), Image.Resampling.BOX)
     return pixels, np.array(picture, dtype=np.uint8)
 
 
-def _bounded(longest: int, size: tuple[int, int]) -> tuple[int, int]:
+def _bounded_size(longest: int, size: tuple[int, int]) -> tuple[int, int]:
     """Return height and width in the same proportions, at most `longest` pixels per side."""
     scale = min(1.0, longest / max(size))
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
@@ -141,16 +141,16 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: not an image or not a regular file, or more than `MAX_PIXELS`.
     """
-    with _opened(path, MAX_PIXELS, None, whole=False) as image:
+    with _open_image(path, MAX_PIXELS, None, whole=False) as image:
         orientation = _orientation(image)
-        # In a rotated or mirrored image, an incomplete square would come first.
-        whole = orientation == 1 or image.width % 8 == image.height % 8 == 0
-        jpeg = whole and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
-        return Header(_upright(image), 1 if image.mode in GREY else 3, jpeg)
+        # A rotated or mirrored image may begin with an incomplete square.
+        complete = orientation == 1 or image.width % 8 == image.height % 8 == 0
+        jpeg = complete and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+        return Header(_upright_size(image), 1 if image.mode in GREY else 3, jpeg)
 
 
 @contextmanager
-def _opened(
+def _open_image(
     source: Path | bytes, max_pixels: int, formats: tuple[str, ...] | None, *, whole: bool
 ) -> Iterator[Image.Image]:
     """Open an image of bounded size; any exception becomes a UserError.
@@ -159,17 +159,17 @@ def _opened(
         source: a path, or the bytes of a file.
         max_pixels: maximum number of its pixels.
         formats: names of Pillow's formats to try.
-        whole: read the whole file, in order to decode it; otherwise the header only.
+        whole: whether to read the whole file, in order to decode it, or only the header.
     """
     try:
-        with _stream(source, whole) as file:
+        with _open_stream(source, whole) as file:
             try:
-                with Image.open(file, formats=formats or readable()) as image:
+                with Image.open(file, formats=formats or readable_formats()) as image:
                     _check_size(image, max_pixels)
                     yield image
             except UnidentifiedImageError:
                 file.seek(0)
-                raise UserError(_not_read(file.read(HEAD), formats)) from None
+                raise UserError(_unreadable_reason(file.read(HEAD), formats)) from None
     except FileNotFoundError:
         raise UserError("the file does not exist") from None
     except Image.DecompressionBombError:
@@ -180,7 +180,7 @@ def _opened(
         raise UserError(f"broken image: {one_line(error, 120)}") from None
 
 
-def _stream(source: Path | bytes, whole: bool) -> BinaryIO:
+def _open_stream(source: Path | bytes, whole: bool) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not isinstance(source, Path):
@@ -193,10 +193,10 @@ def _stream(source: Path | bytes, whole: bool) -> BinaryIO:
         raise UserError(f"cannot be opened: {error.strerror or error}") from None
 
 
-def _not_read(head: bytes, formats: tuple[str, ...] | None) -> str:
+def _unreadable_reason(head: bytes, formats: tuple[str, ...] | None) -> str:
     if not head:
         return "the file is empty"
-    return f"not an image of {', '.join(formats)}" if formats else unreadable(head)
+    return f"not an image of {', '.join(formats)}" if formats else unreadable_reason(head)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -206,7 +206,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-class _Whole(NamedTuple):
+class _UprightImage(NamedTuple):
     """An upright image before it is resized."""
 
     image: Image.Image  # greyscale (`L`) or colour (`RGB`)
@@ -214,72 +214,72 @@ class _Whole(NamedTuple):
     note: str
 
 
-def _decoded(image: Image.Image, enough: _Enough) -> _Whole:
+def _decode(image: Image.Image, min_size: _MinSize) -> _UprightImage:
     """Decode an opened image and turn it upright.
 
     Args:
         image: an opened image.
-        enough: upright height and width -> minimum size to which a JPEG may be decoded, or None
-            for its full size.
+        min_size: upright height and width -> minimum size to which a JPEG may be decoded, or
+            None for its full size.
     """
     image.seek(0)
     # Read first, since Pillow decodes a PNG to get its orientation.
-    bits = named_bits(image) if image.mode in DEEP else None
+    bits = declared_bits(image) if image.mode in DEEP else None
     halved = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
-    size, orientation = _upright(image), _orientation(image)
-    least = enough(size)
-    if least is not None:
-        image.draft(None, least if orientation >= 5 else least[::-1])
+    size, orientation = _upright_size(image), _orientation(image)
+    target = min_size(size)
+    if target is not None:
+        image.draft(None, target if orientation >= 5 else target[::-1])
     image, note = _eight_bits(image, bits, halved)
     if orientation != 1:
         image = image.transpose(_TURNS[orientation])
-    return _Whole(image, size, note)
+    return _UprightImage(image, size, note)
 
 
-def _enough_for(sizing: Sizing | None) -> _Enough:
-    """Return the size to which a JPEG is decoded before resizing: for 20 MP this saves 60 MB."""
+def _min_size_for(sizing: Sizing | None) -> _MinSize:
+    """Return a JPEG's size -> the minimum size to decode it to; saves 60 MB at 20 MP."""
 
-    def enough(size: tuple[int, int]) -> tuple[int, int] | None:
+    def min_size(size: tuple[int, int]) -> tuple[int, int] | None:
         side = None if sizing is None else 2 * max(size_for(sizing, size))
         return None if side is None else (side, side)
 
-    return enough
+    return min_size
 
 
-def _resized(
-    whole: _Whole, sizing: Sizing | None, channels: int | None, crop: bool = False
+def _resize(
+    upright: _UprightImage, sizing: Sizing | None, channels: int | None, crop: bool = False
 ) -> Pixels:
-    image = whole.image
+    image = upright.image
     if channels is None:
         channels = 1 if image.mode == "L" else 3
     image = image.convert("L" if channels == 1 else "RGB")
-    size = None if sizing is None else size_for(sizing, whole.size)
+    size = None if sizing is None else size_for(sizing, upright.size)
     if size is not None and (image.height, image.width) != size:
-        wanted = (size[1], size[0])
+        target = (size[1], size[0])
         if crop:
-            image = ImageOps.fit(image, wanted, _BILINEAR)
+            image = ImageOps.fit(image, target, _BILINEAR)
         else:
             # Pretrained backbones were trained on bicubic photographs and do best on those.
             bicubic = isinstance(sizing, ShortSide)
-            image = image.resize(wanted, _BICUBIC if bicubic else _BILINEAR)
-    return Pixels(np.array(image, dtype=np.uint8), whole.size, whole.note)
+            image = image.resize(target, _BICUBIC if bicubic else _BILINEAR)
+    return Pixels(np.array(image, dtype=np.uint8), upright.size, upright.note)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image, from 1 to 8.
 
-    It is 1, upright, if EXIF data are broken or have another value.
+    It is 1, upright, if the EXIF data are broken or have another value.
     """
-    if image.format == "TIFF":  # rotated by Pillow, whose size is that of the rotated image
+    if image.format == "TIFF":  # Pillow rotates TIFFs and reports the rotated size
         return 1
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return next((turn for turn in _TURNS if turn == found), 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return next((turn for turn in _TURNS if turn == orientation), 1)
     except Exception:  # readers of EXIF raise almost anything
         return 1
 
 
-def _upright(image: Image.Image) -> tuple[int, int]:
+def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Return height and width in pixels after rotation by the EXIF orientation."""
     turned = _orientation(image) >= 5
     return (image.width, image.height) if turned else (image.height, image.width)
@@ -290,25 +290,25 @@ def _eight_bits(image: Image.Image, bits: int | None, halved: bool) -> tuple[Ima
 
     Args:
         image: an opened or decoded image.
-        bits: bits of deep pixels according to the file, or None.
+        bits: bits of deep pixels declared in the file, or None.
         halved: whether Pillow keeps only the upper 8 of 16 bits.
     """
     if image.mode in DEEP:
-        values, note = scaled(np.asarray(image), bits)
+        values, note = to_uint8(np.asarray(image), bits)
         return Image.fromarray(values), note
     image.load()
-    note = _dim_colours(image) if halved else ""
+    note = _dim_colours_note(image) if halved else ""
     if image.mode == "1":
         return image.convert("L"), note
     if image.mode in _ALPHA or "transparency" in image.info:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        flat = Image.alpha_composite(white, over)
-        return flat.convert("L" if image.mode in GREY else "RGB"), note
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        blended = Image.alpha_composite(white, rgba)
+        return blended.convert("L" if image.mode in GREY else "RGB"), note
     return image if image.mode == "L" else image.convert("RGB"), note
 
 
-def _dim_colours(image: Image.Image) -> str:
+def _dim_colours_note(image: Image.Image) -> str:
     """Return a note if 16-bit colours, of which Pillow keeps the upper 8 bits, are all dark."""
     pixels = np.asarray(image.convert("RGB"))
-    return dim(int(pixels.min()) * 257, int(pixels.max()) * 257)
+    return dim_note(int(pixels.min()) * 257, int(pixels.max()) * 257)

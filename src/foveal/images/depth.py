@@ -19,14 +19,14 @@ from foveal.foundation.errors import UserError
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 FULL = 2**16 - 1
-FEW = 14  # maximum bits given in a 16-bit file that are trusted to be the real range
+MAX_DECLARED = 14  # maximum bits declared in a 16-bit file that are trusted to be the real range
 _BITS, _MAX, _DESCRIPTION, _SIGN = 258, 281, 270, 339  # TIFF's tags
 
 
-def named_bits(image: Image.Image) -> int | None:
-    """Return the bits per pixel according to an opened image's file, without a sign, or None.
+def declared_bits(image: Image.Image) -> int | None:
+    """Return the bits per pixel declared in an opened image's file, without a sign, or None.
 
-    16 bits and more of a TIFF do not count: they are the type in which pixels are stored.
+    16 bits or more in a TIFF are ignored: they are the type in which pixels are stored.
     """
     if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp:
         return _png_bits(image.fp)
@@ -40,19 +40,19 @@ def named_bits(image: Image.Image) -> int | None:
 
 
 def tiff_bits(bits: object, signed: bool, maximum: object, description: object) -> int | None:
-    """Return the bits of a TIFF's integers according to its tags, without a sign, or None.
+    """Return the bits of a TIFF's integers declared by its tags, without a sign, or None.
 
     Args:
         bits: BitsPerSample.
         signed: whether SampleFormat is that of signed integers.
-        maximum: MaxSampleValue, used if it is 2^n - 1: other values belong to one image.
+        maximum: MaxSampleValue, used if it is 2^n - 1; other values are specific to one image.
         description: ImageDescription, in which OME-TIFF stores SignificantBits.
     """
     if isinstance(bits, int) and bits > 16:
         return None
-    found = re.search(r'SignificantBits="(\d{1,2})"', str(description))
-    if found and 8 < int(found[1]) < 16:
-        return int(found[1])
+    match = re.search(r'SignificantBits="(\d{1,2})"', str(description))
+    if match and 8 < int(match[1]) < 16:
+        return int(match[1])
     if isinstance(maximum, int) and maximum.bit_length() in range(9, 16):
         length = maximum.bit_length()
         if maximum == 2**length - 1:
@@ -61,12 +61,12 @@ def tiff_bits(bits: object, signed: bool, maximum: object, description: object) 
     return stored if 8 < stored < 16 else None
 
 
-def scaled(pixels: np.ndarray, bits: int | None) -> tuple[np.ndarray, str]:
-    """Return deep pixels as uint8, and a note about how they were scaled, or "".
+def to_uint8(pixels: np.ndarray, bits: int | None) -> tuple[np.ndarray, str]:
+    """Return deep pixels as uint8, and a note about how they were scaled, or an empty string.
 
     Args:
         pixels: integers or floats.
-        bits: as `named_bits` returns them.
+        bits: as returned by `declared_bits`.
 
     Raises:
         UserError: a pixel is NaN or infinite.
@@ -79,16 +79,16 @@ def scaled(pixels: np.ndarray, bits: int | None) -> tuple[np.ndarray, str]:
     top, note = _range(low, high, bits, pixels.dtype.kind == "f")
     if top is None:
         values = pixels.astype(np.float64) - low
-        return _as_uint8(values, (high - low) or 1.0), note
-    return _as_uint8(pixels.astype(np.float64), top), note
+        return _rescale(values, (high - low) or 1.0), note
+    return _rescale(pixels.astype(np.float64), top), note
 
 
-def _as_uint8(values: np.ndarray, top: float) -> np.ndarray:
+def _rescale(values: np.ndarray, top: float) -> np.ndarray:
     return np.round(values / top * 255).astype(np.uint8)
 
 
 def _range(low: float, high: float, bits: int | None, floats: bool) -> tuple[float | None, str]:
-    """Return the value that becomes 255, or None to stretch the image's range; and a note."""
+    """Return the value that becomes 255 (None: stretch the image's range), and a note."""
     if low < 0 or high > FULL:
         return None, (
             f"its pixels from {low:g} to {high:g} were stretched to 0 to 255, and are not "
@@ -100,12 +100,12 @@ def _range(low: float, high: float, bits: int | None, floats: bool) -> tuple[flo
         top = 255.0 if high <= 255 else float(FULL)
         return top, f"its float pixels reach {high:g}; a range of 0 to {top:g} is assumed"
     top = FULL if bits is None or high >= 2**bits else 2**bits - 1
-    stored = bits is None or bits > FEW  # only the type in which pixels are stored
-    return float(top), dim(low, high, top) if stored else ""
+    stored = bits is None or bits > MAX_DECLARED  # only the type in which pixels are stored
+    return float(top), dim_note(low, high, top) if stored else ""
 
 
-def dim(low: float, high: float, top: int = FULL) -> str:
-    """Return a note if the pixels use less than a quarter of their range, and differ; or ""."""
+def dim_note(low: float, high: float, top: int = FULL) -> str:
+    """Return a note if pixels differ but use less than a quarter of their range, else ""."""
     if high == low or high > top / 4:
         return ""
     bits = max(8, int(high).bit_length())

@@ -1,4 +1,4 @@
-"""Image formats, recognised by extension or else by the first bytes. Needs no PyTorch."""
+"""Image formats, recognised by extension, or else by the first bytes. Needs no PyTorch."""
 
 import os
 import re
@@ -20,12 +20,12 @@ class Format(NamedTuple):
 
     Attributes:
         endings: extensions of its files, in lower case.
-        begins: a regular expression for the first bytes; empty if they are not distinctive.
-        hint: what to do if it cannot be read.
+        signature: a regular expression for the first bytes; empty if they are not distinctive.
+        hint: advice for the user if it cannot be read.
     """
 
     endings: tuple[str, ...]
-    begins: bytes = b""
+    signature: bytes = b""
     hint: str = ""
 
 
@@ -81,16 +81,16 @@ _OTHER_TEXT = """
 """
 _RAW = frozenset(_RAW_TEXT.split())
 _OTHER = _RAW.union(_OTHER_TEXT.split())
-_BEGINNINGS = re.compile(
-    b"|".join(b"(?P<%s>%s)" % (n.encode(), f.begins) for n, f in FORMATS.items() if f.begins),
+_SIGNATURES = re.compile(
+    b"|".join(b"(?P<%s>%s)" % (n.encode(), f.signature) for n, f in FORMATS.items() if f.signature),
     re.DOTALL,
 )
-PassOver = Callable[[str], object]
+OnSkipped = Callable[[str], object]
 Heads = Callable[[Sequence[str]], Sequence[bytes]]  # returns the first bytes of files
 
 
 @cache
-def readable() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """Return Pillow's names of those `FORMATS` that this installation can read."""
     with suppress(ImportError):
         import pillow_heif
@@ -102,11 +102,11 @@ def readable() -> tuple[str, ...]:
 
 def format_of(head: bytes) -> str | None:
     """Return the name in `FORMATS` of the format of a file with these first bytes, or None."""
-    found = _BEGINNINGS.match(head)
-    return found.lastgroup if found else None
+    match = _SIGNATURES.match(head)
+    return match.lastgroup if match else None
 
 
-def unreadable(head: bytes) -> str:
+def unreadable_reason(head: bytes) -> str:
     """Return why a file with these first bytes cannot be read, a phrase to follow its path."""
     name = format_of(head)
     hint = FORMATS[name].hint if name else ""
@@ -114,7 +114,7 @@ def unreadable(head: bytes) -> str:
 
 
 def local_heads(paths: Sequence[str]) -> list[bytes]:
-    """Return the first bytes of local files; no bytes of unreadable ones."""
+    """Return the first bytes of local files, empty for unreadable files."""
     return [_head(path) for path in paths]
 
 
@@ -125,38 +125,38 @@ def _head(path: str) -> bytes:
 
 
 def images_among(
-    paths: Iterable[str], heads: Heads, pass_over: PassOver, more: Container[str] = ()
+    paths: Iterable[str], heads: Heads, on_skipped: OnSkipped, extensions: Container[str] = ()
 ) -> set[str]:
     """Return the files that are images.
 
-    A file with an extension in `FORMATS` is an image, whatever its content: users should learn
-    that it cannot be read. A file is opened only if its extension is unknown. Hidden files are
-    skipped.
+    A file with an extension in `FORMATS` is an image regardless of its content, so that users get
+    an error if it cannot be read. A file is opened only if its extension is unknown. Hidden files
+    are skipped.
 
     Args:
         paths: local paths or URLs.
         heads: returns the first bytes of given files.
-        pass_over: called with each file that is not an image.
-        more: further extensions of images, in lower case.
+        on_skipped: called with each file that is not an image.
+        extensions: further extensions of images, in lower case.
     """
     images: set[str] = set()
-    unclear = []
+    unknown = []
     for path in paths:
         name = path.rpartition("/")[2]
         ending = os.path.splitext(name)[1].lower()
         if name.startswith("."):
-            pass_over(path)
-        elif ending in ENDINGS or ending in more:
+            on_skipped(path)
+        elif ending in ENDINGS or ending in extensions:
             images.add(path)
         elif ending in _OTHER:
-            pass_over(path)
+            on_skipped(path)
         else:
-            unclear.append(path)
-    for path, head in zip(unclear, heads(unclear) if unclear else (), strict=True):
+            unknown.append(path)
+    for path, head in zip(unknown, heads(unknown) if unknown else (), strict=True):
         if format_of(head):
             images.add(path)
         else:
-            pass_over(path)
+            on_skipped(path)
     return images
 
 
@@ -178,7 +178,7 @@ class Skipped:
         return self.by_ending.total()
 
     def __str__(self) -> str:
-        # Ties by name, since files come in any order.
+        # Ties are sorted by name, because the order of the files is arbitrary.
         counts = sorted(self.by_ending.items(), key=lambda item: (-item[1], item[0]))[:4]
         kinds = [f"{count:,} {_kind(ending)}" for ending, count in counts]
         others = len(self.by_ending) - len(kinds)

@@ -3,7 +3,7 @@
 A keypoint is (x, y), x to the right and y down, in grid units: -1 and 1 are the outer edges of
 the image and pixel centres lie between them (`align_corners=False`). Names that end in `_px`
 are in pixels, with (0, 0) the centre of the top left pixel. Coordinates are computed in at least
-single precision, whatever the type of the images: half precision cannot resolve over 256 pixels.
+single precision for images of any type: half precision cannot resolve more than 256 pixels.
 """
 
 import torch
@@ -37,7 +37,7 @@ def from_px(keypoints_px: Tensor, size: Size) -> Tensor:
 def from_aligned(keypoints: Tensor, size: Size) -> Tensor:
     """Convert keypoints (..., 2) whose -1 and 1 are the centres of the outermost pixels.
 
-    That is torch's `align_corners=True`; Foveal's grid units are those of `False`.
+    That is torch's `align_corners=True`; Foveal's grid units are those of `align_corners=False`.
     """
     keypoints = at_least_single(keypoints)
     return keypoints * (1 - 1 / _extent(size, keypoints))
@@ -103,10 +103,10 @@ def extract_patches(
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1)  # (P, P, 2)
     offsets = offsets * 2 / _extent((height, width), offsets)
     if scales is None:
-        around = offsets.expand(batch, count, patch_size, patch_size, 2)
+        points = offsets.expand(batch, count, patch_size, patch_size, 2)
     else:
-        around = offsets * scales[:, :, None, None, None]
-    grid = keypoints.to(sampled.dtype)[:, :, None, None, :] + around  # (B, K, P, P, 2)
+        points = offsets * scales[:, :, None, None, None]
+    grid = keypoints.to(sampled.dtype)[:, :, None, None, :] + points  # (B, K, P, P, 2)
     grid = grid.reshape(batch, count * patch_size, patch_size, 2)
     patches = F.grid_sample(sampled, grid, mode="bilinear", align_corners=False)
     patches = patches.reshape(batch, channels, count, patch_size, patch_size)
@@ -145,7 +145,8 @@ def coverage(
     Without scales, keypoints at whole pixels give exactly the P x P pixels of each patch, and
     keypoints between pixels one more row and column. With scales the patches are bilinear samples:
     each pixel that a sample may depend on counts, rounding included, and so do pixels between
-    samples more than one pixel apart. This is never less than what was read, but may be more.
+    samples more than one pixel apart. The result may include more pixels than were read, but never
+    fewer.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -175,7 +176,7 @@ def evidence_px(
 
     These are the pixels of `covered_px`, except that a patch whose samples are means of s x s
     pixels counts a value for each mean. Where patches of the same scale overlap, values count
-    once. The cost does not grow with the image.
+    only once. The cost does not grow with the image.
 
     Args:
         keypoints: (B, K, 2) in grid units.
@@ -189,9 +190,9 @@ def evidence_px(
     if scales is None or not blocks:
         values = _area(first, last, size)
     else:
-        alike = (scales[:, :, None] == scales[:, None]).double()  # (B, K, K)
-        areas = _area(first, last, size, alike)  # (B, K)
-        values = (areas / (alike.sum(dim=2) * scales.double().square())).sum(dim=1)
+        same_scale = (scales[:, :, None] == scales[:, None]).double()  # (B, K, K)
+        areas = _area(first, last, size, same_scale)  # (B, K)
+        values = (areas / (same_scale.sum(dim=2) * scales.double().square())).sum(dim=1)
     return (values + thumbnail_px).clamp(max=size[0] * size[1])
 
 
@@ -206,29 +207,29 @@ def covered_px(
     return _area(*_span_px(keypoints.double(), patch_size, size, scales, blocks), size)
 
 
-def _area(first: Tensor, last: Tensor, size: Size, alike: Tensor | None = None) -> Tensor:
+def _area(first: Tensor, last: Tensor, size: Size, groups: Tensor | None = None) -> Tensor:
     """Return the area in pixels (B,) of the union of rectangles, clipped to the image.
 
     Args:
         first: first pixel (x, y) of each rectangle (B, K, 2), float64.
         last: last pixel of each rectangle, inclusive.
         size: height and width of the image in pixels.
-        alike: (B, K, K), above 0 for the rectangles in the group of each; the area of each
-            rectangle's group is then returned (B, K).
+        groups: (B, K, K), above 0 for pairs of rectangles in one group; if given, the area of
+            each rectangle's group is returned (B, K).
     """
     extent = _extent(size, first)
     edges = torch.cat([first, last + 1], dim=1)  # (B, 2K, 2)
     edges = torch.minimum(edges.clamp(min=0), extent).sort(dim=1).values
     begins, lengths = edges[:, :-1], edges.diff(dim=1)  # (B, 2K - 1, 2)
-    held = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
-    across, down = held.double().unbind(-1)  # (B, K, 2K - 1) each
-    if alike is None:
-        read = (down.transpose(1, 2) @ across > 0).double()
-        return torch.einsum("byx,by,bx->b", read, lengths[..., 1], lengths[..., 0])
+    contains = (begins[:, None] >= first[:, :, None]) & (begins[:, None] <= last[:, :, None])
+    across, down = contains.double().unbind(-1)  # (B, K, 2K - 1) each
+    if groups is None:
+        covered = (down.transpose(1, 2) @ across > 0).double()
+        return torch.einsum("byx,by,bx->b", covered, lengths[..., 1], lengths[..., 0])
     areas = [
         torch.einsum(
             "byx,by,bx->b",
-            ((down * alike[:, k, :, None]).transpose(1, 2) @ across > 0).double(),
+            ((down * groups[:, k, :, None]).transpose(1, 2) @ across > 0).double(),
             lengths[..., 1],
             lengths[..., 0],
         )
@@ -269,15 +270,15 @@ def cut_patches(images: Tensor, keypoints: Tensor, patch_size: int) -> tuple[Ten
     Raises:
         UserError: the image is smaller than a patch.
     """
-    whole = snap(keypoints, patch_size, (images.shape[-2], images.shape[-1]))
-    patches = slice_patches(images, whole, patch_size)
+    snapped = snap(keypoints, patch_size, (images.shape[-2], images.shape[-1]))
+    patches = slice_patches(images, snapped, patch_size)
     if keypoints.requires_grad:
         # The added term is exactly zero, so values are bit-equal with and without gradients; it
         # carries a gradient to the keypoints only.
         samples = extract_patches(images.detach(), keypoints, patch_size)
         patches = patches + (samples - samples.detach())
-        whole = whole + (keypoints - keypoints.detach())
-    return patches, whole
+        snapped = snapped + (keypoints - keypoints.detach())
+    return patches, snapped
 
 
 def soft_mask(keypoints: Tensor, patch_size: int, size: Size, softness_px: float) -> Tensor:
@@ -302,5 +303,5 @@ def soft_mask(keypoints: Tensor, patch_size: int, size: Size, softness_px: float
         steps = torch.arange(length, dtype=centre.dtype, device=centre.device)
         inside = patch_size / 2 - (centre[..., index, None] - steps).abs()
         covered.append((inside / softness_px).sigmoid())  # (B, K, length)
-    bare = (1 - covered[0][..., :, None] * covered[1][..., None, :]).prod(dim=1)
-    return 1 - bare[:, None]
+    uncovered = (1 - covered[0][..., :, None] * covered[1][..., None, :]).prod(dim=1)
+    return 1 - uncovered[:, None]

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub, whose Parquet shards are downloaded once and cached."""
+"""Datasets on the Hugging Face Hub, whose Parquet shards are downloaded once and cached."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def _download(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
-    except Exception as error:  # whatever the network and the Hub's client raise
+    except Exception as error:  # the network and the Hub's client may raise anything
         raise UserError(
             f"Cannot get the dataset {name} from the Hub: {one_line(error, 160)}. Without a "
             "network, give a folder with its Parquet shards."

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_COLUMNS = ("image", "img")
+IMAGE_COLUMNS = ("image", "img")
 _ROWS = 64  # in memory at a time
 
 
 def image_column(names: Collection[str]) -> str | None:
     """Return the name of a file's column of images, or None."""
-    return next((name for name in _COLUMNS if name in names), None)
+    return next((name for name in IMAGE_COLUMNS if name in names), None)
 
 
 def check_image_column(field: "pa.Field") -> None:
@@ -34,11 +34,13 @@ def check_image_column(field: "pa.Field") -> None:
     import pyarrow as pa
 
     kind = field.type
-    found = kind.field("bytes").type if _has_bytes(kind) else None
-    if found is None or not (pa.types.is_binary(found) or pa.types.is_large_binary(found)):
+    bytes_type = kind.field("bytes").type if _has_bytes(kind) else None
+    if bytes_type is None or not (
+        pa.types.is_binary(bytes_type) or pa.types.is_large_binary(bytes_type)
+    ):
         raise UserError(
-            f"expected {field.name} to be structs of bytes and path (binary, string), but got "
-            f"{kind}: images are read from bytes only"
+            f"expected column {field.name!r} to hold structs of bytes and path (binary, string), "
+            f"but got {kind}: images are read from bytes only"
         )
 
 
@@ -67,7 +69,7 @@ def bytes_of(cell: Cell | None) -> bytes:
         raise UserError(
             "the row has a path but no bytes: images are read from bytes only"
             if cell.get("path")
-            else "the row holds no image"
+            else "the row contains no image"
         )
     return bytes(content)
 
@@ -85,12 +87,12 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
     """
     import pyarrow.parquet as pq
 
-    wanted = set(rows)
+    requested = set(rows)
     with pq.ParquetFile(file) as shard:
         column = image_column(shard.schema_arrow.names)
         check_image_column(shard.schema_arrow.field(column))
         for row, cell in _cells_from(shard, column, rows[0]):
-            if row in wanted:
+            if row in requested:
                 yield partial(_content, cell)
             if row >= rows[-1]:
                 return
@@ -99,7 +101,7 @@ def read_rows(file: BinaryIO, rows: Sequence[int]) -> Iterator[Callable[[], byte
 def _cells_from(
     shard: "pq.ParquetFile", column: str | None, first: int
 ) -> Iterator[tuple[int, "pa.Scalar"]]:
-    """Yield index and cell of each row, starting with the row group of the row `first`."""
+    """Yield index and cell of each row, from the row group that contains the row `first`."""
     row, groups = 0, list(range(shard.metadata.num_row_groups))
     while groups and row + shard.metadata.row_group(groups[0]).num_rows <= first:
         row += shard.metadata.row_group(groups.pop(0)).num_rows

@@ -31,22 +31,24 @@ class Photos:
         """(N, C, H, W) with the most frequent size."""
         if not self.parts:
             return torch.Size((0, 3, 0, 0))
-        most = max(self.parts, key=len)
-        return torch.Size((len(self), *most.shape[1:]))
+        largest = max(self.parts, key=len)
+        return torch.Size((len(self), *largest.shape[1:]))
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Yield batches in order, (B, C, H, W) with at most `size` images and `PIXELS` pixels."""
         for part in self.parts:
-            most = PIXELS // (part.shape[-2] * part.shape[-1])
-            yield from part.split(max(1, min(size, most)))
+            max_images = PIXELS // (part.shape[-2] * part.shape[-1])
+            yield from part.split(max(1, min(size, max_images)))
 
     def __getitem__(self, indices: Tensor) -> "Photos":
         """Return the photographs at ascending `indices` (M,)."""
-        chosen = torch.zeros(len(self), dtype=torch.bool)
-        chosen[indices] = True
-        if len(indices) != int(chosen.sum()) or not torch.equal(indices, chosen.nonzero()[:, 0]):
+        selected = torch.zeros(len(self), dtype=torch.bool)
+        selected[indices] = True
+        if len(indices) != int(selected.sum()) or not torch.equal(
+            indices, selected.nonzero()[:, 0]
+        ):
             raise ValueError("Expected ascending indices, as photographs are ordered by size.")
-        masks = chosen.split([len(part) for part in self.parts])
+        masks = selected.split([len(part) for part in self.parts])
         parts = (part[mask] for part, mask in zip(self.parts, masks, strict=True))
         return Photos(tuple(part for part in parts if len(part)))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
 from foveal.images.decode import MAX_PIXELS, read_header, read_pixels
-from foveal.images.decode import read_pictured as pixels_pictured
+from foveal.images.decode import read_pictured as read_pictured_pixels
 from foveal.images.sizing import ShortSide, Sizing
 
 __all__ = [
@@ -68,11 +68,11 @@ def read_image(
         UserError: not an image or not a regular file, truncated, more than `MAX_PIXELS`, or pixels
             that are NaN or infinite; or an invalid `size`.
     """
-    found = read_noted(source, size=size, channels=channels)
-    if found.note:
+    decoded = read_noted(source, size=size, channels=channels)
+    if decoded.note:
         name = "the image" if isinstance(source, bytes) else printable(source)
-        warnings.warn(f"{name}: {found.note}", stacklevel=2)
-    return found.image
+        warnings.warn(f"{name}: {decoded.note}", stacklevel=2)
+    return decoded.image
 
 
 def read_noted(
@@ -90,7 +90,7 @@ def read_noted(
 def read_pictured(
     path: Path, *, size: Size | None, channels: int | None, longest: int
 ) -> tuple[DecodedImage, Tensor]:
-    """Return an image as `read_noted` does, and a picture of it to show to people.
+    """Return an image as `read_noted` does, and a picture of it for display.
 
     Args:
         path: a path given by the user.
@@ -103,8 +103,10 @@ def read_pictured(
     """
     shape = check_shape(size, channels)
     with without_warnings():
-        (pixels, before, note), picture = pixels_pictured(path, shape, channels, longest)
-    return DecodedImage(_planes(pixels), before, note), _planes(picture)
+        (pixels, original_size, note), picture = read_pictured_pixels(
+            path, shape, channels, longest
+        )
+    return DecodedImage(_planes(pixels), original_size, note), _planes(picture)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -141,8 +143,8 @@ def check_shape(size: Size | None, channels: int | None) -> Sizing | None:
     if size is None or isinstance(size, ShortSide):
         return size
     sides = tuple(size) if isinstance(size, Iterable) else (size, size)
-    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
-    if len(sides) != 2 or not whole or min(sides) < 1:
+    are_integers = all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not are_integers or min(sides) < 1:
         raise UserError(
             "Expected a size in pixels, (height, width) or one number for a square, but got "
             f"{size!r}."
@@ -159,10 +161,10 @@ def decode(
     """Return an image as `read_noted` does, for threads: nothing is checked or suppressed.
 
     Args:
-        source: a path given by the user, or the bytes of a file; a string is refused.
+        source: a path given by the user, or the bytes of a file; a string is rejected.
         size: size to resize to, or None.
         channels: 1, 3 or None.
         coarser: 2, 4 or 8 decodes a JPEG to roughly the means of squares of that side.
     """
-    pixels, before, note = read_pixels(source, size, channels, coarser=coarser)
-    return DecodedImage(_planes(pixels), before, note)
+    pixels, original_size, note = read_pixels(source, size, channels, coarser=coarser)
+    return DecodedImage(_planes(pixels), original_size, note)

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 STEP = 32  # pixels; sides are multiples of it, the stride of pretrained backbones
-MOST = 4  # maximum ratio of the long side to the short side
+MAX_RATIO = 4  # maximum ratio of the long side to the short side
 
 
 @dataclass(frozen=True)
 class ShortSide:
     """Resizing by the short side, which keeps the proportions.
 
-    Sides are rounded to multiples of `STEP` pixels, which leaves few sizes, each with enough images
-    for batches. Proportions of more than 1 : `MOST` are reduced to that.
+    Sides are rounded to multiples of `STEP` pixels, which results in few sizes, each with enough
+    images for batches. Aspect ratios above `MAX_RATIO` are reduced to it.
 
     Attributes:
         pixels: length of the short side.
@@ -28,7 +28,8 @@ class ShortSide:
         """
         scale = self.pixels / min(size)
         height, width = (
-            min(max(STEP, round(side * scale / STEP) * STEP), MOST * self.pixels) for side in size
+            min(max(STEP, round(side * scale / STEP) * STEP), MAX_RATIO * self.pixels)
+            for side in size
         )
         return height, width
 

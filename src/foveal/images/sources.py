@@ -1,7 +1,7 @@
 """Sources of images: a path, folder, glob, URL or Hub dataset -> its images in order.
 
-Images are listed without being opened. The bytes of a file are read on demand, those of the rows of
-a Parquet file one row after the other.
+Images are listed without being opened. The bytes of a file are read on demand, and the rows of a
+Parquet file one by one.
 """
 
 import glob
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from foveal.foundation.errors import UserError, extra
 from foveal.foundation.escaping import printable
-from foveal.images.formats import PassOver, Skipped, images_among
+from foveal.images.formats import OnSkipped, Skipped, images_among
 from foveal.images.hub import hub_folder
-from foveal.images.parquet import image_column, read_rows
+from foveal.images.parquet import IMAGE_COLUMNS, image_column, read_rows
 from foveal.images.stores import Local, Store, store_of
 
 Source = tuple[
@@ -39,19 +39,19 @@ class Item(NamedTuple):
         return self.path if self.row is None else f"{self.path}#{self.row}"
 
 
-def list_items(source: str, passed: Skipped | None = None) -> Iterator[Item]:
+def list_items(source: str, skipped: Skipped | None = None) -> Iterator[Item]:
     """Yield each image of a source once, in a fixed order and with little memory.
 
     Files are sorted by name, those of a folder before those of its subfolders. Files that are not
     images (see `images.formats`) or hidden are skipped and counted. Links to folders are not
-    followed. A FIFO, socket or device with the name of an image is listed; reading it raises the
-    error that it is not a regular file.
+    followed. A FIFO, socket or device with the extension of an image is listed; reading it raises
+    an error.
 
     Args:
         source: a folder, a file, a glob (`photos/**/*.png`), `hf:OWNER/NAME`, or a URL of one
             of these that fsspec reads (`s3://bucket/photos`). Parquet files contain images in
             the Hugging Face layout, one per row.
-        passed: counts the files that are skipped.
+        skipped: counts the files that are skipped.
 
     Raises:
         UserError: the source does not exist, or cannot be read.
@@ -63,14 +63,14 @@ def list_items(source: str, passed: Skipped | None = None) -> Iterator[Item]:
     store, root = store_of(source)
     if isinstance(store, Local):
         root = os.path.normpath(os.path.expanduser(root))
-    passed = Skipped() if passed is None else passed
+    skipped = Skipped() if skipped is None else skipped
     try:
         if store.is_folder(root):
-            yield from _below(store, root, lambda _: True, passed)
+            yield from _items_below(store, root, lambda _: True, skipped)
         elif store.is_file(root):
             yield from _rows(store, root, explicit=True)
         elif glob.has_magic(root):
-            yield from _matching(store, root, passed)
+            yield from _items_matching(store, root, skipped)
         else:
             raise UserError(f"{source} does not exist: expected a folder, a file, a glob or a URL.")
     except (OSError, ImportError) as error:
@@ -79,40 +79,40 @@ def list_items(source: str, passed: Skipped | None = None) -> Iterator[Item]:
 
 def images_below(
     folder: Path,
-    pass_over: PassOver,
-    more: Container[str] = (),
-    leave_out: Callable[[Path], bool] = lambda _: False,
+    on_skipped: OnSkipped,
+    extensions: Container[str] = (),
+    is_skipped: Callable[[Path], bool] = lambda _: False,
 ) -> list[Path]:
     """Return the image files at any depth of a folder in a fixed order.
 
-    Links to folders are not followed, and hidden files are skipped. Broken links are among the
-    images, and so is a FIFO with the name of one: users should learn that it cannot be read.
+    Links to folders are not followed, and hidden files are skipped. Broken links and FIFOs with the
+    extension of an image are included, so that users get an error when they are read.
 
     Args:
         folder: a local folder.
-        pass_over: called with each file that is skipped.
-        more: further extensions of images, in lower case.
-        leave_out: returns whether a subfolder is skipped.
+        on_skipped: called with each file that is skipped.
+        extensions: further extensions of images, in lower case.
+        is_skipped: returns whether a subfolder is skipped.
 
     Raises:
         OSError: a folder cannot be listed.
     """
     store = Local()
-    found: list[Path] = []
-    for paths in _files_below(store, str(folder), lambda path: not leave_out(Path(path))):
-        found += map(Path, images_among(paths, store.heads, pass_over, more))
-    return sorted(found)
+    images: list[Path] = []
+    for paths in _files_below(store, str(folder), lambda path: not is_skipped(Path(path))):
+        images += map(Path, images_among(paths, store.heads, on_skipped, extensions))
+    return sorted(images)
 
 
 def sources_of(items: Sequence[Item]) -> Iterator[Source]:
     """Yield, for each image, its name and a function that returns its bytes or raises an error."""
     for path, group in itertools.groupby(items, key=lambda item: item.path):
-        same = list(group)
-        if same[0].row is None:
-            reads: Iterator[Callable[[], bytes]] = (partial(_read, path) for _ in same)
+        rows = list(group)
+        if rows[0].row is None:
+            readers: Iterator[Callable[[], bytes]] = (partial(_read, path) for _ in rows)
         else:
-            reads = _cells(path, [item.row or 0 for item in same])
-        yield from zip((item.name for item in same), reads, strict=True)
+            readers = _cells(path, [item.row or 0 for item in rows])
+        yield from zip((item.name for item in rows), readers, strict=True)
 
 
 def _files_below(
@@ -126,7 +126,7 @@ def _files_below(
         yield [store.join(above, name) for name in sorted(files)]
 
 
-def _matching(store: Store, pattern: str, passed: Skipped) -> Iterator[Item]:
+def _items_matching(store: Store, pattern: str, skipped: Skipped) -> Iterator[Item]:
     with extra("fsspec", "predict"):
         from fsspec.utils import glob_translate
 
@@ -136,33 +136,33 @@ def _matching(store: Store, pattern: str, passed: Skipped) -> Iterator[Item]:
     if not store.is_folder(folder):
         raise UserError(f"The folder {folder} of the glob {pattern} does not exist.")
     matches = re.compile(glob_translate(pattern)).match
-    yield from _below(store, folder, lambda path: bool(matches(path)), passed)
+    yield from _items_below(store, folder, lambda path: bool(matches(path)), skipped)
 
 
-def _below(
-    store: Store, folder: str, wanted: Callable[[str], bool], passed: Skipped
+def _items_below(
+    store: Store, folder: str, is_match: Callable[[str], bool], skipped: Skipped
 ) -> Iterator[Item]:
     for files in _files_below(store, folder):
-        paths = [path for path in files if wanted(path)]
+        paths = [path for path in files if is_match(path)]
         tables = {path for path in paths if _TABLE.search(path)}
         others = (path for path in paths if path not in tables)
-        images = images_among(others, store.heads, passed.add)
+        images = images_among(others, store.heads, skipped.add)
         for path in paths:
             if path in tables:
                 yield from _rows(store, path)
             elif path in images:
-                yield Item(store.named(path))
+                yield Item(store.name_of(path))
 
 
 def _rows(store: Store, path: str, explicit: bool = False) -> Iterator[Item]:
-    """Yield the rows of a Parquet file; one item for any other file, or where it is broken.
+    """Yield the rows of a Parquet file, or one item for any other or a broken file.
 
     Args:
         store: store of the file.
         path: path in the store.
-        explicit: the user has given this very file; otherwise one without images is skipped.
+        explicit: whether the user has named this file; if not, a file without images is skipped.
     """
-    name = store.named(path)
+    name = store.name_of(path)
     if not path.lower().endswith(".parquet"):
         yield Item(name)
         return
@@ -173,12 +173,15 @@ def _rows(store: Store, path: str, explicit: bool = False) -> Iterator[Item]:
         with store.open(path) as file, pq.ParquetFile(file) as shard:
             columns, count = shard.schema_arrow.names, shard.metadata.num_rows
     except (pa.ArrowException, OSError, UserError):
-        yield Item(name)  # reading it will raise the reason
+        yield Item(name)  # reading it raises an error with the reason
         return
     if image_column(columns):
         yield from (Item(name, row) for row in range(count))
     elif explicit:
-        raise UserError(f"{name}: expected a column image (or img), but got {', '.join(columns)}")
+        raise UserError(
+            f"{name}: expected a column of images ({' or '.join(map(repr, IMAGE_COLUMNS))}), but "
+            f"got {', '.join(columns)}"
+        )
 
 
 def _read(name: str) -> bytes:
@@ -192,18 +195,18 @@ def _read(name: str) -> bytes:
 
 
 def _cells(name: str, rows: Sequence[int]) -> Iterator[Callable[[], bytes]]:
-    """Yield a function that returns the bytes of each of the rows, which are in ascending order."""
-    given = 0
+    """Yield a function that returns the bytes of each row; the rows are in ascending order."""
+    count = 0
     try:
         store, path = store_of(name)
         with store.open(path) as file:
             for read in read_rows(file, rows):
                 yield read
-                given += 1
+                count += 1
         reason = "the row no longer exists"
     except Exception as error:  # of Arrow, the file system or the store
         reason = f"the Parquet file cannot be read: {' '.join(str(error).split())[:120]}"
-    yield from (partial(_refuse, reason) for _ in rows[given:])
+    yield from (partial(_refuse, reason) for _ in rows[count:])
 
 
 def _refuse(reason: str) -> bytes:

@@ -20,7 +20,7 @@ class Local:
 
     Attributes:
         prefix: prefix of a file's name before its path, such as `file://`.
-        start: folder of a glob without one.
+        start: folder of a glob without a folder.
     """
 
     prefix: str = ""
@@ -46,7 +46,7 @@ class Local:
         """Return the path of a file in a folder."""
         return os.path.join(folder, name).removeprefix(os.path.join(self.start, ""))
 
-    def named(self, path: str) -> str:
+    def name_of(self, path: str) -> str:
         """Return the name of a file, from which `store_of` returns its store and path."""
         return self.prefix + path
 
@@ -67,7 +67,7 @@ class Local:
         return read_bytes(path, MAX_BYTES)
 
     def heads(self, paths: Sequence[str]) -> list[bytes]:
-        """Return the first bytes of files; no bytes of unreadable ones."""
+        """Return the first bytes of files, empty for unreadable files."""
         return local_heads(paths)
 
 
@@ -77,7 +77,7 @@ class Remote:
 
     Attributes:
         filesystem: fsspec's file system.
-        start: folder of a glob without one.
+        start: folder of a glob without a folder.
     """
 
     filesystem: Any
@@ -99,7 +99,7 @@ class Remote:
         """Return the path of a file in a folder."""
         return f"{folder.rstrip('/')}/{name}"
 
-    def named(self, path: str) -> str:
+    def name_of(self, path: str) -> str:
         """Return the URL of a file."""
         return str(self.filesystem.unstrip_protocol(path))
 
@@ -120,8 +120,8 @@ class Remote:
 
     def heads(self, paths: Sequence[str]) -> list[bytes]:
         """Return the first bytes of files, requested many at a time."""
-        found = self.filesystem.cat_ranges(list(paths), 0, HEAD, on_error="return")
-        return [head if isinstance(head, bytes) else b"" for head in found]
+        heads = self.filesystem.cat_ranges(list(paths), 0, HEAD, on_error="return")
+        return [head if isinstance(head, bytes) else b"" for head in heads]
 
 
 Store = Local | Remote

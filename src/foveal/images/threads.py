@@ -12,8 +12,8 @@ from foveal.images.sizing import Sizing
 from foveal.images.sources import Source
 
 _BLOCK = 16  # images per task of a thread: a task costs more than decoding a tiny image
-_AT_ONCE = 16 * _BLOCK  # maximum number of images that are decoded but not yet used
-Found = DecodedImage | UserError  # an image, or the reason why it could not be read
+_MAX_PENDING = 16 * _BLOCK  # maximum number of images that are decoded but not yet used
+Result = DecodedImage | UserError  # an image, or the reason why it could not be read
 
 
 class Pending:
@@ -26,7 +26,7 @@ class Pending:
         pool: threads that decode.
 
     Attributes:
-        names: names of the N images, to show.
+        names: names of the N images, for display.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Pending:
     ):
         self.names = tuple(name for name, _ in sources)
         blocks = (sources[first : first + _BLOCK] for first in range(0, len(sources), _BLOCK))
-        self._blocks: deque[Future[list[Found]]] = deque(
+        self._blocks: deque[Future[list[Result]]] = deque(
             pool.submit(_decode_block, block, size, channels) for block in blocks
         )
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[Result]:
         while self._blocks:
             yield from self._blocks.popleft().result()
 
@@ -57,29 +57,29 @@ def decode_ahead(
     """Yield batches of images, each submitted to the threads of a pool when it is requested.
 
     Args:
-        sources: a name to show, and a function that returns the file's bytes, for each image.
+        sources: a name for display, and a function that returns the file's bytes, per image.
         batch_size: images per batch; the last may have fewer.
         size: size to resize to, or None.
         channels: 1, 3 or None.
-        pool: threads, whose caller suppresses Pillow's warnings (`without_warnings`).
+        pool: threads; the caller suppresses Pillow's warnings (`without_warnings`).
     """
     remaining = iter(sources)
     while batch := list(islice(remaining, batch_size)):
         yield Pending(batch, size, channels, pool)
 
 
-def decoded(
+def decode_images(
     sources: Iterable[Source], size: Sizing | None, channels: int | None
-) -> Iterator[Found]:
+) -> Iterator[Result]:
     """Yield each image decoded, or its error; arguments as for `decode_ahead`."""
-    # Warning filters belong to the process, not to a thread: set them once, around all threads.
+    # Warning filters are global to the process: set them once, around all threads.
     with without_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
-        for batch in decode_ahead(sources, _AT_ONCE, size, channels, pool):
+        for batch in decode_ahead(sources, _MAX_PENDING, size, channels, pool):
             yield from batch
 
 
 def cpu_count() -> int:
-    """Return how many CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every platform
@@ -88,17 +88,17 @@ def cpu_count() -> int:
 
 def _decode_block(
     sources: Sequence[Source], size: Sizing | None, channels: int | None
-) -> list[Found]:
+) -> list[Result]:
     return [_decode_one(source, size, channels) for source in sources]
 
 
-def _decode_one(source: Source, size: Sizing | None, channels: int | None) -> Found:
+def _decode_one(source: Source, size: Sizing | None, channels: int | None) -> Result:
     _, read = source
     try:
         return decode(read(), size, channels)
     except UserError as error:
         reason = str(error)
-    except Exception as error:  # of the system, or any of an object store's client
+    except Exception as error:  # from the system or the client of an object store
         text = error.strerror if isinstance(error, OSError) else None
         reason = " ".join((text or str(error)).split())[:200] or type(error).__name__
     return UserError(reason)  # without the traceback, which would hold the file's bytes

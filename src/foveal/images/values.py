@@ -12,13 +12,13 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, copy=True).div_(255)
 
 
-def as_bytes(values: Tensor) -> Tensor:
+def as_uint8(values: Tensor) -> Tensor:
     """Return floats in [0, 1] of any shape as the nearest uint8 pixels."""
     return (values * 255).round().to(torch.uint8)
 
 
 def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
-    """Return pixels as floats in [0, 1]: integers by their range, floats as they are.
+    """Return pixels as floats in [0, 1]: integers by their range, floats unchanged.
 
     Args:
         pixels: unsigned integers, booleans, or floats.
@@ -32,7 +32,7 @@ def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
     if pixels.dtype.kind != "f":
         raise UserError(f"unsupported pixels of {pixels.dtype}: store unsigned integers")
     fractions = pixels.astype(np.float32)
-    # Scaling by the maximum would take reading all of a large file.
+    # Scaling by the maximum would require reading all of a large file.
     if not (fractions.min(initial=0) >= 0 and fractions.max(initial=0) <= 1):
         raise UserError("floats outside of 0 to 1, or NaN: scale the pixels to that range")
     return fractions

@@ -13,8 +13,8 @@ from foveal.images.geometry import Size, corners_px, cut_patches, extract_patche
 class LargeImages(Protocol):
     """Images of one size that are read in part: thumbnails of the whole, and crops in detail.
 
-    They may be in memory, in files, or generated on demand; reading must cost no more than what is
-    returned, where the format allows that. Images smaller than `size` are padded with black below
+    They may be in memory, in files, or generated on demand; reading must cost no more than the
+    result, if the format allows that. Images smaller than `size` are padded with black below
     and to the right.
     """
 
@@ -23,7 +23,7 @@ class LargeImages(Protocol):
         """Height and width of each image in pixels."""
 
     def __len__(self) -> int:
-        """Return how many images there are."""
+        """Return the number of images."""
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
         """Return the means of squares of images at indices (B, C, H // shrink, W // shrink).
@@ -80,7 +80,7 @@ class SomeImages:
 
 
 def selected(images: Any, indices: Tensor) -> Any:
-    """Return a tensor's, photographs' or large images' images at indices (M,)."""
+    """Return the images at indices (M,) of a tensor, photographs or large images."""
     return SomeImages(images, indices) if isinstance(images, LargeImages) else images[indices]
 
 
@@ -160,13 +160,13 @@ class PartView:
 
     def crops(self, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
         """Return squares (B, K, C, side // shrink, side // shrink) from corners (B, K, 2)."""
-        found = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
-        return (found.to(self.mean) - self.mean) / self.std
+        crops = self.images.crops(self.numbers, corners_px.cpu(), side, shrink)
+        return (crops.to(self.mean) - self.mean) / self.std
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return the whole-pixel patches nearest to keypoints, without a gradient."""
-        whole = snap(keypoints, side, self.size)
-        return self.crops(corners_px(whole, side, self.size), side), whole
+        snapped = snap(keypoints, side, self.size)
+        return self.crops(corners_px(snapped, side, self.size), side), snapped
 
     def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
         """Return patches (B, K, C, P, P) of bilinear samples around keypoints."""
@@ -209,12 +209,12 @@ class WholeView:
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # (B, K, S, S)
         flat = index.flatten(1)[:, None].expand(-1, channels, -1)
-        found = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
-        found = torch.where(inside[:, None], found, self.black[..., None])
-        return shrunk(found.transpose(1, 2), shrink)
+        crops = self.images.flatten(2).gather(2, flat).unflatten(2, index.shape[1:])
+        crops = torch.where(inside[:, None], crops, self.black[..., None])
+        return block_means(crops.transpose(1, 2), shrink)
 
     def patches(self, keypoints: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return the whole-pixel patches nearest to keypoints, differentiable in these."""
+        """Return the whole-pixel patches nearest to keypoints, differentiable in the keypoints."""
         return cut_patches(self.images, keypoints, side)
 
     def samples(self, keypoints: Tensor, side: int, scales: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class WholeView:
         return extract_patches(self.images, keypoints, side, scales)
 
 
-def shrunk(crops: Tensor, shrink: int) -> Tensor:
+def block_means(crops: Tensor, shrink: int) -> Tensor:
     """Return the means of squares of crops (B, K, C, S, S): (B, K, C, S // shrink, S // shrink)."""
     if shrink == 1:
         return crops

@@ -68,12 +68,12 @@ def mean_correct(logits: Tensor, labels: Tensor) -> float:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    found = {"accuracy": accuracy(subject.model, subject.test, **subject.shared)}
+    figures = {"accuracy": accuracy(subject.model, subject.test, **subject.shared)}
     if len(subject.model.tasks) > 1:
         by_task = task_accuracies(subject.observed, subject.test)
-        found |= {f"accuracy_{task}": value for task, value in by_task.items()}
-        found["accuracy_mean"] = sum(by_task.values()) / len(by_task)
-    return found
+        figures |= {f"accuracy_{task}": value for task, value in by_task.items()}
+        figures["accuracy_mean"] = sum(by_task.values()) / len(by_task)
+    return figures
 
 
 ACCURACY = Metric(

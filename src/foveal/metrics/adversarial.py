@@ -12,7 +12,7 @@ from foveal.metrics.subject import Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-PIXELS = 2**20  # maximum per pass, because a gradient needs all features
+PIXELS = 2**20  # maximum per pass, because gradients keep all features in memory
 
 
 def adversarial_accuracy(
@@ -28,16 +28,16 @@ def adversarial_accuracy(
 
     With one step this is the fast gradient sign method (Goodfellow et al. 2015); with more,
     projected gradient descent from a random start (Madry et al. 2018) with steps of
-    2.5 epsilon / steps. A focus model's gradient passes its keypoints by straight-through
-    estimation. As with any gradient attack, a stronger one may succeed more often: the accuracy
-    is an upper bound.
+    2.5 epsilon / steps. In focus models, gradients are propagated through the keypoints by
+    straight-through estimation. A stronger attack may change more predictions, so the result is
+    an upper bound of the accuracy under any attack.
 
     Args:
         model: a classifier of any family; its mode, device and gradients are left unchanged.
         test: labelled images.
-        epsilon: maximum change of a pixel, in [0, 1].
+        epsilon: maximum change of a pixel value, in [0, 1].
         steps: number of steps of the attack.
-        seed: seed of the start; the caller's random generators are left unchanged.
+        seed: seed of the random start; the caller's random generators are left unchanged.
         batch_size: images per pass; fewer for large images.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -46,9 +46,9 @@ def adversarial_accuracy(
         clean, labels = as_floats(model, batch.images), batch.labels
         start = torch.rand(clean.shape, generator=generator) * 2 - 1 if steps > 1 else None
         with evaluating(model, gradients=True):
-            moved = _attack(model, clean, labels.to(clean.device), epsilon, steps, start)
+            perturbed = _attack(model, clean, labels.to(clean.device), epsilon, steps, start)
         with evaluating(model):
-            count += int((model(moved).argmax(dim=1).cpu() == labels).sum())
+            count += int((model(perturbed).argmax(dim=1).cpu() == labels).sum())
     return count / len(test)
 
 
@@ -60,17 +60,18 @@ def _attack(
     steps: int,
     start: Tensor | None,
 ) -> Tensor:
-    moved = clean.clone()
+    perturbed = clean.clone()
     if start is not None:
-        moved = (clean + epsilon * start.to(clean)).clamp(0, 1)
-    length = epsilon if steps == 1 else 2.5 * epsilon / steps
+        perturbed = (clean + epsilon * start.to(clean)).clamp(0, 1)
+    step_size = epsilon if steps == 1 else 2.5 * epsilon / steps
     for _ in range(steps):
-        moved.requires_grad_()
-        loss = F.cross_entropy(model(moved), labels)
-        (slope,) = torch.autograd.grad(loss, moved)
-        moved = moved.detach() + length * slope.sign()
-        moved = torch.maximum(torch.minimum(moved, clean + epsilon), clean - epsilon).clamp(0, 1)
-    return moved.detach()
+        perturbed.requires_grad_()
+        loss = F.cross_entropy(model(perturbed), labels)
+        (gradient,) = torch.autograd.grad(loss, perturbed)
+        perturbed = perturbed.detach() + step_size * gradient.sign()
+        perturbed = torch.maximum(torch.minimum(perturbed, clean + epsilon), clean - epsilon)
+        perturbed = perturbed.clamp(0, 1)
+    return perturbed.detach()
 
 
 def _measure(subject: Subject) -> dict[str, float]:

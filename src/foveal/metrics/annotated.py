@@ -37,23 +37,24 @@ def annotated_figures(
 
     Returns:
         `annotated_images`, the figures of `LOCALISATION`, and the pointing game of each of
-        `CONTROLS` (`centre_pointing_game`, …); None without masks or without an own explanation.
+        `CONTROLS` (`centre_pointing_game`, …); None without masks or if the model has no
+        explanation of its own.
     """
     method = own_method(model)
     if test.masks is None or method is None:
         return None
     explain = partial(explainer(method), model)
-    chosen = annotated(test).nonzero()[:, 0]
-    found: dict[str, list[Tensor]] = {}
-    for batch in test.subset(chosen).batches(batch_size) if len(chosen) else ():
-        one = Explained(model, explain(as_floats(model, batch.images)), batch, explain)
-        measured = [metric.measure(one) for metric in LOCALISATION.values()]
-        for values in (*measured, _controls(one.truth)):
-            for key, value in values.items():
-                found.setdefault(key, []).append(value.double())
-    means = {name: float(torch.cat(parts).nanmean()) for name, parts in found.items()}
-    known = {name: value for name, value in means.items() if value == value}
-    return {"annotated_images": len(chosen), **known}
+    indices = annotated(test).nonzero()[:, 0]
+    values: dict[str, list[Tensor]] = {}
+    for batch in test.subset(indices).batches(batch_size) if len(indices) else ():
+        explained = Explained(model, explain(as_floats(model, batch.images)), batch, explain)
+        results = [metric.measure(explained) for metric in LOCALISATION.values()]
+        for result in (*results, _controls(explained.truth)):
+            for key, value in result.items():
+                values.setdefault(key, []).append(value.double())
+    means = {name: float(torch.cat(parts).nanmean()) for name, parts in values.items()}
+    figures = {name: mean for name, mean in means.items() if mean == mean}  # without NaN
+    return {"annotated_images": len(indices), **figures}
 
 
 def _controls(masks: Tensor) -> dict[str, Tensor]:
@@ -62,17 +63,17 @@ def _controls(masks: Tensor) -> dict[str, Tensor]:
     return {
         f"{name}_pointing_game": pointing_game(
             Explanation(
-                masks, masks[:, 0, :1, 0], maps=one.draw(size).expand(len(masks), 1, -1, -1)
+                masks, masks[:, 0, :1, 0], maps=control.draw(size).expand(len(masks), 1, -1, -1)
             ),
             masks,
         )
-        for name, one in CONTROLS.items()
+        for name, control in CONTROLS.items()
     }
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    found = annotated_figures(subject.model, subject.test, batch_size=subject.batch_size)
-    return found or {}
+    figures = annotated_figures(subject.model, subject.test, batch_size=subject.batch_size)
+    return figures or {}
 
 
 def _count(values: Tensor) -> float:

@@ -47,11 +47,11 @@ def attention_ablation(
     others = derangement(len(test), seed)
     maps = _maps(model, test.images, batch_size)
     shuffled = [maps[int(other)] for other in others]
-    uniform = [[one.mean().expand_as(one) for one in depths] for depths in maps]
+    uniform = [[weights.mean().expand_as(weights) for weights in depths] for depths in maps]
     return AttentionAblation(
         *(
-            mean_correct(_logits_with(model, test.images, given, batch_size), test.labels)
-            for given in (shuffled, uniform)
+            mean_correct(_logits_with(model, test.images, replacement, batch_size), test.labels)
+            for replacement in (shuffled, uniform)
         )
     )
 
@@ -61,37 +61,37 @@ Maps = list[Tensor]  # maps (h, w) of one image, one per depth
 
 def _maps(model: ImageModel, images: Tensor | Photos, batch_size: int) -> list[Maps]:
     """Return the maps of each image of uint8 (N, C, H, W), or of each photograph."""
-    found: list[Maps] = []
+    maps: list[Maps] = []
     with evaluating(model):
         for batch in images.split(batch_size):
             depths = [weights.cpu() for weights in model.attend(model.view(batch)).maps]
-            found += [list(one) for one in zip(*depths, strict=True)]
-    return found
+            maps += [list(image_maps) for image_maps in zip(*depths, strict=True)]
+    return maps
 
 
 def _logits_with(
     model: ImageModel, images: Tensor | Photos, maps: list[Maps], batch_size: int
 ) -> Tensor:
-    """Return the logits (N, classes) of uint8 images with given attention maps."""
+    """Return the logits (N, classes) of uint8 images with their attention maps replaced."""
     logits: list[Tensor] = []
     first = 0
     with evaluating(model):
         for batch in images.split(batch_size):
             view = model.view(batch)
-            local, own = model.attend(view)
-            given = maps[first : first + len(batch)]
+            local, original = model.attend(view)
+            batch_maps = maps[first : first + len(batch)]
             first += len(batch)
             weights = [
-                torch.stack([_resized(one[depth], own[depth].shape[-2:]) for one in given])
-                for depth in range(len(own))
+                torch.stack([_resize(m[depth], original[depth].shape[-2:]) for m in batch_maps])
+                for depth in range(len(original))
             ]
-            moved = [depth.to(model.mean.device) for depth in weights]
-            decided = model.decide(view, Attended(local, moved))
-            logits.append(decided.logits.cpu())
+            on_device = [depth.to(model.mean.device) for depth in weights]
+            decision = model.decide(view, Attended(local, on_device))
+            logits.append(decision.logits.cpu())
     return torch.cat(logits)
 
 
-def _resized(weights: Tensor, size: torch.Size) -> Tensor:
+def _resize(weights: Tensor, size: torch.Size) -> Tensor:
     """Return a map (h, w) resized for a photograph of another shape, with its sum preserved."""
     if weights.shape == size:
         return weights
@@ -100,10 +100,10 @@ def _resized(weights: Tensor, size: torch.Size) -> Tensor:
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    found = attention_ablation(
+    result = attention_ablation(
         subject.model, subject.test, subject.seed, batch_size=subject.batch_size
     )
-    return found._asdict()
+    return result._asdict()
 
 
 ATTENTION = Metric(

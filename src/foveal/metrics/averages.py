@@ -17,8 +17,8 @@ from foveal.metrics.pointing_game import pointing_game
 class MeanOverImages(Metric, ABC):
     """Mean of one value per image, ignoring NaN.
 
-    A subclass is final and implements `values`, whose arguments `update` takes. Values are
-    accumulated over batches and processes as in any torchmetrics metric; without any, it is NaN.
+    Subclasses are final and implement `values`, which takes the arguments of `update`. Values are
+    accumulated over batches and processes as in any torchmetrics metric. NaN if there are none.
     """
 
     is_differentiable = False
@@ -38,9 +38,9 @@ class MeanOverImages(Metric, ABC):
     def update(self, *arguments: Any) -> None:
         """Add the images of one batch."""
         values = self.values(*arguments)
-        known = values[~values.isnan()].to(self.total)
-        self.total = self.total + known.sum()
-        self.count = self.count + len(known)
+        defined = values[~values.isnan()].to(self.total)
+        self.total = self.total + defined.sum()
+        self.count = self.count + len(defined)
 
     def compute(self) -> Tensor:
         """Return the mean over all images so far."""

@@ -31,63 +31,65 @@ class Classes:
     count: int
     ids: tuple[str, ...] = ()
 
-    def called_by(self, names: Sequence[str]) -> tuple[str, ...]:
+    def names_like(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the names or the ids of the classes, whichever match more of the given names."""
-        theirs = set(names)
-        return (
-            self.ids if len(theirs & set(self.ids)) > len(theirs & set(self.names)) else self.names
-        )
+        unique = set(names)
+        matched_ids, matched_names = unique & set(self.ids), unique & set(self.names)
+        return self.ids if len(matched_ids) > len(matched_names) else self.names
 
 
 def match_classes(
-    known: Classes, data: str, names: Sequence[str], *, named: bool = True
+    classes: Classes, data: str, names: Sequence[str], *, named: bool = True
 ) -> tuple[int | None, ...]:
     """Return for each class of a dataset the index of the model's class of that name, or None.
 
     If the model's or the dataset's classes have no names, they are matched by index.
 
     Args:
-        known: the model's classes.
+        classes: the model's classes.
         data: name of the dataset, for messages.
         names: names of the dataset's classes.
         named: whether these are real names; otherwise they are indices.
 
     Raises:
-        UserError: no name matches, one is spelled in two ways or ambiguous; or the model has no
-            names and another number of classes.
+        UserError: no name matches, a name is ambiguous or spelled differently, or the model has no
+            class names and a different number of classes.
     """
-    if not named and len(names) <= known.count:
+    if not named and len(names) <= classes.count:
         return tuple(range(len(names)))
-    if not known.names:
-        if len(names) == known.count:
-            return tuple(range(known.count))
+    if not classes.names:
+        if len(names) == classes.count:
+            return tuple(range(classes.count))
         raise UserError(
-            f"{known.model} has {known.count} classes without names, but {data} has {len(names)}: "
-            "they cannot be matched."
+            f"{classes.model} has {classes.count} classes without names, but {data} has "
+            f"{len(names)}: they cannot be matched."
         )
-    mine, theirs = _composed(known.called_by(names)), _composed(names)
-    if mine == theirs:
-        return tuple(range(known.count))
-    _check_names(known.model, data, mine, theirs)
-    index = {name: number for number, name in enumerate(mine)}
-    return tuple(index.get(name) for name in theirs)
+    model_names, data_names = _normalise(classes.names_like(names)), _normalise(names)
+    if model_names == data_names:
+        return tuple(range(classes.count))
+    _check_names(classes.model, data, model_names, data_names)
+    index = {name: number for number, name in enumerate(model_names)}
+    return tuple(index.get(name) for name in data_names)
 
 
-def _check_names(model: str, data: str, mine: Sequence[str], theirs: Sequence[str]) -> None:
+def _check_names(
+    model: str, data: str, model_names: Sequence[str], data_names: Sequence[str]
+) -> None:
     """Raise UserError unless a model's and a dataset's class names can be matched."""
-    repeated = [name for name, count in Counter(mine).items() if count > 1 and name in theirs]
+    counts = Counter(model_names)
+    repeated = [name for name, count in counts.items() if count > 1 and name in data_names]
     if repeated:
         raise UserError(f"{model} has several classes named {printable(repeated[0])!r}.")
-    if pair := spelled_differently(mine, theirs):
+    if pair := spelled_differently(model_names, data_names):
         raise UserError(
             f"{model} has the class {printable(pair[0])!r}, and {data} has "
-            f"{printable(pair[1])!r}: give both the same name if they are one class, or leave it "
-            "out of the data."
+            f"{printable(pair[1])!r}: give both the same name if they are one class, or "
+            "remove it from the data."
         )
-    if not set(mine) & set(theirs):
+    if not set(model_names) & set(data_names):
         raise UserError(
-            f"Expected {data} to contain classes of {model} ({some_names(mine)}), but got "
-            f"{some_names(theirs)}."
+            f"Expected {data} to contain classes of {model} ({some_names(model_names)}), but got "
+            f"{some_names(data_names)}."
         )
 
 
@@ -97,12 +99,12 @@ def classes_of(model: ImageModel, name: str | None = None) -> Classes:
     return Classes(name or model.name, inputs.classes, model.num_classes, inputs.ids)
 
 
-def as_known(
+def with_model_classes(
     images: ImageSet[Pixels], model: ImageModel, name: str | None = None
 ) -> tuple[ImageSet[Pixels], list[str]]:
     """Return images labelled by the indices of a model's classes, and the differences.
 
-    Images of classes that the model does not have are left out. If the images lack some of the
+    Images of classes that the model does not have are skipped. If the images lack some of the
     model's classes, predictions are still made over all of its classes.
 
     Args:
@@ -114,46 +116,46 @@ def as_known(
         The images, with the model's class names, and a line per difference.
 
     Raises:
-        UserError: as `match_classes`, or no image has one of the model's classes.
+        UserError: see `match_classes`; or no image has one of the model's classes.
     """
     if not model.num_classes:
         return images, []
-    known = classes_of(model, name)
-    if not images.classes or images.classes == known.names:
+    classes = classes_of(model, name)
+    if not images.classes or images.classes == classes.names:
         return images, []
-    matched = match_classes(known, images.name, images.classes, named=images.named)
+    indices = match_classes(classes, images.name, images.classes, named=images.named)
     notes: list[str] = []
-    if not images.named or not known.names:
-        unnamed = known.model if images.named else images.name
+    if not images.named or not classes.names:
+        unnamed = classes.model if images.named else images.name
         notes.append(f"{unnamed} has no class names: classes are matched by index")
-    classes = known.names or images.classes
-    if matched == tuple(range(len(matched))):
-        return replace(images, classes=classes), notes
-    found, note = _relabelled(images, known, matched, classes)
-    return found, notes + note
+    names = classes.names or images.classes
+    if indices == tuple(range(len(indices))):
+        return replace(images, classes=names), notes
+    relabelled, skipped = _relabel(images, classes, indices, names)
+    return relabelled, notes + skipped
 
 
-def _relabelled(
+def _relabel(
     images: ImageSet[Pixels],
-    known: Classes,
-    matched: tuple[int | None, ...],
-    classes: tuple[str, ...],
+    classes: Classes,
+    indices: tuple[int | None, ...],
+    names: tuple[str, ...],
 ) -> tuple[ImageSet[Pixels], list[str]]:
-    """Return the images of matched classes, relabelled, and a note if others are left out."""
-    found = images.relabelled(matched, classes)
-    if not len(found):
+    """Return the images of matched classes, relabelled, and a note if any are skipped."""
+    relabelled = images.relabelled(indices, names)
+    if not len(relabelled):
         raise UserError(
-            f"{images.name} ({images.split}) has no image of a class of {known.model} "
-            f"({some_names(known.names)})."
+            f"Expected images of classes of {classes.model} ({some_names(classes.names)}), but "
+            f"{images.name} ({images.split}) has none."
         )
-    if len(found) == len(images):
-        return found, []
-    unknown = [name for name, index in zip(images.classes, matched, strict=True) if index is None]
+    if len(relabelled) == len(images):
+        return relabelled, []
+    unknown = [name for name, index in zip(images.classes, indices, strict=True) if index is None]
     note = (
-        f"left out {len(images) - len(found):,} images of classes that {known.model} does not "
-        f"have: {some_names(unknown)}"
+        f"skipped {len(images) - len(relabelled):,} images of classes that {classes.model} does "
+        f"not have: {some_names(unknown)}"
     )
-    return found, [note]
+    return relabelled, [note]
 
 
 def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
@@ -164,5 +166,5 @@ def absent_classes(images: ImageSet[object]) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(images.classes) if index not in indices)
 
 
-def _composed(names: Sequence[str]) -> tuple[str, ...]:
+def _normalise(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unicodedata.normalize("NFC", name) for name in names)

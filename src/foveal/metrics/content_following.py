@@ -73,11 +73,11 @@ def _pairs(labels: Tensor, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     others = len(labels) - counts[labels]  # per image, the number of images of other classes
     first = torch.multinomial(others.double(), pairs, replacement=True, generator=generator)
     # Sorted by class, the image's own class is one block, which is skipped.
-    own = labels[first]
-    start = counts.cumsum(0)[own] - counts[own]
+    classes = labels[first]
+    start = counts.cumsum(0)[classes] - counts[classes]
     draw = torch.rand(pairs, generator=generator, dtype=torch.float64) * others[first]
     index = draw.long()
-    return first, order[index + counts[own] * (index >= start)]
+    return first, order[index + counts[classes] * (index >= start)]
 
 
 def _measure(subject: Subject) -> dict[str, float]:
@@ -88,8 +88,8 @@ def _measure(subject: Subject) -> dict[str, float]:
         pairs = min(pairs, 2 * len(subject.test))
     if labels.dtype == torch.bool or len(labels.unique()) < 2:  # no pairs of different classes
         return {}
-    found = content_following(subject.model, subject.test, pairs, subject.seed, **subject.shared)
-    return found._asdict()
+    result = content_following(subject.model, subject.test, pairs, subject.seed, **subject.shared)
+    return result._asdict()
 
 
 CONTENT_FOLLOWING = Metric(

@@ -30,14 +30,14 @@ def deletion(
     (Petsiuk et al. 2018, "RISE", section 4.2). Grey is the mean colour of the image. Pixels of
     equal heat, such as those of a patch, are in a fixed random order. Greyed images are outside
     the distribution of most models, which affects the area too: use it to compare explanations of
-    one model, not models.
+    one model, not to compare models.
 
     Args:
         model: images (B, C, H, W) in [0, 1] -> logits; its mode and device are left unchanged.
         explanation: explanation of the images, with maps or patches.
         steps: number of steps in which all pixels are deleted.
         batch_size: images per forward pass.
-        targets: (B,) indices of the classes; the predictions for the full images if not given.
+        targets: (B,) indices of the classes; by default the predictions for the full images.
         reveal: start from a grey image and reveal pixels instead, the hottest first; higher is
             then better.
 
@@ -55,14 +55,14 @@ def deletion(
     with evaluating(model):
         for first in range(0, len(images), batch_size):
             part = slice(first, first + batch_size)
-            whole = images[part].to(parameter)
-            rank, labels = (order[part].to(whole.device), classes[part].to(whole.device))
-            grey = whole.mean(dim=(-2, -1), keepdim=True).expand_as(whole)
+            batch = images[part].to(parameter)
+            rank, labels = (order[part].to(batch.device), classes[part].to(batch.device))
+            grey = batch.mean(dim=(-2, -1), keepdim=True).expand_as(batch)
             for step in range(steps + 1):
                 changed = (rank < round(pixels * step / steps))[:, None]
-                after, before = (whole, grey) if reveal else (grey, whole)
-                found = probabilities(model(torch.where(changed, after, before)).float())
-                curve[step, part] = found.gather(1, labels[:, None])[:, 0].cpu()
+                after, before = (batch, grey) if reveal else (grey, batch)
+                scores = probabilities(model(torch.where(changed, after, before)).float())
+                curve[step, part] = scores.gather(1, labels[:, None])[:, 0].cpu()
     return torch.trapezoid(curve, dim=0) / steps
 
 
@@ -80,13 +80,15 @@ def insertion(
     return deletion(model, explanation, steps, batch_size, targets, reveal=True)
 
 
-def _metric(name: str, area: Callable[..., Tensor], change: str, better: str) -> ExplanationMetric:
-    """Return the metric of an area under the class probability while pixels change."""
+def _metric(
+    name: str, area: Callable[..., Tensor], change: str, direction: str
+) -> ExplanationMetric:
+    """Return a metric that is the area under the class probability while pixels change."""
     meaning = f"mean probability of the explained class while pixels are {change}, the hottest "
     return ExplanationMetric(
         name,
         lambda batch: {name: area(batch.model, batch.explanation, targets=batch.targets)},
-        (Column(name, name, "{:.2f}", meaning + "first (Petsiuk et al. 2018)", better),),
+        (Column(name, name, "{:.2f}", meaning + "first (Petsiuk et al. 2018)", direction),),
     )
 
 

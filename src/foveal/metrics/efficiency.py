@@ -28,7 +28,7 @@ def _multiply_add_flops(*args: object, out_shape: torch.Size, **kwargs: object) 
 
 
 _aten = torch.ops.aten
-_UNCOUNTED = {
+_EXTRA_FLOPS = {
     **dict.fromkeys(
         (_aten.grid_sampler_2d, _aten.cudnn_grid_sampler, _aten.upsample_bilinear2d),
         _bilinear_flops,
@@ -48,17 +48,17 @@ def macs(model: ImageModel, size: tuple[int, int]) -> int:
     normalisation, the corner response, softmax) and operations that only move values (pooling,
     sorting, slices of integer pixels) are not counted.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+    from torch.utils.flop_counter import FlopCounterMode  # slow: imports Triton
 
-    counter = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
+    counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FLOPS)
     # The counter does not support the fused attention that is used in evaluation mode.
-    fused = mha.get_fastpath_enabled()
+    was_enabled = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     try:
         with evaluating(model), counter:
             model(_image(model, size))
     finally:
-        mha.set_fastpath_enabled(fused)
+        mha.set_fastpath_enabled(was_enabled)
     return int(counter.get_total_flops()) // 2
 
 
@@ -82,11 +82,11 @@ def latency_ms(model: ImageModel, size: tuple[int, int], repeats: int = 50) -> f
 
 
 def _seconds(model: ImageModel, image: Tensor) -> float:
-    started = time.perf_counter()
+    start = time.perf_counter()
     model(image)
     if image.is_cuda:
         torch.cuda.synchronize(image.device)
-    return time.perf_counter() - started
+    return time.perf_counter() - start
 
 
 def _image(model: ImageModel, size: tuple[int, int]) -> Tensor:

@@ -33,8 +33,8 @@ def evidence_fraction(
         observed: result of `observe_all` for `test`, if already computed.
     """
     observed = observed or observe_all(model, test.images, batch_size)
-    coarse = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
-    return _fraction(observed, test, batch_size, partial(evidence_px, thumbnail_px=coarse))
+    thumbnail_px = 0 if observed.thumbnail is None else observed.thumbnail[0, 0].numel()
+    return _fraction(observed, test, batch_size, partial(evidence_px, thumbnail_px=thumbnail_px))
 
 
 def covered_fraction(
@@ -42,7 +42,7 @@ def covered_fraction(
 ) -> float:
     """Return the fraction of an image's pixels covered by its patches, mean over `test`.
 
-    Arguments as for `evidence_fraction`, from which it differs if patches have a scale.
+    It differs from `evidence_fraction` if patches have a scale; the arguments are the same.
     """
     observed = observed or observe_all(model, test.images, batch_size)
     return _fraction(observed, test, batch_size, covered_px)
@@ -51,18 +51,18 @@ def covered_fraction(
 def _fraction(
     observed: Explanation, test: ImageSet, batch_size: int, count: Callable[..., Tensor]
 ) -> float:
-    """Return the mean over images of `count` of their patches divided by their pixels."""
+    """Return `count` of an image's patches divided by its number of pixels, mean over images."""
     if observed.keypoints is None or observed.patch_size is None:
         return 1.0
     total, first = 0.0, 0
     for images, size in _sizes(observed, test):
-        shown = 0.0  # without scales a sum of integers, independent of the batches
+        visible = 0.0  # without scales a sum of integers, independent of the batches
         for rows in torch.arange(first, first + images).split(batch_size):
             scales = None if observed.scales is None else observed.scales[rows]
             patches = (observed.keypoints[rows], observed.patch_size, size, scales)
             pixels = count(*patches, blocks=observed.blocks)
-            shown += float(pixels.sum())
-        total += shown / (size[0] * size[1])
+            visible += float(pixels.sum())
+        total += visible / (size[0] * size[1])
         first += images
     return total / len(observed.keypoints)
 
@@ -79,7 +79,7 @@ def evidence_masks(observed: Explanation, batch_size: int = 500) -> Tensor:
 
     Args:
         observed: observation of N images, with keypoints.
-        batch_size: images at a time; bounds the memory in addition to the result.
+        batch_size: images per step; bounds the memory in addition to that of the result.
     """
     assert observed.patch_size is not None
     masks = [
@@ -123,7 +123,7 @@ COVERED = Metric(
     ),
     needs=frozenset({Ability.CROPS}),
 )
-EVIDENCE_OF_PATCHES = ExplanationMetric(
+PATCH_EVIDENCE = ExplanationMetric(
     "evidence_fraction",
     lambda batch: {"evidence_fraction": batch.explanation.evidence_fraction},
     (EVIDENCE_COLUMN,),

@@ -12,8 +12,8 @@ from foveal.observation.tensors import ranks
 def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
     """Return for each image (B,) the intersection over union of evidence and annotated region.
 
-    Patches are their own evidence. The evidence of a map is as many of its hottest pixels as the
-    region has, which avoids a threshold. NaN if the region is empty.
+    The evidence of patches is the patches themselves. The evidence of a map is its hottest pixels,
+    as many as the region has, which avoids a threshold. NaN if the region is empty.
 
     See `localisation` for the arguments.
 
@@ -26,9 +26,9 @@ def evidence_iou(explanation: Explanation, truth: Tensor) -> Tensor:
         evidence = explanation.heat > 0
     else:
         evidence = ranks(explanation.heat) < size[:, None, None]
-    both = (evidence & inside).sum(dim=(-2, -1))
-    either = (evidence | inside).sum(dim=(-2, -1))
-    return torch.where(size > 0, both / either, float("nan"))
+    intersection = (evidence & inside).sum(dim=(-2, -1))
+    union = (evidence | inside).sum(dim=(-2, -1))
+    return torch.where(size > 0, intersection / union, float("nan"))
 
 
 EVIDENCE_IOU = localisation(

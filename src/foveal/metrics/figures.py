@@ -6,7 +6,7 @@ from typing import Any
 
 from foveal.datasets import ImageSet
 from foveal.foundation.errors import UserError, at_least_one
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.metrics.metric import Metric
 from foveal.metrics.registry import METRICS
 from foveal.metrics.subject import Subject
@@ -29,7 +29,7 @@ def evaluate(
     Args:
         model: a model of any family; its mode, the random generators and the number of threads are
             left unchanged.
-        test: labelled images that the model was not trained on; see `as_known` for their classes.
+        test: labelled images that the model was not trained on; see `with_model_classes`.
         train: labelled images for the probe of `position_leakage`, which is skipped without them.
         judge: a classifier of the same classes, trained on greyed images (`augment.hide`); without
             one, sufficiency and necessity are skipped.
@@ -47,15 +47,15 @@ def evaluate(
     """
     _check_kinds(model, test, train)
     batch_size = at_least_one("batch_size", batch_size)
-    test = _labelled_for(model, test, name)
-    train = None if train is None else _labelled_for(model, train, name)
+    test = _match_labels(model, test, name)
+    train = None if train is None else _match_labels(model, train, name)
     subject = Subject(model, test, train, judge, batch_size, seed)
-    whole = [metric for metric in METRICS.values() if metric.sample is None]
-    figures = {**_described(subject, name), **measured(subject, whole, progress)}
+    unsampled = [metric for metric in METRICS.values() if metric.sample is None]
+    figures = {**_identification(subject, name), **measure(subject, unsampled, progress)}
     return {**figures, "input_size": list(subject.observed.size), "seed": seed}
 
 
-def _described(subject: Subject, name: str | None) -> dict[str, object]:
+def _identification(subject: Subject, name: str | None) -> dict[str, object]:
     """Return the names and the number of images that identify a subject in results."""
     model, test = subject.model, subject.test
     return {
@@ -66,7 +66,7 @@ def _described(subject: Subject, name: str | None) -> dict[str, object]:
     }
 
 
-def measured(
+def measure(
     subject: Subject,
     metrics: Iterable[Metric],
     progress: Callable[[str], None] | None = None,
@@ -83,22 +83,25 @@ def measured(
         if metric.needs <= subject.meets:
             if progress is not None:
                 progress(metric.name)
-            found = metric.measure(subject)
-            _check_figures(metric, found, figures)
-            figures |= found
+            values = metric.measure(subject)
+            _check_figures(metric, values, figures)
+            figures |= values
     return figures
 
 
-def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -> None:
+def _check_figures(metric: Metric, values: object, others: Mapping[str, float]) -> None:
     """Raise UserError unless a metric returns plain numbers under unique keys."""
-    if not isinstance(found, Mapping):
+    if not isinstance(values, Mapping):
         raise UserError(
             f"Expected the metric {metric.name!r} to return a mapping from column keys to numbers, "
-            f"but got {found!r:.100}."
+            f"but got {values!r:.100}."
         )
-    for key, value in found.items():
+    for key, value in values.items():
         if key in others:
-            raise UserError(f"Two metrics return {key!r}; one of them is {metric.name!r}.")
+            raise UserError(
+                f"Expected unique keys, but the metric {metric.name!r} returns {key!r}, which "
+                "another metric returns too. Rename one of them."
+            )
         if not isinstance(value, int | float):
             raise UserError(
                 f"Expected the metric {metric.name!r} to return a number for {key!r}, but got "
@@ -106,7 +109,7 @@ def _check_figures(metric: Metric, found: object, others: Mapping[str, float]) -
             )
 
 
-def measured_on_samples(subject: Subject) -> dict[str, float]:
+def measure_on_samples(subject: Subject) -> dict[str, float]:
     """Return the figures of the metrics that require too many passes for all images.
 
     Args:
@@ -115,8 +118,8 @@ def measured_on_samples(subject: Subject) -> dict[str, float]:
     figures: dict[str, float] = {}
     for metric in METRICS.values():
         if metric.sample is not None:
-            some = subject.test.few(min(metric.sample, len(subject.test)), subject.seed)
-            figures |= measured(replace(subject, test=some), [metric])
+            sample = subject.test.few(min(metric.sample, len(subject.test)), subject.seed)
+            figures |= measure(replace(subject, test=sample), [metric])
     return figures
 
 
@@ -134,10 +137,10 @@ def _check_kinds(model: ImageModel, test: ImageSet[Any], train: ImageSet | None)
             )
 
 
-def _labelled_for(model: ImageModel, images: ImageSet, name: str | None) -> ImageSet:
-    found, _ = as_known(images.of(model.tasks), model, name)
-    _check(model, found)
-    return found
+def _match_labels(model: ImageModel, images: ImageSet, name: str | None) -> ImageSet:
+    matched, _ = with_model_classes(images.of(model.tasks), model, name)
+    _check(model, matched)
+    return matched
 
 
 def _check(model: ImageModel, data: ImageSet) -> None:

@@ -75,11 +75,11 @@ def bootstrap(
     generator = torch.Generator().manual_seed(seed)
     means = []
     for _ in range(0, RESAMPLES, _AT_ONCE):
-        drawn = torch.randint(shape[0], (_AT_ONCE, shape[0]), generator=generator)
-        times = torch.zeros(_AT_ONCE, shape[0], dtype=torch.double)
-        times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.double))
-        found = (times @ sums) / (times @ counts)  # NaN for a class that was not drawn
-        means.append(found.nanmean(dim=1))
+        choices = torch.randint(shape[0], (_AT_ONCE, shape[0]), generator=generator)
+        repeats = torch.zeros(_AT_ONCE, shape[0], dtype=torch.double)
+        repeats.scatter_add_(1, choices, torch.ones_like(choices, dtype=torch.double))
+        resampled = (repeats @ sums) / (repeats @ counts)  # NaN for a class that was not drawn
+        means.append(resampled.nanmean(dim=1))
     low, high = torch.cat(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
     value = (sums.sum(dim=0) / counts.sum(dim=0)).mean()
     return Interval(float(value), float(low), float(high))

@@ -28,7 +28,7 @@ TOP = 0.1  # the fraction shown in tables
 class Judged(NamedTuple):
     """Results of a judge; fractions from 0 to 1."""
 
-    sufficiency: float  # accuracy of the judge given the evidence alone
+    sufficiency: float  # accuracy of the judge given only the evidence
     sufficiency_agreement: float  # fraction of these predictions that equal the model's
     necessity: float  # drop of the judge's accuracy when the evidence is greyed out
 
@@ -41,12 +41,12 @@ def judged(
     *,
     batch_size: int = 500,
 ) -> Judged:
-    """Return how well a judge, independent of the model, classifies from the model's evidence.
+    """Return how well an independent judge classifies images from the model's evidence.
 
     The judge was trained on images with random regions of any size greyed out, so that greyed
     images are within its distribution (EVAL-X, Jethani et al. 2021, "Have we learned to
-    explain?"). If the model predicts the class, but the judge cannot from the evidence, then the
-    evidence encodes the prediction instead of explaining it.
+    explain?"). If the model predicts the class, but the judge cannot predict it from the evidence,
+    then the evidence encodes the prediction instead of explaining it.
 
     Args:
         judge: a classifier trained with `augment.hide`; grey is its mean pixel.
@@ -82,23 +82,23 @@ def judged_explanation(
     if explanation.maps is None:
         evidence = {"": explanation.evidence}
     else:
-        evidence = {_at(part): explanation.top_evidence(part) for part in FRACTIONS}
-    found = _judge(judge, test, list(evidence.values()), explanation.predictions, batch_size)
+        evidence = {_suffix(part): explanation.top_evidence(part) for part in FRACTIONS}
+    results = _judge(judge, test, list(evidence.values()), explanation.predictions, batch_size)
     return {
-        f"{name}{at}": value
-        for at, values in zip(evidence, found, strict=True)
+        f"{name}{suffix}": value
+        for suffix, values in zip(evidence, results, strict=True)
         for name, value in values.items()
     }
 
 
 def at_top(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a row of an explanation with its figures at `TOP` copied to keys without suffix."""
-    end = _at(TOP)
-    top = {key.removesuffix(end): value for key, value in row.items() if key.endswith(end)}
+    """Return a row with its figures at the fraction `TOP` also under keys without a suffix."""
+    suffix = _suffix(TOP)
+    top = {k.removesuffix(suffix): value for k, value in row.items() if k.endswith(suffix)}
     return {"evidence_fraction": TOP, **row, **top}
 
 
-def _at(fraction: float) -> str:
+def _suffix(fraction: float) -> str:
     return f"_at_{fraction:.0%}"
 
 
@@ -106,47 +106,49 @@ def _judge(
     judge: ImageModel,
     test: ImageSet,
     evidence: list[Tensor],
-    answers: Tensor,
+    predictions: Tensor,
     batch_size: int,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield for each evidence (N, H, W) the fields of `Judged` as values (N,) per image."""
-    labels, answers = _in_terms_of(judge, test, answers)
-    nothing = torch.zeros_like(evidence[0])
-    whole = (_predict(judge, test.images, nothing, batch_size) == labels).double()
+    labels, predictions = _as_judge_classes(judge, test, predictions)
+    no_pixels = torch.zeros_like(evidence[0])
+    unmasked = (_predict(judge, test.images, no_pixels, batch_size) == labels).double()
     for part in evidence:
         shown = _predict(judge, test.images, ~part, batch_size)
         hidden = _predict(judge, test.images, part, batch_size)
         yield {
             "sufficiency": (shown == labels).double(),
-            "sufficiency_agreement": (shown == answers).double(),
-            "necessity": whole - (hidden == labels).double(),
+            "sufficiency_agreement": (shown == predictions).double(),
+            "necessity": unmasked - (hidden == labels).double(),
         }
 
 
-def _in_terms_of(judge: ImageModel, test: ImageSet, answers: Tensor) -> tuple[Tensor, Tensor]:
+def _as_judge_classes(
+    judge: ImageModel, test: ImageSet, predictions: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return labels and predictions as indices of the judge's classes, -1 for other predictions."""
     if not test.classes:
-        return test.labels, answers
-    known = classes_of(judge, f"the judge ({judge.name})")
-    indices = match_classes(known, test.name, test.classes)
+        return test.labels, predictions
+    classes = classes_of(judge, f"the judge ({judge.name})")
+    indices = match_classes(classes, test.name, test.classes)
     labels = new_labels(test.labels, indices)
     if int(labels.min()) < 0:
         unknown = [test.classes[int(label)] for label in test.labels[labels < 0].unique()]
         raise UserError(
-            f"{known.model} does not have the classes {some_names(unknown)} of {test.name}."
+            f"{classes.model} does not have the classes {some_names(unknown)} of {test.name}."
         )
-    return labels, new_labels(answers, indices)
+    return labels, new_labels(predictions, indices)
 
 
 def _predict(judge: ImageModel, images: Tensor, greyed: Tensor, batch_size: int) -> Tensor:
     """Return the judge's classes (N,) for uint8 images with pixels greyed."""
-    found = []
+    predictions = []
     with evaluating(judge):
         for batch, grey in zip(images.split(batch_size), greyed.split(batch_size), strict=True):
             floats = as_floats(judge, batch)
             shown = torch.where(grey[:, None].to(floats.device), judge.mean, floats)
-            found.append(judge(shown).argmax(dim=1).cpu())
-    return torch.cat(found)
+            predictions.append(judge(shown).argmax(dim=1).cpu())
+    return torch.cat(predictions)
 
 
 COLUMNS = (
@@ -172,10 +174,10 @@ COLUMNS = (
         "higher",
     ),
 )
-COLUMNS_OF_MAPS = tuple(
+MAP_COLUMNS = tuple(
     replace(
         column,
-        key=f"{column.key}{_at(fraction)}",
+        key=f"{column.key}{_suffix(fraction)}",
         heading=f"{column.heading} at {fraction:.0%}",
         meaning=f"{column.meaning}; the evidence is {fraction:.0%} of the pixels",
         listed=False,
@@ -188,9 +190,11 @@ COLUMNS_OF_MAPS = tuple(
 def _measure_patches(subject: Subject) -> dict[str, float]:
     assert subject.judge is not None
     evidence = evidence_masks(subject.observed, subject.batch_size)
-    answers = subject.observed.logits.argmax(dim=1)
-    found = judged(subject.judge, subject.test, evidence, answers, batch_size=subject.batch_size)
-    return found._asdict()
+    predictions = subject.observed.logits.argmax(dim=1)
+    result = judged(
+        subject.judge, subject.test, evidence, predictions, batch_size=subject.batch_size
+    )
+    return result._asdict()
 
 
 def _measure_maps(subject: Subject) -> dict[str, float]:
@@ -199,8 +203,8 @@ def _measure_maps(subject: Subject) -> dict[str, float]:
     for batch in subject.test.batches(subject.batch_size):
         images = as_floats(subject.model, batch.images)
         explanation = subject.model.explain(images, subject.batch_size)
-        found = judged_explanation(subject.judge, batch, explanation, subject.batch_size)
-        for key, values in found.items():
+        result = judged_explanation(subject.judge, batch, explanation, subject.batch_size)
+        for key, values in result.items():
             parts.setdefault(key, []).append(values)
     return {key: float(torch.cat(values).mean()) for key, values in parts.items()}
 
@@ -219,12 +223,12 @@ JUDGED_PATCHES = Metric(
 JUDGED_MAPS = Metric(
     "judged_maps",
     _measure_maps,
-    COLUMNS_OF_MAPS,
+    MAP_COLUMNS,
     needs=frozenset({Ability.CLASSES, Ability.MAPS, Given.JUDGE}),
 )
 JUDGED = ExplanationMetric(
     "judged",
     _measure_explanation,
-    (*COLUMNS, *COLUMNS_OF_MAPS),
+    (*COLUMNS, *MAP_COLUMNS),
     needs=frozenset({Given.JUDGE}),
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveal.foundation.columns import Column
 from foveal.metrics.subject import Explained, Need, Subject
 
-Measured = TypeVar("Measured")
+Input = TypeVar("Input")
 Figure = TypeVar("Figure")
 SAMPLE = 200  # images for metrics that require many passes
 
@@ -24,8 +24,8 @@ class About(Enum):
 
 
 @dataclass(frozen=True)
-class Measurement(Generic[Measured, Figure]):
-    """What metrics of models and of explanations have in common.
+class Measurement(Generic[Input, Figure]):
+    """Common fields of metrics of models and of metrics of explanations.
 
     Attributes:
         name: key in the registry.
@@ -37,7 +37,7 @@ class Measurement(Generic[Measured, Figure]):
     """
 
     name: str
-    measure: Callable[[Measured], Mapping[str, Figure]]
+    measure: Callable[[Input], Mapping[str, Figure]]
     columns: tuple[Column, ...]
     needs: frozenset[Need] = frozenset()
     about: About = About.EXPLANATION
@@ -48,12 +48,12 @@ class Measurement(Generic[Measured, Figure]):
 class Metric(Measurement[Subject, float]):
     """A metric of a model on a dataset, which `evaluate` measures.
 
-    `measure` leaves out figures that cannot be measured. A metric with a `sample` is measured only
+    `measure` omits figures that cannot be measured. A metric with a `sample` is measured only
     by `compare`.
     """
 
 
-def mean_of_known(values: Tensor) -> float:
+def mean_ignoring_nan(values: Tensor) -> float:
     """Return the mean of values (N,), ignoring NaN; NaN if all are NaN."""
     return float(values.nanmean())
 
@@ -66,7 +66,7 @@ class ExplanationMetric(Measurement[Explained, Tensor]):
     measured.
 
     Attributes:
-        pool: values (N,) of all images -> figure; NaN to leave it out.
+        pool: values (N,) of all images -> figure; NaN to omit it.
     """
 
-    pool: Callable[[Tensor], float] = mean_of_known
+    pool: Callable[[Tensor], float] = mean_ignoring_nan

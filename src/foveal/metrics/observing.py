@@ -20,7 +20,7 @@ def evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
 
     Args:
         model: any module.
-        gradients: enable gradients, also where the caller has disabled them.
+        gradients: enable gradients, even if the caller has disabled them.
     """
     with (
         evaluation_mode(model),
@@ -57,13 +57,13 @@ def observe_all(
     first, count = parts[0], len(images)
     size = images.size if isinstance(images, LargeImages) else images.shape[-2:]
     return Explanation(
-        images=_nan((first.images.shape[1], *size), count),
+        images=_nans((first.images.shape[1], *size), count),
         logits=torch.cat([part.logits for part in parts]),
-        keypoints=_joined([part.keypoints for part in parts]),
-        patches=None if first.patches is None else _nan(first.patches.shape[1:], count),
-        scales=_joined([part.scales for part in parts]),
-        thumbnail=None if first.thumbnail is None else _nan(first.thumbnail.shape[1:], count),
-        task_logits=_joined([part.task_logits for part in parts]),
+        keypoints=_concatenate([part.keypoints for part in parts]),
+        patches=None if first.patches is None else _nans(first.patches.shape[1:], count),
+        scales=_concatenate([part.scales for part in parts]),
+        thumbnail=None if first.thumbnail is None else _nans(first.thumbnail.shape[1:], count),
+        task_logits=_concatenate([part.task_logits for part in parts]),
         blocks=first.blocks,
     )
 
@@ -107,11 +107,11 @@ def _without_pixels(observed: Explanation) -> Explanation:
     )
 
 
-def _nan(shape: Sequence[int], count: int) -> Tensor:
+def _nans(shape: Sequence[int], count: int) -> Tensor:
     """Return NaN instead of the pixels (count, *shape), without using memory."""
     return torch.tensor(float("nan")).expand(count, *shape)
 
 
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    found = [part for part in parts if part is not None]
-    return torch.cat(found) if found else None
+def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
+    tensors = [part for part in parts if part is not None]
+    return torch.cat(tensors) if tensors else None

@@ -1,4 +1,4 @@
-"""Position leakage: how well keypoint coordinates alone predict the class."""
+"""Position leakage: accuracy of a probe that is given only the keypoint coordinates."""
 
 import copy
 
@@ -17,10 +17,10 @@ from foveal.metrics.subject import Given, Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-LEAST_IMAGES = 10  # to train the probe on
+MIN_IMAGES = 10  # minimum number of images to train the probe on
 STEPS = 2000
 BATCH = 512
-CHECKS = 40  # evaluations on held-out images during training, which select the best probe
+CHECKS = 40  # evaluations on held-out images during training, to select the best probe
 
 
 def position_leakage(
@@ -32,14 +32,14 @@ def position_leakage(
     batch_size: int = 500,
     observed: Explanation | None = None,
 ) -> float:
-    """Return the accuracy on `test` of a probe of the keypoint coordinates alone.
+    """Return the accuracy on `test` of a probe that is given only the keypoint coordinates.
 
     A detector reads the whole image and may encode the class in the keypoints' positions, in which
     case the patches explain nothing (Jethani et al. 2021, "Have we learned to explain?"). The
     probe, a perceptron with two hidden layers of 128, is trained afresh on the frozen model's
     keypoints in `train`, as the classifier receives them: at integer pixels if patches are slices,
-    and with scales if the model has them. Without such a code its accuracy is the frequency of the
-    most common class.
+    and with scales if the model has them. If the positions encode nothing, its accuracy is the
+    frequency of the most common class.
 
     Args:
         model: a model with keypoints; its mode and device are left unchanged.
@@ -52,16 +52,16 @@ def position_leakage(
     Raises:
         UserError: fewer than 10 training images.
     """
-    if len(train) < LEAST_IMAGES:
+    if len(train) < MIN_IMAGES:
         raise UserError(
-            f"Expected at least {LEAST_IMAGES} images to train the probe on, but got {len(train)}."
+            f"Expected at least {MIN_IMAGES} images to train the probe on, but got {len(train)}."
         )
     observed = observed or observe_all(model, test.images, batch_size)
     observed_train = observe_all(model, train.images, batch_size)
     # The caller may have disabled gradients, which the probe needs.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inputs = _standardised(_coordinates(observed_train), _coordinates(observed))
+        inputs = _standardise(_coordinates(observed_train), _coordinates(observed))
         return _probe_accuracy(*inputs, train.labels.clone(), test.labels)
 
 
@@ -69,7 +69,7 @@ def _probe_accuracy(
     train_inputs: Tensor, test_inputs: Tensor, train_labels: Tensor, test_labels: Tensor
 ) -> float:
     classes = int(max(train_labels.max(), test_labels.max())) + 1
-    probe = _trained(train_inputs, train_labels, classes)
+    probe = _train_probe(train_inputs, train_labels, classes)
     with torch.no_grad():
         return mean_correct(probe(test_inputs), test_labels)
 
@@ -81,14 +81,14 @@ def _coordinates(observed: Explanation) -> Tensor:
     return xy if observed.scales is None else torch.cat([xy, observed.scales.float()], dim=1)
 
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     mean, spread = train.mean(dim=0), train.std(dim=0)
     # A constant coordinate carries no information; its rounding errors are not amplified.
     spread = torch.where(spread > 1e-5, spread, torch.ones_like(spread))
     return (train - mean) / spread, (test - mean) / spread
 
 
-def _trained(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
+def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
     """Return the probe with the lowest loss on a held-out tenth of the images."""
     probe = nn.Sequential(
         nn.Linear(inputs.shape[1], 128),
@@ -99,28 +99,28 @@ def _trained(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
     )
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=STEPS)
-    held, kept = torch.randperm(len(inputs)).tensor_split([len(inputs) // 10])
-    best, least = probe, float("inf")
+    held_out, rest = torch.randperm(len(inputs)).tensor_split([len(inputs) // 10])
+    best, lowest_loss = probe, float("inf")
     for step in range(1, STEPS + 1):
-        batch = kept[torch.randint(len(kept), (BATCH,))]
+        batch = rest[torch.randint(len(rest), (BATCH,))]
         optimizer.zero_grad()
         F.cross_entropy(probe(inputs[batch]), labels[batch]).backward()
         optimizer.step()
         schedule.step()
         if step % (STEPS // CHECKS) == 0:
             with torch.no_grad():
-                loss = float(F.cross_entropy(probe(inputs[held]), labels[held]))
-            if loss < least:
-                best, least = copy.deepcopy(probe), loss
+                loss = float(F.cross_entropy(probe(inputs[held_out]), labels[held_out]))
+            if loss < lowest_loss:
+                best, lowest_loss = copy.deepcopy(probe), loss
     return best
 
 
 def _measure(subject: Subject) -> dict[str, float]:
     train = subject.train
-    if train is None or len(train) < LEAST_IMAGES:
+    if train is None or len(train) < MIN_IMAGES:
         return {}
-    found = position_leakage(subject.model, train, subject.test, subject.seed, **subject.shared)
-    return {"position_leakage": found}
+    value = position_leakage(subject.model, train, subject.test, subject.seed, **subject.shared)
+    return {"position_leakage": value}
 
 
 POSITION_LEAKAGE = Metric(

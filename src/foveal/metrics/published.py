@@ -25,7 +25,7 @@ from foveal.explanation import Explanation
 from foveal.foundation.columns import Column
 from foveal.foundation.errors import UserError, missing_extra, unknown_name
 from foveal.metrics.observing import evaluating
-from foveal.metrics.published_case import NOTHING, Case, Explain, Measured, Probabilities
+from foveal.metrics.published_case import NO_SCORE, Case, Explain, Probabilities, Score
 from foveal.metrics.truth import check_truth
 
 PERCENTAGES = tuple(range(10, 100, 10))  # percentages of the pixels that ROAD removes
@@ -33,7 +33,7 @@ FLIPS = 32  # approximate number of steps in which pixel flipping removes all pi
 RAW = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
 
 
-def pixel_flipping(case: Case) -> Measured:
+def pixel_flipping(case: Case) -> Score:
     """Measure the label's probability while pixels are blackened, hottest first; lower is better.
 
     Bach et al. 2015, "On pixel-wise explanations for non-linear classifier decisions by layer-wise
@@ -45,17 +45,17 @@ def pixel_flipping(case: Case) -> Measured:
     step = next(n for n in range(largest, 0, -1) if pixels % n == 0)  # required by Quantus
     metric = _quantus().PixelFlipping(features_in_step=step, perturb_baseline="black", **RAW)
     curves = case.run(metric, case.order()[:, None])
-    return _over(sum(curve) / len(curve) for curve in curves)
+    return _mean(sum(curve) / len(curve) for curve in curves)
 
 
-def road(case: Case) -> Measured:
+def road(case: Case) -> Score:
     """Measure the accuracy with the hottest pixels imputed from neighbours; lower is better.
 
     ROAD, Rong et al. 2022, "A consistent and efficient evaluation strategy for attribution
     methods": 10, 20, … 90% of the pixels are imputed by noisy linear interpolation (noise of 0.01
     as in the paper), and the accuracies are averaged. Measured on a sample.
     """
-    case = case.drawn()
+    case = case.random_sample()
     metric = _quantus().ROAD(percentages=list(PERCENTAGES), noise=0.01, **RAW)
     # Quantus counts and sorts the values of all channels, but removes pixels. Therefore its number
     # of pixels is set here, and the order is given in the first channel.
@@ -64,56 +64,57 @@ def road(case: Case) -> Measured:
     order[:, 0] = case.order()
     # Given several batches, Quantus averages only the first.
     accuracies = case.run(metric, order, batch_size=len(case))
-    return Measured(float(sum(accuracies.values())) / len(PERCENTAGES), len(case))
+    return Score(float(sum(accuracies.values())) / len(PERCENTAGES), len(case))
 
 
-def pointing_game(case: Case) -> Measured:
+def pointing_game(case: Case) -> Score:
     """Measure how often the hottest pixel is in the mask.
 
-    Zhang et al. 2018, "Top-down neural attention by excitation backprop", without their tolerance.
-    Quantus counts an empty mask as a hit, so images with one are left out. It also counts a hit if
-    any of several hottest pixels is inside, so one of them is drawn at random here.
+    Zhang et al. 2018, "Top-down neural attention by excitation backprop", without the paper's
+    tolerance. Quantus counts an empty mask as a hit, so images with an empty mask are skipped. It
+    also counts a hit if any of several hottest pixels is inside, so one of them is drawn at random
+    here.
     """
-    return _in_masks("PointingGame", case, case.order())
+    return _measure_in_masks("PointingGame", case, case.order())
 
 
-def relevance_mass_accuracy(case: Case) -> Measured:
+def relevance_mass_accuracy(case: Case) -> Score:
     """Measure the fraction of positive heat in the mask.
 
     Arras et al. 2022, "CLEVR-XAI", where relevance is non-negative: negative heat, which Quantus
-    would subtract, is set to 0. Images with an empty mask or without positive heat are left out.
+    would subtract, is set to 0. Images with an empty mask or without positive heat are skipped.
     """
-    return _in_masks("RelevanceMassAccuracy", case, case.heat.clamp(min=0))
+    return _measure_in_masks("RelevanceMassAccuracy", case, case.heat.clamp(min=0))
 
 
-def mprt(case: Case) -> Measured:
+def mprt(case: Case) -> Score:
     """Measure the similarity of explanations of the model and a randomised copy; lower is better.
 
     The model parameter randomisation test, Adebayo et al. 2018, "Sanity checks for saliency maps":
     Spearman's rank correlation of signed heat, 1 if the explanation does not depend on the model.
-    Only the end of their cascade is measured, with all layers randomised, because the intermediate
+    Only the end of the paper's cascade is measured, with all layers randomised, as the intermediate
     results depend on the order of the layers (Hedström et al. 2023, "Sanity checks revisited").
-    Layers are modules with `reset_parameters`. Uniform maps have no order and are left out; if
+    Layers are modules with `reset_parameters`. Uniform maps have no order and are skipped; if
     only the copy's map is uniform, the similarity is 0. Measured on a sample.
     """
-    found = _randomised("MPRT", case, skip_layers=True, return_last_correlation=True)
-    return _over(0.0 if math.isnan(value) else value for value in found)
+    scores = _randomisation_scores("MPRT", case, skip_layers=True, return_last_correlation=True)
+    return _mean(0.0 if math.isnan(score) else score for score in scores)
 
 
-def efficient_mprt(case: Case) -> Measured:
+def efficient_mprt(case: Case) -> Score:
     """Measure the relative increase of a map's entropy in a randomised copy; higher is better.
 
     Hedström et al. 2023, "Sanity checks revisited": the entropy of a histogram of 100 bins, before
     and after all layers are randomised; 0 if the explanation does not depend on the model. Images
-    and layers as in `mprt`. (Their smooth test does not support custom explanations.)
+    and layers as in `mprt`. (The paper's smooth MPRT does not support custom explanations.)
     """
-    return _over(_randomised("EfficientMPRT", case))
+    return _mean(_randomisation_scores("EfficientMPRT", case))
 
 
 class Published(NamedTuple):
     """A published metric and its column in tables, or None if tables show Foveal's version."""
 
-    measure: Callable[[Case], Measured]
+    measure: Callable[[Case], Score]
     column: Column | None
 
 
@@ -207,36 +208,36 @@ def published(
         names: names in `METRICS`, in the order of the result.
         masks: (B, H, W) or (B, 1, H, W), above 0 in the annotated region; without them pointing
             game and relevance mass accuracy are skipped.
-        sample: number of random images for ROAD and both MPRT.
+        sample: number of random images for ROAD and both MPRT metrics.
         seed: seed of random draws, noise and random weights.
         explain: see `Explain`, such as `lambda m, images, _: m.explain(images).heat`; without it
-            both MPRT are skipped.
+            both MPRT metrics are skipped.
         batch_size: images per forward pass; bounds the memory.
 
     Returns:
         The mean of each metric, and under `NAME_images` its number of images. Metrics without any
-        measurable image are left out; no value is NaN.
+        measurable image are omitted; no value is NaN.
 
     Raises:
         UserError: Quantus is missing, a name is unknown, the sample is empty, or the labels or the
-            heat of `explain` have another shape.
-        ValueError: the masks have another shape, or there is no heat.
+            heat of `explain` have the wrong shape.
+        ValueError: the masks have the wrong shape, or there is no heat.
     """
     _check(explanation, labels, names, sample)
     truth = None if masks is None else check_truth(explanation, masks).cpu()
-    with _left_as_it_was(model, seed):
+    with _preserved_state(model, seed):
         wrapped = Probabilities(model, batch_size).eval()
         images, heat = explanation.images.float(), explanation.heat.float()
         case = Case(wrapped, images, labels.cpu().long(), heat, truth, explain, sample, seed)
-        return _measured(case, names)
+        return _measure(case, names)
 
 
-def _measured(case: Case, names: Sequence[str]) -> dict[str, float]:
+def _measure(case: Case, names: Sequence[str]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in names:
-        found = METRICS[name].measure(case)
-        if found.images:
-            figures |= {name: found.mean, f"{name}_images": found.images}
+        score = METRICS[name].measure(case)
+        if score.images:
+            figures |= {name: score.mean, f"{name}_images": score.images}
     return figures
 
 
@@ -266,7 +267,7 @@ def _quantus() -> ModuleType:
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module, seed: int) -> Iterator[None]:
+def _preserved_state(model: nn.Module, seed: int) -> Iterator[None]:
     """Restore on exit the model, global random generators, warnings and Quantus' model cache."""
     state = np.random.get_state()  # noqa: NPY002  # Quantus draws from the global generator
     devices = list(range(torch.cuda.device_count()))
@@ -286,40 +287,41 @@ def _left_as_it_was(model: nn.Module, seed: int) -> Iterator[None]:
         _quantus().PyTorchModel._get_last_softmax_layer_index.cache_clear()
 
 
-def _over(values: Iterable[float]) -> Measured:
-    known = [float(value) for value in values]
-    return Measured(sum(known) / len(known), len(known)) if known else NOTHING
+def _mean(values: Iterable[float]) -> Score:
+    scores = [float(value) for value in values]
+    return Score(sum(scores) / len(scores), len(scores)) if scores else NO_SCORE
 
 
-def _in_masks(name: str, case: Case, heat: Tensor) -> Measured:
+def _measure_in_masks(name: str, case: Case, heat: Tensor) -> Score:
     """Measure non-negative heat (B, H, W) of the images that have heat and a mask."""
     if case.masks is None:
-        return NOTHING
-    known = case.masks.flatten(1).any(dim=1) & heat.flatten(1).any(dim=1)
-    if not known.any():
-        return NOTHING
+        return NO_SCORE
+    measurable = case.masks.flatten(1).any(dim=1) & heat.flatten(1).any(dim=1)
+    if not measurable.any():
+        return NO_SCORE
     # Quantus rejects a batch of uniform maps; a row of zeros changes neither fraction nor maximum.
     rows = (case.images, heat[:, None], case.masks[:, None])
-    images, heat, masks = (F.pad(tensor[known], (0, 0, 0, 1)) for tensor in rows)
-    case = replace(case.part(known), images=images)
-    return _over(case.run(getattr(_quantus(), name)(**RAW), heat, s_batch=masks.numpy()))
+    images, heat, masks = (F.pad(tensor[measurable], (0, 0, 0, 1)) for tensor in rows)
+    case = replace(case.subset(measurable), images=images)
+    return _mean(case.run(getattr(_quantus(), name)(**RAW), heat, s_batch=masks.numpy()))
 
 
-def _randomised(name: str, case: Case, **settings: bool) -> list[float]:
+def _randomisation_scores(name: str, case: Case, **settings: bool) -> list[float]:
     """Return the MPRT of each image with a non-uniform map; empty if it cannot be measured.
 
-    Quantus rejects a batch of uniform maps, which a randomised model may have; therefore an image
-    with a ramp as its heat is put first. Heat is rescaled to [0, 1], because the range of nearly
+    Quantus rejects a batch of uniform maps, which a randomised model may have, so an image with a
+    ramp as its heat is prepended. Heat is rescaled to [0, 1], because the range of nearly
     uniform maps may be too small for a histogram of 100 bins; ranks and bins are unaffected.
     """
-    case = case.part(case.heat.amax(dim=(1, 2)) > case.heat.amin(dim=(1, 2))).drawn()
+    varied = case.heat.amax(dim=(1, 2)) > case.heat.amin(dim=(1, 2))
+    case = case.subset(varied).random_sample()
     layers = any(hasattr(module, "reset_parameters") for module in case.model.modules())
     if case.explain is None or len(case) == 0 or not layers:
         return []
     explain, shape = case.explain, case.heat.shape
     ramp = torch.linspace(0, 1, case.heat[0].numel()).reshape(1, *shape[1:])
 
-    def explained(
+    def explain_with_ramp(
         model: Probabilities, inputs: np.ndarray, targets: np.ndarray, **_: object
     ) -> np.ndarray:
         heat = explain(model.model, torch.from_numpy(inputs[1:]), torch.from_numpy(targets[1:]))
@@ -327,16 +329,16 @@ def _randomised(name: str, case: Case, **settings: bool) -> list[float]:
             raise UserError(
                 f"Expected heat {tuple(shape)} from explain, but got {tuple(heat.shape)}."
             )
-        return torch.cat([ramp, _stretched(heat.detach().cpu())])[:, None].numpy()
+        return torch.cat([ramp, _rescale(heat.detach().cpu())])[:, None].numpy()
 
-    heat = torch.cat([ramp, _stretched(case.heat)])[:, None]
-    case = case.part(torch.tensor([0, *range(len(case))]))
+    heat = torch.cat([ramp, _rescale(case.heat)])[:, None]
+    case = case.subset(torch.tensor([0, *range(len(case))]))
     metric = getattr(_quantus(), name)(layer_order="bottom_up", seed=case.seed, **settings, **RAW)
-    found = case.run(metric, heat, explain_func=explained, batch_size=len(case))
-    return [float(value) for value in found][1:]
+    scores = case.run(metric, heat, explain_func=explain_with_ramp, batch_size=len(case))
+    return [float(score) for score in scores][1:]
 
 
-def _stretched(heat: Tensor) -> Tensor:
+def _rescale(heat: Tensor) -> Tensor:
     """Return heat (B, H, W) with each map rescaled to [0, 1], or 0 if it is uniform."""
     heat = heat.double()
     low, high = heat.amin(dim=(1, 2), keepdim=True), heat.amax(dim=(1, 2), keepdim=True)

@@ -15,14 +15,14 @@ Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Result = TypeVar("Result")
 
 
-class Measured(NamedTuple):
+class Score(NamedTuple):
     """Mean of a metric and the number of images."""
 
     mean: float
     images: int
 
 
-NOTHING = Measured(math.nan, 0)  # the metric cannot be measured on any image
+NO_SCORE = Score(math.nan, 0)  # the metric cannot be measured on any image
 
 
 class Probabilities(nn.Module):
@@ -73,27 +73,27 @@ class Case:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, chosen: Tensor) -> "Case":
+    def subset(self, rows: Tensor) -> "Case":
         """Return some of the images, by indices or booleans (B,)."""
-        masks = None if self.masks is None else self.masks[chosen]
-        images, labels, heat = self.images[chosen], self.labels[chosen], self.heat[chosen]
+        masks = None if self.masks is None else self.masks[rows]
+        images, labels, heat = self.images[rows], self.labels[rows], self.heat[rows]
         return replace(self, images=images, labels=labels, heat=heat, masks=masks)
 
-    def drawn(self) -> "Case":
+    def random_sample(self) -> "Case":
         """Return `sample` random images, or all if there are fewer."""
         generator = torch.Generator().manual_seed(self.seed)
-        return self.part(torch.randperm(len(self), generator=generator)[: self.sample])
+        return self.subset(torch.randperm(len(self), generator=generator)[: self.sample])
 
     def order(self) -> Tensor:
         """Return ranks (B, H, W), from 1 for the coldest to H W for the hottest, without ties."""
         heat = self.heat.flatten(1)
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(heat.shape, generator=generator).argsort(dim=1)
-        order = drawn.gather(1, heat.gather(1, drawn).argsort(dim=1, stable=True))
+        permutation = torch.rand(heat.shape, generator=generator).argsort(dim=1)
+        order = permutation.gather(1, heat.gather(1, permutation).argsort(dim=1, stable=True))
         ranks = torch.arange(1.0, heat.shape[1] + 1).expand_as(heat)
         return torch.empty_like(heat).scatter_(1, order, ranks).view_as(self.heat)
 
-    def run(self, metric: Callable[..., Result], attributions: Tensor, **more: object) -> Result:
+    def run(self, metric: Callable[..., Result], attributions: Tensor, **options: object) -> Result:
         """Return the result of a Quantus metric for attributions (B, 1 or C, H, W)."""
         x, y, a = self.images.numpy(), self.labels.numpy(), attributions.numpy()
-        return metric(self.model, x, y, a, channel_first=True, softmax=False, **more)
+        return metric(self.model, x, y, a, channel_first=True, softmax=False, **options)

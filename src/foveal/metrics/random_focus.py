@@ -55,7 +55,7 @@ def logits_at(
     images: Tensor | Photos | LargeImages,
     pixels: Tensor,
     observed: Explanation,
-    lent: Tensor,
+    donors: Tensor,
     batch_size: int,
 ) -> Tensor:
     """Return the logits (M, classes) of some images' pixels at other images' keypoints.
@@ -65,37 +65,37 @@ def logits_at(
         images: (N, C, H, W), uint8, photographs, or large images.
         pixels: (M,) indices of the images whose pixels are used.
         observed: result of `observe_all` for `images`.
-        lent: (M,) indices of the images whose keypoints and scales are used.
+        donors: (M,) indices of the images whose keypoints and scales are used.
         batch_size: images per forward pass.
     """
     assert observed.keypoints is not None
-    device, found, order = model.mean.device, [], []
+    device, results, order = model.mean.device, [], []
     with evaluating(model):
-        for some, rows, own in _of_one_size(images, pixels, batch_size):
-            lenders = lent[own]
-            scales = None if observed.scales is None else observed.scales[lenders].to(device)
-            keypoints = observed.keypoints[lenders].to(device)
-            held = model.decide(model.view(some, rows), Located(keypoints, scales))
-            found.append(held.logits.cpu())
-            order.append(own)
-    logits = torch.cat(found)
+        for part, indices, rows in _batches_of_one_size(images, pixels, batch_size):
+            sources = donors[rows]
+            scales = None if observed.scales is None else observed.scales[sources].to(device)
+            keypoints = observed.keypoints[sources].to(device)
+            decision = model.decide(model.view(part, indices), Located(keypoints, scales))
+            results.append(decision.logits.cpu())
+            order.append(rows)
+    logits = torch.cat(results)
     return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits)
 
 
-def _of_one_size(
+def _batches_of_one_size(
     images: Tensor | Photos | LargeImages, pixels: Tensor, batch_size: int
 ) -> Iterator[tuple[Tensor | LargeImages, Tensor, Tensor]]:
     """Yield batches: images of one size, the indices (B,) to read, and their rows of `pixels`."""
     if not isinstance(images, Photos):
-        for some in torch.arange(len(pixels)).split(batch_size):
-            yield images, pixels[some], some
+        for rows in torch.arange(len(pixels)).split(batch_size):
+            yield images, pixels[rows], rows
         return
     first = 0
     for part in images.parts:
-        own = ((pixels >= first) & (pixels < first + len(part))).nonzero()[:, 0]
-        most = max(1, min(batch_size, PIXELS // (part.shape[-2] * part.shape[-1])))
-        for some in own.split(most) if len(own) else ():
-            yield part, pixels[some] - first, some
+        part_rows = ((pixels >= first) & (pixels < first + len(part))).nonzero()[:, 0]
+        limit = max(1, min(batch_size, PIXELS // (part.shape[-2] * part.shape[-1])))
+        for rows in part_rows.split(limit) if len(part_rows) else ():
+            yield part, pixels[rows] - first, rows
         first += len(part)
 
 
@@ -103,15 +103,15 @@ def derangement(count: int, seed: int) -> Tensor:
     """Return a random cyclic permutation: the index of another image for each of `count` images."""
     if count < 2:
         raise UserError(f"Expected at least 2 images to swap keypoints between, but got {count}.")
-    circle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    other = torch.empty_like(circle)
-    other[circle] = circle.roll(-1)
+    cycle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    other = torch.empty_like(cycle)
+    other[cycle] = cycle.roll(-1)
     return other
 
 
 def _measure(subject: Subject) -> dict[str, float]:
-    found = random_focus_accuracy(subject.model, subject.test, subject.seed, **subject.shared)
-    return {"random_focus_accuracy": found}
+    value = random_focus_accuracy(subject.model, subject.test, subject.seed, **subject.shared)
+    return {"random_focus_accuracy": value}
 
 
 RANDOM_FOCUS = Metric(

@@ -11,7 +11,7 @@ from foveal.metrics.attention import ATTENTION
 from foveal.metrics.content_following import CONTENT_FOLLOWING
 from foveal.metrics.deletion import DELETION, INSERTION
 from foveal.metrics.efficiency import LATENCY, MACS, PARAMETERS
-from foveal.metrics.evidence import COVERED, EVIDENCE, EVIDENCE_OF_PATCHES
+from foveal.metrics.evidence import COVERED, EVIDENCE, PATCH_EVIDENCE
 from foveal.metrics.explanation_cost import EXPLANATION_COST
 from foveal.metrics.judged import JUDGED, JUDGED_MAPS, JUDGED_PATCHES
 from foveal.metrics.metric import About, ExplanationMetric, Metric
@@ -49,7 +49,7 @@ EXPLANATION_METRICS: Registry[ExplanationMetric] = Registry(
     "foveal.explanation_metrics",
     by_name(
         EXPLANATION_COST,
-        EVIDENCE_OF_PATCHES,
+        PATCH_EVIDENCE,
         JUDGED,
         DELETION,
         INSERTION,
@@ -85,10 +85,10 @@ def column_of(key: str) -> Column:
 
 
 def useful_for(model: ImageModel) -> frozenset[Given]:
-    """Return the optional inputs with which more figures of a model can be measured."""
-    able = model.abilities | frozenset(Given)
-    met = [metric.needs for metric in METRICS.values() if metric.needs <= able]
-    return frozenset(given for given in Given if any(given in needs for needs in met))
+    """Return the optional inputs that allow more figures of a model to be measured."""
+    available = model.abilities | frozenset(Given)
+    requirements = [metric.needs for metric in METRICS.values() if metric.needs <= available]
+    return frozenset(item for item in Given if any(item in needs for needs in requirements))
 
 
 def _columns(metrics: Iterable[Metric | ExplanationMetric]) -> list[Column]:

@@ -23,8 +23,9 @@ class Stability(NamedTuple):
 
     Attributes:
         stable_answers: fraction of images whose prediction does not change.
-        stable_evidence: intersection over union of the evidence before and after, over these.
-        keypoint_shift_px: mean shift of a keypoint in pixels, over these; None without keypoints.
+        stable_evidence: intersection over union of the evidence before and after, for these images.
+        keypoint_shift_px: mean shift of a keypoint in pixels, for these images; None without
+            keypoints.
     """
 
     stable_answers: float
@@ -51,16 +52,16 @@ def stability(
         seed: seed of the noise; the caller's random generators are left unchanged.
         batch_size: images explained at a time.
     """
-    same, overlaps, shifts = [], [], []
+    unchanged, overlaps, shifts = [], [], []
     for number, batch in enumerate(test.images.split(batch_size)):
         images = as_floats(batch)
         before, after = explain(images), explain(noisy(images, noise, seed + number))
-        same.append(before.predictions == after.predictions)
+        unchanged.append(before.predictions == after.predictions)
         overlaps.append(evidence_overlap(before, after))
         if before.keypoints is not None:
             shifts.append(keypoint_shift_px(before, after))
     return Stability(
-        float(torch.cat(same).float().mean()),
+        float(torch.cat(unchanged).float().mean()),
         float(torch.cat(overlaps).nanmean()),
         float(torch.cat(shifts).nanmean()) if shifts else None,
     )
@@ -68,16 +69,16 @@ def stability(
 
 def noisy(images: Tensor, noise: float, seed: int) -> Tensor:
     """Return images in [0, 1] with normal noise on each pixel, clamped to [0, 1]."""
-    drawn = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    return (images + noise * drawn.to(images)).clamp(0, 1)
+    normal = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
+    return (images + noise * normal.to(images)).clamp(0, 1)
 
 
 def evidence_overlap(before: Explanation, after: Explanation) -> Tensor:
     """Return the intersection over union (B,) of the evidence; NaN if the prediction changed."""
     first, second = before.top_evidence(FRACTION), after.top_evidence(FRACTION)
-    both = (first & second).sum(dim=(-2, -1))
-    either = (first | second).sum(dim=(-2, -1))
-    return _where_same(before, after, both / either.clamp(min=1))
+    intersection = (first & second).sum(dim=(-2, -1))
+    union = (first | second).sum(dim=(-2, -1))
+    return _where_unchanged(before, after, intersection / union.clamp(min=1))
 
 
 def keypoint_shift_px(before: Explanation, after: Explanation) -> Tensor:
@@ -85,20 +86,20 @@ def keypoint_shift_px(before: Explanation, after: Explanation) -> Tensor:
     assert before.keypoints is not None
     assert after.keypoints is not None
     shift = to_px(after.keypoints, after.size) - to_px(before.keypoints, before.size)
-    return _where_same(before, after, shift.norm(dim=-1).mean(dim=-1))
+    return _where_unchanged(before, after, shift.norm(dim=-1).mean(dim=-1))
 
 
-def _where_same(before: Explanation, after: Explanation, values: Tensor) -> Tensor:
+def _where_unchanged(before: Explanation, after: Explanation, values: Tensor) -> Tensor:
     return torch.where(before.predictions == after.predictions, values, float("nan"))
 
 
 def _measure(batch: Explained) -> dict[str, Tensor]:
     images = as_floats(batch.test.images)
     before, after = batch.explanation, batch.explain(noisy(images, NOISE, batch.seed))
-    found = {"stable_evidence": evidence_overlap(before, after)}
+    values = {"stable_evidence": evidence_overlap(before, after)}
     if before.keypoints is not None:
-        found["keypoint_shift_px"] = keypoint_shift_px(before, after)
-    return found
+        values["keypoint_shift_px"] = keypoint_shift_px(before, after)
+    return values
 
 
 STABILITY = ExplanationMetric(

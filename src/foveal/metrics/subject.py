@@ -67,12 +67,12 @@ class Subject:
     @property
     def meets(self) -> frozenset[Need]:
         """The needs of metrics that this subject meets."""
-        given: dict[Need, object] = {
+        inputs: dict[Need, object] = {
             Given.TRAIN: self.train,
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        return self.model.abilities | {need for need, value in given.items() if value is not None}
+        return self.model.abilities | {need for need, value in inputs.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Explained:
             Given.JUDGE: self.judge,
             Given.MASKS: self.test.masks,
         }
-        able = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
-        return able | {need for need, value in available.items() if value is not None}
+        abilities = self.model.abilities - {Ability.KEYPOINTS, Ability.MAPS}
+        return abilities | {need for need, value in available.items() if value is not None}
 
     @property
     def truth(self) -> Tensor:

@@ -37,8 +37,8 @@ def fraction_inside(values: Tensor, inside: Tensor) -> Tensor:
         values: (B, H, W), non-negative numbers or booleans.
         inside: (B, H, W) booleans, as `check_truth` returns them.
     """
-    found = (values * inside).sum(dim=(-2, -1)) / values.sum(dim=(-2, -1))
-    return found.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
+    fractions = (values * inside).sum(dim=(-2, -1)) / values.sum(dim=(-2, -1))
+    return fractions.masked_fill(~inside.any(dim=-1).any(dim=-1), float("nan"))
 
 
 def localisation(

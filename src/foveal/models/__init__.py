@@ -45,7 +45,7 @@ __all__ = [
     "presets",
 ]
 
-# By name, as in config.json and recipes: a class, or a preset that returns a model.
+# By name in config.json and recipes: a class, or a preset that returns a model.
 MODELS: Registry[Callable[..., ImageModel]] = Registry(
     "foveal.models",
     {
@@ -88,11 +88,11 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
 def build_model(settings: Mapping[str, object]) -> ImageModel:
     """Build a model with new weights from `{"name": ..., argument: value, ...}`.
 
-    These are the settings in config.json and recipes, in which `detector`, `head`, `decoder`,
-    `backbone` and `inputs` are nested settings.
+    These are the settings in config.json and in recipes. `detector`, `head`, `decoder`, `backbone`
+    and `inputs` are nested settings.
 
     Raises:
-        UserError: a name or an argument is unknown (the error names the nearest one), missing or
+        UserError: a name or an argument is unknown (the error suggests the nearest one), missing or
             invalid, or the model would have more than `MAX_PARAMETERS` parameters.
     """
     name, arguments = split_name("model", MODELS, settings)
@@ -109,7 +109,7 @@ def model_type(name: str) -> type[ImageModel]:
     """Return the class of models with a name in `MODELS`.
 
     Raises:
-        UserError: another package registered something else under that name.
+        UserError: another package registered something other than a model under that name.
     """
     build = MODELS[name]
     try:
@@ -135,7 +135,7 @@ def abilities_of(settings: Mapping[str, object]) -> frozenset[Ability]:
 def check_settings(settings: object) -> None:
     """Check names and values of settings for `build_model`, without building a model.
 
-    Missing settings are no error: training completes a recipe's settings from the data.
+    Missing settings are allowed: training completes a recipe's settings from the data.
 
     Raises:
         UserError: a name is unknown, or a value is invalid.
@@ -144,19 +144,19 @@ def check_settings(settings: object) -> None:
     _check_values(f"model {name!r}", MODELS[name], arguments)
     if "inputs" in arguments:
         Inputs.from_settings(arguments["inputs"])
-    for part, known in PARTS.items():
+    for part, registry in PARTS.items():
         if part in arguments and part in signature(MODELS[name]).parameters:
-            named, inner = split_name(part, known, arguments[part])
-            _check_values(f"{part} {named!r}", known[named], inner)
+            part_name, nested = split_name(part, registry, arguments[part])
+            _check_values(f"{part} {part_name!r}", registry[part_name], nested)
 
 
-def _check_values(what: str, kind: Callable[..., object], arguments: Mapping[str, object]) -> None:
-    check_known(what, kind, arguments)
+def _check_values(label: str, kind: Callable[..., object], arguments: Mapping[str, object]) -> None:
+    check_known(label, kind, arguments)
     values = {k: v for k, v in arguments.items() if k not in PARTS and k != "inputs"}
     try:
         check_values(kind, values)
     except UserError as error:
-        raise UserError(f"{what}: {error}") from None
+        raise UserError(f"{label}: {error}") from None
 
 
 def model_name(model: ImageModel) -> str:

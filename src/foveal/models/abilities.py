@@ -1,15 +1,15 @@
-"""Abilities of models: contents of their results, and uses of their parts."""
+"""Abilities of models, which determine the metrics, explainers and objective that apply."""
 
 from collections.abc import Container
 from enum import Enum
 
 
 class Ability(Enum):
-    """A requirement that a metric or an explainer may have of models."""
+    """An ability that a metric or an explainer may require of models."""
 
     CLASSES = "returns a logit for each class"
     IN_PART = "reads only thumbnails and patches of large images"
-    CROPS = "encodes patches, chosen among candidates, by a backbone"
+    CROPS = "encodes patches, chosen among candidates, with a backbone"
     BACKBONE = "computes its logits from the features of a backbone"
     KEYPOINTS = "returns keypoints and the patches around them"
     MAPS = "weights features by attention maps, which it returns"
@@ -21,9 +21,11 @@ class Ability(Enum):
 
 def objective_of(abilities: Container[Ability]) -> str:
     """Return the name of the training objective of models with these abilities."""
-    named = {
+    objectives = {
         Ability.IN_PART: "ranking",
         Ability.REBUILT: "reconstruction",
         Ability.CROPS: "crops",
     }
-    return next((name for one, name in named.items() if one in abilities), "classification")
+    return next(
+        (name for ability, name in objectives.items() if ability in abilities), "classification"
+    )

@@ -15,7 +15,7 @@ from foveal.foundation.ranges import Classes, Fraction, Positive
 from foveal.images import View, WholeView
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended, at_size
-from foveal.models.contributions import Terms, contribute
+from foveal.models.contributions import Terms, location_contributions
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
@@ -47,8 +47,8 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
             depth separately, and averages the probabilities.
         num_classes: number of classes.
         standardise: scale each feature of the weighted sums to a mean of 0 and a variance of 1
-            over the training images (batch normalisation without scale), which balances deep and
-            shallow sums at first; the paper does not.
+            over the training images (batch normalisation without scale), which initially balances
+            deep and shallow sums; not in the paper.
         dropout: fraction of features dropped in training before the last layer.
         logit_scale: factor of the logits; a small one allows larger learning rates (Page 2019).
         inputs: the images that the model expects.
@@ -84,8 +84,8 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         inputs: Inputs = Inputs(),
     ):
         super().__init__(backbone.in_channels, num_classes, inputs)
-        untrained = compatibility == "pc" and normalise == "softmax"
-        _check_depths(depths, len(backbone.widths), untrained)
+        deeper_untrained = compatibility == "pc" and normalise == "softmax"
+        _check_depths(depths, len(backbone.widths), deeper_untrained)
         self.backbone = backbone
         self.depths = tuple(depths)
         self.normalise = normalise
@@ -105,9 +105,9 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
     def attend(self, view: View) -> Attended:
         """Return local features (B, C_d, h, w) and an attention map (B, h, w) for each depth."""
         features, whole = self.backbone(view.whole())
-        return self._attended(dict(enumerate(features, start=1)), whole)
+        return self._attend(dict(enumerate(features, start=1)), whole)
 
-    def _attended(self, features: Mapping[int, Tensor], whole: Tensor) -> Attended:
+    def _attend(self, features: Mapping[int, Tensor], whole: Tensor) -> Attended:
         local = [features[depth] for depth in self.depths]
         pairs = zip(self.attentions, local, strict=True)
         return Attended(local, [attention(features, whole) for attention, features in pairs])
@@ -131,27 +131,27 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
 
     def classify(self, features: Mapping[int, Tensor], whole: Tensor) -> Tensor:
         """Return logits (B, classes) from the backbone's features: see `BackboneClassifier`."""
-        return self.combine(*self._attended(features, whole))
+        return self.combine(*self._attend(features, whole))
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, bias: Tensor) -> None:
         """Set the classifier to a linear layer on the global vector, and the attention to uniform.
 
         Raises:
-            UserError: it attends to other depths than the one whose mean is the global vector, or
+            UserError: it attends to depths other than the one whose mean is the global vector, or
                 its weighted sums are not means under uniform attention.
         """
         deepest = len(self.backbone.widths)
-        means = self.depths == (deepest,) and self.backbone.averages
+        reads_mean = self.depths == (deepest,) and self.backbone.averages
         norm = self.norms[0]
-        if not means or self.normalise != "softmax" or not isinstance(norm, nn.Identity):
+        if not reads_mean or self.normalise != "softmax" or not isinstance(norm, nn.Identity):
             raise UserError(
                 f"training.linear_start needs model.depths=[{deepest}], softmax attention "
                 "(model.normalise=softmax), model.standardise=false and a backbone with average "
                 "pooling."
             )
-        for scoring in self.attentions[0].parameters():
-            scoring.zero_()
+        for parameter in self.attentions[0].parameters():
+            parameter.zero_()
         head = cast(nn.Linear, self.heads[0])
         head.weight.copy_(weight / self.logit_scale)
         head.bias.copy_(bias / self.logit_scale)
@@ -169,33 +169,33 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         plus a constant that is the same for every image. The contributions are the exact terms of
         this sum (class activation maps with attention instead of the mean: Zhou et al. 2016,
         arXiv:1512.04150), added up over depths, each divided uniformly over the pixels of its
-        location. For `independent` classifiers, whose logits are no sums, they are the gradient
-        times the features.
+        location. For `independent` classifiers, whose logits are not sums, they are the
+        gradient times the features.
 
         Arguments, result and errors as in `Additive.contributions`.
         """
-        return contribute(self, images, targets, batch_size)
+        return location_contributions(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return local features of normalised images, and the function to logits."""
+        """Return local features of normalised images, and the function that sums them up."""
         local, maps = self.attend(WholeView(images))
         return Terms(list(local), self.map_strides(), lambda terms: self.combine(terms, maps))
 
 
-def _check_depths(depths: Sequence[int], deepest: int, untrained: bool) -> None:
+def _check_depths(depths: Sequence[int], deepest: int, deeper_untrained: bool) -> None:
     """Check depths of a backbone with `deepest` depths.
 
     Args:
         depths: depths, from 1, to attend to.
         deepest: the last depth of the backbone.
-        untrained: whether layers deeper than all `depths` would not be trained.
+        deeper_untrained: whether layers deeper than all `depths` would not be trained.
     """
     if not depths or len(set(depths)) < len(depths) or not set(depths) <= {*range(1, deepest + 1)}:
         raise UserError(
             f"Expected different depths from 1 to {deepest} of this backbone, but got "
             f"{list(depths)}."
         )
-    if untrained and max(depths) < deepest:
+    if deeper_untrained and max(depths) < deepest:
         warnings.warn(
             f"With pc and softmax, layers deeper than depth {max(depths)} do not affect the "
             f"logits: attend to depth {deepest} too, or use dp or sigmoid.",
@@ -207,18 +207,19 @@ class Attention(nn.Module):
     """Weights the locations of one depth by their compatibility with the global vector.
 
     `dp` is the dot product of a location's features with the global vector, projected to their
-    width C, divided by the root of C; `pc` the product of a learned vector with the sum of both,
-    the global vector projected if the widths differ (Jetley et al. 2018, section 3). In `dp` the
-    paper projects only if the widths differ, and does not scale: a softmax over hundreds of
-    locations then starts as a choice of one of them, and learns slowly. In `pc` the global vector
-    adds the same to every location, which has no effect under a softmax: it is then omitted.
+    width C, divided by the root of C. `pc` is the product of a learned vector with the sum of the
+    two vectors, the global one projected if the widths differ (Jetley et al. 2018, section 3). In
+    `dp` the paper projects only if the widths differ, and does not scale: a softmax over hundreds
+    of locations then initially selects only one of them, and learns slowly. In `pc` the global
+    vector adds a constant to all locations, which has no effect under a softmax: it is then
+    omitted.
 
     Args:
         width: channels of the local features.
         global_width: dimension of the global vector.
         compatibility: `pc` or `dp`.
-        normalise: `softmax` makes the weights of an image sum to 1, `sigmoid` makes each from 0
-            to 1.
+        normalise: `softmax` for weights that sum to 1 over an image, `sigmoid` for weights
+            from 0 to 1 at each location.
     """
 
     def __init__(self, width: int, global_width: int, compatibility: str, normalise: str):
@@ -263,7 +264,7 @@ def weigh(local: Tensor, weights: Tensor, normalise: str) -> Tensor:
 def _by_location(local: Tensor) -> Tensor:
     """Return features (B, C, h, w) as (B, hw, C).
 
-    This is their memory layout in channels_last, and that of their gradients; gradients of
-    products with (B, C, hw) have another layout, which halves the speed of training.
+    This is their memory layout in channels_last, and that of their gradients. Gradients of products
+    with (B, C, hw) have another layout, which halves the speed of training.
     """
     return local.flatten(2).transpose(1, 2)

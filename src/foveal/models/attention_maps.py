@@ -24,19 +24,19 @@ def at_size(
         maps: maps of any resolutions.
         size: height and width in pixels.
         strides: pixels per location of each map, whose last locations may be partly outside the
-            image; None, or no strides at all, for maps spread uniformly over the image.
+            image; None, or an empty sequence, for maps spread uniformly over the image.
     """
-    shown = [
-        _uniform(weights[:, None], size) if stride is None else _cut(weights[:, None], size, stride)
+    resized = [
+        _resize(weights[:, None], size) if stride is None else _crop(weights[:, None], size, stride)
         for weights, stride in zip(maps, strides or [None] * len(maps), strict=True)
     ]
-    return torch.cat(shown, dim=1)
+    return torch.cat(resized, dim=1)
 
 
-def _uniform(weights: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(weights: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(weights, size, mode="nearest-exact")
 
 
-def _cut(weights: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    shown = F.interpolate(weights, scale_factor=stride, mode="nearest")
-    return shown[..., : size[0], : size[1]]
+def _crop(weights: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    enlarged = F.interpolate(weights, scale_factor=stride, mode="nearest")
+    return enlarged[..., : size[0], : size[1]]

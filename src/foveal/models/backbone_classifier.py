@@ -13,7 +13,8 @@ class BackboneClassifier(Protocol):
 
     Attributes:
         backbone: images -> local features of several depths, and a global vector.
-        depths: depths, from 1, of the local features that it reads besides the global vector.
+        depths: depths, from 1, of the local features that it reads in addition to the
+            global vector.
     """
 
     backbone: Backbone
@@ -35,5 +36,5 @@ class BackboneClassifier(Protocol):
             bias: (classes,).
 
         Raises:
-            UserError: it cannot start as one.
+            UserError: the classifier cannot be set to one.
         """

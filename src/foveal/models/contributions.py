@@ -18,7 +18,7 @@ from foveal.models.images import Images, as_images
 from foveal.observation.logits import Targets, class_indices, class_logits, predictions
 from foveal.observation.values import TERMS
 
-CONTRIBUTIONS = "contributions"  # method of such an explanation
+CONTRIBUTIONS = "contributions"  # `method` of explanations by contributions
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SumsOverLocations(Additive, Protocol):
         """Return features of normalised images (B, C, H, W), and the function that sums them up."""
 
 
-def contribute(
+def location_contributions(
     model: ImageModel, images: Images, targets: Targets | None, batch_size: int
 ) -> Explanation:
     """Return the contribution of each location to a logit, divided uniformly over its pixels.
@@ -82,11 +82,11 @@ def contribute(
         chosen = class_indices(targets, len(images), max(model.num_classes, 2))
     indices = torch.arange(len(images)).split(batch_size)
     with evaluation_mode(model):
-        parts = [
-            _contribute(model, images[part], None if chosen is None else chosen[part])
-            for part in indices
+        results = [
+            _batch_contributions(model, images[batch], None if chosen is None else chosen[batch])
+            for batch in indices
         ]
-    logits, maps = (torch.cat(found) for found in zip(*parts, strict=True))
+    logits, maps = (torch.cat(batches) for batches in zip(*results, strict=True))
     return Explanation(
         images=images.cpu(),
         logits=logits,
@@ -97,7 +97,9 @@ def contribute(
     )
 
 
-def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+def _batch_contributions(
+    model: ImageModel, images: Tensor, targets: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return logits and maps (B, 1, H, W) of one batch, on the CPU."""
     with torch.no_grad():
         terms = cast(SumsOverLocations, model).terms(model.normalised(images))
@@ -109,20 +111,20 @@ def _contribute(model: ImageModel, images: Tensor, targets: Tensor | None) -> tu
         gradients = torch.autograd.grad(score, local)
     size = (images.shape[-2], images.shape[-1])
     maps = [
-        spread((gradient * features.detach()).sum(dim=1, keepdim=True), size, stride)
+        spread_over_pixels((gradient * features.detach()).sum(dim=1, keepdim=True), size, stride)
         for gradient, features, stride in zip(gradients, local, terms.strides, strict=True)
     ]
     total = torch.stack(maps).sum(dim=0)
     return at_least_single(logits.detach().cpu()), at_least_single(total.cpu())
 
 
-def over_patches(explanation: Explanation, values: Tensor) -> Tensor:
+def spread_over_patches(explanation: Explanation, values: Tensor) -> Tensor:
     """Return values of patches (B, K) divided uniformly over their pixels (B, 1, H, W).
 
     Sums are preserved.
 
     Args:
-        explanation: explanation of B images, with patches; a patch with a scale is a square with a
+        explanation: explanation of B images by patches; a patch with a scale is a square with a
             side of P x scale pixels.
         values: one value per patch.
     """
@@ -134,39 +136,39 @@ def over_patches(explanation: Explanation, values: Tensor) -> Tensor:
     centre, (height, width) = to_px(keypoints, explanation.size), explanation.size
     first, last = centre - reach, centre + reach
     pixels = torch.arange(max(height, width))
-    across = (pixels[:width] > first[..., :1]) & (pixels[:width] < last[..., :1])  # (B, K, W)
-    down = (pixels[:height] > first[..., 1:]) & (pixels[:height] < last[..., 1:])
-    area = across.sum(dim=-1) * down.sum(dim=-1)
-    each = values / area.clamp_min(1)
-    return torch.einsum("bkh,bkw,bk->bhw", down.float(), across.float(), each)[:, None]
+    columns = (pixels[:width] > first[..., :1]) & (pixels[:width] < last[..., :1])  # (B, K, W)
+    rows = (pixels[:height] > first[..., 1:]) & (pixels[:height] < last[..., 1:])
+    area = rows.sum(dim=-1) * columns.sum(dim=-1)
+    per_pixel = values / area.clamp_min(1)
+    return torch.einsum("bkh,bkw,bk->bhw", rows.float(), columns.float(), per_pixel)[:, None]
 
 
-def spread(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:
+def spread_over_pixels(values: Tensor, size: tuple[int, int], stride: int | None = None) -> Tensor:
     """Return values of locations (B, 1, h, w) divided uniformly over their pixels (B, 1, H, W).
 
     Sums are preserved.
 
     Args:
-        values: values of locations of at least a pixel.
-        size: height and width in pixels.
-        stride: pixels per location, the last of which may be partly outside the image; None for
-            locations spread uniformly over the image.
+        values: one value per location; a location spans at least one pixel.
+        size: height and width of the image in pixels.
+        stride: pixels per location, the last of which may be partly outside the image; None if the
+            locations are spread uniformly over the image.
     """
     rows, columns = (
-        owners(pixels, locations, stride).to(values.device)
+        location_indices(pixels, locations, stride).to(values.device)
         for pixels, locations in zip(size, values.shape[-2:], strict=True)
     )
     height, width = (
-        owner.bincount(minlength=locations).clamp_min(1)
-        for owner, locations in zip((rows, columns), values.shape[-2:], strict=True)
+        indices.bincount(minlength=locations).clamp_min(1)
+        for indices, locations in zip((rows, columns), values.shape[-2:], strict=True)
     )
-    each = values / (height[:, None] * width)
-    return each[..., rows[:, None], columns]
+    per_pixel = values / (height[:, None] * width)
+    return per_pixel[..., rows[:, None], columns]
 
 
-def owners(pixels: int, locations: int, stride: int | None) -> Tensor:
-    """Return the index of the location of each pixel along a side (pixels,)."""
+def location_indices(pixels: int, locations: int, stride: int | None) -> Tensor:
+    """Return the index of the location that contains each pixel along a side (pixels,)."""
     if stride is not None:
         return (torch.arange(pixels) // stride).clamp_max(locations - 1)
-    line = torch.arange(locations, dtype=torch.float64)
-    return F.interpolate(line[None, None], pixels, mode="nearest-exact")[0, 0].long()
+    indices = torch.arange(locations, dtype=torch.float64)
+    return F.interpolate(indices[None, None], pixels, mode="nearest-exact")[0, 0].long()

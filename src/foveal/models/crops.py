@@ -15,8 +15,8 @@ def cut_crops(
 ) -> tuple[Tensor, Located]:
     """Return crops whose samples are means of squares, and their locations.
 
-    Each is cut before it is downsampled, so no pixel outside affects it. Crops are inside the
-    image, or larger and then padded with black.
+    Each crop is cut before it is downsampled, so no pixel outside affects it. Crops are inside the
+    image, or larger than it and padded with black.
 
     Args:
         view: view of B images.
@@ -27,16 +27,16 @@ def cut_crops(
     Returns:
         Crops (B, K, C, P, P), and `Located` with their locations and scales.
     """
-    crops, middle, first = [], [], 0
+    crops, centres, first = [], [], 0
     scales = detector.scales_of(view.size)
     for scale, group in groupby(scales):
         count = len(list(group))
         corners = _inside(located.xy[:, first : first + count], side * scale, view.size)
         crops.append(view.crops(corners, side * scale, scale))
-        middle.append(from_px(corners + (side * scale - 1) / 2, view.size))
+        centres.append(from_px(corners + (side * scale - 1) / 2, view.size))
         first += count
-    xy = torch.cat(middle, dim=1).to(located.xy.dtype)
-    spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # not constant in an exported graph
+    xy = torch.cat(centres, dim=1).to(located.xy.dtype)
+    spacing = xy.new_tensor(scales) + 0 * xy[..., 0]  # not a constant in exported graphs
     return torch.cat(crops, dim=1), located._replace(xy=xy, scale=spacing)
 
 
@@ -44,6 +44,6 @@ def _inside(keypoints: Tensor, side_px: int, size: Size) -> Tensor:
     """Return the first pixels (B, K, 2) of squares around keypoints, moved into the image."""
     height, width = size
     corners = corners_px(keypoints, side_px, size)
-    free = corners.new_tensor([width - side_px, height - side_px])
-    most = torch.where(free < 0, free.div(2, rounding_mode="floor"), free)
-    return torch.minimum(torch.maximum(corners, most.clamp(max=0)), most)
+    last = corners.new_tensor([width - side_px, height - side_px])
+    last = torch.where(last < 0, last.div(2, rounding_mode="floor"), last)
+    return torch.minimum(torch.maximum(corners, last.clamp(max=0)), last)

@@ -16,7 +16,7 @@ from foveal.heads import HEADS, Head, HeadOutput, build_head, head_settings
 from foveal.images import View
 from foveal.images.geometry import patch_mask, soft_mask
 from foveal.models.abilities import Ability
-from foveal.models.contributions import CONTRIBUTIONS, over_patches
+from foveal.models.contributions import CONTRIBUTIONS, spread_over_patches
 from foveal.models.crops import cut_crops
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
@@ -24,8 +24,8 @@ from foveal.models.inputs import Inputs
 from foveal.observation.logits import Targets, class_indices, class_logits
 from foveal.observation.values import TERMS
 
-SHOWN = 512  # minimum long side in pixels of thumbnails of images that are read in part
-# Detector and head of presets whose settings do not include them.
+MIN_THUMBNAIL_PX = 512  # minimum long side of thumbnails that represent images read in part
+# Detector and head of presets whose settings do not specify them.
 PRESETS = {
     "high-res": ("high-res", "attention"),
     "reconstructor": ("", "mlp-decoder"),
@@ -101,8 +101,8 @@ class FocusNet(
         """Return the abilities of a model with given settings: see `ImageModel`."""
         detector, head = PRESETS.get(str(settings.get("name")), ("", ""))
         kind = HEADS.get(head or _name_of(settings, "head"))
-        own = settings.get("head")
-        mix = (own if isinstance(own, Mapping) else settings).get("mix", "additive")
+        nested = settings.get("head")
+        mix = (nested if isinstance(nested, Mapping) else settings).get("mix", "additive")
         return _abilities(
             DETECTORS.get(detector or _name_of(settings, "detector")),
             kind,
@@ -125,10 +125,10 @@ class FocusNet(
 
         The detector runs only if the head reads its context, or a scale is missing.
         """
-        patches, located, output = self.read(view, self._completed(view, given))
+        patches, located, output = self.read(view, self._complete(view, given))
         in_part = self.detector.in_part or view.in_part
         return Explanation(
-            self._shown(view, located) if in_part else view.whole(),
+            self._thumbnails(view, located) if in_part else view.whole(),
             output.logits,
             located.xy,
             patches,
@@ -143,23 +143,24 @@ class FocusNet(
         )
 
     @staticmethod
-    def _shown(view: View, located: Located) -> Tensor:
+    def _thumbnails(view: View, located: Located) -> Tensor:
         """Return the thumbnails (B, C, h, w) that represent images that are read in part."""
         if located.thumbnail is not None:
             return located.thumbnail
-        return view.thumbnail(max(1, max(view.size) // SHOWN))
+        return view.thumbnail(max(1, max(view.size) // MIN_THUMBNAIL_PX))
 
     def read(self, view: View, located: Located) -> tuple[Tensor, Located, HeadOutput]:
         """Return the patches, their locations, and the output of the head."""
-        patches, cut = self.cut(view, located)
+        patches, locations = self.cut(view, located)
         if self.head.rebuilds:
-            cut = cut._replace(canvas=self._canvas(view, located.xy, cut.xy))
-        return patches, cut, self.head(patches, cut)
+            canvas = self._canvas(view, located.xy, locations.xy)
+            locations = locations._replace(canvas=canvas)
+        return patches, locations, self.head(patches, locations)
 
-    def _canvas(self, view: View, xy: Tensor, cut: Tensor) -> Tensor:
+    def _canvas(self, view: View, xy: Tensor, patch_xy: Tensor) -> Tensor:
         """Return the patches on an empty image, with their mask as the last channel."""
         images, side = view.whole(), self.patch_size
-        mask = patch_mask(cut.detach(), side, view.size)[:, None].to(images.dtype)
+        mask = patch_mask(patch_xy.detach(), side, view.size)[:, None].to(images.dtype)
         if xy.requires_grad:
             soft = soft_mask(xy, side, view.size, self.head.softness_px)
             mask = mask + (soft - soft.detach()).to(mask.dtype)
@@ -181,7 +182,7 @@ class FocusNet(
         Arguments and result as in `Additive.contributions`.
 
         Raises:
-            UserError: the head's logits are not such sums, or as there.
+            UserError: the head's logits are not such sums, or an argument is invalid.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
@@ -197,7 +198,7 @@ class FocusNet(
         return Explanation(
             images=explanation.images,
             logits=explanation.logits,
-            maps=over_patches(explanation, terms[torch.arange(count), :, chosen]),
+            maps=spread_over_patches(explanation, terms[torch.arange(count), :, chosen]),
             classes=explanation.classes,
             method=CONTRIBUTIONS,
             values=TERMS,
@@ -216,14 +217,14 @@ class FocusNet(
         patches, xy = view.patches(located.xy, self.patch_size)
         return patches, located._replace(xy=xy)
 
-    def _completed(self, view: View, located: Located) -> Located:
-        """Return locations, completed by a missing context, scale or thumbnail."""
+    def _complete(self, view: View, located: Located) -> Located:
+        """Return the locations with any missing context, scale or thumbnail computed."""
         detector = self.detector
         lacks_context = bool(detector.context) and located.context is None
         if lacks_context or (detector.scaled and located.scale is None):
-            own: Located = detector(view)
-            return own._replace(
-                xy=located.xy, scale=own.scale if located.scale is None else located.scale
+            detected: Located = detector(view)
+            return detected._replace(
+                xy=located.xy, scale=detected.scale if located.scale is None else located.scale
             )
         if detector.in_part and located.thumbnail is None:
             return located._replace(thumbnail=detector.thumbnail(view))
@@ -234,16 +235,16 @@ def _abilities(
     detector: Detector | type[Detector] | None, head: Head | type[Head] | None, additive: bool
 ) -> frozenset[Ability]:
     """Return the abilities of a model with these parts; None for unknown parts."""
-    able = FocusNet.abilities
+    abilities = FocusNet.abilities
     if head is not None and head.rebuilds:
-        able = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
+        abilities = frozenset({Ability.KEYPOINTS, Ability.REBUILT})
     if detector is not None and detector.in_part:
-        able |= {Ability.IN_PART}
+        abilities |= {Ability.IN_PART}
     if detector is not None and detector.blocks and head is not None and head.encodes:
-        able |= {Ability.CROPS, Ability.BACKBONE}
-    return able | {Ability.CONTRIBUTIONS} if additive else able
+        abilities |= {Ability.CROPS, Ability.BACKBONE}
+    return abilities | {Ability.CONTRIBUTIONS} if additive else abilities
 
 
 def _name_of(settings: Mapping[str, object], part: str) -> str:
-    named = settings.get(part)
-    return str(named.get("name")) if isinstance(named, Mapping) else ""
+    nested = settings.get(part)
+    return str(nested.get("name")) if isinstance(nested, Mapping) else ""

@@ -38,10 +38,10 @@ _HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "
 class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", license="mit"):
     """A model of images that explains its decisions.
 
-    A subclass has a `name` and is final. It implements `observe`, of which `forward` returns the
-    logits and `explain` the whole result, so the explanation always matches the decision. A model
-    that decides from patches at keypoints implements `locate` and `decide` instead, which `observe`
-    calls; one that weights features by attention maps, `attend` and `decide`.
+    A subclass has a `name` and is final. It implements `observe`; `forward` returns its logits and
+    `explain` its whole result, so the explanation always matches the decision. A model that decides
+    from patches at keypoints instead implements `locate` and `decide`, which `observe` calls; a
+    model that weights features by attention maps implements `attend` and `decide`.
 
     Args:
         in_channels: channels C of the images.
@@ -53,8 +53,8 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
     """
 
     name: ClassVar[str]  # in `MODELS` and in config.json
-    evidence_kind: str = "image"  # what it decides from: `patches`, weighted `maps`, or the image
-    # Which metrics and explainers support the model.
+    evidence_kind: str = "image"  # basis of decisions: `patches`, weighted `maps`, or the image
+    # Determine the metrics and explainers that support the model.
     abilities: frozenset[Ability] = frozenset({Ability.CLASSES})
     min_side: int = 1  # of the images, in pixels
     tasks: tuple[str, ...] = ("class",)  # the main one first
@@ -96,11 +96,11 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
     def locate(self, view: View) -> Located:
         """Return the locations of patches in B images; for `Ability.KEYPOINTS`."""
-        raise self._unable(Ability.KEYPOINTS)
+        raise self._ability_error(Ability.KEYPOINTS)
 
     def attend(self, view: View) -> Attended:
         """Return features and attention maps of B images; for `Ability.GIVEN_MAPS`."""
-        raise self._unable(Ability.GIVEN_MAPS)
+        raise self._ability_error(Ability.GIVEN_MAPS)
 
     def decide(self, view: View, given: Any) -> Explanation:
         """Return the logits for B images, given locations or maps.
@@ -110,9 +110,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             given: `Located`, as `locate` returns it, whose missing values, such as scales, the
                 model computes; or `Attended`, as `attend` returns it.
         """
-        raise self._unable(Ability.GIVEN_KEYPOINTS)
+        raise self._ability_error(Ability.GIVEN_KEYPOINTS)
 
-    def _unable(self, ability: Ability) -> UserError:
+    def _ability_error(self, ability: Ability) -> UserError:
         return UserError(
             f"Expected a model that {ability.value}, but got {self.name!r}, which does not."
         )
@@ -131,7 +131,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
 
         Args:
             images: (B, C, H, W), B of any size, floats in [0, 1]: a tensor, a NumPy array, or a
-                list of either (C, H, W); the explanation may keep this tensor itself. Or large
+                list of either (C, H, W); the explanation may share its memory. Or large
                 images, which a model with `Ability.IN_PART` reads only in part.
             batch_size: images per forward pass, which bounds the memory.
 
@@ -142,17 +142,17 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         if isinstance(images, LargeImages):
             parts = torch.arange(len(images)).split(batch_size)
             with evaluation_mode(self):
-                found = [self._explain_view(self.view(images, part)) for part in parts]
-            return Explanation.concatenate(found)
+                explanations = [self._explain_view(self.view(images, part)) for part in parts]
+            return Explanation.concatenate(explanations)
         images = as_images(images)
         self.check(images)
         self._check_values(images)
         with evaluation_mode(self):
-            found = [
+            explanations = [
                 self._explain_view(self.view(batch), batch)
                 for batch in images.detach().split(batch_size)
             ]
-        return Explanation.concatenate(found)
+        return Explanation.concatenate(explanations)
 
     def _explain_view(self, view: View, images: Tensor | None = None) -> Explanation:
         with torch.inference_mode():
@@ -266,17 +266,17 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
                 f"{images.shape[-2]}x{images.shape[-1]}: its predictions may be unreliable.",
                 stacklevel=3,
             )
-        least, most = torch.aminmax(images)
-        if not (least.isfinite() and most.isfinite()):
+        low, high = torch.aminmax(images)
+        if not (low.isfinite() and high.isfinite()):
             check_finite("The images", images)
-        if least.item() < 0 or most.item() > 1:
+        if low.item() < 0 or high.item() > 1:
             message = "Expected images in [0, 1]; other values make predictions unreliable."
             warnings.warn(message, stacklevel=3)
 
     def settings(self) -> dict[str, object]:
         """Return the settings from which `build_model` rebuilds this model, as in `config.json`."""
-        kept = cast(dict[str, object], self._hub_mixin_config or {})
-        return {key: value for key, value in kept.items() if key != "format"}
+        config = cast(dict[str, object], self._hub_mixin_config or {})
+        return {key: value for key, value in config.items() if key != "format"}
 
     @classmethod
     def abilities_with(cls, settings: Mapping[str, object]) -> frozenset[Ability]:
@@ -303,7 +303,7 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
         return build_named(f"model {cls.name!r}", cls, arguments)
 
     def save_weights(self, folder: Path) -> None:
-        """Write config.json and model.safetensors into a folder, each whole or not at all."""
+        """Write config.json and model.safetensors into a folder, each atomically."""
         save_weights(self, folder)
         write_settings(folder, self.settings())
 
@@ -340,10 +340,9 @@ class ImageModel(nn.Module, PyTorchModelHubMixin, ABC, library_name="foveal", li
             for file in (CONFIG, WEIGHTS)
         )
         settings = read_settings(config)
-        if settings.pop("name") != cls.name:
-            raise UserError(
-                f"Expected a model {cls.name!r} in {config}: load others by foveal.load."
-            )
+        if (name := settings.pop("name")) != cls.name:
+            message = f"Expected a {cls.name!r} model in {config}, but found {name!r}."
+            raise UserError(f"{message} Use foveal.load for any model.")
         model = load_weights(
             lambda: cls.from_settings({**settings, **options}), Weights(weights), strict
         )

@@ -26,13 +26,13 @@ def as_images(images: Images) -> Tensor:
     if isinstance(images, np.ndarray):
         return _from_array(images)
     if not isinstance(images, list | tuple):
-        raise _unknown(images)
+        raise _type_error(images)
     if not images:
         raise UserError("Expected at least 1 image, but got none.")
     parts = []
     for image in images:
         if not isinstance(image, Tensor | np.ndarray):
-            raise _unknown(image)
+            raise _type_error(image)
         parts.append(as_images(image))
     shapes = {tuple(part.shape) for part in parts}
     if len(shapes) > 1:
@@ -53,8 +53,8 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise UserError(f"Expected images of floats, but got NumPy's {array.dtype}.") from None
 
 
-def _unknown(found: object) -> UserError:
+def _type_error(value: object) -> UserError:
     return UserError(
         "Expected images as a tensor or NumPy array (B, C, H, W), or a list of those (C, H, W), "
-        f"but got {type(found).__module__}.{type(found).__qualname__}."
+        f"but got {type(value).__module__}.{type(value).__qualname__}."
     )

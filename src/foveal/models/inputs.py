@@ -17,7 +17,7 @@ class Inputs:
     Attributes:
         size: height and width in pixels that it was trained on, or None for any.
         mean: subtracted from images in [0, 1], per channel.
-        std: divided by, per channel.
+        std: divisor of the difference, per channel.
         classes: a unique name for each class, in the order of the logits.
         ids: another name for each class, such as its WordNet id, which data may use.
         short_side: short side in pixels to which images of any proportions are resized; `size` is
@@ -40,7 +40,7 @@ class Inputs:
             value = getattr(self, field.name)
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
-        check_values(type(self), vars(self), of="inputs.")
+        check_values(type(self), vars(self), prefix="inputs.")
         if len(self.ids) not in (0, len(self.classes)):
             raise UserError(
                 f"Expected {len(self.classes)} values in inputs.ids, one per class, but got "
@@ -76,7 +76,7 @@ def check_inputs(inputs: Inputs, in_channels: int, num_classes: int) -> None:
     """Check that inputs match the channels and the classes of a model.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not match.
     """
     for field, values in (("mean", inputs.mean), ("std", inputs.std)):
         if len(values) not in (0, 1, in_channels):

@@ -21,11 +21,11 @@ def windows(features: Tensor, side: int) -> list[Tensor]:
         side: side of the window in locations, odd.
 
     Returns:
-        side * side tensors like `features`; that of offset (dy, dx) has at (y, x) the value at
-        (y + dy, x + dx). Offsets are row by row from (-side // 2, -side // 2).
+        side * side tensors like `features`. The tensor of offset (dy, dx) at (y, x) is the value at
+        (y + dy, x + dx). Offsets are ordered row by row, from (-side // 2, -side // 2).
     """
     size = (features.shape[-2], features.shape[-1])
-    return _views(bordered(features, side // 2), side, size)
+    return _views(add_border(features, side // 2), side, size)
 
 
 def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
@@ -33,7 +33,7 @@ def _views(padded: Tensor, side: int, size: tuple[int, int]) -> list[Tensor]:
     return [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)]
 
 
-def bordered(features: Tensor, reach: int) -> Tensor:
+def add_border(features: Tensor, reach: int) -> Tensor:
     """Return features (B, C, H, W) with a mirrored border of `reach` locations.
 
     If there are too few locations to mirror, the outermost is repeated.
@@ -55,7 +55,7 @@ def aggregate(values: Tensor, weights: Tensor, side: int) -> Tensor:
     """
     # Three times as fast with contiguous rows as with channels_last.
     weights = weights.contiguous()
-    padded = bordered(values.contiguous(), side // 2)
+    padded = add_border(values.contiguous(), side // 2)
     padded = padded.unflatten(1, (weights.shape[2], -1))  # (B, groups, GROUP_SIZE, H + border, ...)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return WindowSum.apply(padded, weights, side).flatten(1, 2)
@@ -72,8 +72,8 @@ def window_sum(padded: Tensor, weights: Tensor, side: int) -> Tensor:
     """
     size = (weights.shape[-2], weights.shape[-1])
     total = padded.new_zeros(*padded.shape[:3], *size)
-    for moved, weight in zip(_views(padded, side, size), weights.unbind(1), strict=True):
-        total = torch.addcmul(total, weight[:, :, None], moved)
+    for shifted, weight in zip(_views(padded, side, size), weights.unbind(1), strict=True):
+        total = torch.addcmul(total, weight[:, :, None], shifted)
     return total
 
 
@@ -97,21 +97,21 @@ class WindowSum(torch.autograd.Function):
         """Return the gradients of the padded values and of the weights."""
         padded, weights = ctx.saved_tensors
         gradient = gradient.contiguous()
-        to_padded, to_weights = torch.zeros_like(padded), torch.empty_like(weights)
+        padded_grad, weights_grad = torch.zeros_like(padded), torch.empty_like(weights)
         size = (weights.shape[-2], weights.shape[-1])
         sources = _views(padded, ctx.side, size)
-        targets = _views(to_padded, ctx.side, size)
+        targets = _views(padded_grad, ctx.side, size)
         for offset, (source, target) in enumerate(zip(sources, targets, strict=True)):
             target.addcmul_(gradient, weights[:, offset, :, None])
-            to_weights[:, offset] = (gradient * source).sum(dim=2)
-        return to_padded, to_weights, None
+            weights_grad[:, offset] = (gradient * source).sum(dim=2)
+        return padded_grad, weights_grad, None
 
 
 class LocalAttention(nn.Module, ABC):
     """A weighted sum over a window around each location.
 
-    Subclasses take the channels of the features, `in_channels`; those of the sums, `width`, a
-    multiple of 8; those of their maps phi and psi, `relation`; and `side`.
+    Subclasses take `in_channels`, the channels of the features; `width`, the channels of the sums
+    (a multiple of 8); `relation`, the channels of their maps phi and psi; and `side`.
 
     Args:
         side: side of the window in locations, odd.
@@ -161,12 +161,12 @@ class PairwiseAttention(LocalAttention):
 
     def weigh(self, features: Tensor) -> Tensor:
         """Return weights (B, side * side, width / 8, H, W) that sum to 1 over the window."""
-        here, there = self.phi(features), self.psi(features)  # (B, relation, H, W)
+        phi, psi = self.phi(features), self.psi(features)  # (B, relation, H, W)
         position = self.place(positions(features))  # (1, 2, H, W)
-        neighbours = zip(windows(there, self.side), windows(position, self.side), strict=True)
+        neighbours = zip(windows(psi, self.side), windows(position, self.side), strict=True)
         batch = features.shape[0]  # len() would fix it in an export
         pairs = [
-            torch.cat([here - other, (position - other_xy).expand(batch, -1, -1, -1)], dim=1)
+            torch.cat([phi - other, (position - other_xy).expand(batch, -1, -1, -1)], dim=1)
             for other, other_xy in neighbours
         ]
         # All pairs at once, to share the statistics of one batch normalisation.
@@ -199,9 +199,9 @@ class PatchwiseAttention(LocalAttention):
 
     def weigh(self, features: Tensor) -> Tensor:
         """Return weights (B, side * side, width / 8, H, W)."""
-        there = bordered(self.psi(features), self.side // 2)
-        joined = self.here(self.phi(features)) + self.around(there)
-        return self.gamma(joined).unflatten(1, (self.side**2, self.groups))
+        padded = add_border(self.psi(features), self.side // 2)
+        relation = self.here(self.phi(features)) + self.around(padded)
+        return self.gamma(relation).unflatten(1, (self.side**2, self.groups))
 
 
 def _normalised(in_channels: int, width: int) -> nn.Module:
@@ -219,7 +219,7 @@ def positions(features: Tensor) -> Tensor:
     return torch.stack([x, y])[None]
 
 
-def received(weights: Tensor, side: int) -> Tensor:
+def received_attention(weights: Tensor, side: int) -> Tensor:
     """Return the attention that each location receives from the windows around it.
 
     Args:
@@ -227,12 +227,13 @@ def received(weights: Tensor, side: int) -> Tensor:
         side: side of the window in locations, odd.
 
     Returns:
-        (B, H, W): sums of absolute weights, mean over groups; weights on the mirrored border are
-        excluded.
+        (B, H, W): sums of absolute weights, averaged over groups; weights on the mirrored border
+        are excluded.
     """
-    size = weights.abs().mean(dim=2)  # (B, side * side, H, W)
-    height, width = size.shape[-2:]
+    magnitude = weights.abs().mean(dim=2)  # (B, side * side, H, W)
+    height, width = magnitude.shape[-2:]
     reach = side // 2
     # Transposed: the weight of (y + dy, x + dx) at (y, x) is added at (y + dy, x + dx).
-    spread = F.fold(size.flatten(2), (height + 2 * reach, width + 2 * reach), kernel_size=side)
-    return spread[:, 0, reach : reach + height, reach : reach + width]
+    padded_size = (height + 2 * reach, width + 2 * reach)
+    total = F.fold(magnitude.flatten(2), padded_size, kernel_size=side)
+    return total[:, 0, reach : reach + height, reach : reach + width]

@@ -12,7 +12,7 @@ from foveal.foundation.errors import UserError, split_name
 from foveal.foundation.ranges import Classes, Fraction, Positive
 from foveal.images import View
 from foveal.models.abilities import Ability
-from foveal.models.contributions import CONTRIBUTIONS, Terms, contribute
+from foveal.models.contributions import CONTRIBUTIONS, Terms, location_contributions
 from foveal.models.image_model import ImageModel
 from foveal.models.images import Images
 from foveal.models.inputs import Inputs
@@ -84,18 +84,18 @@ class PlainNet(ImageModel, coders={Backbone: (backbone_settings, build_backbone)
         Arguments and result as in `Additive.contributions`.
 
         Raises:
-            UserError: the backbone's global vector is not the mean of its deepest features, or as
-                there.
+            UserError: the backbone's global vector is not the mean of its deepest features, or an
+                argument is invalid.
         """
         if Ability.CONTRIBUTIONS not in self.abilities:
             raise UserError(
                 f"{CONTRIBUTIONS} require a backbone with average pooling, such as "
                 "efficientnet-lite0 or timm; this one uses max pooling."
             )
-        return contribute(self, images, targets, batch_size)
+        return location_contributions(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return the deepest features of normalised images, and the function to logits."""
+        """Return the deepest features of normalised images, and the function that sums them up."""
         local, _ = self.backbone(images)
 
         def decide(features: Sequence[Tensor]) -> Tensor:

@@ -69,8 +69,8 @@ def focus(
         >>> tuple(model(torch.rand(2, 1, 28, 28)).shape)
         (2, 10)
     """
-    taken = (detector.keypoints, patch_size, in_channels, num_classes)
-    head = TokenHead(*taken, width, mix, encoder, dropout, detector.context, hidden)
+    sizes = (detector.keypoints, patch_size, in_channels, num_classes)
+    head = TokenHead(*sizes, width, mix, encoder, dropout, detector.context, hidden)
     return FocusNet(detector, head, patch_size, jitter_px, inputs)
 
 
@@ -108,8 +108,8 @@ def zoom(
         inputs: the images that the model expects.
     """
     detector = ZoomDetector(keypoints, patch_size, in_channels, min_scale, max_scale, widths)
-    tokens = (patch_size, in_channels, num_classes, width, mix, encoder, dropout)
-    return focus(detector, *tokens, inputs=inputs)
+    options = (patch_size, in_channels, num_classes, width, mix, encoder, dropout)
+    return focus(detector, *options, inputs=inputs)
 
 
 @checked
@@ -151,8 +151,8 @@ def glimpse(
         ((1, 1, 7, 7), (1, 3, 1, 5, 5))
     """
     detector = GlimpseDetector(backbone, shrink, depth, keypoints, grid)
-    tokens = (patch_size, backbone.in_channels, num_classes, width, mix, encoder, dropout)
-    return focus(detector, *tokens, inputs=inputs)
+    options = (patch_size, backbone.in_channels, num_classes, width, mix, encoder, dropout)
+    return focus(detector, *options, inputs=inputs)
 
 
 @checked
@@ -202,9 +202,9 @@ def high_res(
         >>> tuple(explanation.thumbnail.shape), tuple(explanation.patches.shape)
         ((1, 1, 32, 40), (1, 4, 1, 32, 32))
     """
-    taken = (keypoints, patch_size, in_channels)
-    detector = HighResDetector(*taken, shrink, detector_widths, regions, thumbnail_side, explore)
-    head = AttentionHead(*taken, num_classes, tasks, width, heads, encoder_widths, dropout)
+    sizes = (keypoints, patch_size, in_channels)
+    detector = HighResDetector(*sizes, shrink, detector_widths, regions, thumbnail_side, explore)
+    head = AttentionHead(*sizes, num_classes, tasks, width, heads, encoder_widths, dropout)
     return FocusNet(detector, head, patch_size, inputs=inputs)
 
 
@@ -256,9 +256,8 @@ def crops(
         >>> tuple(model.explain(torch.rand(1, 3, 128, 160)).patches.shape)
         (1, 3, 3, 32, 32)
     """
-    cut = backbone.cut(depth)
-    taken = (patch_size, scales, counts, shrink, detector_width, explore, learned)
-    detector = CropDetector(cut, *taken)
+    options = (patch_size, scales, counts, shrink, detector_width, explore, learned)
+    detector = CropDetector(backbone.cut(depth), *options)
     keypoints = detector.keypoints
     head = CropHead(backbone, keypoints, patch_size, num_classes, mix, width, dropout)
     return FocusNet(detector, head, patch_size, inputs=inputs)
@@ -276,7 +275,7 @@ def published(
     """Return a focus model of the original project, reimplemented for comparison.
 
     The models are from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and
-    Attention". Their defects are kept:
+    Attention". Their defects are preserved:
 
     - A patch of P points is not P pixels: its points span 2P pixels (`focus`, `corners`), or the
       whole image (`zoom`), without averaging between them. Explanations show the true spacing as

@@ -24,7 +24,7 @@ class PublishedAttention(ImageModel):
     """The attention net of the original project, reimplemented for comparison.
 
     It is from "Unboxing the Black Box: Explainable and Efficient CNNs with Focus and Attention".
-    Its defects are kept:
+    Its defects are preserved:
 
     - It classifies from the whole last feature map; only 128 of 4,224 features are weighted by
       attention, so the map explains little of the decision.
@@ -32,7 +32,7 @@ class PublishedAttention(ImageModel):
       a log-softmax of a log-softmax is itself).
     - It has 1000 outputs for any number of classes; all but the first `num_classes` are unused.
     - 2.2 of its 3 million parameters are one linear layer on a flattened map, for images of 32x32
-      pixels only. Here other sizes are averaged to its 4x4 map; the original failed.
+      pixels only. Here maps of other sizes are averaged to 4x4; the original failed on them.
 
     Args:
         in_channels: channels of the images.
@@ -92,6 +92,6 @@ class PublishedAttention(ImageModel):
 
     def _weigh(self, local: Tensor, whole: Tensor) -> Tensor:
         size = (local.shape[-2], local.shape[-1])
-        sought = F.interpolate(self.from_global(whole), size, mode="bilinear")
-        scores = self.score(F.relu(self.from_local(local) + sought))
+        query = F.interpolate(self.from_global(whole), size, mode="bilinear")
+        scores = self.score(F.relu(self.from_local(local) + query))
         return scores.flatten(1).softmax(dim=-1).unflatten(1, size)

@@ -9,7 +9,7 @@ _TOKENS = (
     (r"classifier\.head\.", "head.classify."),
     (r"classifier\.", "head."),
 )
-# By the model's name in config.json, then that of its preset; the first matching pattern applies.
+# By the model's name in config.json; the first matching pattern applies.
 _RENAMES = {
     "focus": _TOKENS,
     "zoom": (*_TOKENS, (r"(features|windows)\.", r"detector.\1.")),
@@ -27,8 +27,8 @@ _RENAMES = {
 }
 
 
-def renamed(model: str) -> Callable[[str], str]:
-    """Return the function from weights' names in files of earlier formats to current names.
+def rename_function(model: str) -> Callable[[str], str]:
+    """Return the function from a weight's name in files of earlier formats to its current name.
 
     Args:
         model: the model's name in config.json.

@@ -20,7 +20,7 @@ from foveal.models.local_attention import (
     GROUP_SIZE,
     PairwiseAttention,
     PatchwiseAttention,
-    received,
+    received_attention,
 )
 
 KINDS: dict[str, type[PairwiseAttention] | type[PatchwiseAttention]] = {
@@ -122,10 +122,10 @@ class Stage(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, width, H, W) and the last block's attention to each location (B, H, W)."""
         features = self.widen(features)
-        weights = features  # replaced, as a stage has at least one block
+        weights = features  # always replaced: a stage has at least one block
         for block in self.blocks:
             features, weights = block(features)
-        return F.relu(self.norm(features)), received(weights.detach(), self.side)
+        return F.relu(self.norm(features)), received_attention(weights.detach(), self.side)
 
 
 class Block(nn.Module):

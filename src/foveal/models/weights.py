@@ -21,8 +21,8 @@ from foveal.foundation.model_files import (
     write_card,
 )
 
-# Suffix of the scale per output channel of a weight that is stored in 8 bits, as the difference
-# from the shipped weight.
+# Suffix of the scale per output channel of a weight that is stored as its 8-bit difference from
+# the shipped weight.
 SCALE = ".difference_scale"
 MAX_PARAMETERS = 2**29  # of a new model; 2 GB in single precision
 # Maximum parameters of a model per parameter in its file, and in addition to those: a model may
@@ -33,22 +33,21 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write a model's weights into a folder, whole or not at all.
+    """Write a model's weights into a folder, atomically.
 
-    Unmodified weights that are shipped with Foveal are omitted: `load_weights` restores them.
-
-    An existing card no longer matches the weights: its digest is removed first.
+    Unmodified weights that are shipped with Foveal are omitted: `load_weights` restores them. The
+    digest on an existing card, which no longer matches the weights, is removed first.
     """
     from safetensors.torch import save
 
     card = read_card(folder)
     if card.pop(DIGEST, None) is not None:
         write_card(folder, card)
-    known = shipped_weights(model)
+    shipped = shipped_weights(model)
     state = {
         name: values.detach().cpu().contiguous()
         for name, values in model.state_dict().items()
-        if name not in known or not torch.equal(values.cpu(), known[name].to(values.dtype))
+        if name not in shipped or not torch.equal(values.cpu(), shipped[name].to(values.dtype))
     }
     # save_file would write a file that only its owner can read.
     write_bytes(folder / WEIGHTS, save(state))
@@ -129,14 +128,14 @@ class Weights:
             state = {name: self.file.get_tensor(stored) for name, stored in self.stored.items()}
         except SafetensorError as error:
             raise self._corrupt(error) from None
-        ours, shipped = model.state_dict(), shipped_weights(model)
-        state = self._restored(state, shipped)
+        current, shipped = model.state_dict(), shipped_weights(model)
+        state = self._restore(state, shipped)
         for name, values in state.items():
-            if name in ours and values.is_floating_point() != ours[name].is_floating_point():
-                raise self._corrupt(f"{name} is of type {values.dtype}, not {ours[name].dtype}")
-            if not _finite(values):
+            if name in current and values.is_floating_point() != current[name].is_floating_point():
+                raise self._corrupt(f"{name} is of type {values.dtype}, not {current[name].dtype}")
+            if not _is_finite(values):
                 raise self._corrupt(f"{name} has NaN or infinite values")
-        state |= {name: ours[name] for name in shipped if name not in state}
+        state |= {name: current[name] for name in shipped if name not in state}
         try:
             model.load_state_dict(state, strict=strict)
         except RuntimeError as error:
@@ -145,7 +144,7 @@ class Weights:
                 f"The weights in {self.path} belong to another model: {reason}"
             ) from None
 
-    def _restored(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _restore(self, state: dict[str, Tensor], shipped: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict in which differences are added to the shipped weights."""
         restored = {name: values for name, values in state.items() if not name.endswith(SCALE)}
         for name in (name.removesuffix(SCALE) for name in state if name.endswith(SCALE)):
@@ -198,7 +197,7 @@ def shipped_weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _finite(values: Tensor) -> bool:
+def _is_finite(values: Tensor) -> bool:
     return not values.is_floating_point() or bool(values.isfinite().all())
 
 
@@ -206,10 +205,10 @@ def _finite(values: Tensor) -> bool:
 def parameter_limit(limit: int = MAX_PARAMETERS) -> Iterator[None]:
     """Limit the parameters of models that this thread builds in the block.
 
-    A parameter is counted before anything is written to it, when it takes no memory yet.
+    A parameter is counted before it is written to, when it takes no memory yet.
 
     Raises:
-        UserError: there are more than `limit` parameters.
+        UserError: a model has more than `limit` parameters.
     """
     owner, count = threading.get_ident(), 0
 

@@ -24,25 +24,25 @@ def selection(index: Index, length: int) -> slice | Tensor:
         TypeError: the index is of another type.
     """
     if isinstance(index, slice):
-        chosen = range(length)[index]
-        return index if chosen.step > 0 else torch.tensor(chosen, dtype=torch.long)
+        indices = range(length)[index]
+        return index if indices.step > 0 else torch.tensor(indices, dtype=torch.long)
     if isinstance(index, list | np.ndarray | Tensor) and np.ndim(index) != 0:
-        return _several(index, length)
+        return _index_tensor(index, length)
     try:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
-        raise _no_index(f"{type(index).__name__}") from None
+        raise _index_error(f"{type(index).__name__}") from None
     if not -length <= number < length:
         raise IndexError(f"Expected an index from {-length} to {length - 1}, but got {number}.")
     number %= length
     return slice(number, number + 1)
 
 
-def _several(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tensor:
+def _index_tensor(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tensor:
     try:
         index = torch.as_tensor(indices).cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise _no_index("a list of other values") from None
+        raise _index_error("a list of other values") from None
     if index.dtype == torch.bool:
         if index.shape != (length,):
             raise IndexError(f"Expected a mask ({length},), but got {tuple(index.shape)}.")
@@ -50,18 +50,18 @@ def _several(indices: Sequence[int] | np.ndarray | Tensor, length: int) -> Tenso
     if index.numel() == 0:
         return index.new_zeros(0, dtype=torch.long)
     if index.ndim != 1 or index.is_floating_point() or index.is_complex():
-        raise _no_index(f"{tuple(index.shape)} of {index.dtype}")
+        raise _index_error(f"{tuple(index.shape)} of {index.dtype}")
     index = index.long()
-    wrong = index[(index < -length) | (index >= length)]
-    if len(wrong):
+    out_of_range = index[(index < -length) | (index >= length)]
+    if len(out_of_range):
         raise IndexError(
-            f"Expected indices from {-length} to {length - 1}, but got {int(wrong[0])}."
+            f"Expected indices from {-length} to {length - 1}, but got {int(out_of_range[0])}."
         )
     return index % length
 
 
-def _no_index(found: str) -> TypeError:
+def _index_error(description: str) -> TypeError:
     return TypeError(
         "Expected an integer, a slice, a list of integers or a mask of booleans as the index of an "
-        f"explanation, but got {found}."
+        f"explanation, but got {description}."
     )

@@ -1,4 +1,4 @@
-"""Logits -> probabilities and predictions, for many classes or for two with a single logit.
+"""Logits -> probabilities and predictions, for one logit per class or a single binary logit.
 
 A single logit (B, 1) is the log-odds of class 1 against class 0, as `BCEWithLogitsLoss` trains
 it. Its probabilities are a sigmoid; a softmax over it would give 1 for every image.
@@ -40,7 +40,7 @@ def class_indices(targets: Targets, images: int, classes: int) -> Tensor:
         classes: number of classes, 2 for a single logit.
 
     Raises:
-        UserError: they are not integers, not one per image, or out of range.
+        UserError: targets are not integers, not one per image, or out of range.
     """
     try:
         chosen = torch.as_tensor(targets).detach().cpu()

@@ -15,40 +15,40 @@ def explanation_dicts(explanation: Observation, top: int = 5) -> list[dict[str, 
         explanation: explanation of B images.
         top: number of classes in `probabilities`, the most probable first.
     """
-    parts = [_predictions(explanation, top), _common(explanation)]
+    parts = [_predictions(explanation, top), _common_fields(explanation)]
     if explanation.keypoints is not None and explanation.patch_size is not None:
         patch_size = explanation.patch_size
-        located = _keypoints(explanation, explanation.keypoints, patch_size)
-        parts.append([{"patch_size_px": patch_size, "keypoints": one} for one in located])
+        keypoints = _keypoints(explanation, explanation.keypoints, patch_size)
+        parts.append([{"patch_size_px": patch_size, "keypoints": row} for row in keypoints])
     if explanation.maps is not None:
         size = explanation.size
         parts.append([{"attention": _peaks(peaks, size)} for peaks in explanation.peaks])
     return [
-        {key: value for part in one for key, value in part.items()}
-        for one in zip(*parts, strict=True)
+        {key: value for part in image_parts for key, value in part.items()}
+        for image_parts in zip(*parts, strict=True)
     ]
 
 
-def _common(explanation: Observation) -> list[dict[str, object]]:
+def _common_fields(explanation: Observation) -> list[dict[str, object]]:
     return [
         {
             "size_px": {"height": explanation.size[0], "width": explanation.size[1]},
             "evidence_fraction": fraction,
-            **covered,
+            **fields,
             "method": explanation.method,
             "cost_forward_passes": explanation.cost,
         }
-        for fraction, covered in zip(
-            explanation.evidence_fraction.tolist(), _covered(explanation), strict=True
+        for fraction, fields in zip(
+            explanation.evidence_fraction.tolist(), _covered_fractions(explanation), strict=True
         )
     ]
 
 
-def _covered(explanation: Observation) -> list[dict[str, float]]:
-    """Return the fraction of each image that patches cover, where evidence is counted otherwise."""
+def _covered_fractions(explanation: Observation) -> list[dict[str, float]]:
+    """Return the fraction of each image that patches cover, if samples are means of blocks."""
     if not explanation.blocks:
         return [{}] * len(explanation)
-    return [{"covered_fraction": one} for one in explanation.covered_fraction.tolist()]
+    return [{"covered_fraction": fraction} for fraction in explanation.covered_fraction.tolist()]
 
 
 def _predictions(explanation: Observation, top: int) -> list[dict[str, object]]:
@@ -117,8 +117,8 @@ def _keypoints(
 
 
 def _patch_terms(explanation: Observation, keypoints: int) -> list[list[dict[str, float]]]:
-    """Return each patch's weight and its contribution to the predicted class, where known."""
-    found: list[list[dict[str, float]]] = [
+    """Return each patch's weight and its contribution to the predicted class, if available."""
+    patches: list[list[dict[str, float]]] = [
         [{} for _ in range(keypoints)] for _ in range(len(explanation))
     ]
     terms: dict[str, Tensor | None] = {"weight": explanation.weights}
@@ -127,7 +127,7 @@ def _patch_terms(explanation: Observation, keypoints: int) -> list[list[dict[str
         contributions = class_logits(explanation.contributions)
         terms["contribution"] = contributions[rows, :, explanation.predictions]
     for name, values in terms.items():
-        for image, row in zip(found, [] if values is None else values.tolist(), strict=False):
+        for image, row in zip(patches, [] if values is None else values.tolist(), strict=False):
             for patch, value in zip(image, row, strict=True):
                 patch[name] = value
-    return found
+    return patches

@@ -1,4 +1,4 @@
-"""Tensors of an explanation and their geometry, to be drawn, measured and written as JSON."""
+"""Tensors of an explanation and their geometry, for figures, metrics and JSON."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -38,23 +38,23 @@ class Observation:
     Attributes:
         images: (B, C, H, W) in [0, 1], as given to the model; thumbnails of large images that are
             read in part.
-        logits: (B, classes), from the same forward pass as the evidence; (B, 1) of a binary
-            classifier with a single logit; (B, 0) of a model that is not a classifier.
+        logits: (B, classes), from the same forward pass as the evidence; (B, 1) for a binary
+            classifier with a single logit; (B, 0) for a model that is not a classifier.
         keypoints: (B, K, 2) in grid units, or None.
         patches: (B, K, C, P, P) in [0, 1], or None.
         scales: (B, K) pixels from one patch sample to the next, or None for 1.
         maps: (B, M, H, W) raw values per pixel, such as attention weights, or None.
         rebuilt: (B, C, H, W) in [0, 1], the image rebuilt from the patches, or None.
         thumbnail: (B, C, h, w) in [0, 1], read in addition to the patches, or None.
-        weights: (B, K), how much the model attends to each patch, or None.
-        task_logits: (B, T, classes) of a model with several tasks, the main one first, or None.
-        contributions: (B, K, classes), what each patch adds to each logit, where the logits are
-            such sums plus a bias, or None.
+        weights: (B, K), attention of the model to each patch, or None.
+        task_logits: (B, T, classes) for a model with several tasks, the main one first, or None.
+        contributions: (B, K, classes), what each patch adds to each logit, if the logits are such
+            sums plus a bias, or None.
         blocks: whether each sample of a patch is the mean of a square with a side of `scales`
-            pixels; otherwise it is bilinear.
+            pixels; if not, it is a bilinear sample.
         extent: height and width in pixels of the images whose thumbnails `images` holds, or None.
         originals: B images (C', H', W') in [0, 1] of any sizes, before they were resized for the
-            model; figures show these. Empty where figures show `images`.
+            model; figures show these. Empty if figures show `images`.
         classes: a name for each class.
         method: name of the explainer: `model` for the model itself, or a post-hoc method.
         cost: forward passes that the explanation took, including the prediction.
@@ -115,8 +115,8 @@ class Observation:
 
     def computed(self) -> dict[str, Tensor]:
         """Return the tensors of `COMPUTED` that are not None, by name."""
-        named = {name: getattr(self, name) for name in COMPUTED}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        tensors = {name: getattr(self, name) for name in COMPUTED}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -142,8 +142,8 @@ class Observation:
     def evidence(self) -> Tensor:
         """(B, H, W) booleans: the pixels that the decision was made from.
 
-        A patch with a scale counts as the whole square that it spans: never less than was read. If
-        the model also reads a thumbnail, these are the pixels read at full resolution.
+        A patch with a scale counts as the whole square that it spans, never fewer pixels than were
+        read. If the model also reads a thumbnail, these are the pixels read at full resolution.
         """
         if self.keypoints is None or self.patch_size is None:
             return torch.ones(len(self), *self.size, dtype=torch.bool)
@@ -217,14 +217,14 @@ class Observation:
         row, column = first // width, first % width
         across = is_maximum.gather(2, row[..., None, None].expand(-1, -1, 1, width))[:, :, 0]
         down = is_maximum.gather(3, column[..., None, None].expand(-1, -1, height, 1))[..., 0]
-        x_px = column + (_run(across, column) - 1) / 2
-        y_px = row + (_run(down, row) - 1) / 2
+        x_px = column + (_run_length(across, column) - 1) / 2
+        y_px = row + (_run_length(down, row) - 1) / 2
         locations = from_px(torch.stack([x_px, y_px], dim=-1), self.size)
         times = top / maps.mean(dim=(-2, -1)).clamp_min(1e-12)
         return torch.cat([locations, times[..., None]], dim=-1)
 
     def top_evidence(self, fraction: float) -> Tensor:
-        """Return the evidence (B, H, W); for maps, the given fraction of pixels with most heat.
+        """Return the evidence (B, H, W); for maps, the given fraction of pixels with the most heat.
 
         For patches the evidence does not depend on the fraction. Ties are broken by a fixed random
         order, which prefers no side of the image.
@@ -241,7 +241,7 @@ class Observation:
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its index if it has none.
 
-        A single logit with a single name is for that class (1) or against it (0).
+        For a single logit with one class name, index 1 is that class and index 0 its absence.
         """
         if self.logits.shape[-1] == len(self.classes) == 1:
             return self.classes[0] if index else f"not {self.classes[0]}"
@@ -261,7 +261,7 @@ class Observation:
         return replace(parts[0], **joined, originals=originals)
 
 
-def _run(marks: Tensor, first: Tensor) -> Tensor:
+def _run_length(marks: Tensor, first: Tensor) -> Tensor:
     """Return how many consecutive marks (B, M, L) are set from the index `first` (B, M) on."""
     before = torch.arange(marks.shape[-1]) < first[..., None]
     return (marks | before).int().cumprod(dim=-1).sum(dim=-1) - first
@@ -273,8 +273,8 @@ def ranks(heat: Tensor) -> Tensor:
     Ties are broken by a random order that is the same for every image and every call.
     """
     batch, height, width = heat.shape
-    drawn = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
-    order = heat.flatten(1)[:, drawn].argsort(dim=1, descending=True, stable=True)
+    shuffled = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
+    order = heat.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
     positions = torch.empty_like(order)
-    positions.scatter_(1, drawn[order], torch.arange(height * width).expand(batch, -1))
+    positions.scatter_(1, shuffled[order], torch.arange(height * width).expand(batch, -1))
     return positions.unflatten(1, (height, width))

@@ -9,12 +9,12 @@ class Values:
 
     Attributes:
         label: quantity and unit, for a colour bar.
-        signed: values above the neutral one speak for the class, values below it against, on a
-            linear scale. Otherwise they are weights, on a logarithmic scale, in multiples of a
-            uniform weight.
-        zero: 0 is the neutral value and means "nothing"; if not, the mean of a map is neutral.
-        location_label: quantity and unit of the sum over the pixels of a location; None where
-            such sums mean nothing.
+        signed: whether values above the neutral value support the class and values below it
+            oppose it, on a linear scale. If not, they are weights, in multiples of a uniform
+            weight, on a logarithmic scale.
+        zero: whether 0 is the neutral value; if not, the mean of a map is neutral.
+        location_label: quantity and unit of the sum over the pixels of a location; None if
+            such sums have no meaning.
     """
 
     label: str

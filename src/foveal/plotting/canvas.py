@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARKERS = ("o", "s", "^")  # for points of the same colour
 # After Okabe & Ito 2008, distinguishable by colour-blind people; the yellow is darker here, for
 # white numbers on it. Numbers repeat the information of the colours.
-MARKERS = ("o", "s", "^")  # for points of the same colour
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#7F7F00")
 INK, PALE, RIGHT, WRONG = "#222222", "#B8C0C8", "#0072B2", "#D55E00"
 DPI = 144
@@ -34,27 +34,28 @@ def new_figure(width: float, height: float, dpi: float = DPI) -> "Figure":
 
 def pixels(image: Tensor) -> "np.ndarray":
     """Return (C, H, W) in [0, 1] as (H, W, 3) for matplotlib; one channel becomes three."""
-    shown = image.detach().float().clamp(0, 1)
-    return (shown.expand(3, -1, -1) if shown.shape[0] == 1 else shown[:3]).permute(1, 2, 0).numpy()
+    clamped = image.detach().float().clamp(0, 1)
+    rgb = clamped.expand(3, -1, -1) if clamped.shape[0] == 1 else clamped[:3]
+    return rgb.permute(1, 2, 0).numpy()
 
 
-def short(name: str, length: int = 18) -> str:
-    """Return a name in one line, truncated to a length, with mathematics escaped."""
-    return _literal(_cut(name, length))
+def shorten(name: str, length: int = 18) -> str:
+    """Return a name on one line, truncated to a length, with dollar signs escaped."""
+    return _escape_dollars(_truncate(name, length))
 
 
-def wrapped(name: str, width: int, length: int = 60) -> str:
-    """Return a name in lines of at most `width` characters, and otherwise as `short` does."""
-    return _literal(fill(_cut(name, length), width))
+def wrap(name: str, width: int, length: int = 60) -> str:
+    """Return a name on lines of at most `width` characters, otherwise like `shorten`."""
+    return _escape_dollars(fill(_truncate(name, length), width))
 
 
-def _cut(name: str, length: int) -> str:
+def _truncate(name: str, length: int) -> str:
     plain = printable(name[: length + 1])
     return plain if len(plain) <= length else plain[: length - 1] + "…"
 
 
-def _literal(text: str) -> str:
-    return text.replace("$", r"\$")  # two of them would delimit mathematics
+def _escape_dollars(text: str) -> str:
+    return text.replace("$", r"\$")  # two dollar signs would delimit mathematics
 
 
 def plain_axes(axes: "Axes") -> None:

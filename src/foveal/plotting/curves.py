@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from foveal.plotting.canvas import COLOURS, INK, MARKERS, colour, new_figure, plain_axes, short
+from foveal.plotting.canvas import COLOURS, INK, MARKERS, colour, new_figure, plain_axes, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """Draw validation accuracy and loss over the epochs, a line per model."""
+    """Draw validation accuracy and loss over the epochs, one line per model."""
     figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     for number, curve in enumerate(curves.values()):
@@ -24,7 +24,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> "Fig
         axes.set_xlabel("epoch", fontsize=9)
         axes.set_ylabel(label, fontsize=9)
         plain_axes(axes)
-    left.legend(left.lines, [short(name, 40) for name in curves], fontsize=7, frameon=False)
+    left.legend(left.lines, [shorten(name, 40) for name in curves], fontsize=7, frameon=False)
     return figure
 
 
@@ -36,7 +36,7 @@ def frontier(
 ) -> "Figure":
     """Draw accuracy against evidence or another cost.
 
-    Names are in a legend, or beside each point if there are too many or some have no name.
+    Names are in a legend, or next to each point if there are too many or some are empty.
 
     Args:
         points: name, cost, and accuracy from 0 to 1. Without `logarithmic` the cost is a fraction
@@ -48,22 +48,22 @@ def frontier(
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
     unit = 1 if logarithmic else 100
-    listed = len(points) <= len(COLOURS) * len(MARKERS) and all(name for name, _, _ in points)
+    with_legend = len(points) <= len(COLOURS) * len(MARKERS) and all(name for name, _, _ in points)
     for number, (name, cost, accuracy) in enumerate(points):  # same style in every plot
         xy = (unit * cost, 100 * accuracy)
         marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
         axes.plot(*xy, marker, ms=7, color=colour(number))
-        if not listed:
-            text = short(name, 40)
+        if not with_legend:
+            text = shorten(name, 40)
             axes.annotate(text, xy, (7, -3), textcoords="offset points", fontsize=8, color=INK)
-    if listed:
+    if with_legend:
         _legend(figure, axes, [name for name, _, _ in points], 8)
     axes.set_xlabel(label, fontsize=9)
     axes.set_ylabel(f"{split} accuracy, %", fontsize=9)
     if logarithmic:
         _logarithmic(axes)
     else:
-        _percent(axes, 100 * max((cost for _, cost, _ in points), default=0), listed)
+        _percent(axes, 100 * max((cost for _, cost, _ in points), default=0), with_legend)
     axes.margins(y=0.15)
     axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     plain_axes(axes)
@@ -71,19 +71,19 @@ def frontier(
 
 
 def _legend(figure: "Figure", axes: "Axes", names: Sequence[str], size: float) -> None:
-    """Name the lines in order; matplotlib hides labels of lines with a leading underscore."""
+    """Add a legend of the lines; matplotlib would hide names with a leading underscore."""
     figure.legend(
         axes.lines,
-        [short(name, 40) for name in names],
+        [shorten(name, 40) for name in names],
         fontsize=size,
         frameon=False,
         loc="outside right upper",
     )
 
 
-def _percent(axes: "Axes", maximum: float, listed: bool) -> None:
-    """Limit the x axis to a maximum in percent, with room for names beside the points."""
-    axes.set_xlim(0, max((1.05 if listed else 1.3) * maximum, 10))
+def _percent(axes: "Axes", maximum: float, with_legend: bool) -> None:
+    """Limit the x axis to a maximum in percent, with room for names next to the points."""
+    axes.set_xlim(0, max((1.05 if with_legend else 1.3) * maximum, 10))
     step = 10 if maximum > 40 else 5
     axes.set_xticks([tick for tick in range(0, 101, step) if tick <= maximum + 5])
 
@@ -100,7 +100,7 @@ def _logarithmic(axes: "Axes") -> None:
 
 
 def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figure":
-    """Draw a judge's accuracy on the evidence alone against the size of the evidence.
+    """Draw a judge's accuracy, given only the evidence, against the size of the evidence.
 
     Args:
         points: for each explanation its fraction of pixels and the judge's accuracy, both from 0
@@ -108,11 +108,11 @@ def judged_curves(points: Mapping[str, Sequence[tuple[float, float]]]) -> "Figur
     """
     figure = new_figure(7, 3.8)
     axes = figure.subplots()
-    for number, path in enumerate(points.values()):
-        line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(path) > 1 else "none"
-        marker = "o" if len(path) > 1 else "D"
-        fractions = [100 * fraction for fraction, _ in path]
-        values = [100 * value for _, value in path]
+    for number, curve in enumerate(points.values()):
+        line = ("-", "--", ":")[number // len(COLOURS) % 3] if len(curve) > 1 else "none"
+        marker = "o" if len(curve) > 1 else "D"
+        fractions = [100 * fraction for fraction, _ in curve]
+        values = [100 * value for _, value in curve]
         axes.plot(fractions, values, ls=line, marker=marker, ms=5, lw=1.5, color=colour(number))
     axes.set_xlabel("fraction of the image shown, %", fontsize=9)
     axes.set_ylabel("the judge's accuracy, %", fontsize=9)

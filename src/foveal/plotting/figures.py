@@ -10,18 +10,25 @@ from torch import Tensor
 
 from foveal.observation.logits import class_logits
 from foveal.observation.tensors import Observation
-from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, short, wrapped
+from foveal.plotting.canvas import INK, PALE, RIGHT, WRONG, new_figure, shorten, wrap
 from foveal.plotting.maps import (
     combined,
     draw_attention_map,
     draw_attribution,
-    locations,
+    location_grid,
     relative,
     scale_end,
-    with_locations,
+    title_with_locations,
 )
 from foveal.plotting.patches import draw_frames, draw_patch
-from foveal.plotting.photo import LONGEST, dots_per_inch, draw_photo, is_photo, photo_of, proportion
+from foveal.plotting.photo import (
+    MAX_SIDE_PX,
+    dots_per_inch,
+    draw_photo,
+    is_photo,
+    photo_of,
+    proportion,
+)
 from foveal.plotting.rebuilding import rebuilding_grid
 
 if TYPE_CHECKING:
@@ -31,11 +38,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
     from matplotlib.image import AxesImage
 
-SQUARE, NARROWEST, WIDEST = 3.2, 2.7, 5.4  # width in inches of the part for an image
-FITS = 2.93  # width in inches of a square image in it
-BAR = 0.9  # width of a colour bar in inches
+# Widths in inches: of the part of a figure for a square image, and the minimum and maximum of it.
+SQUARE_PART, MIN_PART, MAX_PART = 3.2, 2.7, 5.4
+SQUARE_IMAGE = 2.93  # width in inches of a square image in its part
+COLOUR_BAR = 0.9  # width of a colour bar in inches
 CELL = 1.15  # width in inches of an image in a gallery
-GALLERY_DOTS = 288  # maximum dots per inch of a gallery
+GALLERY_DPI = 288  # maximum dots per inch of a gallery
 
 
 def draw_image(
@@ -43,43 +51,43 @@ def draw_image(
     explanation: Observation,
     numbers: bool = True,
     maximum: float | None = None,
-    longest: int = LONGEST,
+    longest: int = MAX_SIDE_PX,
 ) -> "AxesImage | None":
     """Draw one image with its numbered patch frames, or its attention or attribution over it.
 
-    The original image is drawn if the explanation has it.
+    The original image is drawn if the explanation contains it.
 
     Args:
         axes: to draw on, in the coordinates of the explanation's pixels.
         explanation: explanation of one image.
         numbers: whether to number the frames.
-        maximum: upper end of the attention's scale; None for this image's own. An attribution
-            always has its own scale.
-        longest: maximum length in pixels of the image's longer side, else it is downsampled.
+        maximum: upper end of the attention's scale; None for that of this image. Each attribution
+            has its own scale.
+        longest: maximum length in pixels of the image's longer side; larger images are downsampled.
 
     Returns:
-        The map as drawn, for a colour bar; None if there are no maps.
+        The map as an image of matplotlib, for a colour bar; None if there are no maps.
     """
-    drawn = None
+    mappable = None
     image, maps = photo_of(explanation), explanation.maps
     if maps is None:
-        # A thumbnail that stands for the image is drawn at the size of the image.
+        # A thumbnail that replaces the image is drawn at the size of the image.
         draw_photo(axes, image, explanation.size, longest)
     elif explanation.values.signed:
         heat = maps[0].mean(dim=0)
         middle = 0.0 if explanation.values.zero else float(heat.mean())
-        drawn = draw_attribution(axes, image, heat, middle, longest)
+        mappable = draw_attribution(axes, image, heat, middle, longest)
     else:
         heat = combined(maps)[0]
-        drawn = draw_attention_map(axes, image, heat, maximum or scale_end(heat), longest)
+        mappable = draw_attention_map(axes, image, heat, maximum or scale_end(heat), longest)
     axes.set_axis_off()
     if explanation.keypoints is not None:
         draw_frames(axes, explanation, numbers)
-    return drawn
+    return mappable
 
 
 def _is_attribution(explanation: Observation) -> bool:
-    """Return whether there are maps with evidence for and against a class, not weights."""
+    """Return whether the maps are evidence for and against a class instead of weights."""
     return explanation.maps is not None and explanation.values.signed
 
 
@@ -89,7 +97,7 @@ def draw_classes(axes: "Axes", explanation: Observation, top: int = 5) -> None:
     values, order = values[:top].flip(0), order[:top].flip(0)
     shades = [PALE] * (len(order) - 1) + [INK]
     axes.barh(range(len(order)), values.tolist(), color=shades, height=0.62)
-    names = [wrapped(explanation.class_name(int(i)), 18, 36) for i in order]
+    names = [wrap(explanation.class_name(int(i)), 18, 36) for i in order]
     axes.set_yticks(range(len(order)), names)
     for row, value in enumerate(values.tolist()):
         axes.text(value + 0.02, row, f"{value:.0%}", va="center", fontsize=8, color=INK)
@@ -116,7 +124,7 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
     if explanation.rebuilt is not None:
         figure = rebuilding_grid(explanation)
         if title:
-            figure.suptitle(short(title, 60), fontsize=10, color=INK)
+            figure.suptitle(shorten(title, 60), fontsize=10, color=INK)
         return figure
     figure, parts = _parts(explanation)
     axes = parts[0].subplots()
@@ -135,31 +143,31 @@ def explanation_figure(explanation: Observation, title: str | None = None) -> "F
     bars = parts[-1].subplots()
     draw_classes(bars, explanation)
     name = explanation.class_name(int(explanation.predictions[0]))
-    bars.set_title(wrapped(f"prediction: {name}", 20), fontsize=10, fontweight="bold", color=INK)
+    bars.set_title(wrap(f"prediction: {name}", 20), fontsize=10, fontweight="bold", color=INK)
     if title:
-        figure.suptitle(short(title, 60), fontsize=10, color=INK)
+        figure.suptitle(shorten(title, 60), fontsize=10, color=INK)
     return figure
 
 
 def _parts(explanation: Observation) -> tuple["Figure", "np.ndarray"]:
     """Return a figure for one image, and its parts: image, evidence, patches or maps, classes.
 
-    Parts that the explanation lacks are left out. The figure has enough pixels to draw a
+    Parts that the explanation lacks are omitted. The figure has enough pixels to draw a
     photograph at its own resolution.
     """
     image = photo_of(explanation)
-    wide = min(max(SQUARE + FITS * (proportion(image) - 1), NARROWEST), WIDEST)
-    between = 0.0
+    wide = min(max(SQUARE_PART + SQUARE_IMAGE * (proportion(image) - 1), MIN_PART), MAX_PART)
+    middle = 0.0
     if explanation.patches is not None:
-        between = 1.05 * _columns(explanation.patches[0])
+        middle = 1.05 * _columns(explanation.patches[0])
     elif explanation.maps is not None:
-        between = wide + (BAR if is_photo(image) else 0.2)
-    # If the thumbnail stands for the image, the frames are drawn on it.
+        middle = wide + (COLOUR_BAR if is_photo(image) else 0.2)
+    # If the thumbnail replaces the image, the frames are drawn on it.
     evidence = 0.0 if explanation.thumbnail is None or explanation.extent else 2.6
-    dots = dots_per_inch(image, wide, FITS)
-    width = 6.4 + 1.15 * (wide - SQUARE) + 1.05 * between + 1.25 * evidence
+    dots = dots_per_inch(image, wide, SQUARE_IMAGE)
+    width = 6.4 + 1.15 * (wide - SQUARE_PART) + 1.05 * middle + 1.25 * evidence
     figure = new_figure(width, 3.4, dots)
-    ratios = [part for part in (wide, evidence, between, 2.4) if part]
+    ratios = [part for part in (wide, evidence, middle, 2.4) if part]
     parts = figure.subfigures(1, len(ratios), squeeze=False, width_ratios=ratios, wspace=0.02)
     return figure, parts[0]
 
@@ -183,8 +191,8 @@ def _notes(explanation: Observation) -> list[str]:
     """Return the note below each patch of one image: its contribution or weight, if known."""
     if explanation.contributions is not None:
         predicted = explanation.predictions[0]
-        added = class_logits(explanation.contributions)[0, :, predicted]
-        return [f"{value:+.2f}" for value in added.tolist()]
+        logits = class_logits(explanation.contributions)[0, :, predicted]
+        return [f"{value:+.2f}" for value in logits.tolist()]
     if explanation.weights is not None:
         return [f"{weight:.0%}" for weight in explanation.weights[0].tolist()]
     return []
@@ -201,17 +209,17 @@ def _draw_patches(figure: "SubFigure", patches: Tensor, notes: Sequence[str]) ->
 
 
 def _draw_attribution(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
-    """Draw an attribution; a coarse one whose values can be summed, as sums per location."""
+    """Draw an attribution; if it is coarse and its values can be summed, as sums per location."""
     axes = figure.subplots()
-    few = locations(maps[0].mean(dim=0), photo_of(explanation))
+    grid = location_grid(maps[0].mean(dim=0), photo_of(explanation))
     label = explanation.values.label
-    if few is not None and explanation.values.location_label is not None:
+    if grid is not None and explanation.values.location_label is not None:
         label = explanation.values.location_label
-        pixels = maps[0, 0].numel() / (few[0] * few[1])
+        pixels = maps[0, 0].numel() / (grid[0] * grid[1])
         explanation = replace(explanation, maps=maps * pixels)
-    drawn = draw_image(axes, explanation)
-    axes.set_title(with_locations(short(explanation.method), few), fontsize=9, color=INK)
-    _colour_bar(figure, drawn, axes, label)
+    mappable = draw_image(axes, explanation)
+    axes.set_title(title_with_locations(shorten(explanation.method), grid), fontsize=9, color=INK)
+    _colour_bar(figure, mappable, axes, label)
 
 
 def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> None:
@@ -226,21 +234,21 @@ def _draw_maps(figure: "SubFigure", explanation: Observation, maps: Tensor) -> N
     end = scale_end(relative(maps))
     columns = min(2, len(heats))
     grid = figure.subplots(-(-len(heats) // columns), columns, squeeze=False).flatten()
-    drawn = None
+    mappable = None
     for axes, heat, name in zip(grid, heats, names, strict=False):
-        drawn = draw_attention_map(axes, image, heat, end)
-        title = with_locations(name, locations(heat, image))
+        mappable = draw_attention_map(axes, image, heat, end)
+        title = title_with_locations(name, location_grid(heat, image))
         axes.set_title(title, fontsize=7, color=INK)
     for axes in grid[len(heats) :]:
         axes.set_axis_off()
-    _colour_bar(figure, drawn, grid, explanation.values.label)
+    _colour_bar(figure, mappable, grid, explanation.values.label)
 
 
 def _colour_bar(
-    figure: "FigureBase", drawn: "AxesImage | None", grid: "Axes | np.ndarray", label: str
+    figure: "FigureBase", mappable: "AxesImage | None", grid: "Axes | np.ndarray", label: str
 ) -> "Colorbar":
-    assert drawn is not None
-    bar = figure.colorbar(drawn, ax=grid, fraction=0.05, aspect=25, format="{x:g}")
+    assert mappable is not None
+    bar = figure.colorbar(mappable, ax=grid, fraction=0.05, aspect=25, format="{x:g}")
     bar.set_label(label, fontsize=7)
     bar.ax.tick_params(labelsize=7)
     return bar
@@ -256,10 +264,10 @@ def _title(explanation: Observation, patches: Tensor | None) -> str:
     source = "patches" if explanation.thumbnail is None else "patches and a thumbnail"
     fraction = float(explanation.evidence_fraction[0])
     percent = f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"
-    between = " " if explanation.thumbnail is None else "\n"  # a single line would be truncated
-    added = explanation.contributions is not None
-    note = "\nbelow each: contribution to the logit" if added else ""
-    return f"decided from {len(patches)} {source}:{between}{percent} of the pixels{note}"
+    separator = " " if explanation.thumbnail is None else "\n"  # a single line would be truncated
+    has_contributions = explanation.contributions is not None
+    note = "\nbelow each: contribution to the logit" if has_contributions else ""
+    return f"decided from {len(patches)} {source}:{separator}{percent} of the pixels{note}"
 
 
 def gallery(
@@ -273,36 +281,36 @@ def gallery(
         labels: (B,) true classes of all images in order.
         columns: images per row.
     """
-    several = isinstance(explanation, list | tuple)
-    ones = [one for part in (explanation if several else [explanation]) for one in part]
-    columns = min(columns, max(len(ones), 1))
-    rows = -(-len(ones) // columns)
-    maps = [combined(one.maps) for one in ones if one.maps is not None]
-    largest = max((photo_of(one) for one in ones), key=lambda image: max(image.shape[-2:]))
-    dots = dots_per_inch(largest, CELL, CELL, most=GALLERY_DOTS)
+    is_sequence = isinstance(explanation, list | tuple)
+    singles = [s for part in (explanation if is_sequence else [explanation]) for s in part]
+    columns = min(columns, max(len(singles), 1))
+    rows = -(-len(singles) // columns)
+    maps = [combined(single.maps) for single in singles if single.maps is not None]
+    largest = max((photo_of(single) for single in singles), key=lambda image: max(image.shape[-2:]))
+    dots = dots_per_inch(largest, CELL, CELL, limit=GALLERY_DPI)
     figure = new_figure(1.25 * columns + 0.6 * bool(maps), 1.55 * rows, dots)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(ones) :]:
+    for axes in grid[len(singles) :]:
         axes.set_axis_off()
     end = max(map(scale_end, maps)) if maps else None
-    drawn = None
-    for axes, one, label in zip(grid, ones, labels.tolist(), strict=False):
-        drawn = draw_image(axes, one, False, end, longest=round(CELL * GALLERY_DOTS))
-        _mark(axes, one, label)
-    if drawn is not None and _is_attribution(ones[0]):
-        label = f"attribution ({short(ones[0].method)}), each image on its own scale"
-        _colour_bar(figure, drawn, grid, label).set_ticks([])
-    elif drawn is not None:
-        _colour_bar(figure, drawn, grid, ones[0].values.label)
+    mappable = None
+    for axes, single, label in zip(grid, singles, labels.tolist(), strict=False):
+        mappable = draw_image(axes, single, False, end, longest=round(CELL * GALLERY_DPI))
+        _mark(axes, single, label)
+    if mappable is not None and _is_attribution(singles[0]):
+        label = f"attribution ({shorten(singles[0].method)}), each image on its own scale"
+        _colour_bar(figure, mappable, grid, label).set_ticks([])
+    elif mappable is not None:
+        _colour_bar(figure, mappable, grid, singles[0].values.label)
     return figure
 
 
 def _mark(axes: "Axes", explanation: Observation, truth: int) -> None:
-    """Write the prediction above one image, and whether it is right."""
+    """Write the prediction above one image, and whether it is correct."""
     prediction = int(explanation.predictions[0])
-    name = short(explanation.class_name(prediction), 10)
+    name = shorten(explanation.class_name(prediction), 10)
     if prediction == truth:
         axes.set_title(f"✓ {name}", fontsize=8, color=RIGHT)
     else:
-        wanted = short(explanation.class_name(truth), 10)
-        axes.set_title(f"✗ {name}, is {wanted}", fontsize=7, color=WRONG)
+        true_name = shorten(explanation.class_name(truth), 10)
+        axes.set_title(f"✗ {name}, is {true_name}", fontsize=7, color=WRONG)

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from foveal.observation.tensors import Observation
-from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, short
+from foveal.plotting.canvas import INK, RIGHT, WRONG, new_figure, shorten
 from foveal.plotting.cells import cells_of, smooth
-from foveal.plotting.photo import LONGEST, bounded, draw_photo, extent_of, is_photo, photo_of
+from foveal.plotting.photo import MAX_SIDE_PX, downsample, draw_photo, extent_of, is_photo, photo_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-OPAQUE = 0.65  # opacity of maps
-FAINT, STRONG = 0.15, 0.7  # opacity of attributions of 0 and of the maximum over photographs
-LEAST = 0.1  # lower end of the colours of relative maps; smaller values have the same colour
+OPACITY = 0.65  # of maps
+MIN_OPACITY, MAX_OPACITY = 0.15, 0.7  # of attributions over photographs: at 0, at the maximum
+MIN_RELATIVE = 0.1  # lower end of the scale of relative maps; smaller values are clamped to it
 
 
 def relative(maps: Tensor) -> Tensor:
     """Return maps (..., H, W) as multiples of their mean, the uniform weight.
 
     The raw weights of a fine map are smaller than those of a coarse one; relative weights can
-    share a scale. Explanations hold the raw weights.
+    share a scale. Explanations contain the raw weights.
     """
     maps = maps.float()
     return maps / maps.mean(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
@@ -36,41 +36,41 @@ def combined(maps: Tensor) -> Tensor:
 
 
 def scale_end(heats: Tensor) -> float:
-    """Return the upper end of the colours of relative maps: their maximum, and at least 10.
+    """Return the upper end of the scale of relative maps: their maximum, but at least 10.
 
-    The uniform weight is then in the middle of a scale from a tenth of it to ten times it.
+    At 10 the uniform weight is in the middle of the scale, from a tenth of it to ten times it.
     """
-    return max(float(heats.max()), 1 / LEAST)
+    return max(float(heats.max()), 1 / MIN_RELATIVE)
 
 
 def draw_attention_map(
-    axes: "Axes", image: Tensor, heat: Tensor, maximum: float, longest: int = LONGEST
+    axes: "Axes", image: Tensor, heat: Tensor, maximum: float, longest: int = MAX_SIDE_PX
 ) -> "AxesImage":
     """Draw a relative map (H, W) over an image in grey, up to `maximum`.
 
     The colours are logarithmic: one location often has fifty times the uniform weight, and on a
-    linear scale all others would look alike.
+    linear scale all others would look the same.
 
     Args:
         axes: to draw on, in the map's pixels.
         image: (C, H', W') of any size, drawn in its own proportions.
-        heat: (H, W); over a photograph, a coarse map is interpolated between its locations.
+        heat: (H, W); over a photograph, a coarse map is interpolated between its cells.
         maximum: upper end of the scale.
-        longest: maximum length in pixels of the image's longer side, else it is downsampled.
+        longest: maximum length in pixels of the image's longer side; larger images are downsampled.
     """
     from matplotlib.colors import LogNorm
 
-    norm = LogNorm(LEAST, maximum)
-    grey = bounded(image, longest).mean(dim=0, keepdim=True)
+    norm = LogNorm(MIN_RELATIVE, maximum)
+    grey = downsample(image, longest).mean(dim=0, keepdim=True)
     draw_photo(axes, grey, (heat.shape[0], heat.shape[1]))
-    values = _values(heat, image).clamp(min=LEAST)
+    values = _values(heat, image).clamp(min=MIN_RELATIVE)
     return _overlay(
-        axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPAQUE
+        axes, values, heat, cmap="magma", norm=norm, interpolation="bilinear", alpha=OPACITY
     )
 
 
 def draw_attribution(
-    axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0, longest: int = LONGEST
+    axes: "Axes", image: Tensor, heat: Tensor, middle: float = 0.0, longest: int = MAX_SIDE_PX
 ) -> "AxesImage":
     """Draw raw attributions (H, W) over an image in pale grey: red for, blue against.
 
@@ -84,16 +84,17 @@ def draw_attribution(
     values = _values(heat, image).float()
     weight = ((values - middle).abs() / reach).clamp(0, 1)
     # A photograph stays visible where attributions are small.
-    opaque = (FAINT + (STRONG - FAINT) * weight).numpy() if is_photo(image) else OPAQUE
+    span = MAX_OPACITY - MIN_OPACITY
+    alpha = (MIN_OPACITY + span * weight).numpy() if is_photo(image) else OPACITY
     # Dark pixels would hide the colours.
-    pale = (1 + bounded(image, longest).mean(dim=0, keepdim=True)) / 2
+    pale = (1 + downsample(image, longest).mean(dim=0, keepdim=True)) / 2
     draw_photo(axes, pale, (heat.shape[0], heat.shape[1]))
     return _overlay(
         axes,
         values,
         heat,
         cmap="RdBu_r",
-        alpha=opaque,
+        alpha=alpha,
         vmin=middle - reach,
         vmax=middle + reach,
         interpolation="bilinear" if is_photo(image) else "nearest",
@@ -102,7 +103,7 @@ def draw_attribution(
 
 def _values(heat: Tensor, image: Tensor) -> Tensor:
     """Return the values of a map to draw over an image."""
-    return bounded(smooth(heat)[None], LONGEST)[0] if is_photo(image) else heat
+    return downsample(smooth(heat)[None], MAX_SIDE_PX)[0] if is_photo(image) else heat
 
 
 def _overlay(axes: "Axes", values: Tensor, heat: Tensor, **options: Any) -> "AxesImage":
@@ -114,33 +115,33 @@ def _overlay(axes: "Axes", values: Tensor, heat: Tensor, **options: Any) -> "Axe
         heat: the map.
         options: options of `imshow`.
     """
-    drawn = axes.imshow(
+    mappable = axes.imshow(
         values.float().numpy(),
         extent=extent_of((heat.shape[0], heat.shape[1])),
         aspect=axes.get_aspect(),
         **options,
     )
     axes.set_axis_off()
-    return drawn
+    return mappable
 
 
-def locations(heat: Tensor, image: Tensor) -> tuple[int, int] | None:
+def location_grid(heat: Tensor, image: Tensor) -> tuple[int, int] | None:
     """Return the number of locations, down and across, of an interpolated map (H, W).
 
-    None if it is not interpolated, on a small image or because it is as fine as pixels.
+    None if it is not interpolated: on a small image, or because it is as fine as pixels.
     """
     cells = cells_of(heat)
-    drawn = is_photo(image) and cells.coarse
-    return (cells.values.shape[0], cells.values.shape[1]) if drawn else None
+    interpolated = is_photo(image) and cells.coarse
+    return (cells.values.shape[0], cells.values.shape[1]) if interpolated else None
 
 
-def with_locations(name: str, few: tuple[int, int] | None) -> str:
+def title_with_locations(name: str, grid: tuple[int, int] | None) -> str:
     """Return a map's title with the number of locations between which it is interpolated."""
-    return name if few is None else f"{name}: {few[0]} x {few[1]} locations, interpolated"
+    return name if grid is None else f"{name}: {grid[0]} x {grid[1]} locations, interpolated"
 
 
 def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "Figure":
-    """Draw a row per image, with a column per depth and one for all depths together.
+    """Draw one row per image, with one column per depth and one for their mean.
 
     Args:
         explanation: explanation of images, with maps (B, M, H, W).
@@ -156,10 +157,10 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
     figure = new_figure(1.35 * columns + 0.9, 1.35 * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
     end = scale_end(depths)
-    heads = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
-    for axes, head in zip(grid[0], heads, strict=True):
-        axes.set_title(head, fontsize=9, color=INK)
-    drawn: Any = None
+    headings = ["image", *(f"map {d + 1}" for d in range(depths.shape[1])), "all maps"]
+    for axes, heading in zip(grid[0], headings, strict=True):
+        axes.set_title(heading, fontsize=9, color=INK)
+    mappable: Any = None
     for row in range(rows):
         image = photo_of(explanation, row)
         draw_photo(grid[row, 0], image, explanation.size)
@@ -168,19 +169,18 @@ def attention_grid(explanation: Observation, labels: Tensor | None = None) -> "F
         )
         heats: Sequence[Tensor] = [*depths[row], depths[row].mean(dim=0)]
         for axes, heat in zip(grid[row, 1:], heats, strict=True):
-            drawn = draw_attention_map(axes, image, heat, end)
-    figure.colorbar(
-        drawn, ax=grid, fraction=0.03, aspect=30, label=explanation.values.label, format="{x:g}"
-    )
+            mappable = draw_attention_map(axes, image, heat, end)
+    label = explanation.values.label
+    figure.colorbar(mappable, ax=grid, fraction=0.03, aspect=30, label=label, format="{x:g}")
     return figure
 
 
 def _write_prediction(axes: "Axes", explanation: Observation, truth: int | None) -> None:
-    """Write an image's prediction beside it, since its title may be a heading."""
+    """Write an image's prediction next to it, as its title may be a column heading."""
     prediction = int(explanation.predictions[0])
     shade = INK if truth is None else RIGHT if prediction == truth else WRONG
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_ylabel(short(explanation.class_name(prediction), 14), fontsize=8, color=shade)
+    axes.set_ylabel(shorten(explanation.class_name(prediction), 14), fontsize=8, color=shade)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -32,16 +32,16 @@ def draw_frames(axes: "Axes", explanation: Observation, numbers: bool = True) ->
 
     assert explanation.keypoints is not None
     centres = to_px(explanation.keypoints[0], explanation.size)
-    width = max(1.2, 1.8 - 0.05 * len(centres))
+    line_width = max(1.2, 1.8 - 0.05 * len(centres))
     for index, (left, top, across, down) in enumerate(frames_px(explanation).tolist()):
-        frame = Rectangle((left, top), across, down, fill=False, ec=colour(index), lw=width)
+        frame = Rectangle((left, top), across, down, fill=False, ec=colour(index), lw=line_width)
         axes.add_patch(frame)
         x, y = centres[index].tolist()
         axes.plot([x], [y], marker="+", ms=4, color=colour(index), ls="none")
         if numbers:
             _number(axes, left, top, index)
-    height, wide = explanation.size
-    axes.set_xlim(-1.5, wide + 0.5)
+    height, width = explanation.size
+    axes.set_xlim(-1.5, width + 0.5)
     axes.set_ylim(height + 0.5, -1.5)
 
 
@@ -61,7 +61,7 @@ def _number(axes: "Axes", left: float, top: float, index: int) -> None:
 def draw_patch(axes: "Axes", patch: Tensor, index: int, note: str = "") -> None:
     """Draw one patch (C, P, P) enlarged, with the frame and number of its keypoint.
 
-    The note is drawn below.
+    The note is written below it.
     """
     if note:
         axes.set_xlabel(note, fontsize=7, labelpad=2)

@@ -11,10 +11,10 @@ from foveal.plotting.canvas import DPI, pixels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LONGEST = 1600  # maximum length in pixels of the longer side as drawn
-LEAST = 128  # minimum length in pixels of a photograph's longer side; smaller images show pixels
-SLIMMEST = 8  # maximum ratio of the sides as drawn; narrower strips would be invisible
-MOST_DOTS = 600  # per inch
+MAX_SIDE_PX = 1600  # maximum length in pixels of the longer side as drawn
+MIN_PHOTO_PX = 128  # minimum longer side of a photograph; smaller images are drawn as pixels
+MAX_ASPECT = 8  # maximum ratio of the sides as drawn; narrower strips would be invisible
+MAX_DPI = 600
 Extent = tuple[float, float, float, float]
 
 
@@ -25,14 +25,14 @@ def photo_of(explanation: Observation, index: int = 0) -> Tensor:
 
 def is_photo(image: Tensor) -> bool:
     """Return whether an image (C, H', W') is too large for individual pixels to be visible."""
-    return max(image.shape[-2:]) >= LEAST
+    return max(image.shape[-2:]) >= MIN_PHOTO_PX
 
 
 def draw_photo(
     axes: "Axes",
     image: Tensor,
     size: tuple[int, int],
-    longest: int = LONGEST,
+    longest: int = MAX_SIDE_PX,
     like: Tensor | None = None,
 ) -> None:
     """Draw an image in its own proportions, in the coordinates of an image of another size.
@@ -46,7 +46,7 @@ def draw_photo(
     """
     height, width = size
     axes.imshow(
-        pixels(bounded(image, longest)),
+        pixels(downsample(image, longest)),
         interpolation="lanczos" if is_photo(image) else "nearest",
         extent=extent_of(size),
         aspect=width / height / proportion(image if like is None else like),
@@ -54,12 +54,12 @@ def draw_photo(
 
 
 def extent_of(size: tuple[int, int]) -> Extent:
-    """Return the edges of an image of a size, with (0, 0) the centre of its first pixel."""
+    """Return the edges of an image; (0, 0) is the centre of its first pixel."""
     height, width = size
     return (-0.5, width - 0.5, height - 0.5, -0.5)
 
 
-def bounded(image: Tensor, longest: int) -> Tensor:
+def downsample(image: Tensor, longest: int) -> Tensor:
     """Return an image (C, H', W') downsampled by area to at most `longest` pixels per side."""
     scale = longest / max(image.shape[-2:])
     if scale >= 1:
@@ -70,20 +70,20 @@ def bounded(image: Tensor, longest: int) -> Tensor:
 
 def proportion(image: Tensor) -> float:
     """Return the ratio of width to height of an image as drawn."""
-    return min(max(image.shape[-1] / image.shape[-2], 1 / SLIMMEST), SLIMMEST)
+    return min(max(image.shape[-1] / image.shape[-2], 1 / MAX_ASPECT), MAX_ASPECT)
 
 
-def dots_per_inch(image: Tensor, width: float, height: float, most: float = MOST_DOTS) -> float:
+def dots_per_inch(image: Tensor, width: float, height: float, limit: float = MAX_DPI) -> float:
     """Return the resolution at which an image is drawn with all of its pixels.
 
     Args:
         image: (C, H', W').
         width: available width in inches.
         height: available height in inches.
-        most: maximum dots per inch; the minimum is `DPI`.
+        limit: maximum dots per inch; the minimum is `DPI`.
     """
     across = min(width, height * proportion(image))
     down = across / proportion(image)
-    scale = min(1.0, LONGEST / max(image.shape[-2:]))
+    scale = min(1.0, MAX_SIDE_PX / max(image.shape[-2:]))
     dots = scale * max(image.shape[-1] / across, image.shape[-2] / down)
-    return min(max(DPI, dots), most)
+    return min(max(DPI, dots), limit)

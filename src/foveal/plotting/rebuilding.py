@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-HEADS = ("image", "keypoints", "patches", "rebuilt", "error")
+HEADINGS = ("image", "keypoints", "patches", "rebuilt", "error")
 CELL = 1.3  # width of an image in inches
 GREY = 0.5  # value of pixels that no patch shows
 
 
 def rebuilding_grid(explanation: Observation) -> "Figure":
-    """Draw a row per image: the image, its keypoints and patches, the image rebuilt, the error.
+    """Draw one row per image: image, keypoints, patches, reconstruction and error.
 
-    The error is the absolute difference, mean over channels, on the same scale from 0 to 1.
+    The error is the absolute difference averaged over channels, on a common scale from 0 to 1.
 
     Args:
         explanation: explanation of images by a reconstructor.
@@ -35,16 +35,16 @@ def rebuilding_grid(explanation: Observation) -> "Figure":
     if explanation.rebuilt is None:
         raise ValueError("Expected an explanation with rebuilt images, but it has none.")
     rows = len(explanation)
-    largest = max((photo_of(one) for one in explanation), key=lambda image: max(image.shape[-2:]))
+    largest = max(map(photo_of, explanation), key=lambda image: max(image.shape[-2:]))
     dots = dots_per_inch(largest, CELL, CELL)
-    figure = new_figure(1.4 * len(HEADS) + 0.7, 1.4 * rows + 0.45, dots)
-    grid = figure.subplots(rows, len(HEADS), squeeze=False)
-    for axes, head in zip(grid[0], HEADS, strict=True):
-        axes.set_title(head, fontsize=9, color=INK)
-    drawn: Any = None
-    for row, one in zip(grid, explanation, strict=True):
-        drawn = _draw_row(row, one)
-    bar = figure.colorbar(drawn, ax=grid, fraction=0.025, aspect=30)
+    figure = new_figure(1.4 * len(HEADINGS) + 0.7, 1.4 * rows + 0.45, dots)
+    grid = figure.subplots(rows, len(HEADINGS), squeeze=False)
+    for axes, heading in zip(grid[0], HEADINGS, strict=True):
+        axes.set_title(heading, fontsize=9, color=INK)
+    mappable: Any = None
+    for row, single in zip(grid, explanation, strict=True):
+        mappable = _draw_row(row, single)
+    bar = figure.colorbar(mappable, ax=grid, fraction=0.025, aspect=30)
     bar.set_label("absolute difference", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     return figure
@@ -55,26 +55,26 @@ def _draw_row(row: Sequence["Axes"], explanation: Observation) -> "AxesImage":
     image, rebuilt = photo_of(explanation), explanation.rebuilt
     assert rebuilt is not None
     patches = torch.where(explanation.evidence[:, None], explanation.images, GREY)
-    for axes, shown in zip(row, (image, image, patches[0], rebuilt[0]), strict=False):
-        draw_photo(axes, shown, explanation.size, like=image)
+    for axes, picture in zip(row, (image, image, patches[0], rebuilt[0]), strict=False):
+        draw_photo(axes, picture, explanation.size, like=image)
         axes.set_axis_off()
     draw_frames(row[1], explanation, numbers=False)
     difference = (rebuilt - explanation.images)[0]
-    error, last = difference.abs().mean(dim=0), row[4]
+    error, error_axes = difference.abs().mean(dim=0), row[4]
     aspect = row[3].get_aspect()
-    drawn = last.imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
-    last.set_axis_off()
-    last.text(
+    mappable = error_axes.imshow(error.numpy(), cmap="magma", vmin=0, vmax=1, aspect=aspect)
+    error_axes.set_axis_off()
+    error_axes.text(
         0.5,
         -0.03,
         f"MSE {float(difference.square().mean()):.4f}",
-        transform=last.transAxes,
+        transform=error_axes.transAxes,
         ha="center",
         va="top",
         fontsize=7,
         color=INK,
     )
-    return drawn
+    return mappable
 
 
 def sample_grid(images: Tensor, columns: int = 10) -> "Figure":

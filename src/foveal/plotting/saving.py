@@ -21,10 +21,10 @@ RECORDS = "explanations.json"  # in the folder of the figures
 
 
 def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> None:
-    """Write a figure; a file is written whole or not at all.
+    """Write a figure; a path is written atomically.
 
     Args:
-        figure: to write.
+        figure: the figure to write.
         file: a path or an open file.
         kind: `png` or `svg`.
 
@@ -32,8 +32,8 @@ def save_figure(figure: "Figure", file: Path | BinaryIO, kind: str = "png") -> N
         OSError: the file cannot be written.
     """
     if isinstance(file, Path):
-        with whole_file(file) as partial, partial.open("wb") as opened:
-            save_figure(figure, opened, kind)
+        with whole_file(file) as partial, partial.open("wb") as stream:
+            save_figure(figure, stream, kind)
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box
@@ -51,10 +51,10 @@ def save_explanation(
     Args:
         explanation: explanation of B images.
         folder: created if it does not exist.
-        names: a file name without extension for each image; its index if None.
+        names: file name without extension of each image; by default its index.
 
     Raises:
-        UserError: not one name per image, duplicate names, or names that are not file names.
+        UserError: not one name per image, duplicate names, or invalid file names.
         OSError: the folder cannot be written.
     """
     numbers = (f"{number:04d}" for number in range(len(explanation)))
@@ -62,19 +62,19 @@ def save_explanation(
     _check_names(stems, len(explanation))
     pictures = [f"{stem}.png" for stem in stems]
     records = explanation_dicts(explanation)
-    records = [{"picture": name, **one} for name, one in zip(pictures, records, strict=True)]
+    records = [{"picture": name, **record} for name, record in zip(pictures, records, strict=True)]
     make_output_folder(folder)
-    with TemporaryDirectory(prefix=".drawing-", dir=folder) as drawn:
+    with TemporaryDirectory(prefix=".drawing-", dir=folder) as scratch:
         for index, name in enumerate(pictures):
             figure = explanation_figure(explanation[index], title=stems[index])
-            save_figure(figure, Path(drawn) / name)
-        earlier = _earlier(folder)
-        (folder / RECORDS).unlink(missing_ok=True)  # until it is rewritten, no figure is listed
+            save_figure(figure, Path(scratch) / name)
+        replaced = _listed_figures(folder)
+        (folder / RECORDS).unlink(missing_ok=True)  # no figure is listed until all are written
         for path in folder.glob("*.png"):
-            if path.name in earlier:
+            if path.name in replaced:
                 path.unlink()
         for name in pictures:
-            os.replace(Path(drawn) / name, folder / name)
+            os.replace(Path(scratch) / name, folder / name)
     write_text(folder / RECORDS, json_text(records, indent=2) + "\n")
     return [folder / name for name in pictures]
 
@@ -82,7 +82,7 @@ def save_explanation(
 def _check_names(names: Sequence[str], count: int) -> None:
     if len(names) != count:
         raise UserError(f"Expected {count} names, one per image, but got {len(names)}.")
-    known: dict[str, str] = {}
+    names_by_key: dict[str, str] = {}
     for name in names:
         safe = safe_stem(str(name))
         if safe != name:
@@ -90,19 +90,19 @@ def _check_names(names: Sequence[str], count: int) -> None:
                 f"Expected portable file names without a folder, such as {safe!r}, but got "
                 f"{name!r}."
             )
-        if file_key(name) in known:
+        if file_key(name) in names_by_key:
             raise UserError(
-                f"Expected a unique name for each image, but {known[file_key(name)]!r} and "
+                f"Expected a unique name for each image, but {names_by_key[file_key(name)]!r} and "
                 f"{name!r} would be the same file."
             )
-        known[file_key(name)] = name
+        names_by_key[file_key(name)] = name
 
 
-def _earlier(folder: Path) -> set[str]:
-    """Return the names of figures of an earlier save into this folder."""
+def _listed_figures(folder: Path) -> set[str]:
+    """Return the file names of the figures that this folder's `explanations.json` lists."""
     try:
         records = read_json(folder / RECORDS)
-    except UserError:  # missing, or not a file of Foveal
+    except UserError:  # missing, or not written by Foveal
         return set()
-    found = records if isinstance(records, list) else []
-    return {str(one["picture"]) for one in found if isinstance(one, dict) and "picture" in one}
+    entries = records if isinstance(records, list) else []
+    return {str(e["picture"]) for e in entries if isinstance(e, dict) and "picture" in e}

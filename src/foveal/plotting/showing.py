@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def show(figures: Iterable["Figure"]) -> None:
-    """Show figures in a notebook or in windows; none is kept by pyplot.
+    """Show figures in a notebook or in windows, without keeping them in pyplot.
 
-    In a notebook each is an image in the output of the cell, whatever matplotlib's backend. From
-    a script each has a window, and the call returns when all are closed, or at once in
-    matplotlib's interactive mode, whose windows close by themselves. If the backend opens no
-    windows, as on a machine without a display, a warning is issued and nothing is drawn.
+    In a notebook each figure is an image in the output of the cell, with any backend of
+    matplotlib. In a script each opens a window, and the call returns when all are closed; in
+    matplotlib's interactive mode it returns immediately. If the backend opens no windows, as on a
+    machine without a display, a warning is issued and nothing is drawn.
     """
     if _in_notebook():
         _display(figures)
@@ -52,28 +52,28 @@ def _opens_windows() -> bool:
     import matplotlib.pyplot as plt
     from matplotlib.backends.registry import BackendFilter, backend_registry
 
-    without = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
-    return plt.get_backend().lower() not in without
+    non_interactive = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+    return plt.get_backend().lower() not in non_interactive
 
 
 def _open_windows(figures: Iterable["Figure"]) -> None:
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"figure.max_open_warning": 0}):
-        opened = [_registered(figure) for figure in figures]
+        shown = [_register(figure) for figure in figures]
     plt.show()
     if not plt.isinteractive():
-        for figure in opened:
+        for figure in shown:
             plt.close(figure)
 
 
-def _registered(figure: "Figure") -> "Figure":
-    """Register a figure with pyplot instead of a new one, to give it a window."""
+def _register(figure: "Figure") -> "Figure":
+    """Register an existing figure with pyplot, to give it a window."""
     import matplotlib.pyplot as plt
 
-    figure.set_dpi(DPI)  # a photograph at its own resolution is larger than screens are
+    figure.set_dpi(DPI)  # a photograph at its own resolution would exceed the screen
 
-    def ours(*_: object, **__: object) -> "Figure":
+    def existing_figure(*_: object, **__: object) -> "Figure":
         return figure
 
-    return plt.figure(FigureClass=cast("type[Figure]", ours))
+    return plt.figure(FigureClass=cast("type[Figure]", existing_figure))

@@ -1,7 +1,7 @@
 """Batched augmentation on the device, with a single resampling.
 
-kornia applies one operation at a time. For 512 images of 32x32 on two cores, its RandomAffine alone
-took 40 ms, as long as a training step, and this takes 7 ms.
+kornia applies one operation at a time. For 512 images of 32x32 on two cores, its RandomAffine took
+40 ms, as long as a training step; this module takes 7 ms.
 """
 
 import math
@@ -28,8 +28,8 @@ class Augment:
         scale: maximum relative change of size, in both directions.
         flip: whether to mirror a random half of the images left to right.
         alternate: whether to mirror each image every other epoch, half of them starting with the
-            first, instead of at random (Jordan 2024, arXiv:2404.00498, section 3.6). `Batches`
-            does it.
+            first, instead of at random (Jordan 2024, arXiv:2404.00498, section 3.6).
+            `Batches` implements it.
         erase: side in pixels of a square replaced by the batch's mean (Cutout, DeVries 2017).
         hide: whether to grey out random regions of each image, of any size, to train a judge of
             evidence (EVAL-X, Jethani et al. 2021).
@@ -47,7 +47,7 @@ class Augment:
     mix: Fraction = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W), moved and erased at random, by torch's generator."""
+        """Return images (B, C, H, W), randomly moved and erased by torch's generator."""
         return self.erase_square(self.move(images))
 
     def _uniform(self, images: Tensor, *shape: int) -> Tensor:
@@ -55,14 +55,14 @@ class Augment:
 
     def move(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W), each shifted, rotated, scaled and mirrored at random."""
-        return moved(images, self.draw_moves(images))
+        return apply_moves(images, self.draw_moves(images))
 
     def draw_moves(self, images: Tensor) -> Tensor | None:
         """Return a random affine transform for each of images (B, C, H, W).
 
         Returns:
             (B, 2, 3), from locations in the moved image to those in the original, in grid units;
-            None if nothing moves.
+            None if no move is set.
         """
         if not (self.shift or self.rotate or self.scale or self.flip):
             return None
@@ -100,11 +100,11 @@ class Augment:
         return torch.where(hidden, images.mean(dim=(0, 2, 3), keepdim=True), images)
 
     def mix_in(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) with rectangles of one another, at random, and their labels.
+        """Replace random rectangles in images (B, C, H, W) by parts of other images in the batch.
 
         Returns:
-            The images, and their labels: the given ones (B,) if nothing was mixed, else the
-            fraction of each class (B, classes).
+            The images, and their labels: unchanged (B,) if nothing was mixed, else the fraction of
+            each class (B, classes).
         """
         if not self.mix or torch.rand(()) >= self.mix:
             return images, labels
@@ -117,7 +117,7 @@ class Augment:
     def hide_regions(self, images: Tensor, grey: Tensor) -> Tensor:
         """Return images (B, C, H, W), each with a random part greyed out if `hide` is set.
 
-        Half of the images show a few squares, or everything but these. The others show random
+        Half of the images show a few squares, or everything except them. The others show random
         cells of a grid, with a random probability per image.
 
         Args:
@@ -128,20 +128,20 @@ class Augment:
             return images
         shown = torch.cat([_squares(images[::2]), _cells(images[1::2])])
         indices = torch.arange(len(images))
-        back = torch.cat([indices[::2], indices[1::2]]).argsort()
-        return torch.where(shown[back][:, None].to(images.device), images, grey)
+        order = torch.cat([indices[::2], indices[1::2]]).argsort()
+        return torch.where(shown[order][:, None].to(images.device), images, grey)
 
 
-def moved(images: Tensor, moves: Tensor | None) -> Tensor:
-    """Return images (B, C, H, W) moved by `Augment.draw_moves`, reflected at the border."""
+def apply_moves(images: Tensor, moves: Tensor | None) -> Tensor:
+    """Apply the moves of `Augment.draw_moves` to images (B, C, H, W), reflected at the border."""
     if moves is None:
         return images
     grid = F.affine_grid(moves, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def before_moves(keypoints: Tensor, moves: Tensor | None) -> Tensor:
-    """Return where keypoints (B, K, 2) of moved images lie in the originals, in grid units."""
+def undo_moves(keypoints: Tensor, moves: Tensor | None) -> Tensor:
+    """Map keypoints (B, K, 2) of moved images to the original images, in grid units."""
     if moves is None:
         return keypoints
     return keypoints @ moves[:, :, :2].transpose(1, 2) + moves[:, None, :, 2]
@@ -152,8 +152,8 @@ def _squares(images: Tensor) -> Tensor:
     batch, _, height, width = images.shape
     side = int(torch.randint(2, max(3, min(height, width) // 2), ()))
     centres = torch.rand(batch, 8, 2) * 2 - 1
-    left_out = torch.arange(8) >= torch.randint(1, 9, (batch, 1))
-    centres = centres.masked_fill(left_out[..., None], 9.0)  # far outside
+    unused = torch.arange(8) >= torch.randint(1, 9, (batch, 1))
+    centres = centres.masked_fill(unused[..., None], 9.0)  # far outside
     squares = patch_mask(centres, side, (height, width))
     return squares ^ (torch.rand(batch, 1, 1) < 0.5)
 

@@ -21,7 +21,7 @@ class Batches:
         labels: (N,) class indices.
         batch_size: images per batch, over all processes.
         seed: random seed of the order; None keeps the order and the last, smaller batch.
-        epoch: returns the current epoch; called when an epoch starts. Each has its own order.
+        epoch: returns the current epoch; called when an epoch starts. Each epoch has its own order.
         alternate: whether to mirror each image left to right every other epoch, half of them
             starting with the first epoch.
     """
@@ -50,11 +50,11 @@ class Batches:
         )
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        rank, world = _process()
+        rank, world = _rank_and_world_size()
         for part, batch in self._order():
-            own = batch[rank::world] if len(batch) >= world else batch
-            every = own + self._starts[part]
-            yield self.take(part, own, every), self.labels[every]
+            indices = batch[rank::world] if len(batch) >= world else batch
+            positions = indices + self._starts[part]
+            yield self.take(part, indices, positions), self.labels[positions]
 
     def count(self, part: int) -> int:
         """Return the number of images of a part."""
@@ -64,22 +64,23 @@ class Batches:
         """Return the number of pixels of each image of a part."""
         return self.parts[part].shape[-2] * self.parts[part].shape[-1]
 
-    def take(self, part: int, indices: Tensor, every: Tensor) -> Any:
+    def take(self, part: int, indices: Tensor, positions: Tensor) -> Any:
         """Return a batch.
 
         Args:
             part: index of the part.
             indices: (B,) indices of the images in the part.
-            every: (B,) indices of the images among all.
+            positions: (B,) indices of the images in the whole dataset.
         """
         images = self.parts[part][indices]
         if not self.alternate:
             return images
-        return torch.where(self.mirrored(every)[:, None, None, None], images.flip(-1), images)
+        mirrored = self.is_mirrored(positions)[:, None, None, None]
+        return torch.where(mirrored, images.flip(-1), images)
 
-    def mirrored(self, every: Tensor) -> Tensor:
-        """Return whether `alternate` mirrors the images at indices `every` (B,) in this epoch."""
-        return (self._starts_mirrored[every] + self.epoch()) % 2 == 1
+    def is_mirrored(self, positions: Tensor) -> Tensor:
+        """Return whether `alternate` mirrors each of the images (B,) in this epoch."""
+        return (self._starts_mirrored[positions] + self.epoch()) % 2 == 1
 
     def _batch_size(self, part: int) -> int:
         if len(self.parts) == 1:
@@ -91,10 +92,10 @@ class Batches:
         counts = [self.count(part) for part in range(len(self.parts))]
         sizes = [self._batch_size(part) for part in range(len(self.parts))]
         if self.seed is None:
-            return _cut([torch.arange(count) for count in counts], sizes)
+            return _split([torch.arange(count) for count in counts], sizes)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
         if len(self.parts) == 1:  # without the last, smaller batch
-            return _drawn(counts, sizes, generator)[: len(self)]
+            return _permuted_batches(counts, sizes, generator)[: len(self)]
         return shuffled_batches(counts, sizes, generator)
 
     @cached_property
@@ -110,36 +111,36 @@ class Batches:
 def shuffled_batches(
     counts: Sequence[int], sizes: Sequence[int], generator: torch.Generator | None = None
 ) -> list[tuple[int, Tensor]]:
-    """Return batches of one part each in random order, each as its part and the indices (B,) in it.
+    """Return batches in random order; each is a part and the indices (B,) of images in it.
 
     Args:
         counts: number of images of each part.
         sizes: maximum batch size for each part.
         generator: random generator; None for torch's own.
     """
-    batches = _drawn(counts, sizes, generator)
+    batches = _permuted_batches(counts, sizes, generator)
     return [batches[index] for index in torch.randperm(len(batches), generator=generator)]
 
 
 def starts_of(counts: Sequence[int]) -> list[int]:
-    """Return the index of the first image of each part among all, and the number of all images."""
+    """Return the index of each part's first image in the dataset, then the number of images."""
     return list(accumulate(counts, initial=0))
 
 
-def _drawn(
+def _permuted_batches(
     counts: Sequence[int], sizes: Sequence[int], generator: torch.Generator | None
 ) -> list[tuple[int, Tensor]]:
     """Return batches of the randomly permuted images of each part, part by part."""
-    return _cut([torch.randperm(count, generator=generator) for count in counts], sizes)
+    return _split([torch.randperm(count, generator=generator) for count in counts], sizes)
 
 
-def _cut(orders: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[int, Tensor]]:
+def _split(orders: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[int, Tensor]]:
     """Divide the indices of each part into batches of at most its batch size."""
     pairs = enumerate(zip(orders, sizes, strict=True))
     return [(part, batch) for part, (order, size) in pairs for batch in order.split(size)]
 
 
-def _process() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of processes."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():

@@ -74,20 +74,20 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return the figures shown beside the bar."""
-        shown = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in shown.items() if name != "v_num"}
+        """Return the figures shown next to the bar."""
+        figures = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in figures.items() if name != "v_num"}
 
 
 class TimeLeft(L.Callback):
     """Reports the remaining time once, after the first epoch of this process.
 
     Args:
-        say: called with the line.
+        notify: called with the line.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
+    def __init__(self, notify: Callable[[str], None]):
+        self.notify = notify
         self.started: float | None = None
         self.reported = False
 
@@ -98,12 +98,12 @@ class TimeLeft(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the remaining time, unless this was the last epoch."""
-        left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        if self.reported or self.started is None or left < 1 or not trainer.is_global_zero:
+        epochs = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        if self.reported or self.started is None or epochs < 1 or not trainer.is_global_zero:
             return
         self.reported = True
-        epoch = time.perf_counter() - self.started
-        self.say(f"One epoch took {duration(epoch)}: about {duration(epoch * left)} left.")
+        seconds = time.perf_counter() - self.started
+        self.notify(f"One epoch took {duration(seconds)}: about {duration(seconds * epochs)} left.")
 
 
 def duration(seconds: float) -> str:
@@ -119,8 +119,8 @@ class AveragedWeights(WeightAveraging):
     Args:
         decay: decay of the average per step.
         images: uint8 images (N, C, H, W) on which the statistics of batch normalisation are
-            measured before each validation. If there are none, the statistics are averaged too.
-        batch_size: maximum number of images at a time.
+            measured before each validation. If empty, the statistics are averaged too.
+        batch_size: maximum number of images per pass.
     """
 
     def __init__(self, decay: float, images: Tensor, batch_size: int):
@@ -128,7 +128,7 @@ class AveragedWeights(WeightAveraging):
         self.batches = images.tensor_split(-(-len(images) // batch_size)) if len(images) else ()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Switch to the averaged weights, and measure their batch normalisation statistics."""
+        """Switch to the averaged weights, and measure their batch-normalisation statistics."""
         super().on_validation_epoch_start(trainer, pl_module)
         assert isinstance(pl_module, Objective)
         if self.batches:
@@ -155,21 +155,21 @@ class KeptSignals(L.Callback):
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise their usual exceptions from a block that runs Lightning.
 
-    Otherwise, Lightning ends the process, with status 1 after Ctrl-C, which it ignores from then
-    on, and with status 0 after SIGTERM.
+    By default, Lightning exits with status 1 after Ctrl-C, and ignores further ones, and with
+    status 0 after SIGTERM.
     """
-    before = signal.getsignal(signal.SIGINT)
+    previous = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SIGTERMException:
         raise SystemExit(143) from None
-    except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):
-            raise ended.__context__ from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         raise
     finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+        if previous is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, previous)
 
 
 def loggers(out: Path) -> list[Logger]:

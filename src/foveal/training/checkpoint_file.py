@@ -19,7 +19,7 @@ _MAX_INTEGER = 2**63
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """A Lightning plugin that reads and writes checkpoints by the functions of this module."""
+    """A Lightning plugin that reads and writes checkpoints with this module's functions."""
 
     def save_checkpoint(
         self,
@@ -59,10 +59,10 @@ def write_checkpoint(checkpoint: dict[str, object], path: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the plain values and CPU tensors of a checkpoint; no other objects are created.
 
-    Reading takes no more memory than the size of the file.
+    Reading needs no more memory than the size of the file.
 
     Raises:
-        UserError: the problem with the file, without its name.
+        UserError: the file cannot be read as a checkpoint; the message does not name the file.
     """
     try:
         with open_regular(path) as file:
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                     sum(part.file_size for part in parts.infolist())
                     > os.fstat(file.fileno()).st_size
                 ):
-                    raise UserError("compressed, which no checkpoint of Foveal is")
+                    raise UserError("compressed, but Foveal writes uncompressed checkpoints")
             file.seek(0)
             values = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(error.strerror or str(error)) from None
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError("damaged or cut short") from error
+        raise UserError("damaged or truncated") from error
     except Exception as error:  # torch may raise anything for invalid bytes
         raise UserError("damaged") from error
     check_extent(values)

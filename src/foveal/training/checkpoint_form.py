@@ -1,4 +1,4 @@
-"""Checkpoint validation: types, shapes and settings must be those that this run would write."""
+"""Checkpoint validation: types, shapes and settings must match those of this run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from foveal.foundation.errors import UserError
 from foveal.training.objectives.objective import Objective
 
 # Settings of optimizers and schedules that change during training; the recipe fixes all others.
-_VARYING = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
+_VARYING_SETTINGS = {"lr", "betas", "momentum", "last_epoch", "_step_count", "_last_lr"}
 _MAX_COUNT = 2**40  # steps or batches
 
 
@@ -24,8 +24,8 @@ class Form:
     """The expected form of the checkpoints of a run.
 
     Attributes:
-        trainer: the trainer that would resume from the checkpoint.
-        module: the module that it trains.
+        trainer: the trainer that resumes from the checkpoint.
+        module: the module that is trained.
         batches: training batches per epoch.
     """
 
@@ -54,7 +54,7 @@ class Form:
         self._check_progress(checkpoint)
 
     def _expected(self) -> dict[str, Any]:
-        """Return the parts that have the same form throughout the run."""
+        """Return the parts whose form does not change during the run."""
         trainer = self.trainer
         weights = self.module.state_dict()
         loops = ("fit", "validate", "test", "predict")
@@ -77,26 +77,27 @@ class Form:
         _check(checkpoint.get("lr_schedulers"), [s.state_dict() for s in schedules], "schedule")
         for state in _mappings(checkpoint["lr_schedulers"]):
             if state.get("last_epoch", 0) > state.get("total_steps", _MAX_COUNT):
-                raise UserError("a schedule beyond its end")
+                raise UserError("a schedule is beyond its end")
         if isinstance(self.trainer.strategy, FSDPStrategy):
             return  # FSDP stores states by name, and checks them itself
-        found = checkpoint.get("optimizer_states")
-        if not isinstance(found, list) or len(found) != len(optimizers):
+        states = checkpoint.get("optimizer_states")
+        if not isinstance(states, list) or len(states) != len(optimizers):
             raise UserError(f"it lacks the states of {len(optimizers)} optimizers")
-        for state, optimizer in zip(found, optimizers, strict=True):
-            expected = _stepped(optimizer)
-            _check(state, {**expected, "state": _some(expected["state"], state)}, "optimizer")
+        for state, optimizer in zip(states, optimizers, strict=True):
+            expected = _state_after_step(optimizer)
+            present = _expected_states(expected["state"], state)
+            _check(state, {**expected, "state": present}, "optimizer")
 
     def _check_progress(self, checkpoint: Mapping[str, Any]) -> None:
-        """Check that an epoch of this run has just ended, consistently in all parts."""
+        """Check that all parts agree that an epoch of this run has just ended."""
         fit = checkpoint["loops"]["fit_loop"]
-        done = fit["epoch_progress"]["current"]
-        epoch = done["ready"]
+        progress = fit["epoch_progress"]["current"]
+        epoch = progress["ready"]
         if epoch > self.module.recipe.training.epochs:
             raise UserError(f"it was saved in epoch {epoch}, beyond the end of this run")
         if epoch < 1 or not (
-            epoch == done["started"] == done["processed"]
-            and done["completed"] in (epoch - 1, epoch)
+            epoch == progress["started"] == progress["processed"]
+            and progress["completed"] in (epoch - 1, epoch)
         ):
             raise UserError("its counts of epochs are inconsistent")
         if set(fit["epoch_loop.batch_progress"]["current"].values()) != {self.batches}:
@@ -107,7 +108,7 @@ class Form:
         rows = states.get("Curve", {})
         row = {"epoch": 0, **dict.fromkeys((*self.module.columns, "seconds"), 0.0)}
         _check(rows, {"rows": [row] * epoch}, "Curve")
-        if [found["epoch"] for found in rows["rows"]] != list(range(epoch)):
+        if [entry["epoch"] for entry in rows["rows"]] != list(range(epoch)):
             raise UserError("epochs are missing from its curve")
         _check_best(states.get("Checkpoints"), epoch)
 
@@ -123,64 +124,63 @@ def _check_best(best: object, epochs: int) -> None:
 
 def _check_version(version: object) -> None:
     try:
-        old = not isinstance(version, str) or Version(version) < Version("2")
+        is_old = not isinstance(version, str) or Version(version) < Version("2")
     except InvalidVersion:
-        old = True
-    if old:
+        is_old = True
+    if is_old:
         raise UserError("it was not written by Lightning 2 or later")
 
 
-def _check(found: object, expected: object, where: str) -> None:
-    """Check that values have the types, keys, lengths and shapes of others.
+def _check(actual: object, expected: object, path: str) -> None:
+    """Check that nested values match the expected ones in type, keys, length and shape.
 
-    Settings of optimizers and schedules must be equal, except that those that change during
-    training may have any value in range.
+    Settings of optimizers and schedules must be equal, except those that change during training,
+    which may have any value in range.
 
     Raises:
-        UserError: a value is different; the message names the first one.
+        UserError: a value differs; the message names the first one.
     """
     if isinstance(expected, Tensor):
-        if not isinstance(found, Tensor) or (
-            (found.shape, found.dtype) != (expected.shape, expected.dtype)
+        if not isinstance(actual, Tensor) or (
+            (actual.shape, actual.dtype) != (expected.shape, expected.dtype)
         ):
-            raise UserError(f"{where} has another shape or type")
+            raise UserError(f"{path} has a different shape or type")
     elif isinstance(expected, Mapping):
-        if not isinstance(found, Mapping) or set(found) != set(expected):
-            raise UserError(f"{where} has other parts")
+        if not isinstance(actual, Mapping) or set(actual) != set(expected):
+            raise UserError(f"{path} has different keys")
         for key in expected:
-            _check(found[key], expected[key], f"{where}.{key}")
+            _check(actual[key], expected[key], f"{path}.{key}")
     elif isinstance(expected, list | tuple):
-        if type(found) is not type(expected) or len(found) != len(expected):
-            raise UserError(f"{where} has another length")
-        name = where.rpartition(".")[2]
-        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-            _check(
-                one, other, f"{where}.{number}.{name}" if name in _VARYING else f"{where}.{number}"
-            )
+        if type(actual) is not type(expected) or len(actual) != len(expected):
+            raise UserError(f"{path} has a different length")
+        name = path.rpartition(".")[2]
+        for index, (item, expected_item) in enumerate(zip(actual, expected, strict=True)):
+            inner = f"{path}.{index}.{name}" if name in _VARYING_SETTINGS else f"{path}.{index}"
+            _check(item, expected_item, inner)
     else:
-        _check_scalar(found, expected, where)
+        _check_scalar(actual, expected, path)
 
 
-def _check_scalar(found: object, expected: object, where: str) -> None:
-    free = where.startswith(("loops", "Curve")) or where.rpartition(".")[2] in _VARYING
-    if type(expected) is float and type(found) is int:
-        found = float(found)
-    if type(found) is not type(expected) or not (free or found == expected):
-        raise UserError(f"{where} is {found!r:.40}, not {expected!r:.40}")
-    if where.startswith("Curve"):
+def _check_scalar(actual: object, expected: object, path: str) -> None:
+    may_differ = path.startswith(("loops", "Curve")) or path.rpartition(".")[2] in _VARYING_SETTINGS
+    if type(expected) is float and type(actual) is int:
+        actual = float(actual)
+    if type(actual) is not type(expected) or not (may_differ or actual == expected):
+        raise UserError(f"{path} is {actual!r:.40}, not {expected!r:.40}")
+    if path.startswith("Curve"):
         return
-    if type(found) is int and not -1 <= found <= _MAX_COUNT:  # a schedule not yet begun is at -1
-        raise UserError(f"{where} is {found!r}")
-    if type(found) is float and not math.isfinite(found):
-        raise UserError(f"{where} is {found!r}")
+    if type(actual) is int and not -1 <= actual <= _MAX_COUNT:  # a schedule starts at -1
+        raise UserError(f"{path} is {actual!r}, which is out of range")
+    if type(actual) is float and not math.isfinite(actual):
+        raise UserError(f"{path} is {actual!r}, which is not finite")
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:
     """Return all mappings in nested plain values."""
     if isinstance(value, Mapping):
-        return [value, *(one for part in value.values() for one in _mappings(part))]
+        return [value, *(mapping for part in value.values() for mapping in _mappings(part))]
     if isinstance(value, list | tuple):
-        return [one for part in value for one in _mappings(part)]
+        return [mapping for part in value for mapping in _mappings(part)]
     return []
 
 
@@ -190,11 +190,13 @@ def _optimizers(
     """Return the optimizers at the start of a run, and their schedules."""
     configured = module.configure_optimizers()
     settings = configured if isinstance(configured, list) else [configured]
-    schedules = [one["lr_scheduler"]["scheduler"] for one in settings if "lr_scheduler" in one]
-    return [one["optimizer"] for one in settings], schedules
+    schedules = [
+        entry["lr_scheduler"]["scheduler"] for entry in settings if "lr_scheduler" in entry
+    ]
+    return [entry["optimizer"] for entry in settings], schedules
 
 
-def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _state_after_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the state of an optimizer after one step, on meta tensors."""
     for group in optimizer.param_groups:
         group["params"] = [torch.empty_like(p, device="meta") for p in group["params"]]
@@ -204,8 +206,8 @@ def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return optimizer.state_dict()
 
 
-def _some(expected: Mapping[object, object], state: object) -> Mapping[object, object]:
-    """Return the expected states of parameters that have one; some never get a gradient."""
-    found = state.get("state") if isinstance(state, Mapping) else None
-    known: Sequence[object] = list(found) if isinstance(found, Mapping) else []
-    return {key: value for key, value in expected.items() if key in known}
+def _expected_states(expected: Mapping[object, object], state: object) -> Mapping[object, object]:
+    """Return the expected states of the parameters that have one; some never get a gradient."""
+    states = state.get("state") if isinstance(state, Mapping) else None
+    keys: Sequence[object] = list(states) if isinstance(states, Mapping) else []
+    return {key: value for key, value in expected.items() if key in keys}

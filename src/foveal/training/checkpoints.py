@@ -14,7 +14,7 @@ from foveal.training.checkpoint_file import read_checkpoint
 
 LAST = "last.ckpt"
 _BEST = re.compile(r"best-(\d{4,9})\.ckpt")
-Check = Callable[[Mapping[str, object]], None]  # raises a UserError if a checkpoint does not fit
+Check = Callable[[Mapping[str, object]], None]  # raises a UserError for a checkpoint of another run
 
 
 class Best(NamedTuple):
@@ -35,7 +35,7 @@ class Checkpoints(Checkpoint):
         monitor: the column by which the best epoch is chosen.
         mode: `max` or `min` of that column.
         check: raises a UserError for a checkpoint of another run.
-        say: called with a line if the checkpoint of the best epoch cannot be used.
+        notify: called with a line if the checkpoint of the best epoch cannot be used.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Checkpoints(Checkpoint):
         monitor: str,
         mode: str,
         check: Check,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ):
         self.folder, self.monitor = folder, monitor
         self.sign = 1 if mode == "max" else -1
         self.best: Best | None = None
-        self.check, self.say = check, say
+        self.check, self.notify = check, notify
 
     def path(self, epoch: int) -> Path:
-        """Return the checkpoint file of an epoch, if it is the best one."""
+        """Return the path of the checkpoint of a best epoch."""
         return self.folder / f"best-{epoch:04d}.ckpt"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,9 +60,9 @@ class Checkpoints(Checkpoint):
         score = self.sign * float(trainer.callback_metrics[self.monitor])
         if score != score:
             score = float("-inf")
-        better = self.best is None or score > self.best.score
+        is_better = self.best is None or score > self.best.score
         with deferred_signals():
-            if trainer.strategy.broadcast(better):
+            if trainer.strategy.broadcast(is_better):
                 self.best = Best(trainer.current_epoch, score)
                 trainer.save_checkpoint(self.path(trainer.current_epoch))
                 if trainer.is_global_zero:
@@ -79,38 +79,40 @@ class Checkpoints(Checkpoint):
         return {} if self.best is None else self.best._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best epoch from a checkpoint, if its own file can be used."""
+        """Restore the best epoch from a checkpoint, if that epoch's own file can be used."""
         best = Best(**state_dict)
         path = self.path(best.epoch)
         try:
             self.check(read_checkpoint(path))
         except UserError as error:
-            self.say(f"{path} cannot be used ({error}): the best of the next epochs is kept.")
+            self.notify(
+                f"{path} cannot be used ({error}): the best of the remaining epochs is kept."
+            )
         else:
             self.best = best
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Drop the states of Lightning's own checkpoint callbacks, with paths that it deletes."""
+        """Drop the states of Lightning's own checkpoint callbacks; it deletes the paths in them."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
                 checkpoint["callbacks"].pop(callback.state_key, None)
 
 
 def best_paths(folder: Path) -> list[Path]:
-    """Return the files of best epochs in a folder, the latest first."""
-    found = [path for path in folder.glob("best-*.ckpt") if _BEST.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.rpartition("-")[2]), reverse=True)
+    """Return the checkpoints of best epochs in a folder, the latest first."""
+    paths = [path for path in folder.glob("best-*.ckpt") if _BEST.fullmatch(path.name)]
+    return sorted(paths, key=lambda path: int(path.stem.rpartition("-")[2]), reverse=True)
 
 
-def checkpoint_to_resume(folder: Path, check: Check, say: Callable[[str], None]) -> Path | None:
+def checkpoint_to_resume(folder: Path, check: Check, notify: Callable[[str], None]) -> Path | None:
     """Return the latest usable checkpoint of a folder, or None if there are no checkpoints.
 
     Args:
         folder: folder of the checkpoints.
         check: raises a UserError for a checkpoint of another run.
-        say: called with a line on newer checkpoints that cannot be used, and the reasons.
+        notify: called with a line about newer checkpoints that cannot be used, with the reasons.
 
     Raises:
         UserError: there are checkpoints, but none can be used.
@@ -125,7 +127,7 @@ def checkpoint_to_resume(folder: Path, check: Check, say: Callable[[str], None])
             reasons.append(f"{path.name}: {error}")
             continue
         if reasons:
-            say(f"Resuming from {path}, as newer ones cannot be used ({'; '.join(reasons)}).")
+            notify(f"Resuming from {path}, as newer ones cannot be used ({'; '.join(reasons)}).")
         return path
     if reasons:
         raise UserError(

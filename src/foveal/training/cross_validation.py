@@ -1,4 +1,4 @@
-"""Results of a cross-validation, and their text."""
+"""Results of a cross-validation, and their report."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class CrossValidation:
         balanced_gain: paired difference of the means over classes, or None.
         by_fold: accuracy of the recipe in each fold.
         images: number of images.
-        groups: number of groups of images that stayed together; 0 for none.
+        groups: number of groups of images that were not divided; 0 for none.
     """
 
     accuracy: Interval
@@ -33,23 +33,23 @@ class CrossValidation:
     groups: int
 
 
-def lines(found: CrossValidation) -> list[str]:
+def lines(results: CrossValidation) -> list[str]:
     """Return the results as lines of text."""
     text = [
-        f"{found.images:,} images by {len(found.by_fold)} folds"
-        + (f" of {found.groups:,} groups" if found.groups else "")
-        + f": accuracy {_percent(found.accuracy)}, "
-        + f"mean per-class accuracy {_percent(found.balanced)}"
+        f"{results.images:,} images in {len(results.by_fold)} folds"
+        + (f" of {results.groups:,} groups" if results.groups else "")
+        + f": accuracy {_percent(results.accuracy)}, "
+        + f"mean per-class accuracy {_percent(results.balanced)}"
     ]
-    if found.linear is not None and found.linear_balanced is not None:
+    if results.linear is not None and results.linear_balanced is not None:
         text.append(
-            f"  a linear layer on the frozen backbone: {_percent(found.linear)}, mean per-class "
-            f"accuracy {_percent(found.linear_balanced)}"
+            f"  a linear layer on the frozen backbone: {_percent(results.linear)}, mean per-class "
+            f"accuracy {_percent(results.linear_balanced)}"
         )
-    if found.gain is not None and found.balanced_gain is not None:
+    if results.gain is not None and results.balanced_gain is not None:
         text.append(
-            f"  paired difference: {_points(found.gain)}, mean per-class accuracy "
-            f"{_points(found.balanced_gain)}"
+            f"  paired difference: {_points(results.gain)}, mean per-class accuracy "
+            f"{_points(results.balanced_gain)}"
         )
     return text
 

@@ -26,15 +26,15 @@ from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import CROPS, THUMBNAIL, VECTORS
 from foveal.models.crop_features import parts_of as crop_parts
 from foveal.models.focus import FocusNet
-from foveal.training.features import DEPTH, Cut, Features, Part, cut_of, frozen
+from foveal.training.features import DEPTH, Cut, Features, Part, cut_of, features_to_store
 from foveal.training.settings import Recipe
 
-FORM = 2  # version of the file format
+FORMAT = 2  # version of the file format
 INDEX = "index.json"  # written last: a cache without it is incomplete
 BATCH = 16  # images per pass; more are no faster
-Progress = Callable[[int], None]  # called with the number of images that were processed
-MEASURED = ("val", "test")  # sets for evaluation, which are never mirrored
-LARGEST = 65_504.0  # maximum of half precision
+Progress = Callable[[int], None]  # called with the number of images processed since the last call
+EVALUATION_SETS = ("val", "test")  # never mirrored
+MAX_HALF = 65_504.0  # maximum of half precision
 NAMES = {THUMBNAIL, CROPS, VECTORS, *(f"{DEPTH}{depth}" for depth in range(1, 65))}
 
 
@@ -45,7 +45,7 @@ def with_features(
     folder: Path,
     *,
     progress: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> dict[str, ImageSet[Features]]:
     """Return image sets with features of the frozen backbone instead of images.
 
@@ -55,28 +55,28 @@ def with_features(
         sets: image sets by name.
         folder: folder for the features, with a subfolder per set.
         progress: whether to show a progress bar on stderr.
-        say: called with a line if existing features cannot be used.
+        notify: called with a line if existing features cannot be used.
 
     Raises:
-        UserError: the model has no backbone, or as `cached_features`.
+        UserError: the model has no backbone; see also `cached_features`.
     """
     if Ability.BACKBONE not in model.abilities:
         raise UserError(
             "Expected a model with a backbone ('attention', 'plain' or 'crops') for "
             f"training.cache, but got {model.name!r}."
         )
-    plain = cut_of(model, recipe.training.freeze_depth, False)
-    trained = replace(plain, mirrored=recipe.augment.flip)
-    shown: AbstractContextManager[Progress] = nullcontext(lambda count: None)
+    plain_cut = cut_of(model, recipe.training.freeze_depth, False)
+    train_cut = replace(plain_cut, mirrored=recipe.augment.flip)
+    bar: AbstractContextManager[Progress] = nullcontext(lambda count: None)
     if progress:
-        shown = rate_bar("features", sum(len(images) for images in sets.values()))
-    with shown as done:
-        found = {}
+        bar = rate_bar("features", sum(len(images) for images in sets.values()))
+    with bar as advance:
+        feature_sets = {}
         for name, images in sets.items():
-            cut = plain if name in MEASURED else trained
-            features = cached_features(model, cut, images, folder / name, done, say)
-            found[name] = replace(images, images=features)
-        return found
+            cut = plain_cut if name in EVALUATION_SETS else train_cut
+            features = cached_features(model, cut, images, folder / name, advance, notify)
+            feature_sets[name] = replace(images, images=features)
+        return feature_sets
 
 
 def cached_features(
@@ -85,36 +85,39 @@ def cached_features(
     images: ImageSet[Tensor | Photos],
     folder: Path,
     progress: Progress = lambda count: None,
-    say: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] = lambda text: None,
 ) -> Features:
-    """Return the features of images, computed or read from a folder that holds exactly these.
+    """Return the features of images, computed, or read from a folder that already holds them.
 
     Features are identified by a digest of the pixels, the frozen weights and the settings. A folder
-    with other features, or an incomplete one, is written again.
+    that is incomplete or holds other features is overwritten.
 
     Args:
         model: a classifier whose backbone is frozen down to `cut.depth`.
-        cut: which features are stored.
+        cut: the features to store.
         images: uint8 images, or photographs.
         folder: folder for the files.
         progress: called after each batch with its number of images.
-        say: called with a line if existing features cannot be used.
+        notify: called with a line if existing features cannot be used.
 
     Raises:
         UserError: the files cannot be written.
     """
     parts = parts_of(images.images)
     key = _key(model, cut, parts)
-    found = _kept(folder, key, cut, say)
-    if found is not None:
+    features = _read_features(folder, key, cut, notify)
+    if features is not None:
         progress(len(images))
-        return found
+        return features
     shutil.rmtree(folder, ignore_errors=True)
     _write(model, cut, parts, key, folder, progress)
-    kept = _kept(folder, key, cut, say)
-    if kept is None:
-        raise UserError(f"The features in {folder} were changed by others while they were written.")
-    return kept
+    features = _read_features(folder, key, cut, notify)
+    if features is None:
+        raise UserError(
+            f"Another process changed the features in {folder} while they were written: run again, "
+            "or use another folder."
+        )
+    return features
 
 
 def _write(
@@ -135,7 +138,7 @@ def _write(
         _check_disk(folder, _size(model, cut, parts))
         names = _compute(model, cut, parts, folder, progress)
         sizes = [list(part.shape[-2:]) for part in parts]
-        write_json(folder / INDEX, {"form": FORM, "key": key, "sizes": sizes, "names": names})
+        write_json(folder / INDEX, {"form": FORMAT, "key": key, "sizes": sizes, "names": names})
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -146,12 +149,12 @@ def _write(
 
 def _size(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> int:
     """Return the size of the features of images in bytes."""
-    values = 0
+    count = 0
     with evaluation_mode(model), torch.inference_mode():
         for part in parts:
-            kept, whole = frozen(model, cut, _normalised(model, part[:1]))
-            values += len(part) * sum(one.numel() for one in (whole, *kept.values()))
-    return 2 * cut.views * values
+            features, whole = features_to_store(model, cut, _normalised(model, part[:1]))
+            count += len(part) * sum(values.numel() for values in (whole, *features.values()))
+    return 2 * cut.views * count
 
 
 def _check_disk(folder: Path, needed: int) -> None:
@@ -165,13 +168,13 @@ def _check_disk(folder: Path, needed: int) -> None:
 
 def _key(model: ImageModel, cut: Cut, parts: Sequence[Tensor]) -> str:
     digest = hashlib.sha256()
-    settings = [FORM, cut.depth, cut.depths, cut.mirrored, model.mean.tolist(), model.std.tolist()]
+    values = [FORMAT, cut.depth, cut.depths, cut.mirrored, model.mean.tolist(), model.std.tolist()]
     backbones = [cast(BackboneClassifier, model).backbone]
     if Ability.CROPS in model.abilities:
         detector, _ = crop_parts(cast(FocusNet, model))
-        settings += [detector.patch_size, detector.scales, detector.counts, detector.shrink]
+        values += [detector.patch_size, detector.scales, detector.counts, detector.shrink]
         backbones.append(detector.backbone)
-    digest.update(json.dumps(settings).encode())
+    digest.update(json.dumps(values).encode())
     for backbone in backbones:
         for name, weight in sorted(backbone.state_dict().items()):
             digest.update(name.encode())
@@ -189,23 +192,23 @@ def _compute(
     """Write the features and the global vectors of all images; return the features' names."""
     count, names, first = sum(len(part) for part in parts), dict[str, None](), 0
     width = cast(BackboneClassifier, model).backbone.width
-    whole = _new(folder / "whole.npy", (count, cut.views, width))
+    whole = _new_file(folder / "whole.npy", (count, cut.views, width))
     with evaluation_mode(model), torch.inference_mode():
         for number, part in enumerate(parts):
             files: dict[str, np.memmap] = {}
             for start in range(0, len(part), BATCH):
                 batch = part[start : start + BATCH]
                 for view in range(cut.views):
-                    kept, vectors = frozen(
+                    features, vectors = features_to_store(
                         model, cut, _normalised(model, batch.flip(-1) if view else batch)
                     )
                     rows = slice(first + start, first + start + len(batch))
-                    whole[rows, view] = _half(vectors)
-                    for name, values in kept.items():
+                    whole[rows, view] = _to_half(vectors)
+                    for name, values in features.items():
                         if name not in files:
                             shape = (len(part), cut.views, *values.shape[1:])
-                            files[name] = _new(folder / _file(number, name), shape)
-                        files[name][start : start + len(batch), view] = _half(values)
+                            files[name] = _new_file(folder / _file_name(number, name), shape)
+                        files[name][start : start + len(batch), view] = _to_half(values)
                 progress(len(batch))
             for file in files.values():
                 file.flush()
@@ -220,43 +223,49 @@ def _normalised(model: ImageModel, images: Tensor) -> Tensor:
     return model.normalised(pixels).contiguous(memory_format=torch.channels_last)
 
 
-def _half(values: Tensor) -> np.ndarray:
-    return values.clamp(-LARGEST, LARGEST).half().cpu().numpy()
+def _to_half(values: Tensor) -> np.ndarray:
+    return values.clamp(-MAX_HALF, MAX_HALF).half().cpu().numpy()
 
 
-def _new(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def _new_file(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
 
 
-def _file(part: int, name: str) -> str:
+def _file_name(part: int, name: str) -> str:
     return f"part-{part}-{name}.npy"
 
 
-def _kept(folder: Path, key: str, cut: Cut, say: Callable[[str], None]) -> Features | None:
+def _read_features(
+    folder: Path, key: str, cut: Cut, notify: Callable[[str], None]
+) -> Features | None:
     """Return the features in a folder; None unless they are complete and have this key."""
     if not folder.exists():
         return None
     try:
         index = read_json(folder / INDEX)
     except UserError:
-        say(f"The features in {folder} are incomplete; they are computed again.")
+        notify(f"The features in {folder} are incomplete; they are computed again.")
         return None
     if not isinstance(index, dict) or index.get("key") != key:
-        say(f"The features in {folder} are for other images or settings; they are computed again.")
+        notify(
+            f"The features in {folder} are for other images or settings; they are computed again."
+        )
         return None
     try:
         names = NAMES.intersection(index["names"])
         parts = []
         for number, (height, width) in enumerate(index["sizes"]):
-            kept = {name: _mapped(folder / _file(number, name)) for name in sorted(names)}
-            count = min(len(values) for values in kept.values())
-            parts.append(Part(kept, torch.arange(count), (int(height), int(width))))
-        return Features(tuple(parts), _mapped(folder / "whole.npy"), cut)
+            features = {
+                name: _map_file(folder / _file_name(number, name)) for name in sorted(names)
+            }
+            count = min(len(values) for values in features.values())
+            parts.append(Part(features, torch.arange(count), (int(height), int(width))))
+        return Features(tuple(parts), _map_file(folder / "whole.npy"), cut)
     except (OSError, ValueError, KeyError, TypeError):
-        say(f"The features in {folder} are damaged; they are computed again.")
+        notify(f"The features in {folder} are damaged; they are computed again.")
         return None
 
 
-def _mapped(path: Path) -> Tensor:
-    """Return a file's values, read on use; changes to them are not written to the file."""
+def _map_file(path: Path) -> Tensor:
+    """Return a file's values, memory-mapped; changes to them are not written to the file."""
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

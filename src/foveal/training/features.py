@@ -44,13 +44,13 @@ class Part:
     """Features of images of one size.
 
     Attributes:
-        kept: features (N_i, views, ...) by name, in half precision: `depth-d` for the features
+        features: arrays (N_i, views, ...) by name, in half precision: `depth-d` for the features
             (C_d, h_d, w_d) of depth d, or those of crops as `frozen_features` names them.
         rows: (M,) indices of the selected images.
         size: height and width of the images in pixels.
     """
 
-    kept: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]
     rows: Tensor
     size: Size
 
@@ -63,7 +63,7 @@ class Features:
         parts: one part per image size.
         whole: global vectors (N, views, width) of the frozen backbone; for crops, their means over
             all candidates.
-        cut: the cut of the backbone.
+        cut: depth of the cut, and the stored features.
     """
 
     parts: tuple[Part, ...]
@@ -78,9 +78,9 @@ class Features:
         parts, first = [], 0
         for part in self.parts:
             count = len(part.rows)
-            own = indices[(indices >= first) & (indices < first + count)] - first
-            if len(own):
-                parts.append(replace(part, rows=part.rows[own]))
+            selected = indices[(indices >= first) & (indices < first + count)] - first
+            if len(selected):
+                parts.append(replace(part, rows=part.rows[selected]))
             first += count
         return Features(tuple(parts), self.whole[indices], self.cut)
 
@@ -110,57 +110,59 @@ class FeatureBatches(Batches):
         self.parts = [part.rows for part in features.parts]
 
     def pixels(self, part: int) -> int:
-        """Return 1, because features are small and `batch_size` alone limits a batch."""
+        """Return 1: features are small, so only `batch_size` limits a batch."""
         return 1
 
-    def take(self, part: int, indices: Tensor, every: Tensor) -> dict[str, Tensor]:
+    def take(self, part: int, indices: Tensor, positions: Tensor) -> dict[str, Tensor]:
         """Return the features (B, ...) of a batch by name, and the images' `size`.
 
-        Features of images are converted to single precision. Those of candidate crops, of which
-        few are read, stay in half precision.
+        Features of images are converted to single precision. Those of candidate crops stay in half
+        precision, because few of them are read.
         """
-        views = self.mirrored(every).long() if self.alternate else torch.zeros_like(indices)
-        found = self.features.parts[part]
-        rows = found.rows[indices]
-        taken = {
-            name: _single(values[rows, views])
-            for name, values in found.kept.items()
+        views = self.is_mirrored(positions).long() if self.alternate else torch.zeros_like(indices)
+        stored = self.features.parts[part]
+        rows = stored.rows[indices]
+        batch = {
+            name: _to_single(values[rows, views])
+            for name, values in stored.features.items()
             if name != VECTORS
         }
-        return {**taken, SIZE: torch.tensor(found.size)}
+        return {**batch, SIZE: torch.tensor(stored.size)}
 
 
-def _single(values: Tensor) -> Tensor:
+def _to_single(values: Tensor) -> Tensor:
     if values.ndim != 4:
         return values
     return values.float().contiguous(memory_format=torch.channels_last)
 
 
-def predicted(model: ImageModel, features: Features, batch_size: int = 256) -> Tensor:
-    """Return a model's logits (N, classes) from the features of images, not mirrored."""
-    found = []
+def predict_features(model: ImageModel, features: Features, batch_size: int = 256) -> Tensor:
+    """Return a model's logits (N, classes) from the features of images that are not mirrored."""
+    logits = []
     labels = torch.zeros(len(features), dtype=torch.long)
     with evaluation_mode(model), torch.inference_mode():
-        for kept, _ in FeatureBatches(features, labels, batch_size):
-            found.append(logits_of(model, kept, features.cut.depth).cpu())
-    return torch.cat(found)
+        for batch, _ in FeatureBatches(features, labels, batch_size):
+            logits.append(logits_of(model, batch, features.cut.depth).cpu())
+    return torch.cat(logits)
 
 
-def logits_of(model: ImageModel, kept: Mapping[str, Tensor], depth: int) -> Tensor:
-    """Return a model's logits (B, classes) from the features of frozen depths."""
+def logits_of(model: ImageModel, features: Mapping[str, Tensor], depth: int) -> Tensor:
+    """Return a model's logits (B, classes) from the features of its frozen depths."""
     if Ability.CROPS in model.abilities:
-        return read_frozen(cast(FocusNet, model), kept, depth)[1].logits
+        return read_frozen(cast(FocusNet, model), features, depth)[1].logits
     network = cast(BackboneClassifier, model)
-    local = {int(name.removeprefix(DEPTH)): kept[name] for name in kept if name.startswith(DEPTH)}
+    local = {int(k.removeprefix(DEPTH)): v for k, v in features.items() if k.startswith(DEPTH)}
     deeper, whole = network.backbone.finish(local[depth], depth)
     return network.classify({**local, **deeper}, whole)
 
 
-def frozen(model: ImageModel, cut: Cut, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def features_to_store(
+    model: ImageModel, cut: Cut, images: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
     """Return the features to store for normalised images (B, C, H, W), and their global vectors."""
     if Ability.CROPS in model.abilities:
-        kept = frozen_features(cast(FocusNet, model), images, cut.depth)
-        return kept, kept[VECTORS].mean(dim=1)
+        features = frozen_features(cast(FocusNet, model), images, cut.depth)
+        return features, features[VECTORS].mean(dim=1)
     backbone = cast(BackboneClassifier, model).backbone
     local = backbone.begin(images, cut.depth)
     whole = backbone.finish(local[-1], cut.depth)[1]
@@ -168,8 +170,8 @@ def frozen(model: ImageModel, cut: Cut, images: Tensor) -> tuple[dict[str, Tenso
 
 
 def cut_of(model: ImageModel, depth: int, mirrored: bool) -> Cut:
-    """Return which features to store for a model whose backbone is frozen down to a depth."""
+    """Return the features to store for a model whose backbone is frozen down to a depth."""
     crops = Ability.CROPS in model.abilities
-    own = () if crops else cast(BackboneClassifier, model).depths
-    depths = {depth, *(one for one in own if one < depth)}
-    return Cut(depth, tuple(sorted(depths)), mirrored)
+    used = () if crops else cast(BackboneClassifier, model).depths
+    stored = {depth, *(lower for lower in used if lower < depth)}
+    return Cut(depth, tuple(sorted(stored)), mirrored)

@@ -39,7 +39,7 @@ from foveal.training.settings import Recipe
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptEpoch:
     """The epoch whose weights are kept.
 
     Attributes:
@@ -66,15 +66,15 @@ class Kept:
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Options) -> Kept:
+def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Options) -> KeptEpoch:
     """Train a model by a recipe, and return the epoch whose weights are kept.
 
     Raises:
-        UserError: no checkpoint of the folder can be used, the devices or the memory are
-            insufficient, or the loss is no longer finite.
+        UserError: no checkpoint in the folder can be used, the devices or the memory are
+            insufficient, or the loss is not finite.
     """
     folder = out / CHECKPOINTS
-    say = options.say if is_first_process() else lambda text: None
+    notify = options.notify if is_first_process() else lambda text: None
     with quiet_lightning(), _as_user_errors(recipe):
         batches, validation = _batches(recipe, sets, lambda: trainer.current_epoch)
         steps = recipe.training.epochs * len(batches)
@@ -82,21 +82,21 @@ def fit(model: ImageModel, recipe: Recipe, sets: Sets, out: Path, options: Optio
         module.to(memory_format=torch.channels_last)
         curve = Curve(out / "metrics.csv", module.columns)  # before the checkpoints, which store it
         checkpoints = Checkpoints(
-            folder, module.monitor, module.mode, lambda found: form.check(found), say
+            folder, module.monitor, module.mode, lambda checkpoint: form.check(checkpoint), notify
         )
         others = _other_callbacks(recipe, sets, options)
         trainer = _trainer(module, out, [curve, checkpoints, *others], options)
         form = Form(trainer, module, len(batches))
-        start = checkpoint_to_resume(folder, form.check, say) if options.resume else None
+        start = checkpoint_to_resume(folder, form.check, notify) if options.resume else None
         with interruptible():
             trainer.fit(module, batches, validation, ckpt_path=start, weights_only=True)
     row, path = curve.rows[-1], folder / LAST
     if recipe.training.keep == "best" and checkpoints.best is not None:
         row, path = curve.rows[checkpoints.best.epoch], checkpoints.path(checkpoints.best.epoch)
     elif recipe.training.keep == "best":
-        say("The best epoch is unknown: the weights of the last one are kept.")
+        notify("The best epoch is unknown: the weights of the last one are kept.")
     figures = {k: v for k, v in row.items() if k.startswith("val_") and k != "val_loss"}
-    return Kept(path, int(row["epoch"]), figures)
+    return KeptEpoch(path, int(row["epoch"]), figures)
 
 
 def _other_callbacks(recipe: Recipe, sets: Sets, options: Options) -> list[L.Callback]:
@@ -104,8 +104,8 @@ def _other_callbacks(recipe: Recipe, sets: Sets, options: Options) -> list[L.Cal
     training = recipe.training
     callbacks: list[L.Callback] = [KeptSignals()]
     if training.average:
-        few = _few(sets["train"], training.recalibrate)
-        callbacks.append(AveragedWeights(training.average, few, training.batch_size))
+        images = _random_images(sets["train"], training.recalibrate)
+        callbacks.append(AveragedWeights(training.average, images, training.batch_size))
     if options.time_left is not None:
         callbacks.append(TimeLeft(options.time_left))
     if options.progress:
@@ -143,16 +143,16 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
     """Return batches for training and for validation; for large images, batches of indices."""
     training, train, val = recipe.training, sets["train"], sets["val"]
     if isinstance(train.images, LargeImages) or isinstance(val.images, LargeImages):
-        indices, others = torch.arange(len(train)), torch.arange(len(val))
-        found = Batches(indices, indices, training.batch_size, training.seed, epoch)
-        return found, Batches(others, others, training.batch_size)
+        indices, val_indices = torch.arange(len(train)), torch.arange(len(val))
+        batches = Batches(indices, indices, training.batch_size, training.seed, epoch)
+        return batches, Batches(val_indices, val_indices, training.batch_size)
     if isinstance(train.images, Features) and isinstance(val.images, Features):
-        found = FeatureBatches(
+        batches = FeatureBatches(
             train.images, train.labels, training.batch_size, training.seed, epoch
         )
-        return found, FeatureBatches(val.images, val.labels, 1000)
+        return batches, FeatureBatches(val.images, val.labels, 1000)
     pixels, masks = train.images, train.masks
-    found = Batches(
+    batches = Batches(
         pixels if masks is None else torch.cat([pixels, masks], dim=1),
         train.labels,
         training.batch_size,
@@ -160,10 +160,10 @@ def _batches(recipe: Recipe, sets: Sets, epoch: Callable[[], int]) -> tuple[Batc
         epoch,
         recipe.augment.alternate,
     )
-    return found, Batches(val.images, val.labels, 1000)
+    return batches, Batches(val.images, val.labels, 1000)
 
 
-def _few(images: ImageSet, count: int) -> torch.Tensor:
+def _random_images(images: ImageSet, count: int) -> torch.Tensor:
     """Return random images (count, C, H, W) for the statistics of batch normalisation."""
     if not count:
         return torch.empty(0)
@@ -179,7 +179,7 @@ def _as_user_errors(recipe: Recipe) -> Iterator[None]:
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     except (RuntimeError, MemoryError) as error:
-        if not _is_full_memory(error):
+        if not _is_out_of_memory(error):
             raise
         raise UserError(
             "Out of memory in a training step: use a training.batch_size below "
@@ -187,7 +187,7 @@ def _as_user_errors(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
-def _is_full_memory(error: RuntimeError | MemoryError) -> bool:
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(sign in str(error) for sign in ("can't allocate memory", "not enough memory"))

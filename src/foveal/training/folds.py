@@ -24,9 +24,9 @@ from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel, as_classifier
 from foveal.training.cross_validation import CrossValidation
 from foveal.training.feature_files import with_features
-from foveal.training.features import Features, predicted
+from foveal.training.features import Features, predict_features
 from foveal.training.initial_model import initial_model, start_on_features
-from foveal.training.linear import fit_linear, labelled
+from foveal.training.linear import fit_linear, labelled_vectors
 from foveal.training.options import Options
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import model_settings, train_and_val
@@ -62,9 +62,9 @@ def cross_validate(
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> CrossValidation:
-    """Train and test a recipe in stratified folds that divide no group.
+    """Train and test a recipe in stratified folds that keep groups together.
 
     Each fold tests a model trained on the others, a tenth of which is used for validation. Results
     are saved after each fold, so the same call with `options.resume` continues after the last one.
@@ -74,30 +74,30 @@ def cross_validate(
         out: folder for the results.
         count: number of folds, at least 2.
         options: options of the training runs.
-        data: a folder, or a dataset that is one, to use instead of the recipe's.
+        data: a folder, or a dataset stored as one, to use instead of the recipe's.
         data_dir: folder of named datasets.
-        say: called with a line per fold.
+        notify: called with a line per fold.
 
     Raises:
-        UserError: the data is not a folder or has too few images, or as `train`.
+        UserError: the data is not a folder or has too few images; see also `train`.
     """
     keep_freed_memory()
-    with run_folder(out, recipe, options.resume, options.say):
-        images = _read(recipe, data or recipe.data.name, data_dir, say)
-        plan = _divided(recipe, images, count, options)
+    with run_folder(out, recipe, options.resume, options.notify):
+        images = _read(recipe, data or recipe.data.name, data_dir, notify)
+        plan = _make_plan(recipe, images, count, options)
         del images  # frees the pixels once there are features
         if recipe.training.cache:
-            plan = replace(plan, images=_cached(plan, out / FEATURES))
-        result = _summary(_tested(plan, count, out, say), plan)
-        write_json(out / RESULT, _plain(result))
+            plan = replace(plan, images=_with_features(plan, out / FEATURES))
+        result = _summary(_test_folds(plan, count, out, notify), plan)
+        write_json(out / RESULT, _as_json(result))
         shutil.rmtree(out / FEATURES, ignore_errors=True)
     return result
 
 
 def _read(
-    recipe: Recipe, source: str, data_dir: str | Path | None, say: Callable[[str], None]
+    recipe: Recipe, source: str, data_dir: str | Path | None, notify: Callable[[str], None]
 ) -> ImageSet[Any]:
-    """Return all images of a folder, and report files that could not be used."""
+    """Return all images of a folder, and report files that cannot be used."""
     images = load_whole(
         source,
         size=recipe.data.sizing,
@@ -106,11 +106,11 @@ def _read(
         groups=read_groups(recipe.data.groups),
     )
     for line in problem_lines(images.problems):
-        say(f"  warning: {line}")
+        notify(f"  warning: {line}")
     return images
 
 
-def _divided(recipe: Recipe, images: ImageSet[Any], count: int, options: Options) -> _Plan:
+def _make_plan(recipe: Recipe, images: ImageSet[Any], count: int, options: Options) -> _Plan:
     """Divide images into folds.
 
     Raises:
@@ -122,7 +122,7 @@ def _divided(recipe: Recipe, images: ImageSet[Any], count: int, options: Options
     return _Plan(recipe, model_settings(recipe, images), images, fold, options)
 
 
-def _cached(plan: _Plan, folder: Path) -> ImageSet[Features]:
+def _with_features(plan: _Plan, folder: Path) -> ImageSet[Features]:
     """Return the features of all images, stored in a folder."""
     model = _new_model(plan)
     options = plan.options
@@ -132,7 +132,7 @@ def _cached(plan: _Plan, folder: Path) -> ImageSet[Features]:
         {"all": plan.images},
         folder,
         progress=options.progress,
-        say=options.say,
+        notify=options.notify,
     )["all"]
 
 
@@ -142,27 +142,27 @@ def _new_model(plan: _Plan, images: ImageSet[Any] | None = None) -> ImageModel:
     return as_classifier(model, refusal)
 
 
-def _tested(plan: _Plan, count: int, out: Path, say: Callable[[str], None]) -> Tensor:
-    """Return predictions (2, N) by recipe and linear layer, reusing those that were saved."""
+def _test_folds(plan: _Plan, count: int, out: Path, notify: Callable[[str], None]) -> Tensor:
+    """Return predictions (2, N) by recipe and linear layer, reusing saved ones."""
     images, fold = plan.images, plan.fold
     key = _key(plan)
     predictions = torch.full((2, len(images)), -1)
     for number in range(count):
-        tested = (fold == number).nonzero().flatten()
+        indices = (fold == number).nonzero().flatten()
         path = out / f"fold-{number + 1}.json"
-        found = _saved(path, key, len(tested))
-        if found is None:
-            found = _test_fold(plan, number, out / "fold")
-            write_json(path, {"key": key, "answers": found.tolist()})
-        predictions[:, tested] = found
-        say(f"  fold {number + 1} of {count}: {_fold_text(found, images.labels[tested])}")
+        result = _read_saved(path, key, len(indices))
+        if result is None:
+            result = _test_fold(plan, number, out / "fold")
+            write_json(path, {"key": key, "answers": result.tolist()})
+        predictions[:, indices] = result
+        notify(f"  fold {number + 1} of {count}: {_fold_text(result, images.labels[indices])}")
     return predictions
 
 
 def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
     """Train on the other folds; return the predictions (2, M) for this one.
 
-    The first row is the recipe's, the second that of a linear layer on the features, or -1.
+    The first row is the recipe's, the second that of a linear layer on the features (-1 without).
     """
     from foveal.training.fitting import fit
 
@@ -176,15 +176,15 @@ def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
     model.load_state_dict(kept.weights())
     test = images.subset((plan.fold == number).nonzero().flatten())
     if isinstance(test.images, Features):
-        ours = predicted(model, test.images).argmax(dim=1)
-        train, val = (labelled(parts[split]) for split in ("train", "val"))
+        predictions = predict_features(model, test.images).argmax(dim=1)
+        train, val = (labelled_vectors(parts[split]) for split in ("train", "val"))
         linear = fit_linear(train, val, len(images.classes), recipe.training.balance)
-        theirs = linear(test.images.whole[:, 0]).argmax(dim=1)
+        baseline = linear(test.images.whole[:, 0]).argmax(dim=1)
     else:
-        ours = predict_logits(model, test.images).argmax(dim=1)
-        theirs = torch.full_like(ours, -1)
+        predictions = predict_logits(model, test.images).argmax(dim=1)
+        baseline = torch.full_like(predictions, -1)
     shutil.rmtree(out, ignore_errors=True)
-    return torch.stack([ours, theirs])
+    return torch.stack([predictions, baseline])
 
 
 def _key(plan: _Plan) -> str:
@@ -199,44 +199,46 @@ def _key(plan: _Plan) -> str:
     return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _saved(path: Path, key: str, count: int) -> Tensor | None:
+def _read_saved(path: Path, key: str, count: int) -> Tensor | None:
     """Return the predictions (2, count) saved in a file; None if there are none with this key."""
     with suppress(UserError, ValueError, TypeError, KeyError):
-        found = read_json(path)
-        predictions = torch.tensor(found["answers"], dtype=torch.long)
-        if found["key"] == key and predictions.shape == (2, count):
+        saved = read_json(path)
+        predictions = torch.tensor(saved["answers"], dtype=torch.long)
+        if saved["key"] == key and predictions.shape == (2, count):
             return predictions
     return None
 
 
 def _fold_text(predictions: Tensor, labels: Tensor) -> str:
-    ours, linear = ((one == labels).float().mean().item() for one in predictions)
-    beside = "" if (predictions[1] < 0).all() else f", a linear layer {linear:.1%}"
-    return f"{ours:.1%} of {len(labels)} correct{beside}"
+    accuracy, linear = ((row == labels).float().mean().item() for row in predictions)
+    baseline = "" if (predictions[1] < 0).all() else f", a linear layer {linear:.1%}"
+    return f"{accuracy:.1%} of {len(labels)} correct{baseline}"
 
 
 def _summary(predictions: Tensor, plan: _Plan) -> CrossValidation:
     images, fold = plan.images, plan.fold
-    right = (predictions == images.labels).double()
+    correct = (predictions == images.labels).double()
     interval = partial(bootstrap, labels=images.labels, groups=images.groups)
     linear = not bool((predictions[1] < 0).any())
-    plain, by_class = (
-        [interval(values, balanced=balanced) for values in (*right, right[0] - right[1])]
+    overall, by_class = (
+        [interval(values, balanced=balanced) for values in (*correct, correct[0] - correct[1])]
         for balanced in (False, True)
     )
     return CrossValidation(
-        accuracy=plain[0],
+        accuracy=overall[0],
         balanced=by_class[0],
-        linear=plain[1] if linear else None,
+        linear=overall[1] if linear else None,
         linear_balanced=by_class[1] if linear else None,
-        gain=plain[2] if linear else None,
+        gain=overall[2] if linear else None,
         balanced_gain=by_class[2] if linear else None,
-        by_fold=tuple(float(right[0][fold == number].mean()) for number in fold.unique().tolist()),
+        by_fold=tuple(
+            float(correct[0][fold == number].mean()) for number in fold.unique().tolist()
+        ),
         images=len(images),
         groups=len(set(images.groups)),
     )
 
 
-def _plain(found: CrossValidation) -> dict[str, object]:
-    values = dict(vars(found))
+def _as_json(results: CrossValidation) -> dict[str, object]:
+    values = dict(vars(results))
     return {k: v._asdict() if isinstance(v, Interval) else v for k, v in values.items()}

@@ -16,7 +16,7 @@ from foveal.models.abilities import Ability
 from foveal.models.backbone_classifier import BackboneClassifier
 from foveal.models.crop_features import parts_of
 from foveal.models.weights import Weights
-from foveal.training.linear import fit_linear, labelled
+from foveal.training.linear import fit_linear, labelled_vectors
 from foveal.training.objectives.crops.selection import learn_selection
 from foveal.training.pretrained import weights_file
 from foveal.training.settings import Recipe
@@ -25,12 +25,12 @@ from foveal.training.settings import Recipe
 def initial_model(
     recipe: Recipe, settings: Mapping[str, object], images: ImageSet[Any] | None = None
 ) -> ImageModel:
-    """Return a recipe's model as its training starts: built from its seed, with initial weights.
+    """Return a recipe's model before training, built from its seed, with initial weights.
 
     Args:
         recipe: the recipe.
         settings: complete settings of its model.
-        images: images for a whitening first layer; it starts at random without them.
+        images: images for a whitening first layer; without them, its weights are random.
 
     Raises:
         UserError: weights do not fit, or the part to start from or to freeze does not exist.
@@ -53,20 +53,20 @@ def _fill_backbone(model: ImageModel, path: Path) -> None:
     Weights(path).fill(backbone_of(model))
     if Ability.CROPS in model.abilities:
         detector, head = parts_of(cast(FocusNet, model))
-        theirs, own = head.backbone.state_dict(), detector.backbone.state_dict()
-        detector.backbone.load_state_dict({name: theirs[name] for name in own})
+        source, target = head.backbone.state_dict(), detector.backbone.state_dict()
+        detector.backbone.load_state_dict({name: source[name] for name in target})
 
 
 def _start_from(model: ImageModel, start: str, part: str) -> None:
     """Copy the weights of a trained model, or of one of its parts."""
-    theirs, ours = zoo.load(start).state_dict(), model.state_dict()
-    parts = {key.split(".")[0] for key in ours} & {key.split(".")[0] for key in theirs}
+    source, target = zoo.load(start).state_dict(), model.state_dict()
+    parts = {key.split(".")[0] for key in target} & {key.split(".")[0] for key in source}
     if part:
         if part not in parts:
             raise unknown_name("part to start from", part, parts)
         parts = {part}
-    shared = {key: value for key, value in theirs.items() if key.split(".")[0] in parts}
-    expected = {key: value.shape for key, value in ours.items() if key.split(".")[0] in parts}
+    shared = {key: value for key, value in source.items() if key.split(".")[0] in parts}
+    expected = {key: value.shape for key, value in target.items() if key.split(".")[0] in parts}
     if not shared or {key: value.shape for key, value in shared.items()} != expected:
         raise UserError(
             f"{start} has no weights that fit this model: parts of the same name "
@@ -95,8 +95,8 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
         if Ability.CROPS in model.abilities and recipe.training.cache:
-            own = parts_of(cast(FocusNet, model))[0].backbone
-            own.freeze(len(own.widths))
+            thumbnails = parts_of(cast(FocusNet, model))[0].backbone
+            thumbnails.freeze(len(thumbnails.widths))
     if recipe.training.fixed_norm:
         for layer in backbone_of(model).modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
@@ -121,35 +121,35 @@ def start_on_features(
     model: Any,
     recipe: Recipe,
     sets: Mapping[str, ImageSet[Any]],
-    say: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> None:
     """Initialise a model on features, as the recipe requires.
 
-    The detector of crops learns to select them; the classifier of other models starts as a linear
-    layer, with `training.linear_start`.
+    In models of crops, the detector learns to select them; in other models, the classifier starts
+    as a linear layer, with `training.linear_start`.
 
     Args:
         model: a model with a frozen backbone.
         recipe: the recipe.
         sets: features, as `train` and `val`.
-        say: called with a line before a step that takes minutes.
+        notify: called with a line before a step that takes minutes.
 
     Raises:
-        UserError: the classifier cannot start as a linear layer, or as `learn_selection`.
+        UserError: the classifier cannot start as a linear layer; see also `learn_selection`.
     """
     if Ability.CROPS in model.abilities:
-        if say is not None:
-            say(f"Learning to select crops ({recipe.crops.select}) on frozen features")
+        if notify is not None:
+            notify(f"Learning to select crops ({recipe.crops.select}) on frozen features")
         learn_selection(model, recipe, sets["train"])
     elif recipe.training.linear_start:
-        train, val = (labelled(sets[split]) for split in ("train", "val"))
+        train, val = (labelled_vectors(sets[split]) for split in ("train", "val"))
         linear = fit_linear(train, val, model.num_classes, recipe.training.balance)
-        model.start_linear(*linear.folded())
+        model.start_linear(*linear.fold_scaling())
 
 
 def _whiten(model: ImageModel, images: ImageSet) -> None:
     """Fit the filters of a whitening first layer, if the model has one."""
     for layer in model.modules():
         if isinstance(layer, WhiteningConv):
-            some = as_floats(images.images[:: max(1, len(images) // 5_000)])
-            layer.fit(model.normalised(some))
+            sample = as_floats(images.images[:: max(1, len(images) // 5_000)])
+            layer.fit(model.normalised(sample))

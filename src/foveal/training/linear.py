@@ -30,7 +30,7 @@ class Linear:
     weight: Tensor
     bias: Tensor
 
-    def folded(self) -> tuple[Tensor, Tensor]:
+    def fold_scaling(self) -> tuple[Tensor, Tensor]:
         """Return weights (classes, F) and biases (classes,) for vectors before standardisation."""
         weight = self.weight / self.std[:, None]
         return weight.T.contiguous(), self.bias - self.mean @ weight
@@ -41,7 +41,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledVectors:
     """Vectors of images in one or more views, with labels.
 
     Attributes:
@@ -53,20 +53,22 @@ class Labelled:
     labels: Tensor
 
 
-def labelled(images: ImageSet[Features]) -> Labelled:
+def labelled_vectors(images: ImageSet[Features]) -> LabelledVectors:
     """Return the global vectors of an image set of features, with its labels."""
-    return Labelled(images.images.whole, images.labels)
+    return LabelledVectors(images.images.whole, images.labels)
 
 
-def fit_linear(train: Labelled, val: Labelled, classes: int, balance: float = 0.0) -> Linear:
-    """Return the linear layer with the weight decay of `DECAYS` that validates best.
+def fit_linear(
+    train: LabelledVectors, val: LabelledVectors, classes: int, balance: float = 0.0
+) -> Linear:
+    """Fit a linear layer, with the weight decay in `DECAYS` of the highest validation accuracy.
 
     Args:
         train: training vectors; all views are used.
         val: validation vectors; the first view is used.
         classes: number of classes.
-        balance: exponent of the class weights, as a recipe's `training.balance`; above 0, the mean
-            accuracy over classes is validated.
+        balance: exponent of the class weights, as a recipe's `training.balance`; above 0,
+            validation accuracy is the mean over classes.
     """
     vectors = train.vectors.float()
     mean = vectors.mean(dim=(0, 1))
@@ -78,10 +80,10 @@ def fit_linear(train: Labelled, val: Labelled, classes: int, balance: float = 0.
     best, best_score = None, -1.0
     for decay in sorted(DECAYS, reverse=True):  # each fit starts from the previous one
         weight, bias = _fit(inputs, labels, weight, bias, decay, weights)
-        found = Linear(mean, std, weight, bias)
-        score = _score(found(val.vectors[:, 0]), val.labels, balance > 0)
+        layer = Linear(mean, std, weight, bias)
+        score = _score(layer(val.vectors[:, 0]), val.labels, balance > 0)
         if score > best_score:
-            best, best_score = found, score
+            best, best_score = layer, score
     assert best is not None
     return best
 
@@ -111,7 +113,7 @@ def _fit(
 
 
 def _score(logits: Tensor, labels: Tensor, balanced: bool) -> float:
-    right = (logits.argmax(dim=1) == labels).float()
+    correct = (logits.argmax(dim=1) == labels).float()
     if not balanced:
-        return float(right.mean())
-    return float(torch.stack([right[labels == one].mean() for one in labels.unique()]).mean())
+        return float(correct.mean())
+    return float(torch.stack([correct[labels == label].mean() for label in labels.unique()]).mean())

@@ -21,7 +21,7 @@ def make_schedule(
     training, settle = recipe.training, recipe.honesty.settle
     if training.schedule == "constant":
         return None
-    rates = [group["lr"] for group in optimizer.param_groups]  # a cycle changes them
+    rates = [group["lr"] for group in optimizer.param_groups]  # OneCycleLR changes them
     if not settle:
         return _cycle(optimizer, rates, steps + 1, training)
     first = math.ceil(steps * (1 - settle))
@@ -34,7 +34,7 @@ def make_schedule(
 def _cycle(
     optimizer: torch.optim.Optimizer, rates: list[float], steps: int, training: Training
 ) -> OneCycleLR:
-    """Return a schedule that rises to the rates and falls again over a number of steps."""
+    """Return a schedule that rises to the rates and falls again within a number of steps."""
     warmup = training.warmup
     if round(warmup * steps, 6) == 1:  # torch would divide by the length of an empty phase
         warmup = 1.5 / steps
@@ -61,15 +61,15 @@ def make_optimizer(model: ImageModel, training: Training) -> torch.optim.Optimiz
 
 def _groups(model: ImageModel, training: Training) -> list[dict[str, object]]:
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    fast = {id(layer.bias) for layer in norms} if training.bias_lr != 1 else set()
+    fast_biases = {id(layer.bias) for layer in norms} if training.bias_lr != 1 else set()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    small = [p for p in parameters if p.ndim <= 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, object]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in small if id(p) not in fast], "weight_decay": 0.0},
+        {"params": [p for p in vectors if id(p) not in fast_biases], "weight_decay": 0.0},
     ]
-    if fast:
+    if fast_biases:
         rate = training.lr * training.bias_lr
-        biases = [p for p in small if id(p) in fast]
+        biases = [p for p in vectors if id(p) in fast_biases]
         groups.append({"params": biases, "weight_decay": 0.0, "lr": rate})
     return groups

@@ -15,16 +15,16 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # pure half precision trains
 
 @dataclass(frozen=True)
 class Options:
-    """How a recipe is trained, whatever it trains.
+    """Options of a training run that are not part of its recipe.
 
     Attributes:
         resume: continue from the last checkpoint in the folder, if there is one.
         machines: devices to train on.
-        precision: one of `PRECISIONS`, as Lightning names them.
+        precision: one of `PRECISIONS`, which are Lightning's names.
         progress: whether to show a progress bar on stderr.
         callbacks: Lightning callbacks in addition to the built-in ones.
         time_left: called after the first epoch with a line on the remaining time.
-        say: called with a line per checkpoint that cannot be used.
+        notify: called with a line per checkpoint that cannot be used.
 
     Raises:
         UserError: unknown precision.
@@ -36,7 +36,7 @@ class Options:
     progress: bool
     callbacks: "Sequence[Callback]"
     time_left: Callable[[str], None] | None
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

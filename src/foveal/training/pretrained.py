@@ -9,37 +9,37 @@ from foveal.foundation.escaping import printable
 from foveal.foundation.model_files import weights_digest
 from foveal.training.settings import Recipe
 
-SHIPPED = {"name": "efficientnet-lite0", "weights": "imagenet"}
-_FILE = ".safetensors"
+SHIPPED_BACKBONE = {"name": "efficientnet-lite0", "weights": "imagenet"}
+_SUFFIX = ".safetensors"
 
 
-def reachable(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
+def with_available_backbone(recipe: Recipe, notify: Callable[[str], None]) -> Recipe:
     """Return the recipe, with the shipped backbone if timm's weights are not available.
 
     Args:
-        recipe: a recipe, whose backbone may be timm's, with `pretrained`.
-        say: called with a line if the backbone is replaced.
+        recipe: a recipe; its backbone may be timm's, with `pretrained`.
+        notify: called with a line if the backbone is replaced.
     """
     backbone = recipe.model.get("backbone")
     if not isinstance(backbone, Mapping) or not backbone.get("pretrained"):
         return recipe
     name = str(backbone.get("model", "resnet18"))
-    found = backbone_weights(name)
-    if found == "pretrained":
+    source = backbone_weights(name)
+    if source == "pretrained":
         return recipe
-    why = "timm is not installed" if found == "none" else "the Hub cannot be reached"
-    say(
-        f"The weights of timm's {printable(name)} are not available ({why}): using the "
+    reason = "timm is not installed" if source == "none" else "the Hub cannot be reached"
+    notify(
+        f"The weights of timm's {printable(name)} are not available ({reason}): using the "
         "EfficientNet-Lite0 that comes with Foveal instead."
     )
-    return replace(recipe, model={**recipe.model, "backbone": dict(SHIPPED)})
+    return replace(recipe, model={**recipe.model, "backbone": dict(SHIPPED_BACKBONE)})
 
 
 def weights_file(model: Mapping[str, object]) -> Path | None:
-    """Return the weights file that a recipe's model names for its backbone, or None."""
+    """Return the file of the weights of a recipe's backbone, or None."""
     backbone = model.get("backbone")
     weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
-    if not isinstance(weights, str) or not weights.endswith(_FILE):
+    if not isinstance(weights, str) or not weights.endswith(_SUFFIX):
         return None
     return Path(weights).expanduser()
 

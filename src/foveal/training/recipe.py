@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from foveal.foundation.arguments import check_values, shown
+from foveal.foundation.arguments import check_values, short_repr
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.files import parse_yaml, read_yaml, write_text
 from foveal.models import check_settings
@@ -23,7 +23,7 @@ from foveal.training.recipe_files import recipe_file, recipe_names
 from foveal.training.settings import Data, Recipe, Training
 
 _LEVELS = 8  # maximum depth of nested keys in an override
-_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
+_INVALID_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 _SECTIONS: dict[str, type] = {
     "data": Data,
@@ -40,7 +40,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe by name or path and apply overrides like `epochs=3` or `model.patch_size=7`.
 
     Raises:
-        UserError: no such recipe, a key that does not exist, or a value out of range.
+        UserError: the recipe or a key does not exist, or a value is out of range.
     """
     values = _read(str(name))
     for override in overrides or []:
@@ -49,15 +49,15 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def parse_recipe(values: object) -> Recipe:
-    """Build a recipe from plain values, and check each value.
+    """Build a recipe from plain values and check each of them.
 
-    Model settings that are missing are completed from the data when the training starts.
+    Missing model settings are completed from the data when training starts.
 
     Raises:
-        UserError: a key that does not exist, or a value out of range.
+        UserError: a key does not exist, or a value is out of range.
     """
     if not isinstance(values, dict):
-        raise UserError(f"Expected a recipe as keys and values, but got {shown(values)}.")
+        raise UserError(f"Expected a recipe as keys and values, but got {short_repr(values)}.")
     _check_keys("recipe key", values, {f.name for f in dataclasses.fields(Recipe)})
     for key in ("name", "model"):
         if key not in values:
@@ -67,13 +67,13 @@ def parse_recipe(values: object) -> Recipe:
     check_settings(without_file(values["model"]))
     about = values.get("about", "")
     if not isinstance(about, str) or "\n" in about:
-        raise UserError(f"The recipe's 'about' must be a line of text, but is {shown(about)}.")
+        raise UserError(f"The recipe's 'about' must be a line of text, but is {short_repr(about)}.")
     sections = {key: _section(key, values.get(key)) for key in _SECTIONS}
-    _check_together(**sections)
-    return Recipe(_checked_name(values["name"]), values["model"], about, **sections)
+    _check_combinations(**sections)
+    return Recipe(_valid_name(values["name"]), values["model"], about, **sections)
 
 
-def _check_together(data: Data, augment: Augment, training: Training, **_: object) -> None:
+def _check_combinations(data: Data, augment: Augment, training: Training, **_: object) -> None:
     """Check the sections of a recipe against each other.
 
     Raises:
@@ -89,24 +89,24 @@ def _check_together(data: Data, augment: Augment, training: Training, **_: objec
         raise UserError("training.linear_start is fitted on features: set training.cache too.")
     if training.cache and replace(augment, flip=False) != Augment():
         raise UserError(
-            "training.cache computes features once and supports augment.flip alone: remove other "
+            "training.cache computes features once and supports only augment.flip: remove other "
             "augmentations."
         )
 
 
 def plain_name(text: str) -> str:
     """Return text, such as the name of a folder, as a valid recipe name."""
-    name = _NOT_IN_NAMES.sub("-", text)[-100:].strip(" .-") or "images"
+    name = _INVALID_IN_NAMES.sub("-", text)[-100:].strip(" .-") or "images"
     return f"images-{name[-90:]}" if _RESERVED.fullmatch(name) else name
 
 
-def _checked_name(value: object) -> str:
+def _valid_name(value: object) -> str:
     name = str(value) if isinstance(value, str | int | float) else ""
-    plain = 0 < len(name) <= 100 and not _NOT_IN_NAMES.search(name) and name[0] not in ".-"
-    if not plain or name.strip() != name or name[-1] == "." or _RESERVED.fullmatch(name):
+    is_plain = 0 < len(name) <= 100 and not _INVALID_IN_NAMES.search(name) and name[0] not in ".-"
+    if not is_plain or name.strip() != name or name[-1] == "." or _RESERVED.fullmatch(name):
         raise UserError(
             "Expected a plain name for the recipe (letters, digits, '-' and '_'; not a path), but "
-            f"got {shown(value)}."
+            f"got {short_repr(value)}."
         )
     return name
 
@@ -115,7 +115,7 @@ def change_recipe(recipe: Recipe, overrides: list[str]) -> Recipe:
     """Return a recipe with overrides like `epochs=3` applied.
 
     Raises:
-        UserError: a key that does not exist, or a value out of range.
+        UserError: a key does not exist, or a value is out of range.
     """
     values = copy.deepcopy(recipe.to_dict())
     for override in overrides:
@@ -140,22 +140,22 @@ def _read(name: str) -> dict[str, object]:
 def _override(values: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"Expected key=value, but got {shown(override)}.")
+        raise UserError(f"Expected key=value, but got {short_repr(override)}.")
     try:
         value = parse_yaml(text)
     except UserError as error:
-        raise UserError(f"Cannot read the value of {shown(override)}: {error}") from None
+        raise UserError(f"Cannot read the value of {short_repr(override)}: {error}") from None
     *path, last = key.split(".", _LEVELS)
     if not path:
         path = _section_of(last)
     mapping = values
     for step in path:
-        below = mapping.setdefault(step, {})
-        if not isinstance(below, dict):
-            raise UserError(f"The recipe has nothing below {step!r}, so {key!r} cannot be set.")
-        mapping = below
-    empty_text = not text and isinstance(mapping.get(last), str)
-    mapping[last] = "" if empty_text else value
+        section = mapping.setdefault(step, {})
+        if not isinstance(section, dict):
+            raise UserError(f"The recipe's {step!r} has no keys, so {key!r} cannot be set.")
+        mapping = section
+    is_empty_text = not text and isinstance(mapping.get(last), str)
+    mapping[last] = "" if is_empty_text else value
 
 
 def _section_of(key: str) -> list[str]:
@@ -168,10 +168,10 @@ def _section_of(key: str) -> list[str]:
     return [owners[key]]
 
 
-def _check_keys(what: str, values: dict[str, object], known: set[str]) -> None:
+def _check_keys(kind: str, values: dict[str, object], names: set[str]) -> None:
     for key in values:
-        if key not in known:
-            raise unknown_name(what, key, known)
+        if key not in names:
+            raise unknown_name(kind, key, names)
 
 
 def _section(name: str, values: object) -> Any:
@@ -181,15 +181,15 @@ def _section(name: str, values: object) -> Any:
     kind = _SECTIONS[name]
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     _check_keys(f"key of {name!r}", values, set(defaults))
-    plain = {key: _converted(defaults[key], value) for key, value in values.items()}
+    plain = {key: _convert(defaults[key], value) for key, value in values.items()}
     if name == "data" and isinstance(plain.get("size"), int):
         plain["size"] = (plain["size"], plain["size"])
-    check_values(kind, plain, of=f"{name}.")
+    check_values(kind, plain, prefix=f"{name}.")
     return kind(**plain)
 
 
-def _converted(default: object, value: object) -> object:
-    """Return a list as a tuple, and an integer as a float where the default is one."""
+def _convert(default: object, value: object) -> object:
+    """Convert a list to a tuple, and an integer to a float if the default is one."""
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**63 else value
     return tuple(value) if isinstance(value, list) else value

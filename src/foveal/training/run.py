@@ -27,7 +27,7 @@ from foveal.training.distribution.shared_images import forget_shared_images, sha
 from foveal.training.distribution.synced_norm import synchronise
 from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.options import Options
-from foveal.training.pretrained import origin, reachable
+from foveal.training.pretrained import origin, with_available_backbone
 from foveal.training.run_folder import FEATURES, run_folder
 from foveal.training.sets import Sets, load_sets, model_settings
 from foveal.training.settings import Recipe
@@ -35,7 +35,7 @@ from foveal.training.settings import Recipe
 if TYPE_CHECKING:
     from lightning import Callback
 
-    from foveal.training.fitting import Kept
+    from foveal.training.fitting import KeptEpoch
 
 
 class TrainOptions(TypedDict, total=False):
@@ -45,12 +45,12 @@ class TrainOptions(TypedDict, total=False):
         data_dir: folder of named datasets.
         resume: continue from the last checkpoint in the run folder, if there is one. Without it, a
             folder that holds a run is refused.
-        devices: number of devices per machine, as Lightning takes it. A batch must divide evenly
-            among all processes.
+        devices: number of devices per machine, in any form that Lightning accepts. Batches must
+            divide evenly among all processes.
         nodes: number of machines.
         strategy: `auto`, `ddp` or `fsdp`.
         sync_norm: whether batch normalisation uses the statistics of all processes' images.
-        precision: `32-true`, `bf16-mixed` or `16-mixed`, as Lightning names them.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`, which are Lightning's names.
         progress: whether to show a progress bar on stderr.
     """
 
@@ -79,7 +79,7 @@ def train(
     progress: bool = True,
     keep_features: bool = False,
     callbacks: "Sequence[Callback]" = (),
-    say: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a recipe, write model, curves and card into a run folder, and return the folder.
 
@@ -92,17 +92,17 @@ def train(
         data: a dataset or folder to use instead of the recipe's.
         keep_features: whether to keep the folder of features that `training.cache` creates.
         callbacks: Lightning callbacks in addition to the built-in ones.
-        say: called with a line on images that were left out, unusable checkpoints, and the time
-            left after the first epoch. Without it, unusable checkpoints cause warnings.
+        notify: called with lines about skipped images, unusable checkpoints, and the time left
+            after the first epoch. Without it, unusable checkpoints cause warnings.
 
     Raises:
         UserError: an argument, the data, the run folder or its checkpoints cannot be used, the
-            devices or the memory are insufficient, or the loss is no longer finite.
+            devices or the memory are insufficient, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C; the last complete epoch is kept, for `resume`.
     """
     machines = Devices(devices, nodes, strategy, sync_norm)
-    warn = say or partial(warnings.warn, stacklevel=2)
-    options = Options(resume, machines, precision, progress, callbacks, say, warn)
+    warn = notify or partial(warnings.warn, stacklevel=2)
+    options = Options(resume, machines, precision, progress, callbacks, notify, warn)
     check_batch(recipe.training.batch_size, machines.processes)
     keep_freed_memory()
     run = _Run(recipe, Path(out), data or recipe.data.name, data_dir, options)
@@ -131,11 +131,13 @@ class _Run:
     options: Options
 
     def train(self) -> None:
-        """Load the images and train on them, while the run folder is locked."""
+        """Load the images and train on them, with the run folder locked."""
         load = partial(load_sets, self.recipe, self.source, self.data_dir)
         out, options, first = self.out, self.options, is_first_process()
-        held = run_folder(out, self.recipe, options.resume, options.say) if first else nullcontext()
-        with held:
+        lock = (
+            run_folder(out, self.recipe, options.resume, options.notify) if first else nullcontext()
+        )
+        with lock:
             try:
                 sets = shared_images(load, out, options.machines.processes)
                 if options.time_left is not None and first:
@@ -145,10 +147,10 @@ class _Run:
                 forget_shared_images(out)
 
     def _fit(self, sets: Sets) -> None:
-        """Train on image sets, and write model and card."""
+        """Train on image sets, and write the model and its card."""
         from foveal.training.fitting import fit  # imports Lightning, which takes seconds
 
-        recipe, options = reachable(self.recipe, self.options.say), self.options
+        recipe, options = with_available_backbone(self.recipe, self.options.notify), self.options
         model = initial_model(recipe, model_settings(recipe, sets["train"]), sets["train"])
         if recipe.data.masks and Ability.GIVEN_MAPS not in model.abilities:
             raise UserError("data.masks requires a model with attention maps, such as 'attention'.")
@@ -176,10 +178,12 @@ class _Run:
             )
         folder = self.out / FEATURES
         return with_features(
-            model, recipe, sets, folder, progress=options.progress, say=options.say
+            model, recipe, sets, folder, progress=options.progress, notify=options.notify
         )
 
-    def _card(self, recipe: Recipe, sets: Sets, kept: "Kept", seconds: float) -> dict[str, object]:
+    def _card(
+        self, recipe: Recipe, sets: Sets, kept: "KeptEpoch", seconds: float
+    ) -> dict[str, object]:
         weights = origin(recipe.model)
         return {
             "model": recipe.name,
@@ -197,7 +201,7 @@ class _Run:
         }
 
 
-def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
+def _write_model(trained: ImageModel, kept: "KeptEpoch", out: Path) -> None:
     # A new model, because a strategy may have split the trained one.
     model = build_model(trained.settings())
     model.load_state_dict(kept.weights())
@@ -205,10 +209,10 @@ def _write_model(trained: ImageModel, kept: "Kept", out: Path) -> None:
 
 
 def _check_readable(model: ImageModel, images: ImageSet[Any]) -> None:
-    """Check that a model can read images of this size, before the training starts.
+    """Check that a model can read images of this size, before training starts.
 
     Raises:
-        UserError: it cannot.
+        UserError: the model cannot read them.
     """
     try:
         with evaluation_mode(model), torch.no_grad():
@@ -221,13 +225,13 @@ def _check_readable(model: ImageModel, images: ImageSet[Any]) -> None:
         raise UserError(f"The model cannot read the images of {images.name}: {reason}") from error
 
 
-def _report_data(sets: Iterable[ImageSet[object]], say: Callable[[str], None]) -> None:
-    """Report how a folder was interpreted, its first problems, and the number of others."""
+def _report_data(sets: Iterable[ImageSet[object]], notify: Callable[[str], None]) -> None:
+    """Report how a folder was interpreted, its first problems, and the number of further ones."""
     sets = list(sets)
     for note in dict.fromkeys(note for images in sets for note in images.notes):
-        say(f"  {note}")
+        notify(f"  {note}")
     for line in problem_lines(problem for images in sets for problem in images.problems):
-        say(f"  warning: {line}")
+        notify(f"  warning: {line}")
 
 
 def versions() -> dict[str, object]:

@@ -12,45 +12,45 @@ from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 
 CHECKPOINTS, RECIPE, TENSORBOARD = "checkpoints", "recipe.yaml", "tensorboard"
-FEATURES = "features"  # during training
+FEATURES = "features"  # deleted after training
 
 
 @contextmanager
 def run_folder(
-    out: Path, recipe: Recipe, resume: bool, say: Callable[[str], None]
+    out: Path, recipe: Recipe, resume: bool, notify: Callable[[str], None]
 ) -> Iterator[None]:
     """Lock the folder of a run and write its recipe, then run the block.
 
-    A folder without a checkpoint or a model belongs to a run that never got that far; it is reused.
-    If the block fails before the first checkpoint, its files are removed.
+    A folder without a checkpoint or a model belongs to a run that ended early; it is reused.
+    If the block fails before the first checkpoint, the files of the run are removed.
 
     Args:
         out: the folder, created if it is missing.
         recipe: recipe of the run.
         resume: whether the folder may hold this run already.
-        say: called with a line if the folder's recipe cannot be read.
+        notify: called with a line if the folder's recipe cannot be read.
 
     Raises:
-        UserError: another process holds the folder, it holds another run or links, or it cannot be
-            written to.
+        UserError: another process holds the folder, it contains another run or links, or it cannot
+            be written to.
     """
-    if as_unicode(str(out)) != str(out):  # TensorBoard writes to no other
+    if as_unicode(str(out)) != str(out):  # TensorBoard requires it
         raise UserError(f"Expected a run folder whose path is UTF-8, but got {printable(out)}.")
-    with ExitStack() as holding:
+    with ExitStack() as stack:
         with _as_user_errors(out):
-            made = not out.exists()
+            is_new = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
-            holding.enter_context(locked_folder(out))
+            stack.enter_context(locked_folder(out))
             _refuse_links(out)
             if holds_run(out):
-                _check_same(out, recipe, resume, say)
-            logged = (out / TENSORBOARD).exists()
+                _check_same(out, recipe, resume, notify)
+            had_logs = (out / TENSORBOARD).exists()
             write_recipe(recipe, out / RECIPE)
         try:
             yield
         except BaseException as error:
             if not holds_run(out):
-                _clear(out, logged, made)
+                _clear(out, had_logs, is_new)
             if isinstance(error, OSError) and is_full_disk(error):
                 raise UserError(_cannot_write(out, error)) from error
             raise
@@ -73,8 +73,8 @@ def _as_user_errors(out: Path) -> Iterator[None]:
 
 def holds_run(out: Path) -> bool:
     """Return whether a folder holds a checkpoint, a trained model, or results of folds."""
-    found = (*(out / CHECKPOINTS).glob("*.ckpt"), *out.glob("fold-*.json"))
-    return bool(found) or (out / "model.safetensors").exists()
+    results = (*(out / CHECKPOINTS).glob("*.ckpt"), *out.glob("fold-*.json"))
+    return bool(results) or (out / "model.safetensors").exists()
 
 
 def _cannot_write(out: Path, error: OSError | ValueError) -> str:
@@ -94,39 +94,39 @@ def _refuse_links(out: Path) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_symlink():
                 raise UserError(
-                    f"{printable(path)} is a link, but a run writes only to files of its own: "
+                    f"{printable(path)} is a link, but a run writes only to its own files: "
                     "remove it, or use another --out."
                 )
 
 
-def _check_same(out: Path, recipe: Recipe, resume: bool, say: Callable[[str], None]) -> None:
-    """Check that a run is resumed with the settings that it was started with."""
+def _check_same(out: Path, recipe: Recipe, resume: bool, notify: Callable[[str], None]) -> None:
+    """Check that a run is resumed with the settings that it started with."""
     if not resume:
         raise UserError(f"{printable(out)} holds a run already: use --resume or another --out.")
-    kept = out / RECIPE
-    if not kept.exists():
+    recipe_path = out / RECIPE
+    if not recipe_path.exists():
         return
     try:
-        same = load_recipe(kept) == recipe
+        same = load_recipe(recipe_path) == recipe
     except UserError as error:
-        say(f"{error} It is written again, because the checkpoints hold the settings too.")
+        notify(f"{error} It is overwritten, because the checkpoints hold the settings too.")
         return
     if not same:
         raise UserError(
             f"{printable(out)} was started with other settings: resume with those in "
-            f"{printable(kept)}."
+            f"{printable(recipe_path)}."
         )
 
 
-def _clear(out: Path, logged: bool, made: bool) -> None:
+def _clear(out: Path, had_logs: bool, is_new: bool) -> None:
     """Remove the files of a run that ended before its first checkpoint."""
     with suppress(OSError):
         (out / RECIPE).unlink(missing_ok=True)
         (out / "metrics.csv").unlink(missing_ok=True)
         shutil.rmtree(out / FEATURES, ignore_errors=True)
-        if not logged:
+        if not had_logs:
             shutil.rmtree(out / TENSORBOARD, ignore_errors=True)
         if (out / CHECKPOINTS).exists():
             (out / CHECKPOINTS).rmdir()
-        if made:
+        if is_new:
             out.rmdir()

@@ -26,10 +26,10 @@ Sets = dict[str, ImageSet[Any]]
 def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
     """Return the images for training and validation, as `train` and `val`.
 
-    Large images may have `first` too, smaller images for the first epochs.
+    For large images, there may also be `first`: smaller images for the first epochs.
 
     Raises:
-        UserError: the data cannot be read, or the recipe has settings that large images lack.
+        UserError: the data cannot be read, or large images do not support the recipe's settings.
     """
     if Ability.IN_PART in abilities_of(recipe.model):
         return _large_sets(recipe, source, data_dir)
@@ -45,7 +45,7 @@ def load_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Sets:
         )
         for split in ("train", "val")
     }
-    # Masks that come with a dataset are for evaluation, not for training.
+    # The masks of a dataset are for evaluation, not for training.
     sets = {split: replace(images, masks=None) for split, images in sets.items()}
     if data.limit:
         sets["train"] = sets["train"].few(data.limit, data.draw)
@@ -72,7 +72,7 @@ def _large_sets(recipe: Recipe, source: str, data_dir: str | Path | None) -> Set
 
 
 def train_and_val(images: ImageSet[Any], indices: Tensor) -> Sets:
-    """Return images at `indices` (M,), about a tenth of each class as `val`, the rest as `train`.
+    """Return the images at `indices` (M,): about a tenth of each class as `val`, others as `train`.
 
     Groups are not divided.
     """
@@ -80,8 +80,8 @@ def train_and_val(images: ImageSet[Any], indices: Tensor) -> Sets:
     groups = [images.groups[i] for i in indices.tolist()] if images.groups else []
     sets = {}
     for split in ("train", "val"):
-        own = split_indices(labels, split, own_val=False, own_test=True, groups=groups)
-        sets[split] = images.subset(indices[own])
+        selected = split_indices(labels, split, own_val=False, own_test=True, groups=groups)
+        sets[split] = images.subset(indices[selected])
     return sets
 
 
@@ -92,36 +92,36 @@ def model_settings(
     pixels, size = sample_px(images.images)
     channels = pixels.shape[1]
     mean, std = _rounded(pixels.mean(dim=0)), _rounded(pixels.std(dim=0).clamp_min(1e-3))
-    if (expected := _normalisation(recipe)) is not None:
-        mean, std = ([value] * channels for value in expected)
+    if (fixed := _normalisation(recipe)) is not None:
+        mean, std = ([value] * channels for value in fixed)
     short_side = recipe.data.short_side
     shape = {"size": size} if short_side is None else {"short_side": short_side}
-    nameless = Ability.REBUILT in abilities_of(recipe.model)
+    without_classes = Ability.REBUILT in abilities_of(recipe.model)
     settings = {
         "inputs": {
             **shape,
             "mean": mean,
             "std": std,
-            "classes": [] if nameless else list(images.classes),
+            "classes": [] if without_classes else list(images.classes),
         },
         **without_file(recipe.model),
     }
     # Inputs and outputs of the parts follow from the images, unless the recipe sets them.
-    given: dict[str, object] = {"in_channels": channels, "size": size}
-    given |= {k: v for k, v in settings.items() if k == "patch_size"}
-    if not nameless:
-        given["num_classes"] = len(images.classes)
-    for part, known in PARTS.items():  # the detector first, whose keypoints the others read
-        own = settings.get(part)
-        if isinstance(own, Mapping):
-            settings[part] = complete = _completed(own, known, given)
-            given |= {k: v for k, v in complete.items() if k == "keypoints"}
-    shown = ("in_channels", "num_classes")
-    return _completed(settings, MODELS, {k: v for k, v in given.items() if k in shown})
+    defaults: dict[str, object] = {"in_channels": channels, "size": size}
+    defaults |= {k: v for k, v in settings.items() if k == "patch_size"}
+    if not without_classes:
+        defaults["num_classes"] = len(images.classes)
+    for part, registry in PARTS.items():  # the detector first: it sets `keypoints` for the others
+        part_settings = settings.get(part)
+        if isinstance(part_settings, Mapping):
+            settings[part] = complete = _complete(part_settings, registry, defaults)
+            defaults |= {k: v for k, v in complete.items() if k == "keypoints"}
+    shared = ("in_channels", "num_classes")
+    return _complete(settings, MODELS, {k: v for k, v in defaults.items() if k in shared})
 
 
 def _normalisation(recipe: Recipe) -> tuple[float, float] | None:
-    """Return mean and standard deviation that the backbone expects; None for those of the data."""
+    """Return the mean and standard deviation that the backbone requires, or None."""
     backbone = recipe.model.get("backbone")
     kind = BACKBONES.get(backbone.get("name", "")) if isinstance(backbone, Mapping) else None
     return None if kind is None else kind.normalisation
@@ -131,13 +131,13 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _completed(
+def _complete(
     settings: Mapping[str, object],
-    known: Mapping[str, Callable[..., object]],
-    given: Mapping[str, object],
+    registry: Mapping[str, Callable[..., object]],
+    defaults: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return settings, with the given values for missing arguments of the named class."""
+    """Return settings, with defaults for missing arguments of the class that they name."""
     name = settings.get("name")
-    kind = known.get(name) if isinstance(name, str) else None
+    kind = registry.get(name) if isinstance(name, str) else None
     accepted = {} if kind is None else inspect.signature(kind).parameters
-    return {**{key: value for key, value in given.items() if key in accepted}, **settings}
+    return {**{key: value for key, value in defaults.items() if key in accepted}, **settings}

@@ -30,7 +30,7 @@ class Data:
         groups: images that must stay in one split: a CSV file (file,group) or a regular expression
             over paths (see `read_groups`). Empty for none.
         limit: number of training images to use, balanced over classes; 0 for all.
-        draw: random seed of their choice.
+        draw: random seed for choosing them.
     """
 
     name: str = "mnist-5k"
@@ -44,7 +44,7 @@ class Data:
 
     @property
     def sizing(self) -> Sizing | None:
-        """How images are resized; None keeps their size."""
+        """Target size of images; None keeps their size."""
         return self.size if self.short_side is None else ShortSide(self.short_side)
 
 
@@ -62,13 +62,13 @@ class Training:
         bias_lr: learning rate of the biases of batch normalisation, as a multiple of `lr`
             (Page 2019, "How to train your ResNet").
         schedule: `one-cycle` (Smith & Topin 2018) or `constant`.
-        warmup: fraction of the steps before the maximum learning rate.
+        warmup: fraction of the steps until the maximum learning rate.
         label_smoothing: fraction of the target that is spread over all classes.
         focal: exponent of the focal loss (Lin et al. 2017), which gives easy images less weight; 0
             for plain cross-entropy.
         balance: exponent b of the class weights: a class of n images has the weight n ** -b,
             scaled to a mean of 1 over the training images. 0 for equal weights, 1 for full
-            balance. Above 0, the best weights are those of the highest mean accuracy over classes.
+            balance. Above 0, the best epoch is chosen by mean per-class accuracy.
         mask_weight: weight of the masks' loss (Yan et al. 2019).
         clip: maximum norm of the gradient; 0 for none.
         average: decay of the moving average of the weights, which is validated and kept (Polyak &
@@ -79,15 +79,15 @@ class Training:
         keep: which weights are kept: `best` on the validation images, or `last`.
         start: zoo name or run folder that provides the initial weights of all parts with the same
             names; empty for random weights.
-        start_part: the only part that takes these weights, such as `backbone`; empty for all.
+        start_part: the only part to initialise with them, such as `backbone`; empty for all.
         freeze: part of the model that is not trained, such as `detector`; empty for none.
         freeze_depth: depth of the backbone, from 1, down to which it is not trained; 0 for none.
         fixed_norm: whether batch normalisation of the backbone keeps its statistics while the rest
             is trained. A batch of photographs of one size gives poor statistics.
         cache: whether the frozen features of all images, and of mirrored ones with `augment.flip`,
-            are computed once and kept on disk during training.
-        linear_start: whether the classifier starts as the linear layer on the frozen features that
-            validates best (with `cache`).
+            are computed once and stored on disk during training.
+        linear_start: whether the classifier starts as a linear layer fitted on the frozen features
+            (with `cache`).
         seed: random seed of the weights, the order of the images and the augmentation.
     """
 

@@ -1,1 +1,1 @@
-"""Workflows: the demo, training on a folder of photographs, and explaining image files."""
+"""Workflows: the demo, training on a folder of photographs, and explanations of image files."""

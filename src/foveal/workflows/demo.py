@@ -14,11 +14,11 @@ from foveal.metrics import evaluate
 from foveal.training import load_recipe, parse_recipe, train
 
 RECIPES = ("mnist-5k-focus", "mnist-5k-corners")
-SHOWN = 200  # explained images in the report
+MAX_EXPLAINED = 200  # explained images per model in the report
 
 
-def run_demo(out: Path, say: Callable[[str], None]) -> Path:
-    """Train the demo's models, evaluate them and the zoo's, write a report and return its path.
+def run_demo(out: Path, notify: Callable[[str], None]) -> Path:
+    """Train the demo's models, evaluate them and the zoo's, and return the path of a report.
 
     Finished runs are not repeated. To train a model again, delete its folder below `out`.
     """
@@ -26,23 +26,23 @@ def run_demo(out: Path, say: Callable[[str], None]) -> Path:
     train_images = load_images("mnist-5k", "train")
     entries = []
     for name in RECIPES:
-        folder = _trained(name, out / "runs" / name, say)
-        entries.append(_entry(name, folder, test, train_images, say, note="trained just now"))
+        folder = _train_once(name, out / "runs" / name, notify)
+        entries.append(_entry(name, folder, test, train_images, notify, note="trained just now"))
     for name in zoo.names():
-        if name.startswith("mnist-") and name != zoo.judge_of(
-            "mnist"
-        ):  # judges have no explanation
+        # Judges have no explanation.
+        if name.startswith("mnist-") and name != zoo.judge_of("mnist"):
             folder = zoo.folder(name)
-            entries.append(_entry(name, folder, test, train_images, say, note="from the zoo"))
+            entries.append(_entry(name, folder, test, train_images, notify, note="from the zoo"))
     return write_report(entries, out)
 
 
-def _trained(name: str, folder: Path, say: Callable[[str], None]) -> Path:
+def _train_once(name: str, folder: Path, notify: Callable[[str], None]) -> Path:
     recipe = load_recipe(name)
     if (folder / "card.json").exists() and parse_recipe(zoo.card(folder)["recipe"]) == recipe:
-        say(f"{name}: already trained in {folder}")
+        notify(f"{name}: already trained in {folder}")
         return folder
-    say(f"{name}: training for {recipe.training.epochs} epochs")
+    epochs = recipe.training.epochs
+    notify(f"{name}: training for {epochs} epoch{'' if epochs == 1 else 's'}")
     try:
         return train(recipe, folder, resume=(folder / "recipe.yaml").exists())
     except UserError as error:
@@ -54,18 +54,18 @@ def _entry(
     folder: Path,
     test: ImageSet,
     train_images: ImageSet,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     note: str,
 ) -> ReportEntry:
-    say(f"{name}: evaluating")
+    notify(f"{name}: evaluating")
     model = zoo.load(folder)
     figures = evaluate(model, test, train_images, name=name)
-    shown = test.subset(torch.arange(0, len(test), max(1, len(test) // SHOWN)))
+    explained = test.subset(torch.arange(0, len(test), max(1, len(test) // MAX_EXPLAINED)))
     return ReportEntry(
         name=name,
         card={**zoo.card(folder), **figures},
-        explanation=model.explain(as_floats(shown.images)),
-        labels=shown.labels,
+        explanation=model.explain(as_floats(explained.images)),
+        labels=explained.labels,
         curve=zoo.curve(folder),
         note=note,
     )

@@ -23,7 +23,7 @@ from foveal.images.photos import Photos
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
-from foveal.metrics.position_leakage import LEAST_IMAGES
+from foveal.metrics.position_leakage import MIN_IMAGES
 from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.models import ImageModel
@@ -39,42 +39,42 @@ from foveal.training.run_folder import FEATURES
 
 Say = Callable[[str], None]
 _SPLITS = {"test": "Test", "val": "Validation"}
-TINY = 20  # images per class; with fewer, validation and test figures are uncertain
-SHOWN = 10  # maximum correct predictions in the gallery, and maximum wrong ones
+MIN_COUNT = 20  # images per class; with fewer, validation and test figures are uncertain
+MAX_SHOWN = 10  # maximum number of correct and of wrong predictions in the gallery
 
 
 def plan(
     data: str,
     family: str | None,
     overrides: Sequence[str],
-    say: Say,
+    notify: Say,
     data_dir: str | Path | None = None,
 ) -> Recipe:
     """Survey a folder, choose a recipe for it, report both, and return the recipe.
 
     Args:
         data: a folder of class folders, or the name of a dataset of photographs.
-        family: one of `training.choosing.FAMILIES`; None to choose one for the images.
+        family: one of `choosing.FAMILIES`; None to choose one for the images.
         overrides: recipe keys to set, like `epochs=3`.
-        say: called with what was found and chosen.
+        notify: called with the lines of the survey and of the choice.
         data_dir: folder of the named datasets.
 
     Raises:
         UserError: no such folder, or it does not hold two classes of images.
     """
     survey = _survey(data, data_dir)
-    for line in found(survey):
-        say(line)
+    for line in survey_lines(survey):
+        notify(line)
     choice = choose(survey, family, data=data)
-    if choice.instead is not None:
-        choice = _preferred(choice, choice.instead, data, survey, data_dir, say)
+    if choice.alternative is not None:
+        choice = _better_choice(choice, choice.alternative, data, survey, data_dir, notify)
     recipe = change_recipe(choice.recipe, list(overrides))
     for line in choice.reasons:
-        say(f"  {line}")
+        notify(f"  {line}")
     if overrides:
-        say(f"  overridden by your settings: {', '.join(overrides)}")
+        notify(f"  overridden by your settings: {', '.join(overrides)}")
     training = recipe.training
-    say(f"  {training.epochs} epochs, batches of {training.batch_size} images")
+    notify(f"  {training.epochs} epochs, batches of {training.batch_size} images")
     return recipe
 
 
@@ -94,26 +94,26 @@ def _survey(data: str, data_dir: str | Path | None) -> Survey:
     return survey
 
 
-def _preferred(
+def _better_choice(
     choice: Choice,
     crops: Choice,
     data: str,
     survey: Survey,
     data_dir: str | Path | None,
-    say: Say,
+    notify: Say,
 ) -> Choice:
     """Return the choice of crops if they are no worse than the whole image at equal cost."""
     size = (survey.height, survey.width)
-    compared = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, say)
-    if compared is None:
+    comparison = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, notify)
+    if comparison is None:
         return choice
-    for line in compared.lines():
-        say(f"  {line}")
-    return crops if compared.no_worse else choice
+    for line in comparison.lines():
+        notify(f"  {line}")
+    return crops if comparison.no_worse else choice
 
 
-def found(survey: Survey) -> list[str]:
-    """Return what users should know about their images, one line per fact."""
+def survey_lines(survey: Survey) -> list[str]:
+    """Return the properties of images that users should know, one per line."""
     names = sorted(survey.counts, key=lambda name: survey.counts[name])
     lines = [
         f"{survey.name}: {survey.images:,} images of {len(names)} classes, "
@@ -124,39 +124,41 @@ def found(survey: Survey) -> list[str]:
         lines.append(
             f"  no folder {' or '.join(missing)}: a tenth of the images is set aside for each"
         )
-    tiny = [f"{name} ({survey.counts[name]})" for name in names if survey.counts[name] < TINY]
-    if tiny:
-        lines.append(f"  warning: few images of {_some(tiny)}: figures for them are uncertain")
+    rare = [f"{name} ({survey.counts[name]})" for name in names if survey.counts[name] < MIN_COUNT]
+    if rare:
+        lines.append(f"  warning: few images of {_first(rare)}: figures for them are uncertain")
     if survey.grey_classes:
-        grey = _some(survey.grey_classes)
+        grey = _first(survey.grey_classes)
         lines.append(f"  warning: only {grey} is all grey: a model may recognise it by that alone")
     if survey.copies:
         count = len(survey.copies)
-        have = (
+        copies = (
             "1 image has an identical copy"
             if count == 1
             else f"{count} images have identical copies"
         )
         lines.append(
-            f"  warning: {have} (for example {' and '.join(survey.copies[0][:2])}): copies of "
+            f"  warning: {copies} (for example {' and '.join(survey.copies[0][:2])}): copies of "
             "training images are not used for testing"
         )
-    alone = [name for name in names if survey.counts[name] < 3]
-    if alone and "test" not in survey.splits:
-        lines.append(f"  warning: {_some(alone)} cannot be tested: that needs 3 images per class")
+    untested = [name for name in names if survey.counts[name] < 3]
+    if untested and "test" not in survey.splits:
+        lines.append(
+            f"  warning: {_first(untested)} cannot be tested: that needs 3 images per class"
+        )
     if survey.problems:
-        lines.append(f"  warning: {len(survey.problems)} files are not images and are left out")
+        lines.append(f"  warning: {len(survey.problems)} files are not images and are skipped")
     return lines
 
 
-def _some(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def train_photos(
-    recipe: Recipe, out: Path, data: str, say: Say, **options: Unpack[TrainOptions]
+    recipe: Recipe, out: Path, data: str, notify: Say, **options: Unpack[TrainOptions]
 ) -> Path:
-    """Train, evaluate on the test images, draw a gallery, and report how reliable the figures are.
+    """Train, evaluate on the test images, draw a gallery, and report the results.
 
     If no test image can be read, that is reported before training, and the validation images
     are used instead.
@@ -165,50 +167,50 @@ def train_photos(
         recipe: see `plan`.
         out: the run folder.
         data: the folder of photos.
-        say: called with the figures and the next step.
+        notify: called with the figures and the next step.
         options: options of `train`.
 
     Raises:
         UserError: see `train`.
     """
     data_dir = options.get("data_dir")
-    test = _read(recipe, data, "test", data_dir, say)
-    folder = train(recipe, out, data=data, say=say, keep_features=True, **options)
+    test = _read(recipe, data, "test", data_dir, notify)
+    folder = train(recipe, out, data=data, notify=notify, keep_features=True, **options)
     if not is_first_process():
         return folder
     model = zoo.load(folder)
-    train_images = _train_images(model, recipe, data, data_dir, say)
+    train_images = _train_images(model, recipe, data, data_dir, notify)
     figures = evaluate(model, test, train_images, name=recipe.name)
-    predicted = predict_logits(model, test.images).argmax(dim=1)
-    for line in trust(figures, predicted, test):
-        say(line)
-    found = _probed(recipe, data, test, folder, data_dir)
-    if found is not None:
-        figures |= {"linear_accuracy": found.accuracy}
-        for line in beside(found, predicted, test):
-            say(line)
-    say(f"  {cost(figures)}")
+    predictions = predict_logits(model, test.images).argmax(dim=1)
+    for line in accuracy_lines(figures, predictions, test):
+        notify(line)
+    baseline = _linear_baseline(recipe, data, test, folder, data_dir)
+    if baseline is not None:
+        figures |= {"linear_accuracy": baseline.accuracy}
+        for line in baseline_lines(baseline, predictions, test):
+            notify(line)
+    notify(f"  {cost_line(figures)}")
     write_card(folder, {**zoo.card(folder), "figures": figures})
-    picture = _gallery(model, test, predicted, folder / "gallery.png")
-    say(f"Gallery of correct and wrong predictions: {picture}")
-    say(f"Next: foveal explain {folder} IMAGE --out pictures")
+    picture = _gallery(model, test, predictions, folder / "gallery.png")
+    notify(f"Gallery of correct and wrong predictions: {picture}")
+    notify(f"Next: foveal explain {folder} IMAGE --out pictures")
     return folder
 
 
 def _train_images(
-    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, say: Say
+    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, notify: Say
 ) -> ImageSet[Any] | None:
     """Return the training images, or None if no metric of the model needs them."""
     if Given.TRAIN not in useful_for(model):
         return None
-    images = _read(recipe, data, "train", data_dir, say)
-    if len(images) < LEAST_IMAGES:
-        say(f"  locations are not probed: that needs {LEAST_IMAGES} training images")
+    images = _read(recipe, data, "train", data_dir, notify)
+    if len(images) < MIN_IMAGES:
+        notify(f"  locations are not probed: that needs {MIN_IMAGES} training images")
     return images
 
 
 def _read(
-    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, say: Say
+    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, notify: Say
 ) -> ImageSet[Any]:
     """Return the images of a split; for `test`, those of `val` if no test image can be read."""
     read = partial(
@@ -224,12 +226,12 @@ def _read(
     except UserError as error:
         if split != "test":
             raise
-        say(f"  warning: no test images: {error}")
-        say("  figures are measured on the validation images, which also select the epoch")
+        notify(f"  warning: no test images: {error}")
+        notify("  figures are measured on the validation images, which also select the epoch")
         return read("val")
 
 
-def _probed(
+def _linear_baseline(
     recipe: Recipe,
     data: str,
     test: ImageSet[object],
@@ -250,34 +252,35 @@ def _probed(
         shutil.rmtree(features, ignore_errors=True)
 
 
-def beside(found: Probe, answers: Tensor, test: ImageSet[object]) -> list[str]:
-    """Return a comparison with the linear layer, and a warning of near-duplicates, one per line.
+def baseline_lines(baseline: Probe, predictions: Tensor, test: ImageSet[object]) -> list[str]:
+    """Return a comparison with the linear layer, and a warning about near-duplicates, as lines.
 
     Args:
-        found: results of the linear layer.
-        answers: (N,) class indices predicted by the model.
+        baseline: results of the linear layer.
+        predictions: (N,) class indices predicted by the model.
         test: the images that both were tested on.
     """
     gain = bootstrap(
-        (answers == test.labels).double() - (found.answers == test.labels).double(),
+        (predictions == test.labels).double() - (baseline.predictions == test.labels).double(),
         test.labels,
         groups=test.groups,
     )
     value, low, high = (100 * points for points in gain)
     lines = [
-        f"  a linear layer on the same backbone, frozen: {found.accuracy:.1%}; paired difference "
-        f"{value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})"
+        f"  a linear layer on the same backbone, frozen: {baseline.accuracy:.1%}; paired "
+        f"difference {value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})"
     ]
-    if found.copies:
-        one, other = (printable(path) for path in found.copies[0])
+    if baseline.copies:
+        test_path, train_path = (printable(path) for path in baseline.copies[0])
         lines.append(
-            f"  warning: {len(found.copies)} test images are near-duplicates of training images, "
-            f"such as {one} and {other}: the accuracy may be too high (see --groups)"
+            f"  warning: {len(baseline.copies)} test images are near-duplicates of training "
+            f"images, such as {test_path} and {train_path}: the accuracy may be too high "
+            "(see --groups)"
         )
     return lines
 
 
-def cost(figures: dict[str, Any]) -> str:
+def cost_line(figures: dict[str, Any]) -> str:
     """Return the cost of a prediction, in one line."""
     return (
         f"cost per image: {figures['macs'] / 1e6:,.0f} million multiply-adds and "
@@ -285,28 +288,28 @@ def cost(figures: dict[str, Any]) -> str:
     )
 
 
-def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]:
-    """Return the accuracy and how reliable it is, one fact per line.
+def accuracy_lines(figures: dict[str, Any], predictions: Tensor, test: ImageSet) -> list[str]:
+    """Return the accuracy and its reliability, one fact per line.
 
     Args:
         figures: see `metrics.evaluate`.
-        answers: (N,) class indices predicted by the model.
+        predictions: (N,) class indices predicted by the model.
         test: the test images.
     """
-    right = int((answers == test.labels).sum())
-    low, high = wilson_interval(right, len(test))
+    correct = int((predictions == test.labels).sum())
+    low, high = wilson_interval(correct, len(test))
     counts = torch.bincount(test.labels, minlength=len(test.classes))
-    most = int(counts.argmax())
+    largest = int(counts.argmax())
     recalls = {
-        name: float((answers[test.labels == label] == label).float().mean())
+        name: float((predictions[test.labels == label] == label).float().mean())
         for label, name in enumerate(test.classes)
         if counts[label]
     }
     worst = min(recalls, key=lambda name: recalls[name])
     lines = [
-        f"{_SPLITS[test.split]}: {right} of {len(test)} correct, {right / len(test):.1%} "
-        f"(95% CI: {low:.0%} to {high:.0%}); always {test.classes[most]!r} would reach "
-        f"{int(counts[most]) / len(test):.1%}",
+        f"{_SPLITS[test.split]}: {correct} of {len(test)} correct, {correct / len(test):.1%} "
+        f"(95% CI: {low:.0%} to {high:.0%}); always predicting "
+        f"{test.classes[largest]!r} would reach {int(counts[largest]) / len(test):.1%}",
         f"  mean per-class accuracy {sum(recalls.values()) / len(recalls):.1%}; "
         f"worst: {worst!r} {recalls[worst]:.0%}",
     ]
@@ -315,22 +318,22 @@ def trust(figures: dict[str, Any], answers: Tensor, test: ImageSet) -> list[str]
     leakage = figures.get("position_leakage")
     if leakage is not None:
         lines.append(
-            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; a probe of the "
-            f"locations alone reaches {leakage:.0%} (the closer to the accuracy, the less the "
+            f"  decided from {figures['evidence_fraction']:.0%} of the pixels; a probe of only "
+            f"the locations reaches {leakage:.0%} (the closer to the accuracy, the less the "
             "patches explain)"
         )
     return lines
 
 
-def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> Path:
+def _gallery(model: ImageModel, test: ImageSet, predictions: Tensor, path: Path) -> Path:
     """Draw correct predictions, then wrong ones, with their explanations."""
-    right = (answers == test.labels).nonzero().flatten()
-    wrong = (answers != test.labels).nonzero().flatten()
-    spread = right[torch.linspace(0, len(right) - 1, min(SHOWN, len(right))).long()]
+    correct = (predictions == test.labels).nonzero().flatten()
+    wrong = (predictions != test.labels).nonzero().flatten()
+    spread = correct[torch.linspace(0, len(correct) - 1, min(MAX_SHOWN, len(correct))).long()]
     explain = explainer(CONTRIBUTIONS)  # exact, unlike attention maps
     if Ability.KEYPOINTS in model.abilities or not explain.supports(model):
         explain = explainer(own_method(model) or "grad-cam")
-    shown = torch.cat([spread, wrong[:SHOWN]])
+    shown = torch.cat([spread, wrong[:MAX_SHOWN]])
     explanations = [
         replace(explain(model, _image(test, int(index))), classes=test.classes) for index in shown
     ]
@@ -340,5 +343,5 @@ def _gallery(model: ImageModel, test: ImageSet, answers: Tensor, path: Path) -> 
 
 def _image(images: ImageSet[Tensor | Photos], index: int) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1]."""
-    (one,) = images.subset(torch.tensor([index])).images.split(1)
-    return as_floats(one)
+    (image,) = images.subset(torch.tensor([index])).images.split(1)
+    return as_floats(image)

@@ -42,13 +42,13 @@ def load(model: str | Path) -> "ImageModel":
         UserError: unknown model, or weights that are corrupt or belong to another model.
     """
     from foveal.models import build_model
-    from foveal.models.renames import renamed
+    from foveal.models.renames import rename_function
     from foveal.models.weights import Weights, load_weights
 
     folder = _find(model)
     config = read_config(folder / CONFIG)
     weights = Weights(folder / WEIGHTS)
-    weights.rename(renamed(str(config.settings["name"])))
+    weights.rename(rename_function(str(config.settings["name"])))
     return load_weights(lambda: build_model(config.settings), weights)
 
 
@@ -111,7 +111,7 @@ def _find(model: str | Path) -> Path:
         return path
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in (".", ".."):
-        if Path(owner).is_dir():  # a folder such as runs/ is more likely meant than a Hub owner
+        if Path(owner).is_dir():  # more likely a folder such as runs/ than a Hub owner
             raise UserError(f"The folder {name} does not exist.")
         return _download(name)
     raise unknown_name("model", name, names())

@@ -1,4 +1,4 @@
-"""Predicting many images here: the rows, resuming, and failing well."""
+"""Batch prediction by the local engine: rows, resuming and errors."""
 
 import errno
 import io
@@ -44,27 +44,27 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
-SMALL = {"shard_size": 20, "batch_size": 8}
+SMALL_SHARDS = {"shard_size": 20, "batch_size": 8}
 
 
 def table(out):
     return pq.read_table(out)
 
 
-def test_each_image_is_a_row_and_an_unreadable_one_says_why(digits, tmp_path):
-    found = predict("mnist-focus", digits, tmp_path / "out", **SMALL)
+def test_each_image_is_a_row_and_an_unreadable_one_has_an_error(digits, tmp_path):
+    result = predict("mnist-focus", digits, tmp_path / "out", **SMALL_SHARDS)
     rows = table(tmp_path / "out").to_pylist()
-    assert (found.images, found.errors, found.resized, found.new) == (70, 2, 1, 70)
+    assert (result.images, result.errors, result.resized, result.new) == (70, 2, 1, 70)
     assert [row["path"] for row in rows] == [str(path) for path in sorted(digits.iterdir())]
     assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN)
     assert rows[40]["error"] == "the file is empty"
     for index in BROKEN:
-        others = {k for k, v in rows[index].items() if v is not None}
-        assert others == {"path", "model", "version", "error"}
+        filled = {k for k, v in rows[index].items() if v is not None}
+        assert filled == {"path", "model", "version", "error"}
     assert [i for i, row in enumerate(rows) if row["resized"]] == [9]
 
 
-def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tmp_path, capsys):
+def test_skipped_and_special_files_are_reported_again_on_resume(tmp_path, capsys):
     from foveal.cli import main
 
     folder = tmp_path / "photos"
@@ -78,14 +78,14 @@ def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tm
     for name in ("notes.txt", "more.txt", "LICENSE"):
         (folder / name).write_text("words")
     command = ["predict", "mnist-cnn", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
-    for last in ([], ["--resume"]):
-        with pytest.raises(SystemExit) as ended:
-            main([*command, *last])
-        assert ended.value.code == 0
-        shown = capsys.readouterr().err
-        assert "3 non-image files skipped: 2 .txt, 1 without extension." in shown
-        assert "1 were read with assumptions: see column `note`." in shown
-        assert "3 could not be read" in shown
+    for flags in ([], ["--resume"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *flags])
+        assert stop.value.code == 0
+        err = capsys.readouterr().err
+        assert "3 non-image files skipped: 2 .txt, 1 without extension." in err
+        assert "1 were read with assumptions: see column `note`." in err
+        assert "3 could not be read" in err
     rows = table(tmp_path / "out").to_pylist()
     assert [Path(row["path"]).name[0] for row in rows] == list("abcde")
     assert ["reach 4,095 of 65,535" in (row["note"] or "") for row in rows] == [True, *[False] * 4]
@@ -94,35 +94,37 @@ def test_what_is_passed_over_misread_or_special_is_said_and_kept_when_resumed(tm
         assert row["prediction"] is None
 
 
-def test_a_row_is_what_the_model_says_of_that_image(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "out", **SMALL)
+def test_a_row_equals_the_models_explanation_of_its_image(digits, tmp_path):
+    predict("mnist-focus", digits, tmp_path / "out", **SMALL_SHARDS)
     model, rows = zoo.load("mnist-focus"), table(tmp_path / "out").to_pylist()
     for number in (0, 9, 69):
         image = read_image(digits / f"{number:03d}.jpg", size=(28, 28), channels=1)
-        found = model.explain(image[None].float() / 255)
+        explanation = model.explain(image[None].float() / 255)
         row = rows[number]
-        assert row["prediction"] == found.class_name(int(found.predictions))
-        assert row["probability"] == pytest.approx(float(found.probabilities.max()), abs=1e-5)
-        assert row["probabilities"] == pytest.approx(found.probabilities[0].tolist(), abs=1e-5)
-        places = [[place["x"], place["y"]] for place in row["keypoints"]]
-        assert np.allclose(places, found.keypoints[0], atol=1e-5)
-        assert row["evidence_fraction"] == pytest.approx(float(found.evidence_fraction))
+        assert row["prediction"] == explanation.class_name(int(explanation.predictions))
+        assert row["probability"] == pytest.approx(float(explanation.probabilities.max()), abs=1e-5)
+        assert row["probabilities"] == pytest.approx(
+            explanation.probabilities[0].tolist(), abs=1e-5
+        )
+        keypoints = [[point["x"], point["y"]] for point in row["keypoints"]]
+        assert np.allclose(keypoints, explanation.keypoints[0], atol=1e-5)
+        assert row["evidence_fraction"] == pytest.approx(float(explanation.evidence_fraction))
         assert row["attention"] is None
 
 
-def test_an_attention_net_says_where_its_maps_are_greatest(digits, tmp_path):
-    predict("mnist-attention", digits, tmp_path / "out", **SMALL)
+def test_rows_of_an_attention_net_hold_the_peaks_of_its_maps(digits, tmp_path):
+    predict("mnist-attention", digits, tmp_path / "out", **SMALL_SHARDS)
     row = table(tmp_path / "out").to_pylist()[0]
     image = read_image(digits / "000.jpg", size=(28, 28), channels=1)
     expected = zoo.load("mnist-attention").explain(image[None].float() / 255).to_dicts()[0]
-    for found, peak in zip(row["attention"], expected["attention"], strict=True):
-        assert found == pytest.approx({key: peak[key] for key in found}, rel=1e-3, abs=1e-5)
+    for written, peak in zip(row["attention"], expected["attention"], strict=True):
+        assert written == pytest.approx({key: peak[key] for key in written}, rel=1e-3, abs=1e-5)
     assert row["keypoints"] is None
     assert row["evidence_fraction"] == 1
 
 
-def test_one_file_holds_what_a_folder_of_shards_does_whatever_their_size(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "a", **SMALL)
+def test_a_single_file_equals_a_folder_of_shards_of_any_size(digits, tmp_path):
+    predict("mnist-focus", digits, tmp_path / "a", **SMALL_SHARDS)
     predict("mnist-focus", digits, tmp_path / "b.parquet", shard_size=24, batch_size=8)
     assert table(tmp_path / "b.parquet").num_rows == 70
     assert len(list((tmp_path / "a").glob("part-*"))) == 4
@@ -131,27 +133,27 @@ def test_one_file_holds_what_a_folder_of_shards_does_whatever_their_size(digits,
     assert table(tmp_path / "a").select(columns) == table(tmp_path / "b.parquet").select(columns)
 
 
-def test_a_bad_image_changes_nothing_in_the_rows_of_others(digits, tmp_path):
+def test_an_unreadable_image_does_not_affect_other_rows(digits, tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     for path in digits.iterdir():
         (whole / path.name).write_bytes(path.read_bytes())
     (whole / "007.jpg").write_bytes((digits / "008.jpg").read_bytes())
-    predict("mnist-focus", digits, tmp_path / "a", **SMALL)
-    predict("mnist-focus", whole, tmp_path / "b", **SMALL)
-    kept = [number for number in range(70) if number not in BROKEN]
-    a, b = (table(tmp_path / name).drop_columns("path").take(kept) for name in "ab")
+    predict("mnist-focus", digits, tmp_path / "a", **SMALL_SHARDS)
+    predict("mnist-focus", whole, tmp_path / "b", **SMALL_SHARDS)
+    readable = [number for number in range(70) if number not in BROKEN]
+    a, b = (table(tmp_path / name).drop_columns("path").take(readable) for name in "ab")
     assert a == b
 
 
-def test_a_model_of_any_size_predicts_images_as_they_are(digits, tmp_path):
+def test_a_model_without_a_fixed_size_reads_images_unresized(digits, tmp_path):
     (tmp_path / "model").mkdir()
     settings = {"name": "cnn", "widths": [4, 8], "num_classes": 10}
     build_model(settings).eval().save_weights(tmp_path / "model")
-    found = predict(tmp_path / "model", digits, tmp_path / "out", **SMALL)
+    result = predict(tmp_path / "model", digits, tmp_path / "out", **SMALL_SHARDS)
     rows = table(tmp_path / "out").to_pylist()
     assert [row["path"] for row in rows] == [str(path) for path in sorted(digits.iterdir())]
-    assert (found.errors, found.resized) == (2, 0)
+    assert (result.errors, result.resized) == (2, 0)
     model = zoo.load(tmp_path / "model")
     image = read_image(digits / "009.jpg", channels=1)
     assert image.shape[-2:] == (40, 56)
@@ -160,77 +162,77 @@ def test_a_model_of_any_size_predicts_images_as_they_are(digits, tmp_path):
     assert [i for i, row in enumerate(rows) if row["error"]] == list(BROKEN)
 
 
-def test_pictures_are_drawn_beside_the_rows_and_named_in_them(digits, tmp_path):
-    some = tmp_path / "some"
-    some.mkdir()
+def test_pictures_are_saved_next_to_the_rows_and_listed_in_them(digits, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
     for number in (5, 7):
-        (some / f"{number}.jpg").write_bytes((digits / f"{number:03d}.jpg").read_bytes())
+        (images / f"{number}.jpg").write_bytes((digits / f"{number:03d}.jpg").read_bytes())
     for out in (tmp_path / "out", tmp_path / "out.parquet"):
-        predict("mnist-focus", some, out, explain=True)
+        predict("mnist-focus", images, out, explain=True)
         good, bad = table(out).to_pylist()
-        place = out.parent if out.suffix else out
-        assert Image.open(place / good["picture"]).width > 100
+        base = out.parent if out.suffix else out
+        assert Image.open(base / good["picture"]).width > 100
         assert bad["picture"] is None
 
 
-def test_finished_shards_are_kept_and_the_others_done(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "a", **SMALL)
-    predict("mnist-focus", digits, tmp_path / "b", **SMALL)
+def test_resuming_keeps_finished_shards_and_computes_the_rest(digits, tmp_path):
+    predict("mnist-focus", digits, tmp_path / "a", **SMALL_SHARDS)
+    predict("mnist-focus", digits, tmp_path / "b", **SMALL_SHARDS)
     parts = sorted((tmp_path / "b").glob("part-*"))
-    kept = parts[0].stat().st_mtime_ns
+    modified_ns = parts[0].stat().st_mtime_ns
     parts[1].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:500])
     (tmp_path / "b" / "part-00003-of-00004.parquet.partial").write_bytes(b"half")
-    found = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL)
-    assert (found.images, found.errors, found.resized, found.new) == (70, 2, 1, 40)
+    result = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL_SHARDS)
+    assert (result.images, result.errors, result.resized, result.new) == (70, 2, 1, 40)
     assert table(tmp_path / "a") == table(tmp_path / "b")
-    assert parts[0].stat().st_mtime_ns == kept
+    assert parts[0].stat().st_mtime_ns == modified_ns
     assert not list((tmp_path / "b").glob("*.partial"))
-    again = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL)
+    again = predict("mnist-focus", digits, tmp_path / "b", resume=True, **SMALL_SHARDS)
     assert (again.images, again.errors, again.new) == (70, 2, 0)
 
 
-def test_a_source_that_changes_does_not_change_what_a_run_is_of(digits, tmp_path):
+def test_resuming_uses_the_original_listing_when_the_source_has_changed(digits, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for path in sorted(digits.iterdir())[:30]:
         (source / path.name).write_bytes(path.read_bytes())
-    predict("mnist-focus", source, tmp_path / "out", **SMALL)
+    predict("mnist-focus", source, tmp_path / "out", **SMALL_SHARDS)
     (tmp_path / "out" / "part-00001-of-00002.parquet").unlink()
     (source / "025.jpg").unlink()
     (source / "000a.jpg").write_bytes((digits / "000.jpg").read_bytes())
-    found = predict("mnist-focus", source, tmp_path / "out", resume=True, **SMALL)
+    result = predict("mnist-focus", source, tmp_path / "out", resume=True, **SMALL_SHARDS)
     rows = table(tmp_path / "out").to_pylist()
-    assert found.images == 30
+    assert result.images == 30
     assert len({row["path"] for row in rows}) == 30
     assert rows[25]["error"] == "the file does not exist"
 
 
-def test_what_an_output_holds_is_never_overwritten(digits, tmp_path):
+def test_existing_output_is_never_overwritten(digits, tmp_path):
     out, file = tmp_path / "out", tmp_path / "out.parquet"
-    for place in (out, file):
-        predict("mnist-focus", digits, place, **SMALL)
+    for output in (out, file):
+        predict("mnist-focus", digits, output, **SMALL_SHARDS)
         with pytest.raises(UserError, match="holds a run already: give --resume"):
-            predict("mnist-focus", digits, place, **SMALL)
+            predict("mnist-focus", digits, output, **SMALL_SHARDS)
         with pytest.raises(
             UserError, match=r"started with model='mnist-focus', but got 'mnist-cnn'"
         ):
-            predict("mnist-cnn", digits, place, resume=True, **SMALL)
-        assert predict("mnist-focus", digits, place, resume=True, **SMALL).new == 0
+            predict("mnist-cnn", digits, output, resume=True, **SMALL_SHARDS)
+        assert predict("mnist-focus", digits, output, resume=True, **SMALL_SHARDS).new == 0
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     (tmp_path / "mine.parquet").write_text("mine")
-    for place in (other, tmp_path / "mine.parquet"):
+    for output in (other, tmp_path / "mine.parquet"):
         with pytest.raises(UserError, match="another --out"):
-            predict("mnist-focus", digits, place, resume=True)
+            predict("mnist-focus", digits, output, resume=True)
     assert (other / "thesis.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "mine.parquet", "other", "out", "out.parquet",
     ]  # fmt: skip
 
 
-def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_path):
+def test_invalid_arguments_leave_no_output_behind(digits, tmp_path):
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
     for source, options, message in (
@@ -244,13 +246,13 @@ def test_an_empty_source_and_other_mistakes_leave_nothing_behind(digits, tmp_pat
             predict("mnist-focus", source, out, **options)
         assert not out.exists()
     (tmp_path / "model").mkdir()
-    rebuilds = {
+    settings = {
         "name": "reconstructor",
         "detector": {"name": "heatmap", "keypoints": 3},
         "decoder": {"name": "conv", "in_channels": 1},
         "patch_size": 5,
     }
-    build_model(rebuilds).eval().save_weights(tmp_path / "model")
+    build_model(settings).eval().save_weights(tmp_path / "model")
     with pytest.raises(UserError, match="not a classifier"):
         predict(tmp_path / "model", digits, out)
     (tmp_path / "file").write_text("")
@@ -271,13 +273,13 @@ predict("mnist-focus", sys.argv[1], sys.argv[2], resume=True, shard_size=20, bat
 """
 
 
-def test_a_run_killed_after_its_first_part_ends_with_each_image_once(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "whole", **SMALL)
+def test_a_run_killed_after_its_first_shard_resumes_without_duplicates(digits, tmp_path):
+    predict("mnist-focus", digits, tmp_path / "whole", **SMALL_SHARDS)
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", _RUN, str(digits), str(out)])
     assert process.wait() == -signal.SIGKILL
     assert len(list(out.glob("part-*.parquet"))) == 1
-    predict("mnist-focus", digits, out, resume=True, **SMALL)
+    predict("mnist-focus", digits, out, resume=True, **SMALL_SHARDS)
     assert table(out) == table(tmp_path / "whole")
 
 
@@ -292,7 +294,7 @@ def test_small_files_are_decoded_by_one_thread(tmp_path):
     assert reader_count([], 8) == 8
 
 
-def test_two_runs_do_not_write_into_one_output(digits, tmp_path):
+def test_two_runs_cannot_write_to_the_same_output(digits, tmp_path):
     out = outputs.Output(tmp_path / "out")
     with (
         out.locked(),
@@ -302,36 +304,38 @@ def test_two_runs_do_not_write_into_one_output(digits, tmp_path):
     assert predict("mnist-focus", digits, tmp_path / "out").images == 70
 
 
-def test_a_full_disk_is_said_and_what_was_finished_is_kept(digits, tmp_path, monkeypatch):
-    write, left = pq.write_table, [2]
+def test_a_full_disk_gives_an_error_and_keeps_finished_shards(digits, tmp_path, monkeypatch):
+    write, writes_left = pq.write_table, [2]
 
-    def full(rows, where, **options):
-        if not left[0]:
+    def write_until_full(rows, where, **options):
+        if not writes_left[0]:
             Path(where).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        left[0] -= 1
+        writes_left[0] -= 1
         write(rows, where, **options)
 
-    monkeypatch.setattr(outputs.pq, "write_table", full)
+    monkeypatch.setattr(outputs.pq, "write_table", write_until_full)
     with pytest.raises(UserError, match=r"The disk is full: .*part-00002.* --resume") as error:
-        predict("mnist-focus", digits, tmp_path / "out", **SMALL)
+        predict("mnist-focus", digits, tmp_path / "out", **SMALL_SHARDS)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "out").glob("*.partial"))
     monkeypatch.undo()
-    found = predict("mnist-focus", digits, tmp_path / "out", resume=True, **SMALL)
-    assert (found.images, found.new) == (70, 30)
+    result = predict("mnist-focus", digits, tmp_path / "out", resume=True, **SMALL_SHARDS)
+    assert (result.images, result.new) == (70, 30)
 
 
-def _tiny_disk(folder: Path) -> bool:
+def _mount_tiny_disk(folder: Path) -> bool:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def test_a_disk_that_is_really_full_is_said(digits, tmp_path):
+def test_a_real_full_disk_gives_an_error(digits, tmp_path):
     disk = tmp_path / "disk"
-    if not _tiny_disk(disk):
-        pytest.skip("mounting a small disk needs the right to; the test above fills one in its way")
+    if not _mount_tiny_disk(disk):
+        pytest.skip(
+            "mounting a small disk is not permitted here; the test above simulates a full one"
+        )
     try:
         out = disk / "out"
         with pytest.raises(UserError, match="The disk is full"):
@@ -340,9 +344,9 @@ def test_a_disk_that_is_really_full_is_said(digits, tmp_path):
         assert 0 < done < 35
         assert not list(out.glob("*.partial"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-        found = predict("mnist-focus", digits, out, resume=True, shard_size=2, batch_size=2)
-        assert (found.images, found.new) == (70, 70 - 2 * done)
-        # One file after another: Arrow closes those that it reads as a table a little later.
+        result = predict("mnist-focus", digits, out, resume=True, shard_size=2, batch_size=2)
+        assert (result.images, result.new) == (70, 70 - 2 * done)
+        # Read file by file: Arrow closes files that it reads as one table with a delay.
         paths = []
         for part in out.glob("part-*.parquet"):
             with pq.ParquetFile(part) as file:
@@ -352,7 +356,7 @@ def test_a_disk_that_is_really_full_is_said(digits, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_torch_is_left_with_the_threads_it_had(digits, tmp_path):
+def test_the_number_of_torch_threads_is_restored(digits, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -362,14 +366,14 @@ def test_torch_is_left_with_the_threads_it_had(digits, tmp_path):
         torch.set_num_threads(before)
 
 
-def test_batches_get_smaller_where_images_are_large():
+def test_batches_are_smaller_for_large_images():
     sizes = (None, (28, 28), (224, 224), (1500, 1500))
     assert [_batch_size(Inputs(size=size)) for size in sizes] == [1024, 1024, 20, 16]
     assert _batch_size(Inputs(short_side=224)) == 20
 
 
-def test_the_manifest_names_model_source_and_images(digits, tmp_path):
-    predict("mnist-focus", digits, tmp_path / "out", **SMALL)
+def test_the_manifest_records_source_images_classes_and_digests(digits, tmp_path):
+    predict("mnist-focus", digits, tmp_path / "out", **SMALL_SHARDS)
     manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
     assert manifest["source"] == str(digits)
     assert manifest["images"] == 70
@@ -377,19 +381,19 @@ def test_the_manifest_names_model_source_and_images(digits, tmp_path):
     assert len(manifest["weights_sha256"]) == len(manifest["listing_sha256"]) == 64
 
 
-def test_the_command_says_once_what_was_resized_and_what_was_not_read(digits, tmp_path, capsys):
+def test_the_command_reports_resized_and_unreadable_images(digits, tmp_path, capsys):
     from foveal.cli import main
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as stop:
         main(["predict", "mnist-focus", str(digits), "--out", str(tmp_path / "out"), "--quiet"])
-    shown = capsys.readouterr()
-    assert ended.value.code == 0
-    assert shown.out.split() == [str(tmp_path / "out")]
-    assert "1 were resized to 28x28, as mnist-focus expects." in shown.err
-    assert "2 could not be read" in shown.err
+    captured = capsys.readouterr()
+    assert stop.value.code == 0
+    assert captured.out.split() == [str(tmp_path / "out")]
+    assert "1 were resized to 28x28, as mnist-focus expects." in captured.err
+    assert "2 could not be read" in captured.err
 
 
-def test_progress_tells_rate_and_time_left(monkeypatch):
+def test_progress_shows_the_count(monkeypatch):
     from foveal.foundation.progress import rate_bar
 
     stream = io.StringIO()

@@ -1,4 +1,4 @@
-"""Predicting by ONNX Runtime: the rows of PyTorch; and what a model cannot read is said."""
+"""Batch prediction with ONNX Runtime: the same rows as with PyTorch, and its limits."""
 
 import json
 
@@ -16,7 +16,7 @@ from foveal.models import Inputs, SmallCNN, presets
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Nine pictures of two sizes, and one that no patch fits into."""
+    """Nine pictures of two sizes, and one that is smaller than a patch."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = torch.Generator().manual_seed(0)
     for number in range(9):
@@ -29,14 +29,14 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A high-resolution model, as a run's folder and as an export in it."""
+    """A folder with a high-resolution model and its ONNX export."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     widths = {"detector_widths": (4, 6, 6), "encoder_widths": (4, 8, 8), "width": 16}
     network = presets.high_res(shrink=4, keypoints=4, patch_size=20, heads=2, **widths).eval()
     network.save_weights(folder)
-    graph, beside = exported(network)
-    write_onnx(graph, folder / "model.onnx", beside)
+    graph, parts = exported(network)
+    write_onnx(graph, folder / "model.onnx", parts)
     return folder
 
 
@@ -44,29 +44,27 @@ def rows(out):
     return pq.read_table(out).to_pylist()
 
 
-def test_rows_by_onnx_are_those_of_pytorch_and_an_unfit_image_stops_nothing(
-    model, pictures, tmp_path, capsys
-):
+def test_onnx_rows_equal_pytorch_rows_including_errors(model, pictures, tmp_path, capsys):
     file = str(model / "model.onnx")
     for name, out in ((str(model), "torch.parquet"), (file, "onnx.parquet")):
         with pytest.raises(SystemExit, match="0"):
             main(["predict", name, str(pictures), "--out", str(tmp_path / out), "--quiet"])
     assert "1 could not be read: see column `error`" in capsys.readouterr().err
-    found, expected = rows(tmp_path / "onnx.parquet"), rows(tmp_path / "torch.parquet")
-    assert len(found) == len(expected) == 10
-    for row, other in zip(found[:9], expected[:9], strict=True):
+    onnx_rows, torch_rows = rows(tmp_path / "onnx.parquet"), rows(tmp_path / "torch.parquet")
+    assert len(onnx_rows) == len(torch_rows) == 10
+    for row, other in zip(onnx_rows[:9], torch_rows[:9], strict=True):
         assert row["error"] is None
         assert (row["path"], row["prediction"]) == (other["path"], other["prediction"])
         assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
         assert len(row["keypoints"]) == 4
-        for place, held in zip(row["keypoints"], other["keypoints"], strict=True):
-            assert place == pytest.approx(held, abs=1e-4)
-    for row in (found[9], expected[9]):
+        for point, other_point in zip(row["keypoints"], other["keypoints"], strict=True):
+            assert point == pytest.approx(other_point, abs=1e-4)
+    for row in (onnx_rows[9], torch_rows[9]):
         assert "at least 20x20 pixels" in row["error"]
         assert row["prediction"] is row["keypoints"] is row["resized"] is None
 
 
-def test_a_run_is_resumed_by_the_runtime_that_it_began_with(pictures, tmp_path):
+def test_a_run_is_resumed_with_the_runtime_that_started_it(pictures, tmp_path):
     folder, out = tmp_path / "model", tmp_path / "out"
     folder.mkdir()
     SmallCNN(widths=(4,), inputs=Inputs(size=(28, 28))).eval().save_weights(folder)
@@ -86,7 +84,7 @@ def test_a_run_is_resumed_by_the_runtime_that_it_began_with(pictures, tmp_path):
         ({"runtime": "onyx"}, "Did you mean 'onnx'"),
     ],
 )
-def test_what_onnx_runtime_does_not_do_here_is_said_before_anything_is_written(
+def test_options_that_onnx_runtime_lacks_are_refused_before_writing(
     options, message, model, pictures, tmp_path
 ):
     name = model / "model.onnx"

@@ -1,7 +1,7 @@
-"""Predicting on a Ray cluster of two small nodes: the same rows, whoever dies.
+"""Batch prediction on a Ray cluster of two small nodes: the same rows, even after a crash.
 
-One cluster for all tests: to start one, and to import torch in each of its processes, takes most
-of the time. The last test takes a node away.
+One cluster for all tests: starting one, and importing torch in each of its processes, takes most
+of the time. The last test removes a node.
 """
 
 import logging
@@ -28,17 +28,17 @@ from foveal.deployment.batch import cluster as engine
 pytestmark = pytest.mark.slow
 IMAGES = 160
 OPTIONS = {"shard_size": 20, "batch_size": 4}
-LIMIT = 240  # seconds until a run is taken for hung; it needs a few
+LIMIT = 240  # seconds after which a run counts as hung; a normal run takes a few
 
 
 @contextmanager
-def limit(seconds: int):
-    """Fail where the block takes longer."""
+def time_limit(seconds: int):
+    """Fail if the block takes longer."""
 
-    def late(*_):
+    def fail(*_):
         raise AssertionError(f"not done after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(seconds)
     try:
         yield
@@ -50,9 +50,9 @@ def limit(seconds: int):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """Small JPEGs of noise, two of which cannot be read."""
-    folder, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for number in range(IMAGES):
-        pixels = chance.integers(0, 256, (32, 32), dtype=np.uint8)
+        pixels = random.integers(0, 256, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:03d}.jpg")
     (folder / "033.jpg").write_bytes(b"")
     (folder / "101.jpg").write_bytes((folder / "100.jpg").read_bytes()[:300])
@@ -61,7 +61,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """An untrained net that takes its time, so that a run has a middle to be killed in."""
+    """An untrained net that is slow enough for a run to be killed midway."""
     folder = tmp_path_factory.mktemp("model")
     settings = {
         "name": "cnn",
@@ -84,10 +84,10 @@ def expected(images, model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of two nodes with one CPU each."""
-    # Ray lowers its workers' priority, and waits for a node for seconds: too few where other tests
-    # have both cores.
+    # By default Ray lowers its workers' priority and waits only seconds for a node: too little when
+    # other tests use both cores.
     settings = {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "200"}
-    for name, value in {**engine._QUIET, **settings}.items():
+    for name, value in {**engine._QUIET_ENVIRONMENT, **settings}.items():
         os.environ.setdefault(name, value)
     import ray
     from ray.cluster_utils import Cluster
@@ -96,7 +96,7 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.second = cluster.add_node(**node)
     cluster.wait_for_nodes()
-    # Connected once, so that the next run finds the processes of the last.
+    # One connection, so that each run reuses the processes of the previous one.
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield cluster
     ray.shutdown()
@@ -104,65 +104,67 @@ def cluster():
 
 
 def run(cluster, images, model, out, **options):
-    with limit(LIMIT):
+    with time_limit(LIMIT):
         return predict(model, images, out, engine="ray", **OPTIONS, **options)
 
 
 @pytest.fixture
 def at_batch(monkeypatch):
-    """Have something done when a number of batches has come; return what counts them."""
-    came = []
+    """Call an action when a number of batches has arrived; return the list of their shards."""
+    arrived = []
 
     def arrange(number, action):
-        batch_of = engine._batch
+        batch_of = engine._to_batch
 
-        def counted(row):
-            came.append(row["shard"])
-            if len(came) == number:
+        def count_batch(row):
+            arrived.append(row["shard"])
+            if len(arrived) == number:
                 action()
             return batch_of(row)
 
-        monkeypatch.setattr(engine, "_batch", counted)
-        return came
+        monkeypatch.setattr(engine, "_to_batch", count_batch)
+        return arrived
 
     return arrange
 
 
-def test_a_cluster_of_two_cpus_does_not_hang_and_gives_the_same_bits(
+def test_a_cluster_of_two_cpus_gives_the_same_bits_without_hanging(
     cluster, images, model, expected, tmp_path
 ):
-    found = run(cluster, images, model, tmp_path / "out")
-    assert (found.images, found.errors, found.resized) == (IMAGES, 2, IMAGES - 2)
+    result = run(cluster, images, model, tmp_path / "out")
+    assert (result.images, result.errors, result.resized) == (IMAGES, 2, IMAGES - 2)
     assert pq.read_table(tmp_path / "out") == expected
 
 
-def test_readers_apart_give_the_same_bits(cluster, images, model, expected, tmp_path, monkeypatch):
-    apart = partial(engine.predict_on_ray, apart=True)
-    monkeypatch.setattr(engine, "predict_on_ray", apart)
+def test_separate_readers_give_the_same_bits(
+    cluster, images, model, expected, tmp_path, monkeypatch
+):
+    with_readers = partial(engine.predict_on_ray, readers=True)
+    monkeypatch.setattr(engine, "predict_on_ray", with_readers)
     run(cluster, images, model, tmp_path / "out")
     assert pq.read_table(tmp_path / "out") == expected
 
 
-def test_pictures_come_back_from_the_cluster(cluster, images, tmp_path):
-    some = tmp_path / "some"
-    some.mkdir()
-    (some / "a.jpg").write_bytes((images / "000.jpg").read_bytes())
-    run(cluster, some, "mnist-focus", tmp_path / "out", explain=True)
+def test_pictures_are_returned_from_the_cluster(cluster, images, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes((images / "000.jpg").read_bytes())
+    run(cluster, folder, "mnist-focus", tmp_path / "out", explain=True)
     (row,) = pq.read_table(tmp_path / "out").to_pylist()
     assert Image.open(tmp_path / "out" / row["picture"]).width > 100
 
 
 def predictors() -> list[int]:
-    """Return the ids of the processes that hold a model, of raylets that descend from this one."""
-    found = []
+    """Return the ids of the processes that hold a model, among descendants of this process."""
+    ids = []
     for entry in Path("/proc").iterdir():
         try:
             title = (entry / "cmdline").read_bytes()
             if b"ray::MapWorker" in title and _descends(int(entry.name)):
-                found.append(int(entry.name))
+                ids.append(int(entry.name))
         except (OSError, ValueError):
             continue
-    return found
+    return ids
 
 
 def _descends(process: int) -> bool:
@@ -174,7 +176,7 @@ def _descends(process: int) -> bool:
     return False
 
 
-def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(
+def test_killing_a_worker_midway_loses_and_duplicates_no_rows(
     cluster, images, model, expected, tmp_path, at_batch
 ):
     killed = []
@@ -183,10 +185,10 @@ def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(
         killed.append(predictors()[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    came = at_batch(2, kill)
+    arrived = at_batch(2, kill)
     run(cluster, images, model, tmp_path / "out")
     assert len(killed) == 1
-    assert len(came) >= IMAGES // OPTIONS["batch_size"]
+    assert len(arrived) >= IMAGES // OPTIONS["batch_size"]
     assert pq.read_table(tmp_path / "out") == expected
 
 
@@ -198,13 +200,11 @@ predict(model, images, out, engine="ray", address=address, resume=True, **{optio
 """
 
 
-def test_a_killed_driver_is_resumed_with_each_image_once(
-    cluster, images, model, expected, tmp_path
-):
+def test_a_killed_driver_resumes_without_duplicates(cluster, images, model, expected, tmp_path):
     out = tmp_path / "out"
     code = _RUN.replace("{options}", repr(OPTIONS))
     command = [sys.executable, "-c", code, str(model), str(images), str(out), cluster.address]
-    with limit(LIMIT):
+    with time_limit(LIMIT):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not list(out.glob("part-*.parquet")):
             assert process.poll() is None, "the run ended before it was killed"
@@ -213,23 +213,23 @@ def test_a_killed_driver_is_resumed_with_each_image_once(
         process.wait()
     done = len(list(out.glob("part-*.parquet")))
     assert done < IMAGES // OPTIONS["shard_size"], "nothing was left to resume"
-    found = run(cluster, images, model, out, resume=True)
-    assert found.new == IMAGES - done * OPTIONS["shard_size"]
+    result = run(cluster, images, model, out, resume=True)
+    assert result.new == IMAGES - done * OPTIONS["shard_size"]
     assert pq.read_table(out) == expected
 
 
-def test_a_cluster_that_is_not_there_is_said_before_anything_is_written(images, tmp_path):
+def test_an_unreachable_cluster_is_an_error_before_writing(images, tmp_path):
     address = "127.0.0.1:9"
     command = [sys.executable, "-m", "foveal", "predict", "mnist-focus", str(images)]
     command += ["--engine", "ray", "--address", address, "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert ended.returncode == 1
-    assert f"No Ray cluster responds at {address}" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 1
+    assert f"No Ray cluster responds at {address}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_node_killed_in_mid_run_loses_and_doubles_nothing(
+def test_removing_a_node_midway_loses_and_duplicates_no_rows(
     cluster, images, model, expected, tmp_path, at_batch
 ):
     at_batch(2, lambda: cluster.remove_node(cluster.second, allow_graceful=False))

@@ -1,4 +1,4 @@
-"""What a run is told to predict: order, kinds of sources, and what is passed over."""
+"""Sources of a batch prediction: order, kinds and skipped files."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def png(value: int = 0) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images at any depth, beside what is none."""
+    """A folder with images at any depth, hidden files and a text file."""
     base = tmp_path / "photos"
     for name in ("b.png", "a.JPG", "deep/er/z.png", "deep/y.png", ".hidden.png", ".git/x.png"):
         (base / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +44,15 @@ def names(source: str | Path) -> list[str]:
     return [item.name for item in list_items(str(source))]
 
 
-def test_a_folder_is_listed_at_any_depth_in_a_fixed_order(folder):
-    found = [os.path.relpath(name, folder) for name in names(folder)]
-    assert found == ["a.JPG", "b.png", "deep/y.png", "deep/er/z.png"]
+def test_a_folder_is_listed_recursively_in_a_fixed_order(folder):
+    listed = [os.path.relpath(name, folder) for name in names(folder)]
+    assert listed == ["a.JPG", "b.png", "deep/y.png", "deep/er/z.png"]
 
 
-def test_globs_are_listed_from_any_folder_on(folder, monkeypatch):
+def test_globs_match_relative_and_absolute_paths(folder, monkeypatch):
     assert names(folder / "*.png") == [str(folder / "b.png")]
-    everywhere = [str(folder / n) for n in ("b.png", "deep/y.png", "deep/er/z.png")]
-    assert names(folder / "**/*.png") == everywhere
+    recursive = [str(folder / n) for n in ("b.png", "deep/y.png", "deep/er/z.png")]
+    assert names(folder / "**/*.png") == recursive
     monkeypatch.chdir(folder)
     assert names("**/*.png") == ["b.png", "deep/y.png", "deep/er/z.png"]
     assert names("./deep/*.png") == ["deep/y.png"]
@@ -71,38 +71,38 @@ def test_a_link_to_a_folder_is_not_followed_and_a_broken_link_is_an_image(folder
     assert len(names(folder)) == 5
 
 
-def test_a_url_is_listed_as_a_folder_is_and_its_names_can_be_read(folder):
+def test_a_url_is_listed_like_a_folder_and_its_files_can_be_read(folder):
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/bucket/photos", recursive=True)
-    found = names("memory://bucket/photos")
-    assert [n.removeprefix("memory:///bucket/photos/") for n in found] == [
+    listed = names("memory://bucket/photos")
+    assert [n.removeprefix("memory:///bucket/photos/") for n in listed] == [
         "a.JPG", "b.png", "deep/y.png", "deep/er/z.png",
     ]  # fmt: skip
-    assert names("memory://bucket/photos/**/*.png") == found[1:]
-    assert names("memory://bucket/photos/b.png") == [found[1]]
+    assert names("memory://bucket/photos/**/*.png") == listed[1:]
+    assert names("memory://bucket/photos/b.png") == [listed[1]]
     items = list(list_items("memory://bucket/photos"))
     assert [read() for _, read in sources_of(items)] == [png()] * 4
 
 
-def test_rows_of_parquet_are_images_and_tables_without_are_passed_over(folder):
+def test_parquet_rows_are_images_and_tables_without_images_are_skipped(folder):
     shard(folder / "deep" / "s.parquet", list(range(5)), row_group_size=2)
     pq.write_table(pa.table({"label": [1]}), folder / "labels.parquet")
     rows = [f"{folder}/deep/s.parquet#{row}" for row in range(5)]
     assert names(folder)[2:7] == [*rows[:5]]
     assert names(folder / "deep" / "s.parquet") == rows
-    with pytest.raises(UserError, match=r"expected a column image .* but got label"):
+    with pytest.raises(UserError, match=r"expected a column of images .* but got label"):
         names(folder / "labels.parquet")
 
 
-def test_any_rows_of_a_shard_are_read_in_their_order(tmp_path):
+def test_any_range_of_a_shard_is_read_in_order(tmp_path):
     shard(tmp_path / "s.parquet", list(range(200)), row_group_size=70)
     for first, last in ((0, 200), (3, 4), (69, 141), (150, 200)):
         items = [Item(str(tmp_path / "s.parquet"), row) for row in range(first, last)]
-        found = [(name, read()) for name, read in sources_of(items)]
-        assert found == [(item.name, png(item.row)) for item in items]
+        contents = [(name, read()) for name, read in sources_of(items)]
+        assert contents == [(item.name, png(item.row)) for item in items]
 
 
-def test_a_shard_that_shrinks_or_breaks_gives_an_error_for_each_row_that_is_gone(tmp_path):
+def test_a_shrunk_or_damaged_shard_gives_an_error_per_missing_row(tmp_path):
     path = tmp_path / "s.parquet"
     shard(path, list(range(10)))
     items = list(list_items(str(path)))
@@ -131,13 +131,13 @@ def test_a_shard_that_shrinks_or_breaks_gives_an_error_for_each_row_that_is_gone
         ("hf:name", "Expected hf:OWNER/NAME"),
     ],
 )
-def test_a_source_that_is_not_there_is_said_in_one_line(source, message):
+def test_a_missing_source_is_a_one_line_error(source, message):
     with pytest.raises(UserError, match=message) as error:
         names(source)
     assert "\n" not in str(error.value)
 
 
-def test_a_listing_gives_back_each_shard_and_its_digest_follows_the_names(tmp_path):
+def test_a_listing_returns_each_shard_and_its_digest_depends_on_the_names(tmp_path):
     items = [*(Item(f"{n}.png") for n in range(5)), *(Item("s.parquet", row) for row in range(4))]
     digest = write_listing(iter(items), tmp_path / "l.parquet", 4)
     listing = Listing.open(tmp_path / "l.parquet")
@@ -148,13 +148,13 @@ def test_a_listing_gives_back_each_shard_and_its_digest_follows_the_names(tmp_pa
     assert digest != write_listing(items[1:], tmp_path / "m.parquet", 2)
 
 
-SECRET = [
+PATH_CELLS = [
     ("string", pa.string(), lambda path: path),
     ("string in bytes", pa.struct([("bytes", pa.string()), ("path", pa.string())]),
      lambda path: {"bytes": path, "path": None}),
-    ("path alone", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    ("path without bytes", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
      lambda path: {"bytes": None, "path": path}),
-    ("only a path", pa.struct([("path", pa.string())]), lambda path: {"path": path}),
+    ("path column only", pa.struct([("path", pa.string())]), lambda path: {"path": path}),
     ("url", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
      lambda path: {"bytes": None, "path": f"file://{path}"}),
     ("path as bytes", pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
@@ -164,9 +164,9 @@ SECRET = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "cell"), [case[1:] for case in SECRET], ids=[c[0] for c in SECRET]
+    ("kind", "cell"), [case[1:] for case in PATH_CELLS], ids=[c[0] for c in PATH_CELLS]
 )
-def test_a_path_that_stands_in_a_table_is_never_opened(kind, cell, tmp_path):
+def test_a_path_in_a_table_is_never_opened(kind, cell, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(77))
     table = tmp_path / "data" / "train.parquet"
@@ -178,17 +178,17 @@ def test_a_path_that_stands_in_a_table_is_never_opened(kind, cell, tmp_path):
             content = read()
         except UserError:
             continue
-        assert content == str(secret).encode()  # the bytes of no image
+        assert content == str(secret).encode()  # the path itself, not the file
         with pytest.raises(UserError, match="not an image"):
             decode(content, None, None)
     with pytest.raises(UserError):
         load_images(table.parent, "train")
 
 
-def test_an_object_whose_name_is_a_chain_of_urls_is_read_from_its_store(tmp_path):
+def test_an_object_named_like_chained_urls_is_read_from_its_store(tmp_path):
     (tmp_path / "secret.png").write_bytes(png(77))
     memory = fsspec.filesystem("memory")
-    name = f"/chained/a::{tmp_path}/secret.png"  # to fsspec: that file, through a store
+    name = f"/chained/a::{tmp_path}/secret.png"  # a chain to fsspec: that local file
     memory.pipe(name, png(5))
     [(path, read)] = sources_of(list(list_items("memory://chained")))
     assert path == f"memory://{name}"
@@ -196,7 +196,7 @@ def test_an_object_whose_name_is_a_chain_of_urls_is_read_from_its_store(tmp_path
 
 
 @pytest.mark.parametrize("source", ["simplecache::file:///tmp", "zip://*.png::file:///tmp/a.zip"])
-def test_a_chain_of_urls_is_no_source(source):
+def test_chained_urls_are_refused_as_a_source(source):
     with pytest.raises(UserError, match="chained by :: are not supported"):
         names(source)
 
@@ -222,7 +222,7 @@ def test_special_files_are_rows_with_an_error(prefix, folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
-def test_a_special_file_that_is_named_is_a_row_with_an_error(tmp_path):
+def test_a_special_file_as_the_source_is_a_row_with_an_error(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in (str(tmp_path / "pipe"), "/dev/zero"):
         [(path, read)] = sources_of(list(list_items(name)))
@@ -231,7 +231,7 @@ def test_a_special_file_that_is_named_is_a_row_with_an_error(tmp_path):
             read()
 
 
-def test_a_file_that_is_larger_than_an_image_can_be_is_not_read(tmp_path, monkeypatch):
+def test_a_file_above_the_size_limit_is_not_read(tmp_path, monkeypatch):
     from foveal.images import stores
 
     monkeypatch.setattr(stores, "MAX_BYTES", 100)
@@ -243,13 +243,13 @@ def test_a_file_that_is_larger_than_an_image_can_be_is_not_read(tmp_path, monkey
             read()
 
 
-def test_files_without_an_ending_are_listed_where_they_are_images(folder):
+def test_images_without_an_extension_are_listed(folder):
     (folder / "deep" / "0a1b").write_bytes(png())
     (folder / "deep" / "0a1c").write_text("words")
     memory = fsspec.filesystem("memory")
     memory.put(str(folder), "/nameless/photos", recursive=True)
     for source in (str(folder), "memory://nameless/photos", f"file://{folder}"):
-        passed = Skipped()
-        found = [os.path.basename(item.path) for item in list_items(source, passed)]
-        assert found == ["a.JPG", "b.png", "0a1b", "y.png", "z.png"]
-        assert dict(passed.by_ending) == {"hidden": 1, ".txt": 1, "": 1}
+        skipped = Skipped()
+        listed = [os.path.basename(item.path) for item in list_items(source, skipped)]
+        assert listed == ["a.JPG", "b.png", "0a1b", "y.png", "z.png"]
+        assert dict(skipped.by_ending) == {"hidden": 1, ".txt": 1, "": 1}

@@ -1,4 +1,4 @@
-"""The files of the pages on clusters: they parse, and what they call takes what they give it."""
+"""Example files for clusters: they parse, and their foveal commands and options exist."""
 
 import copy
 import re
@@ -17,33 +17,34 @@ FOLDER = Path(__file__).parents[3] / "docs" / "cluster"
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the words of each call of foveal."""
+    """Return the words of each foveal command."""
     joined = text.replace("\\\n", " ")
-    return [shlex.split(one) for one in re.findall(r"foveal (?:train|predict) [^\n]+", joined)]
+    return [
+        shlex.split(command) for command in re.findall(r"foveal (?:train|predict) [^\n]+", joined)
+    ]
 
 
 def check(words: list[str]) -> None:
-    known = typer.main.get_command(app).commands[words[1]]
-    options = {name for option in known.params for name in option.opts}
-    given = [word for word in words if word.startswith("--")]
-    assert len(given) >= 3
-    assert set(given) <= options
+    command = typer.main.get_command(app).commands[words[1]]
+    options = {name for option in command.params for name in option.opts}
+    used = [word for word in words if word.startswith("--")]
+    assert len(used) >= 3
+    assert set(used) <= options
 
 
 @pytest.mark.parametrize("name", ["train.sbatch", "predict.sbatch"])
-def test_a_batch_script_is_bash_and_calls_what_there_is(name):
+def test_a_batch_script_is_valid_bash_with_existing_commands(name):
     text = (FOLDER / name).read_text()
     subprocess.run(["bash", "-n", str(FOLDER / name)], check=True)
     for line in text.splitlines():
         if line.startswith("#SBATCH"):
             assert re.fullmatch(r"#SBATCH --[a-z-]+=\S+", line)
-    found = commands(text)
-    assert len(found) == 1
-    check(found[0])
+    [words] = commands(text)
+    check(words)
 
 
 def _fields(required=(), **properties):
-    """Return a schema of an object that has these fields, and no other."""
+    """Return the JSON schema of an object with exactly these fields."""
     return {
         "type": "object",
         "properties": properties,
@@ -52,31 +53,31 @@ def _fields(required=(), **properties):
     }
 
 
-_TEXT, _WHOLE, _SWITCH = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+_TEXT, _INTEGER, _BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _TEXTS = {"type": "object", "additionalProperties": _TEXT}
 _POD = {
     "type": "object",
     "required": ["spec"],
-}  # Kubernetes' own; see the page on how it is checked
-# What KubeRay's operator takes: RayJobSpec and RayClusterSpec of its API ray.io/v1
-# (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), without what is deprecated.
+}  # Kubernetes' own type; docs/kubernetes.md says how it is checked
+# The fields that KubeRay accepts: RayJobSpec and RayClusterSpec of its API ray.io/v1
+# (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), without deprecated fields.
 _GROUP = {"rayStartParams": _TEXTS, "template": _POD}
 _RAY_CLUSTER = _fields(
     ["headGroupSpec"],
     rayVersion=_TEXT,
-    enableInTreeAutoscaling=_SWITCH,
-    suspend=_SWITCH,
+    enableInTreeAutoscaling=_BOOLEAN,
+    suspend=_BOOLEAN,
     headServiceAnnotations=_TEXTS,
-    headGroupSpec=_fields(["template"], serviceType=_TEXT, enableIngress=_SWITCH, **_GROUP),
+    headGroupSpec=_fields(["template"], serviceType=_TEXT, enableIngress=_BOOLEAN, **_GROUP),
     workerGroupSpecs={
         "type": "array",
         "items": _fields(
             ["groupName", "template", "minReplicas", "maxReplicas"],
             groupName=_TEXT,
-            replicas=_WHOLE,
-            minReplicas=_WHOLE,
-            maxReplicas=_WHOLE,
-            numOfHosts=_WHOLE,
+            replicas=_INTEGER,
+            minReplicas=_INTEGER,
+            maxReplicas=_INTEGER,
+            numOfHosts=_INTEGER,
             **_GROUP,
         ),
     },
@@ -88,8 +89,8 @@ _RAY_JOB = _fields(
     metadata=_fields(["name"], name=_TEXT, namespace=_TEXT, labels=_TEXTS),
     spec=_fields(
         ["entrypoint", "rayClusterSpec"],
-        activeDeadlineSeconds=_WHOLE,
-        backoffLimit=_WHOLE,
+        activeDeadlineSeconds=_INTEGER,
+        backoffLimit=_INTEGER,
         clusterSelector=_TEXTS,
         entrypoint=_TEXT,
         entrypointNumCpus={"type": "number"},
@@ -99,33 +100,33 @@ _RAY_JOB = _fields(
         metadata=_TEXTS,
         rayClusterSpec=_RAY_CLUSTER,
         runtimeEnvYAML=_TEXT,
-        shutdownAfterJobFinishes=_SWITCH,
+        shutdownAfterJobFinishes=_BOOLEAN,
         submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
-        suspend=_SWITCH,
-        ttlSecondsAfterFinished=_WHOLE,
+        suspend=_BOOLEAN,
+        ttlSecondsAfterFinished=_INTEGER,
     ),
 )
 
 
-def _misspelt(job):
+def _misspell_a_field(job):
     job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 1
 
 
-def _of_the_wrong_kind(job):
+def _change_a_type(job):
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
 
 
-def test_the_job_has_the_fields_that_kuberay_knows():
+def test_the_ray_job_matches_the_kuberay_schema():
     job = yaml.safe_load((FOLDER / "predict-rayjob.yaml").read_text())
     jsonschema.validate(job, _RAY_JOB)
-    for spoil in (_misspelt, _of_the_wrong_kind):
-        spoilt = copy.deepcopy(job)
-        spoil(spoilt)
+    for damage in (_misspell_a_field, _change_a_type):
+        damaged = copy.deepcopy(job)
+        damage(damaged)
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(spoilt, _RAY_JOB)
+            jsonschema.validate(damaged, _RAY_JOB)
 
 
-def test_the_job_of_kubernetes_is_yaml_and_calls_what_there_is():
+def test_the_ray_job_calls_an_existing_command_with_equal_limits_and_requests():
     job = yaml.safe_load((FOLDER / "predict-rayjob.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     [words] = commands(job["spec"]["entrypoint"])

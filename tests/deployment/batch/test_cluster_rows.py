@@ -1,4 +1,4 @@
-"""What runs in a cluster's processes, in this one: shards are read, packed and predicted."""
+"""The code of a cluster's worker processes, run in one process: reading, packing and predicting."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,9 @@ SHAPE = Shape((28, 28), 1)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Seven images of noise, one of which cannot be read."""
-    folder, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for index in range(7):
-        pixels = chance.integers(0, 256, (28, 28), dtype=np.uint8)
+        pixels = random.integers(0, 256, (28, 28), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     (folder / "3.png").write_bytes(b"no image")
     return folder
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shard(folder):
-    """A shard's row, as the driver sends it."""
+    """The table of one shard, as the driver sends it."""
     paths = [bytes(path) for path in sorted(folder.iterdir())]
     rows = pa.array([[None] * len(paths)], pa.list_(pa.int64()))
     return pa.table({"shard": [4], "paths": pa.array([paths]), "rows": rows})
@@ -46,14 +46,14 @@ def test_a_shard_is_read_in_batches_in_order(shard):
     assert [bool(error) for error in batches[1][2].errors] == [True, False, False]
 
 
-def test_a_packed_batch_is_unpacked_as_it_was(shard):
+def test_packing_and_unpacking_a_batch_leaves_it_unchanged(shard):
     for batch in read(shard):
-        ((number, index, decoded),) = cluster._unpacked(cluster._packed(*batch))
+        ((number, index, decoded),) = cluster._unpack(cluster._pack(*batch))
         assert (number, index) == batch[:2]
         for name in ("paths", "errors", "resized", "notes"):
             assert getattr(decoded, name) == getattr(batch[2], name)
-        for found, image in zip(decoded.images, batch[2].images, strict=True):
-            assert found is image is None or torch.equal(found, image)
+        for unpacked, image in zip(decoded.images, batch[2].images, strict=True):
+            assert unpacked is image is None or torch.equal(unpacked, image)
 
 
 def test_readers_send_a_row_per_batch(shard):
@@ -62,14 +62,14 @@ def test_readers_send_a_row_per_batch(shard):
 
 
 @pytest.mark.parametrize("draws", [False, True])
-def test_an_actor_writes_the_rows_of_the_local_engine(shard, folder, tmp_path, draws):
+def test_an_actor_returns_the_same_rows_as_the_local_engine(shard, folder, tmp_path, draws):
     model = zoo.load("mnist-cnn")
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     actor = cluster._Predictor(
         model.settings(), weights, lambda table: iter(read(table)),
         model="mnist-cnn", device="cpu", draws=draws,
     )  # fmt: skip
-    batches = [cluster._batch(row) for table in actor(shard) for row in table.to_pylist()]
+    batches = [cluster._to_batch(row) for table in actor(shard) for row in table.to_pylist()]
     assert [(batch.shard, batch.index) for batch in batches] == [(4, 0), (4, 1), (4, 2)]
     assert [len(batch.pictures) for batch in batches] == ([3, 2, 1] if draws else [0, 0, 0])
     predict("mnist-cnn", folder, tmp_path / "out", batch_size=3)

@@ -1,4 +1,4 @@
-"""What tests of exported models need."""
+"""Fixtures for exported models."""
 
 import json
 
@@ -7,24 +7,24 @@ import pytest
 
 @pytest.fixture
 def explained(run, tmp_path):
-    """Explain a picture by a model's folder, by its ONNX runtime and by its exported file.
+    """Explain a picture with a model's folder, with ONNX Runtime and with its exported file.
 
     The keypoints must be equal within `atol`, the probabilities within 1e-4.
     """
 
     def call(folder, file, picture, atol=None):
-        answers = []
+        outputs = []
         for model in ((folder,), (folder, "--runtime", "onnx"), (file,)):
             status, out, _ = run("explain", *model, picture, "--out", tmp_path / "drawn", "--json")
             assert status == 0
-            answers.append(json.loads(out)["images"][0])
-        first = answers[0]
-        for answer in answers[1:]:
-            for found, expected in zip(answer["keypoints"], first["keypoints"], strict=True):
-                assert found == pytest.approx(expected, abs=atol)
-            assert answer["probabilities"][0]["probability"] == pytest.approx(
+            outputs.append(json.loads(out)["images"][0])
+        first = outputs[0]
+        for output in outputs[1:]:
+            for point, expected in zip(output["keypoints"], first["keypoints"], strict=True):
+                assert point == pytest.approx(expected, abs=atol)
+            assert output["probabilities"][0]["probability"] == pytest.approx(
                 first["probabilities"][0]["probability"], abs=1e-4
             )
-        return answers
+        return outputs
 
     return call

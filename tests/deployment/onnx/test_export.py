@@ -1,4 +1,4 @@
-"""Exported models: one file, the same answers and explanations, and honest about what is wrong."""
+"""ONNX export of a model to one file: equal logits and explanations, and errors."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ from foveal.models import build_model
 from foveal.models.abilities import Ability
 from foveal.models.attention_maps import Attended
 
-TOLERANCE = 1e-4  # of logits up to 30: rounding in another order, and nothing else
+TOLERANCE = 1e-4  # for logits up to 30: a different order of rounding
 CLASSES = [f"digit {i}" for i in range(10)]
 FOCUS = {
     "name": "focus",
@@ -32,10 +32,10 @@ ATTENTION = {
     "backbone": {"name": "vgg", "in_channels": 1, "stages": [[8], [8, 12], [12]], "whiten": 2},
     "inputs": {"size": [28, 28]},
 }
-PUBLISHED = {"name": "published", "inputs": {"size": [28, 28]}}  # its patches have scales
+PUBLISHED = {"name": "published", "inputs": {"size": [28, 28]}}  # a model whose patches have scales
 
 
-def built(settings):
+def make_model(settings):
     torch.manual_seed(0)
     return build_model(settings).eval()
 
@@ -43,23 +43,23 @@ def built(settings):
 def pictures(model, batch=4):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, model.in_channels, 9, 9, generator=generator)
-    size = model.inputs.usual_size or (300, 310)  # of a model that reads any
+    size = model.inputs.usual_size or (300, 310)  # for a model of any size
     return torch.nn.functional.interpolate(coarse, size, mode="bilinear")
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for field in fields(Explanation):
-        value, other = getattr(expected, field.name), getattr(found, field.name)
-        if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(other, value, atol=TOLERANCE, rtol=0)
+        expected_value, actual_value = getattr(expected, field.name), getattr(actual, field.name)
+        if isinstance(expected_value, torch.Tensor):
+            torch.testing.assert_close(actual_value, expected_value, atol=TOLERANCE, rtol=0)
         else:
-            assert other == value
+            assert actual_value == expected_value
 
 
 @pytest.fixture(scope="module")
 def exported_model(tmp_path_factory):
     """A model and the file that it was exported to."""
-    model = built(FOCUS)
+    model = make_model(FOCUS)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     write_onnx(onnx_graph(model), path)
     return model, path
@@ -67,43 +67,43 @@ def exported_model(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
-def test_every_zoo_model_answers_and_explains_by_onnx_as_by_pytorch(name):
+def test_every_zoo_model_gives_the_same_results_with_onnx_as_with_pytorch(name):
     model = zoo.load(name)
-    graph, beside = exported(model)
-    found = as_onnx(graph, beside=beside)
+    graph, parts = exported(model)
+    loaded = as_onnx(graph, beside=parts)
     images = pictures(model)
-    assert_same(found.explain(images), model.explain(images))
-    assert_same(found.explain(images[:1]), model.explain(images[:1]))
+    assert_same(loaded.explain(images), model.explain(images))
+    assert_same(loaded.explain(images[:1]), model.explain(images[:1]))
     if Ability.GIVEN_KEYPOINTS in model.abilities:
-        seen = model.explain(images)
-        keypoints = seen.keypoints.roll(1, 0) + 0.3  # controls look at the same places in each
-        scales = None if seen.scales is None else seen.scales.roll(1, 0)
-        held = model.classify_at(images, keypoints, scales)
-        assert not torch.allclose(held, seen.logits, atol=0.01)
+        explanation = model.explain(images)
+        keypoints = explanation.keypoints.roll(1, 0) + 0.3
+        scales = None if explanation.scales is None else explanation.scales.roll(1, 0)
+        logits = model.classify_at(images, keypoints, scales)
+        assert not torch.allclose(logits, explanation.logits, atol=0.01)
         torch.testing.assert_close(
-            found.classify_at(images, keypoints, scales), held, atol=TOLERANCE, rtol=0
+            loaded.classify_at(images, keypoints, scales), logits, atol=TOLERANCE, rtol=0
         )
 
 
-def test_a_file_alone_explains_and_no_other_is_written(exported_model):
+def test_one_file_is_written_and_suffices_to_explain(exported_model):
     model, path = exported_model
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
-    found = load_onnx(path)
-    assert about(found).config == json.loads(json.dumps(model.settings()))
+    loaded = load_onnx(path)
+    assert about(loaded).config == json.loads(json.dumps(model.settings()))
     assert about(model) is None
-    assert found.inputs.classes == tuple(CLASSES)
+    assert loaded.inputs.classes == tuple(CLASSES)
     images = pictures(model)
-    assert_same(found.explain(images), model.explain(images))
+    assert_same(loaded.explain(images), model.explain(images))
 
 
-def test_other_programs_read_named_outputs_for_a_batch_of_any_size(exported_model):
+def test_onnxruntime_reads_the_file_directly_for_any_batch_size(exported_model):
     import onnxruntime
 
     model, path = exported_model
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path)
-    (taken,) = session.get_inputs()
-    assert (taken.name, taken.shape[1:]) == ("images", [1, 28, 28])
+    (images_input,) = session.get_inputs()
+    assert (images_input.name, images_input.shape[1:]) == ("images", [1, 28, 28])
     assert [output.name for output in session.get_outputs()] == ["logits", "keypoints", "patches"]
     for batch in (1, 3):
         images = pictures(model, batch)
@@ -112,7 +112,7 @@ def test_other_programs_read_named_outputs_for_a_batch_of_any_size(exported_mode
         assert patches.shape == (batch, 3, 1, 5, 5)
 
 
-def test_the_file_says_nothing_of_the_machine_that_wrote_it(exported_model):
+def test_the_file_holds_no_paths_or_debug_information(exported_model):
     _, path = exported_model
     graph = onnx.load(path)
     parts = (graph.graph, *graph.graph.node, *graph.graph.value_info)
@@ -121,101 +121,101 @@ def test_the_file_says_nothing_of_the_machine_that_wrote_it(exported_model):
     assert b".py" not in path.read_bytes()
 
 
-def test_honesty_and_cost_are_measured_through_onnx_as_through_pytorch():
+def test_metrics_with_onnx_equal_those_with_pytorch():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    data = ImageSet("made", "test", pixels, torch.arange(40) % 10, tuple(CLASSES))
+    data = ImageSet("synthetic", "test", pixels, torch.arange(40) % 10, tuple(CLASSES))
     for settings in (PUBLISHED, ATTENTION):
-        model = built(settings)
+        model = make_model(settings)
         expected = evaluate(model, data)
-        found = evaluate(as_onnx(onnx_graph(model)), data)
-        own = {"model", "latency_ms", "parameters", "macs"}
-        assert set(found) == set(expected)
-        for name in set(expected) - own:
-            assert found[name] == pytest.approx(expected[name], abs=0.03), name
+        figures = evaluate(as_onnx(onnx_graph(model)), data)
+        runtime_specific = {"model", "latency_ms", "parameters", "macs"}
+        assert set(figures) == set(expected)
+        for name in set(expected) - runtime_specific:
+            assert figures[name] == pytest.approx(expected[name], abs=0.03), name
 
 
-def test_an_attention_model_takes_other_maps_through_onnx():
-    model = built(ATTENTION)
-    found = as_onnx(onnx_graph(model))
-    assert Ability.GIVEN_MAPS in found.abilities
+def test_an_exported_attention_model_accepts_given_maps():
+    model = make_model(ATTENTION)
+    loaded = as_onnx(onnx_graph(model))
+    assert Ability.GIVEN_MAPS in loaded.abilities
     images = pictures(model)
     local, maps = model.attend(model.view(images))
-    seen, weights = found.attend(found.view(images))
-    other = [torch.full_like(each, 1 / each[0].numel()) for each in maps]
+    features, weights = loaded.attend(loaded.view(images))
+    uniform = [torch.full_like(weight, 1 / weight[0].numel()) for weight in maps]
     torch.testing.assert_close(weights, maps, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(
-        found.decide(found.view(images), Attended(seen, other)).logits,
-        model.combine(local, other),
+        loaded.decide(loaded.view(images), Attended(features, uniform)).logits,
+        model.combine(local, uniform),
         atol=TOLERANCE,
         rtol=0,
     )
 
 
-def test_scales_that_are_not_given_are_not_guessed():
-    model = built(PUBLISHED)
+def test_missing_scales_are_an_error():
+    model = make_model(PUBLISHED)
     images = pictures(model)
     keypoints = model.locate(WholeView(images)).xy
     with pytest.raises(ValueError, match="Expected scales"):
         as_onnx(onnx_graph(model)).classify_at(images, keypoints)
 
 
-def test_a_model_of_any_size_needs_one_to_be_exported_for():
-    model = built({"name": "cnn"})
+def test_exporting_a_model_of_any_size_requires_a_size():
+    model = make_model({"name": "cnn"})
     with pytest.raises(UserError, match="pass size="):
         onnx_graph(model)
-    found = as_onnx(onnx_graph(model, size=(17, 31)))
-    assert found.inputs.size == (17, 31)
+    loaded = as_onnx(onnx_graph(model, size=(17, 31)))
+    assert loaded.inputs.size == (17, 31)
     with pytest.raises(UserError, match="cannot read this"):
-        found(torch.rand(1, 1, 28, 28))
+        loaded(torch.rand(1, 1, 28, 28))
 
 
-def test_a_model_that_reads_its_image_in_part_is_not_exported_as_if_it_did_not():
+def test_a_model_that_reads_regions_is_not_exported_as_a_single_graph():
     with pytest.raises(UserError, match="cannot be exported as a single graph"):
-        onnx_graph(built({"name": "high-res"}), size=(256, 256))
+        onnx_graph(make_model({"name": "high-res"}), size=(256, 256))
 
 
-def test_exporting_leaves_the_model_as_it_was():
-    model = built(PUBLISHED).train()
+def test_exporting_leaves_the_model_unchanged():
+    model = make_model(PUBLISHED).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     onnx_graph(model)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def _truncated(path):
+def _truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def _nothing(path):
+def _delete(path):
     path.unlink()
 
 
-def _not_onnx(path):
+def _write_png(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" * 40)
 
 
-def _foreign(path):
+def _remove_metadata(path):
     proto = onnx.load(path)
     del proto.metadata_props[:]
     onnx.save(proto, path)
 
 
-def _damaged(path):
+def _damage_metadata(path):
     proto = onnx.load(path)
     proto.metadata_props[0].value = '{"inputs": {"sise": 3}}'
     onnx.save(proto, path)
 
 
-def _renamed(path):
+def _rename_an_output(path):
     proto = onnx.load(path)
-    said = json.loads(proto.metadata_props[0].value)
-    said["names"]["logits"] = "nowhere"
-    proto.metadata_props[0].value = json.dumps(said)
+    metadata = json.loads(proto.metadata_props[0].value)
+    metadata["names"]["logits"] = "nowhere"
+    proto.metadata_props[0].value = json.dumps(metadata)
     onnx.save(proto, path)
 
 
-def _outside(path):
+def _refer_to_an_external_file(path):
     proto = onnx.load(path)
     tensor = proto.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -226,7 +226,7 @@ def _outside(path):
     onnx.save(proto, path)
 
 
-def _not_finite(path):
+def _write_nan(path):
     proto = onnx.load(path)
     for tensor in proto.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor).copy()
@@ -236,30 +236,38 @@ def _not_finite(path):
     onnx.save(proto, path)
 
 
-def _deep(path):
+def _nest_metadata(path):
     proto = onnx.load(path)
     proto.metadata_props[0].value = "[" * 100_000
     onnx.save(proto, path)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
-        *(_truncated, _nothing, _not_onnx, _foreign, _damaged, _renamed, _outside),
-        *(_not_finite, _deep),
+        *(
+            _truncate,
+            _delete,
+            _write_png,
+            _remove_metadata,
+            _damage_metadata,
+            _rename_an_output,
+            _refer_to_an_external_file,
+        ),
+        *(_write_nan, _nest_metadata),
     ],
 )
-def test_a_file_that_is_not_whole_or_not_ours_is_one_line(spoil, exported_model, tmp_path):
+def test_a_damaged_or_foreign_file_is_a_one_line_error(damage, exported_model, tmp_path):
     model, path = exported_model
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(path.read_bytes())
-    spoil(copy)
+    damage(copy)
     with pytest.raises(UserError) as error:
         load_onnx(copy)(pictures(model))
     assert "\n" not in str(error.value)
 
 
-def test_the_runtime_is_chosen_by_name_or_by_the_file(exported_model):
+def test_the_runtime_is_chosen_by_name_or_file_type(exported_model):
     _, path = exported_model
     assert load(path).name == "onnx"
     assert load("mnist-cnn").name == "cnn"
@@ -268,7 +276,7 @@ def test_the_runtime_is_chosen_by_name_or_by_the_file(exported_model):
         load("mnist-cnn", "onyx")
 
 
-def test_without_the_extra_the_error_names_it(exported_model, monkeypatch):
+def test_a_missing_package_names_its_extra(exported_model, monkeypatch):
     model, path = exported_model
     missing = "pip install 'foveal\\[onnx\\]'"
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -281,32 +289,32 @@ def test_without_the_extra_the_error_names_it(exported_model, monkeypatch):
         onnx_graph(model)
 
 
-def test_commands_export_and_explain_by_onnx(tmp_path, run, explained):
+def test_the_commands_export_and_explain_with_onnx(tmp_path, run, explained):
     from PIL import Image
 
     folder = tmp_path / "model"
     folder.mkdir()
-    built(FOCUS).save_weights(folder)
+    make_model(FOCUS).save_weights(folder)
     file, picture = tmp_path / "out" / "model.onnx", tmp_path / "picture.png"
     Image.radial_gradient("L").resize((28, 28)).save(picture)
     assert run("export", folder, "--out", file)[:2] == (0, f"{file}\n")
-    answers = explained(folder, file, picture)
-    assert len({answer["prediction"] for answer in answers}) == 1
+    outputs = explained(folder, file, picture)
+    assert len({output["prediction"] for output in outputs}) == 1
 
 
-def test_evaluate_by_onnx_has_the_figures_of_pytorch(tmp_path, run):
+def test_evaluate_with_onnx_gives_the_figures_of_pytorch(tmp_path, run):
     folder, file = tmp_path / "model", tmp_path / "model.onnx"
     folder.mkdir()
-    built({"name": "cnn", "widths": [8, 8], "inputs": {"size": [28, 28]}}).save_weights(folder)
+    make_model({"name": "cnn", "widths": [8, 8], "inputs": {"size": [28, 28]}}).save_weights(folder)
     assert run("export", folder, "--out", file)[0] == 0
-    found, expected = (
+    figures, expected = (
         json.loads(run("evaluate", model, "--data", "mnist-5k", "--json")[1])
         for model in (file, folder)
     )
-    assert found.pop("runtime") == "onnx"
-    assert set(found) == set(expected)
-    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=0.002)
-    assert (found["parameters"], found["macs"]) == (expected["parameters"], expected["macs"])
+    assert figures.pop("runtime") == "onnx"
+    assert set(figures) == set(expected)
+    assert figures["accuracy"] == pytest.approx(expected["accuracy"], abs=0.002)
+    assert (figures["parameters"], figures["macs"]) == (expected["parameters"], expected["macs"])
 
 
 @pytest.mark.parametrize(
@@ -327,7 +335,7 @@ def test_evaluate_by_onnx_has_the_figures_of_pytorch(tmp_path, run):
         ),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, run):
+def test_invalid_arguments_are_a_one_line_error(arguments, message, tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("")
     status, out, err = run(*arguments)
@@ -336,8 +344,8 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, monkeypatch, run):
     assert len(err.strip().splitlines()) == 1
 
 
-def _sets():
-    """Images whose class is told by where they are bright, to train on and to validate."""
+def _train_and_val_sets():
+    """Training and validation images whose class is the position of a bright stripe."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 10
     pixels = torch.randint(0, 60, (200, 1, 28, 28), generator=generator, dtype=torch.uint8)
@@ -347,8 +355,8 @@ def _sets():
     return data.subset(torch.arange(100)), data.subset(torch.arange(100, 200))
 
 
-def _learned(settings, train):
-    model = built(settings).train()
+def _train(settings, train):
+    model = make_model(settings).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
         optimizer.zero_grad()
@@ -357,37 +365,37 @@ def _learned(settings, train):
     return model.eval()
 
 
-def test_int8_keeps_the_accuracy_in_a_third_of_the_bytes():
+def test_int8_keeps_the_accuracy_in_under_40_percent_of_the_bytes():
     from foveal.deployment.onnx.int8 import as_int8
 
-    train, val = _sets()
-    model = _learned({"name": "cnn", "inputs": {"size": [28, 28]}}, train)
+    train, val = _train_and_val_sets()
+    model = _train({"name": "cnn", "inputs": {"size": [28, 28]}}, train)
     graph = onnx_graph(model)
     before = graph.SerializeToString()
-    found = as_int8(graph, train, val)
+    quantized = as_int8(graph, train, val)
     assert graph.SerializeToString() == before
-    assert found.float_accuracy > 0.9
-    assert found.lost <= 0.002
-    assert len(found.graph.SerializeToString()) < 0.4 * len(before)
-    kinds = {node.op_type for node in found.graph.graph.node}
+    assert quantized.float_accuracy > 0.9
+    assert quantized.accuracy_loss <= 0.002
+    assert len(quantized.graph.SerializeToString()) < 0.4 * len(before)
+    kinds = {node.op_type for node in quantized.graph.graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
-    small = as_onnx(found.graph)
+    small = as_onnx(quantized.graph)
     assert small.inputs.classes == model.inputs.classes
     logits = small.explain(val.images / 255).logits
-    assert float((logits.argmax(1) == val.labels).float().mean()) == found.accuracy
+    assert float((logits.argmax(1) == val.labels).float().mean()) == quantized.accuracy
 
 
-def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps(monkeypatch):
+def test_int8_keeps_the_detector_in_float_if_that_helps_or_is_refused(monkeypatch):
     from foveal.deployment.onnx import int8
 
-    train, val = _sets()
-    graph = onnx_graph(built(FOCUS))
-    answers = iter([0.95, 0.90, 0.949])
-    monkeypatch.setattr(int8, "accuracy", lambda *_: next(answers))
-    found = int8.as_int8(graph, train, val)
-    assert (found.part, found.accuracy) == ("classifier", 0.949)
-    finding = found.graph.graph.node[:6]
-    assert not any(node.op_type == "QuantizeLinear" for node in finding)
-    answers = iter([0.95, 0.90, 0.91])
+    train, val = _train_and_val_sets()
+    graph = onnx_graph(make_model(FOCUS))
+    accuracies = iter([0.95, 0.90, 0.949])
+    monkeypatch.setattr(int8, "accuracy", lambda *_: next(accuracies))
+    quantized = int8.as_int8(graph, train, val)
+    assert (quantized.part, quantized.accuracy) == ("classifier", 0.949)
+    detector_nodes = quantized.graph.graph.node[:6]
+    assert not any(node.op_type == "QuantizeLinear" for node in detector_nodes)
+    accuracies = iter([0.95, 0.90, 0.91])
     with pytest.raises(UserError, match=r"accuracy on made.* would lose 4\.0"):
         int8.as_int8(graph, train, val)

@@ -1,4 +1,4 @@
-"""High-resolution models as ONNX: several files, one model, which reads no more of an image."""
+"""ONNX export of high-resolution models: several files that read only parts of an image."""
 
 import json
 import shutil
@@ -29,10 +29,10 @@ from foveal.metrics import evaluate
 from foveal.models import Inputs
 from foveal.models.presets import high_res
 
-TOLERANCE = 1e-4  # of logits: rounding in another order, and nothing else
+TOLERANCE = 1e-4  # for logits: a different order of rounding
 
 
-def built(**more):
+def make_model(**settings):
     torch.manual_seed(0)
     model = high_res(
         **{
@@ -49,7 +49,7 @@ def built(**more):
             "thumbnail_side": 24,
             "tasks": ("class", "other"),
             "inputs": Inputs(mean=(0.2, 0.3, 0.4), std=(0.5, 0.4, 0.3), classes=("dark", "light")),
-            **more,
+            **settings,
         }
     )
     return model.eval()
@@ -63,7 +63,7 @@ def pictures(batch=3, size=(101, 118)):
 
 @pytest.fixture(scope="module")
 def model():
-    return built()
+    return make_model()
 
 
 @pytest.fixture(scope="module")
@@ -79,53 +79,55 @@ def folder(graphs, tmp_path_factory):
     return folder
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for name in ("logits", "keypoints", "patches", "thumbnail", "weights", "images"):
-        value = getattr(expected, name)
-        torch.testing.assert_close(getattr(found, name), value, atol=TOLERANCE, rtol=0)
-    assert (found.size, found.classes) == (expected.size, expected.classes)
+        expected_value = getattr(expected, name)
+        torch.testing.assert_close(getattr(actual, name), expected_value, atol=TOLERANCE, rtol=0)
+    assert (actual.size, actual.classes) == (expected.size, expected.classes)
 
 
-# One thumbnail; and a coarser one that says in which regions to look, which are beyond the edges.
+# A small image with one thumbnail; a large one with a coarser thumbnail that selects regions.
 @pytest.mark.parametrize("size", [(90, 101), (411, 350)])
-def test_images_of_any_size_and_number_are_answered_as_by_pytorch(size, model, folder):
-    found = load_onnx(folder / "model.onnx")
-    assert (found.detector.factor(size) > 1) == (size[0] > 400)
+def test_results_equal_pytorch_for_any_image_and_batch_size(size, model, folder):
+    loaded = load_onnx(folder / "model.onnx")
+    assert (loaded.detector.factor(size) > 1) == (size[0] > 400)
     images = pictures(3, size)
-    seen = model.explain(images)
+    explanation = model.explain(images)
     for batch in (1, 3):
-        assert_same(found.explain(images[:batch]), model.explain(images[:batch]))
-    others = seen.keypoints.roll(1, 0)
-    held = model.classify_at(images, others)
-    assert not torch.allclose(held, seen.logits, atol=TOLERANCE)
-    torch.testing.assert_close(found.classify_at(images, others), held, atol=TOLERANCE, rtol=0)
-    scores = [each.locate(each.view(images)).score for each in (found, model)]
+        assert_same(loaded.explain(images[:batch]), model.explain(images[:batch]))
+    keypoints = explanation.keypoints.roll(1, 0)
+    logits = model.classify_at(images, keypoints)
+    assert not torch.allclose(logits, explanation.logits, atol=TOLERANCE)
+    torch.testing.assert_close(
+        loaded.classify_at(images, keypoints), logits, atol=TOLERANCE, rtol=0
+    )
+    scores = [network.locate(network.view(images)).score for network in (loaded, model)]
     torch.testing.assert_close(scores[0], scores[1], atol=TOLERANCE, rtol=0)
 
 
-def test_files_on_the_disk_are_read_in_part_and_all_tasks_answered(model, folder, tmp_path):
-    found = load_onnx(folder / "model.onnx")
+def test_files_give_the_same_results_as_pytorch_for_all_tasks(model, folder, tmp_path):
+    loaded = load_onnx(folder / "model.onnx")
     pixels = (pictures(1, (400, 560))[0] * 255).byte().permute(1, 2, 0).numpy()
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), photometric="rgb")
     Image.fromarray(pixels[:250, :300]).save(tmp_path / "b.png")
     files = LargeFiles([tmp_path / "a.tif", tmp_path / "b.png"], 3)
-    assert_same(found.explain(files), model.explain(files))
-    held = Located(torch.zeros(2, 5, 2))
-    mine, expected = (each.decide(each.view(files), held).task_logits for each in (found, model))
-    assert mine.shape == (2, 2, 2)
-    torch.testing.assert_close(mine, expected, atol=TOLERANCE, rtol=0)
+    assert_same(loaded.explain(files), model.explain(files))
+    located = Located(torch.zeros(2, 5, 2))
+    logits, expected = (net.decide(net.view(files), located).task_logits for net in (loaded, model))
+    assert logits.shape == (2, 2, 2)
+    torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
 
-def test_a_model_without_regions_is_two_files(tmp_path):
-    model = built(regions=0, in_channels=1, inputs=Inputs(), tasks=("class",))
-    graph, beside = exported(model)
-    write_onnx(graph, tmp_path / "m.onnx", beside)
+def test_a_model_without_regions_is_exported_to_two_files(tmp_path):
+    model = make_model(regions=0, in_channels=1, inputs=Inputs(), tasks=("class",))
+    graph, parts = exported(model)
+    write_onnx(graph, tmp_path / "m.onnx", parts)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m-patches.onnx", "m.onnx"]
     images = pictures(2, (160, 170))[:, :1]
     assert_same(load(tmp_path / "m.onnx").explain(images), model.explain(images))
 
 
-def test_other_programs_read_named_tensors_of_any_size(model, folder):
+def test_onnxruntime_reads_the_files_directly_for_any_size(model, folder):
     thumbnail = pictures(2, (26, 31))
     for name in ("model.onnx", "model-regions.onnx"):
         onnx.checker.check_model(onnx.load(folder / name), full_check=True)
@@ -133,19 +135,23 @@ def test_other_programs_read_named_tensors_of_any_size(model, folder):
         (scores,) = session.run(["scores"], {"thumbnail": thumbnail.numpy()})
         assert scores.shape == (2, 13, 15)
     session = onnxruntime.InferenceSession(folder / "model-patches.onnx")
-    assert [given.name for given in session.get_inputs()] == ["patches", "keypoints"]
-    seen = model.explain(pictures())
-    given = {"patches": seen.patches.numpy(), "keypoints": seen.keypoints.numpy()}
-    logits, weights = session.run(["logits", "weights"], given)
-    torch.testing.assert_close(torch.from_numpy(logits[:, 0]), seen.logits, atol=1e-4, rtol=0)
-    torch.testing.assert_close(torch.from_numpy(weights[:, 0]), seen.weights, atol=1e-4, rtol=0)
+    assert [tensor.name for tensor in session.get_inputs()] == ["patches", "keypoints"]
+    explanation = model.explain(pictures())
+    inputs = {"patches": explanation.patches.numpy(), "keypoints": explanation.keypoints.numpy()}
+    logits, weights = session.run(["logits", "weights"], inputs)
+    torch.testing.assert_close(
+        torch.from_numpy(logits[:, 0]), explanation.logits, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(weights[:, 0]), explanation.weights, atol=1e-4, rtol=0
+    )
 
 
-def test_the_files_say_what_the_model_is_and_nothing_of_the_machine(model, folder):
-    found = load_onnx(folder / "model.onnx")
-    assert about(found).config == json.loads(json.dumps(model.settings()))
-    assert found.tasks == ("class", "other")
-    assert sum(parameter.numel() for parameter in found.parameters()) == 0
+def test_the_files_hold_the_settings_but_no_paths(model, folder):
+    loaded = load_onnx(folder / "model.onnx")
+    assert about(loaded).config == json.loads(json.dumps(model.settings()))
+    assert loaded.tasks == ("class", "other")
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == 0
     files = sorted(folder.iterdir())
     assert [file.name for file in files] == [
         "model-patches.onnx",
@@ -157,92 +163,92 @@ def test_the_files_say_what_the_model_is_and_nothing_of_the_machine(model, folde
         assert [entry.key for entry in onnx.load(file).metadata_props] == ["foveal"]
 
 
-def _without(name):
+def _delete(name):
     return lambda folder: (folder / name).unlink()
 
 
-def _cut(name):
-    def spoil(folder):
+def _truncate(name):
+    def damage(folder):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
 
-    return spoil
+    return damage
 
 
-def _swapped(folder):
+def _swap_parts(folder):
     shutil.copy(folder / "model-regions.onnx", folder / "model-patches.onnx")
 
 
-def _said(**changes):
-    def spoil(folder):
+def _change_metadata(**changes):
+    def damage(folder):
         proto = onnx.load(folder / "model.onnx")
-        said = json.loads(proto.metadata_props[0].value)
+        metadata = json.loads(proto.metadata_props[0].value)
         for name, value in changes.items():
-            said[name] = {**said[name], **value} if isinstance(value, dict) else value
-        proto.metadata_props[0].value = json.dumps(said)
+            metadata[name] = {**metadata[name], **value} if isinstance(value, dict) else value
+        proto.metadata_props[0].value = json.dumps(metadata)
         onnx.save(proto, folder / "model.onnx")
 
-    return spoil
+    return damage
 
 
-def _built(**changes):
-    """Change settings wherever the model and its parts have them."""
+def _change_settings(**changes):
+    """Change settings of the model, its detector and its head, where they have them."""
 
-    def spoil(folder):
+    def damage(folder):
         config = load_onnx(folder / "model.onnx").about.config
-        kept = {part: _changed(config[part], changes) for part in ("detector", "head")}
-        _said(config={**_changed(config, changes), **kept})(folder)
+        parts = {part: _updated(config[part], changes) for part in ("detector", "head")}
+        _change_metadata(config={**_updated(config, changes), **parts})(folder)
 
-    return spoil
+    return damage
 
 
-def _changed(settings, changes):
+def _updated(settings, changes):
     return settings | {name: value for name, value in changes.items() if name in settings}
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
-        (_without("model.onnx"), "Cannot read .*model.onnx: No such file"),
-        (_without("model-patches.onnx"), "Cannot read .*model-patches.onnx: No such file"),
-        (_cut("model.onnx"), "model.onnx (is not an ONNX file|:)"),
+        (_delete("model.onnx"), "Cannot read .*model.onnx: No such file"),
+        (_delete("model-patches.onnx"), "Cannot read .*model-patches.onnx: No such file"),
+        (_truncate("model.onnx"), "model.onnx (is not an ONNX file|:)"),
         (
-            _cut("model-regions.onnx"),
+            _truncate("model-regions.onnx"),
             "model-regions.onnx comes from a different export than model.onnx",
         ),
-        (_swapped, "model-patches.onnx comes from a different export than model.onnx"),
+        (_swap_parts, "model-patches.onnx comes from a different export than model.onnx"),
         (
-            _said(beside={"../../etc/passwd": "0"}),
+            _change_metadata(beside={"../../etc/passwd": "0"}),
             "metadata are damaged: a part is named '../../etc",
         ),
-        (_said(beside=[]), "metadata are damaged"),
-        (_said(config=[]), "metadata are damaged: config is not a mapping"),
-        (_built(patch_size=2**40), "Expected patch_size from 1 to 1024"),
-        (_built(patch_size=1000), "damaged: the patches have another shape"),
-        (_built(keypoints=6), "damaged: the patches have another shape"),
-        (_built(shrink="four"), "Expected shrink to be an integer, but got 'four'"),
-        (_built(shrink=0), "Expected shrink"),
-        (_built(regions=0), "damaged: they name the wrong parts"),
+        (_change_metadata(beside=[]), "metadata are damaged"),
+        (_change_metadata(config=[]), "metadata are damaged: config is not a mapping"),
+        (_change_settings(patch_size=2**40), "Expected patch_size from 1 to 1024"),
+        (_change_settings(patch_size=1000), "damaged: the patches have another shape"),
+        (_change_settings(keypoints=6), "damaged: the patches have another shape"),
+        (_change_settings(shrink="four"), "Expected shrink to be an integer, but got 'four'"),
+        (_change_settings(shrink=0), "Expected shrink"),
+        (_change_settings(regions=0), "damaged: they name the wrong parts"),
     ],
 )
-def test_an_export_that_is_not_whole_or_not_ours_is_one_line(spoil, message, folder, tmp_path):
+def test_a_damaged_or_foreign_export_is_a_one_line_error(damage, message, folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    spoil(copy)
+    damage(copy)
     with pytest.raises(UserError, match=message) as error:
         load_onnx(copy / "model.onnx")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("part", ["patches", "regions"])
-def test_a_part_alone_is_no_model(part, folder):
+def test_a_part_file_cannot_be_loaded_as_a_model(part, folder):
     with pytest.raises(
         UserError, match=r"model-\w+\.onnx: Expected the main file of a high-resolution"
     ):
         load_onnx(folder / f"model-{part}.onnx")
 
 
-def test_what_a_disk_does_not_take_is_not_half_an_export(graphs, tmp_path):
+def test_a_failed_write_leaves_no_partial_export(graphs, tmp_path):
     (tmp_path / "m-regions.onnx").mkdir()
     with pytest.raises(UserError, match=r"Cannot write .*m-regions\.onnx"):
         write_onnx(graphs.graph, tmp_path / "m.onnx", graphs.beside)
@@ -251,7 +257,7 @@ def test_what_a_disk_does_not_take_is_not_half_an_export(graphs, tmp_path):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of two classes, which differ by a square's shade."""
+    """A folder of two classes that differ in the shade of a square."""
     folder = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for name, shade in (("dark", 90), ("light", 250)):
@@ -264,13 +270,13 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_commands_export_explain_and_evaluate_by_onnx(photos, tmp_path, run, explained):
+def test_the_commands_export_explain_and_evaluate_with_onnx(photos, tmp_path, run, explained):
     weights, file = tmp_path / "model", tmp_path / "out" / "model.onnx"
     weights.mkdir()
-    built(tasks=("class",), regions=0).save_weights(weights)
+    make_model(tasks=("class",), regions=0).save_weights(weights)
     assert run("export", weights, "--out", file)[:2] == (0, f"{file}\n")
-    for answer in explained(weights, file, photos / "light" / "0.png", atol=TOLERANCE):
-        assert answer["size_px"] == {"height": 140, "width": 120}
+    for output in explained(weights, file, photos / "light" / "0.png", atol=TOLERANCE):
+        assert output["size_px"] == {"height": 140, "width": 120}
     figures, expected = (
         json.loads(run("evaluate", model, "--data", photos, "--json")[1])
         for model in (file, weights)
@@ -284,7 +290,7 @@ def test_commands_export_explain_and_evaluate_by_onnx(photos, tmp_path, run, exp
     assert "reads images of any size: omit the size" in err
 
 
-def test_an_unfit_file_is_named_and_others_go_on(folder, tmp_path, run):
+def test_an_unreadable_file_is_reported_and_the_others_are_explained(folder, tmp_path, run):
     Image.new("RGB", (200, 20)).save(tmp_path / "small.png")
     Image.new("RGB", (200, 200)).save(tmp_path / "good.png")
     tifffile.imwrite(tmp_path / "cut.tif", np.zeros((200, 200, 3), np.uint8), tile=(64, 64))
@@ -292,17 +298,17 @@ def test_an_unfit_file_is_named_and_others_go_on(folder, tmp_path, run):
     (tmp_path / "cut.tif").write_bytes(content[: len(content) // 2])
     files = [tmp_path / name for name in ("small.png", "cut.tif", "good.png")]
     status, out, err = run("explain", folder / "model.onnx", *files, "--json")
-    answers = json.loads(out)["images"]
+    results = json.loads(out)["images"]
     assert status == 1
-    assert "at least 24x24 pixels" in answers[0]["error"]
-    assert "truncated" in answers[1]["error"]
-    assert len(answers[2]["keypoints"]) == 5
+    assert "at least 24x24 pixels" in results[0]["error"]
+    assert "truncated" in results[1]["error"]
+    assert len(results[2]["keypoints"]) == 5
     assert len(err.strip().splitlines()) == 2
 
 
-def learned(data):
-    """A model that tells the light squares from the dark ones."""
-    model = built(tasks=("class",), explore=0.3).train()
+def train_model(data):
+    """Return a model trained to classify dark and light squares."""
+    model = make_model(tasks=("class",), explore=0.3).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     view = model.view(data.images, torch.arange(len(data)))
     for _ in range(40):
@@ -317,29 +323,31 @@ def operators(proto):
     return {node.op_type for node in proto.graph.node}
 
 
-def test_int8_that_loses_accuracy_is_refused_and_the_detector_kept_if_that_helps(
-    photos, graphs, monkeypatch
-):
+def test_int8_keeps_the_detector_in_float_if_that_helps_or_is_refused(photos, graphs, monkeypatch):
     data = load_large(photos, "train")
     before = graphs.graph.SerializeToString()
-    answers = iter([0.95, 0.9, 0.949])
-    monkeypatch.setattr(large_int8, "_accuracy", lambda *_: next(answers))
-    found = as_int8_large(graphs, data, data)
-    assert (found.part, found.float_accuracy, found.accuracy) == ("classifier", 0.95, 0.949)
-    assert "QuantizeLinear" in operators(found.beside["patches"])
-    for proto in (found.graph, found.beside["regions"]):
+    accuracies = iter([0.95, 0.9, 0.949])
+    monkeypatch.setattr(large_int8, "_accuracy", lambda *_: next(accuracies))
+    quantized = as_int8_large(graphs, data, data)
+    assert (quantized.part, quantized.float_accuracy, quantized.accuracy) == (
+        "classifier",
+        0.95,
+        0.949,
+    )
+    assert "QuantizeLinear" in operators(quantized.beside["patches"])
+    for proto in (quantized.graph, quantized.beside["regions"]):
         assert "QuantizeLinear" not in operators(proto)
     assert graphs.graph.SerializeToString() == before
-    answers = iter([0.95, 0.90, 0.91])
+    accuracies = iter([0.95, 0.90, 0.91])
     with pytest.raises(UserError, match=r"accuracy on photos.* would lose 4\.0"):
         as_int8_large(graphs, data, data)
 
 
-def test_int8_keeps_the_accuracy_and_says_what_it_costs(photos, tmp_path, run):
+def test_int8_keeps_the_accuracy_and_prints_it(photos, tmp_path, run):
     weights, file = tmp_path / "model", tmp_path / "model.onnx"
     weights.mkdir()
     train, val = (load_large(photos, split) for split in ("train", "val"))
-    model = learned(train)
+    model = train_model(train)
     model.save_weights(weights)
     status, out, err = run("export", weights, "--out", file, "--int8", "--data", photos)
     assert (status, out) == (0, f"{file}\n")
@@ -348,5 +356,5 @@ def test_int8_keeps_the_accuracy_and_says_what_it_costs(photos, tmp_path, run):
         assert "QuantizeLinear" in operators(onnx.load(tmp_path / f"model{part}.onnx"))
     small = load_onnx(file)
     assert evaluate(small, val)["accuracy"] == 1
-    seen, expected = small.explain(val.images), model.explain(val.images)
-    assert 0 < (seen.logits - expected.logits).abs().max() < 1
+    actual, expected = small.explain(val.images), model.explain(val.images)
+    assert 0 < (actual.logits - expected.logits).abs().max() < 1

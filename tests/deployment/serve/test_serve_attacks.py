@@ -1,4 +1,4 @@
-"""What strangers send: refused with 4xx and a sentence, and the next good request is answered."""
+"""Hostile requests to the server: each gets a 4xx status and a short message."""
 
 import io
 import json
@@ -17,31 +17,33 @@ from PIL import Image
 
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import DETAIL_LENGTH, Refused
-from studio_server import BOUNDARY, digits, eventually, form, running
+from studio_server import BOUNDARY, digits, form, running_server, wait_until
 
 LIMITS = Limits(body_bytes=2_000_000)
-IMPATIENT = Limits(body_bytes=2_000_000, head_seconds=1.0, body_seconds=1.0, decode_seconds=2.0)
+SHORT_TIMEOUTS = Limits(
+    body_bytes=2_000_000, head_seconds=1.0, body_seconds=1.0, decode_seconds=2.0
+)
 
 
 @pytest.fixture(scope="module")
 def server():
-    with running("mnist-focus", limits=LIMITS) as address:
+    with running_server("mnist-focus", limits=LIMITS) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def impatient():
-    """A server for slow clients alone: on a busy machine a good one may be too slow for it."""
-    with running("mnist-focus", limits=IMPATIENT) as address:
+def impatient_server():
+    """A server for tests of slow clients: too impatient for good requests on a busy machine."""
+    with running_server("mnist-focus", limits=SHORT_TIMEOUTS) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def good():
-    return saved(Image.fromarray(digits(1)[0][0]), "PNG")
+    return encode(Image.fromarray(digits(1)[0][0]), "PNG")
 
 
-def saved(image, kind, **options):
+def encode(image, kind, **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -51,10 +53,10 @@ def chunk(kind, data):
     return struct.pack("!I", len(data)) + kind + data + struct.pack("!I", zlib.crc32(kind + data))
 
 
-def png(width, height, data=b"", *more):
-    """Return a PNG whose header may promise what its data does not hold."""
+def png(width, height, data=b"", *chunks):
+    """Return a PNG whose header need not match its data."""
     head = chunk(b"IHDR", struct.pack("!IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    body = [head, *more, chunk(b"IDAT", data), chunk(b"IEND", b"")]
+    body = [head, *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
@@ -63,21 +65,21 @@ HTML = b"<html><script>fetch('http://127.0.0.1/')</script></html>"
 
 
 def bombs():
-    """Return small files that would become huge, each by its name."""
+    """Return decompression bombs, by name."""
     zeros = zlib.compress(bytes(1_000_000), 9)
-    webp = bytearray(saved(Image.new("RGB", (8, 8)), "WEBP", lossless=True))
+    webp = bytearray(encode(Image.new("RGB", (8, 8)), "WEBP", lossless=True))
     webp[21:25] = struct.pack("<I", 16382 | (16382 << 14))  # width and height less one
-    gif = bytearray(saved(Image.new("P", (8, 8)), "GIF"))
+    gif = bytearray(encode(Image.new("P", (8, 8)), "GIF"))
     gif[6:10] = struct.pack("<HH", 65535, 65535)
-    bmp = bytearray(saved(Image.new("L", (8, 8)), "BMP"))
+    bmp = bytearray(encode(Image.new("L", (8, 8)), "BMP"))
     bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
-    jpeg = bytearray(saved(Image.new("L", (8, 8)), "JPEG"))
+    jpeg = bytearray(encode(Image.new("L", (8, 8)), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80_000_000), 9))
     return {
         "png of 50,000 x 50,000": png(50_000, 50_000, zeros),
-        "png of 2 billion pixels a side": png(2**31 - 1, 2**31 - 1, zeros),
+        "png of 2 billion pixels per side": png(2**31 - 1, 2**31 - 1, zeros),
         "png just above": png(5_001, 5_000, zeros),
         "png with 80 MB of text": png(28, 28, zlib.compress(bytes(29 * 28)), text),
         "webp": bytes(webp),
@@ -88,10 +90,10 @@ def bombs():
 
 
 def wrong_types(good):
-    """Return what is no picture of a kind that is read, each by its name."""
-    tiff = saved(Image.new("L", (8, 8)), "TIFF")
+    """Return files that are not images of a supported type, by name."""
+    tiff = encode(Image.new("L", (8, 8)), "TIFF")
     return {
-        "nothing": b"",
+        "empty": b"",
         "one byte": b"\x89",
         "svg with script": SVG,
         "html": HTML,
@@ -103,7 +105,7 @@ def wrong_types(good):
         "tiff": tiff,
         "ppm": b"P6 8 8 255\n" + bytes(192),
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
-        "icon": saved(Image.new("RGBA", (16, 16)), "ICO"),
+        "icon": encode(Image.new("RGBA", (16, 16)), "ICO"),
         "numpy": b"\x93NUMPY\x01\x00" + bytes(100),
         "text": "Füße".encode(),
         "zeros": bytes(5000),
@@ -117,51 +119,51 @@ def wrong_types(good):
     }
 
 
-def truncated():
-    """Return pictures cut off at places in their first two thirds, each by its name."""
+def truncated_images():
+    """Return images cut off within their first two thirds, by name."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    whole = {kind: saved(Image.fromarray(pixels), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF")}
+    whole = {kind: encode(Image.fromarray(pixels), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF")}
     cuts = [1, 4, 9, 20, 40, 70, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65]
-    found = {}
+    files = {}
     for kind, data in whole.items():
         for cut in cuts:
             length = cut if isinstance(cut, int) else int(cut * len(data))
-            found[f"{kind} cut at {cut}"] = data[:length]
-    return found
+            files[f"{kind} cut at {cut}"] = data[:length]
+    return files
 
 
-def garbled(count):
-    """Return pictures with their heads or chunks garbled, each by its name."""
-    chance = random.Random(0)
-    data = saved(Image.fromarray(digits(1)[0][0]), "PNG")
-    found = {}
+def garbled_images(count):
+    """Return PNGs with random bytes in their header, by name."""
+    random_bytes = random.Random(0)
+    data = encode(Image.fromarray(digits(1)[0][0]), "PNG")
+    files = {}
     for number in range(count):
         broken = bytearray(data)
-        # Of a PNG every byte counts: its chunks are checked, and so is what is deflated in them.
+        # Every byte of a PNG counts: its chunks and its compressed data have checksums.
         for _ in range(6):
-            broken[chance.randrange(8, 40)] = chance.randrange(256)
-        found[f"garbled {number}"] = bytes(broken)
-    return found
+            broken[random_bytes.randrange(8, 40)] = random_bytes.randrange(256)
+        files[f"garbled {number}"] = bytes(broken)
+    return files
 
 
-def test_two_hundred_malformed_files_are_refused_and_the_next_good_one_is_answered(server, good):
-    files = {**bombs(), **wrong_types(good), **truncated(), **garbled(100)}
+def test_two_hundred_malformed_files_are_refused_and_a_good_one_still_works(server, good):
+    files = {**bombs(), **wrong_types(good), **truncated_images(), **garbled_images(100)}
     assert len(files) >= 200
     for name, data in files.items():
         reply = server.explain(data)
         assert 400 <= reply.status < 500, (name, reply)
         assert reply.json["detail"], name
         assert "\n" not in reply.json["detail"]
-    told = server.explain(good)
-    assert told.status == 200
-    assert told.json["images"][0]["prediction"] == digits(1)[1][0]
+    response = server.explain(good)
+    assert response.status == 200
+    assert response.json["images"][0]["prediction"] == digits(1)[1][0]
 
 
-def test_a_picture_that_is_a_script_too_is_but_a_picture(server, good):
-    told = server.explain(good + HTML)
-    assert told.status == 200
-    assert b"<script>" not in told.body
-    assert told.headers["content-type"] == "application/json"
+def test_a_picture_with_an_appended_script_is_only_a_picture(server, good):
+    reply = server.explain(good + HTML)
+    assert reply.status == 200
+    assert b"<script>" not in reply.body
+    assert reply.headers["content-type"] == "application/json"
 
 
 def test_html_in_a_file_name_stays_text(server, good):
@@ -190,7 +192,7 @@ def test_html_in_a_file_name_stays_text(server, good):
         "/..%5c..%5cetc%5cpasswd",
     ],
 )
-def test_no_path_leads_out_of_the_page(server, path):
+def test_static_paths_cannot_leave_their_folder(server, path):
     reply = server.get(path)
     assert reply.status == 404
     assert b"root:" not in reply.body
@@ -200,7 +202,7 @@ def test_no_path_leads_out_of_the_page(server, path):
     "name",
     ["../../etc", "/etc/passwd", "./mnist-focus", "owner/name", "mnist-cnn", "", "%2e%2e", "\0"],
 )
-def test_a_model_is_a_name_that_is_served_and_never_a_path_or_a_download(server, good, name):
+def test_only_names_of_served_models_are_accepted_not_paths_or_downloads(server, good, name):
     reply = server.explain(good, model=name)
     assert reply.status == 404
     assert reply.json["detail"].startswith("Unknown model")
@@ -212,13 +214,13 @@ def test_no_file_name_is_ever_opened(server, good, tmp_path):
     assert server.explain(b"", name=str(secret)).status == 422
     body = json.dumps({"model": "mnist-focus", "image": f"file://{secret}"}).encode()
     kind = {"content-type": "application/json"}
-    assert server.ask("POST", "/v1/explain", body, kind).status == 422
+    assert server.request("POST", "/v1/explain", body, kind).status == 422
 
 
 def test_uploads_are_never_written_to_disk(server, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     pixels = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
-    large = saved(Image.fromarray(pixels), "PNG")
+    large = encode(Image.fromarray(pixels), "PNG")
     assert len(large) > 1_500_000  # beyond what form parsers keep in memory
     assert server.explain(large).status == 200
 
@@ -261,13 +263,13 @@ HEAD = (
         (422, b'{"model": "mnist-focus", "image": "", "top": 1e999}', JSON),
     ],
 )
-def test_a_broken_request_is_refused_with_a_sentence(server, status, body, headers):
-    reply = server.ask("POST", "/v1/explain", body, headers)
+def test_a_malformed_request_is_refused_with_a_message(server, status, body, headers):
+    reply = server.request("POST", "/v1/explain", body, headers)
     assert reply.status == status, reply
     assert isinstance(reply.json["detail"], str)
 
 
-def test_wrong_questions_about_good_pictures_are_refused(server, good):
+def test_invalid_options_are_refused(server, good):
     for fields in (
         {"keypoints": "[[0, 0]]"},
         {"keypoints": "[]"},
@@ -281,15 +283,15 @@ def test_wrong_questions_about_good_pictures_are_refused(server, good):
         assert reply.json["detail"]
 
 
-def test_an_oversized_body_is_refused_before_it_is_sent(server):
-    reply = server.ask("POST", "/v1/explain", b"x", {**FORM, "content-length": "2000001"})
+def test_an_oversized_content_length_is_refused_before_the_body_is_sent(server):
+    reply = server.request("POST", "/v1/explain", b"x", {**FORM, "content-length": "2000001"})
     assert reply.status == 413
     assert "2 MB" in reply.json["detail"]
 
 
-def test_an_oversized_body_is_refused_while_it_is_sent(server, good):
+def test_an_oversized_body_is_refused_while_it_is_being_sent(server, good):
     assert server.explain(bytes(3_000_000)).status == 413
-    with connected(server) as stream:
+    with connect(server) as stream:
         stream.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(40):
             stream.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
@@ -297,154 +299,154 @@ def test_an_oversized_body_is_refused_while_it_is_sent(server, good):
     assert server.explain(good).status == 200
 
 
-def connected(server):
+def connect(server):
     return socket.create_connection(("127.0.0.1", server.port), timeout=300)
 
 
 def status(stream):
-    """Return the status of the next answer, or None where the connection is closed."""
+    """Return the status of the next response, or None if the connection is closed."""
     head = stream.recv(65536)
     return int(head[9:12]) if head else None
 
 
-def test_headers_that_drip_are_not_waited_for(impatient):
-    with connected(impatient) as stream:
+def test_slow_headers_time_out(impatient_server):
+    with connect(impatient_server) as stream:
         stream.sendall(b"POST /v1/explain HTTP/1.1\r\nHost: localhost\r\n")
         stream.settimeout(0.2)
-        found = "waiting"
-        while found == "waiting":
+        code = "waiting"
+        while code == "waiting":
             try:
-                found = status(stream)
+                code = status(stream)
             except TimeoutError:
                 stream.sendall(b"X-Drip: 1\r\n")
-        assert found == 408
+        assert code == 408
 
 
-def test_a_body_that_drips_is_not_waited_for(impatient):
-    with connected(impatient) as stream:
+def test_a_slow_body_times_out(impatient_server):
+    with connect(impatient_server) as stream:
         stream.sendall(HEAD + b"Content-Length: 1000\r\n\r\nx")
         assert status(stream) == 408
 
 
-def test_a_connection_that_says_nothing_is_closed(impatient):
-    with connected(impatient) as stream:
+def test_a_silent_connection_is_closed(impatient_server):
+    with connect(impatient_server) as stream:
         assert status(stream) == 408
         assert stream.recv(10) == b""
 
 
-def test_headers_without_end_are_refused(server, good):
-    with connected(server) as stream:
+def test_endless_headers_are_refused(server, good):
+    with connect(server) as stream:
         stream.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
         line = b"X-Long: " + bytes(range(97, 123)) * 100 + b"\r\n"
-        found = None
         for _ in range(60):
             try:
                 stream.sendall(line)
             except (BrokenPipeError, ConnectionResetError):
                 break
-        found = status(stream)
-        assert found == 431
+        assert status(stream) == 431
     assert server.explain(good).status == 200
 
 
-def test_what_is_no_http_is_refused(server, good):
+def test_data_that_is_not_http_is_refused(server, good):
     for data in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\0" * 100 + b"\r\n\r\n"):
-        with connected(server) as stream:
+        with connect(server) as stream:
             stream.sendall(data)
             assert status(stream) == 400
     assert server.explain(good).status == 200
 
 
-def test_hostile_http_is_refused_and_the_next_good_request_is_answered(server, good):
+def test_hostile_http_is_refused_and_a_good_request_still_works(server, good):
     requests = raw_requests(seed=0, count=250)
-    with running("mnist-focus", limits=Limits(head_seconds=3.0, body_seconds=3.0)) as other:
-        with ThreadPoolExecutor(64) as pool:  # those that are not whole are waited for together
-            answers = pool.map(first_status, [other] * len(requests), requests)
-            for request, found in zip(requests, answers, strict=True):
-                assert found in request.expected, request
-        assert other.explain(good).status == 200
+    with running_server(
+        "mnist-focus", limits=Limits(head_seconds=3.0, body_seconds=3.0)
+    ) as address:
+        with ThreadPoolExecutor(64) as pool:  # incomplete requests time out in parallel
+            statuses = pool.map(first_status, [address] * len(requests), requests)
+            for request, code in zip(requests, statuses, strict=True):
+                assert code in request.expected, request
+        assert address.explain(good).status == 200
 
 
 def first_status(server, request):
-    with connected(server) as stream:
+    with connect(server) as stream:
         try:
             stream.sendall(request.data)
             return status(stream)
-        except (BrokenPipeError, ConnectionResetError):  # refused before all was sent
+        except (BrokenPipeError, ConnectionResetError):  # refused before everything was sent
             return None
 
 
-def test_hostile_json_is_refused_with_a_short_sentence(server, good):
+def test_hostile_json_is_refused_with_a_short_message(server, good):
     for name, body in json_bodies(seed=0, count=180):
-        reply = server.ask("POST", "/v1/explain", body, JSON)
+        reply = server.request("POST", "/v1/explain", body, JSON)
         assert 400 <= reply.status < 500, name
         assert 0 < len(reply.json["detail"]) <= DETAIL_LENGTH + 1, name
         assert "\n" not in reply.json["detail"], name
     assert server.explain(good).status == 200
 
 
-def test_json_of_too_many_values_is_refused_before_it_is_parsed(server, monkeypatch):
+def test_json_with_too_many_values_is_refused_before_parsing(server, monkeypatch):
     def parse(text):
         raise AssertionError("parsed")
 
     monkeypatch.setattr("foveal.deployment.serve.schemas.parse_json", parse)
     for name, body in large_bodies(1_000_000):
         if "many" in name:
-            reply = server.ask("POST", "/v1/explain", body, JSON)
+            reply = server.request("POST", "/v1/explain", body, JSON)
             assert reply.status == 422, name
             assert "at most 10,000 values" in reply.json["detail"]
     fields = {"keypoints": "[" + "0," * 30_000 + "0]"}
     assert "at most 10,000 values" in server.explain(b"", **fields).json["detail"]
 
 
-def test_pipelined_requests_are_answered_in_their_order_and_bounded(server):
+def test_pipelined_requests_are_answered_in_order_and_limited(server):
     last = HEALTH.replace(b"Host", b"Connection: close\r\nHost")
     missing = HEALTH.replace(b"healthz", b"nothing")
     assert server.raw(HEALTH + missing + HEALTH + last) == [200, 404, 200, 200]
     assert len(server.raw(HEALTH * 10_000)) < 100
 
 
-def test_a_trailer_is_no_header(server):
+def test_a_trailer_is_not_read_as_a_header(server):
     body = b"2\r\n{}\r\n0\r\nContent-Type: application/json\r\n\r\n"
     head = b"POST /v1/explain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
     assert server.raw(head + b"Connection: close\r\n\r\n" + body) == [415]
 
 
-def test_the_limit_of_a_head_holds_for_one_that_comes_at_once(server):
+def test_the_header_limit_also_applies_to_a_header_sent_at_once(server):
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: \r\n\r\n"
     for length, expected in ((LIMITS.head_bytes, 200), (LIMITS.head_bytes + 100, 431)):
         padding = b"a" * (length - len(head))
         assert server.raw(head.replace(b"X: ", b"X: " + padding)) == [expected]
 
 
-def test_a_refusal_is_one_short_line():
+def test_a_refusal_message_is_one_short_line():
     refused = Refused(422, "\x1b[2J\n" + "x" * 10_000_000)
     assert refused.detail.startswith("\\x1b[2J\\nxxx")
     assert len(refused.detail) < 2 * DETAIL_LENGTH
     assert refused.detail.endswith("…")
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server, good):
+def test_clients_that_disconnect_mid_request_do_no_harm(server, good):
     for _ in range(20):
-        with connected(server) as stream:
+        with connect(server) as stream:
             body = form({"model": "mnist-focus"}, [("a.png", good)])
             head = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
             stream.sendall(head + body[:200])
     assert server.explain(good).status == 200
 
 
-def test_a_picture_that_takes_for_ever_is_given_up_and_others_go_on(good):
-    with running("mnist-focus", limits=Limits(decode_seconds=2.0)) as server:
+def test_a_picture_that_decodes_too_slowly_is_refused_and_others_are_decoded(good):
+    with running_server("mnist-focus", limits=Limits(decode_seconds=2.0)) as server:
         for _ in range(2):
-            reply = server.explain(scans(4_900))
+            reply = server.explain(jpeg_of_many_scans(4_900))
             assert reply.status == 422
             assert "too long" in reply.json["detail"]
-        eventually(lambda: server.explain(good).status == 200)
+        wait_until(lambda: server.explain(good).status == 200)
 
 
-def scans(side):
+def jpeg_of_many_scans(side):
     """Return a progressive JPEG that repeats a scan of its 24 million pixels a thousand times."""
-    data = saved(Image.new("L", (side, side), 127), "JPEG", progressive=True)
+    data = encode(Image.new("L", (side, side), 127), "JPEG", progressive=True)
     first = data.index(b"\xff\xda")
     second = data.index(b"\xff\xda", first + 2)
     last = data.rindex(b"\xff\xda")
@@ -453,8 +455,8 @@ def scans(side):
     return data[:-2] + scan * max(1, (1_900_000 - len(data)) // len(scan)) + b"\xff\xd9"
 
 
-def test_a_decoder_that_dies_is_replaced(good):
-    with running("mnist-focus", limits=LIMITS) as server:
+def test_a_killed_decoder_is_replaced(good):
+    with running_server("mnist-focus", limits=LIMITS) as server:
         killed = 0
         for children in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
             for pid in children.read_text().split():

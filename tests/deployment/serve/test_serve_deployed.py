@@ -1,4 +1,4 @@
-"""The docs' examples run as they stand, nginx passes on what it should, the wheel has the page."""
+"""Deployment of the server: the docs' examples, nginx, the container and the wheel."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from studio_server import BOUNDARY, digits, encoded, eventually, form, running
+from studio_server import BOUNDARY, digits, encode_image, form, running_server, wait_until
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -21,36 +21,36 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 
 def example(name):
-    """Return the fenced text that follows the comment of that name in the docs."""
-    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", DOCS, re.DOTALL)
-    assert found, name
-    return found[1]
+    """Return the code block that follows the comment `example: NAME` in the docs."""
+    match = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", DOCS, re.DOTALL)
+    assert match, name
+    return match[1]
 
 
 @pytest.fixture(scope="module")
 def server():
-    with running("mnist-focus") as address:
+    with running_server("mnist-focus") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return encoded(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
+    return encode_image(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
 
 
 @pytest.mark.parametrize("name", ["curl", "curl with a held keypoint"])
-def test_the_examples_with_curl_run(server, good, tmp_path, name):
+def test_the_curl_examples_run(server, good, tmp_path, name):
     if shutil.which("curl") is None and not os.environ.get("CI"):
         pytest.skip("the examples with curl are NOT tested: apt-get install curl")
     (tmp_path / "digit.png").write_bytes(good)
     script = example(name).replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
     done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, capture_output=True, text=True)
-    told = json.loads(done.stdout)["images"][0]
-    assert len(told["keypoints"]) == 3
-    assert ("evidence" in told) == ("held" in name)
+    result = json.loads(done.stdout)["images"][0]
+    assert len(result["keypoints"]) == 3
+    assert ("evidence" in result) == ("held" in name)
 
 
-def test_the_example_in_python_runs(server, good, tmp_path):
+def test_the_python_example_runs(server, good, tmp_path):
     (tmp_path / "digit.png").write_bytes(good)
     script = example("python").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
     done = subprocess.run(
@@ -61,7 +61,7 @@ def test_the_example_in_python_runs(server, good, tmp_path):
 
 @pytest.fixture
 def proxied(server, tmp_path):
-    """Run nginx by the docs' configuration, but without TLS and passwords, on a port of its own."""
+    """Run nginx with the docs' configuration on a free port, without TLS and passwords."""
     if NGINX is None:
         if os.environ.get("CI"):
             pytest.fail("CI needs nginx: apt-get install nginx-light")
@@ -69,7 +69,7 @@ def proxied(server, tmp_path):
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     site = example("nginx").replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
-    # A rate that no machine stays below, however slow; what may come at once is as in the docs.
+    # A rate that even a slow machine exceeds; the burst is as in the docs.
     site = site.replace("rate=30r/s", "rate=1r/m")
     site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
     site = re.sub(r"\n *(ssl_certificate\w*|auth_basic\w*) [^;]*;", "", site)
@@ -83,7 +83,7 @@ def proxied(server, tmp_path):
         f"events {{ worker_connections 256; }}\n"
         f"http {{ access_log off;\n{folders}\n{site}\n}}\n"
     )
-    # nginx takes over the socket by its number, so that nobody else can take the port meanwhile.
+    # nginx inherits the open socket, so that no other process can take the port meanwhile.
     process = subprocess.Popen(
         [NGINX, "-c", config],
         stderr=subprocess.DEVNULL,
@@ -92,7 +92,7 @@ def proxied(server, tmp_path):
     )
     listening.close()
     try:
-        eventually(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
+        wait_until(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
         assert process.poll() is None, (tmp_path / "error.log").read_text()
         yield server._replace(port=port)
     finally:
@@ -100,7 +100,7 @@ def proxied(server, tmp_path):
         process.wait(300)
 
 
-def test_nginx_passes_on_pages_and_answers(proxied, server, good):
+def test_nginx_forwards_pages_and_results(proxied, server, good):
     page = proxied.get("/")
     assert page.status == 200
     assert page.body == server.get("/").body
@@ -111,7 +111,7 @@ def test_nginx_passes_on_pages_and_answers(proxied, server, good):
     assert refused.json["detail"]
 
 
-def test_nginx_refuses_what_is_too_large_and_too_much(proxied, server, good):
+def test_nginx_refuses_large_bodies_and_too_many_requests(proxied, server, good):
     assert proxied.explain(bytes(12_000_000)).status == 413
     with ThreadPoolExecutor(16) as pool:
         statuses = list(pool.map(lambda _: proxied.explain(good).status, range(100)))
@@ -119,16 +119,16 @@ def test_nginx_refuses_what_is_too_large_and_too_much(proxied, server, good):
     assert server.explain(good).status == 200
 
 
-def test_other_hosts_names_are_not_passed_on_as_such(proxied, good):
+def test_nginx_replaces_the_host_header(proxied, good):
     body = form({"model": "mnist-focus"}, [("a.png", good)])
     headers = {
         "content-type": f"multipart/form-data; boundary={BOUNDARY}",
         "host": "foveal.example.org",
     }
-    assert proxied.ask("POST", "/v1/explain", body, headers).status == 200
+    assert proxied.request("POST", "/v1/explain", body, headers).status == 200
 
 
-def test_the_container_runs_as_nobody_in_particular_and_copies_what_it_needs():
+def test_the_container_runs_unprivileged_and_copies_existing_files():
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert "USER 1000" in lines
     for line in lines:
@@ -152,7 +152,7 @@ def test_images_actions_and_packages_are_pinned():
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
 
 
-def test_the_wheel_has_the_page(tmp_path):
+def test_the_wheel_contains_the_web_page(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

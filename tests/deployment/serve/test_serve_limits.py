@@ -1,4 +1,4 @@
-"""How much at a time: what is too much is refused at once, and nothing hangs."""
+"""Limits and access control of the server: excess is refused at once, and nothing hangs."""
 
 import asyncio
 import http.client
@@ -22,16 +22,16 @@ from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.model_registry import Models
 from foveal.foundation.errors import UserError
 from foveal.models import Inputs
-from studio_server import digits, encoded, eventually, running
+from studio_server import digits, encode_image, running_server, wait_until
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return encoded(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
+    return encode_image(digits(1)[0][0], tmp_path_factory.mktemp("digits"))
 
 
 class Gate:
-    """A gate in front of a function: who calls it waits until the gate is opened."""
+    """A gate in front of a function: callers wait until it is opened."""
 
     def __init__(self, function):
         self.function = function
@@ -48,74 +48,74 @@ class Gate:
 
 @pytest.fixture
 def model(monkeypatch):
-    """Hold the model's answers until the gate is opened."""
-    gate = Gate(inference.answer)
-    monkeypatch.setattr("foveal.deployment.serve.api.answer", gate)
+    """Block the model until the gate is opened."""
+    gate = Gate(inference.explain_batch)
+    monkeypatch.setattr("foveal.deployment.serve.api.explain_batch", gate)
     yield gate
     gate.opened.set()
 
 
-def test_overload_is_refused_with_429_at_once_and_who_waits_is_answered(good, model):
-    with running(limits=Limits(waiting=4)) as server, ThreadPoolExecutor(20) as pool:
+def test_overload_gives_429_at_once_and_waiting_requests_are_answered(good, model):
+    with running_server(limits=Limits(waiting=4)) as server, ThreadPoolExecutor(20) as pool:
         first = pool.submit(server.explain, good)
         model.wait_until_reached()
         others = [pool.submit(server.explain, good) for _ in range(19)]
-        refused = [one.result() for one in islice(as_completed(others, timeout=300), 15)]
-        assert [reply.status for reply in refused] == [429] * 15  # while the model is held
+        refused = [future.result() for future in islice(as_completed(others, timeout=300), 15)]
+        assert [reply.status for reply in refused] == [429] * 15  # while the model is blocked
         assert refused[0].headers["retry-after"] == "1"
         assert "waiting already" in refused[0].json["detail"]
         model.opened.set()
-        statuses = [one.result().status for one in others]
+        statuses = [future.result().status for future in others]
         assert first.result().status == 200
         assert statuses.count(200) == 4
         assert statuses.count(429) == 15
 
 
-def test_requests_above_the_number_are_refused_and_health_is_told(good, model):
-    with running(limits=Limits(requests=1)) as server, ThreadPoolExecutor(1) as pool:
+def test_requests_above_the_limit_are_refused_including_health_checks(good, model):
+    with running_server(limits=Limits(requests=1)) as server, ThreadPoolExecutor(1) as pool:
         first = pool.submit(server.explain, good)
         model.wait_until_reached()
         assert server.get("/healthz").status == 429
         model.opened.set()
         assert first.result().status == 200
-        eventually(lambda: server.get("/healthz").status == 200)
+        wait_until(lambda: server.get("/healthz").status == 200)
 
 
-def test_a_request_that_takes_too_long_is_given_up(good, model):
-    with running(limits=Limits(request_seconds=2)) as server:
+def test_a_slow_request_times_out(good, model):
+    with running_server(limits=Limits(request_seconds=2)) as server:
         reply = server.explain(good)
         assert reply.status == 429
         assert "longer than 2 s" in reply.json["detail"]
         model.opened.set()
-        eventually(lambda: server.explain(good).status == 200)
+        wait_until(lambda: server.explain(good).status == 200)
 
 
-def test_a_request_that_is_given_up_while_its_image_is_decoded_ends_no_decoder(good):
-    async def decode_given_up_and_another():
+def test_cancelling_a_request_while_decoding_does_not_end_the_decoder(good):
+    async def cancel_one_and_decode_another():
         decoders = Decoders(Limits(), count=1)
         await decoders.start()
         (process,) = decoders._free._queue
-        process.send_signal(signal.SIGSTOP)  # it decodes for as long as the test wants
-        given_up = asyncio.create_task(decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28))
+        process.send_signal(signal.SIGSTOP)  # decoding takes until the test continues it
+        cancelled = asyncio.create_task(decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28))
         while decoders._free.qsize():
             await asyncio.sleep(0)
-        given_up.cancel()
+        cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await given_up
+            await cancelled
         process.send_signal(signal.SIGCONT)
         image = await decoders.decode(good, 1, Inputs(size=(28, 28)), False, 28)
         assert process.returncode is None
         await decoders.stop()
         return image
 
-    image = asyncio.run(decode_given_up_and_another())
+    image = asyncio.run(cancel_one_and_decode_another())
     assert (image == digits(1)[0]).all()
 
 
-def test_a_large_body_is_read_while_others_are_answered(good, monkeypatch):
-    reader = Gate(api._question)
-    monkeypatch.setattr(api, "_question", reader)
-    with running() as server, ThreadPoolExecutor(1) as pool:
+def test_other_requests_are_answered_while_a_large_body_is_read(good, monkeypatch):
+    reader = Gate(api._parse_request)
+    monkeypatch.setattr(api, "_parse_request", reader)
+    with running_server() as server, ThreadPoolExecutor(1) as pool:
         large = pool.submit(server.explain, good + bytes(api.INLINE_BYTES))
         reader.wait_until_reached()
         assert server.get("/healthz").status == 200
@@ -124,21 +124,21 @@ def test_a_large_body_is_read_while_others_are_answered(good, monkeypatch):
         assert large.result().status == 200
 
 
-def test_a_slow_method_does_not_hold_up_quick_answers(good, monkeypatch):
+def test_a_slow_method_does_not_delay_other_requests(good, monkeypatch):
     method = Gate(lambda *_: 1 / 0)
     monkeypatch.setattr(inference, "explainer", lambda name: method)
-    with running("mnist-cnn") as server, ThreadPoolExecutor(1) as pool:
+    with running_server("mnist-cnn") as server, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(server.explain, good, model="mnist-cnn", method="rise")
         method.wait_until_reached()
         assert server.explain(good, model="mnist-cnn").status == 200
         assert not slow.done()
         method.opened.set()
-        assert slow.result().status == 500  # our own fault, and told as such
+        assert slow.result().status == 500  # an internal error is reported as one
         assert server.explain(good, model="mnist-cnn").status == 200
 
 
-def test_uploads_that_are_held_have_a_bound_together(good):
-    with running(limits=Limits(held_bytes=1000)) as server:
+def test_the_total_size_of_uploads_in_memory_is_limited(good):
+    with running_server(limits=Limits(held_bytes=1000)) as server:
         assert server.explain(good).status == 200
         reply = server.explain(good + bytes(1000))
         assert reply.status == 429
@@ -146,9 +146,9 @@ def test_uploads_that_are_held_have_a_bound_together(good):
         assert server.explain(good).status == 200
 
 
-def test_decoded_images_that_wait_have_a_bound_together(good):
-    with running(limits=Limits(decoded_bytes=2 * 28 * 28)) as server:
-        for _ in range(3):  # what was held is given back
+def test_the_total_size_of_decoded_images_is_limited(good):
+    with running_server(limits=Limits(decoded_bytes=2 * 28 * 28)) as server:
+        for _ in range(3):  # memory is released after each request
             assert server.explain(good, good).status == 200
         reply = server.explain(good, good, good)
         assert reply.status == 429
@@ -156,43 +156,43 @@ def test_decoded_images_that_wait_have_a_bound_together(good):
         assert server.explain(good).status == 200
 
 
-def test_connections_have_a_bound(good):
-    with running(limits=Limits(connections=3)) as server:
-        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
-        assert server.get("/healthz").status == 429  # accepted in the order in which they came
-        for one in held:
-            one.close()
-        eventually(lambda: server.get("/healthz").status == 200)
-        eventually(lambda: server.explain(good).status == 200)
+def test_the_number_of_connections_is_limited(good):
+    with running_server(limits=Limits(connections=3)) as server:
+        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        assert server.get("/healthz").status == 429  # connections are accepted in order
+        for connection in sockets:
+            connection.close()
+        wait_until(lambda: server.get("/healthz").status == 200)
+        wait_until(lambda: server.explain(good).status == 200)
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+def test_an_image_with_too_many_pixels_is_refused_before_decoding(tmp_path):
     path = tmp_path / "large.png"
     Image.new("L", (300, 300)).save(path)
-    with running(limits=Limits(pixels=10_000)) as server:
+    with running_server(limits=Limits(pixels=10_000)) as server:
         reply = server.explain(path.read_bytes())
         assert reply.status == 422
         assert "300x300 is more than 10,000 pixels" in reply.json["detail"]
 
 
-def test_who_does_not_know_the_password_sees_nothing(good):
-    known = Credentials({"ada": "pass:word"}, ["a-token"])
-    with running(credentials=known) as server:
+def test_without_credentials_only_the_health_check_is_accessible(good):
+    credentials = Credentials({"ada": "pass:word"}, ["a-token"])
+    with running_server(credentials=credentials) as server:
         for path in ("/", "/docs", "/openapi.json", "/v1/models", "/static/main.js", "/nowhere"):
             reply = server.get(path)
             assert reply.status == 401
             assert reply.headers["www-authenticate"].startswith("Basic ")
         assert server.explain(good).status == 401
         assert server.get("/healthz").status == 200
-        for wrong in WRONG:
-            assert server.get("/v1/models", {"authorization": wrong}).status == 401, wrong
-        for right in RIGHT:
-            assert server.get("/v1/models", {"authorization": right}).status == 200, right
-            assert server.explain(good, headers={"authorization": right}).status == 200
+        for header in INVALID:
+            assert server.get("/v1/models", {"authorization": header}).status == 401, header
+        for valid in VALID:
+            assert server.get("/v1/models", {"authorization": valid}).status == 200, valid
+            assert server.explain(good, headers={"authorization": valid}).status == 200
 
 
-def test_a_token_is_given_once_and_before_the_body(good):
-    with running(credentials=Credentials({}, ["a-token"])) as server:
+def test_a_repeated_authorization_header_or_one_in_the_trailer_is_refused(good):
+    with running_server(credentials=Credentials({}, ["a-token"])) as server:
         right, wrong = (f"authorization: Bearer {token}\r\n" for token in ("a-token", "guess"))
         for headers in (right + right, right + wrong, wrong + right, right + wrong.title()):
             assert server.raw(f"GET /v1/models HTTP/1.1\r\nhost: a\r\n{headers}\r\n") == [400]
@@ -200,12 +200,12 @@ def test_a_token_is_given_once_and_before_the_body(good):
         assert server.raw(f"{chunked}\r\n2\r\n{{}}\r\n0\r\n{right}\r\n") == [401]
 
 
-RIGHT = (
+VALID = (
     "Basic YWRhOnBhc3M6d29yZA==",  # ada:pass:word
     "Bearer a-token",
     "basic YW55Ym9keTphLXRva2Vu",  # anybody:a-token
 )
-WRONG = (
+INVALID = (
     "",
     "Basic",
     "Basic !!!",
@@ -221,14 +221,14 @@ WRONG = (
 )
 
 
-def test_a_file_of_credentials_is_read_and_an_empty_one_refused(tmp_path):
+def test_a_credentials_file_is_read_and_an_empty_one_is_refused(tmp_path):
     path = tmp_path / "auth"
-    path.write_text("# who may come\n\nada:pass:word\na-token\n", encoding="utf-8")
-    known = Credentials.read(path)
-    assert all(known.accept(one.encode()) for one in RIGHT)
-    assert not any(known.accept(one.encode()) for one in WRONG)
-    assert known.with_token("more").accept(b"Bearer more")
-    assert not known.accept(b"Bearer more")
+    path.write_text("# people with access\n\nada:pass:word\na-token\n", encoding="utf-8")
+    credentials = Credentials.read(path)
+    assert all(credentials.accept(header.encode()) for header in VALID)
+    assert not any(credentials.accept(header.encode()) for header in INVALID)
+    assert credentials.with_token("more").accept(b"Bearer more")
+    assert not credentials.accept(b"Bearer more")
     for text in ("", "# nobody\n", "ada:\n", ":word\n"):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError):
@@ -238,8 +238,8 @@ def test_a_file_of_credentials_is_read_and_an_empty_one_refused(tmp_path):
             Credentials.read(tmp_path / name)
 
 
-def test_a_page_of_another_site_may_not_ask(good):
-    with running() as server:
+def test_cross_site_requests_and_foreign_host_names_are_refused(good):
+    with running_server() as server:
         assert server.explain(good, headers={"sec-fetch-site": "cross-site"}).status == 403
         assert server.explain(good, headers={"sec-fetch-site": "same-origin"}).status == 200
         for host in (
@@ -259,7 +259,7 @@ def test_a_page_of_another_site_may_not_ask(good):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_nobody_is_served_elsewhere_without_credentials(host, capsys, monkeypatch):
+def test_serving_beyond_loopback_requires_credentials(host, capsys, monkeypatch):
     monkeypatch.delenv("FOVEAL_TOKEN", raising=False)
     with pytest.raises(SystemExit) as stop:
         main(["serve", "mnist-focus", "--host", host, "--port", "0"])
@@ -267,18 +267,21 @@ def test_nobody_is_served_elsewhere_without_credentials(host, capsys, monkeypatc
     assert "--auth" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_and_an_unknown_model_are_said_in_a_line(capsys):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        for arguments in (["mnist-focus", "--port", str(taken.getsockname()[1])], ["mnist-focsu"]):
+def test_a_port_in_use_and_an_unknown_model_are_one_line_errors(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        for arguments in (
+            ["mnist-focus", "--port", str(occupied.getsockname()[1])],
+            ["mnist-focsu"],
+        ):
             with pytest.raises(SystemExit) as stop:
                 main(["serve", *arguments])
             assert stop.value.code == 1
-            said = capsys.readouterr().err
-            assert said.count("\n") == 1
-            assert "in use" in said or "mnist-focus" in said
+            err = capsys.readouterr().err
+            assert err.count("\n") == 1
+            assert "in use" in err or "mnist-focus" in err
 
 
-def test_two_models_of_the_same_name_are_refused(tmp_path):
+def test_two_models_with_the_same_name_are_refused(tmp_path):
     from foveal import zoo
 
     for folder in ("a", "b"):
@@ -289,10 +292,10 @@ def test_two_models_of_the_same_name_are_refused(tmp_path):
     served = Models([str(tmp_path / "a" / "mine"), "mnist-focus"])
     assert list(served.by_name) == ["mine", "mnist-focus"]
     with pytest.raises(UserError, match="Two models are named 'mine'"):
-        Models([str(tmp_path / one / "mine") for one in "ab"])
+        Models([str(tmp_path / parent / "mine") for parent in "ab"])
 
 
-def test_the_command_serves_asks_for_the_token_and_ends_with_its_decoders(good):
+def test_the_command_requires_the_token_and_stops_its_decoders(good):
     environment = {**os.environ, "FOVEAL_TOKEN": "a-token"}
     command = [sys.executable, "-m", "foveal", "serve", "mnist-focus", "--host", "0.0.0.0"]
     process = subprocess.Popen(

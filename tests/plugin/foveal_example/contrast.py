@@ -1,4 +1,4 @@
-"""An explainer: how far each pixel is from the image's mean, whatever the model."""
+"""An explainer that ignores the model: the distance of each pixel from the image's mean."""
 
 from torch import Tensor
 

@@ -10,7 +10,7 @@ COUNTS = {"train": 60, "val": 20, "test": 20}
 
 
 def load_halves(split: str, data_dir: Path) -> ImageSet:
-    """Return one split of images of 12x12 pixels, drawn anew from the same seed."""
+    """Return one split of images of 12x12 pixels, generated from a fixed seed."""
     draw = torch.Generator().manual_seed(sorted(COUNTS).index(split))
     count = COUNTS[split]
     labels = torch.arange(count) % 2

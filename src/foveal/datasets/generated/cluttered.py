@@ -19,7 +19,7 @@ def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> 
 
     After Mnih et al. 2014, "Recurrent models of visual attention" (arXiv:1406.6247), section 4.1.
     Each digit is at a random position in a black image, and so are 8 x 8 pieces of other digits of
-    the same split; where they overlap, the brighter pixel is kept. The masks are the bounding
+    the same split; where they overlap, the brighter pixel is used. The masks are the bounding
     boxes of the digits' ink. All positions are determined by the split.
 
     Args:
@@ -37,24 +37,24 @@ def load_cluttered_mnist(split: str, data_dir: Path, side: int, pieces: int) -> 
     images[position] = tiles
     masks[position] = _boxes(tiles)
     for _ in range(pieces):
-        drawn = _pieces(tiles, generator)
+        clutter = _pieces(tiles, generator)
         position = square(random_corners(count, PIECE, side, generator), PIECE)
-        images[position] = images[position].maximum(drawn)
+        images[position] = images[position].maximum(clutter)
     name = f"cluttered-mnist-{side}"
     return replace(digits, name=name, images=images[:, None], masks=masks[:, None])
 
 
 def _boxes(tiles: Tensor) -> Tensor:
-    """Return uint8 masks (N, H, W), 255 in the bounding box of all pixels that are not black."""
+    """Return uint8 masks (N, H, W), 255 in the bounding box of the pixels that are not black."""
     ink = tiles > 0
     rows, columns = _span(ink.any(dim=2)), _span(ink.any(dim=1))  # (N, H), (N, W)
     return (rows[:, :, None] & columns[:, None, :]).to(torch.uint8) * 255
 
 
-def _span(marked: Tensor) -> Tensor:
-    """Return booleans (N, L), True from the first to the last marked position of each row."""
-    after_first = marked.cumsum(dim=1) > 0
-    before_last = marked.flip(1).cumsum(dim=1).flip(1) > 0
+def _span(mask: Tensor) -> Tensor:
+    """Return booleans (N, L), True from the first to the last True position of each row."""
+    after_first = mask.cumsum(dim=1) > 0
+    before_last = mask.flip(1).cumsum(dim=1).flip(1) > 0
     return after_first & before_last
 
 

@@ -19,7 +19,7 @@ MAJORITY = 3  # digits of one class per image
 STROKES = 50  # per image, and number of different strokes
 SIDE = 1500  # default side of an image in pixels
 TILE = 28  # side of a digit or a stroke in pixels
-LEAST = 4 * TILE  # minimum side of an image, for five digits to fit within a few attempts
+MIN_SIDE_PX = 4 * TILE  # minimum side of an image, so that five digits fit within a few attempts
 TRIES = 1000  # attempts to arrange the digits of an image before starting again
 TASKS = ("majority", "max", "topmost", "multi-label")
 
@@ -52,7 +52,7 @@ class SparseImages:
         return len(self.digits)
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return thumbnails of some of the images: see `LargeImages`."""
+        """Return thumbnails of the images at given indices: see `LargeImages`."""
         height, width = (side // shrink for side in self.size)
         owner, rows, columns, values = self._pixels(numbers)
         rows, columns = rows // shrink, columns // shrink
@@ -63,7 +63,7 @@ class SparseImages:
         return means.reshape(len(numbers), 1, height, width)
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return crops of some of the images: see `LargeImages`."""
+        """Return crops of the images at given indices: see `LargeImages`."""
         owner, rows, columns, values = self._pixels(numbers)
         squares, cells = corners_px.shape[1], side // shrink
         left, top = corners_px[owner].int().unbind(-1)  # (P, K)
@@ -85,14 +85,14 @@ class SparseImages:
         return image.reshape(1, *self.size)
 
     def _pixels(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return for each pixel of some images its image (0 to B - 1), row, column and value."""
+        """Return the image (0 to B - 1), row, column and value of each lit pixel of B images."""
         first, last = self.starts[numbers], self.starts[numbers + 1]
         counts = last - first
         owner = torch.arange(len(numbers)).repeat_interleave(counts)
         preceding = counts.cumsum(0) - counts
-        chosen = torch.arange(int(counts.sum())) + (first - preceding)[owner]
-        positions = self.positions[chosen].long()
-        return owner, positions // self.size[1], positions % self.size[1], self.values[chosen]
+        indices = torch.arange(int(counts.sum())) + (first - preceding)[owner]
+        positions = self.positions[indices].long()
+        return owner, positions // self.size[1], positions % self.size[1], self.values[indices]
 
 
 def megapixel_mnist(
@@ -122,38 +122,46 @@ def megapixel_mnist(
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    if side < LEAST:
-        raise UserError(f"Expected a side of at least {LEAST} pixels, but got {side}.")
+    if side < MIN_SIDE_PX:
+        raise UserError(f"Expected a side of at least {MIN_SIDE_PX} pixels, but got {side}.")
     count = IMAGES[split] if images is None else images
     if count < 1 or strokes < 0:
         raise UserError(
             f"Expected at least 1 image and at least 0 strokes, but got {count} images and "
             f"{strokes} strokes."
         )
-    return _generated(load_mnist(split, datasets_folder(data_dir)), count, side, strokes)
+    return _generate(load_mnist(split, datasets_folder(data_dir)), count, side, strokes)
 
 
-def _generated(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:
+def _generate(source: ImageSet, count: int, side: int, strokes: int) -> SparseImages:
     """Return `count` images made from the digits of a split of MNIST."""
     by_class = [(source.labels == label).nonzero()[:, 0] for label in range(10)]
-    kinds = _strokes(torch.Generator().manual_seed(len(SPLITS)))
-    drawn = [
-        _drawn(torch.Generator().manual_seed(_seed(source.split, index)), by_class, side, strokes)
+    stroke_tiles = _stroke_tiles(torch.Generator().manual_seed(len(SPLITS)))
+    layouts = [
+        _draw_layout(
+            torch.Generator().manual_seed(_seed(source.split, index)), by_class, side, strokes
+        )
         for index in range(count)
     ]
-    chosen, corners, marks, mark_corners = (
-        torch.stack(parts) for parts in zip(*drawn, strict=True)
+    digit_indices, corners, marks, mark_corners = (
+        torch.stack(parts) for parts in zip(*layouts, strict=True)
     )
-    found = [
-        _laid_down(kinds[marks[n]], mark_corners[n], source.images[chosen[n], 0], corners[n], side)
+    pixels = [
+        _lit_pixels(
+            stroke_tiles[marks[n]],
+            mark_corners[n],
+            source.images[digit_indices[n], 0],
+            corners[n],
+            side,
+        )
         for n in range(count)
     ]
-    digits = source.labels[chosen]
+    digits = source.labels[digit_indices]
     return SparseImages(
         size=(side, side),
-        positions=torch.cat([positions for positions, _ in found]),
-        values=torch.cat([values for _, values in found]),
-        starts=torch.tensor([0, *(len(positions) for positions, _ in found)]).cumsum(0),
+        positions=torch.cat([positions for positions, _ in pixels]),
+        values=torch.cat([values for _, values in pixels]),
+        starts=torch.tensor([0, *(len(positions) for positions, _ in pixels)]).cumsum(0),
         boxes=torch.cat([corners, corners + TILE], dim=-1),
         digits=digits,
         labels=_labels(digits, corners),
@@ -164,41 +172,43 @@ def _seed(split: str, index: int) -> int:
     return SPLITS.index(split) + len(SPLITS) * index
 
 
-def _drawn(
+def _draw_layout(
     generator: torch.Generator, by_class: Sequence[Tensor], side: int, strokes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return indices and corners (x, y) of the digits of an image, then those of its strokes."""
-    most, *others = torch.randint(10, (1 + DIGITS - MAJORITY,), generator=generator).tolist()
-    others = [(most + 1 + other % 9) % 10 for other in others]
-    chosen = torch.cat(
-        [_some(by_class[label], 1, generator) for label in [most] * MAJORITY + others]
+    majority, *other_labels = torch.randint(
+        10, (1 + DIGITS - MAJORITY,), generator=generator
+    ).tolist()
+    other_labels = [(majority + 1 + offset % 9) % 10 for offset in other_labels]
+    digit_indices = torch.cat(
+        [_sample(by_class[label], 1, generator) for label in [majority] * MAJORITY + other_labels]
     )
-    corners = _apart(side, generator)
+    corners = _separate_corners(side, generator)
     marks = torch.randint(STROKES, (strokes,), generator=generator)
     mark_corners = torch.randint(side - TILE + 1, (strokes, 2), generator=generator)
-    return chosen, corners, marks, mark_corners
+    return digit_indices, corners, marks, mark_corners
 
 
-def _some(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _sample(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return indices[torch.randint(len(indices), (count,), generator=generator)]
 
 
-def _apart(side: int, generator: torch.Generator) -> Tensor:
+def _separate_corners(side: int, generator: torch.Generator) -> Tensor:
     """Return the corners (DIGITS, 2) of tiles that do not overlap."""
-    kept: list[Tensor] = []
+    corners: list[Tensor] = []
     tries = 0
-    while len(kept) < DIGITS:
+    while len(corners) < DIGITS:
         corner = torch.randint(side - TILE + 1, (2,), generator=generator)
-        if all(((corner - other).abs() >= TILE).any() for other in kept):
-            kept.append(corner)
+        if all(((corner - other).abs() >= TILE).any() for other in corners):
+            corners.append(corner)
         tries += 1
-        if tries % TRIES == 0:  # in a small image the tiles may leave no room for another
-            kept = []
-    return torch.stack(kept)
+        if tries % TRIES == 0:  # in a small image the tiles may leave no room for the next one
+            corners = []
+    return torch.stack(corners)
 
 
-def _strokes(generator: torch.Generator) -> Tensor:
-    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, from 204 to 255 where lit.
+def _stroke_tiles(generator: torch.Generator) -> Tensor:
+    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, with values of 204 to 255.
 
     Each line starts in a corner, at an angle of up to 72 degrees to a side of the tile.
     """
@@ -222,22 +232,22 @@ def _lines(angles: Tensor) -> Tensor:
     return lit
 
 
-def _laid_down(
+def _lit_pixels(
     strokes: Tensor, stroke_corners: Tensor, digits: Tensor, corners: Tensor, side: int
 ) -> tuple[Tensor, Tensor]:
     """Return the indices and the values of the lit pixels of an image.
 
-    Where strokes cross, the brighter pixel is kept; a digit hides everything below its tile.
+    Where strokes cross, the brighter pixel is visible; a digit hides everything below its tile.
     """
     lit = strokes > 0
-    under = _pixel_indices(stroke_corners, side)[lit]
-    over = _pixel_indices(corners, side).flatten()
-    pixels, inverse = torch.cat([under, over]).unique(return_inverse=True)
+    stroke_indices = _pixel_indices(stroke_corners, side)[lit]
+    digit_indices = _pixel_indices(corners, side).flatten()
+    pixels, inverse = torch.cat([stroke_indices, digit_indices]).unique(return_inverse=True)
     values = torch.zeros(len(pixels), dtype=torch.uint8)
-    values.scatter_reduce_(0, inverse[: len(under)], strokes[lit], "amax")
-    values[inverse[len(under) :]] = digits.flatten()
-    kept = values > 0
-    return pixels[kept].int(), values[kept]
+    values.scatter_reduce_(0, inverse[: len(stroke_indices)], strokes[lit], "amax")
+    values[inverse[len(stroke_indices) :]] = digits.flatten()
+    visible = values > 0
+    return pixels[visible].int(), values[visible]
 
 
 def _pixel_indices(corners: Tensor, side: int) -> Tensor:

@@ -27,21 +27,21 @@ class Mosaics:
         return len(self.classes)
 
     def quadrant_of(self, classes: Tensor) -> Tensor:
-        """Return masks (N, 2H, 2W) of the quadrant with a class, all False without the class.
+        """Return masks (N, 2H, 2W) of the quadrant of a given class; all False if there is none.
 
         Args:
             classes: (N,) class indices, one per mosaic.
 
         Raises:
-            ValueError: `classes` is not of that shape.
+            ValueError: `classes` has another shape.
         """
         if classes.shape != (len(self),):
             raise ValueError(
                 f"Expected classes ({len(self)},), one per mosaic, but got {tuple(classes.shape)}."
             )
         height, width = (side // 2 for side in self.images.shape[-2:])
-        own = (self.classes == classes[:, None]).reshape(-1, 2, 2)
-        return own.repeat_interleave(height, dim=1).repeat_interleave(width, dim=2)
+        matches = (self.classes == classes[:, None]).reshape(-1, 2, 2)
+        return matches.repeat_interleave(height, dim=1).repeat_interleave(width, dim=2)
 
 
 def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
@@ -50,9 +50,9 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     They serve the grid pointing game (Zhang et al. 2018, "Top-down neural attention by excitation
     backprop"; Böhle et al. 2021, "Convolutional dynamic alignment networks for interpretable
     classifications", arXiv:2104.00032), which measures how much of a class's heat is in the
-    quadrant of its image. Böhle et al. use the images that the model classifies with most
-    confidence: pass such a `subset` to do the same. All classes are equally likely, whatever
-    their numbers of images.
+    quadrant of its image. Böhle et al. use the images that the model classifies most
+    confidently: pass such a `subset` to do the same. All classes are equally likely, regardless of
+    how many images they have.
 
     Args:
         images: images of four or more classes.
@@ -60,18 +60,18 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
         seed: seed of the random draws.
 
     Raises:
-        UserError: there are images of fewer than four classes, or `count` is below 1.
+        UserError: the images have fewer than four classes, or `count` is below 1.
     """
     classes, sizes = images.labels.unique(return_counts=True)  # sorted
     if len(classes) < QUADRANTS:
         raise UserError(
-            f"Expected images of at least 4 classes, but {images.name!r} ({images.split}) has "
-            f"images of {len(classes)}."
+            f"Expected images of at least {QUADRANTS} classes, but {images.name!r} "
+            f"({images.split}) has {len(classes)}."
         )
     if count < 1:
-        raise UserError(f"Expected a count of at least 1 mosaic, but got {count}.")
+        raise UserError(f"Expected count to be at least 1, but got {count}.")
     generator = torch.Generator().manual_seed(seed)
-    chosen = _different(count, len(classes), generator)  # (N, 4)
+    chosen = _distinct(count, len(classes), generator)  # (N, 4)
     draws = torch.randint(1 << 24, chosen.shape, generator=generator)
     by_class = images.labels.argsort(stable=True)
     first = sizes.cumsum(dim=0) - sizes
@@ -81,13 +81,13 @@ def mosaics(images: ImageSet, count: int, seed: int = 0) -> Mosaics:
     return Mosaics(rows.flatten(4, 5).flatten(2, 3), classes[chosen])
 
 
-def _different(count: int, kinds: int, generator: torch.Generator) -> Tensor:
-    """Return four different integers below `kinds` per row (count, 4), by a partial shuffle."""
-    order = torch.arange(kinds).repeat(count, 1)
+def _distinct(count: int, classes: int, generator: torch.Generator) -> Tensor:
+    """Return rows (count, 4) of four distinct integers below `classes`, by partial shuffles."""
+    order = torch.arange(classes).repeat(count, 1)
     rows = torch.arange(count)
     for position in range(QUADRANTS):
-        other = torch.randint(position, kinds, (count,), generator=generator)
-        here, there = order[:, position].clone(), order[rows, other]
-        order[:, position] = there
-        order[rows, other] = here
+        other = torch.randint(position, classes, (count,), generator=generator)
+        current, replacement = order[:, position].clone(), order[rows, other]
+        order[:, position] = replacement
+        order[rows, other] = current
     return order[:, :QUADRANTS]

@@ -25,8 +25,10 @@ PATTERNS = (
     "#.. #.. ###",
 )
 MARK = 3  # side of a mark in pixels
-AWAY = 4  # maximum distance of a mark from the middle of its image along each axis, in pixels
-FOLLOWS = 90  # per cent of the training and validation images with the mark of their class
+MAX_OFFSET_PX = 4  # maximum distance of a mark from the image's middle along each axis
+AGREEMENT_PERCENT = (
+    90  # per cent of the training and validation images that have the mark of their class
+)
 
 
 def plant_marks(source: ImageSet, name: str) -> ImageSet:
@@ -34,7 +36,7 @@ def plant_marks(source: ImageSet, name: str) -> ImageSet:
 
     A mark has 3 x 3 black and white pixels and a black margin of one pixel. Its position is
     random, up to 4 pixels from the middle along each axis; few models use a mark at the border.
-    In `train` and `val` 90% of the marks are those of the label, the others those of random other
+    In `train` and `val` 90% of the marks are those of the label, the rest those of random other
     classes; in `test` the marks are random. A model that reads the marks reaches 10% there, and
     its evidence is known: the masks cover the 3 x 3 pixels.
 
@@ -66,36 +68,38 @@ def planted_marks(images: ImageSet) -> Tensor:
     """
     if images.masks is None or (images.masks > 0).sum() != MARK**2 * len(images):
         raise ValueError(
-            f"Expected images with masks of {MARK}x{MARK} pixels, as of planted-mnist, but got "
+            f"Expected images with masks of {MARK}x{MARK} pixels, as in planted-mnist, but got "
             f"{images.name}."
         )
     pixels = images.images[images.masks > 0].reshape(-1, 1, MARK**2)  # rows in their order
-    same = (pixels == patterns().flatten(1)).all(dim=2)  # (N, 10)
-    if not same.any(dim=1).all():
+    matches = (pixels == patterns().flatten(1)).all(dim=2)  # (N, 10)
+    if not matches.any(dim=1).all():
         raise ValueError(
             f"Expected a mark inside each mask, but an image of {images.name} has none."
         )
-    return same.int().argmax(dim=1)
+    return matches.int().argmax(dim=1)
 
 
 def patterns() -> Tensor:
-    """Return the marks (10, 3, 3) of the classes, uint8, 255 where they are white."""
+    """Return the marks (10, 3, 3) of the classes, uint8, 255 for white pixels."""
     white = [[pixel == "#" for pixel in rows.replace(" ", "")] for rows in PATTERNS]
     return torch.tensor(white, dtype=torch.uint8).reshape(-1, MARK, MARK) * 255
 
 
 def _marks(labels: Tensor, split: str, generator: torch.Generator) -> Tensor:
-    """Return the class (N,) of each image's mark; the first draw from the generator."""
+    """Return the class (N,) of each image's mark. Must be the first draw from the generator."""
     count, classes = len(labels), len(PATTERNS)
     if split == "test":
         return torch.randint(classes, (count,), generator=generator)
-    follows = torch.randint(100, (count,), generator=generator) < FOLLOWS
+    agrees = torch.randint(100, (count,), generator=generator) < AGREEMENT_PERCENT
     others = labels + torch.randint(1, classes, (count,), generator=generator)
-    return torch.where(follows, labels, others % classes)
+    return torch.where(agrees, labels, others % classes)
 
 
 def _corners(sides: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
     """Return corners (N, 2) of marks in images of (H, W): (x, y) of the upper left pixel."""
     height, width = sides
     middle = torch.tensor([(width - MARK) // 2, (height - MARK) // 2])
-    return middle + torch.randint(-AWAY, AWAY + 1, (count, 2), generator=generator)
+    return middle + torch.randint(
+        -MAX_OFFSET_PX, MAX_OFFSET_PX + 1, (count, 2), generator=generator
+    )

@@ -16,6 +16,6 @@ def square(corners_px: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.arange(len(corners_px))[:, None, None], rows[:, :, None], columns[:, None, :]
 
 
-def random_corners(count: int, side: int, inside: int, generator: torch.Generator) -> Tensor:
-    """Return random corners (count, 2) of squares of `side` pixels in images of `inside` pixels."""
-    return torch.randint(inside - side + 1, (count, 2), generator=generator)
+def random_corners(count: int, side: int, image_side: int, generator: torch.Generator) -> Tensor:
+    """Return random corners (count, 2) of squares with a given side in larger square images."""
+    return torch.randint(image_side - side + 1, (count, 2), generator=generator)

@@ -34,27 +34,27 @@ from foveal.models import ImageModel, as_classifier, build_model
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Readers request no CPU, and their number is bounded. Otherwise actors could reserve every CPU and
-# block the readers forever: with whole CPUs on a small cluster, or with half CPUs when nodes die
-# and their actors restart on the remaining nodes.
+# Readers request no CPU, and their number is limited. If they requested CPUs, actors could reserve
+# all of them and block the readers forever: with whole CPUs on a small cluster, or with half CPUs
+# when nodes die and their actors restart on the remaining nodes.
 _READER_CPUS, _ACTOR_CPUS = 0, 0.5
 _READER_THREADS = 4  # per reader; they mostly wait for a disk or an object store
-_AHEAD = 2  # batches decoded while one is predicted
-_QUIET = {
+_BATCHES_AHEAD = 2  # batches decoded while one is predicted
+_QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the new default, about which Ray would warn
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-_SECONDS = 10  # timeout for connecting to a cluster
+_CONNECT_SECONDS = 10  # timeout for connecting to a cluster
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[None]:
+def cluster_connection(address: str | None = None) -> Iterator[None]:
     """Connect to a Ray cluster while the block runs.
 
     Args:
-        address: address of the cluster, `auto` or `HOST:PORT`; None for that in RAY_ADDRESS, or
-            else a cluster on this machine alone.
+        address: address of the cluster, `auto` or `HOST:PORT`. Default: that in RAY_ADDRESS, or
+            else a local cluster.
 
     Raises:
         UserError: Ray is not installed, there is no such cluster, or it fails.
@@ -64,8 +64,8 @@ def connected(address: str | None = None) -> Iterator[None]:
         import ray.data
     except ImportError:
         raise missing_extra("ray", "ray") from None
-    own = not ray.is_initialized()
-    if own:
+    owns_connection = not ray.is_initialized()
+    if owns_connection:
         _connect(address)
     try:
         with terminable():  # Ray has installed its own handler
@@ -76,14 +76,14 @@ def connected(address: str | None = None) -> Iterator[None]:
             f"The Ray cluster failed: {reason} Finished shards are kept; continue with --resume."
         ) from error
     finally:
-        if own:
+        if owns_connection:
             ray.shutdown()
 
 
 def _connect(address: str | None) -> None:
     import ray
 
-    for name, value in _QUIET.items():
+    for name, value in _QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Without an address, Ray would join the last cluster started on this machine.
     address = address or os.environ.get("RAY_ADDRESS")
@@ -104,18 +104,18 @@ def _check_reachable(address: str) -> None:
     """Raise a UserError if nothing listens at HOST:PORT; Ray itself would wait for a minute."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise UserError(
             f"No Ray cluster responds at {address} ({error}): start one with `ray start --head`, "
-            "or omit --address to use this machine alone."
+            "or omit --address to use only this machine."
         ) from None
 
 
 def predict_on_ray(
-    network: ImageModel, job: Job, shards: Iterable[int], *, apart: bool | None = None
+    network: ImageModel, job: Job, shards: Iterable[int], *, readers: bool | None = None
 ) -> Iterator[Batch]:
-    """Yield the predicted batches of shards, in the order in which they are completed.
+    """Yield the predicted batches of shards, in order of completion.
 
     Ray restarts failed readers and actors on the remaining nodes, and recomputes what a failed node
     held. Batches that have reached this process are safe.
@@ -124,7 +124,7 @@ def predict_on_ray(
         network: in evaluation mode, on the CPU; each actor gets a copy of it.
         job: the job to run.
         shards: indices of the shards to predict.
-        apart: whether separate readers decode; None: only if the models are on GPUs.
+        readers: whether separate readers decode the images. Default: only for GPUs.
 
     Raises:
         UserError: the device is `cuda`, but the cluster has no GPU.
@@ -137,12 +137,12 @@ def predict_on_ray(
     device, cpus, actors = _resources(job)
     data: Dataset = ray.data.from_arrow([_shard_row(job, shard) for shard in shards])
     read = partial(_read, shape=job.shape, batch_size=job.batch_size)
-    apart = device == "cuda" if apart is None else apart
-    if apart:
-        data = _read_apart(data, read, cpus)
+    readers = device == "cuda" if readers is None else readers
+    if readers:
+        data = _read_separately(data, read, cpus)
     batches = data.map_batches(
         _Predictor,
-        fn_constructor_args=(network.settings(), ray.put(weights), _unpacked if apart else read),
+        fn_constructor_args=(network.settings(), ray.put(weights), _unpack if readers else read),
         fn_constructor_kwargs={"model": job.model, "device": device, "draws": job.explain},
         batch_size=1,
         batch_format="pyarrow",
@@ -151,11 +151,11 @@ def predict_on_ray(
         num_gpus=int(device == "cuda"),
     )
     for row in batches.iter_rows():
-        yield _batch(row)
+        yield _to_batch(row)
 
 
 def _quiet_ray_data() -> None:
-    """Turn off Ray Data's progress bars and messages, as there is a progress bar already."""
+    """Turn off Ray Data's progress bars and messages, as we show our own progress bar."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -172,7 +172,7 @@ def _resources(job: Job) -> tuple[str, int, int]:
     """
     import ray
 
-    cpus, gpus = (int(ray.cluster_resources().get(what, 0)) for what in ("CPU", "GPU"))
+    cpus, gpus = (int(ray.cluster_resources().get(resource, 0)) for resource in ("CPU", "GPU"))
     if job.device == "cuda" and not gpus:
         raise UserError("The Ray cluster has no GPU: give --device cpu.")
     device = "cuda" if gpus and job.device != "cpu" else "cpu"
@@ -191,11 +191,11 @@ def _shard_row(job: Job, shard: int) -> pa.Table:
     )
 
 
-_Numbered = tuple[int, int, Decoded]  # index of the shard, of the batch in it, and the batch
+_NumberedBatch = tuple[int, int, Decoded]  # index of the shard, index of the batch, the batch
 
 
-def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]:
-    """Read and decode shards, a few batches ahead of their use."""
+def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_NumberedBatch]:
+    """Read and decode shards, a few batches ahead of the model."""
     for row in table.to_pylist():
         items = [
             Item(os.fsdecode(path), index)
@@ -204,7 +204,7 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]
         threads = reader_count(items, _READER_THREADS)
         with without_warnings(), ThreadPoolExecutor(threads) as pool:
             decodings = decode_ahead(items, batch_size, shape, pool)
-            waiting = deque(islice(decodings, _AHEAD))
+            waiting = deque(islice(decodings, _BATCHES_AHEAD))
             for index in count():
                 waiting.extend(islice(decodings, 1))
                 if not waiting:
@@ -212,8 +212,8 @@ def _read(table: pa.Table, shape: Shape, batch_size: int) -> Iterator[_Numbered]
                 yield row["shard"], index, waiting.popleft().result()
 
 
-def _read_apart(
-    data: "Dataset", read: Callable[[pa.Table], Iterator[_Numbered]], cpus: int
+def _read_separately(
+    data: "Dataset", read: Callable[[pa.Table], Iterator[_NumberedBatch]], cpus: int
 ) -> "Dataset":
     """Return a dataset of batches that separate readers decode."""
     return data.map_batches(
@@ -226,14 +226,14 @@ def _read_apart(
 
 
 def _read_packed(
-    table: pa.Table, read: Callable[[pa.Table], Iterator[_Numbered]]
+    table: pa.Table, read: Callable[[pa.Table], Iterator[_NumberedBatch]]
 ) -> Iterator[pa.Table]:
     """Read shards into tables of one row per batch, which Ray cannot split."""
-    for numbered in read(table):
-        yield _packed(*numbered)
+    for batch in read(table):
+        yield _pack(*batch)
 
 
-def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
+def _pack(shard: int, index: int, decoded: Decoded) -> pa.Table:
     pixels = [image.numpy().reshape(-1) for image in decoded.images if image is not None]
     shapes = [() if image is None else tuple(image.shape) for image in decoded.images]
     data = pa.py_buffer(np.concatenate(pixels) if pixels else b"")
@@ -247,35 +247,35 @@ def _packed(shard: int, index: int, decoded: Decoded) -> pa.Table:
             "resized": pa.array([decoded.resized], pa.list_(pa.bool_())),
             "notes": pa.array([decoded.notes], pa.list_(pa.string())),
             "shapes": pa.array([shapes], pa.list_(pa.list_(pa.int64()))),
-            # Stored in the object store as it is: actors read it without a copy.
+            # One buffer in the object store, which actors read without a copy.
             "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data]),
         }
     )
 
 
-def _unpacked(table: pa.Table) -> Iterator[_Numbered]:
-    """Yield the batch in a row of `_packed`; its images are views of the row."""
+def _unpack(table: pa.Table) -> Iterator[_NumberedBatch]:
+    """Yield the batch in a row from `_pack`; its images are views of the row."""
     (row,) = table.drop_columns("pixels").to_pylist()
     flat = np.frombuffer(table.column("pixels")[0].as_buffer(), np.uint8)
     images: list[torch.Tensor | None] = []
-    first = 0
+    offset = 0
     for shape in row["shapes"]:
         size = int(np.prod(shape)) if shape else 0
-        pixels = flat[first : first + size].reshape(shape) if shape else None
+        pixels = flat[offset : offset + size].reshape(shape) if shape else None
         images.append(None if pixels is None else torch.from_numpy(pixels))
-        first += size
-    texts = {name: tuple(row[name]) for name in ("errors", "resized", "notes")}
-    decoded = Decoded(tuple(map(os.fsdecode, row["paths"])), tuple(images), **texts)
+        offset += size
+    fields = {name: tuple(row[name]) for name in ("errors", "resized", "notes")}
+    decoded = Decoded(tuple(map(os.fsdecode, row["paths"])), tuple(images), **fields)
     yield row["shard"], row["index"], decoded
 
 
 class _Predictor:
-    """A model in an actor, built once.
+    """An actor's model, built once.
 
     Args:
         settings: settings of the model for `build_model`.
         weights: weights by name, or a reference to them.
-        decoded: turns the tables passed to the actor into batches.
+        to_batches: converts the actor's input tables to batches.
         model: name of the model.
         device: `cpu` or `cuda`.
         draws: whether to draw explanations.
@@ -285,7 +285,7 @@ class _Predictor:
         self,
         settings: dict[str, object],
         weights: Any,
-        decoded: Callable[[pa.Table], Iterator[_Numbered]],
+        to_batches: Callable[[pa.Table], Iterator[_NumberedBatch]],
         *,
         model: str,
         device: str,
@@ -294,20 +294,19 @@ class _Predictor:
         import ray
 
         keep_freed_memory()
-        found = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
+        arrays = ray.get(weights) if isinstance(weights, ray.ObjectRef) else weights
         network = as_classifier(build_model(settings), "The model is not a classifier.")
-        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in found.items()})
+        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in arrays.items()})
         self.network = network.eval().to(device)
-        self.decoded = decoded
+        self.to_batches = to_batches
         self.model = model
         self.draw = draw if draws else None
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         with one_thread_each(), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*not writable.*"
-            )  # and they are not written to
-            for shard, index, batch in self.decoded(table):
+            # Views of the object store are read-only, and the model does not write to them.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            for shard, index, batch in self.to_batches(table):
                 rows, pictures = predict_batch(self.network, self.model, batch, self.draw)
                 yield pa.table(
                     {
@@ -329,7 +328,7 @@ def _as_bytes(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _batch(row: dict[str, Any]) -> Batch:
+def _to_batch(row: dict[str, Any]) -> Batch:
     rows = pa.ipc.open_stream(row["rows"]).read_all()
     pictures = dict(zip(row["indices"], row["pictures"], strict=True))
     return Batch(int(row["shard"]), int(row["index"]), rows, pictures)

@@ -16,13 +16,13 @@ from foveal.images import threads
 from foveal.images.sizing import Sizing
 from foveal.images.sources import Item, sources_of
 
-_SMALL = 4_096  # bytes; smaller files are decoded faster by one thread than by two
-_SAMPLE = 32  # files whose median size is taken for that of all
+_SMALL_BYTES = 4_096  # smaller files are decoded faster by one thread than by two
+_SAMPLE_FILES = 32  # number of files whose median size stands for all
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Images that a model expects: their size in pixels, or None for any, and their channels."""
+    """Shape of the images that a model expects: size in pixels, or None for any, and channels."""
 
     size: Sizing | None
     channels: int
@@ -35,9 +35,9 @@ class Decoded:
     Attributes:
         paths: paths of the images.
         images: (C, H, W), uint8. An image that could not be read is black if the size is known,
-            else None, so it does not change the batches of the others.
+            else None, so that it does not affect how the others are batched.
         errors: reasons why images could not be read, or empty.
-        resized: whether images had another size.
+        resized: whether images were resized.
         notes: notes on how images were read, or empty.
     """
 
@@ -62,34 +62,34 @@ class Decoding:
         """Return the whole batch."""
         return Decoded(self.batch.names, *zip(*map(self._row, self.batch), strict=True))
 
-    def _row(self, found: threads.Found) -> tuple[Tensor | None, str, bool, str]:
+    def _row(self, outcome: threads.Result) -> tuple[Tensor | None, str, bool, str]:
         """Return the image, the error, whether it was resized, and the note."""
         size = self.shape.size
-        if not isinstance(found, UserError):
-            resized = size is not None and found.size != tuple(found.image.shape[-2:])
-            return found.image, "", resized, found.note
-        blank = None
+        if not isinstance(outcome, UserError):
+            resized = size is not None and outcome.size != tuple(outcome.image.shape[-2:])
+            return outcome.image, "", resized, outcome.note
+        black = None
         if isinstance(size, tuple):
-            blank = torch.zeros(self.shape.channels, *size, dtype=torch.uint8)
-        return blank, printable(str(found)), False, ""
+            black = torch.zeros(self.shape.channels, *size, dtype=torch.uint8)
+        return black, printable(str(outcome)), False, ""
 
 
-def reader_count(items: Sequence[Item], most: int) -> int:
-    """Return the number of threads that should read and decode images, at most `most`.
+def reader_count(items: Sequence[Item], limit: int) -> int:
+    """Return the number of threads that should read and decode images, at most `limit`.
 
     Decoding a small file mostly holds Python's global lock: one thread decodes JPEGs of 32x32
     pixels a quarter faster than two, and those of 128x128 a fifth slower. Remote images and rows
     of Parquet files get all threads, as reading them may wait for a network.
 
     Args:
-        items: images of one source, in their order.
-        most: maximum number of threads, such as the number of CPUs.
+        items: images of one source, in order.
+        limit: maximum number of threads, such as the number of CPUs.
     """
     sizes = []
-    for item in items[:_SAMPLE]:
+    for item in items[:_SAMPLE_FILES]:
         with suppress(OSError):  # deleted, or not a local file
-            sizes.append(os.path.getsize(item.path) if item.row is None else _SMALL)
-    return 1 if sizes and median(sizes) < _SMALL else most
+            sizes.append(os.path.getsize(item.path) if item.row is None else _SMALL_BYTES)
+    return 1 if sizes and median(sizes) < _SMALL_BYTES else limit
 
 
 def decode_ahead(

@@ -43,7 +43,7 @@ class Batch:
     pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
-# Takes the indices of shards and yields their batches.
+# Runs a job on the shards with these indices, and yields their batches.
 Engine = Callable[[ImageModel, Job, Iterable[int]], Iterator[Batch]]
 
 
@@ -57,7 +57,7 @@ def whole_shards(
 ) -> Iterator[tuple[int, pa.Table, dict[int, bytes]]]:
     """Yield index, rows and pictures of each shard as soon as it is complete.
 
-    The batches may come in any order, and more than once.
+    The batches may arrive in any order, and more than once.
     """
     waiting: dict[int, dict[int, Batch]] = {}
     for batch in batches:

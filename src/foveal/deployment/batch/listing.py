@@ -1,4 +1,4 @@
-"""Listing of a run's images, divided into shards and fixed when the run begins."""
+"""Listing of a run's images, divided into shards and fixed at the start of the run."""
 
 import hashlib
 import itertools
@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from foveal.foundation.errors import UserError
 from foveal.images.sources import Item
 
-# Paths are bytes, as not all of them are UTF-8.
+# Paths are stored as bytes, as they may not be UTF-8.
 _SCHEMA = pa.schema([("path", pa.binary()), ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A Parquet file with one row group per shard, which can be read one at a time.
+    """A Parquet file with one row group per shard; shards can be read one at a time.
 
     Attributes:
         path: path of the file.
@@ -67,15 +67,15 @@ def write_listing(items: Iterable[Item], path: Path, shard_size: int) -> str:
     """
     digest = hashlib.sha256()
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for part in _cut(items, shard_size):
-            for item in part:
+        for chunk in _chunks(items, shard_size):
+            for item in chunk:
                 digest.update(os.fsencode(item.name) + b"\n")
-            columns = [[os.fsencode(item.path) for item in part], [item.row for item in part]]
-            writer.write_table(pa.table(columns, schema=_SCHEMA), row_group_size=len(part))
+            columns = [[os.fsencode(item.path) for item in chunk], [item.row for item in chunk]]
+            writer.write_table(pa.table(columns, schema=_SCHEMA), row_group_size=len(chunk))
     return digest.hexdigest()
 
 
-def _cut(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     remaining = iter(items)
-    while part := list(itertools.islice(remaining, size)):
-        yield part
+    while chunk := list(itertools.islice(remaining, size)):
+        yield chunk

@@ -17,15 +17,15 @@ from foveal.images.threads import cpu_count
 from foveal.models import ImageModel
 
 _GPU_WORKERS = 2  # one batch is copied while the other is predicted
-_STORE_THREADS = 32  # readers of an object store, which mostly wait
+_STORE_THREADS = 32  # readers of an object store; they mostly wait
 
 
-def predict_here(network: ImageModel, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
+def predict_locally(network: ImageModel, job: Job, shards: Iterable[int]) -> Iterator[Batch]:
     """Yield the predicted batches of shards in order, with a few batches in memory.
 
     On CPUs each batch is predicted by one thread, and batches are predicted in parallel. That is
     faster than all threads on one batch, and gives the same bits on any machine of the same kind,
-    including a cluster's workers.
+    including the workers of a cluster.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -38,21 +38,21 @@ def predict_here(network: ImageModel, job: Job, shards: Iterable[int]) -> Iterat
     cpus, device = cpu_count(), _device(job.device)
     workers = job.workers or (cpus if device == "cpu" else _GPU_WORKERS)
     network = network.to(device)
-    ahead = 2 * workers
+    max_waiting = 2 * workers
     waiting: deque[Future[Batch]] = deque()
     items = job.listing.items(0)
     remote = any("://" in item.path for item in items[:1])
-    readers_most = _STORE_THREADS if remote else cpus
+    max_readers = _STORE_THREADS if remote else cpus
     with (
         without_warnings(),
         one_thread_each(),
-        ThreadPoolExecutor(reader_count(items, readers_most)) as readers,
+        ThreadPoolExecutor(reader_count(items, max_readers)) as readers,
         ThreadPoolExecutor(workers) as models,
     ):
         try:
             for shard, index, decoding in _decodings(job, shards, readers):
                 waiting.append(models.submit(partial(_run, network, job), shard, index, decoding))
-                if len(waiting) > ahead:
+                if len(waiting) > max_waiting:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -66,14 +66,14 @@ def _decodings(
 ) -> Iterator[tuple[int, int, Decoding]]:
     for shard in shards:
         items = job.listing.items(shard)
-        ahead = decode_ahead(items, job.batch_size, job.shape, readers)
-        for index, decoding in enumerate(ahead):
+        decodings = decode_ahead(items, job.batch_size, job.shape, readers)
+        for index, decoding in enumerate(decodings):
             yield shard, index, decoding
 
 
 def _run(network: ImageModel, job: Job, shard: int, index: int, decoding: Decoding) -> Batch:
-    chosen = draw if job.explain else None
-    return Batch(shard, index, *predict_batch(network, job.model, decoding.result(), chosen))
+    draw_function = draw if job.explain else None
+    return Batch(shard, index, *predict_batch(network, job.model, decoding.result(), draw_function))
 
 
 def _device(device: str) -> str:
@@ -86,9 +86,9 @@ def _device(device: str) -> str:
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Limit torch to one thread per batch while the block runs."""
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)

@@ -20,12 +20,12 @@ from foveal.foundation.interrupts import deferred_signals
 # Readers of Parquet folders skip names that begin with an underscore.
 _MANIFEST, _LISTING, _LOCK, _PICTURES = "_manifest.json", "_listing.parquet", "_lock", "_pictures"
 _KEY = b"foveal"  # metadata key in each Parquet file
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Numbers of images in all, unreadable, resized, and with a note."""
+    """Numbers of images: all, unreadable, resized, and with a note."""
 
     images: int = 0
     errors: int = 0
@@ -40,8 +40,8 @@ class Output:
     """A folder of Parquet shards, or one Parquet file into which shards are merged at the end.
 
     Args:
-        out: a folder, or a file whose name ends in `.parquet`; its shards are kept beside it in
-            `NAME.parquet.partial` until it is complete.
+        out: a folder, or a file whose name ends in `.parquet`; its shards are kept next to it
+            in `NAME.parquet.partial` until it is complete.
     """
 
     def __init__(self, out: Path):
@@ -67,9 +67,8 @@ class Output:
             raise UserError(f"Cannot write to {self.out}: {error.strerror or error}.") from None
         with lock:
             try:
-                fcntl.flock(
-                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # released by the system if the process dies
+                # The system releases the lock if the process dies.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 lock.seek(0)
                 raise UserError(
@@ -99,33 +98,33 @@ class Output:
             UserError: the output holds something else.
         """
         if self.one_file and self.out.exists():
-            return self._of_file()
+            return self._manifest_of_file()
         path = self.folder / _MANIFEST
         if path.exists():
-            found = read_json(path)
-            if not isinstance(found, dict):
+            manifest = read_json(path)
+            if not isinstance(manifest, dict):
                 raise UserError(f"Cannot read {path}: expected a JSON object.")
-            return found
-        own = (_LOCK, _LISTING, _LISTING + ".partial")
-        other = sorted(p.name for p in self.folder.iterdir() if p.name not in own)
-        if other:
-            raise UserError(f"{self.out} holds other files ({other[0]}): give another --out.")
+            return manifest
+        own_files = (_LOCK, _LISTING, _LISTING + ".partial")
+        others = sorted(p.name for p in self.folder.iterdir() if p.name not in own_files)
+        if others:
+            raise UserError(f"{self.out} holds other files ({others[0]}): give another --out.")
         return None
 
     def is_empty(self) -> bool:
         """Return whether no shard is finished yet."""
         return not self.out.is_file() and not any(self.folder.glob("part-*.parquet"))
 
-    def _of_file(self) -> dict[str, object]:
+    def _manifest_of_file(self) -> dict[str, object]:
         try:
-            found = parse_json((pq.read_schema(self.out).metadata or {})[_KEY])
-            return dict(found["manifest"])
+            metadata = parse_json((pq.read_schema(self.out).metadata or {})[_KEY])
+            return dict(metadata["manifest"])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{self.out} was not written by foveal predict: give another --out."
             ) from None
 
-    def whole(self) -> Tally:
+    def tally_of_file(self) -> Tally:
         """Return the tally of the single file of a finished run."""
         return _tally(self.out) or Tally()
 
@@ -139,7 +138,7 @@ class Output:
         """Return the path of a shard."""
         return self.folder / f"part-{shard:05d}-of-{shards:05d}.parquet"
 
-    def finished(self, counts: tuple[int, ...]) -> dict[int, Tally]:
+    def finished_tallies(self, counts: tuple[int, ...]) -> dict[int, Tally]:
         """Return the tallies of the finished shards; delete partial files.
 
         Args:
@@ -147,12 +146,12 @@ class Output:
         """
         for partial in self.folder.glob("*.partial"):
             partial.unlink()
-        found = {}
+        tallies = {}
         for shard, count in enumerate(counts):
             tally = _tally(self.part(shard, len(counts)))
             if tally is not None and tally.images == count:
-                found[shard] = tally
-        return found
+                tallies[shard] = tally
+        return tallies
 
     def write(
         self,
@@ -182,7 +181,7 @@ class Output:
         tally = Tally(len(rows), errors, resized, noted)
         path = self.part(shard, shards)
         with self.writing(path) as partial:
-            pq.write_table(_marked(rows, manifest, tally), partial, compression="zstd")
+            pq.write_table(_with_metadata(rows, manifest, tally), partial, compression="zstd")
         return tally
 
     def _with_pictures(self, shard: int, rows: pa.Table, pictures: Mapping[int, bytes]) -> pa.Table:
@@ -200,13 +199,13 @@ class Output:
         """Merge the shards if the output is one file, and delete them.
 
         Raises:
-            UserError: the disk is full, the file cannot be written, or another file has appeared
-                at its path.
+            UserError: the disk is full, the file cannot be written, or another program has
+                created a file at its path.
         """
         if not self.one_file:
             return
         merged = self.folder / "whole.parquet"
-        schema = _marked(SCHEMA.empty_table(), manifest, tally).schema
+        schema = _with_metadata(SCHEMA.empty_table(), manifest, tally).schema
         with (
             self.writing(merged) as partial,
             pq.ParquetWriter(partial, schema, compression="zstd") as writer,
@@ -234,7 +233,7 @@ class Output:
                 os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            if error.errno in _FULL:
+            if error.errno in _DISK_FULL:
                 raise UserError(
                     f"The disk is full: {path} was not written. Finished shards are kept; free "
                     "some space and run the same command with --resume."
@@ -242,7 +241,7 @@ class Output:
             raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
 
 
-def _marked(rows: pa.Table, manifest: Mapping[str, object], tally: Tally) -> pa.Table:
+def _with_metadata(rows: pa.Table, manifest: Mapping[str, object], tally: Tally) -> pa.Table:
     metadata = json_text({"manifest": manifest, "tally": vars(tally)})
     return rows.replace_schema_metadata({_KEY: metadata.encode()})
 

@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("keypoints", pa.list_(_KEYPOINT)),  # grid units, if the model has keypoints
         ("attention", pa.list_(_PEAK)),  # maximum of each map, if the model has maps
         ("evidence_fraction", pa.float32()),
-        ("resized", pa.bool_()),  # the image had another size than the model expects
+        ("resized", pa.bool_()),  # whether the image was resized to the model's size
         ("note", pa.string()),  # on how it was read, such as a guessed value range; or null
         ("picture", pa.string()),  # path of the picture, with --explain
         ("model", pa.string()),
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # why the image could not be read; its other columns are null
     ]
 )
-CPU_PIXELS = 2**18  # pixels per forward pass on a CPU: more are not faster, but take memory
+CPU_PIXELS = 2**18  # pixels per forward pass on a CPU; more take memory without being faster
 Draw = Callable[[Explanation, int, str], bytes]  # explanation, index of the image, title -> PNG
 _drawing = threading.Lock()  # matplotlib is not thread-safe
 
@@ -46,7 +46,7 @@ _drawing = threading.Lock()  # matplotlib is not thread-safe
 def predict_batch(
     network: ImageModel, model: str, decoded: Decoded, draw: Draw | None = None
 ) -> tuple[pa.Table, dict[int, bytes]]:
-    """Predict a batch; return its rows, and the pictures by the index of the image.
+    """Predict a batch; return its rows, and the pictures by image index.
 
     Args:
         network: in evaluation mode.
@@ -62,24 +62,24 @@ def predict_batch(
         if not shape:
             tables.append(_table(model, decoded, indices, {}))
             continue
-        same = [image for i in indices if (image := decoded.images[i]) is not None]
-        images = as_floats(torch.stack(same))
+        batch = [image for i in indices if (image := decoded.images[i]) is not None]
+        images = as_floats(torch.stack(batch))
         batch_size = max(1, CPU_PIXELS // (images.shape[-2] * images.shape[-1]))
         if network.mean.is_cuda:
             images = images.pin_memory()  # pinned memory is copied to a GPU faster
             batch_size = len(images)
         try:
-            found = network.explain(images, batch_size=batch_size)
+            explanation = network.explain(images, batch_size=batch_size)
         except ValueError as error:  # the model cannot read the size of this group
             errors = list(decoded.errors)
             for index in indices:
                 errors[index] = errors[index] or str(error)
             tables.append(_table(model, replace(decoded, errors=tuple(errors)), indices, {}))
             continue
-        tables.append(_table(model, decoded, indices, _predictions(found)))
+        tables.append(_table(model, decoded, indices, _predictions(explanation)))
         for row, index in enumerate(indices):
             if draw is not None and not decoded.errors[index]:
-                pictures[index] = draw(found, row, decoded.paths[index])
+                pictures[index] = draw(explanation, row, decoded.paths[index])
     order = np.argsort([index for indices in groups.values() for index in indices])
     rows = pa.concat_tables(tables)
     return rows if len(groups) == 1 else rows.take(pa.array(order)), pictures
@@ -96,21 +96,21 @@ def draw(explanation: Explanation, index: int, title: str) -> bytes:
 Column: TypeAlias = "list[str] | np.ndarray | pa.Array"
 
 
-def _predictions(found: Explanation) -> dict[str, tuple[Column, int]]:
-    """Return the values of each column for B images, and its list length, 0 for scalars."""
-    probabilities = found.probabilities.numpy()
-    best = found.predictions.numpy()
-    names = {index: as_unicode(found.class_name(index)) for index in set(best.tolist())}
+def _predictions(result: Explanation) -> dict[str, tuple[Column, int]]:
+    """Return each column's values for B images, and its list length (0 for scalars)."""
+    probabilities = result.probabilities.numpy()
+    classes = result.predictions.numpy()
+    names = {index: as_unicode(result.class_name(index)) for index in set(classes.tolist())}
     columns: dict[str, tuple[Column, int]] = {
-        "prediction": ([names[index] for index in best.tolist()], 0),
-        "probability": (probabilities[np.arange(len(best)), best], 0),
+        "prediction": ([names[index] for index in classes.tolist()], 0),
+        "probability": (probabilities[np.arange(len(classes)), classes], 0),
         "probabilities": (pa.array(probabilities.reshape(-1)), probabilities.shape[1]),
-        "evidence_fraction": (found.evidence_fraction.numpy(), 0),
+        "evidence_fraction": (result.evidence_fraction.numpy(), 0),
     }
-    if found.keypoints is not None:
-        columns["keypoints"] = (_structs(found.keypoints, _KEYPOINT), found.keypoints.shape[1])
-    if found.maps is not None:
-        columns["attention"] = (_structs(found.peaks, _PEAK), found.maps.shape[1])
+    if result.keypoints is not None:
+        columns["keypoints"] = (_structs(result.keypoints, _KEYPOINT), result.keypoints.shape[1])
+    if result.maps is not None:
+        columns["attention"] = (_structs(result.peaks, _PEAK), result.maps.shape[1])
     return columns
 
 
@@ -125,22 +125,22 @@ def _table(
 ) -> pa.Table:
     """Return the rows of the images at `indices`; missing values are null."""
     count = len(indices)
-    bad = np.array([bool(decoded.errors[index]) for index in indices])
+    failed = np.array([bool(decoded.errors[index]) for index in indices])
     columns: dict[str, object] = {
         "path": [path_text(decoded.paths[index]) for index in indices],
-        "resized": pa.array([decoded.resized[index] for index in indices], mask=bad),
+        "resized": pa.array([decoded.resized[index] for index in indices], mask=failed),
         "model": [as_unicode(model)] * count,
         "note": [decoded.notes[index] or None for index in indices],
         "version": [__version__] * count,
         "error": [decoded.errors[index] or None for index in indices],
     }
-    for name, (values, each) in predictions.items():
-        if each:
-            offsets = pa.array(np.arange(count + 1, dtype=np.int32) * each)
+    for name, (values, length) in predictions.items():
+        if length:
+            offsets = pa.array(np.arange(count + 1, dtype=np.int32) * length)
             kind = SCHEMA.field(name).type
-            columns[name] = pa.ListArray.from_arrays(offsets, values, kind, mask=pa.array(bad))
+            columns[name] = pa.ListArray.from_arrays(offsets, values, kind, mask=pa.array(failed))
         else:
-            columns[name] = pa.array(values, SCHEMA.field(name).type, mask=bad)
-    empty = (name for name in SCHEMA.names if name not in columns)
-    columns |= {name: pa.nulls(count, SCHEMA.field(name).type) for name in empty}
+            columns[name] = pa.array(values, SCHEMA.field(name).type, mask=failed)
+    missing = (name for name in SCHEMA.names if name not in columns)
+    columns |= {name: pa.nulls(count, SCHEMA.field(name).type) for name in missing}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)

@@ -30,7 +30,7 @@ Bar = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Settings(TypedDict):
-    """Settings of a run, as kept in its manifest."""
+    """Settings of a run, as stored in its manifest."""
 
     model: str
     runtime: str
@@ -49,7 +49,7 @@ class Predicted:
         out: the folder or file of the rows.
         images: number of rows.
         errors: number of images that could not be read.
-        resized: number of images that had another size than the model expects.
+        resized: number of images that were resized to the model's size.
         noted: number of images with a note, such as a guessed value range.
         skipped_lines: text about skipped files of the source, or empty.
         size: height and width in pixels that the model expects, or None.
@@ -92,9 +92,9 @@ def predict(
         out: a folder of Parquet shards, or one file if it ends in `.parquet`.
         engine: `local` or `ray`; both write the same rows.
         address: address of a Ray cluster; None for this machine.
-        resume: keep the finished shards of a run with the same settings, and predict the others.
+        resume: keep the finished shards of a run with the same settings, and predict the rest.
         explain: also draw each explanation.
-        batch_size: images per forward pass; None to choose it by their size.
+        batch_size: images per forward pass; None to choose by image size.
         shard_size: images per shard.
         workers: parallel models; None for one per CPU, or according to the GPUs.
         device: `auto`, `cpu` or `cuda`.
@@ -117,7 +117,7 @@ def predict(
     with _session(engine, address), output.locked():
         manifest = _manifest(output, str(source), settings, network, resume)
         if output.one_file and output.out.exists():
-            tally, new = output.whole(), 0
+            tally, new = output.tally_of_file(), 0
         else:
             job = Job(
                 str(model),
@@ -130,7 +130,7 @@ def predict(
             )
             run = partial(_engine(engine), network, job)
             tally, new = _run(run, job, output, manifest, bar)
-    return _predicted(output, tally, new, manifest, network.inputs.size, started)
+    return _summary(output, tally, new, manifest, network.inputs.size, started)
 
 
 def _settings(
@@ -187,13 +187,13 @@ def _check(
     if address is not None and engine != "ray":
         raise UserError("An address needs the Ray engine: add --engine ray.")
     sizes = {"batch size": batch_size, "shard size": shard_size, "number of workers": workers}
-    for what, number in sizes.items():
+    for quantity, number in sizes.items():
         if number is not None and (not isinstance(number, Integral) or number < 1):
-            raise UserError(f"Expected a {what} of at least 1, but got {number}.")
+            raise UserError(f"Expected a {quantity} of at least 1, but got {number}.")
 
 
 def _device_of_onnx(engine: str, device: str) -> str:
-    """Return the device of a model run by ONNX Runtime."""
+    """Return the device for ONNX Runtime, which runs on CPUs."""
     if engine != "local":
         raise UserError("The Ray engine requires PyTorch: use --engine local for ONNX Runtime.")
     if device == "cuda":
@@ -202,8 +202,8 @@ def _device_of_onnx(engine: str, device: str) -> str:
 
 
 def _classifier(model: str | Path, runtime: str) -> ImageModel:
-    otherwise = f"{model} is not a classifier: use foveal explain to see what it rebuilds."
-    return as_classifier(onnx.load(model, runtime), otherwise)
+    message = f"{model} is not a classifier: use foveal explain to see what it rebuilds."
+    return as_classifier(onnx.load(model, runtime), message)
 
 
 def _batch_size(inputs: Inputs) -> int:
@@ -228,19 +228,19 @@ def _begin(
     output: Output, source: str, settings: Settings, network: ImageModel
 ) -> dict[str, object]:
     """List the source and write the manifest of a new run."""
-    passed = Skipped()
+    skipped = Skipped()
     with output.writing(output.listing) as partial_listing:
-        items = list_items(source, passed)
+        items = list_items(source, skipped)
         digest = write_listing(items, partial_listing, settings["shard_size"])
     images = len(Listing.open(output.listing))
     if not images:
-        others = f" ({passed})" if passed else ""
-        raise UserError(f"{source} holds no images{others}: there is nothing to predict.")
+        note = f" ({skipped})" if skipped else ""
+        raise UserError(f"{source} holds no images{note}: there is nothing to predict.")
     manifest = {
         "foveal": __version__,
         **settings,
         "images": images,
-        "skipped_lines": str(passed) if passed else "",
+        "skipped_lines": str(skipped) if skipped else "",
         "listing_sha256": digest,
         "classes": list(network.inputs.classes),
     }
@@ -253,29 +253,29 @@ def _check_same(
 ) -> None:
     if not resume:
         raise UserError(f"{out} holds a run already: give --resume, or another --out.")
-    began = {"runtime": "torch", **manifest}  # older runs have no runtime
+    stored = {"runtime": "torch", **manifest}  # older manifests have no runtime
     for name, value in settings.items():
-        if began.get(name) != value:
+        if stored.get(name) != value:
             raise UserError(
-                f"{out} was started with {name}={began.get(name)!r}, but got {value!r}: resume "
+                f"{out} was started with {name}={stored.get(name)!r}, but got {value!r}: resume "
                 "with the same value, or give another --out."
             )
 
 
 def _session(engine: str, address: str | None) -> AbstractContextManager[None]:
-    """Return a context for the run: the connection to the cluster, or nothing if local."""
+    """Return a context for the run: a connection to the cluster, or nothing if local."""
     if engine == "local":
         return nullcontext()
-    from foveal.deployment.batch.cluster import connected
+    from foveal.deployment.batch.cluster import cluster_connection
 
-    return connected(address)
+    return cluster_connection(address)
 
 
 def _engine(engine: str) -> Engine:
     if engine == "local":
-        from foveal.deployment.batch.local import predict_here
+        from foveal.deployment.batch.local import predict_locally
 
-        return predict_here
+        return predict_locally
     from foveal.deployment.batch.cluster import predict_on_ray
 
     return predict_on_ray
@@ -290,29 +290,29 @@ def _run(
 ) -> tuple[Tally, int]:
     """Predict the remaining shards; return the tally of all, and the number of new images."""
     counts = job.listing.counts
-    finished = output.finished(counts)
-    left = [shard for shard in range(len(counts)) if shard not in finished]
+    finished = output.finished_tallies(counts)
+    remaining = [shard for shard in range(len(counts)) if shard not in finished]
     tally = sum(finished.values(), Tally())
-    before = tally.images
-    shown = bar("images", len(job.listing), before) if bar else nullcontext(lambda _: None)
-    with shown as advance:
+    previous = tally.images
+    progress = bar("images", len(job.listing), previous) if bar else nullcontext(lambda _: None)
+    with progress as advance:
         for shard, rows, pictures in whole_shards(
-            job, _counted(engine(left), advance) if left else ()
+            job, _count_images(engine(remaining), advance) if remaining else ()
         ):
             tally += output.write(shard, len(counts), rows, pictures, manifest)
     if tally.images != len(job.listing):
         raise UserError(f"{output.out}: shards are missing. Give --resume to predict them.")
     output.finish(counts, manifest, tally)
-    return tally, tally.images - before
+    return tally, tally.images - previous
 
 
-def _counted(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+def _count_images(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
     for batch in batches:
         advance(len(batch.rows))
         yield batch
 
 
-def _predicted(
+def _summary(
     output: Output,
     tally: Tally,
     new: int,

@@ -24,10 +24,10 @@ class About:
         num_classes: number of classes; 0 if the model is not a classifier.
         inputs: the images that the model expects; the graph itself normalises them.
         config: the model's settings, as in config.json.
-        names: names in the graph of the tensors of an explanation and of the split points.
+        names: tensor names in the graph, by part of the explanation or split point.
         parameters: number of learned parameters.
         macs: multiply-adds per image of the graph's size; 0 if the graph accepts any size.
-        beside: SHA-256 of the files of the other graphs of the export, by part.
+        beside: SHA-256 checksums of the export's further files, by part.
     """
 
     in_channels: int
@@ -57,11 +57,11 @@ def read_about(proto: "ModelProto") -> About:
     if values is None:
         raise UserError("This ONNX file was not written by `foveal export`.")
     try:
-        found = parse_json(values)
-        check_arguments("metadata", About, found)
+        metadata = parse_json(values)
+        check_arguments("metadata", About, metadata)
         # The graph normalises the images, so the model around it must not.
-        inputs = replace(Inputs.from_settings(found["inputs"]), mean=(), std=())
-        about = About(**{**found, "inputs": inputs})
+        inputs = replace(Inputs.from_settings(metadata["inputs"]), mean=(), std=())
+        about = About(**{**metadata, "inputs": inputs})
         _check(about)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -70,12 +70,12 @@ def read_about(proto: "ModelProto") -> About:
 
 
 def _check(about: About) -> None:
-    for kept in fields(about):
-        value = getattr(about, kept.name)
-        if kept.type is int and (not isinstance(value, int) or value < 0):
-            raise ValueError(f"{kept.name} is {value!r}")
+    for attribute in fields(about):
+        value = getattr(about, attribute.name)
+        if attribute.type is int and (not isinstance(value, int) or value < 0):
+            raise ValueError(f"{attribute.name} is {value!r}")
     if not isinstance(about.config, Mapping):
         raise ValueError("config is not a mapping")
-    for named in (about.names, about.beside):
-        if not all(isinstance(name, str) and isinstance(text, str) for name, text in named.items()):
+    for texts in (about.names, about.beside):
+        if not all(isinstance(name, str) and isinstance(text, str) for name, text in texts.items()):
             raise ValueError("names or digests are not strings")

@@ -1,4 +1,4 @@
-"""Files of an ONNX export: the main graph, and further graphs beside it."""
+"""Files of an ONNX export: the main graph, and further graphs next to it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Exported(NamedTuple):
 
 
 def write_onnx(proto: "ModelProto", path: Path, beside: Mapping[str, "ModelProto"] = {}) -> None:
-    """Write a graph into a file, and further graphs into files beside it.
+    """Write a graph into a file, and further graphs into files next to it.
 
     The part `patches` of `model.onnx` is written to `model-patches.onnx`. Each file is written
     atomically. The main file is written last, as it holds the checksums of the others.
@@ -52,21 +52,21 @@ def read_onnx(path: Path) -> Exported:
     Raises:
         UserError: a file is missing, not written by Foveal, damaged, or from a different export.
     """
-    graph = _parsed(_content(path), path)
+    graph = _parse(_read(path), path)
     try:
         about = read_about(graph)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     beside = {}
     for part, digest in about.beside.items():
-        # The name is derived from the user's path: a name in the file could be any path.
-        other = beside_path(path, _checked(part, path))
-        content = _content(other)
+        # The name is derived from the user's path, as a name stored in the file could be any path.
+        file = beside_path(path, _valid_part(part, path))
+        content = _read(file)
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(
-                f"{other} comes from a different export than {path.name}: export the model again."
+                f"{file} comes from a different export than {path.name}: export the model again."
             )
-        beside[part] = _parsed(content, other)
+        beside[part] = _parse(content, file)
     return Exported(graph, beside)
 
 
@@ -76,11 +76,11 @@ def digest(proto: "ModelProto") -> str:
 
 
 def beside_path(path: Path, part: str) -> Path:
-    """Return the path of the file of a part, beside the main file `path`."""
+    """Return the path of a part's file, next to the main file `path`."""
     return path.with_name(f"{path.stem}-{part}{path.suffix}")
 
 
-def _checked(part: str, path: Path) -> str:
+def _valid_part(part: str, path: Path) -> str:
     if not (part.isascii() and part.isalpha()):
         raise UserError(
             f"{path}: The ONNX file's metadata are damaged: a part is named {part[:40]!r}."
@@ -88,21 +88,21 @@ def _checked(part: str, path: Path) -> str:
     return part
 
 
-def _content(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
-def _parsed(content: bytes, path: Path) -> "ModelProto":
+def _parse(content: bytes, path: Path) -> "ModelProto":
     try:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError:
         raise missing_extra("onnx", "onnx") from None
     try:
-        # External data outside of the file are not read.
+        # Reads no external data, which could be in any file.
         graph = onnx.load_model_from_string(content)
     except DecodeError:
         raise UserError(f"{path} is not an ONNX file, or is damaged.") from None

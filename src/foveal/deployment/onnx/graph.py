@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.deployment.onnx.about import About, write_about
-from foveal.deployment.onnx.split_points import traced
+from foveal.deployment.onnx.split_points import export_module
 from foveal.foundation.errors import UserError, missing_extra
 from foveal.metrics.efficiency import macs, parameters
 from foveal.metrics.observing import evaluating
@@ -35,17 +35,17 @@ def onnx_graph(model: ImageModel, size: tuple[int, int] | None = None) -> "Model
             or a square of its short side if it keeps the images' proportions.
 
     Raises:
-        UserError: onnx is not installed, no size is known, or the model cannot be one graph.
+        UserError: onnx is not installed, no size is known, or the model needs several graphs.
     """
     size = _export_size(model, size)
     with evaluating(model):
-        graph = traced(model)
+        module = export_module(model)
         images = torch.rand(3, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
         images = images.to(model.mean)
-        names = graph.names(images)
+        names = module.names(images)
         outputs = list(dict.fromkeys(names.values()))
         batch = {0: torch.export.Dim("batch")}
-        proto = translated(graph, {IMAGES: images}, outputs, [batch])
+        proto = export_graph(module, {IMAGES: images}, outputs, [batch])
     _declare(proto, names)
     about = About(
         in_channels=model.in_channels,
@@ -72,19 +72,19 @@ def _export_size(model: ImageModel, size: tuple[int, int] | None) -> tuple[int, 
     return size
 
 
-def translated(
+def export_graph(
     module: nn.Module,
-    given: Mapping[str, Tensor],
+    examples: Mapping[str, Tensor],
     outputs: Sequence[str],
-    free: Sequence[Mapping[int, torch.export.Dim]],
+    dynamic_dims: Sequence[Mapping[int, torch.export.Dim]],
 ) -> "ModelProto":
     """Return a module as a graph.
 
     Args:
         module: in evaluation mode.
-        given: example inputs by their names in the graph.
+        examples: example inputs by name in the graph.
         outputs: names of the outputs.
-        free: for each input, its dynamic dimensions as `torch.export.Dim` by index.
+        dynamic_dims: the dynamic dimensions of each input, as `torch.export.Dim` by index.
 
     Raises:
         UserError: onnx is not installed.
@@ -94,16 +94,16 @@ def translated(
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing_extra("onnx and onnxscript", "onnx") from None
-    # Inference mode would mark the tensors that the exporter creates.
+    # The exporter cannot use inference tensors, which it would create in inference mode.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*shares the same shape constraints")
         program = torch.onnx.export(
             module.eval(),
-            tuple(example.clone() for example in given.values()),
+            tuple(example.clone() for example in examples.values()),
             dynamo=True,
-            input_names=list(given),
+            input_names=list(examples),
             output_names=list(outputs),
-            dynamic_shapes=tuple(dict(one) for one in free),
+            dynamic_shapes=tuple(dict(dims) for dims in dynamic_dims),
             verbose=False,
         )
     assert program is not None
@@ -118,8 +118,8 @@ def _declare(proto: "ModelProto", names: Mapping[str, str]) -> None:
     Otherwise a runtime that computes all outputs would compute the split points in vain.
     """
     graph = proto.graph
-    shown = {tensor for name, tensor in names.items() if not name.startswith("seam.")}
-    internal = [output for output in graph.output if output.name not in shown]
+    outputs = {tensor for name, tensor in names.items() if not name.startswith("seam.")}
+    internal = [output for output in graph.output if output.name not in outputs]
     for value in internal:
         graph.output.remove(value)
     graph.value_info.extend(internal)

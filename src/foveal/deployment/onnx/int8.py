@@ -21,7 +21,7 @@ from foveal.deployment.onnx.split_points import KEYPOINTS
 from foveal.foundation.errors import UserError, missing_extra
 from foveal.images.values import as_floats
 from foveal.metrics.accuracy import accuracy
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.models.classifier import as_classifier
 from foveal.models.image_model import ImageModel
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime.quantization import CalibrationDataReader
 
-CALIBRATED_ON = 500  # training images for calibration
-ALLOWED = 0.002  # maximum loss of accuracy
+CALIBRATION_IMAGES = 500  # number of training images
+MAX_LOSS = 0.002  # maximum loss of accuracy
 OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
@@ -43,7 +43,7 @@ class Quantised:
         part: the quantised part: `all`, or `classifier` if the detector stays in floats.
         accuracy: accuracy of this graph.
         float_accuracy: accuracy of the graph before quantisation.
-        beside: the other graphs of a high-resolution model.
+        beside: the further graphs of a high-resolution model.
     """
 
     graph: "ModelProto"
@@ -53,7 +53,7 @@ class Quantised:
     beside: Mapping[str, "ModelProto"] = field(default_factory=dict)
 
     @property
-    def lost(self) -> float:
+    def accuracy_loss(self) -> float:
         """Loss of accuracy; negative for a gain."""
         return self.float_accuracy - self.accuracy
 
@@ -63,7 +63,7 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
 
     Weights have one scale per output channel; activation ranges are calibrated on training images
     (Jacob et al. 2018, arXiv:1712.05877). If this loses too much accuracy, the detector of a focus
-    model stays in floats, as a location that moves by a pixel selects another patch.
+    model stays in floats, as moving a location by a pixel selects another patch.
 
     Args:
         proto: a classifier's graph, see `onnx_graph`.
@@ -74,57 +74,57 @@ def as_int8(proto: "ModelProto", train: ImageSet, val: ImageSet) -> Quantised:
         UserError: more than 0.2 points of accuracy are lost, or the model is not a classifier.
     """
     reference = _classifier(proto)
-    val, _ = as_known(val, reference)
-    exact = accuracy(reference, val)
-    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    images = as_floats(train.images[drawn[:CALIBRATED_ON]])
+    val, _ = with_model_classes(val, reference)
+    float_accuracy = accuracy(reference, val)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    images = as_floats(train.images[order[:CALIBRATION_IMAGES]])
     batches = [{IMAGES: batch} for batch in images.split(50)]
-    lost = []
-    for part, kept in _parts(proto).items():
-        graph = quantised(proto, batches, kept)
-        found = Quantised(graph, part, accuracy(_classifier(graph), val), exact)
-        if found.lost <= ALLOWED:
-            return found
-        lost.append(found.lost)
-    raise refused(lost, f"{val.name} ({val.split})")
+    losses = []
+    for part, float_nodes in _parts(proto).items():
+        graph = quantise(proto, batches, float_nodes)
+        candidate = Quantised(graph, part, accuracy(_classifier(graph), val), float_accuracy)
+        if candidate.accuracy_loss <= MAX_LOSS:
+            return candidate
+        losses.append(candidate.accuracy_loss)
+    raise loss_error(losses, f"{val.name} ({val.split})")
 
 
-def refused(lost: Sequence[float], on: str) -> UserError:
-    """Return the error for graphs that all lose too much accuracy, given their losses."""
+def loss_error(losses: Sequence[float], data: str) -> UserError:
+    """Return the error for graphs that all lose too much accuracy."""
     return UserError(
-        f"Expected int8 to lose at most {100 * ALLOWED:.1f} points of accuracy on {on}, but it "
-        f"would lose {100 * min(lost):.1f}: nothing was written. Export without --int8."
+        f"Expected int8 to lose at most {100 * MAX_LOSS:.1f} points of accuracy on {data}, but it "
+        f"would lose {100 * min(losses):.1f}: nothing was written. Export without --int8."
     )
 
 
-def quantised(
-    proto: "ModelProto", batches: Sequence[Mapping[str, Tensor]], kept: Sequence[str] = ()
+def quantise(
+    proto: "ModelProto", batches: Sequence[Mapping[str, Tensor]], float_nodes: Sequence[str] = ()
 ) -> "ModelProto":
     """Return a quantised graph, however much accuracy it loses.
 
     Args:
         proto: the graph, which is not changed.
         batches: inputs of the graph by name, to calibrate on.
-        kept: names of nodes that stay in floats.
+        float_nodes: names of nodes that stay in floats.
 
     Raises:
-        UserError: ONNX Runtime's tools are not installed.
+        UserError: onnx or onnxruntime is not installed.
     """
     try:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_static
     except ImportError:
         raise missing_extra("onnx and onnxruntime", "onnx") from None
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)  # the tools change the graph that they are given
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)  # the tools change their input
     with tempfile.TemporaryDirectory() as folder, _quiet_logging():
         path = Path(folder) / "int8.onnx"
         quantize_static(
-            copied,
+            copy,
             str(path),
             _calibration(batches),
             op_types_to_quantize=list(OPERATORS),
-            nodes_to_exclude=list(kept),
+            nodes_to_exclude=list(float_nodes),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -164,10 +164,10 @@ def _parts(proto: "ModelProto") -> dict[str, list[str]]:
     names = read_about(proto).names
     if KEYPOINTS not in names:
         return {"all": []}
-    finding = cut(proto, [IMAGES], [names[KEYPOINTS]])
-    return {"all": [], "classifier": [node.name for node in finding.graph.node]}
+    detector = cut(proto, [IMAGES], [names[KEYPOINTS]])
+    return {"all": [], "classifier": [node.name for node in detector.graph.node]}
 
 
 def _classifier(graph: "ModelProto") -> ImageModel:
-    otherwise = "int8 export needs a classifier, to measure the loss of accuracy."
-    return as_classifier(as_onnx(graph), otherwise)
+    message = "int8 export needs a classifier, to measure the loss of accuracy."
+    return as_classifier(as_onnx(graph), message)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveal.deployment.onnx.about import About, write_about
 from foveal.deployment.onnx.files import Exported, digest
-from foveal.deployment.onnx.graph import translated
+from foveal.deployment.onnx.graph import export_graph
 from foveal.detectors import HighResDetector, Located
 from foveal.foundation.errors import UserError
 from foveal.heads import AttentionHead
@@ -28,7 +28,7 @@ PATCHES, KEYPOINTS, LOGITS, WEIGHTS = (
     "weights",
 )  # and of the head's
 REGIONS = "regions"  # the graph of coarse scores, which select regions of larger images
-_SIDES = (24, 32)  # height and width of the example for tracing; any size will do
+_SIDES = (24, 32)  # height and width of the example for tracing; any size works
 
 
 def large_graphs(model: FocusNet) -> Exported:
@@ -47,7 +47,7 @@ def large_graphs(model: FocusNet) -> Exported:
     Raises:
         UserError: onnx is not installed, or the model has other parts.
     """
-    detector, head = parts_of(model)
+    detector, head = detector_and_head(model)
     about = partial(
         About,
         in_channels=model.in_channels,
@@ -57,20 +57,20 @@ def large_graphs(model: FocusNet) -> Exported:
         parameters=parameters(model),
         macs=0,
     )
-    scoring = {name: name for name in (THUMBNAIL, SCORES)}
-    reading = {name: name for name in (PATCHES, KEYPOINTS, LOGITS, WEIGHTS)}
+    score_names = {name: name for name in (THUMBNAIL, SCORES)}
+    head_names = {name: name for name in (PATCHES, KEYPOINTS, LOGITS, WEIGHTS)}
     with evaluating(model):
-        graph = _scores(model, detector.fine)
-        beside = {PATCHES: _head(model, head)}
-        write_about(beside[PATCHES], about(names=reading))
+        graph = _score_graph(model, detector.fine)
+        beside = {PATCHES: _head_graph(model, head)}
+        write_about(beside[PATCHES], about(names=head_names))
         if detector.coarse is not None:
-            beside[REGIONS] = _scores(model, detector.coarse)
-            write_about(beside[REGIONS], about(names=scoring))
-    write_about(graph, about(names=scoring, beside=sums(beside)))
+            beside[REGIONS] = _score_graph(model, detector.coarse)
+            write_about(beside[REGIONS], about(names=score_names))
+    write_about(graph, about(names=score_names, beside=checksums(beside)))
     return Exported(graph, beside)
 
 
-def parts_of(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
+def detector_and_head(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
     """Return the detector and the head of a model that can be exported as graphs.
 
     Raises:
@@ -84,12 +84,12 @@ def parts_of(model: FocusNet) -> tuple[HighResDetector, AttentionHead]:
     return cast(HighResDetector, model.detector), cast(AttentionHead, model.head)
 
 
-def sums(beside: Mapping[str, "ModelProto"]) -> dict[str, str]:
-    """Return the SHA-256 of each graph, which the main graph keeps in its metadata."""
+def checksums(beside: Mapping[str, "ModelProto"]) -> dict[str, str]:
+    """Return the SHA-256 of each graph, for the metadata of the main graph."""
     return {part: digest(graph) for part, graph in beside.items()}
 
 
-class _Scoring(nn.Module):
+class _ScoreModule(nn.Module):
     def __init__(self, model: FocusNet, scores: nn.Module):
         super().__init__()
         self.model, self.scores = model, scores
@@ -99,7 +99,7 @@ class _Scoring(nn.Module):
         return scores
 
 
-class _Reading(nn.Module):
+class _HeadModule(nn.Module):
     def __init__(self, model: FocusNet, head: AttentionHead):
         super().__init__()
         self.model, self.head = model, head
@@ -110,16 +110,16 @@ class _Reading(nn.Module):
         return output.task_logits, output.task_weights
 
 
-def _scores(model: FocusNet, scores: nn.Module) -> "ModelProto":
+def _score_graph(model: FocusNet, scores: nn.Module) -> "ModelProto":
     example = torch.zeros(3, model.in_channels, *_SIDES).to(model.mean)
     height, width = (torch.export.Dim(name, min=4) for name in ("height", "width"))
-    free = {0: torch.export.Dim("batch"), 2: height, 3: width}
-    return translated(_Scoring(model, scores), {THUMBNAIL: example}, [SCORES], [free])
+    dynamic_dims = {0: torch.export.Dim("batch"), 2: height, 3: width}
+    return export_graph(_ScoreModule(model, scores), {THUMBNAIL: example}, [SCORES], [dynamic_dims])
 
 
-def _head(model: FocusNet, head: AttentionHead) -> "ModelProto":
+def _head_graph(model: FocusNet, head: AttentionHead) -> "ModelProto":
     sides = (model.patch_size, model.patch_size)
     patches = torch.zeros(3, head.keypoints, model.in_channels, *sides).to(model.mean)
-    given = {PATCHES: patches, KEYPOINTS: torch.zeros(3, head.keypoints, 2).to(model.mean)}
+    examples = {PATCHES: patches, KEYPOINTS: torch.zeros(3, head.keypoints, 2).to(model.mean)}
     batch = {0: torch.export.Dim("batch")}
-    return translated(_Reading(model, head), given, [LOGITS, WEIGHTS], [batch, batch])
+    return export_graph(_HeadModule(model, head), examples, [LOGITS, WEIGHTS], [batch, batch])

@@ -10,20 +10,20 @@ from torch import Tensor
 from foveal.datasets import ImageSet
 from foveal.deployment.onnx.about import read_about, write_about
 from foveal.deployment.onnx.files import Exported
-from foveal.deployment.onnx.int8 import ALLOWED, Quantised, quantised, refused
-from foveal.deployment.onnx.large_graphs import PATCHES, SCORES, sums
-from foveal.deployment.onnx.large_runtime import Runs, as_large, run_by
+from foveal.deployment.onnx.int8 import MAX_LOSS, Quantised, loss_error, quantise
+from foveal.deployment.onnx.large_graphs import PATCHES, SCORES, checksums
+from foveal.deployment.onnx.large_runtime import GraphRunner, as_large, model_run_by
 from foveal.deployment.onnx.session import Graph
 from foveal.images import LargeImages, SomeImages
 from foveal.metrics.accuracy import task_accuracies
-from foveal.metrics.classes import as_known
+from foveal.metrics.classes import with_model_classes
 from foveal.metrics.observing import observe_all
 from foveal.models.focus import FocusNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-CALIBRATED_ON = 100  # training images for calibration, with many patches each
+CALIBRATION_IMAGES = 100  # number of training images, each with many patches
 BATCH = 16  # images per forward pass
 
 
@@ -43,64 +43,65 @@ def as_int8_large(
     Raises:
         UserError: more than 0.2 points of accuracy are lost, or `val` lacks a task.
     """
-    exact = _accuracy(exported, val)
+    float_accuracy = _accuracy(exported, val)
     inputs = _recorded_inputs(exported, train)
-    lost = []
-    for part, kept in {"all": (), "classifier": set(inputs) - {PATCHES}}.items():
-        small = {
-            name: quantised(graph, inputs[name]) if inputs[name] and name not in kept else graph
-            for name, graph in _named(exported).items()
+    losses = []
+    for part, excluded in {"all": (), "classifier": set(inputs) - {PATCHES}}.items():
+        protos = {
+            name: quantise(graph, inputs[name]) if inputs[name] and name not in excluded else graph
+            for name, graph in _by_part(exported).items()
         }
-        graphs = _joined(small)
-        found = Quantised(graphs.graph, part, _accuracy(graphs, val), exact, graphs.beside)
-        if found.lost <= ALLOWED:
-            return found
-        lost.append(found.lost)
-    raise refused(lost, f"{val.name} ({val.split})")
+        graphs = _join(protos)
+        accuracy = _accuracy(graphs, val)
+        candidate = Quantised(graphs.graph, part, accuracy, float_accuracy, graphs.beside)
+        if candidate.accuracy_loss <= MAX_LOSS:
+            return candidate
+        losses.append(candidate.accuracy_loss)
+    raise loss_error(losses, f"{val.name} ({val.split})")
 
 
 class _Recorder:
     """A graph that records its inputs."""
 
-    def __init__(self, graph: Runs):
+    def __init__(self, graph: GraphRunner):
         self.graph = graph
-        self.given: list[Mapping[str, Tensor]] = []
+        self.inputs: list[Mapping[str, Tensor]] = []
 
-    def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        self.given.append(given)
-        return self.graph.run(given, wanted)
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        self.inputs.append(inputs)
+        return self.graph.run(inputs, outputs)
 
 
 def _recorded_inputs(
     exported: Exported, train: ImageSet[LargeImages]
 ) -> dict[str, list[Mapping[str, Tensor]]]:
-    """Return the inputs of each graph for some of the images."""
-    kept = {part: _Recorder(Graph(proto)) for part, proto in _named(exported).items()}
-    model = run_by(read_about(exported.graph), kept)
-    drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    model.explain(SomeImages(train.images, drawn[:CALIBRATED_ON]), batch_size=BATCH)
-    return {part: graph.given for part, graph in kept.items()}
+    """Return the inputs of each graph for some training images."""
+    recorders = {part: _Recorder(Graph(proto)) for part, proto in _by_part(exported).items()}
+    model = model_run_by(read_about(exported.graph), recorders)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    model.explain(SomeImages(train.images, order[:CALIBRATION_IMAGES]), batch_size=BATCH)
+    return {part: recorder.inputs for part, recorder in recorders.items()}
 
 
-def _named(exported: Exported) -> dict[str, "ModelProto"]:
+def _by_part(exported: Exported) -> dict[str, "ModelProto"]:
     return {SCORES: exported.graph, **exported.beside}
 
 
-def _joined(graphs: Mapping[str, "ModelProto"]) -> Exported:
-    """Return graphs as one export, with their checksums in the metadata of the main graph."""
+def _join(graphs: Mapping[str, "ModelProto"]) -> Exported:
+    """Return graphs as one export, with checksums in the metadata of the main graph."""
     beside = {part: graph for part, graph in graphs.items() if part != SCORES}
-    first = type(graphs[SCORES])()
-    first.CopyFrom(graphs[SCORES])
-    write_about(first, replace(read_about(first), beside=sums(beside)))
-    return Exported(first, beside)
+    main = type(graphs[SCORES])()
+    main.CopyFrom(graphs[SCORES])
+    write_about(main, replace(read_about(main), beside=checksums(beside)))
+    return Exported(main, beside)
 
 
 def _accuracy(exported: Exported, val: ImageSet[LargeImages]) -> float:
-    model = _model(exported)
-    known, _ = as_known(val.of(model.tasks), model)
-    fractions = task_accuracies(observe_all(model, known.images, BATCH), known).values()
+    model = _onnx_model(exported)
+    labelled, _ = with_model_classes(val.of(model.tasks), model)
+    fractions = task_accuracies(observe_all(model, labelled.images, BATCH), labelled).values()
     return sum(fractions) / len(fractions)
 
 
-def _model(exported: Exported) -> FocusNet:
+def _onnx_model(exported: Exported) -> FocusNet:
     return as_large(read_about(exported.graph), exported.graph, exported.beside, threads=1)

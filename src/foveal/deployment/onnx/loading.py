@@ -9,7 +9,7 @@ from foveal.deployment.onnx.about import About, read_about
 from foveal.deployment.onnx.files import Exported, read_onnx
 from foveal.deployment.onnx.graph import onnx_graph
 from foveal.deployment.onnx.large_graphs import large_graphs
-from foveal.deployment.onnx.large_runtime import as_large, planned
+from foveal.deployment.onnx.large_runtime import as_large, model_without_weights
 from foveal.deployment.onnx.runtime import OnnxModel, Parts
 from foveal.deployment.onnx.session import Graph
 from foveal.foundation.errors import UserError, unknown_name
@@ -91,7 +91,7 @@ def as_onnx(
     Args:
         proto: the main graph of the export.
         threads: CPU threads per call.
-        beside: the other graphs of a high-resolution model, see `large_graphs`.
+        beside: the further graphs of a high-resolution model, see `large_graphs`.
 
     Raises:
         UserError: ONNX Runtime is not installed, or the graph was not written by Foveal.
@@ -121,7 +121,7 @@ def cost(model: ImageModel, size: tuple[int, int] | None = None) -> dict[str, in
     metadata = about(model)
     if metadata is None:
         return {}
-    counted = metadata.macs
-    if not counted and size is not None:
-        counted = macs(planned(metadata), size)
-    return {"parameters": metadata.parameters, "macs": counted}
+    count = metadata.macs
+    if not count and size is not None:
+        count = macs(model_without_weights(metadata), size)
+    return {"parameters": metadata.parameters, "macs": count}

@@ -30,25 +30,25 @@ class Parts:
     def __init__(self, graph: Graph, names: Mapping[str, str], blocks: bool = False):
         self.graph, self.blocks = graph, blocks
         self.names = dict(names)
-        self.shown = [name for name in COMPUTED if name in names]
+        self.explanation_parts = [name for name in COMPUTED if name in names]
 
-    def like(self, stem: str) -> list[str]:
+    def numbered(self, stem: str) -> list[str]:
         """Return the names of the parts that begin with a stem and a dot, in order."""
         return [name for name in self.names if name.startswith(f"{stem}.")]
 
-    def observe(self, **given: Tensor) -> Explanation:
-        """Return the explanation that the graph computes from given parts, see `run`."""
-        found: dict[str, Any] = self.run(given, self.shown)
-        logits = found.pop("logits", None)
+    def observe(self, **inputs: Tensor) -> Explanation:
+        """Return the explanation that the graph computes from `inputs`, see `run`."""
+        parts: dict[str, Any] = self.run(inputs, self.explanation_parts)
+        logits = parts.pop("logits", None)
         if logits is None:  # not a classifier
-            logits = next(iter(found.values())).new_zeros(len(given[IMAGES]), 0)
-        return Explanation(given[IMAGES], logits, blocks=self.blocks, **found)
+            logits = next(iter(parts.values())).new_zeros(len(inputs[IMAGES]), 0)
+        return Explanation(inputs[IMAGES], logits, blocks=self.blocks, **parts)
 
-    def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Return the parts `wanted`, computed from given ones; given ones are returned as is."""
-        tensors = {self.names.get(name, name): value for name, value in given.items()}
-        found = self.graph.run(tensors, [self.names[name] for name in wanted])
-        return {name: found[self.names[name]] for name in wanted}
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        """Return the parts `outputs`, computed from `inputs`; inputs are returned unchanged."""
+        tensors = {self.names.get(name, name): value for name, value in inputs.items()}
+        results = self.graph.run(tensors, [self.names[name] for name in outputs])
+        return {name: results[self.names[name]] for name in outputs}
 
 
 class OnnxModel(ImageModel):
@@ -66,9 +66,9 @@ class OnnxModel(ImageModel):
     def __init__(self, about: About, parts: Parts):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
         self.about, self.parts = about, parts
-        self.local, self.weights = parts.like(LOCAL), parts.like(WEIGHTS)
+        self.local, self.weights = parts.numbered(LOCAL), parts.numbered(WEIGHTS)
         classes = about.num_classes > 0
-        able = {
+        supported = {
             Ability.CLASSES: classes,
             Ability.KEYPOINTS: KEYPOINTS in parts.names,
             Ability.GIVEN_KEYPOINTS: classes and KEYPOINTS in parts.names,
@@ -76,7 +76,7 @@ class OnnxModel(ImageModel):
             Ability.GIVEN_MAPS: bool(self.local),
             Ability.REBUILT: "rebuilt" in parts.names,
         }
-        self.abilities = frozenset(ability for ability, has in able.items() if has)
+        self.abilities = frozenset(ability for ability, value in supported.items() if value)
         kinds = (name for name in ("patches", "maps") if name in parts.names)
         self.evidence_kind = next(kinds, self.evidence_kind)
 
@@ -86,15 +86,15 @@ class OnnxModel(ImageModel):
 
     def locate(self, view: View) -> Located:
         """Return the keypoints of B images, and their scales if the model has any."""
-        wanted = [name for name in (KEYPOINTS, SCALES) if name in self.parts.names]
-        found = self.parts.run({IMAGES: view.whole()}, wanted)
-        return Located(found[KEYPOINTS], found.get(SCALES))
+        names = [name for name in (KEYPOINTS, SCALES) if name in self.parts.names]
+        parts = self.parts.run({IMAGES: view.whole()}, names)
+        return Located(parts[KEYPOINTS], parts.get(SCALES))
 
     def attend(self, view: View) -> Attended:
         """Return local features and attention maps of B images."""
-        found = self.parts.run({IMAGES: view.whole()}, self.local + self.weights)
+        parts = self.parts.run({IMAGES: view.whole()}, self.local + self.weights)
         return Attended(
-            [found[name] for name in self.local], [found[name] for name in self.weights]
+            [parts[name] for name in self.local], [parts[name] for name in self.weights]
         )
 
     def decide(self, view: View, given: Any) -> Explanation:

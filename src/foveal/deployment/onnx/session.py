@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """A graph that can be run from any of its tensors to any others.
+    """A graph that can compute any of its tensors from any others.
 
-    The part of the graph between them is extracted when it is first used, so no other tensors are
+    The part of the graph between them is extracted on first use, so that no other tensors are
     computed.
 
     Args:
@@ -36,44 +36,44 @@ class Graph:
         self.threads = threads
         self._sessions: dict[tuple[tuple[str, ...], tuple[str, ...]], InferenceSession] = {}
 
-    def run(self, given: Mapping[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
-        """Return the tensors `wanted`, computed from those given.
+    def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
+        """Return the tensors `outputs`, computed from `inputs`.
 
         Args:
-            given: all tensors that those wanted are computed from, floats.
-            wanted: names of tensors; given tensors are returned as they are.
+            inputs: float tensors by name, from which all outputs can be computed.
+            outputs: names of tensors; inputs are returned unchanged.
 
         Raises:
-            UserError: a tensor has another shape than the graph expects, or the graph cannot be
-                run.
+            UserError: a tensor does not have the expected shape, or the graph cannot be run.
         """
-        computed = [name for name in dict.fromkeys(wanted) if name not in given]
-        found = dict(given)
+        computed = [name for name in dict.fromkeys(outputs) if name not in inputs]
+        tensors = dict(inputs)
         if computed:
-            session = self._session(tuple(given), tuple(computed))
-            # The part need not read all given tensors, such as scales.
+            session = self._session(tuple(inputs), tuple(computed))
+            # The extracted part may not read all inputs, such as scales.
             arrays = {
-                taken.name: given[taken.name].detach().cpu().float().contiguous().numpy()
-                for taken in session.get_inputs()
+                value.name: inputs[value.name].detach().cpu().float().contiguous().numpy()
+                for value in session.get_inputs()
             }
             try:
-                outputs = session.run(computed, arrays)
-            except Exception as error:  # ONNX Runtime raises a class of its own per kind of fault
+                results = session.run(computed, arrays)
+            except Exception as error:  # ONNX Runtime has its own exception class per kind of fault
                 raise UserError(
                     f"The ONNX graph cannot read this input: {_reason(error)}"
                 ) from None
-            found |= {name: torch.from_numpy(a) for name, a in zip(computed, outputs, strict=True)}
-        return {name: found[name] for name in wanted}
+            pairs = zip(computed, results, strict=True)
+            tensors |= {name: torch.from_numpy(array) for name, array in pairs}
+        return {name: tensors[name] for name in outputs}
 
-    def _session(self, given: tuple[str, ...], computed: tuple[str, ...]) -> "InferenceSession":
-        key = (given, computed)
+    def _session(self, inputs: tuple[str, ...], computed: tuple[str, ...]) -> "InferenceSession":
+        key = (inputs, computed)
         if key not in self._sessions:
-            self._sessions[key] = session(cut(self.proto, given, computed), self.threads)
+            self._sessions[key] = session(cut(self.proto, inputs, computed), self.threads)
         return self._sessions[key]
 
 
-def cut(proto: "ModelProto", given: Sequence[str], wanted: Sequence[str]) -> "ModelProto":
-    """Return the part of a graph between some of its tensors and others.
+def cut(proto: "ModelProto", inputs: Sequence[str], outputs: Sequence[str]) -> "ModelProto":
+    """Return the part of a graph that computes some of its tensors from others.
 
     Raises:
         UserError: the graph has no such tensors.
@@ -81,7 +81,7 @@ def cut(proto: "ModelProto", given: Sequence[str], wanted: Sequence[str]) -> "Mo
     from onnx.utils import Extractor
 
     try:
-        return Extractor(proto).extract_model(list(given), list(wanted))
+        return Extractor(proto).extract_model(list(inputs), list(outputs))
     except ValueError as error:
         raise UserError(f"The ONNX graph was not written by Foveal: {_reason(error)}") from None
 
@@ -106,7 +106,7 @@ def session(proto: "ModelProto", threads: int) -> "InferenceSession":
         return onnxruntime.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime raises a class of its own per kind of fault
+    except Exception as error:  # ONNX Runtime has its own exception class per kind of fault
         raise UserError(f"ONNX Runtime cannot load the graph: {_reason(error)}") from None
 
 

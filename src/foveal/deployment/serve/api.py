@@ -16,7 +16,7 @@ from foveal import __version__
 from foveal.deployment.serve import openapi
 from foveal.deployment.serve.batching import BatchQueue
 from foveal.deployment.serve.decoding import Decoders
-from foveal.deployment.serve.inference import Answer, Task, answer
+from foveal.deployment.serve.inference import Result, Task, explain_batch
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.model_registry import Models
 from foveal.deployment.serve.refusal import Refused, refuse
@@ -32,15 +32,15 @@ TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-INLINE_BYTES = 65_536  # smaller bodies are parsed faster than a thread is woken
-# Telemetry is off, whatever the environment says.
-SILENT: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+INLINE_BYTES = 65_536  # smaller bodies are parsed faster than a thread wakes up
+# Telemetry stays off, even if environment variables enable it.
+NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 
 class Studio:
     """State of the server: models, decoders, a thread for JSON, and two inference queues.
 
-    ModelExplainer explanations go through the quick queue, post-hoc methods through the slow one.
+    The models' own explanations run in the quick queue, post-hoc methods in the slow one.
 
     Args:
         models: the served models.
@@ -54,8 +54,8 @@ class Studio:
         self.decoded = Budget(limits.decoded_bytes, "images")
         self.decoders = Decoders(limits, count=min(2, os.cpu_count() or 1))
         self.json_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="foveal-json")
-        self.quick = BatchQueue(answer, limits.waiting)
-        self.slow = BatchQueue(answer, limits.slow_waiting)
+        self.quick = BatchQueue(explain_batch, limits.waiting)
+        self.slow = BatchQueue(explain_batch, limits.slow_waiting)
 
     async def explain(self, request: Request) -> str:
         """Return the explanations of a request's images, as `foveal explain --json` prints them.
@@ -63,46 +63,47 @@ class Studio:
         Raises:
             Refused: the request is invalid or over a limit.
         """
-        with self.uploads.room() as uploaded, self.decoded.room() as decoded:
-            question = await self._read(request, await receive_body(request, self.limits, uploaded))
-            answers = await self._answers(question, decoded)
-        if "maps" not in question.options.show:
-            return _text(question, answers)
+        with self.uploads.reservation() as uploaded, self.decoded.reservation() as decoded:
+            body = await receive_body(request, self.limits, uploaded)
+            explain_request = await self._read(request, body)
+            results = await self._explain(explain_request, decoded)
+        if "maps" not in explain_request.options.show:
+            return _to_json(explain_request, results)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.json_thread, _text, question, answers)
+        return await loop.run_in_executor(self.json_thread, _to_json, explain_request, results)
 
     async def _read(self, request: Request, body: bytes) -> ExplainRequest:
         """Parse a body; large ones are parsed in a thread, to keep the event loop free."""
         content_type = request.headers.get("content-type", "")
         if len(body) <= INLINE_BYTES:
-            return _question(content_type, body, self.limits)
+            return _parse_request(content_type, body, self.limits)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self.json_thread, _question, content_type, body, self.limits
+            self.json_thread, _parse_request, content_type, body, self.limits
         )
 
-    async def _answers(self, question: ExplainRequest, room: Reservation) -> list[Answer]:
+    async def _explain(self, request: ExplainRequest, reservation: Reservation) -> list[Result]:
         """Decode the images of a request and return their explanations."""
-        served, options = self.models[question.options.model], question.options
+        served, options = self.models[request.options.model], request.options
         if not served.is_ready:
             await asyncio.to_thread(served.ready)
         channels = served.network.in_channels
         side = self.limits.large_side if Ability.IN_PART in served.abilities else self.limits.side
         tasks = []
-        for name, data in question.files:
+        for name, data in request.files:
             try:
                 image = await self.decoders.decode(
                     data, channels, served.inputs, options.fit == "crop", side
                 )
             except Refused as refused:
                 raise Refused(refused.status, f"{name[:80]}: {refused.detail}") from None
-            room.take(image.nbytes)
+            reservation.reserve(image.nbytes)
             tasks.append(Task(served, image, options))
         queue = self.slow if tasks[0].slow else self.quick
-        return await queue.ask(tasks)
+        return await queue.run(tasks)
 
     @asynccontextmanager
-    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Run the decoders while the application runs; then stop all processes and threads."""
         await self.decoders.start()
         yield
@@ -112,7 +113,7 @@ class Studio:
         self.slow.stop()
 
 
-def _question(content_type: str, body: bytes, limits: Limits) -> ExplainRequest:
+def _parse_request(content_type: str, body: bytes, limits: Limits) -> ExplainRequest:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return from_form(read_form(body, content_type), limits)
@@ -121,16 +122,16 @@ def _question(content_type: str, body: bytes, limits: Limits) -> ExplainRequest:
     raise Refused(415, "Expected multipart/form-data or application/json.")
 
 
-def _text(question: ExplainRequest, answers: list[Answer]) -> str:
-    """Return responses as JSON, formatted one image at a time.
+def _to_json(request: ExplainRequest, results: list[Result]) -> str:
+    """Return the response as JSON, formatted one image at a time.
 
-    A map may have a million numbers, and no other thread runs while a text is formatted.
+    A map may have a million numbers, and no other thread can run while JSON is formatted.
     """
     images = [
-        json_text({"path": name, **answer})
-        for (name, _), answer in zip(question.files, answers, strict=True)
+        json_text({"path": name, **result})
+        for (name, _), result in zip(request.files, results, strict=True)
     ]
-    return f'{{"model": {json_text(question.options.model)}, "images": [{", ".join(images)}]}}'
+    return f'{{"model": {json_text(request.options.model)}, "images": [{", ".join(images)}]}}'
 
 
 def build_api(studio: Studio) -> FastAPI:
@@ -139,25 +140,25 @@ def build_api(studio: Studio) -> FastAPI:
         title="Foveal Studio",
         version=__version__,
         description=openapi.API,
-        docs_url=None,  # its page loads scripts from another site
+        docs_url=None,  # FastAPI's page loads scripts from another site
         redoc_url=None,
-        lifespan=studio.running,
-        telemetry=SILENT,
+        lifespan=studio.lifespan,
+        telemetry=NO_TELEMETRY,
     )
-    app.add_exception_handler(Refused, _refused)
-    _add_answers(app, studio)
+    app.add_exception_handler(Refused, _handle_refusal)
+    _add_endpoints(app, studio)
     _add_page(app)
     return app
 
 
-def _add_answers(app: FastAPI, studio: Studio) -> None:
+def _add_endpoints(app: FastAPI, studio: Studio) -> None:
     @app.post("/v1/explain", summary="Explain images", **openapi.EXPLAIN)
     async def explain(request: Request) -> Response:
         return Response(await studio.explain(request), media_type="application/json")
 
     @app.get("/v1/models", summary="List the models with their figures")
     async def models() -> Response:
-        return _json({"models": [one.describe() for one in studio.models.by_name.values()]})
+        return _json({"models": [served.describe() for served in studio.models.by_name.values()]})
 
     @app.get("/v1/samples", summary="Sample digits")
     async def some_samples() -> Response:
@@ -172,11 +173,11 @@ _samples = functools.cache(samples)
 
 
 def _add_page(app: FastAPI) -> None:
-    # Read once, so a path from a client is never opened.
+    # All files are read once, so no path from a client is ever opened.
     folder = resources.files("foveal.deployment.serve") / "static"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    head = files.pop("head.html")  # of every page
-    files |= {name: head + rest for name, rest in files.items() if name.endswith(".html")}
+    head = files.pop("head.html")  # prepended to every page
+    files |= {name: head + body for name, body in files.items() if name.endswith(".html")}
 
     def page(name: str) -> Response:
         if name not in files:
@@ -201,13 +202,13 @@ def _json(value: object) -> Response:
     return Response(json_text(value), media_type="application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _handle_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return _Refusal(error)
 
 
 class _Refusal(Response):
-    """A refusal as a response, which also handles a body that is still being sent."""
+    """A refusal as a response; a body that is still being sent is discarded."""
 
     def __init__(self, refused: Refused):
         super().__init__(status_code=refused.status)

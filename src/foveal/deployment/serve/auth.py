@@ -58,9 +58,9 @@ class Credentials:
 
     def with_token(self, token: str) -> "Credentials":
         """Return these credentials with one more token."""
-        more = copy.copy(self)
-        more._tokens = [*self._tokens, token.encode()]
-        return more
+        extended = copy.copy(self)
+        extended._tokens = [*self._tokens, token.encode()]
+        return extended
 
     def accept(self, header: bytes) -> bool:
         """Return whether an `Authorization` header holds a user's password or a token.
@@ -80,6 +80,6 @@ class Credentials:
         return bool(_any_equal(pair, self._pairs) | _any_equal(password, self._tokens))
 
 
-def _any_equal(given: bytes, known: list[bytes]) -> bool:
-    found = [hmac.compare_digest(given, one) for one in known]  # all are compared: no early exit
-    return any(found)
+def _any_equal(candidate: bytes, secrets: list[bytes]) -> bool:
+    matches = [hmac.compare_digest(candidate, secret) for secret in secrets]  # no early exit
+    return any(matches)

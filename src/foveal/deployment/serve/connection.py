@@ -9,10 +9,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from foveal.deployment.serve.limits import Limits
 
-PIPELINED = 16  # maximum requests per connection that wait for an earlier response
+PIPELINED = 16  # maximum requests per connection waiting for earlier responses
 
 
-class Bounded(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on connections and on the time and size of headers.
 
     uvicorn itself has no limits on the time and size of headers or on the number of pipelined
@@ -20,28 +20,28 @@ class Bounded(HttpToolsProtocol):
     """
 
     limits: ClassVar[Limits]
-    _late: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _head_complete = False
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse a connection over the limit; otherwise wait for its first request."""
+        """Refuse a connection over the limit, or wait for its first request."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self._end(429, "The server has reached its maximum number of connections.")
+            self._refuse(429, "The server has reached its maximum number of connections.")
         else:
-            self._wait_for_head()
+            self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes; refuse headers that are too long."""
         if self.transport.is_closing():
             return
-        if self._idle():
-            self._wait_for_head()
+        if self._is_idle():
+            self._start_head_timer()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._idle() and self._head_bytes > self.limits.head_bytes:
-            self._end_long_head()
+        if self._is_idle() and self._head_bytes > self.limits.head_bytes:
+            self._refuse_long_head()
 
     def on_message_begin(self) -> None:
         """Begin to receive a request head."""
@@ -49,7 +49,7 @@ class Bounded(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; drop a trailer, which comes after the headers have been checked."""
+        """Keep a header; drop a trailer, as the headers have been checked already."""
         if not self._head_complete:
             super().on_header(name, value)
 
@@ -59,21 +59,21 @@ class Bounded(HttpToolsProtocol):
         Raises:
             ValueError: the connection has been closed, and the parser must stop.
         """
-        self._rest()
+        self._reset_head_limits()
         self._head_complete = True
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.head_bytes:
-            self._end_long_head()
+            self._refuse_long_head()
             raise ValueError("The request head is too long.")
         if len(self.pipeline) >= PIPELINED:
             self.transport.abort()
             raise ValueError("Too many pipelined requests.")
         if not self.url.startswith(b"/"):
-            self._take_host_of_target()
+            self._use_host_of_target()
         super().on_headers_complete()
 
-    def _take_host_of_target(self) -> None:
-        """Replace the Host header by the host of an absolute target (RFC 9112, 3.2.2)."""
+    def _use_host_of_target(self) -> None:
+        """Replace the Host header with the host of an absolute target (RFC 9112, 3.2.2)."""
         host = httptools.parse_url(self.url).host
         if host is not None:
             self.headers[:] = [pair for pair in self.headers if pair[0] != b"host"]
@@ -81,11 +81,11 @@ class Bounded(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse invalid HTTP, unless the connection is closing for another reason."""
-        self._end(400, msg)
+        self._refuse(400, msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._rest()
+        self._reset_head_limits()
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -95,28 +95,28 @@ class Bounded(HttpToolsProtocol):
         """
         self.transport.abort()
 
-    def _idle(self) -> bool:
+    def _is_idle(self) -> bool:
         """Return whether no request is being received or processed."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _wait_for_head(self) -> None:
-        if self._late is None:
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
             seconds = self.limits.head_seconds
-            self._late = self.loop.call_later(
-                seconds, self._end, 408, "The request head did not arrive in time."
+            self._head_timer = self.loop.call_later(
+                seconds, self._refuse, 408, "The request head did not arrive in time."
             )
 
-    def _rest(self) -> None:
+    def _reset_head_limits(self) -> None:
         self._head_bytes = 0
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _end_long_head(self) -> None:
-        self._end(431, f"Expected headers of at most {self.limits.head_bytes:,} bytes.")
+    def _refuse_long_head(self) -> None:
+        self._refuse(431, f"Expected headers of at most {self.limits.head_bytes:,} bytes.")
 
-    def _end(self, status: int, detail: str) -> None:
-        self._rest()
+    def _refuse(self, status: int, detail: str) -> None:
+        self._reset_head_limits()
         if self.transport.is_closing():
             return
         body = json.dumps({"detail": detail}).encode()
@@ -128,6 +128,6 @@ class Bounded(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol(limits: Limits) -> type[Bounded]:
+def protocol(limits: Limits) -> type[LimitedProtocol]:
     """Return the protocol class for connections with these limits."""
-    return type("Limited", (Bounded,), {"limits": limits})
+    return type("Limited", (LimitedProtocol,), {"limits": limits})

@@ -1,9 +1,9 @@
-"""A process that decodes images of clients, and can be killed.
+"""A process that decodes clients' images and can be killed.
 
 Image decoders are C code that reads untrusted bytes: they may crash, use all memory, or need hours
-for a few megabytes (a JPEG with many scans), and then only killing the process helps. It does not
-import PyTorch, so a new one starts in a tenth of a second. It handles one request at a time, over
-stdin and stdout; `decoding.py` is the other end.
+for a few megabytes (a JPEG with many scans), and only killing the process stops them. The process
+does not import PyTorch, so a new one starts in a tenth of a second. It handles one request at a
+time, over stdin and stdout; `decoding.py` is the other end.
 """
 
 import struct
@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 READY = b"!"
 # Number of bytes, height, width, short side, channels, max_pixels, side, crop.
 REQUEST = struct.Struct("!IIIIIII?")
-ANSWER = struct.Struct("!?I")  # whether it was decoded, number of bytes
+RESPONSE = struct.Struct("!?I")  # whether the image was decoded, number of bytes
 SHAPE = struct.Struct("!III")  # channels, height, width
 MEMORY_BYTES = 1_000_000_000  # 25 million colour pixels take 300 MB with their copies
 
@@ -36,9 +36,9 @@ def _bound_memory() -> None:
         return
 
 
-def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, int, bool]) -> bytes:
+def _decode(data: bytes, options: tuple[int, int, int, int, int, int, bool]) -> bytes:
     """Return the shape and the pixels (C, H, W) of an image, packed into bytes."""
-    height, width, short, channels, max_pixels, side, crop = wanted
+    height, width, short, channels, max_pixels, side, crop = options
     size: Sizing | None = (height, width) if height and width else None
     if short:
         size, crop = ShortSide(short), False
@@ -52,19 +52,19 @@ def _decoded(data: bytes, wanted: tuple[int, int, int, int, int, int, bool]) -> 
     return SHAPE.pack(*planes.shape) + planes.tobytes()
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, responses: BinaryIO) -> None:
     """Signal readiness, then process requests until the input ends."""
-    answers.write(READY)
-    answers.flush()
+    responses.write(READY)
+    responses.flush()
     while head := requests.read(REQUEST.size):
-        length, *wanted = REQUEST.unpack(head)
+        length, *options = REQUEST.unpack(head)
         data = requests.read(length)
         try:
-            done, body = True, _decoded(data, tuple(wanted))
+            decoded, body = True, _decode(data, tuple(options))
         except (UserError, MemoryError) as error:
-            done, body = False, (str(error) or "takes too much memory").encode()
-        answers.write(ANSWER.pack(done, len(body)) + body)
-        answers.flush()
+            decoded, body = False, (str(error) or "takes too much memory").encode()
+        responses.write(RESPONSE.pack(decoded, len(body)) + body)
+        responses.flush()
 
 
 if __name__ == "__main__":

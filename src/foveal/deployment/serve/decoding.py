@@ -9,15 +9,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from foveal.deployment.serve.decoder import ANSWER, READY, REQUEST, SHAPE
+from foveal.deployment.serve.decoder import READY, REQUEST, RESPONSE, SHAPE
 from foveal.deployment.serve.limits import Limits
 from foveal.deployment.serve.refusal import Refused
 from foveal.models import Inputs
 
-# numpy reserves memory for each of its threads, which are not needed here.
+# numpy reserves memory for each of its threads, and decoding needs only one.
 _ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-Done = TypeVar("Done")
-_DIED = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
+T = TypeVar("T")
+_CRASH_ERRORS = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError)
 
 
 class Decoders:
@@ -32,39 +32,38 @@ class Decoders:
         self.limits = limits
         self.count = count
         self._free: asyncio.Queue[Process] = asyncio.Queue()
-        self._running: set[asyncio.Task[object]] = (
-            set()
-        )  # decoding and replacing, independent of requests
+        # Decodings and replacements, which continue when a request is cancelled.
+        self._running: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
         """Start the processes."""
-        await asyncio.gather(*(self._add() for _ in range(self.count)))
+        await asyncio.gather(*(self._add_decoder() for _ in range(self.count)))
 
     async def stop(self) -> None:
         """Stop the processes."""
         for task in self._running:
             task.cancel()
         while not self._free.empty():
-            await _end(self._free.get_nowait())
+            await _kill(self._free.get_nowait())
 
-    async def _add(self) -> None:
-        self._free.put_nowait(await _start())
+    async def _add_decoder(self) -> None:
+        self._free.put_nowait(await _spawn_decoder())
 
     async def _replace(self, process: Process) -> None:
-        await _end(process)
-        await self._add()
+        await _kill(process)
+        await self._add_decoder()
 
-    def _give_up(self, process: Process) -> None:
+    def _replace_in_background(self, process: Process) -> None:
         """Replace a process in the background."""
-        self._start(self._replace(process))
+        self._track(self._replace(process))
 
-    def _start(self, work: Coroutine[object, None, Done]) -> asyncio.Task[Done]:
+    def _track(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget)
         return task
 
-    def _ended(self, task: asyncio.Task[object]) -> None:
+    def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # retrieved here in case the request was cancelled
@@ -78,7 +77,7 @@ class Decoders:
             data: content of the file.
             channels: number of channels C.
             inputs: images that the model expects.
-            crop: whether to crop the centre of an image with other proportions.
+            crop: whether to crop an image of different proportions at its centre.
             side: maximum longer side in pixels, for a model that accepts any size.
 
         Raises:
@@ -86,36 +85,36 @@ class Decoders:
         """
         height, width = inputs.size or (0, 0)
         limits = self.limits
-        wanted = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
+        options = (height, width, inputs.short_side or 0, channels, limits.pixels, side, crop)
         while (process := await self._free.get()).returncode is not None:
-            self._give_up(process)  # it died while it was idle
-        # Cancelling the request does not kill the process, as replacing it takes long.
-        decoding = self._start(self._decode_by(process, REQUEST.pack(len(data), *wanted) + data))
+            self._replace_in_background(process)  # it died while idle
+        # Shielded: replacing a process takes long, so a cancelled request does not kill it.
+        decoding = self._track(self._decode_with(process, REQUEST.pack(len(data), *options) + data))
         decoded, body = await asyncio.shield(decoding)
         if not decoded:
             raise Refused(422, f"The image cannot be read: {body.decode()}.")
         shape = SHAPE.unpack_from(body)
         return np.frombuffer(body, np.uint8, offset=SHAPE.size).reshape(shape)
 
-    async def _decode_by(self, process: Process, request: bytes) -> tuple[bool, bytes]:
+    async def _decode_with(self, process: Process, request: bytes) -> tuple[bool, bytes]:
         """Return the response of a process, and release the process or replace it."""
         try:
             async with asyncio.timeout(self.limits.decode_seconds):
-                answer = await _ask(process, request)
+                response = await _send(process, request)
         except TimeoutError:
-            self._give_up(process)
+            self._replace_in_background(process)
             raise Refused(422, "The image takes too long to decode.") from None
-        except _DIED:
-            self._give_up(process)
+        except _CRASH_ERRORS:
+            self._replace_in_background(process)
             raise Refused(422, "The image cannot be decoded: it crashed the decoder.") from None
-        except asyncio.CancelledError:  # the server stops
-            await _end(process)
+        except asyncio.CancelledError:  # the server is stopping
+            await _kill(process)
             raise
         self._free.put_nowait(process)
-        return answer
+        return response
 
 
-async def _start() -> Process:
+async def _spawn_decoder() -> Process:
     command = (sys.executable, "-P", "-m", "foveal.deployment.serve.decoder")
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, env=_ENVIRONMENT
@@ -123,13 +122,13 @@ async def _start() -> Process:
     try:
         assert process.stdout is not None
         await process.stdout.readexactly(len(READY))
-    except BaseException:  # the server stops
-        await _end(process)
+    except BaseException:  # the server is stopping
+        await _kill(process)
         raise
     return process
 
 
-async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
+async def _send(process: Process, request: bytes) -> tuple[bool, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -137,11 +136,11 @@ async def _ask(process: Process, request: bytes) -> tuple[bool, bytes]:
     except RuntimeError:  # raised by uvloop for a closed pipe
         raise BrokenPipeError from None
     await process.stdin.drain()
-    decoded, length = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    decoded, length = RESPONSE.unpack(await process.stdout.readexactly(RESPONSE.size))
     return decoded, await process.stdout.readexactly(length)
 
 
-async def _end(process: Process) -> None:
+async def _kill(process: Process) -> None:
     if process.returncode is None:
         process.kill()
     await process.wait()

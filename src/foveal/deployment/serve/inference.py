@@ -16,7 +16,7 @@ from foveal.explanation import Explanation
 from foveal.foundation.errors import UserError
 from foveal.images.values import as_floats
 
-Answer = dict[str, Any]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,80 +46,80 @@ class Task:
     @property
     def images(self) -> Tensor:
         """The image as a batch (1, C, H, W), floats in [0, 1]."""
-        return _floats([self])
+        return _batch([self])
 
 
-def answer(tasks: list[Task]) -> list[Answer | Refused]:
+def explain_batch(tasks: list[Task]) -> list[Result | Refused]:
     """Return the results of a batch of plain tasks of one model, or of a single task.
 
-    Each is what `foveal explain --json` prints for an image, with the further parts requested.
+    Each result is what `foveal explain --json` prints for an image, plus the requested parts.
     """
     served = tasks[0].served.ready()
     if tasks[0].plain:
         try:
-            found = served.explain(_floats(tasks)).to_dicts(max(task.options.top for task in tasks))
+            dicts = served.explain(_batch(tasks)).to_dicts(max(task.options.top for task in tasks))
         except (UserError, ValueError) as error:
             return [Refused(422, str(error)) for _ in tasks]
-        return [_first(one, task.options.top) for one, task in zip(found, tasks, strict=True)]
-    return [_answer_one(task) for task in tasks]
+        return [_keep_top(item, task.options.top) for item, task in zip(dicts, tasks, strict=True)]
+    return [_explain_one(task) for task in tasks]
 
 
-def _answer_one(task: Task) -> Answer | Refused:
+def _explain_one(task: Task) -> Result | Refused:
     try:
         explanation = _explanation(task)
-        found: Answer = explanation.to_dicts(task.options.top)[0]
+        result: Result = explanation.to_dicts(task.options.top)[0]
         if "pictures" in task.options.show:
-            found["pictures"] = pictures(explanation)
+            result["pictures"] = pictures(explanation)
         if "maps" in task.options.show and explanation.maps is not None:
-            found["maps"] = explanation.maps[0].tolist()
-            found["values"] = asdict(explanation.values)
+            result["maps"] = explanation.maps[0].tolist()
+            result["values"] = asdict(explanation.values)
         if "evidence" in task.options.show:
-            found["evidence"] = _evidence(task, explanation)
+            result["evidence"] = _evidence(task, explanation)
     except Refused as refused:
         return refused
     except (UserError, ValueError) as error:
         return Refused(422, " ".join(str(error).split()))
-    return found
+    return result
 
 
-def _floats(tasks: list[Task]) -> Tensor:
-    # Called in the inference thread: the event loop would wait at each operation.
+def _batch(tasks: list[Task]) -> Tensor:
+    # Called in the inference thread, as each operation would block the event loop.
     return as_floats(torch.from_numpy(np.stack([task.image for task in tasks])))
 
 
-def _first(found: Answer, top: int) -> Answer:
-    if "probabilities" in found:
-        found["probabilities"] = found["probabilities"][:top]
-    return found
+def _keep_top(result: Result, top: int) -> Result:
+    if "probabilities" in result:
+        result["probabilities"] = result["probabilities"][:top]
+    return result
 
 
 def _explanation(task: Task) -> Explanation:
     served, options = task.served, task.options
     if options.method not in served.methods:
-        known = ", ".join(served.methods)
+        supported = ", ".join(served.methods)
         raise Refused(
-            422, f"Expected a method of {served.name} ({known}), but got {options.method[:40]}."
+            422, f"Expected a method of {served.name} ({supported}), but got {options.method[:40]}."
         )
     if options.keypoints is not None:
-        return _held(task)
+        return _explain_at_keypoints(task)
     if task.slow:
         return explainer(options.method)(served.slow_network, task.images)
     return served.explain(task.images)
 
 
-def _held(task: Task) -> Explanation:
+def _explain_at_keypoints(task: Task) -> Explanation:
     served, options = task.served, task.options
     if not served.holds_keypoints or task.slow:
         raise Refused(422, "Keypoints can only be given for a focus model's own explanation.")
     network = served.network
     keypoints = torch.tensor(options.keypoints)[None]
     with torch.inference_mode():
-        found = network.explain(task.images)
-        assert found.keypoints is not None
-        expected = found.keypoints.shape[1]
+        explanation = network.explain(task.images)
+        assert explanation.keypoints is not None
+        expected = explanation.keypoints.shape[1]
         if keypoints.shape[1] != expected:
             raise Refused(422, f"Expected {expected} keypoints, but got {keypoints.shape[1]}.")
-        scales = found.scales
+        scales = explanation.scales
         if options.scales is not None:
             scales = torch.tensor(options.scales)[None]
             if scales.shape[1] != expected:
@@ -127,11 +127,11 @@ def _held(task: Task) -> Explanation:
         return network.explain_at(task.images, keypoints, scales)
 
 
-def _evidence(task: Task, explanation: Explanation) -> Answer | None:
-    """Return the predictions from the evidence alone and from everything but the evidence.
+def _evidence(task: Task, explanation: Explanation) -> Result | None:
+    """Return the predictions from only the evidence and from everything but the evidence.
 
-    The rest is grey, the mean of the training images. None if the explanation has neither maps nor
-    keypoints, because then it has no particular evidence.
+    Hidden pixels are grey, the mean of the training images. Returns None if the explanation has
+    neither maps nor keypoints, as it then singles out no pixels as evidence.
     """
     if explanation.maps is None and explanation.keypoints is None:
         return None
@@ -141,18 +141,18 @@ def _evidence(task: Task, explanation: Explanation) -> Answer | None:
         "only": torch.where(evidence, explanation.images, grey),
         "without": torch.where(evidence, grey, explanation.images),
     }
-    answers = {name: _answer_to(task, images) for name, images in masked.items()}
-    return {"fraction": float(evidence.float().mean()), **answers}
+    predictions = {name: _predict_masked(task, images) for name, images in masked.items()}
+    return {"fraction": float(evidence.float().mean()), **predictions}
 
 
-def _answer_to(task: Task, images: Tensor) -> Answer:
-    found = task.served.explain(images).to_dicts(task.options.top)[0]
-    kept = ("prediction", "probabilities", "rebuilding_mse")
-    answer: Answer = {key: found[key] for key in kept if key in found}
+def _predict_masked(task: Task, images: Tensor) -> Result:
+    result = task.served.explain(images).to_dicts(task.options.top)[0]
+    keys = ("prediction", "probabilities", "rebuilding_mse")
+    prediction: Result = {key: result[key] for key in keys if key in result}
     judge = task.served.judge
-    if judge is not None and "prediction" in answer:
-        judged = judge.ready().explain(images).to_dicts(1)[0]
-        answer["judge"] = {"model": judge.name, **judged["probabilities"][0]}
+    if judge is not None and "prediction" in prediction:
+        judge_result = judge.ready().explain(images).to_dicts(1)[0]
+        prediction["judge"] = {"model": judge.name, **judge_result["probabilities"][0]}
     if "pictures" in task.options.show:
-        answer["picture"] = data_url(images[0])
-    return answer
+        prediction["picture"] = data_url(images[0])
+    return prediction

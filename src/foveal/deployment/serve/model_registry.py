@@ -29,7 +29,7 @@ class Served:
 
     Args:
         name: its name for clients.
-        source: see `zoo.load`; never from a client.
+        source: see `zoo.load`; never supplied by a client.
         runtime: `torch` or `onnx`.
 
     Raises:
@@ -49,8 +49,8 @@ class Served:
         self.kind = model_type(split_name("model", MODELS, settings)[0])
         self.inputs = Inputs.from_settings(settings.get("inputs", {}))
         self.abilities = self.kind.abilities_with(settings)
-        # The supported explanation methods, its own first.
-        self.methods = [name for name, one in EXPLAINERS.items() if one.needs <= self.abilities]
+        # Supported explanation methods, the model's own first.
+        self.methods = [name for name, kind in EXPLAINERS.items() if kind.needs <= self.abilities]
         self.trained_on: str | None = self.card.get("trained_on")
         self.judge: Served | None = None  # an independent judge of its evidence
         self.is_ready = False
@@ -80,7 +80,7 @@ class Served:
         return torch.tensor(self.inputs.mean or (0.0,)).reshape(1, -1, 1, 1)
 
     def ready(self) -> "Served":
-        """Load the model once and return this; thread-safe."""
+        """Load the model if needed and return self; thread-safe."""
         with self._loading:
             _ = self.network
         self.is_ready = True
@@ -88,18 +88,18 @@ class Served:
 
     @property
     def default_method(self) -> str:
-        """The default method: its own explanation, or a post-hoc one if it looks everywhere."""
+        """The default method: the model's own, or a post-hoc one if it sees the whole image."""
         if self.kind.evidence_kind == "image":
             return next((name for name in self.methods if name != OWN), OWN)
         return OWN
 
     @property
     def holds_keypoints(self) -> bool:
-        """Whether it can classify from patches at given keypoints."""
+        """Whether the model can classify patches at given keypoints."""
         return Ability.GIVEN_KEYPOINTS in self.abilities
 
     def describe(self) -> dict[str, object]:
-        """Return the description for clients, as JSON has it."""
+        """Return the description for clients, as JSON values."""
         size = self.inputs.size
         return {
             "model": self.name,
@@ -137,7 +137,7 @@ class Models:
             name = Path(source).resolve().name if Path(source).is_dir() else source
             if source in zoo.names():
                 name = source
-            name = printable(name)  # unchanged by forms and JSON
+            name = printable(name)  # which forms and JSON leave unchanged
             if name in self.by_name:
                 raise UserError(f"Two models are named {name!r}: rename a folder.")
             self.by_name[name] = Served(name, source, runtime)

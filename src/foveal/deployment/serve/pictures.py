@@ -7,12 +7,12 @@ from PIL import Image
 from torch import Tensor
 
 from foveal.explanation import Explanation
-from foveal.images.values import as_bytes
+from foveal.images.values import as_uint8
 
 
 def data_url(image: Tensor) -> str:
     """Return an image (C, H, W) in [0, 1] with 1 or 3 channels as a data URL of a PNG."""
-    levels = as_bytes(image.detach().float().clamp(0, 1))
+    levels = as_uint8(image.detach().float().clamp(0, 1))
     pixels = levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
@@ -21,11 +21,11 @@ def data_url(image: Tensor) -> str:
 
 def pictures(explanation: Explanation) -> dict[str, object]:
     """Return the pictures of one explanation: input, patches, thumbnail and rebuilt image."""
-    found: dict[str, object] = {"image": data_url(explanation.images[0])}
+    urls: dict[str, object] = {"image": data_url(explanation.images[0])}
     if explanation.patches is not None:
-        found["patches"] = [data_url(patch) for patch in explanation.patches[0]]
+        urls["patches"] = [data_url(patch) for patch in explanation.patches[0]]
     if explanation.thumbnail is not None:
-        found["thumbnail"] = data_url(explanation.thumbnail[0])
+        urls["thumbnail"] = data_url(explanation.thumbnail[0])
     if explanation.rebuilt is not None:
-        found["rebuilt"] = data_url(explanation.rebuilt[0])
-    return found
+        urls["rebuilt"] = data_url(explanation.rebuilt[0])
+    return urls

@@ -18,21 +18,21 @@ class Refused(Exception):
 
     Args:
         status: HTTP status, from 400.
-        detail: one sentence for the client; put on one line and cut if it is too long.
+        detail: one sentence for the client; put on one line, and cut if too long.
         headers: further headers of the response.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None):
-        shown = printable(detail[:DETAIL_LENGTH]) + "…" * (len(detail) > DETAIL_LENGTH)
-        super().__init__(shown)
+        text = printable(detail[:DETAIL_LENGTH]) + "…" * (len(detail) > DETAIL_LENGTH)
+        super().__init__(text)
         self.status = status
-        self.detail = shown
+        self.detail = text
         self.headers = dict(headers or {})
 
 
-def busy(what: str) -> Refused:
+def busy(reason: str) -> Refused:
     """Return the refusal of a request for lack of capacity, with a time to retry."""
-    return Refused(429, f"{what} Try again in a second.", {"retry-after": "1"})
+    return Refused(429, f"{reason} Try again in a second.", {"retry-after": "1"})
 
 
 class Received:
@@ -40,26 +40,26 @@ class Received:
 
     def __init__(self, receive: Receive):
         self.receive = receive
-        self.whole = False
+        self.complete = False
 
     async def __call__(self) -> Message:
         """Receive one ASGI message."""
         message = await self.receive()
-        self.whole = self.whole or not message.get("more_body", False)
+        self.complete = self.complete or not message.get("more_body", False)
         return message
 
 
 async def refuse(refused: Refused, receive: Received, send: Send) -> None:
     """Send a refusal; if the client is still sending, discard the rest and close the connection.
 
-    Closing a connection with unread data resets it, and the client may lose the response. So the
-    rest is read for a while.
+    Closing a connection with unread data resets it, and the client may lose the response. The rest
+    is therefore read, up to a limit of time and bytes.
     """
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
-        **({} if receive.whole else {"connection": "close"}),
+        **({} if receive.complete else {"connection": "close"}),
         **refused.headers,
     }
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
@@ -75,5 +75,5 @@ async def refuse(refused: Refused, receive: Received, send: Send) -> None:
 
 async def _discard(receive: Received) -> None:
     discarded = 0
-    while not receive.whole and discarded < LINGER_BYTES:
+    while not receive.complete and discarded < LINGER_BYTES:
         discarded += len((await receive()).get("body", b""))

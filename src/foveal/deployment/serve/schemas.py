@@ -15,11 +15,11 @@ from foveal.foundation.errors import UserError
 from foveal.foundation.files import parse_json
 
 MAX_VALUES = 10_000  # values per JSON text, keys included
-_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each value but the first
+_BEFORE_VALUE = (b",", b":", b"[", b"{")  # one of these precedes each value except the first
 
 Show = Literal["maps", "pictures", "evidence"]
 Keypoint = tuple[float, float]
-Checked = TypeVar("Checked", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
 
 
 class ExplainOptions(BaseModel):
@@ -58,7 +58,7 @@ class ExplainOptions(BaseModel):
 
     @field_validator("keypoints")
     @classmethod
-    def _inside(cls, keypoints: list[Keypoint] | None) -> list[Keypoint] | None:
+    def _within_range(cls, keypoints: list[Keypoint] | None) -> list[Keypoint] | None:
         for x, y in keypoints or []:
             if not (math.isfinite(x) and math.isfinite(y) and max(abs(x), abs(y)) <= 1):
                 raise ValueError("each x and y must be from -1 to 1")
@@ -97,7 +97,7 @@ def from_form(form: Form, limits: Limits) -> ExplainRequest:
     for name in ("keypoints", "scales"):
         if name in form.values:
             values[name] = _json(form.values[name].encode(), name)
-    options = _checked(ExplainOptions, values)
+    options = _validate(ExplainOptions, values)
     _check_count(len(form.files), limits)
     return ExplainRequest(options, form.files)
 
@@ -108,11 +108,11 @@ def from_json(body: bytes, limits: Limits) -> ExplainRequest:
     Raises:
         Refused: something is missing, unknown, not base64, or over a limit.
     """
-    options = _checked(ExplainJson, _json(body, "the body"))
-    given = [*([options.image] if options.image is not None else []), *(options.images or [])]
-    _check_count(len(given), limits)
-    names = [f"image {number}" for number in range(1, len(given) + 1)]
-    files = [(name, _bytes(text, name)) for name, text in zip(names, given, strict=True)]
+    options = _validate(ExplainJson, _json(body, "the body"))
+    texts = [*([options.image] if options.image is not None else []), *(options.images or [])]
+    _check_count(len(texts), limits)
+    names = [f"image {number}" for number in range(1, len(texts) + 1)]
+    files = [(name, _decode_base64(text, name)) for name, text in zip(names, texts, strict=True)]
     # The texts are dropped, to save memory while the request waits.
     return ExplainRequest(options.model_copy(update={"image": None, "images": None}), files)
 
@@ -124,17 +124,17 @@ def _check_count(images: int, limits: Limits) -> None:
         raise Refused(413, f"Expected at most {limits.images} images, but got {images}.")
 
 
-def _json(text: bytes, what: str) -> object:
+def _json(text: bytes, name: str) -> object:
     # Counted before parsing, as millions of values take gigabytes and many seconds.
     if sum(map(text.count, _BEFORE_VALUE)) > MAX_VALUES:
-        raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {what}.")
+        raise Refused(422, f"Expected at most {MAX_VALUES:,} values in {name}.")
     try:
         return parse_json(text)
     except UserError as error:
-        raise Refused(422, f"Expected {what} as JSON, but it is {error}.") from None
+        raise Refused(422, f"Expected {name} as JSON, but it is {error}.") from None
 
 
-def _bytes(text: str, name: str) -> bytes:
+def _decode_base64(text: str, name: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -143,10 +143,10 @@ def _bytes(text: str, name: str) -> bytes:
         raise Refused(422, f"{name}: not base64.") from None
 
 
-def _checked(kind: type[Checked], values: object) -> Checked:
+def _validate(kind: type[M], values: object) -> M:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part)[:40] for part in first["loc"]) or "the body"
-        raise Refused(422, f"{field}: {first['msg']}.") from None
+        details = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part)[:40] for part in details["loc"]) or "the body"
+        raise Refused(422, f"{field}: {details['msg']}.") from None

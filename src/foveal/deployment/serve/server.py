@@ -8,7 +8,7 @@ from collections.abc import Callable
 from foveal.foundation.errors import UserError, missing_extra
 
 try:
-    import httptools  # noqa: F401 - uvicorn's protocol, which ours builds on, needs it
+    import httptools  # noqa: F401 - needed by uvicorn's protocol, our base class
     import python_multipart  # noqa: F401
     import uvicorn
     from fastapi import FastAPI  # noqa: F401
@@ -27,7 +27,7 @@ from foveal.foundation.memory import keep_freed_memory
 
 KEEP_ALIVE_SECONDS = 15
 # How long the inference thread may hold the interpreter. The event loop needs it ten times per
-# request: with Python's default of 5 ms, throughput is halved.
+# request, so Python's default of 5 ms would halve the throughput.
 SWITCH_SECONDS = 0.0005
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
@@ -40,7 +40,7 @@ def build_app(
     Args:
         models: the served models.
         limits: limits on requests.
-        credentials: required credentials; without any, only requests to this machine are accepted.
+        credentials: required credentials; if None, only requests to this machine are accepted.
     """
     api = build_api(Studio(models, limits))
     return RequestLimits(api, limits, credentials, hosts=LOCAL if credentials is None else None)
@@ -52,7 +52,7 @@ def serve(
     port: int,
     limits: Limits,
     credentials: Credentials | None,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Serve until the process is interrupted or terminated.
 
@@ -62,7 +62,7 @@ def serve(
         port: port to bind to; 0 for any free port.
         limits: limits on requests.
         credentials: required unless the host is a loopback address.
-        say: called with the address of the page.
+        notify: called with the address of the page.
 
     Raises:
         UserError: credentials are missing for a host other than loopback, or the address is in use.
@@ -72,18 +72,18 @@ def serve(
             f"Anyone who can reach {host} could use this server: give --auth FILE with "
             "user:password or a token per line, or set FOVEAL_TOKEN."
         )
-    listening = listen(host, port)
+    listener = listen(host, port)
     keep_freed_memory()
     torch.set_num_threads(1)  # small models gain nothing from more threads
     sys.setswitchinterval(SWITCH_SECONDS)
-    shown = f"[{host}]" if ":" in host else host
-    say(f"Foveal Studio: http://{shown}:{listening.getsockname()[1]} (Ctrl+C to stop)")
+    display_host = f"[{host}]" if ":" in host else host
+    notify(f"Foveal Studio: http://{display_host}:{listener.getsockname()[1]} (Ctrl+C to stop)")
     app = build_app(models, limits, credentials)
-    uvicorn.Server(configured(app, limits)).run(sockets=[listening])
+    uvicorn.Server(uvicorn_config(app, limits)).run(sockets=[listener])
 
 
-def configured(app: RequestLimits, limits: Limits) -> uvicorn.Config:
-    """Return the configuration of uvicorn, with limits, and with a log of errors only."""
+def uvicorn_config(app: RequestLimits, limits: Limits) -> uvicorn.Config:
+    """Return uvicorn's configuration: our limits, and a log of errors only."""
     return uvicorn.Config(
         app,
         http=protocol(limits),

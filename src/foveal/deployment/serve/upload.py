@@ -36,22 +36,22 @@ class Budget:
 
     Args:
         limit: maximum number of bytes.
-        what: what the bytes hold, for the text of refusals.
+        contents: contents of the bytes, for messages.
     """
 
-    def __init__(self, limit: int, what: str):
+    def __init__(self, limit: int, contents: str):
         self.limit = limit
-        self.what = what
-        self.held = 0
+        self.contents = contents
+        self.reserved = 0
 
     @contextmanager
-    def room(self) -> Iterator["Reservation"]:
-        """Yield the account of one request; its bytes are released at the end."""
-        room = Reservation(self)
+    def reservation(self) -> Iterator["Reservation"]:
+        """Yield the reservation of one request; its bytes are released at the end."""
+        reservation = Reservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            self.held -= room.taken
+            self.reserved -= reservation.reserved
 
 
 class Reservation:
@@ -63,21 +63,21 @@ class Reservation:
 
     def __init__(self, budget: Budget):
         self.budget = budget
-        self.taken = 0
+        self.reserved = 0
 
-    def take(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Reserve more bytes.
 
         Raises:
             Refused: the budget is exceeded.
         """
-        self.taken += count
-        self.budget.held += count
-        if self.budget.held > self.budget.limit:
-            raise busy(f"The server has no memory left for more {self.budget.what}.")
+        self.reserved += count
+        self.budget.reserved += count
+        if self.budget.reserved > self.budget.limit:
+            raise busy(f"The server has no memory left for more {self.budget.contents}.")
 
 
-async def receive_body(request: Request, limits: Limits, room: Reservation) -> bytes:
+async def receive_body(request: Request, limits: Limits, reservation: Reservation) -> bytes:
     """Return the body of a request.
 
     Raises:
@@ -88,21 +88,21 @@ async def receive_body(request: Request, limits: Limits, room: Reservation) -> b
         raise _too_large(limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
-            return await _chunks(request, limits, room)
+            return await _read_chunks(request, limits, reservation)
     except TimeoutError:
         seconds = f"{limits.body_seconds:g}"
         raise Refused(408, f"The body did not arrive within {seconds} s.") from None
 
 
-async def _chunks(request: Request, limits: Limits, room: Reservation) -> bytes:
+async def _read_chunks(request: Request, limits: Limits, reservation: Reservation) -> bytes:
     parts = []
     while True:
         message = await request.receive()
         if message["type"] != "http.request":
             raise Refused(400, "The client disconnected before its body was complete.")
         chunk = message.get("body", b"")
-        room.take(len(chunk))
-        if room.taken > limits.body_bytes:
+        reservation.reserve(len(chunk))
+        if reservation.reserved > limits.body_bytes:
             raise _too_large(limits)
         parts.append(chunk)
         if not message.get("more_body", False):
@@ -123,24 +123,24 @@ def read_form(body: bytes, content_type: str) -> Form:
     boundary = options.get(b"boundary")
     if not boundary:
         raise Refused(400, "Expected a multipart form with a boundary.")
-    reading = _Reading()
+    collector = _FormCollector()
     try:
-        parser = MultipartParser(boundary, reading.callbacks())  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise Refused(400, f"The form is malformed: {error}") from None
-    if not reading.ended:
+    if not collector.complete:
         raise Refused(400, "The form is incomplete.")
-    return reading.form
+    return collector.form
 
 
-class _Reading:
-    """Callbacks of the multipart parser, which collect the form."""
+class _FormCollector:
+    """Callbacks for the multipart parser that collect the form."""
 
     def __init__(self) -> None:
         self.form = Form()
-        self.ended = False
+        self.complete = False
         self.parts = 0
         self.headers: dict[bytes, bytes] = {}
         self.name = self.value = self.data = b""
@@ -148,7 +148,7 @@ class _Reading:
 
     def callbacks(self) -> dict[str, object]:
         return {
-            "on_part_begin": self._begin,
+            "on_part_begin": self._part_begin,
             "on_header_field": self._header_name,
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
@@ -157,7 +157,7 @@ class _Reading:
             "on_end": self._end,
         }
 
-    def _begin(self) -> None:
+    def _part_begin(self) -> None:
         self.parts += 1
         if self.parts > PARTS:
             raise Refused(413, f"Expected at most {PARTS} parts in a form.")
@@ -183,8 +183,8 @@ class _Reading:
         if b"filename" in options:
             if name not in ("image", "images"):
                 raise Refused(422, f"Expected files named `image`, but got {name[:40]!r}.")
-            shown = options[b"filename"].decode("utf-8", "replace")[:NAME_LENGTH]
-            self.form.files.append((shown, data))
+            file_name = options[b"filename"].decode("utf-8", "replace")[:NAME_LENGTH]
+            self.form.files.append((file_name, data))
             return
         if name in self.form.values:
             raise Refused(422, f"{name[:40]!r} is given twice.")
@@ -193,4 +193,4 @@ class _Reading:
         self.form.values[name] = data.decode("utf-8", "replace")
 
     def _end(self) -> None:
-        self.ended = True
+        self.complete = True

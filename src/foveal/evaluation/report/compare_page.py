@@ -30,7 +30,7 @@ from foveal.metrics.registry import explanation_columns, model_columns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 4  # images in each gallery
+GALLERY_IMAGES = 4  # images in each gallery
 
 
 def write_comparison(comparison: Comparison, out: str | Path) -> Path:
@@ -46,8 +46,8 @@ def write_comparison(comparison: Comparison, out: str | Path) -> Path:
     measures = present(explanation_columns(), explanations)
     _write_tables(comparison, out)
     logits = {
-        one.name: observe_all(one.network, comparison.test.images).logits
-        for one in comparison.candidates
+        candidate.name: observe_all(candidate.network, comparison.test.images).logits
+        for candidate in comparison.candidates
     }
     plots = _plots(comparison, logits)
     for name, figure in plots.items():
@@ -105,7 +105,7 @@ def _heading(row: Mapping[str, Any]) -> str:
 
 def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "Figure"]:
     rows = comparison.models
-    found = {
+    plots = {
         "accuracy-evidence": plotting.frontier(
             [(row["model"], row["evidence_fraction"], row["accuracy"]) for row in rows]
         ),
@@ -117,28 +117,28 @@ def _plots(comparison: Comparison, logits: Mapping[str, Tensor]) -> dict[str, "F
     }
     judged = _judged_points(comparison)
     if judged:
-        found["judged-evidence"] = plotting.judged_curves(judged)
-    curves = {one.name: zoo.curve(one.name) for one in comparison.candidates}
-    known = {name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve}
-    if known:
-        found["learning"] = plotting.learning_curves(known)
-    return found
+        plots["judged-evidence"] = plotting.judged_curves(judged)
+    curves = {candidate.name: zoo.curve(candidate.name) for candidate in comparison.candidates}
+    trained = {name: curve for name, curve in curves.items() if curve and "val_accuracy" in curve}
+    if trained:
+        plots["learning"] = plotting.learning_curves(trained)
+    return plots
 
 
 def _judged_points(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
     """Return pairs (fraction of pixels shown, accuracy of the judge) for each explanation."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in comparison.explanations:
-        start, end = "sufficiency_at_", "%"
-        found = [
-            (float(name.removeprefix(start).removesuffix(end)) / 100, value)
+        prefix, suffix = "sufficiency_at_", "%"
+        pairs = [
+            (float(name.removeprefix(prefix).removesuffix(suffix)) / 100, value)
             for name, value in row.items()
-            if name.startswith(start)
+            if name.startswith(prefix)
         ]
         if "sufficiency" in row:
-            found = [(row["evidence_fraction"], row["sufficiency"])]
-        if found:
-            points[_heading(row)] = sorted(found)
+            pairs = [(row["evidence_fraction"], row["sufficiency"])]
+        if pairs:
+            points[_heading(row)] = sorted(pairs)
     return points
 
 
@@ -150,50 +150,50 @@ def _galleries(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dic
     first = comparison.candidates[0]
     test = comparison.test_of(first)
     rows = [row for row in comparison.explanations if row["method"] not in CONTROLS]
-    confidences, answers = logits[first.name].softmax(dim=-1).max(dim=1)
-    right = answers == test.labels
+    confidences, predictions = logits[first.name].softmax(dim=-1).max(dim=1)
+    correct = predictions == test.labels
     order = confidences.argsort(descending=True)
     groups = {
-        "most confident and correct": order[right[order]][:SHOWN],
-        "least confident": order.flip(0)[:SHOWN],
-        "most confident and wrong": order[~right[order]][:SHOWN],
+        "most confident and correct": order[correct[order]][:GALLERY_IMAGES],
+        "least confident": order.flip(0)[:GALLERY_IMAGES],
+        "most confident and wrong": order[~correct[order]][:GALLERY_IMAGES],
     }
     galleries = []
-    for name, chosen in groups.items():
-        if not (len(chosen) and rows):
+    for name, indices in groups.items():
+        if not (len(indices) and rows):
             continue
-        shown = [(_heading(row), _explain(comparison, row, chosen)) for row in rows]
-        labels = comparison.test_of(_explained_one(comparison, rows[0])).labels
-        picture = inline(plotting.side_by_side(shown, labels[chosen]))
+        columns = [(_heading(row), _explain(comparison, row, indices)) for row in rows]
+        labels = comparison.test_of(_candidate_of(comparison, rows[0])).labels
+        picture = inline(plotting.side_by_side(columns, labels[indices]))
         galleries.append({"name": f"{name} ({first.name})", "picture": picture})
     return galleries
 
 
-def _explain(comparison: Comparison, row: Mapping[str, Any], chosen: Tensor) -> list[Explanation]:
-    """Return the explanations of the images with the indices `chosen` (M,), in that order."""
-    one = _explained_one(comparison, row)
-    test = comparison.test_of(one)
+def _explain(comparison: Comparison, row: Mapping[str, Any], indices: Tensor) -> list[Explanation]:
+    """Return the explanations of the images with `indices` (M,), in that order."""
+    candidate = _candidate_of(comparison, row)
+    test = comparison.test_of(candidate)
     explain = explainer(row["method"])
-    found = []
-    for index in chosen:
+    explanations = []
+    for index in indices:
         (image,) = test.subset(index[None]).batches(1)
         targets = targets_of(image, comparison.explained)
-        explanation = explain(one.network, as_floats(image.images), targets)
-        found.append(replace(explanation, classes=test.classes))
-    return found
+        explanation = explain(candidate.network, as_floats(image.images), targets)
+        explanations.append(replace(explanation, classes=test.classes))
+    return explanations
 
 
-def _explained_one(comparison: Comparison, row: Mapping[str, Any]) -> Candidate:
-    return next(one for one in comparison.candidates if one.name == row["model"])
+def _candidate_of(comparison: Comparison, row: Mapping[str, Any]) -> Candidate:
+    return next(c for c in comparison.candidates if c.name == row["model"])
 
 
 def _confusions(comparison: Comparison, logits: Mapping[str, Tensor]) -> list[dict[str, str]]:
     return [
         {
-            "name": one.name,
-            "picture": inline(_confusion(comparison.test_of(one), logits[one.name])),
+            "name": candidate.name,
+            "picture": inline(_confusion(comparison.test_of(candidate), logits[candidate.name])),
         }
-        for one in comparison.candidates
+        for candidate in comparison.candidates
     ]
 
 
@@ -205,7 +205,7 @@ def _confusion(test: ImageSet, logits: Tensor) -> "Figure":
 
 
 def _original() -> dict[str, object]:
-    """Return the section on the original project: its published figures beside ours."""
+    """Return the section on the original project: its published figures next to Foveal's."""
     sources = ("published", "rebuilt", "ours")
     rows = [
         {
@@ -215,7 +215,7 @@ def _original() -> dict[str, object]:
                 for data in original.DATASETS
             ],
         }
-        for row in original.beside_original()
+        for row in original.accuracy_rows()
     ]
     pictures = []
     for data, title in original.DATASETS.items():

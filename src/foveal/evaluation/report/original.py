@@ -4,7 +4,7 @@ from typing import Any
 
 from foveal import zoo
 
-# Test accuracies in percent as published, after 20 epochs, 3 patches of "5 pixels".
+# Published test accuracies in percent, after 20 epochs, with 3 patches of "5 pixels".
 PUBLISHED = {
     "focus": {"mnist": 98, "fashion-mnist": 86, "cifar10": 52},
     "corners": {"mnist": 86, "fashion-mnist": 72, "cifar10": 34},
@@ -13,21 +13,21 @@ PUBLISHED = {
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG)"}
 
 
-def beside_original() -> list[dict[str, Any]]:
-    """Return one row per kind of model: published, retrained on Foveal's pipeline, and Foveal's.
+def accuracy_rows() -> list[dict[str, Any]]:
+    """Return one row per kind of model: published, retrained with Foveal's pipeline, and Foveal's.
 
     Each row has `kind`, and under each dataset's name a dictionary of `published`, `rebuilt` and
-    `ours` as fractions from 0 to 1, as far as they are known.
+    `ours` as fractions from 0 to 1, where available.
     """
     rows = []
     for kind, figures in PUBLISHED.items():
         row: dict[str, Any] = {"kind": kind}
         for data in DATASETS:
-            found = {
+            accuracies = {
                 "rebuilt": _accuracy(f"{data}-{kind}-published"),
                 "ours": _accuracy(f"{data}-{kind}"),
             }
-            cell = {name: value for name, value in found.items() if value is not None}
+            cell = {name: value for name, value in accuracies.items() if value is not None}
             if data in figures:
                 cell["published"] = figures[data] / 100
             row[data] = cell
@@ -36,11 +36,11 @@ def beside_original() -> list[dict[str, Any]]:
 
 
 def curves(data: str) -> dict[str, dict[str, list[float]]]:
-    """Return the learning curves of a dataset's models that are in the table and in the zoo."""
-    names = (f"{data}-{kind}{rest}" for kind in PUBLISHED for rest in ("", "-published"))
-    known = zoo.names()
-    found = {name: zoo.curve(name) for name in names if name in known}
-    return {name: curve for name, curve in found.items() if curve is not None}
+    """Return the learning curves of a dataset's models in the table, if they are in the zoo."""
+    names = (f"{data}-{kind}{suffix}" for kind in PUBLISHED for suffix in ("", "-published"))
+    zoo_names = zoo.names()
+    curves_by_name = {name: zoo.curve(name) for name in names if name in zoo_names}
+    return {name: curve for name, curve in curves_by_name.items() if curve is not None}
 
 
 def _accuracy(name: str) -> float | None:

@@ -22,9 +22,9 @@ from foveal.metrics.registry import model_columns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 10  # images per model
-WRONG = 10  # most confident mistakes per model
-MAPPED = 4  # images shown with the attention of each depth, or rebuilt
+GALLERY_IMAGES = 10  # per model
+MISTAKES = 10  # per model, the most confident
+DETAIL_IMAGES = 4  # per model, shown with the attention of each depth or the reconstruction
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ReportEntry:
 
     Attributes:
         name: name of the model.
-        card: its card and figures, as `foveal evaluate --json` has them.
+        card: its card and figures, as printed by `foveal evaluate --json`.
         explanation: explanation of B test images, the same images in every entry.
         labels: (B,) their true classes.
         curve: columns of metrics.csv, or None.
@@ -63,9 +63,9 @@ def write_report(
     page = render(
         "demo.html",
         title=title,
-        lead=_lead(next(filter(_names_classes, entries), entries[0])),
-        models=[_model(entry, _shown(entries)) for entry in entries],
-        columns=_shown(entries),
+        lead=_lead(next(filter(_is_classifier, entries), entries[0])),
+        models=[_model(entry, _columns(entries)) for entry in entries],
+        columns=_columns(entries),
         curves=_curves(entries),
         frontier=_frontier(entries),
         data=entries[0].card.get("data", ""),
@@ -83,13 +83,13 @@ def render(template: str, **values: object) -> str:
 
     loader = PackageLoader("foveal.evaluation", "report")
     pages = Environment(
-        loader=loader, autoescape=select_autoescape(default=True), finalize=_shown_value
+        loader=loader, autoescape=select_autoescape(default=True), finalize=_printable_value
     )
     return pages.get_template(template).render(**values)
 
 
-def _shown_value(value: object) -> object:
-    """Return a value as a template prints it: text without control characters, Markup unchanged."""
+def _printable_value(value: object) -> object:
+    """Return a value for a template: text without control characters, Markup unchanged."""
     return printable(value) if type(value) is str else value
 
 
@@ -120,66 +120,71 @@ def inline(figure: "Figure") -> str:
 
 def _lead(entry: ReportEntry) -> dict[str, object]:
     """Return the first picture of the page: one explained image, drawn large."""
-    index = _typical(entry)
-    one = entry.explanation[index]
-    if not _names_classes(entry):
-        alt = f"An image, where {entry.name} looked, and the image reconstructed from it"
-        return {"picture": inline(one.figure()), "name": entry.name, "prediction": "", "alt": alt}
-    prediction = one.class_name(int(one.predictions[0]))
+    index = _typical_index(entry)
+    explanation = entry.explanation[index]
+    if not _is_classifier(entry):
+        alt = (
+            f"An image, the patches that {entry.name} cut from it, and the image reconstructed "
+            "from them"
+        )
+        picture = inline(explanation.figure())
+        return {"picture": picture, "name": entry.name, "prediction": "", "alt": alt}
+    prediction = explanation.class_name(int(explanation.predictions[0]))
     return {
-        "picture": inline(one.figure()),
+        "picture": inline(explanation.figure()),
         "name": entry.name,
         "prediction": prediction,
-        "alt": f"An image of class {one.class_name(int(entry.labels[index]))}, where {entry.name} "
-        f"looked, and its prediction {prediction}",
+        "alt": f"An image of class {explanation.class_name(int(entry.labels[index]))}, where "
+        f"{entry.name} looked, and its prediction {prediction}",
     }
 
 
-def _names_classes(entry: ReportEntry) -> bool:
+def _is_classifier(entry: ReportEntry) -> bool:
     return entry.explanation.logits.shape[1] > 0
 
 
-def _typical(entry: ReportEntry) -> int:
+def _typical_index(entry: ReportEntry) -> int:
     """Return the index of a correctly classified image of median confidence."""
-    if not _names_classes(entry):
+    if not _is_classifier(entry):
         return 0
-    right = (entry.explanation.predictions == entry.labels).nonzero().flatten()
-    if len(right) == 0:
-        right = torch.arange(len(entry.labels))
-    confidence = entry.explanation.probabilities[right].amax(dim=1)
-    return int(right[confidence.argsort()[len(right) // 2]])
+    indices = (entry.explanation.predictions == entry.labels).nonzero().flatten()
+    if len(indices) == 0:
+        indices = torch.arange(len(entry.labels))
+    confidence = entry.explanation.probabilities[indices].amax(dim=1)
+    return int(indices[confidence.argsort()[len(indices) // 2]])
 
 
-def _closer(entry: ReportEntry) -> str | None:
+def _detail(entry: ReportEntry) -> str | None:
     """Return a picture of the maps at each depth for a few images, or of one image's patches."""
     if entry.explanation.maps is not None:
-        rows = _spread(entry, MAPPED)
-        picked = _pick(entry.explanation, rows)
-        return inline(plotting.attention_grid(picked, entry.labels[rows]))
+        rows = _spread(entry, DETAIL_IMAGES)
+        selection = _select(entry.explanation, rows)
+        return inline(plotting.attention_grid(selection, entry.labels[rows]))
     if entry.explanation.patches is None:
         return None
-    return inline(entry.explanation[_typical(entry)].figure())
+    return inline(entry.explanation[_typical_index(entry)].figure())
 
 
-def _shown(entries: Sequence[ReportEntry]) -> list[Column]:
+def _columns(entries: Sequence[ReportEntry]) -> list[Column]:
     return present(model_columns(), [entry.card for entry in entries])
 
 
 def _model(entry: ReportEntry, columns: Sequence[Column]) -> dict[str, object]:
     cells = [column.cell(entry.card) for column in columns]
-    shown = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
-    if not _names_classes(entry):
-        few = _pick(entry.explanation, _spread(entry, MAPPED))
-        return {**shown, "gallery": inline(plotting.rebuilding_grid(few)), "classifies": False}
+    row = {"name": entry.name, "note": entry.note, "cells": cells, "shown": len(entry.labels)}
+    if not _is_classifier(entry):
+        selection = _select(entry.explanation, _spread(entry, DETAIL_IMAGES))
+        grid = inline(plotting.rebuilding_grid(selection))
+        return {**row, "gallery": grid, "classifies": False}
     explanation, labels = entry.explanation, entry.labels
     wrong = (explanation.predictions != labels).nonzero().flatten()
     confidence = explanation.probabilities[wrong].amax(dim=1)
-    worst = wrong[confidence.argsort(descending=True)][:WRONG]
+    worst = wrong[confidence.argsort(descending=True)][:MISTAKES]
     return {
-        **shown,
+        **row,
         "classifies": True,
-        "gallery": _gallery(entry, _spread(entry, SHOWN)),
-        "closer": _closer(entry),
+        "gallery": _gallery(entry, _spread(entry, GALLERY_IMAGES)),
+        "detail": _detail(entry),
         "mistakes": _gallery(entry, worst) if len(worst) else None,
         "wrong": len(wrong),
     }
@@ -190,13 +195,13 @@ def _spread(entry: ReportEntry, count: int) -> Tensor:
     return torch.linspace(0, len(entry.labels) - 1, min(count, len(entry.labels))).long()
 
 
-def _gallery(entry: ReportEntry, chosen: Tensor) -> str:
-    explanation = _pick(entry.explanation, chosen)
-    return inline(plotting.gallery(explanation, entry.labels[chosen]))
+def _gallery(entry: ReportEntry, indices: Tensor) -> str:
+    explanation = _select(entry.explanation, indices)
+    return inline(plotting.gallery(explanation, entry.labels[indices]))
 
 
-def _pick(explanation: Explanation, chosen: Tensor) -> Explanation:
-    return Explanation.concatenate([explanation[int(index)] for index in chosen])
+def _select(explanation: Explanation, indices: Tensor) -> Explanation:
+    return Explanation.concatenate([explanation[int(index)] for index in indices])
 
 
 def _curves(entries: Sequence[ReportEntry]) -> str | None:

@@ -13,7 +13,7 @@ from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.opening import open_large
 from foveal.images.pyramids.pyramid import Unchanged
 
-OPEN = 8  # number of most recently used files that stay open
+MAX_OPEN = 8  # most recently used files that stay open
 
 
 class LargeFiles:
@@ -22,11 +22,11 @@ class LargeFiles:
     Images smaller than the largest are padded with black below and to the right.
 
     Args:
-        paths: paths of the files, which are opened once now for their sizes.
+        paths: paths of the files; the constructor opens each once to read its size.
         channels: 1 for greyscale, 3 for colour.
 
     Raises:
-        UserError: a file cannot be read, or there are none.
+        UserError: a file cannot be read, or there are no files.
     """
 
     def __init__(self, paths: Sequence[Path], channels: int):
@@ -35,12 +35,12 @@ class LargeFiles:
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()
-        self._as_opened: dict[int, Unchanged] = {}  # including files that are closed by now
+        self._unchanged: dict[int, Unchanged] = {}  # including files that are closed
         self.sizes = [self.image(number).size for number in range(len(paths))]
 
     @property
     def size(self) -> Size:
-        """Height and width of each image in pixels, which are the maxima."""
+        """Height and width of each image in pixels, the maxima of all files."""
         return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
 
     def __len__(self) -> int:
@@ -56,19 +56,19 @@ class LargeFiles:
             self._opened.move_to_end(number)
             return self._opened[number]
         try:
-            if number in self._as_opened:
-                self._as_opened[number].check()
+            if number in self._unchanged:
+                self._unchanged[number].check()
             image = open_large(self.paths[number], self.channels)
         except UserError as error:
             raise UserError(f"{self.paths[number]}: {error}") from None
         self._opened[number] = image
-        self._as_opened.setdefault(number, image.unchanged)
-        if len(self._opened) > OPEN:
+        self._unchanged.setdefault(number, image.unchanged)
+        if len(self._opened) > MAX_OPEN:
             self._opened.popitem(last=False)[1].close()
         return image
 
     def thumbnails(self, numbers: Tensor, shrink: int) -> Tensor:
-        """Return the means of squares of some of the images: see `LargeImages`.
+        """Return the means of squares of the images at given indices: see `LargeImages`.
 
         Raises:
             UserError: pixels are missing or broken.
@@ -78,18 +78,18 @@ class LargeFiles:
         return torch.stack([self._means(*box, shrink) for box in boxes])
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
-        """Return squares of some of the images: see `LargeImages`.
+        """Return squares of the images at given indices: see `LargeImages`.
 
         Raises:
             UserError: pixels are missing or broken.
         """
         samples = side // shrink
         pairs = zip(numbers.tolist(), corners_px.tolist(), strict=True)
-        found = [
+        crops = [
             torch.stack([self._means(number, x, y, samples, samples, shrink) for x, y in corners])
             for number, corners in pairs
         ]
-        return torch.stack(found)
+        return torch.stack(crops)
 
     def _means(
         self, number: int, left: int, top: int, rows: int, columns: int, shrink: int

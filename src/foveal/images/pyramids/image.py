@@ -12,16 +12,18 @@ from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as in Pillow
-FINE = 4  # pixels of a level per side of a square, from which on blurred edges do not matter
-AT_ONCE = 512  # side in a level's pixels of what is averaged at once
+FINE_PIXELS = (
+    4  # minimum pixels of a level per side of a square for which blurred edges do not matter
+)
+PART_SIDE = 512  # side of the part that is averaged at once, in pixels of a level
 
 
 class LargeImage:
-    """An image in a file, of which only the parts that are read are decoded.
+    """An image in a file; only the parts that are read are decoded.
 
     Args:
         pyramid: the opened file.
-        path: path of a file that changes whenever the image is written to.
+        path: path of a file that changes if the image is written to.
         channels: 1 for greyscale, 3 for colour, None for those of the image.
 
     Attributes:
@@ -57,8 +59,8 @@ class LargeImage:
     def means(self, left: int, top: int, rows: int, columns: int, shrink: int = 1) -> Tensor:
         """Return the means of squares (C, rows, columns), floats in [0, 1].
 
-        They are read from the coarsest level of the file that is fine enough, and exact if its
-        levels are exact means of each other. Pixels outside the image are black.
+        They are read from the coarsest level of the file that is fine enough, and are exact if
+        its levels are exact means of each other. Pixels outside the image are black.
 
         Args:
             left: x of the first pixel.
@@ -71,21 +73,21 @@ class LargeImage:
             UserError: pixels are missing or broken, or the file is being written to.
         """
         number, level = self._level(shrink)
-        # A single channel is repeated at the end, as matrix products round each column differently.
+        # A single channel is repeated at the end, since matrix products round columns differently.
         channels = min(self.channels, self.pyramid.channels)
-        found = np.zeros((rows, columns, channels), dtype=np.float32)
+        means = np.zeros((rows, columns, channels), dtype=np.float32)
         for down, across in self._parts(level, rows, columns, shrink):
             y, y_weights = _overlaps(down, top, shrink, level.scale, level.size[0])
             x, x_weights = _overlaps(across, left, shrink, level.scale, level.size[1])
             if len(y) and len(x):
                 pixels = self._read(number, y, x)
                 summed = np.tensordot(y_weights, pixels, axes=1)  # (rows, width, C)
-                found[down.start : down.stop, across.start : across.stop] = np.einsum(
+                means[down.start : down.stop, across.start : across.stop] = np.einsum(
                     "rwc,vw->rvc", summed, x_weights, optimize=True
                 )
         self.unchanged.check()
-        means = torch.from_numpy(found).permute(2, 0, 1)  # (1 or C, rows, columns)
-        return means.expand(self.channels, -1, -1).contiguous()
+        planes = torch.from_numpy(means).permute(2, 0, 1)  # (1 or C, rows, columns)
+        return planes.expand(self.channels, -1, -1).contiguous()
 
     def close(self) -> None:
         """Close the file."""
@@ -113,11 +115,13 @@ class LargeImage:
         high, wide = level.block
         if wide >= level.size[1]:  # strips: a row of parts must fit into the cache
             bytes_each = 4 * self.pyramid.channels
-            high = max(high, min(AT_ONCE, CACHE // (2 * level.size[1] * bytes_each)))
-            wide = AT_ONCE
+            high = max(high, min(PART_SIDE, CACHE // (2 * level.size[1] * bytes_each)))
+            wide = PART_SIDE
         per_square = shrink / level.scale
         steps = [
-            max(1, int(side // per_square)) if side > AT_ONCE else max(1, int(AT_ONCE / per_square))
+            max(1, int(side // per_square))
+            if side > PART_SIDE
+            else max(1, int(PART_SIDE / per_square))
             for side in (high, wide)
         ]
         for row in range(0, rows, steps[0]):
@@ -131,7 +135,9 @@ class LargeImage:
 def _is_fine(level: Level, shrink: int) -> bool:
     """Return whether squares consist of whole pixels of a level, or of many pixels."""
     ratio = shrink / level.scale
-    return level.scale == 1 or ratio >= FINE or (ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49)
+    return (
+        level.scale == 1 or ratio >= FINE_PIXELS or (ratio > 0.99 and abs(ratio % 1 - 0.5) > 0.49)
+    )
 
 
 def _overlaps(

@@ -45,8 +45,8 @@ class Zarr(Pyramid):
         if not path.exists():
             raise UserError("the file does not exist")
         try:
-            found = zarr.open(_store(path), mode="r")
-            arrays, axes = _image(found)
+            node = zarr.open(_store(path), mode="r")
+            arrays, axes = _image(node)
         except UserError:
             raise
         except Exception as error:  # zarr raises almost anything on broken folders
@@ -70,20 +70,20 @@ class Zarr(Pyramid):
         box = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
         array = self.arrays[level]
         try:
-            found = np.asarray(array[tuple(box.get(axis, 0) for axis in self.axes)])
+            pixels = np.asarray(array[tuple(box.get(axis, 0) for axis in self.axes)])
         except Exception as error:  # codecs raise almost anything on broken chunks
             raise UserError(
                 f"the pixels at ({left}, {top}) are broken: {one_line(error, 120)}"
             ) from None
-        kept = [axis for axis in self.axes if axis in box]
-        if "c" not in kept:
-            found, kept = found[..., None], [*kept, "c"]
-        pixels = found.transpose([kept.index(axis) for axis in "yxc"])
+        axes = [axis for axis in self.axes if axis in box]
+        if "c" not in axes:
+            pixels, axes = pixels[..., None], [*axes, "c"]
+        pixels = pixels.transpose([axes.index(axis) for axis in "yxc"])
         return as_fractions(pixels, bits=8 * array.dtype.itemsize)
 
 
 def _store(path: Path) -> "LocalStore":
-    """Return the store of a folder that reads only regular files of bounded size."""
+    """Return a store for a folder that reads only regular files of bounded size."""
     from zarr.storage import LocalStore
 
     class RegularFiles(LocalStore):
@@ -96,25 +96,27 @@ def _store(path: Path) -> "LocalStore":
             return super().get_sync(key, *args, **options)
 
         def _check(self, key: str) -> None:
-            with suppress(OSError):  # which the store handles as a missing chunk
+            with suppress(OSError):  # the store handles it as a missing chunk
                 check_regular(self.root / key)
 
     return RegularFiles(path, read_only=True)
 
 
-def _image(found: Any) -> tuple[list["Array[Any]"], str]:
+def _image(node: Any) -> tuple[list["Array[Any]"], str]:
     """Return the arrays of an image, the finest first, and a letter for each of their axes."""
     import zarr
 
-    if isinstance(found, zarr.Array):
-        return [found], _plain_axes(found.shape)
-    attributes = dict(found.attrs)
+    if isinstance(node, zarr.Array):
+        return [node], _plain_axes(node.shape)
+    attributes = dict(node.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
         raise UserError("the zarr group is not an OME-Zarr image: it has no multiscales")
-    arrays = [found[part["path"]] for part in scales[0]["datasets"]]
-    named = scales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
-    axes = "".join((one if isinstance(one, str) else one["name"])[0].lower() for one in named)
+    arrays = [node[part["path"]] for part in scales[0]["datasets"]]
+    axis_list = scales[0].get("axes") or list("tczyx")[-len(arrays[0].shape) :]
+    axes = "".join(
+        (axis if isinstance(axis, str) else axis["name"])[0].lower() for axis in axis_list
+    )
     if not set("yx") <= set(axes) or len(axes) != len(arrays[0].shape):
         raise UserError(f"unsupported axes {axes}: expected y, x and perhaps c")
     for axis in set(axes) - set("cyx"):
@@ -145,18 +147,18 @@ def _check(array: "Array[Any]") -> None:
     if array.dtype.kind not in "buf":
         raise UserError(f"unsupported pixels of {array.dtype}: store unsigned integers")
     for name in _codecs(array.metadata.to_dict()):
-        plain = name.lower().removeprefix("numcodecs.")
-        if plain not in CODECS:
+        codec = name.lower().removeprefix("numcodecs.")
+        if codec not in CODECS:
             raise UserError(f"unsupported codec {name!r}: store it with blosc or zstd")
 
 
 def _codecs(values: Mapping[str, object]) -> list[str]:
     """Return the names of all codecs in an array's metadata, nested ones included."""
-    found: list[str] = []
+    names: list[str] = []
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         inner = values.get(key)
         for codec in inner if isinstance(inner, list | tuple) else [inner]:
             if isinstance(codec, dict):
-                found.append(str(codec.get("name") or codec.get("id")))
-                found += _codecs(codec.get("configuration") or {})
-    return found
+                names.append(str(codec.get("name") or codec.get("id")))
+                names += _codecs(codec.get("configuration") or {})
+    return names

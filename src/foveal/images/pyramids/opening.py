@@ -24,17 +24,17 @@ FORMATS: dict[str, Callable[[Path], Pyramid]] = {
     **_SLIDES,
     ".zarr": Zarr,
 }
-MANY = 50_000_000  # pixels, from which on reading all of them is slow
+MANY_PIXELS = 50_000_000  # images with more are slow to read as a whole
 
 
 def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
-    """Open an image of any size, of which only the parts that are read will be decoded.
+    """Open an image of any size; only the parts that are read are decoded.
 
     TIFF and BigTIFF (`pip install 'foveal[tiff]'`), whole slides (`[slides]`), zarr and OME-Zarr
-    (`[zarr]`) are read in part. Other formats are decoded as a whole, and refused if they have
+    (`[zarr]`) are read in part. Other formats are decoded as a whole, and rejected if they have
     more than `images.decode.MAX_PIXELS`; thumbnails of a JPEG are decoded coarsely. If a file has
-    no coarse level for a thumbnail, all pixels are read for it, part by part, and the image has a
-    `note` about it.
+    no coarse level for a thumbnail, all pixels are read, part by part, and the image has a `note`
+    about that.
 
     Args:
         path: path of a file, or of the folder of a zarr.
@@ -45,16 +45,16 @@ def open_large(path: str | Path, channels: int | None = None) -> LargeImage:
             the package that reads it is not installed.
     """
     path = Path(path)
-    with suppress(OSError):  # which the format reports too
+    with suppress(OSError):  # the format reports it too
         check_regular(path, sys.maxsize)  # because libraries open it by its path
     pyramid = FORMATS.get(path.suffix.lower(), Photo)(path)
     height, width = pyramid.levels[0].size
-    if pyramid.levels[-1].scale == 1 and height * width > MANY:
+    if pyramid.levels[-1].scale == 1 and height * width > MANY_PIXELS:
         pyramid.note = (
             f"has no coarser level: a thumbnail requires reading all {height * width:,} pixels"
         )
-    watched = next((path / name for name in _MEANING if (path / name).is_file()), path)
+    watched = next((path / name for name in _METADATA if (path / name).is_file()), path)
     return LargeImage(pyramid, watched, channels)
 
 
-_MEANING = ("zarr.json", ".zgroup", ".zarray")  # files of a zarr that describe its chunks
+_METADATA = ("zarr.json", ".zgroup", ".zarray")  # files of a zarr that describe its chunks

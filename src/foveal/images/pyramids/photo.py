@@ -13,7 +13,7 @@ COARSER = (1, 2, 4, 8)  # a JPEG can be decoded at a size divided by these
 
 
 class Photo(Pyramid):
-    """An image whose format cannot be read in part.
+    """An image in a format that cannot be read in part.
 
     It is decoded as a whole, once, when pixels at full resolution are read; a thumbnail of a JPEG
     costs a fraction of that. `images.decode.MAX_PIXELS` bounds the memory.
@@ -47,7 +47,7 @@ class Photo(Pyramid):
     def _decode(self, coarser: int) -> np.ndarray:
         """Return all pixels (height, width, channels), uint8, at a fraction of the resolution."""
         if coarser not in self.decoded:
-            found = decode(self.path, None, self.channels, coarser)
-            self.note = found.note
-            self.decoded[coarser] = found.image.permute(1, 2, 0).numpy()
+            decoded = decode(self.path, None, self.channels, coarser)
+            self.note = decoded.note
+            self.decoded[coarser] = decoded.image.permute(1, 2, 0).numpy()
         return self.decoded[coarser]

@@ -13,16 +13,16 @@ from foveal.images.geometry import Size
 
 CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps
 MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: a file may have missing chunks
-MAX_BLOCK = 128 * 2**20  # bytes; larger blocks, which must be decoded at once, are refused
+MAX_BLOCK = 128 * 2**20  # bytes; larger blocks, which must be decoded at once, are rejected
 
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of a file.
+    """One resolution in a file.
 
     Attributes:
         size: height and width in pixels.
-        block: height and width in pixels of what is decoded at once.
+        block: height and width in pixels of the part that is decoded at once.
         scale: width of one pixel of this level in pixels of the whole image.
     """
 
@@ -34,7 +34,7 @@ class Level:
 class Pyramid(ABC):
     """A file of one large image, opened but not read.
 
-    A subclass is final and sets in its constructor:
+    Subclasses are final and set in their constructor:
 
     Attributes:
         levels: the resolutions, the finest first, which is the image itself.
@@ -54,7 +54,7 @@ class Pyramid(ABC):
             UserError: its pixels are missing or broken.
         """
 
-    def close(self) -> None:  # noqa: B027 - some hold nothing open
+    def close(self) -> None:  # noqa: B027 - some keep no file open
         """Close the file."""
 
 
@@ -62,7 +62,7 @@ def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
     """Return the levels of an image, without those that are not downsampled copies of it.
 
     Halving an odd side leaves half a pixel, so the ratio of the sizes is not exactly the scale: a
-    ratio that an integer scale explains is replaced by it.
+    ratio that is consistent with an integer scale is replaced by it.
 
     Args:
         sizes: height and width of each level, the image first.
@@ -115,7 +115,7 @@ class Blocks:
 
 
 class Unchanged:
-    """Detects that a file is written to while it is read.
+    """Detector of writes to a file while it is read.
 
     Args:
         path: path of the file, or of a folder's metadata file.
@@ -123,19 +123,19 @@ class Unchanged:
 
     def __init__(self, path: Path):
         self.path = path
-        self.was = self._now()
+        self.initial = self._state()
 
     def check(self) -> None:
         """Raise UserError if the file has changed."""
-        if self._now() != self.was:
+        if self._state() != self.initial:
             raise UserError("the file changed while it was read: wait until it is complete")
 
-    def _now(self) -> tuple[int, int, int]:
+    def _state(self) -> tuple[int, int, int]:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror or error}") from None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def check_block(size: Size, channels: int, bytes_each: int) -> None:

@@ -8,7 +8,7 @@ from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.pyramids.pyramid import Pyramid, make_levels
 from foveal.images.values import as_fractions
 
-BLOCK = 512  # side in pixels of what is read at once; OpenSlide caches its own tiles
+BLOCK = 512  # side in pixels of the part that is read at once; OpenSlide caches tiles itself
 
 
 class Slide(Pyramid):

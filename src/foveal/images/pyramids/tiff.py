@@ -20,14 +20,14 @@ NODATA, ORIENTATION, UPRIGHT = 42113, 274, 1
 MAXIMUM, DESCRIPTION = 281, 270
 INVERTED, BLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6  # photometric interpretations
 JPEGS = (6, 7, 34892, 33003, 33005, 33007)  # compressions whose decoders convert YCbCr to RGB
-UNASSOCIATED = 2  # alpha that the colours are not premultiplied by
+UNASSOCIATED = 2  # kind of alpha with colours that are not premultiplied
 
 
 class Tiff(Pyramid):
-    """A TIFF file, of which only the tiles or strips of a box are decoded.
+    """A TIFF file; only the tiles or strips of a box are decoded.
 
-    Rows of an uncompressed image are read separately, even from a single strip for the whole
-    image. A missing tile has the file's value for such tiles (`GDAL_NODATA`), or is an error.
+    Rows of an uncompressed image are read separately, even if the whole image is a single
+    strip. A missing tile has the file's value for such tiles (`GDAL_NODATA`), or is an error.
 
     Args:
         path: path of the file.
@@ -37,7 +37,7 @@ class Tiff(Pyramid):
     """
 
     def __init__(self, path: Path):
-        self.file, pages = _opened(path)
+        self.file, pages = _open(path)
         try:
             for page in pages:
                 _check(page, self.file.filehandle.size)
@@ -77,7 +77,7 @@ class Tiff(Pyramid):
 
     def _block(self, page: "TiffPage", row: int, column: int) -> np.ndarray:
         """Return a tile or strip (height, width, samples), which may reach beyond the image."""
-        if _contiguous(page):
+        if _is_contiguous(page):
             return self._rows(page, row)
         high, wide = _block(page)
         down, across = (-(-page.imagelength // high), -(-page.imagewidth // wide))
@@ -92,7 +92,7 @@ class Tiff(Pyramid):
     def _segment(self, page: "TiffPage", index: int, corner_px: tuple[int, int]) -> np.ndarray:
         count = page.databytecounts[index]
         if not count:
-            return _missing(page, corner_px)
+            return _missing_tile(page, corner_px)
         handle = self.file.filehandle
         handle.seek(page.dataoffsets[index])
         data = handle.read(count)
@@ -101,13 +101,13 @@ class Tiff(Pyramid):
                 raise UserError("the file is truncated")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = page.decode(data, index, jpegtables=page.jpegtables)[0]
+                segment = page.decode(data, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # decoders raise almost anything on broken tiles
             raise UserError(
                 f"the pixels at ({corner_px[0]}, {corner_px[1]}) are broken: {one_line(error, 120)}"
             ) from None
-        assert found is not None  # since there are data
-        return found[0]
+        assert segment is not None  # because there are data
+        return segment[0]
 
     def _rows(self, page: "TiffPage", row: int) -> np.ndarray:
         """Return rows of an image whose pixels are uncompressed and contiguous in the file."""
@@ -124,7 +124,7 @@ class Tiff(Pyramid):
         return np.frombuffer(data, kind).reshape(rows, wide, -1).astype(page.dtype)
 
 
-def _opened(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
+def _open(path: Path) -> tuple["TiffFile", list["TiffPage"]]:
     """Return a file and the pages of its first image, the finest first."""
     try:
         import tifffile
@@ -176,22 +176,22 @@ def _channels(page: "TiffPage") -> int:
     return page.samplesperpixel - len(page.extrasamples)
 
 
-def _contiguous(page: "TiffPage") -> bool:
-    whole = sum(page.databytecounts) >= page.nbytes
-    return bool(not page.is_tiled and page.is_final and page.planarconfig == 1 and whole)
+def _is_contiguous(page: "TiffPage") -> bool:
+    complete = sum(page.databytecounts) >= page.nbytes
+    return bool(not page.is_tiled and page.is_final and page.planarconfig == 1 and complete)
 
 
 def _block(page: "TiffPage") -> Size:
-    """Return height and width in pixels of what is decoded at once."""
+    """Return height and width in pixels of the part that is decoded at once."""
     if page.is_tiled:
         return page.tilelength, page.tilewidth
     rows = min(page.rowsperstrip, page.imagelength)
-    if _contiguous(page):
+    if _is_contiguous(page):
         rows = min(page.imagelength, 64)
     return rows, page.imagewidth
 
 
-def _missing(page: "TiffPage", corner_px: tuple[int, int]) -> np.ndarray:
+def _missing_tile(page: "TiffPage", corner_px: tuple[int, int]) -> np.ndarray:
     if NODATA not in page.tags:
         raise UserError(f"the tile at ({corner_px[0]}, {corner_px[1]}) is missing")
     high, wide = _block(page)
@@ -208,15 +208,15 @@ def _colours(pixels: np.ndarray, page: "TiffPage") -> np.ndarray:
     colours = fractions[..., : _channels(page)]
     if page.photometric == INVERTED:
         colours = 1 - colours
-    kinds = [int(kind) for kind in page.extrasamples]
-    if kinds and kinds[0] in (1, UNASSOCIATED):
+    alpha_kinds = [int(kind) for kind in page.extrasamples]
+    if alpha_kinds and alpha_kinds[0] in (1, UNASSOCIATED):
         alpha = fractions[..., _channels(page), None]
-        colours = colours * (alpha if kinds[0] == UNASSOCIATED else 1) + 1 - alpha
+        colours = colours * (alpha if alpha_kinds[0] == UNASSOCIATED else 1) + 1 - alpha
     return np.ascontiguousarray(colours)
 
 
 def _bits(page: "TiffPage") -> int:
-    """Return the bits of a page's integers: those given in the file, or else all."""
+    """Return the bits of a page's integers: those declared in the file, or else all."""
     maximum, description = (page.tags.valueof(tag) for tag in (MAXIMUM, DESCRIPTION))
-    named = tiff_bits(page.bitspersample, False, maximum, description)
-    return int(page.bitspersample) if named is None else named
+    declared = tiff_bits(page.bitspersample, False, maximum, description)
+    return int(page.bitspersample) if declared is None else declared

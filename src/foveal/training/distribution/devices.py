@@ -16,13 +16,13 @@ class Devices:
     """Devices and strategy of a training run.
 
     Attributes:
-        count: number of devices per machine, as Lightning takes it.
+        count: number of devices per machine, in any form that Lightning accepts.
         nodes: number of machines.
-        strategy: `auto`, `ddp` (each process has the model) or `fsdp` (on GPUs, each has a part).
+        strategy: `auto`, `ddp` (each process holds the model) or `fsdp` (on GPUs, a part of it).
         sync_norm: whether batch normalisation uses the statistics of all processes' images.
 
     Raises:
-        UserError: an unknown strategy, fewer nodes than 1, or `fsdp` without GPUs.
+        UserError: unknown strategy, fewer than 1 node, or `fsdp` without GPUs.
     """
 
     count: str | int = "auto"
@@ -56,13 +56,13 @@ def check_batch(batch_size: int, processes: int) -> None:
         UserError: the batch cannot be divided equally.
     """
     if batch_size % processes:
-        near = max(1, round(batch_size / processes)) * processes
+        nearest = max(1, round(batch_size / processes)) * processes
         raise UserError(
             f"A batch of {batch_size} images cannot be divided evenly among {processes} processes: "
-            f"use training.batch_size={near}, which counts the images of all processes together."
+            f"use training.batch_size={nearest}, which counts the images of all processes together."
         )
 
 
 def is_first_process() -> bool:
-    """Return whether this is the first process on all machines, which writes the run."""
+    """Return whether this is the first of all processes, which writes the results."""
     return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)

@@ -17,10 +17,10 @@ _SHARED = "FOVEAL_SHARED_IMAGES"  # environment variable with the path of the sh
 
 
 def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Sets:
-    """Return image sets that all processes of a machine hold in memory only once.
+    """Return image sets whose images all processes of a machine share in memory.
 
     The first process writes them to a file that all processes map into memory. If a launcher
-    (torchrun, SLURM) starts all processes at once, each loads its own images. Large images stay in
+    (torchrun, SLURM) starts all processes at once, each loads its own copy. Large images stay in
     their files.
 
     Args:
@@ -30,7 +30,7 @@ def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Set
     """
     shared = os.environ.get(_SHARED)
     if shared:
-        return _mapped(Path(shared))
+        return _map_sets(Path(shared))
     sets = load()
     in_memory = all(isinstance(part.images, Tensor) for part in sets.values())
     if processes == 1 or any(name in os.environ for name in RANKS) or not in_memory:
@@ -38,7 +38,7 @@ def shared_images(load: Callable[[], Sets], folder: Path, processes: int) -> Set
     path = folder / "images.safetensors"
     _write(sets, path)
     os.environ[_SHARED] = str(path)  # Lightning starts the other processes with this environment
-    return _mapped(path)
+    return _map_sets(path)
 
 
 def forget_shared_images(folder: Path) -> None:
@@ -53,31 +53,31 @@ def _write(sets: dict[str, ImageSet], path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for split, images in sets.items():
-        kept = {"images": images.images, "labels": images.labels, "masks": images.masks}
-        tensors |= {f"{split}.{k}": v.contiguous() for k, v in kept.items() if v is not None}
+        values = {"images": images.images, "labels": images.labels, "masks": images.masks}
+        tensors |= {f"{split}.{k}": v.contiguous() for k, v in values.items() if v is not None}
         metadata[split] = json.dumps({"name": images.name, "classes": images.classes})
     try:
         with whole_file(path) as partial:
             save_file(tensors, partial, metadata)
-    except Exception as error:  # safetensors raises its own for errors of the disk
+    except Exception as error:  # safetensors has its own exception for disk errors
         raise UserError(f"Cannot write the shared images to {path}: {error}") from None
 
 
-def _mapped(path: Path) -> dict[str, ImageSet]:
+def _map_sets(path: Path) -> dict[str, ImageSet]:
     from safetensors import safe_open
 
     sets = {}
     with safe_open(path, "pt") as file:
         names = set(file.keys())
         for split, text in file.metadata().items():
-            found = parse_json(text)
+            description = parse_json(text)
             masks = f"{split}.masks"
             sets[split] = ImageSet(
-                name=found["name"],
+                name=description["name"],
                 split=split,
                 images=file.get_tensor(f"{split}.images"),
                 labels=file.get_tensor(f"{split}.labels"),
-                classes=tuple(found["classes"]),
+                classes=tuple(description["classes"]),
                 masks=file.get_tensor(masks) if masks in names else None,
             )
     return sets

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the statistics of the images of all processes.
+    """Batch normalisation by statistics over the images of all processes.
 
-    Like torch's SyncBatchNorm, but on CPUs too. With one process, or in evaluation, it is the same
-    as `BatchNorm2d`.
+    Like torch's SyncBatchNorm, but on CPUs too. With one process, or in evaluation, it equals
+    `BatchNorm2d`.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -23,14 +23,14 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         # A second reduction around the mean is more precise than the mean of squares.
         variance = collective.all_reduce(centred.square().sum(dim=(0, 2, 3))) / total[-1]
-        self._remember(mean.detach(), variance.detach(), float(total[-1].detach()))
+        self._update_running(mean.detach(), variance.detach(), float(total[-1].detach()))
         scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
         return scaled.to(images.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None

@@ -19,23 +19,23 @@ from foveal.metrics.interval import Interval, bootstrap
 from foveal.models import ImageModel
 from foveal.training.augment import Augment
 from foveal.training.feature_files import with_features
-from foveal.training.features import predicted
+from foveal.training.features import predict_features
 from foveal.training.initial_model import initial_model, start_on_features
 from foveal.training.sets import model_settings, train_and_val
 from foveal.training.settings import Recipe
 
 FOLDS = 3
-IMAGES = 600  # maximum number of images in a comparison
-LEAST = 8  # minimum number of images per class for a comparison
+MAX_IMAGES = 600  # maximum number of images in a comparison
+MIN_PER_CLASS = 8  # minimum number of images per class for a comparison
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Accuracy of two recipes on held-out images, with frozen backbones.
 
     Attributes:
         focus: accuracy of the focus model; its mean over classes if the recipe balances classes.
-        whole: the same for the model of the whole image.
+        whole: the same for the model that reads the whole image.
         gain: their paired difference.
         side: short side in pixels at which the whole image costs no less than the focus model.
         macs: multiply-adds per image, of the focus model and of the whole image.
@@ -89,8 +89,8 @@ def compare_with_whole(
     data: str,
     size: tuple[int, int],
     data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Compared | None:
+    notify: Callable[[str], None] = lambda line: None,
+) -> Comparison | None:
     """Compare a focus model with the whole image at equal multiply-adds, by cross-validation.
 
     Only the parts after the frozen backbones are trained, which takes a minute or two.
@@ -101,36 +101,37 @@ def compare_with_whole(
         data: a folder of class folders, or the name of a dataset of photographs.
         size: typical height and width of the images in pixels.
         data_dir: folder of named datasets.
-        say: called with a line if the comparison is not possible.
+        notify: called with a line if the comparison is not possible.
 
     Returns:
         The comparison; None if a class has too few images.
     """
     keep_freed_memory()
     images = _read(focus, data, data_dir)
-    if int(images.labels.bincount(minlength=len(images.classes)).min()) < LEAST:
-        say(f"  not compared with crops: that needs {LEAST} training images per class")
+    if int(images.labels.bincount(minlength=len(images.classes)).min()) < MIN_PER_CLASS:
+        notify(f"  not compared with crops: that needs {MIN_PER_CLASS} training images per class")
         return None
     sample = _sample(images, focus.training.seed)
-    cost = macs(_model(focus, images), _sized(focus, size))
-    side, priced = _whole_side(whole, images, size, cost)
+    cost = macs(_model(focus, images), _input_size(focus, size))
+    side, whole_cost = _whole_side(whole, images, size, cost)
     whole = replace(whole, data=replace(whole.data, short_side=side))
-    ours = _correct(focus, images, sample)
-    theirs = _correct(whole, _read(whole, data, data_dir), sample)
+    focus_hits = _hits(focus, images, sample)
+    whole_hits = _hits(whole, _read(whole, data, data_dir), sample)
     balanced = focus.training.balance > 0
     mean = partial(bootstrap, labels=sample.labels, groups=sample.groups, balanced=balanced)
-    gain, costs = mean(ours - theirs), (cost, priced)
-    return Compared(mean(ours).value, mean(theirs).value, gain, side, costs, len(ours))
+    gain, costs = mean(focus_hits - whole_hits), (cost, whole_cost)
+    focus_mean, whole_mean = mean(focus_hits).value, mean(whole_hits).value
+    return Comparison(focus_mean, whole_mean, gain, side, costs, len(focus_hits))
 
 
 def _sample(images: ImageSet[Any], seed: int) -> _Sample:
-    """Return at most `IMAGES` images, stratified by class, in folds."""
+    """Return at most `MAX_IMAGES` images, stratified by class, in folds."""
     order = sorted(range(len(images)), key=lambda index: images.paths[index])
     labels = images.labels[torch.tensor(order)]
-    some = stratified(labels, min(IMAGES, len(order)), seed).tolist()
-    paths = [images.paths[order[index]] for index in some]
-    groups = [images.groups[order[index]] for index in some] if images.groups else []
-    labels = labels[torch.tensor(some)]
+    chosen = stratified(labels, min(MAX_IMAGES, len(order)), seed).tolist()
+    paths = [images.paths[order[index]] for index in chosen]
+    groups = [images.groups[order[index]] for index in chosen] if images.groups else []
+    labels = labels[torch.tensor(chosen)]
     return _Sample(paths, labels, groups, folds(labels, FOLDS, groups, seed=seed))
 
 
@@ -149,7 +150,7 @@ def _model(recipe: Recipe, images: ImageSet[Any]) -> ImageModel:
     return initial_model(recipe, model_settings(recipe, images))
 
 
-def _sized(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
+def _input_size(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
     return ShortSide(cast(int, recipe.data.short_side)).of(size)
 
 
@@ -159,24 +160,24 @@ def _whole_side(
     """Return the minimum short side at which the whole image costs no less, and its cost."""
     model, side = _model(whole, images), STEP
     while True:
-        priced = macs(model, ShortSide(side).of(size))
-        if priced >= cost:
-            return side, priced
+        whole_cost = macs(model, ShortSide(side).of(size))
+        if whole_cost >= cost:
+            return side, whole_cost
         side += STEP
 
 
-def _correct(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
-    """Return for each image of the sample 1 if its prediction is correct, else 0 (N,)."""
+def _hits(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
+    """Return 1 for each correctly predicted image of the sample, else 0 (N,)."""
     return (_predictions(recipe, images, sample) == sample.labels).double()
 
 
 def _predictions(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tensor:
-    """Return predictions (N,) for the sample, in each fold by a model trained on the others."""
+    """Return predictions (N,) for the sample, for each fold by a model trained on the others."""
     paths = sample.paths
     chosen = set(paths)
-    kept = [index for index, path in enumerate(images.paths) if path in chosen]
-    images = images.subset(torch.tensor(kept))
-    recipe = replace(recipe, augment=Augment())  # features of images as they are
+    indices = [index for index, path in enumerate(images.paths) if path in chosen]
+    images = images.subset(torch.tensor(indices))
+    recipe = replace(recipe, augment=Augment())  # features of the unchanged images
     with tempfile.TemporaryDirectory() as folder:
         model = _model(recipe, images)
         features = with_features(model, recipe, {"train": images}, Path(folder))["train"]
@@ -184,12 +185,12 @@ def _predictions(recipe: Recipe, images: ImageSet[Any], sample: _Sample) -> Tens
         rows = torch.tensor([row_of[path] for path in paths])
         predictions = torch.full((len(paths),), -1)
         for number in range(FOLDS):
-            tested = sample.fold == number
+            is_test = sample.fold == number
             model = _model(recipe, images)
             # A tenth of the other folds chooses the linear layer's weight decay.
-            parts = train_and_val(features, rows[~tested].sort().values)
+            parts = train_and_val(features, rows[~is_test].sort().values)
             start_on_features(model, recipe, parts)
-            own, back = rows[tested].sort()
-            predicted_classes = predicted(model, features.subset(own).images).argmax(dim=1)
-            predictions[tested.nonzero()[back, 0]] = predicted_classes
+            test_rows, order = rows[is_test].sort()
+            logits = predict_features(model, features.subset(test_rows).images)
+            predictions[is_test.nonzero()[order, 0]] = logits.argmax(dim=1)
     return predictions

@@ -40,15 +40,15 @@ def classification_loss(
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     if weights is not None:
         losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (losses * weights[labels] * _focus(logits, labels, training.focal)).mean()
+        return (losses * weights[labels] * _focal_weights(logits, labels, training.focal)).mean()
     if not training.focal:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    return (_focus(logits, labels, training.focal) * losses).mean()
+    return (_focal_weights(logits, labels, training.focal) * losses).mean()
 
 
-def _focus(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
-    """Return the focal loss' weights (B,) of images."""
+def _focal_weights(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | float:
+    """Return the weights (B,) of images in the focal loss."""
     if not exponent:
         return 1.0
     probability = logits.softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
@@ -62,7 +62,7 @@ def ranking_loss(scores: Tensor, weights: Tensor) -> Tensor:
     The logistic loss of each pair of patches of an image (RankNet, Burges et al. 2005), times the
     difference of their weights, which are averaged over tasks and get no gradient; the sum over
     pairs, averaged over images. Scores may differ where weights are close, but not the reverse, so
-    a detector does not unlearn while the weights are still vague.
+    a detector does not unlearn while the weights are still nearly equal.
     """
     mean = weights.detach().float().mean(dim=1)
     ahead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)  # (B, K, K)

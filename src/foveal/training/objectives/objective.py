@@ -22,7 +22,7 @@ class Objective(L.LightningModule):
         steps: optimizer steps in all epochs.
     """
 
-    columns: tuple[str, ...]  # of metrics.csv: means over an epoch
+    columns: tuple[str, ...]  # columns of metrics.csv: means over an epoch
     monitor: str  # the column by which the best weights are chosen
     mode: str  # `max` or `min`
 
@@ -33,19 +33,19 @@ class Objective(L.LightningModule):
         self.steps = steps
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch by its number, so that a resumed run repeats an uninterrupted one."""
+        """Seed the epoch by its number, so that a resumed run equals an uninterrupted one."""
         seed = self.recipe.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed(seed * 1_009 + self.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Keep the recipe with the weights, so that they are not taken for those of another."""
+        """Save the recipe with the weights, so that no other recipe resumes from them."""
         checkpoint["recipe"] = self.recipe.to_dict()
 
     def check_loss(self, loss: Tensor, index: int) -> None:
         """Check that the loss of step `index` is finite.
 
         Raises:
-            UserError: it is not.
+            UserError: the loss is infinite or NaN.
         """
         if not torch.isfinite(loss):
             raise UserError(
@@ -62,7 +62,7 @@ class Objective(L.LightningModule):
         return self.scheduled(optimizer)
 
     def auxiliary(self) -> nn.Module:
-        """Return what the same optimizer trains beside the model, and what is then discarded."""
+        """Return modules that the same optimizer trains, and that are discarded after training."""
         return nn.Module()
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> dict[str, object]:

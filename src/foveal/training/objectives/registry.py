@@ -1,4 +1,4 @@
-"""Registry of training objectives, and the choice for a model."""
+"""Registry of training objectives, by the names that models use."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -18,14 +18,14 @@ Sets = Mapping[str, ImageSet[Any]]
 
 def _classification(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
     kind = FeatureClassification if recipe.training.cache else Classification
-    return _weighed(kind(model, recipe, steps), sets)
+    return _with_class_weights(kind(model, recipe, steps), sets)
 
 
 def _crops(model: ImageModel, recipe: Recipe, steps: int, sets: Sets) -> Objective:
-    return _weighed(CropClassification(model, recipe, steps), sets)
+    return _with_class_weights(CropClassification(model, recipe, steps), sets)
 
 
-def _weighed(objective: Classification, sets: Sets) -> Objective:
+def _with_class_weights(objective: Classification, sets: Sets) -> Objective:
     if objective.recipe.training.balance:
         objective.weigh(sets["train"].labels)
     return objective

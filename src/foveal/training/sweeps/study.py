@@ -40,7 +40,7 @@ class Trial:
 
 
 class Claim:
-    """A trial held by this process; no other process works on it while this one lives."""
+    """A trial held by this process; no other process works on it while this one runs."""
 
     def __init__(self, trial: "optuna.Trial", settings: dict[str, str], folder: Path):
         self._trial = trial
@@ -65,11 +65,11 @@ class Study:
     Args:
         folder: the folder, created if it is missing.
         space: values to try.
-        what: recipe and data, which all trials of the study share.
+        inputs: recipe and data, which all trials of the study share.
         sampler: `grid` tries each combination once, `tpe` learns which to try next (Bergstra et
             al. 2011).
         seed: random seed of the sampler.
-        prune: whether to stop a trial whose accuracy is below the median of the others at the same
+        prune: whether to stop a trial whose accuracy is below the other trials' median at the same
             epoch.
 
     Raises:
@@ -81,7 +81,7 @@ class Study:
         self,
         folder: Path,
         space: Space,
-        what: Mapping[str, str | None],
+        inputs: Mapping[str, str | None],
         sampler: str = "grid",
         seed: int = 0,
         prune: bool = True,
@@ -95,7 +95,7 @@ class Study:
         except OSError as error:
             raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from None
         pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1)
-        with _held(folder / "_lock"):
+        with _locked(folder / "_lock"):
             self._study = optuna.create_study(
                 storage=_storage(folder),
                 study_name="foveal",
@@ -104,47 +104,47 @@ class Study:
                 sampler=optuna.samplers.TPESampler(seed=seed or None, constant_liar=True),
                 pruner=pruner if prune else optuna.pruners.NopPruner(),
             )
-            self._check({**what, "space": {key: list(values) for key, values in space.items()}})
+            self._check({**inputs, "space": {key: list(values) for key, values in space.items()}})
 
-    def _check(self, what: Mapping[str, object]) -> None:
-        known = self._study.user_attrs
-        for name, value in what.items():
-            if known and known.get(name) != value:
+    def _check(self, inputs: Mapping[str, object]) -> None:
+        stored = self._study.user_attrs
+        for name, value in inputs.items():
+            if stored and stored.get(name) != value:
                 raise UserError(
-                    f"{self.folder} holds a sweep with {name}={known.get(name)!r}, but got "
+                    f"{self.folder} holds a sweep with {name}={stored.get(name)!r}, but got "
                     f"{value!r}: use another --out."
                 )
             self._study.set_user_attr(name, value)
 
     @contextmanager
-    def claimed(self, wanted: int) -> Iterator[Claim | None]:
-        """Yield a trial to work on, or None if the study has enough, complete or running.
+    def claimed(self, count: int) -> Iterator[Claim | None]:
+        """Yield a trial to work on, or None if the study has enough that are complete or running.
 
         A trial whose process died counts as failed, and its settings can be claimed again.
 
         Args:
-            wanted: number of trials that the study should have, not counting failed ones.
+            count: number of trials that the study should have, without failed ones.
         """
-        with ExitStack() as holding:
-            with _held(self.folder / "_lock"):
-                claim = self._claim(wanted)
+        with ExitStack() as stack:
+            with _locked(self.folder / "_lock"):
+                claim = self._claim(count)
                 if claim is not None:
                     claim.folder.mkdir(exist_ok=True)
-                    holding.enter_context(_held(claim.folder / "_lock"))
+                    stack.enter_context(_locked(claim.folder / "_lock"))
             yield claim
 
-    def _claim(self, wanted: int) -> Claim | None:
+    def _claim(self, count: int) -> Claim | None:
         self._fail_abandoned()
         states = _optuna().trial.TrialState
         trials = [t for t in self._study.get_trials(deepcopy=False) if t.state != states.FAIL]
-        if len(trials) >= wanted:
+        if len(trials) >= count:
             return None
         if self.sampler == "grid":
             tried = [t.params for t in trials]
-            left = [one for one in combinations(self.space) if one not in tried]
-            if not left:
+            untried = [settings for settings in combinations(self.space) if settings not in tried]
+            if not untried:
                 return None
-            self._study.enqueue_trial(left[0])
+            self._study.enqueue_trial(untried[0])
         trial = self._study.ask()
         settings = {key: trial.suggest_categorical(key, self.space[key]) for key in self.space}
         return Claim(trial, settings, self.run_folder(trial.number))
@@ -153,10 +153,10 @@ class Study:
         """Mark running trials as failed if their process has died."""
         states = _optuna().trial.TrialState
         for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            with ExitStack() as holding:
+            with ExitStack() as stack:
                 try:
-                    holding.enter_context(
-                        _held(self.run_folder(trial.number) / "_lock", wait=False)
+                    stack.enter_context(
+                        _locked(self.run_folder(trial.number) / "_lock", wait=False)
                     )
                 except OSError:
                     continue  # its process is alive
@@ -194,7 +194,7 @@ class Study:
 
 def combinations(space: Space) -> list[dict[str, str]]:
     """Return every combination of the values; the last key varies fastest."""
-    return [dict(zip(space, one, strict=True)) for one in itertools.product(*space.values())]
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
 
 def _optuna() -> ModuleType:
@@ -215,8 +215,8 @@ def _storage(folder: Path) -> "optuna.storages.RDBStorage":
 
 
 @contextmanager
-def _held(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock, which the system releases if this process dies.
+def _locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Lock a file; the system releases the lock if this process dies.
 
     Raises:
         OSError: another process holds it, and `wait` is False.

@@ -1,16 +1,16 @@
 // Renders openapi.json without scripts from other sites.
 
-const node = (tag, words = "", ...children) => {
-  const made = document.createElement(tag);
-  made.textContent = words;
-  made.append(...children);
-  return made;
+const node = (tag, text = "", ...children) => {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  element.append(...children);
+  return element;
 };
 
 // Text with `code` in it.
-function prose(words) {
+function prose(text) {
   const paragraph = node("span");
-  words.split("`").forEach((part, index) => paragraph.append(index % 2 ? node("code", part) : part));
+  text.split("`").forEach((part, index) => paragraph.append(index % 2 ? node("code", part) : part));
   return paragraph;
 }
 
@@ -27,17 +27,17 @@ function table(rows) {
 }
 
 function kind(schema) {
-  const choices = (schema.anyOf ?? [schema]).filter((one) => one.type !== "null");
-  return choices.map((one) => one.enum?.join(" | ") ?? one.const ??
-    (one.type === "array" ? `list of ${kind(one.items ?? {})}` : one.format ?? one.type ?? "")).join(" or ");
+  const choices = (schema.anyOf ?? [schema]).filter((choice) => choice.type !== "null");
+  return choices.map((choice) => choice.enum?.join(" | ") ?? choice.const ??
+    (choice.type === "array" ? `list of ${kind(choice.items ?? {})}` : choice.format ?? choice.type ?? "")).join(" or ");
 }
 
 function body(content) {
   return Object.entries(content).flatMap(([type, { schema }]) => [
     node("h3", type),
-    table(Object.entries(schema.properties ?? {}).map(([name, one]) => [
-      name, kind(one), [schema.required?.includes(name) ? "Required." : "", one.description ?? "",
-        one.default !== undefined && one.default !== null ? `Default: ${JSON.stringify(one.default)}.` : ""].join(" ")])),
+    table(Object.entries(schema.properties ?? {}).map(([name, property]) => [
+      name, kind(property), [schema.required?.includes(name) ? "Required." : "", property.description ?? "",
+        property.default !== undefined && property.default !== null ? `Default: ${JSON.stringify(property.default)}.` : ""].join(" ")])),
   ]);
 }
 

@@ -12,14 +12,14 @@ export function saveJson(name, model, response) {
   save(new Blob([text], { type: "application/json" }), `${name}.json`);
 }
 
-export function saveSvg(name, shown, model, response) {
-  const text = source(shown, model, response);
+export function saveSvg(name, markedImage, model, response) {
+  const text = source(markedImage, model, response);
   save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
 }
 
-export async function savePng(name, shown, model, response) {
+export async function savePng(name, markedImage, model, response) {
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(shown, model, response))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source(markedImage, model, response))}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
@@ -28,14 +28,14 @@ export async function savePng(name, shown, model, response) {
 }
 
 // One SVG: the image with its marks, the patches, and the class probabilities.
-function source(shown, model, response) {
+function source(markedImage, model, response) {
   const patches = response.pictures.patches ?? [];
   const height = IMAGE + 2 * MARGIN + 40;
   const svg = element("svg", { xmlns: "http://www.w3.org/2000/svg", width: WIDTH, height,
     viewBox: `0 0 ${WIDTH} ${height}`, "font-family": FONT });
   svg.append(element("rect", { width: WIDTH, height, fill: "#fff" }));
-  const inner = shown.cloneNode(true);
-  const [wide, high] = ["width", "height"].map((side) => Number(shown.getAttribute(side)));
+  const inner = markedImage.cloneNode(true);
+  const [wide, high] = ["width", "height"].map((side) => Number(markedImage.getAttribute(side)));
   const scale = IMAGE / Math.max(wide, high);
   const box = { x: MARGIN, y: MARGIN + 40, width: scale * wide, height: scale * high };
   for (const [key, value] of Object.entries(box)) inner.setAttribute(key, value);

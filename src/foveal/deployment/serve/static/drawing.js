@@ -1,7 +1,7 @@
 // The drawing pad: strokes are stored as lines and rendered as an image of 28 x 28 pixels.
 
 const SIDE = 28;
-const INK_BOX = 20; // MNIST fits its digits into 20 x 20 pixels …
+const INK_BOX = 20; // MNIST digits fit into 20 x 20 pixels …
 const PEN = 2.3; // … drawn with a pen about this wide
 const EXAMPLE = [[
   [0.33, 0.27], [0.4, 0.21], [0.5, 0.19], [0.6, 0.22], [0.65, 0.3], [0.62, 0.39], [0.54, 0.45],
@@ -10,10 +10,10 @@ const EXAMPLE = [[
 ]];
 
 export class Pad {
-  // `changed(time)` is called on every change, with the time of the event.
-  constructor(canvas, changed) {
+  // `onChange(time)` is called on every change, with the time of the event.
+  constructor(canvas, onChange) {
     this.canvas = canvas;
-    this.changed = changed;
+    this.onChange = onChange;
     this.strokes = structuredClone(EXAMPLE);
     this.example = true; // until the first stroke
     this.centred = true;
@@ -27,7 +27,7 @@ export class Pad {
   }
 
   listen() {
-    const at = (event) => {
+    const position = (event) => {
       const box = this.canvas.getBoundingClientRect();
       return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
     };
@@ -38,12 +38,12 @@ export class Pad {
       this.canvas.focus({ preventScroll: true });
       this.cursor.shown = this.cursor.down = false;
       drawing = event.pointerId;
-      this.begin(at(event), event.timeStamp);
+      this.begin(position(event), event.timeStamp);
     });
     this.canvas.addEventListener("pointermove", (event) => {
       if (event.pointerId !== drawing) return;
-      for (const one of event.getCoalescedEvents?.() ?? [event]) this.stroke().push(at(one));
-      this.tell(event.timeStamp);
+      for (const part of event.getCoalescedEvents?.() ?? [event]) this.stroke().push(position(part));
+      this.notify(event.timeStamp);
     });
     for (const end of ["pointerup", "pointercancel"]) {
       this.canvas.addEventListener(end, () => (drawing = null));
@@ -59,7 +59,7 @@ export class Pad {
     if (this.example) this.strokes = [];
     this.example = false;
     this.strokes.push([point]);
-    this.tell(time);
+    this.notify(time);
   }
 
   stroke() {
@@ -82,29 +82,29 @@ export class Pad {
     }
     event.preventDefault();
     cursor.shown = true;
-    if (cursor.down) this.tell(event.timeStamp);
+    if (cursor.down) this.notify(event.timeStamp);
     this.paint();
   }
 
   undo() {
     this.strokes.pop();
-    this.tell(performance.now());
+    this.notify(performance.now());
   }
 
   clear() {
     this.strokes = [];
     this.example = this.cursor.down = false;
-    this.tell(performance.now());
+    this.notify(performance.now());
   }
 
   centre(on) {
     this.centred = on;
-    this.tell(performance.now());
+    this.notify(performance.now());
   }
 
-  tell(time) {
+  notify(time) {
     this.paint();
-    this.changed(time);
+    this.onChange(time);
   }
 
   paint() {
@@ -128,10 +128,10 @@ export class Pad {
     canvas.width = canvas.height = SIDE;
     const context = canvas.getContext("2d", { willReadFrequently: true });
     let [scale, shift] = [SIDE, [0, 0]];
-    if (this.centred && !this.empty) [scale, shift] = placed(this.strokes);
+    if (this.centred && !this.empty) [scale, shift] = placement(this.strokes);
     draw(context, this.strokes, scale, shift);
     if (this.centred && !this.empty) {
-      const [dx, dy] = offCentre(context, shift, this.strokes, scale);
+      const [dx, dy] = centring(context, shift, this.strokes, scale);
       draw(context, this.strokes, scale, [shift[0] + dx, shift[1] + dy]);
     }
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -153,7 +153,7 @@ function ink(context, strokes, scale, [left, top], pen) {
     const points = stroke.map(([x, y]) => [x * scale + left, y * scale + top]);
     context.beginPath();
     context.moveTo(...points[0]);
-    // Through the midpoints, so that a few points of a fast stroke make a smooth line.
+    // Curves through the midpoints make a smooth line of the few points of a fast stroke.
     for (let i = 1; i < points.length - 1; i++) {
       const [x, y] = points[i];
       context.quadraticCurveTo(x, y, (x + points[i + 1][0]) / 2, (y + points[i + 1][1]) / 2);
@@ -169,7 +169,7 @@ function bounds(strokes) {
 }
 
 // Scale and shift that put the ink into the box of 20 x 20 in the middle.
-function placed(strokes) {
+function placement(strokes) {
   const [left, top, right, bottom] = bounds(strokes);
   const extent = Math.max(right - left, bottom - top, 0.06); // a dot stays small
   const scale = (INK_BOX - PEN) / extent;
@@ -178,7 +178,7 @@ function placed(strokes) {
 }
 
 // Shift of the ink's centre of mass to the middle, limited to keep the ink inside.
-function offCentre(context, shift, strokes, scale) {
+function centring(context, shift, strokes, scale) {
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
   let [mass, x, y] = [0, 0, 0];
   for (let i = 0; i < SIDE * SIDE; i++) {
@@ -187,11 +187,11 @@ function offCentre(context, shift, strokes, scale) {
     y += data[4 * i] * Math.floor(i / SIDE);
   }
   if (!mass) return [0, 0];
-  const wanted = [(SIDE - 1) / 2 - x / mass, (SIDE - 1) / 2 - y / mass];
+  const shifts = [(SIDE - 1) / 2 - x / mass, (SIDE - 1) / 2 - y / mass];
   const [left, top, right, bottom] = bounds(strokes);
   const room = [[left, right], [top, bottom]].map(([first, last], axis) => [
     PEN / 2 - (first * scale + shift[axis]),
     SIDE - PEN / 2 - (last * scale + shift[axis]),
   ]);
-  return wanted.map((by, axis) => Math.min(room[axis][1], Math.max(room[axis][0], by)));
+  return shifts.map((value, axis) => Math.min(room[axis][1], Math.max(room[axis][0], value)));
 }

@@ -1,24 +1,24 @@
 // Small summary of the predictions, for phones on which the pad and the predictions do not fit together.
 
 export function glance(summary, panels) {
-  let away = false;
+  let scrolledPast = false;
   const paint = () => {
     const shown = panels.filter((panel) => panel.response);
-    summary.hidden = !away || !shown.length;
+    summary.hidden = !scrolledPast || !shown.length;
     if (summary.hidden) return;
     summary.replaceChildren(...shown.map((panel) => {
       const link = document.createElement("button");
       link.type = "button";
       link.tabIndex = -1;
-      const words = document.createElement("b");
-      words.textContent = panel.root.querySelector(".prediction").textContent;
-      link.append(panel.svg.cloneNode(true), words);
+      const prediction = document.createElement("b");
+      prediction.textContent = panel.root.querySelector(".prediction").textContent;
+      link.append(panel.svg.cloneNode(true), prediction);
       link.addEventListener("click", () => panel.root.scrollIntoView({ behavior: "smooth" }));
       return link;
     }));
   };
   const observer = new IntersectionObserver(([entry]) => {
-    away = !entry.isIntersecting && entry.boundingClientRect.top > 0;
+    scrolledPast = !entry.isIntersecting && entry.boundingClientRect.top > 0;
     paint();
   }, { rootMargin: "0px 0px -120px" });
   document.addEventListener("foveal:shown", paint);

@@ -4,7 +4,7 @@ const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54,
   [251, 135, 97], [254, 194, 135], [252, 253, 191]];
 const SIGNED = [[33, 102, 172], [103, 169, 207], [209, 229, 240], [247, 247, 247], [253, 219, 199],
   [239, 138, 98], [178, 24, 43]];
-const LEAST = 0.1; // times uniform attention; lower values are drawn the same
+const MIN_ATTENTION = 0.1; // relative to uniform attention; lower values look the same
 const OPAQUE = 0.65;
 const [FAINT, STRONG] = [0.15, 0.7]; // opacity of signed values over photographs, at 0 and at the extremes
 
@@ -19,13 +19,13 @@ export function relative(maps) {
 }
 
 export function scaleEnd(maps) {
-  return Math.max(1 / LEAST, ...maps.flat(2));
+  return Math.max(1 / MIN_ATTENTION, ...maps.flat(2));
 }
 
 // A data URL of a relative map over the greyscale image.
 export function attention(map, end, image) {
-  const span = Math.log(end / LEAST);
-  return blend(map, image, MAGMA, (value) => Math.log(Math.max(value, LEAST) / LEAST) / span, 1);
+  const span = Math.log(end / MIN_ATTENTION);
+  return blend(map, image, MAGMA, (value) => Math.log(Math.max(value, MIN_ATTENTION) / MIN_ATTENTION) / span, 1);
 }
 
 // A data URL of signed values over the pale grey image: red for, blue against. The neutral value
@@ -74,12 +74,12 @@ function empty(width, height) {
 
 // A map with one value per location, if all locations are blocks of the same size.
 export function cells(map) {
-  const alike = (a, b) => a.every((value, x) => value === b[x]);
+  const sameRow = (a, b) => a.every((value, x) => value === b[x]);
   const columns = map[0].map((_, x) => map.map((row) => row[x]));
   const steps = [map, columns].map((lines) => {
-    const step = lines.findIndex((line) => !alike(line, lines[0]));
+    const step = lines.findIndex((line) => !sameRow(line, lines[0]));
     const divides = step > 0 && lines.length % step === 0;
-    return divides && lines.every((line, i) => alike(line, lines[i - (i % step)])) ? step : 1;
+    return divides && lines.every((line, i) => sameRow(line, lines[i - (i % step)])) ? step : 1;
   });
   const rows = map.filter((_, y) => y % steps[0] === 0);
   return rows.map((row) => row.filter((_, x) => x % steps[1] === 0));

@@ -7,19 +7,19 @@ import { Panel } from "./panel.js";
 import * as sources from "./sources.js";
 import { text } from "./words.js";
 
-const MOST = 2; // maximum number of panels
+const MAX_PANELS = 2;
 
 const find = (id) => document.getElementById(id);
-const say = (words) => text(find("notice"), words);
+const say = (message) => text(find("notice"), message);
 const panels = [];
 const watch = glance(find("glance"), panels);
 const images = { draw: null, photo: null, camera: null, samples: null };
-let known = [];
+let modelList = [];
 let count = 0;
 
 const source = () => document.querySelector("input[name=source]:checked").value;
 
-function give(kind, image, time) {
+function setImage(kind, image, time) {
   image.number = ++count;
   image.digit = kind === "draw" || kind === "samples";
   images[kind] = image;
@@ -28,66 +28,66 @@ function give(kind, image, time) {
 
 function show(image, time) {
   for (const panel of panels) {
-    const name = suited(image);
+    const name = defaultModel(image);
     if (panels.length > 1 || panel.chosen || panel.model.model === name) panel.explain(image, time);
     else panel.suit(name, image);
   }
 }
 
-// Until the user chooses a model, photographs go to the first that keeps their proportions.
-function suited(image) {
-  const photos = image.digit ? undefined : known.find((one) => one.short_side_px);
-  return (photos ?? known[0]).model;
+// Until the user chooses a model, photographs are explained by the first that keeps their proportions.
+function defaultModel(image) {
+  const photos = image.digit ? undefined : modelList.find((model) => model.short_side_px);
+  return (photos ?? modelList[0]).model;
 }
 
-function panelCount() {
+function updatePanelCount() {
   for (const panel of panels) panel.find(".remove").hidden = panels.length === 1;
-  find("compare").hidden = panels.length >= Math.min(MOST, known.length);
+  find("compare").hidden = panels.length >= Math.min(MAX_PANELS, modelList.length);
   find("panels").className = panels.length > 1 ? "several" : "";
   watch(panels[0]);
 }
 
 // The server lists the models in display order.
-function add() {
-  const taken = panels.map((panel) => panel.model.model);
-  const name = known.map((one) => one.model).find((name) => !taken.includes(name));
-  const panel = new Panel(known, name, remove);
+function addPanel() {
+  const used = panels.map((panel) => panel.model.model);
+  const name = modelList.map((model) => model.model).find((name) => !used.includes(name));
+  const panel = new Panel(modelList, name, removePanel);
   panels.push(panel);
   find("panels").append(panel.root);
-  panelCount();
+  updatePanelCount();
   panel.explain(images[source()]);
   return panel;
 }
 
-function remove(panel) {
+function removePanel(panel) {
   panels.splice(panels.indexOf(panel), 1);
   panel.root.remove();
-  panelCount();
+  updatePanelCount();
   find("compare").focus();
 }
 
-function chosen() {
+function sourceChanged() {
   const kind = source();
   for (const name of Object.keys(images)) find(`pane-${name}`).hidden = name !== kind;
   document.dispatchEvent(new CustomEvent("foveal:source", { detail: kind }));
   say("");
   if (kind === "samples") {
-    sources.showSamples((image) => give("samples", image)).catch((error) => say(error.message));
+    sources.showSamples((image) => setImage("samples", image)).catch((error) => say(error.message));
   }
   if (images[kind]) show(images[kind]);
 }
 
-function choose(kind) {
+function chooseSource(kind) {
   document.querySelector(`input[name=source][value=${kind}]`).checked = true;
-  chosen();
+  sourceChanged();
 }
 
-function draw() {
+function startPad() {
   let pending = 0;
   const pad = new Pad(find("pad"), async (time) => {
     if (pad.empty) return;
     find("pad").dataset.pending = ++pending;
-    give("draw", await pad.image(), time);
+    setImage("draw", await pad.image(), time);
     if (!--pending) delete find("pad").dataset.pending;
   });
   find("undo").addEventListener("click", () => pad.undo());
@@ -96,26 +96,26 @@ function draw() {
     find("pad").focus();
   });
   find("centre").addEventListener("change", (event) => pad.centre(event.target.checked));
-  pad.tell(performance.now());
+  pad.notify(performance.now());
 }
 
 async function start() {
   try {
-    known = await models();
+    modelList = await models();
   } catch (error) {
     return say(error.message);
   }
-  add();
-  draw();
+  addPanel();
+  startPad();
   for (const radio of document.querySelectorAll("input[name=source]")) {
-    radio.addEventListener("change", chosen);
+    radio.addEventListener("change", sourceChanged);
   }
   const photo = (image) => {
-    give(image.name === "camera.png" ? "camera" : "photo", image);
-    if (image.name !== "camera.png" && source() !== "photo") choose("photo");
+    setImage(image.name === "camera.png" ? "camera" : "photo", image);
+    if (image.name !== "camera.png" && source() !== "photo") chooseSource("photo");
   };
   sources.listen(photo, say);
-  find("compare").addEventListener("click", () => add().find(".model").focus());
+  find("compare").addEventListener("click", () => addPanel().find(".model").focus());
   document.documentElement.dataset.ready = "true";
 }
 

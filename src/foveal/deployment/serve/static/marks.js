@@ -7,10 +7,10 @@ const DASHES = ["", "2.2 0.9", "0.7 0.9", "3 0.8 0.7 0.8", "1.4 1.4", "4 1", "0.
 const CORNERS = [0, 4, 3, 6, 5, 8]; // corners of the shapes behind the numbers; 0 is a circle
 
 export function element(name, attributes = {}, ...children) {
-  const made = document.createElementNS(NS, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
+  const node = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
 }
 
 export const colour = (index) => COLOURS[index % COLOURS.length];
@@ -18,7 +18,7 @@ export const colour = (index) => COLOURS[index % COLOURS.length];
 // The shape with number `index + 1` at (x, y), `r` in size.
 export function tag(index, x, y, r) {
   const corners = CORNERS[index % CORNERS.length];
-  const look = { fill: "#fff", stroke: colour(index), "stroke-width": 0.3 * r };
+  const style = { fill: "#fff", stroke: colour(index), "stroke-width": 0.3 * r };
   const shape = corners
     ? element("polygon", { points: polygon(corners, x, y, 1.25 * r), ...look })
     : element("circle", { cx: x, cy: y, r, ...look });

@@ -11,18 +11,18 @@ import { bars, fill, percent, printable, showPrediction, text } from "./words.js
 const METHODS = { model: "the model itself", contributions: "exact contributions" };
 
 export class Panel {
-  // `models` as listed by GET /v1/models; `removed(panel)` is called to remove it.
-  constructor(models, name, removed) {
+  // `models` as listed by GET /v1/models; `onRemove(panel)` is called to remove it.
+  constructor(models, name, onRemove) {
     this.models = models;
     this.root = document.getElementById("panel").content.cloneNode(true).querySelector(".panel");
     this.image = null;
-    this.held = null; // keypoints that the user holds
+    this.held = null; // keypoints that the user has moved, or null
     this.response = null;
     this.running = false;
-    this.fresh = false; // a new request arrived while one is running
+    this.pending = false; // whether an image waits for the running request
     this.chosen = false; // whether the user has chosen the model
     this.fillModels(name);
-    this.listen(removed);
+    this.listen(onRemove);
     this.choose(name);
   }
 
@@ -37,15 +37,16 @@ export class Panel {
           const key = one.trained_on ?? "other";
           return map.set(key, [...(map.get(key) ?? []), one]);
         }, new Map());
-    for (const [data, ones] of groups) {
+    for (const [data, models] of groups) {
       const group = document.createElement("optgroup");
       group.label = printable(`trained on ${data}`);
-      group.append(...ones.map((one) => new Option(printable(one.model), one.model, false, one.model === name)));
+      group.append(...models.map((model) =>
+        new Option(printable(model.model), model.model, false, model.model === name)));
       this.find(".model").append(group);
     }
   }
 
-  listen(removed) {
+  listen(onRemove) {
     this.find(".model").addEventListener("change", (event) => {
       this.chosen = true;
       this.choose(event.target.value);
@@ -53,7 +54,7 @@ export class Panel {
     this.find(".method").addEventListener("change", () => this.explain(this.image));
     this.find(".fraction select").addEventListener("change", () => this.explain(this.image));
     this.find(".release").addEventListener("click", () => this.hold(null));
-    this.find(".remove").addEventListener("click", () => removed(this));
+    this.find(".remove").addEventListener("click", () => onRemove(this));
     this.find(".post-hoc").addEventListener("toggle", () => this.postHocMethods());
     for (const button of this.root.querySelectorAll(".downloads button")) {
       button.addEventListener("click", () => this.download(button.dataset.kind));
@@ -89,25 +90,25 @@ export class Panel {
     this.explain(this.image, time, true);
   }
 
-  // Explain an image; of those that arrive while one is being explained, only the latest.
+  // Explain an image; if several arrive while one is being explained, only the latest is explained.
   async explain(image, time = performance.now(), holding = false) {
     this.image = image;
     if (!holding) this.held = null;
     if (!image) return;
     this.time = time;
-    this.fresh = true;
+    this.pending = true;
     if (this.running) return;
     this.running = true;
     this.root.setAttribute("aria-busy", "true");
-    while (this.fresh) {
-      this.fresh = false;
-      await this.once(this.time);
+    while (this.pending) {
+      this.pending = false;
+      await this.explainOnce(this.time);
     }
     this.running = false;
     this.root.removeAttribute("aria-busy");
   }
 
-  async once(time) {
+  async explainOnce(time) {
     const held = this.held;
     const options = {
       model: this.model.model, method: this.method, top: 10, fit: "crop",
@@ -127,7 +128,7 @@ export class Panel {
     } catch (error) {
       if (error.busy) {
         await new Promise((resolve) => setTimeout(resolve, 400));
-        this.fresh = true;
+        this.pending = true;
       } else {
         this.warn(error.message);
       }
@@ -139,11 +140,11 @@ export class Panel {
   }
 
   async show(response, held, image) {
-    const free = held ? this.free : response;
+    const ownResponse = held ? this.ownResponse : response;
     this.response = response;
-    this.free = free;
+    this.ownResponse = ownResponse;
     await this.showImage(response, image);
-    showPrediction(this.root, response, this.model, held ? free : null);
+    showPrediction(this.root, response, this.model, held ? ownResponse : null);
     bars(this.find(".bars"), response.probabilities ?? []);
     this.showParts(response);
     this.showEvidence(response.evidence);
@@ -154,12 +155,12 @@ export class Panel {
   async showImage(response, image) {
     const size = response.size_px;
     this.small = await loaded(response.pictures.image); // the model's input
-    const given = await original(image, size, Boolean(this.model.size_px));
-    const shown = given ?? this.small;
-    let href = given ? given.toDataURL("image/jpeg", 0.92) : response.pictures.image;
+    const canvas = await original(image, size, Boolean(this.model.size_px));
+    const shown = canvas ?? this.small;
+    let href = canvas ? canvas.toDataURL("image/jpeg", 0.92) : response.pictures.image;
     let legend = "";
-    const weighted = Boolean(response.maps) && !response.values.signed; // by the model's own attention
-    if (weighted) {
+    const hasAttention = Boolean(response.maps) && !response.values.signed; // the model's own attention
+    if (hasAttention) {
       this.maps = heat.relative(response.maps);
       this.end = heat.scaleEnd([...this.maps.each, this.maps.all]);
       href = heat.attention(this.maps.all, this.end, shown);
@@ -168,12 +169,12 @@ export class Panel {
       href = heat.attribution(mean(response.maps), shown, response.values.zero);
       legend = "against … for the predicted class";
     }
-    const smooth = Boolean(given) || weighted;
-    const svg = marks.image(href, size, given ?? size, smooth);
+    const smooth = Boolean(canvas) || hasAttention;
+    const svg = marks.image(href, size, canvas ?? size, smooth);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `What ${this.model.model} looked at`);
     if (response.keypoints) this.showKeypoints(svg, response, size);
-    else if (weighted) marks.peaks(svg, response.attention, size);
+    else if (hasAttention) marks.peaks(svg, response.attention, size);
     this.swap(svg);
     const label = this.find(".legend");
     text(label, legend);
@@ -194,9 +195,9 @@ export class Panel {
 
   // Note for an image unlike the training images, as the model predicts a class anyway.
   unfamiliarImageNote() {
-    const known = this.model.trained_on;
-    if (!this.image.digit || !known || /^(cluttered-|planted-)?mnist/.test(known)) return "";
-    return `This model was trained on ${known} and not on digits, so its prediction means little.`;
+    const trainedOn = this.model.trained_on;
+    if (!this.image.digit || !trainedOn || /^(cluttered-|planted-)?mnist/.test(trainedOn)) return "";
+    return `This model was trained on ${trainedOn} and not on digits, so its prediction means little.`;
   }
 
   hint(response) {
@@ -231,9 +232,9 @@ export class Panel {
       if (!(event.key in step)) return;
       event.preventDefault();
       const [dx, dy] = step[event.key];
-      // From its held position, as the response to the last key may not have arrived.
-      const now = (this.held ?? this.response.keypoints)[index];
-      this.move(index, now.x_px + dx, now.y_px + dy, size, event.timeStamp);
+      // Relative to the held position, as the response to the last key may not have arrived.
+      const current = (this.held ?? this.response.keypoints)[index];
+      this.move(index, current.x_px + dx, current.y_px + dy, size, event.timeStamp);
     });
     group.addEventListener("pointerdown", (event) => this.drag(event, group, index, point, size));
   }
@@ -244,39 +245,39 @@ export class Panel {
     group.setPointerCapture(event.pointerId);
     this.dragging = true;
     const svg = group.ownerSVGElement;
-    const at = (one) => {
+    const position = (moveEvent) => {
       const box = svg.getBoundingClientRect();
-      return [((one.clientX - box.left) / box.width) * size.width - 0.5,
-        ((one.clientY - box.top) / box.height) * size.height - 0.5];
+      return [((moveEvent.clientX - box.left) / box.width) * size.width - 0.5,
+        ((moveEvent.clientY - box.top) / box.height) * size.height - 0.5];
     };
-    const [x, y] = at(event);
-    const off = [point.x_px - x, point.y_px - y];
-    const moved = (one) => {
-      const [px, py] = at(one).map((value, axis) => value + off[axis]);
-      const to = this.move(index, px, py, size, one.timeStamp);
-      group.setAttribute("transform", `translate(${to.x_px - point.x_px} ${to.y_px - point.y_px})`);
+    const [x, y] = position(event);
+    const offset = [point.x_px - x, point.y_px - y];
+    const onMove = (moveEvent) => {
+      const [px, py] = position(moveEvent).map((value, axis) => value + offset[axis]);
+      const target = this.move(index, px, py, size, moveEvent.timeStamp);
+      group.setAttribute("transform", `translate(${target.x_px - point.x_px} ${target.y_px - point.y_px})`);
     };
-    const ended = () => {
+    const onEnd = () => {
       this.dragging = false;
-      group.removeEventListener("pointermove", moved);
+      group.removeEventListener("pointermove", onMove);
       this.swap(this.svg);
       this.find(`.shown-image [data-index="${index}"]`)?.focus({ preventScroll: true });
     };
-    group.addEventListener("pointermove", moved);
-    group.addEventListener("pointerup", ended, { once: true });
-    group.addEventListener("pointercancel", ended, { once: true });
+    group.addEventListener("pointermove", onMove);
+    group.addEventListener("pointerup", onEnd, { once: true });
+    group.addEventListener("pointercancel", onEnd, { once: true });
   }
 
   move(index, x, y, size, time) {
     const x_px = Math.min(size.width - 1, Math.max(0, x));
     const y_px = Math.min(size.height - 1, Math.max(0, y));
-    const to = {
+    const target = {
       x_px, y_px, x: (2 * x_px + 1) / size.width - 1, y: (2 * y_px + 1) / size.height - 1,
       scale: this.response.keypoints[index].scale,
     };
-    const held = (this.held ?? this.response.keypoints).map((one, i) => (i === index ? to : one));
+    const held = (this.held ?? this.response.keypoints).map((keypoint, i) => (i === index ? target : keypoint));
     this.hold(held, time);
-    return to;
+    return target;
   }
 
   showParts(response) {
@@ -303,16 +304,16 @@ export class Panel {
     this.find(".fraction").hidden = !this.response.maps;
     if (!evidence) return;
     for (const [name, title] of [["only", "Evidence only"], ["without", "Everything but the evidence"]]) {
-      const one = evidence[name];
+      const outcome = evidence[name];
       const figure = this.find(`.${name}`);
-      figure.querySelector("img").src = one.picture;
+      figure.querySelector("img").src = outcome.picture;
       const caption = figure.querySelector("figcaption");
       const heading = document.createElement("b");
       heading.textContent = title;
-      const lines = [heading, one.probabilities
-        ? `→ ${one.prediction} (${percent(one.probabilities[0].probability)})`
-        : `→ reconstructed with an error of ${one.rebuilding_mse.toFixed(4)}`];
-      if (one.judge) lines.push(`a judge: ${one.judge.class} (${percent(one.judge.probability)})`);
+      const lines = [heading, outcome.probabilities
+        ? `→ ${outcome.prediction} (${percent(outcome.probabilities[0].probability)})`
+        : `→ reconstructed with an error of ${outcome.rebuilding_mse.toFixed(4)}`];
+      if (outcome.judge) lines.push(`a judge: ${outcome.judge.class} (${percent(outcome.judge.probability)})`);
       caption.replaceChildren(...lines.map((line) => {
         const row = document.createElement("span");
         row.append(typeof line === "string" ? printable(line) : line);
@@ -331,17 +332,17 @@ export class Panel {
     this.comparedWith = key;
     grid.replaceChildren();
     for (const method of model.methods.filter((one) => one !== "model")) {
-      const waiting = part("", `${method} …`);
-      grid.append(waiting);
+      const placeholder = part("", `${method} …`);
+      grid.append(placeholder);
       try {
         const response = await request(image,
           { model: model.model, method, show: "pictures,maps", fit: "crop" });
         if (this.comparedWith !== key) return;
-        const shown = await loaded(response.pictures.image);
-        const href = heat.attribution(mean(response.maps), shown, response.values.zero);
-        waiting.replaceWith(part(href, `${method}, ${response.cost_forward_passes.toFixed(0)} passes`));
+        const background = await loaded(response.pictures.image);
+        const href = heat.attribution(mean(response.maps), background, response.values.zero);
+        placeholder.replaceWith(part(href, `${method}, ${response.cost_forward_passes.toFixed(0)} passes`));
       } catch (error) {
-        waiting.querySelector("figcaption").textContent = `${method}: ${error.message}`;
+        placeholder.querySelector("figcaption").textContent = `${method}: ${error.message}`;
       }
     }
   }

@@ -1,4 +1,4 @@
-// Small images beside the large one: patches, maps, post-hoc methods.
+// Small images next to the large one: patches, maps, post-hoc methods.
 
 import * as marks from "./marks.js";
 
@@ -20,9 +20,9 @@ export function part(href, caption, smooth = false) {
   if (href) image.src = href;
   image.alt = caption;
   image.className = smooth ? "smooth" : "";
-  const words = document.createElement("figcaption");
-  words.textContent = caption;
-  figure.append(image, words);
+  const label = document.createElement("figcaption");
+  label.textContent = caption;
+  figure.append(image, label);
   return figure;
 }
 

@@ -9,8 +9,8 @@ const CAMERA_SIDE = 512;
 
 const find = (id) => document.getElementById(id);
 
-// `given({blob, name})` is called with each image, `say(words)` with error messages.
-export function listen(given, say) {
+// `onImage({blob, name})` is called with each image, `say(message)` with errors.
+export function listen(onImage, say) {
   const take = async (file) => {
     if (!file) return;
     if (!file.type.startsWith("image/")) return say(`${file.name || "This"} is not an image.`);
@@ -22,17 +22,17 @@ export function listen(given, say) {
       return say(`${image.name} is not an image that this browser can read.`);
     }
     preview(image);
-    given(image);
+    onImage(image);
   };
   files(take);
   clipboard(take, say);
-  camera(given, say);
+  camera(onImage, say);
 }
 
 function preview({ blob, name }) {
-  const shown = find("given-image");
-  URL.revokeObjectURL(shown.src);
-  shown.src = URL.createObjectURL(blob);
+  const picture = find("given-image");
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(blob);
   find("given-name").textContent = printable(name);
   find("given").hidden = false;
 }
@@ -63,13 +63,13 @@ function files(take) {
 
 function clipboard(take, say) {
   document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+    const file = [...(event.clipboardData?.files ?? [])].find((candidate) => candidate.type.startsWith("image/"));
     if (file) take(file);
   });
   find("paste").addEventListener("click", async () => {
     try {
       for (const item of await navigator.clipboard.read()) {
-        const type = item.types.find((one) => one.startsWith("image/"));
+        const type = item.types.find((candidate) => candidate.startsWith("image/"));
         if (type) return take(new File([await item.getType(type)], "pasted.png", { type }));
       }
       say("There is no image in the clipboard.");
@@ -79,7 +79,7 @@ function clipboard(take, say) {
   });
 }
 
-function camera(given, say) {
+function camera(onImage, say) {
   const [video, start, takeIt] = [find("video"), find("camera-start"), find("camera-take")];
   let stream = null;
   const stop = () => {
@@ -107,14 +107,14 @@ function camera(given, say) {
     canvas.width = canvas.height = CAMERA_SIDE;
     canvas.getContext("2d").drawImage(video, (video.videoWidth - side) / 2,
       (video.videoHeight - side) / 2, side, side, 0, 0, CAMERA_SIDE, CAMERA_SIDE);
-    canvas.toBlob((blob) => given({ blob, name: "camera.png" }), "image/png");
+    canvas.toBlob((blob) => onImage({ blob, name: "camera.png" }), "image/png");
   });
   document.addEventListener("foveal:source", (event) => {
     if (event.detail !== "camera" && stream) stop();
   });
 }
 
-export async function showSamples(given) {
+export async function showSamples(onImage) {
   const gallery = find("samples");
   if (gallery.childElementCount) return;
   for (const sample of await samples()) {
@@ -126,7 +126,7 @@ export async function showSamples(given) {
     button.append(image);
     button.addEventListener("click", async () => {
       for (const other of gallery.children) other.setAttribute("aria-pressed", other === button);
-      given({ blob: bytes(sample.image), name: sample.name });
+      onImage({ blob: bytes(sample.image), name: sample.name });
     });
     gallery.append(button);
   }

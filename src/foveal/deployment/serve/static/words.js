@@ -11,7 +11,7 @@ const HIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\
 
 // A name as one line of text without hidden characters.
 export function printable(name) {
-  return String(name ?? "").replace(HIDDEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return String(name ?? "").replace(HIDDEN, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 const FIGURES = {
@@ -37,9 +37,9 @@ function two(value) {
   return value.toFixed(2);
 }
 
-export function text(node, words) {
-  node.textContent = printable(words);
-  node.hidden = !words;
+export function text(node, content) {
+  node.textContent = printable(content);
+  node.hidden = !content;
 }
 
 // The card's figures: one line with the main ones, and a list of all with their meanings.
@@ -58,43 +58,43 @@ export function fill(line, list, model) {
     .flatMap(([key, [name, meaning, show]]) => {
       const term = document.createElement("dt");
       term.textContent = `${name} ${show(figures[key])}`;
-      const words = document.createElement("dd");
-      words.textContent = meaning;
-      return [term, words];
+      const description = document.createElement("dd");
+      description.textContent = meaning;
+      return [term, description];
     }));
   list.parentElement.hidden = !list.childElementCount;
 }
 
-// Show the prediction as text; with held keypoints, `free` is the response at the model's own keypoints.
-export function showPrediction(root, response, model, free) {
+// Show the prediction as text; with held keypoints, `ownResponse` is the response at the model's own keypoints.
+export function showPrediction(root, response, model, ownResponse) {
   const best = response.probabilities?.[0];
   root.querySelector(".prediction").textContent = best ? printable(best.class) : "reconstructed";
   root.querySelector(".confidence").textContent = best
     ? percent(best.probability) : `error ${response.rebuilding_mse.toFixed(4)}`;
-  const source = [];
+  const parts = [];
   if (response.keypoints) {
-    source.push(`from ${response.keypoints.length} patches, ${percent(response.evidence_fraction)} of the pixels`);
-  } else if (model.evidence_kind === "maps") source.push("weights the whole image");
-  else source.push("sees the whole image");
-  if (free && best) {
-    const own = free.probabilities[0];
-    source.push(`at your keypoints; at the model's own keypoints: ${own.class} (${percent(own.probability)})`);
+    parts.push(`from ${response.keypoints.length} patches, ${percent(response.evidence_fraction)} of the pixels`);
+  } else if (model.evidence_kind === "maps") parts.push("weights the whole image");
+  else parts.push("sees the whole image");
+  if (ownResponse && best) {
+    const ownBest = ownResponse.probabilities[0];
+    parts.push(`at your keypoints; at the model's own keypoints: ${ownBest.class} (${percent(ownBest.probability)})`);
   }
-  root.querySelector(".source").textContent = printable(source.join("; "));
+  root.querySelector(".source").textContent = printable(parts.join("; "));
 }
 
 export function bars(list, probabilities) {
-  const rows = probabilities.slice(0, 5).map((one, index) => {
+  const rows = probabilities.slice(0, 5).map((entry, index) => {
     const row = document.createElement("li");
     if (index === 0) row.className = "best";
     const [name, track, bar, percentage] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
-    name.textContent = printable(one.class);
+    name.textContent = printable(entry.class);
     name.className = "name";
     track.className = "track";
     bar.className = "bar";
-    bar.style.width = `${100 * one.probability}%`;
+    bar.style.width = `${100 * entry.probability}%`;
     percentage.className = "percentage";
-    percentage.textContent = percent(one.probability);
+    percentage.textContent = percent(entry.probability);
     track.append(bar);
     row.append(name, track, percentage);
     return row;

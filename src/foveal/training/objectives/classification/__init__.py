@@ -1,1 +1,1 @@
-"""Classification: cross-entropy on images or on frozen features, and attention drawn to masks."""
+"""Classification: cross-entropy on images or frozen features, with an optional mask loss."""

@@ -1,4 +1,4 @@
-"""Classification on the features of a frozen backbone that were computed once."""
+"""Classification on precomputed features of a frozen backbone."""
 
 from collections.abc import Mapping
 
@@ -22,5 +22,5 @@ class FeatureClassification(Classification):
         """Measure loss and accuracy on a batch."""
         self.log_validation(self._logits(batch[0]), batch[1])
 
-    def _logits(self, kept: Mapping[str, Tensor]) -> Tensor:
-        return logits_of(self.model, kept, self.recipe.training.freeze_depth)
+    def _logits(self, features: Mapping[str, Tensor]) -> Tensor:
+        return logits_of(self.model, features, self.recipe.training.freeze_depth)

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from foveal.images import WholeView
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
-from foveal.training.augment import moved
+from foveal.training.augment import apply_moves
 from foveal.training.objectives.classification.masks import mask_loss
 from foveal.training.objectives.honesty.terms import Step, honesty_terms
 from foveal.training.objectives.losses import class_weights, classification_loss
@@ -19,7 +19,7 @@ from foveal.training.settings import Recipe
 
 
 class Classification(Objective):
-    """Cross-entropy on augmented batches of uint8 images; validation on the images unchanged."""
+    """Cross-entropy on augmented batches of uint8 images; validation on unchanged images."""
 
     class_weights: Tensor
     columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -30,14 +30,14 @@ class Classification(Objective):
         assert Ability.CLASSES in model.abilities
         self.honest = honesty_terms(model, recipe)
         self.train_accuracy = MulticlassAccuracy(model.num_classes, average="micro")
-        # Where rare classes get more weight in the loss, all count alike in the validation.
+        # If rare classes get more weight in the loss, classes count equally in validation.
         self.balanced = recipe.training.balance > 0
         average: Literal["macro", "micro"] = "macro" if self.balanced else "micro"
         self.val_accuracy = MulticlassAccuracy(model.num_classes, average=average)
         self.register_buffer("class_weights", torch.ones(model.num_classes), persistent=False)
 
     def weigh(self, labels: Tensor) -> None:
-        """Set the weights of the classes by the labels (N,) of the training images."""
+        """Set the class weights from the labels (N,) of the training images."""
         classes = len(self.class_weights)
         self.class_weights = class_weights(labels, classes, self.recipe.training.balance)
 
@@ -52,11 +52,11 @@ class Classification(Objective):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of a batch of uint8 images and labels."""
-        # A mask, where there is one, is a last channel of its image, and moves with it.
+        # A mask, if any, is the last channel of its image, so that both are moved together.
         pixels, labels = self.floats(batch[0]), batch[1]
         augment, channels = self.recipe.augment, self.model.in_channels
         moves = augment.draw_moves(pixels)
-        pixels = moved(pixels, moves)
+        pixels = apply_moves(pixels, moves)
         images = augment.erase_square(pixels[:, :channels])
         images, targets = augment.mix_in(images, labels, len(self.class_weights))
         images = augment.hide_regions(images, self.model.mean)
@@ -65,13 +65,13 @@ class Classification(Objective):
         if self.honest is None:
             observed = self.model.observe(view)
         else:
-            done = self.global_step / self.steps
-            observed = self.honest.observe(self.model, view, done)
+            progress = self.global_step / self.steps
+            observed = self.honest.observe(self.model, view, progress)
         loss = self.cross_entropy(observed.logits, targets)
         if observed.maps is not None and masks.shape[1]:
             loss = loss + self.recipe.training.mask_weight * mask_loss(observed.maps, masks)
         if self.honest is not None:
-            loss = loss + self.honest(self.model, Step(view, observed, labels, moves, done))
+            loss = loss + self.honest(self.model, Step(view, observed, labels, moves, progress))
         self.log_training(loss, observed.logits, labels, index)
         return loss
 

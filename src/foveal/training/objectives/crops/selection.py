@@ -14,7 +14,7 @@ from foveal.detectors import Located
 from foveal.foundation.errors import UserError
 from foveal.heads import HeadOutput
 from foveal.images.geometry import Size
-from foveal.models.crop_features import THUMBNAIL, VECTORS, all_located, parts_of
+from foveal.models.crop_features import THUMBNAIL, VECTORS, locate_candidates, parts_of
 from foveal.models.focus import FocusNet
 from foveal.training.batches import shuffled_batches, starts_of
 from foveal.training.features import Features
@@ -65,7 +65,7 @@ class SelectionTask:
 
     @cached_property
     def weights(self) -> Tensor:
-        """The weights of the classes (classes,) in the loss."""
+        """Weights (classes,) of the classes in the loss."""
         labels, balance = self.images.labels, self.recipe.training.balance
         return class_weights(labels, self.model.num_classes, balance)
 
@@ -80,13 +80,13 @@ class SelectionTask:
         counts = [len(part.rows) for part in features.parts]
         starts = starts_of(counts)
         for _ in range(epochs):
-            for index, chosen in shuffled_batches(counts, [BATCH] * len(counts)):
+            for index, indices in shuffled_batches(counts, [BATCH] * len(counts)):
                 part = features.parts[index]
-                rows, views = part.rows[chosen], torch.randint(features.cut.views, chosen.shape)
+                rows, views = part.rows[indices], torch.randint(features.cut.views, indices.shape)
                 yield Batch(
-                    part.kept[VECTORS][rows, views].float(),
-                    part.kept[THUMBNAIL][rows, views].float(),
-                    self.images.labels[starts[index] + chosen],
+                    part.features[VECTORS][rows, views].float(),
+                    part.features[THUMBNAIL][rows, views].float(),
+                    self.images.labels[starts[index] + indices],
                     part.size,
                 )
 
@@ -107,7 +107,7 @@ def learn_selection(model: FocusNet, recipe: Recipe, images: ImageSet[Features])
 
     Args:
         model: a model with `Ability.CROPS`.
-        recipe: its `crops` name the method and its settings.
+        recipe: the recipe; `crops` holds the method and its settings.
         images: features of the training images.
 
     Raises:
@@ -119,7 +119,7 @@ def learn_selection(model: FocusNet, recipe: Recipe, images: ImageSet[Features])
     with torch.no_grad():
         vectors = torch.cat([batch.vectors.flatten(0, 1)[::7] for batch in task.batches(1)])
         head.measure(vectors)
-        if head.additive:  # start with logits that depend on the bias alone
+        if head.additive:  # start with logits that depend only on the bias
             cast(Any, head.mixer).value.weight.zero_()
     METHODS[recipe.crops.select](task)
 
@@ -151,33 +151,34 @@ def _fit_head(task: SelectionTask) -> None:
 
     def loss(batch: Batch) -> Tensor:
         vectors = F.dropout(batch.vectors, task.settings.dropout)
-        return task.loss(head.combine(vectors, _all(task, batch)), batch.labels)
+        return task.loss(head.combine(vectors, _all_locations(task, batch)), batch.labels)
 
     _fit(task, head.mixer, task.settings.head_epochs, HEAD_LR, loss)
 
 
-def _all(task: SelectionTask, batch: Batch) -> Located:
+def _all_locations(task: SelectionTask, batch: Batch) -> Located:
     """Return the locations of all candidates of a batch."""
-    return all_located(task.model, batch.size, len(batch.labels))
+    return locate_candidates(task.model, batch.size, len(batch.labels))
 
 
 def _fit_detector(task: SelectionTask, target: Callable[[Batch], Tensor]) -> None:
-    """Train the detector to rank the candidates of each scale like a teacher.
+    """Train the detector to rank the candidates of each scale as a teacher does.
 
     Args:
         task: model, data and settings.
-        target: returns non-negative weights (B, N) of all candidates of a batch.
+        target: returns non-negative weights (B, N) of all candidates in a batch.
     """
     detector, _ = parts_of(task.model)
 
     def loss(batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = target(batch)
+            weights = target(batch)
         scores = detector.scores(batch.thumbnail, batch.size)
         total = scores[0].new_zeros(())
-        for own, goal in zip(scores, wanted.split([s.shape[1] for s in scores], 1), strict=True):
-            fractions = goal / goal.sum(dim=1, keepdim=True).clamp_min(1e-9)
-            total = total + F.kl_div(own.log_softmax(dim=1), fractions, reduction="batchmean")
+        parts = weights.split([s.shape[1] for s in scores], 1)
+        for score, weight in zip(scores, parts, strict=True):  # per scale
+            fractions = weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-9)
+            total = total + F.kl_div(score.log_softmax(dim=1), fractions, reduction="batchmean")
         return total
 
     _fit(task, detector.scorer, task.settings.detector_epochs, DETECTOR_LR, loss)
@@ -189,7 +190,7 @@ def distil(task: SelectionTask) -> None:
     _, head = parts_of(task.model)
 
     def target(batch: Batch) -> Tensor:
-        weights = head.combine(batch.vectors, _all(task, batch)).weights
+        weights = head.combine(batch.vectors, _all_locations(task, batch)).weights
         return cast(Tensor, weights)
 
     _fit_detector(task, target)
@@ -212,27 +213,27 @@ def greedy(task: SelectionTask) -> None:
         gate = mixer.gate(vectors)[..., 0]
         weight = (gate - gate.amax(dim=1, keepdim=True)).exp()  # (B, N)
         terms = weight[..., None] * (vectors @ mixer.value.weight.T)  # (B, N, classes)
-        taken, rows = torch.zeros_like(weight), torch.arange(len(weight))
-        above, below = (
+        selected, rows = torch.zeros_like(weight), torch.arange(len(weight))
+        numerator, denominator = (
             terms.new_zeros(len(terms), 1, terms.shape[2]),
             weight.new_zeros(len(terms), 1),
         )
         for _ in range(detector.keypoints):
-            logits = (above + terms) / (below + weight)[..., None] + mixer.value.bias
+            logits = (numerator + terms) / (denominator + weight)[..., None] + mixer.value.bias
             losses = -logits.log_softmax(dim=2)[rows, :, batch.labels]  # (B, N)
-            best = (losses + 1e9 * taken).argmin(dim=1)
-            taken[rows, best] = 1
-            above = above + terms[rows, best][:, None]
-            below = below + weight[rows, best][:, None]
-        return taken
+            best = (losses + 1e9 * selected).argmin(dim=1)
+            selected[rows, best] = 1
+            numerator = numerator + terms[rows, best][:, None]
+            denominator = denominator + weight[rows, best][:, None]
+        return selected
 
     _fit_detector(task, target)
 
 
 def gumbel(task: SelectionTask) -> None:
-    """Train head and detector on candidates drawn by score; the head's weights teach the scores."""
+    """Train head and detector on candidates sampled by score; the head's weights are targets."""
     detector, head = parts_of(task.model)
-    both = nn.ModuleList([detector.scorer, head.mixer])
+    modules = nn.ModuleList([detector.scorer, head.mixer])
 
     def loss(batch: Batch) -> Tensor:
         chosen = detector.choose(batch.thumbnail, batch.size)
@@ -244,34 +245,34 @@ def gumbel(task: SelectionTask) -> None:
         weights = cast(Tensor, output.weights)
         return task.loss(output, batch.labels) + ranking_loss(chosen.score, weights[:, None])
 
-    _fit(task, both, task.settings.head_epochs, HEAD_LR, loss)
+    _fit(task, modules, task.settings.head_epochs, HEAD_LR, loss)
 
 
 def perturbed(task: SelectionTask) -> None:
     """Train head and detector by the gradient of a perturbed top-k (Cordonnier et al. 2021)."""
     detector, head = parts_of(task.model)
-    both = nn.ModuleList([detector.scorer, head.mixer])
+    modules = nn.ModuleList([detector.scorer, head.mixer])
 
     def loss(batch: Batch) -> Tensor:
         scores = detector.scores(batch.thumbnail, batch.size)
-        located, first, chosen = _all(task, batch), 0, []
-        where = torch.cat([located.xy, cast(Tensor, located.scale)[..., None]], dim=2)
-        for own, count in zip(scores, detector.counts, strict=True):
-            last = first + own.shape[1]
-            soft = perturbed_top(own, count) if own.shape[1] > 1 else own.new_ones(len(own), 1, 1)
-            values = torch.cat([batch.vectors[:, first:last], where[:, first:last]], dim=2)
-            chosen.append(soft @ values)
+        located, first, parts = _all_locations(task, batch), 0, []
+        positions = torch.cat([located.xy, cast(Tensor, located.scale)[..., None]], dim=2)
+        for score, count in zip(scores, detector.counts, strict=True):  # per scale
+            last, single = first + score.shape[1], score.new_ones(len(score), 1, 1)
+            selection = perturbed_top(score, count) if score.shape[1] > 1 else single
+            values = torch.cat([batch.vectors[:, first:last], positions[:, first:last]], dim=2)
+            parts.append(selection @ values)
             first = last
-        mixed = torch.cat(chosen, dim=1)  # (B, K, F + 3): vectors, x, y and scale
+        mixed = torch.cat(parts, dim=1)  # (B, K, F + 3): vectors, x, y and scale
         vectors = F.dropout(mixed[..., :-3], task.settings.dropout)
         output = head.combine(vectors, Located(mixed[..., -3:-1], mixed[..., -1]))
         return task.loss(output, batch.labels)
 
-    _fit(task, both, task.settings.head_epochs, HEAD_LR, loss)
+    _fit(task, modules, task.settings.head_epochs, HEAD_LR, loss)
 
 
 def peaks(task: SelectionTask) -> None:
-    """Train only the head, for a detector that learns nothing but a standardisation."""
+    """Train only the head; the detector learns nothing but a standardisation."""
     detector, _ = parts_of(task.model)
     with torch.no_grad():
         for batch in task.batches(1):

@@ -17,8 +17,8 @@ class Crops:
     Attributes:
         select: how the detector first learns, on the features of all candidates (with
             `training.cache`): `distil` (from the weights of a head that reads all candidates),
-            `greedy` (from the candidates that decrease that head's loss most), `gumbel` (candidates
-            drawn with noise, the head's weights as teacher), `perturbed` (by the gradient of a
+            `greedy` (from the candidates that reduce that head's loss most), `gumbel` (candidates
+            sampled with noise, the head's weights as teacher), `perturbed` (by the gradient of a
             perturbed top-k) or `peaks` (not learned: maxima of the features' energy).
         head_epochs: epochs of the head in this phase.
         detector_epochs: epochs of the detector in this phase, for `distil` and `greedy`.

@@ -1,1 +1,1 @@
-"""Honesty: keypoints that do not reveal the class (adversarial, dependence, swap)."""
+"""Honesty: loss terms against keypoints that reveal the class (adversarial, dependence, swap)."""

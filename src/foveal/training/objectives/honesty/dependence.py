@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-WIDTHS = (0.1, 0.3, 1.0)  # of the kernels, in grid units
+WIDTHS = (0.1, 0.3, 1.0)  # widths of the kernels in grid units
 
 
 def dependence(locations: Tensor, labels: Tensor) -> Tensor:
@@ -11,15 +11,15 @@ def dependence(locations: Tensor, labels: Tensor) -> Tensor:
 
     A sum of Gaussian kernels of several widths compares locations, equality compares classes
     (Cortes, Mohri & Rostamizadeh 2012, "Algorithms for learning kernels based on centered
-    alignment", definition 4). Independent locations give a value near 0; in a batch of B images,
-    it stays above about 1 / sqrt(B).
+    alignment", definition 4). For independent locations, it is near 0, but at least about
+    1 / sqrt(B) in a batch of B images.
 
     Args:
         locations: (B, D), such as flattened keypoints in grid units.
         labels: (B,) class indices.
     """
-    apart = (locations[:, None] - locations).square().sum(dim=-1)
-    similar = torch.stack([(-apart / (2 * width**2)).exp() for width in WIDTHS]).sum(dim=0)
+    distance = (locations[:, None] - locations).square().sum(dim=-1)
+    similar = torch.stack([(-distance / (2 * width**2)).exp() for width in WIDTHS]).sum(dim=0)
     first, second = _centred(similar), _centred((labels[:, None] == labels).to(locations.dtype))
     norms = (first.square().sum() * second.square().sum()).clamp_min(1e-12).sqrt()
     return (first * second).sum() / norms

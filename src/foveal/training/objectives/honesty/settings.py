@@ -1,4 +1,4 @@
-"""Settings of honest training: the weights of its terms."""
+"""Settings of the honesty terms of a loss."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,18 +14,18 @@ class Honesty:
 
     Attributes:
         adversary: weight of a probe that predicts the class from the keypoints; it is trained
-            along, with its gradient reversed for the detector (Ganin & Lempitsky 2015,
+            alongside, with its gradient reversed for the detector (Ganin & Lempitsky 2015,
             arXiv:1409.7495).
         probes: number of such probes. A detector that fools one need not fool another.
         dependence: weight of the kernel dependence between the keypoints and the classes of a
             batch (centred kernel alignment, Cortes et al. 2012).
-        swap: weight of the classification of other images, cut at this image's keypoints.
-        still: apply the terms also to the keypoints' locations before augmentation, which blurs
-            what they reveal.
-        ramp: first fraction of training in which `adversary` and `dependence` grow linearly to
+        swap: weight of the classification loss of other images' patches at this image's keypoints.
+        still: whether to apply the terms also to the keypoints before augmentation, which reveal
+            more.
+        ramp: initial fraction of training in which `adversary` and `dependence` grow linearly to
             their weights.
         settle: final fraction of training with the detector frozen, so that the classifier can
-            adapt. The learning rate runs through a cycle of its own in it.
+            adapt. This phase has its own cycle of the learning rate.
     """
 
     adversary: Amount = 0.0

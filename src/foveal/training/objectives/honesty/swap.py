@@ -1,4 +1,4 @@
-"""Swap: the pixels of other images, cut at an image's keypoints, must give the others' classes."""
+"""Swap: patches of other images at an image's keypoints must give the other images' classes."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from foveal.training.settings import Training
 def swap_loss(
     model: FocusNet, images: Tensor, observed: Explanation, labels: Tensor, training: Training
 ) -> Tensor:
-    """Return the classification loss of the images at each other's keypoints.
+    """Return the classification loss of images read at each other's keypoints.
 
     Args:
         model: the focus model.
@@ -25,6 +25,6 @@ def swap_loss(
     """
     assert observed.keypoints is not None
     others = torch.randperm(len(labels), device=labels.device)
-    held = Located(observed.keypoints.detach(), observed.scales)
-    swapped = model.decide(WholeView(images[others]), held)
+    located = Located(observed.keypoints.detach(), observed.scales)
+    swapped = model.decide(WholeView(images[others]), located)
     return classification_loss(swapped.logits, labels[others], training)

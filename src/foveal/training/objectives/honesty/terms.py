@@ -1,4 +1,4 @@
-"""The honesty terms of a loss: adversarial, dependence and swap, and when the detector freezes."""
+"""Honesty terms of a loss: adversarial, dependence and swap, with a schedule."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +12,7 @@ from foveal.images import View
 from foveal.models.abilities import Ability
 from foveal.models.focus import FocusNet
 from foveal.models.image_model import ImageModel
-from foveal.training.augment import before_moves
+from foveal.training.augment import undo_moves
 from foveal.training.objectives.honesty.adversarial import Probes
 from foveal.training.objectives.honesty.dependence import dependence
 from foveal.training.objectives.honesty.settings import Honesty
@@ -28,19 +28,19 @@ class Step:
         view: B normalised images.
         observed: the model's explanation of them.
         labels: (B,) class indices.
-        moves: (B, 2, 3), how the images were moved (`Augment.draw_moves`), or None.
-        done: fraction of training that is over.
+        moves: (B, 2, 3), the moves of the images (`Augment.draw_moves`), or None.
+        progress: fraction of training that is complete.
     """
 
     view: View
     observed: Explanation
     labels: Tensor
     moves: Tensor | None
-    done: float
+    progress: float
 
 
 def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
-    """Return the honesty terms of a recipe; None without any.
+    """Return the honesty terms of a recipe, or None if it has none.
 
     Raises:
         UserError: the terms are for a different kind of model, or images are mixed.
@@ -50,8 +50,8 @@ def honesty_terms(model: ImageModel, recipe: Recipe) -> "HonestyTerms | None":
     detector = None
     if Ability.GIVEN_KEYPOINTS in model.abilities:
         detector = cast(FocusNet, model).detector
-    other = detector is None or detector.context or detector.scaled or detector.in_part
-    if detector is None or other or detector.blocks:
+    unsupported = detector is None or detector.context or detector.scaled or detector.in_part
+    if detector is None or unsupported or detector.blocks:
         raise UserError("Honest training (`honesty`) is for focus models: 'focus'.")
     if recipe.augment.mix:
         raise UserError("Honest training (`honesty`) cannot use mixed images (`augment.mix`).")
@@ -64,7 +64,7 @@ class HonestyTerms(nn.Module):
     Args:
         model: the focus model that is trained.
         keypoints: number K of its keypoints.
-        recipe: its `honesty` has the terms' weights.
+        recipe: the recipe; `honesty` holds the terms' weights.
     """
 
     def __init__(self, model: ImageModel, keypoints: int, recipe: Recipe):
@@ -74,19 +74,19 @@ class HonestyTerms(nn.Module):
         count = self.settings.probes if self.settings.adversary else 0
         self.adversarial = Probes(values, model.num_classes, count)
 
-    def frozen(self, done: float) -> bool:
-        """Return whether the detector is frozen after a fraction `done` of training."""
+    def is_frozen(self, progress: float) -> bool:
+        """Return whether the detector is frozen after a fraction `progress` of training."""
         settle = self.settings.settle
-        return settle > 0 and done >= 1 - settle
+        return settle > 0 and progress >= 1 - settle
 
-    def observe(self, model: ImageModel, view: View, done: float) -> Explanation:
-        """Return the model's explanation of images, whose keypoints get no gradient once frozen.
+    def observe(self, model: ImageModel, view: View, progress: float) -> Explanation:
+        """Return the model's explanation of images; a frozen detector gets no gradient.
 
         A frozen detector normalises by its own statistics instead of the batch's, so that
-        keypoints lie where they will lie in use.
+        keypoints are the same as in inference.
         """
         focus = cast(FocusNet, model)
-        if not self.frozen(done):
+        if not self.is_frozen(progress):
             return focus.observe(view)
         focus.detector.eval()
         with torch.no_grad():
@@ -96,7 +96,7 @@ class HonestyTerms(nn.Module):
     def forward(self, model: ImageModel, step: Step) -> Tensor:
         """Return the sum of the terms."""
         weights, loss = self.settings, step.view.whole().new_zeros(())
-        if not self.frozen(step.done):
+        if not self.is_frozen(step.progress):
             loss = loss + self._location_terms(step)
         if weights.swap:
             focus, images = cast(FocusNet, model), step.view.whole()
@@ -108,12 +108,12 @@ class HonestyTerms(nn.Module):
     def _location_terms(self, step: Step) -> Tensor:
         """Return the adversarial and dependence terms, at the current strength of the ramp."""
         weights = self.settings
-        strength = min(1.0, step.done / weights.ramp) if weights.ramp else 1.0
+        strength = min(1.0, step.progress / weights.ramp) if weights.ramp else 1.0
         assert step.observed.keypoints is not None
         locations = step.observed.keypoints.flatten(1)
         loss = locations.new_zeros(())
         if weights.still:
-            before = before_moves(step.observed.keypoints, step.moves).flatten(1)
+            before = undo_moves(step.observed.keypoints, step.moves).flatten(1)
             locations = torch.cat([locations, before], dim=1)
         for term in self.adversarial.losses(locations, step.labels, strength * weights.adversary):
             loss = loss + term

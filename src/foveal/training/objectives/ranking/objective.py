@@ -21,8 +21,8 @@ from foveal.training.settings import Recipe
 
 FACTORS = (2, 4, 8)  # downsampling factors of the coarse detector's thumbnails in training
 
-# Weight of the coarse detector's loss. Adam compensates for it, as nothing else trains that
-# detector; but unweighted, its gradient would dominate the norm by which all gradients are clipped.
+# Weight of the coarse detector's loss. Adam compensates for it, because that detector has no other
+# loss; without it, the gradient would dominate the norm by which all gradients are clipped.
 COARSE = 0.01
 
 # At chance level, the sum of ten binary cross-entropies (10 ln 2) is three times a cross-entropy
@@ -35,14 +35,14 @@ class Ranking(Objective):
 
     A batch consists of indices; the images stay in their files. The ranking loss compares the
     detector's scores with the weights that the head gives the patches: the head, which reads them
-    at full resolution, teaches the detector, which reads a thumbnail. Keypoints are drawn at random
-    by their scores, so that cells of low scores are tried too.
+    at full resolution, teaches the detector, which reads a thumbnail. Keypoints are sampled by
+    score, so that low-scoring cells are tried too.
 
     Args:
-        model: with a `HighResDetector`.
-        recipe: settings; those of the detector in `large`.
+        model: a model with a `HighResDetector`.
+        recipe: the recipe; `large` holds the settings of the detector's training.
         steps: optimizer steps in all epochs.
-        sets: `train` and `val`, and `first` where the recipe has one.
+        sets: `train` and `val`, and `first` if the recipe has one.
 
     Raises:
         UserError: the number of first images differs from that of the others.
@@ -68,8 +68,8 @@ class Ranking(Objective):
                 f"{sets['train'].name}, but got {len(sets['first'])}."
             )
         self.keypoints = model.detector.keypoints
-        several = [f"val_{task}" for task in tasks] if len(tasks) > 1 else []
-        self.columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", *several)
+        by_task = [f"val_{task}" for task in tasks] if len(tasks) > 1 else []
+        self.columns = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", *by_task)
 
     @property
     def detector(self) -> HighResDetector:
@@ -77,15 +77,15 @@ class Ranking(Objective):
         return cast(HighResDetector, self.model.detector)
 
     @property
-    def early(self) -> bool:
+    def is_early(self) -> bool:
         """Whether this epoch is one of the first, on smaller images."""
         return "first" in self.sets and self.current_epoch < self.recipe.large.first_epochs
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch, and set its number of patches."""
         super().on_train_epoch_start()
-        early = self.recipe.large.first_keypoints if self.early else 0
-        self.detector.keypoints = early or self.keypoints
+        keypoints = self.recipe.large.first_keypoints if self.is_early else 0
+        self.detector.keypoints = keypoints or self.keypoints
 
     def on_validation_epoch_start(self) -> None:
         """Set the number of patches of the trained model."""
@@ -93,10 +93,10 @@ class Ranking(Objective):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss on the images at these indices."""
-        images = self.sets["first" if self.early else "train"]
+        images = self.sets["first" if self.is_early else "train"]
         located, output = self._read(images, batch[0])
-        loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
-        if not self.early and self.recipe.large.distil:
+        loss, accuracies = task_losses(_task_logits(output), self._labels(images, batch[0]))
+        if not self.is_early and self.recipe.large.distil:
             assert located.score is not None
             assert output.task_weights is not None
             ranking = ranking_loss(located.score, output.task_weights)
@@ -105,7 +105,7 @@ class Ranking(Objective):
             loss = loss + COARSE * self._coarse_loss(located, index)
         self.check_loss(loss, index)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
-        accuracy = right.mean()
+        accuracy = accuracies.mean()
         self.log("train_accuracy", accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -113,23 +113,23 @@ class Ranking(Objective):
         """Measure the loss and each task's accuracy on the images at these indices."""
         images = self.sets["val"]
         _, output = self._read(images, batch[0])
-        loss, right = task_losses(_task_logits(output), self._labels(images, batch[0]))
+        loss, accuracies = task_losses(_task_logits(output), self._labels(images, batch[0]))
         log = partial(self.log, batch_size=len(batch[0]), sync_dist=True)
         log("val_loss", loss)
-        log("val_accuracy", right.mean(), prog_bar=True)
+        log("val_accuracy", accuracies.mean(), prog_bar=True)
         if len(self.model.tasks) > 1:
-            for task, fraction in zip(self.model.tasks, right, strict=True):
-                log(f"val_{task}", fraction)
+            for task, accuracy in zip(self.model.tasks, accuracies, strict=True):
+                log(f"val_{task}", accuracy)
 
     def _read(self, images: ImageSet[LargeImages], indices: Tensor) -> tuple[Located, HeadOutput]:
-        """Return what the detector and the head return for the images at indices (B,)."""
+        """Return the outputs of the detector and the head for the images at indices (B,)."""
         view = self.model.view(images.images, indices.cpu())
         _, located, output = self.model.read(view, self.model.locate(view))
         return located, output
 
     def _labels(self, images: ImageSet[LargeImages], indices: Tensor) -> list[Tensor]:
-        chosen = indices.cpu()
-        return [labels[chosen].to(indices.device) for labels in images.tasks.values()]
+        rows = indices.cpu()
+        return [labels[rows].to(indices.device) for labels in images.tasks.values()]
 
     def _coarse_loss(self, located: Located, index: int) -> Tensor:
         """Return the divergence of the coarse scores from the maximum fine score of each region."""
@@ -139,10 +139,10 @@ class Ranking(Objective):
         fine = located.score_map.detach()
         if self.detector.coarse is None or min(fine.shape[-2:]) < factor:
             return fine.new_zeros(())
-        highest = F.max_pool2d(fine[:, None], factor).flatten(1)
+        maxima = F.max_pool2d(fine[:, None], factor).flatten(1)
         scores = self.detector.coarse(F.avg_pool2d(located.thumbnail, factor)).flatten(1)
-        wanted = highest.softmax(dim=1)
-        return F.kl_div(scores.log_softmax(dim=1), wanted, reduction="batchmean")
+        target = maxima.softmax(dim=1)
+        return F.kl_div(scores.log_softmax(dim=1), target, reduction="batchmean")
 
 
 def _task_logits(output: HeadOutput) -> Tensor:
@@ -153,20 +153,20 @@ def task_losses(logits: Tensor, labels: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the sum of the tasks' losses, and the accuracy of each (T,).
 
     The loss of a task is the cross-entropy. If its labels are booleans, it is the sum of the
-    classes' binary cross-entropies divided by 3, which starts at about the same value, and a
-    prediction is correct if it is correct for every class.
+    classes' binary cross-entropies divided by 3, which starts at about the same value; a prediction
+    is then correct if it is correct for every class.
 
     Args:
         logits: (B, T, classes).
         labels: for each task (B,) class indices, or (B, classes) booleans.
     """
-    loss, right = logits.new_zeros(()), []
-    for task, wanted in enumerate(labels):
-        answer = logits[:, task].float()
-        if wanted.dtype == torch.bool:
-            bits = F.binary_cross_entropy_with_logits(answer, wanted.float(), reduction="none")
-            loss = loss + bits.sum(dim=1).mean() / MULTI_LABEL
+    loss, accuracies = logits.new_zeros(()), []
+    for task, target in enumerate(labels):
+        output = logits[:, task].float()
+        if target.dtype == torch.bool:
+            losses = F.binary_cross_entropy_with_logits(output, target.float(), reduction="none")
+            loss = loss + losses.sum(dim=1).mean() / MULTI_LABEL
         else:
-            loss = loss + F.cross_entropy(answer, wanted)
-        right.append(correct(answer, wanted).float().mean())
-    return loss, torch.stack(right)
+            loss = loss + F.cross_entropy(output, target)
+        accuracies.append(correct(output, target).float().mean())
+    return loss, torch.stack(accuracies)

@@ -12,10 +12,10 @@ class Large:
     """Training of a `high-res` model's detector.
 
     Attributes:
-        first: a dataset of smaller images for the first epochs, with as many images and the same
-            tasks; empty for none.
+        first: a dataset of smaller images for the first epochs, with the same number of images
+            and the same tasks; empty for none.
         first_epochs: number of these epochs.
-        first_keypoints: number of patches in these epochs; 0 for as many as later.
+        first_keypoints: number of patches in these epochs; 0 for the usual number.
         distil: weight, after these epochs, of the ranking loss by which the head's weights of the
             patches teach the detector's scores.
     """

@@ -59,8 +59,8 @@ def overlap(keypoints: Tensor, patch_size: int, size: Size) -> Tensor:
     if count < 2:
         return keypoints.new_zeros(())
     centre = to_px(keypoints, size)
-    apart = (centre[:, :, None] - centre[:, None]).abs()  # (B, K, K, 2)
-    shared = (1 - apart / patch_size).clamp(min=0).prod(dim=-1)
+    distance = (centre[:, :, None] - centre[:, None]).abs()  # (B, K, K, 2)
+    shared = (1 - distance / patch_size).clamp(min=0).prod(dim=-1)
     first, second = torch.triu_indices(count, count, offset=1, device=keypoints.device)
     return shared[:, first, second].mean()
 
@@ -77,7 +77,7 @@ def movement(keypoints: Tensor) -> Tensor:
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of normal distributions (B, L) from the standard one.
+    """Return the Kullback-Leibler divergence of normal distributions (B, L) from standard ones.
 
     The sum over the L dimensions, averaged over images, in nats (Kingma & Welling 2014,
     appendix B).

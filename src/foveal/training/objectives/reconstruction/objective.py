@@ -56,8 +56,8 @@ class Reconstruction(Objective):
         self._step(first, loss)
         if self.discriminator is not None:
             real = F.relu(1 - self.discriminator(images)).mean()
-            made = F.relu(1 + self.discriminator(rebuilt.detach())).mean()
-            self._step(rest[0], real + made)
+            fake = F.relu(1 + self.discriminator(rebuilt.detach())).mean()
+            self._step(rest[0], real + fake)
         schedules = self.lr_schedulers() or []
         for schedule in schedules if isinstance(schedules, list) else [schedules]:
             schedule.step()  # type: ignore[call-arg]
@@ -75,14 +75,14 @@ class Reconstruction(Objective):
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimizer, and the discriminator's if there is one."""
-        found = [super().configure_optimizers()]
+        optimizers = [super().configure_optimizers()]
         if self.discriminator is not None:
             rate = self.recipe.training.lr
-            betas = (0.5, 0.99)  # little momentum, as its opponent learns (Radford et al. 2016)
-            found.append(
+            betas = (0.5, 0.99)  # little momentum: its opponent changes (Radford et al. 2016)
+            optimizers.append(
                 self.scheduled(torch.optim.Adam(self.discriminator.parameters(), rate, betas))
             )
-        return found if len(found) > 1 else found[0]
+        return optimizers if len(optimizers) > 1 else optimizers[0]
 
     def _rebuilt(self, images: Tensor) -> tuple[Tensor, Located, Latent]:
         """Return the reconstructed images, the patches' locations and the latent vectors."""
@@ -102,13 +102,13 @@ class Reconstruction(Objective):
             loss = loss + weights.perceptual * self.features.distance(rebuilt, images)
         if weights.diversity:
             size = (images.shape[-2], images.shape[-1])
-            piled = overlap(located.xy, self.model.patch_size, size)
-            loss = loss + weights.diversity * piled
+            covered = overlap(located.xy, self.model.patch_size, size)
+            loss = loss + weights.diversity * covered
         if weights.movement:
             loss = loss + weights.movement * movement(located.xy)
         if latent is not None:
-            spread = divergence(*latent) / images[0].numel()
-            loss = loss + weights.kl * spread
+            kl = divergence(*latent) / images[0].numel()
+            loss = loss + weights.kl * kl
         return loss, mse
 
     def _step(self, optimizer: Any, loss: Tensor) -> None:
@@ -124,7 +124,7 @@ class Discriminator(nn.Module):
 
     Args:
         in_channels: channels of the images.
-        width: channels of the first convolution, twice as many at half the resolution.
+        width: channels of the first convolution; later ones have twice as many.
     """
 
     def __init__(self, in_channels: int, width: int = 32):
@@ -139,5 +139,5 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return realness scores (B, 1, h, w) of the regions of images (B, C, H, W)."""
-        found: Tensor = self.layers(images * 2 - 1)
-        return found
+        scores: Tensor = self.layers(images * 2 - 1)
+        return scores

@@ -7,7 +7,7 @@ from foveal.training.ranges import Amount
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Weights of the terms of a reconstruction's loss; 0 leaves a term out.
+    """Weights of the terms of a reconstruction's loss; 0 disables a term.
 
     Attributes:
         pixel: weight of the mean squared error of pixels in [0, 1].
@@ -18,7 +18,7 @@ class Rebuild:
             encode.
         kl: weight of the divergence of a VAE's latent vectors from the prior, in nats per value of
             the image.
-        adversarial: weight of a discriminator of small regions that is trained along.
+        adversarial: weight of a discriminator of small regions, which is trained alongside.
     """
 
     pixel: Amount = 1.0
