@@ -372,37 +372,37 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_drawing_on_the_photo_does_not_change_results_of_any_family(
-    model_folders, tmp_path, monkeypatch, name, method
-):
-    path = write_photo(tmp_path / "photo.png", 300, 420)
-    saved_explanations = []
-    monkeypatch.setattr(
-        explanation_files,
-        "_save",
-        lambda explanation, *_: saved_explanations.append(explanation) or tmp_path,
-    )
-    with_picture, failed = explain_files(str(model_folders / name), [path], tmp_path, print, method)
-    assert failed == 0
-    (explanation,) = saved_explanations
-    assert plotting.photo_of(explanation).shape == (3, 300, 420)
-    assert explanation.figure().axes
-    without_picture, _ = explain_files(str(model_folders / name), [path], None, print, method)
-    assert {**with_picture[0], "picture": 0} == {**without_picture[0], "picture": 0}
-
-
-def test_size_of_an_original_is_limited(model_folders, tmp_path, monkeypatch):
-    path = write_photo(tmp_path / "photo.png", 1000, 2000)
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The explanations of which pictures would be written, in order; none is written."""
     explanations = []
     monkeypatch.setattr(
         explanation_files,
         "_save",
         lambda explanation, *_: explanations.append(explanation) or tmp_path,
     )
+    return explanations
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_drawing_on_the_photo_does_not_change_results_of_any_family(
+    model_folders, tmp_path, saved, name, method
+):
+    path = write_photo(tmp_path / "photo.png", 300, 420)
+    with_picture, failed = explain_files(str(model_folders / name), [path], tmp_path, print, method)
+    assert failed == 0
+    (explanation,) = saved
+    assert plotting.photo_of(explanation).shape == (3, 300, 420)
+    assert explanation.figure().axes
+    without_picture, _ = explain_files(str(model_folders / name), [path], None, print, method)
+    assert {**with_picture[0], "picture": 0} == {**without_picture[0], "picture": 0}
+
+
+def test_size_of_an_original_is_limited(model_folders, tmp_path, saved):
+    path = write_photo(tmp_path / "photo.png", 1000, 2000)
     for name in ("focus", "large"):
         assert explain_files(str(model_folders / name), [path], tmp_path)[1] == 0
-    sizes = [tuple(explanation.originals[0].shape[1:]) for explanation in explanations]
+    sizes = [tuple(explanation.originals[0].shape[1:]) for explanation in saved]
     assert sizes == [
         (MAX_SIDE_PX // 2, MAX_SIDE_PX),
         (500, 1000),
@@ -417,19 +417,11 @@ def test_original_is_read_only_for_a_picture(model_folders, tmp_path, monkeypatc
         explain_files(str(model_folders / "focus"), [path], tmp_path / "out")
 
 
-def test_original_is_not_stored_for_an_image_that_was_not_resized(
-    model_folders, tmp_path, monkeypatch
-):
+def test_original_is_not_stored_for_an_image_that_was_not_resized(model_folders, tmp_path, saved):
     path = write_photo(tmp_path / "photo.png", 28, 28)
-    explanations = []
-    monkeypatch.setattr(
-        explanation_files,
-        "_save",
-        lambda explanation, *_: explanations.append(explanation) or tmp_path,
-    )
     explain_files(str(model_folders / "focus"), [path], tmp_path)
     explain_files(str(model_folders / "grey"), [path], tmp_path)
-    assert [len(explanation.originals) for explanation in explanations] == [
+    assert [len(explanation.originals) for explanation in saved] == [
         0,
         1,
     ]  # the original of the grey model is in colour
