@@ -66,9 +66,12 @@ def trust(card: dict[str, Any]) -> str:
         uniform_drop = card["accuracy"] - card["uniform_attention_accuracy"]
         shuffled_drop = card["accuracy"] - card["shuffled_attention_accuracy"]
         verdict, qualifier = ("in part", "") if uniform_drop >= MIN_DROP else ("hardly", "only ")
+        other = f"with those of another image {100 * shuffled_drop:.1f}"
+        if uniform_drop <= 0:
+            return f"{verdict}: with uniform maps it loses no accuracy, {other} points"
         return (
             f"{verdict}: with uniform maps it loses {qualifier}{100 * uniform_drop:.1f} points of "
-            f"accuracy, with those of another image {100 * shuffled_drop:.1f}"
+            f"accuracy, {other}"
         )
     if MODELS[kind].evidence_kind == "maps":
         return "its maps sum the weights of many windows: treat them like a post-hoc explanation"

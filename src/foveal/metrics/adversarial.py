@@ -99,7 +99,7 @@ ADVERSARIAL = Metric(
             "PGD",
             "{:.1%}",
             f"accuracy on {SAMPLE} images after ten smaller steps within 8/255; an upper bound, as "
-            "a stronger attack may find more",
+            "a stronger attack may change more predictions",
             "higher",
         ),
     ),
