@@ -57,11 +57,11 @@ def hits(heat: Tensor, regions: list[Tensor], corners: Tensor, side: int) -> Ten
         side: of the crops in pixels.
     """
     best = over_crops(heat, corners, side).argmax(dim=1)
-    found = []
-    for own, index in zip(regions, best.tolist(), strict=True):
-        inside = over_crops(own, corners[index : index + 1], side)[:, 0]
-        found.append(bool((inside >= own.sum(dim=(1, 2)) / 2).any()))
-    return torch.tensor(found)
+    is_hit = []
+    for masks, index in zip(regions, best.tolist(), strict=True):
+        inside = over_crops(masks, corners[index : index + 1], side)[:, 0]
+        is_hit.append(bool((inside >= masks.sum(dim=(1, 2)) / 2).any()))
+    return torch.tensor(is_hit)
 
 
 def expected(regions: Tensor, corners: Tensor, side: int) -> float:
@@ -103,8 +103,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/photos"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--few", type=int, default=40, help="images of slow methods")
-    parser.add_argument("--without", nargs="*", default=[], help="methods that are left out")
+    parser.add_argument("--few", type=int, default=40, help="images for slow methods")
+    parser.add_argument("--without", nargs="*", default=[], help="methods to skip")
     options = parser.parse_args()
     keep_freed_memory()
     focus, whole = (
@@ -131,40 +131,40 @@ def main() -> None:
         options.out / options.data / "explanations.json",
         f"{options.focus} beside {options.whole}",
     )
-    kept = read_json(path) if path.is_file() else {}
-    rows: dict[str, Any] = kept.get(pair, {})
+    results = read_json(path) if path.is_file() else {}
+    rows: dict[str, Any] = results.get(pair, {})
     for name in names:
         if name in rows or name in options.without:
             continue
         if name not in ("focus", "uniform") and not explainer(name).supports(whole):
             continue
-        some = marked[: options.few] if name in SLOW else marked
-        found, started = [], time.perf_counter()
-        for index in some:
+        indices = marked[: options.few] if name in SLOW else marked
+        image_hits, started = [], time.perf_counter()
+        for index in indices:
             size = tuple(masks[index].shape)
             finest = detector.candidates(size)[-1]
             regions = regions_of(masks[index])
             if name == "uniform":
-                chance = expected(regions, finest.corners_px, finest.side_px)
-                found.append(torch.tensor([chance]))
+                rate = expected(regions, finest.corners_px, finest.side_px)
+                image_hits.append(torch.tensor([rate]))
                 continue
             if name == "focus":
                 heat = focus.contributions(as_floats(images[0][index][None])).maps[:, 0]
             else:
-                other = images[1][order[sets[0].paths[index]]]
-                heat = heat_of(name, whole, as_floats(other[None]), size)
-            found.append(hits(heat, [regions], finest.corners_px, finest.side_px))
-        right = torch.cat(found).double()
-        low, high = wilson_interval(round(float(right.sum())), len(right))
+                whole_image = images[1][order[sets[0].paths[index]]]
+                heat = heat_of(name, whole, as_floats(whole_image[None]), size)
+            image_hits.append(hits(heat, [regions], finest.corners_px, finest.side_px))
+        hit = torch.cat(image_hits).double()
+        low, high = wilson_interval(round(float(hit.sum())), len(hit))
         rows[name] = {
-            "hits": float(right.mean()),
+            "hits": float(hit.mean()),
             "low": low,
             "high": high,
-            "images": len(right),
-            "seconds_per_image": round((time.perf_counter() - started) / len(some), 3),
+            "images": len(hit),
+            "seconds_per_image": round((time.perf_counter() - started) / len(indices), 3),
         }
         print(name, rows[name], flush=True)
-        write_json(path, kept | {pair: rows})
+        write_json(path, results | {pair: rows})
 
 
 if __name__ == "__main__":

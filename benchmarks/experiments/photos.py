@@ -89,7 +89,7 @@ def rows_of(data: str) -> dict[str, Recipe]:
     """Return the recipe of each row of a dataset, by its name."""
     name = "pcb-focus" if data == "deeppcb" else f"{data}-focus"
     recipe = load_recipe(name)
-    found = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
+    rows = {row: load_recipe(name, list(changes)) for row, changes in FOCUS[data].items()}
     backbone = {"name": "efficientnet-lite0", "weights": "imagenet"}
     training = replace(recipe.training, linear_start=True)
     for kind, side in [*(("whole", side) for side in WHOLE[data]), ("attention", ATTENTION[data])]:
@@ -97,10 +97,10 @@ def rows_of(data: str) -> dict[str, Recipe]:
         if kind == "attention":
             model |= {"name": "attention", "depths": [5], "compatibility": "pc"}
         sized = replace(recipe.data, short_side=side)
-        found[f"{kind}-{side}"] = replace(
+        rows[f"{kind}-{side}"] = replace(
             recipe, data=sized, training=training, model=model, crops=Crops()
         )
-    return found
+    return rows
 
 
 def sets_of(data: str, recipe: Recipe) -> dict[str, ImageSet[Any]]:
@@ -129,25 +129,27 @@ def divided(
         yield rest["train"], rest["val"], images.subset((fold == number).nonzero()[:, 0])
 
 
-def measured(
+def measure(
     data: str, name: str, recipe: Recipe, work: Path, tested: Path, first_only: bool = False
 ) -> dict[str, Any]:
     """Return a row: a recipe's prediction for each tested image, and its cost.
 
-    The model of the first fold is kept, with the images that it was tested on.
+    The model of the first fold is stored, with the paths of its test images.
     """
     started = time.perf_counter()
     sets = sets_of(data, recipe)
     first = next(iter(sets.values()))
     settings = model_settings(recipe, sets.get("train", first))
     model: Any = initial_model(recipe, settings)
-    kept = with_features(model, recipe, sets, work / "features" / _features_of(name, recipe))
+    features = with_features(model, recipe, sets, work / "features" / _feature_folder(name, recipe))
     cached = time.perf_counter()
-    found: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
+    predictions: dict[str, dict[str, int]] = {"linear": {}, "frozen": {}, "tuned": {}}
     labels: dict[str, int] = {}
     validated: list[tuple[Tensor, Tensor]] = []
-    for train, val, test in divided(kept, recipe.training.seed):
-        model, answers = tuned(recipe, settings, {"train": train, "val": val}, test)
+    for train, val, test in divided(features, recipe.training.seed):
+        model, logits_by_stage = train_and_predict(
+            recipe, settings, {"train": train, "val": val}, test
+        )
         validated.append((predict_features(model, val.images).argmax(dim=1), val.labels))
         linear = fit_linear(
             labelled_vectors(train),
@@ -155,7 +157,7 @@ def measured(
             len(test.classes),
             recipe.training.balance,
         )
-        answers["linear"] = linear(test.images.whole[:, 0])
+        logits_by_stage["linear"] = linear(test.images.whole[:, 0])
         if not labels:
             (work / "models" / name).mkdir(parents=True, exist_ok=True)
             model.save_weights(work / "models" / name)
@@ -163,16 +165,19 @@ def measured(
             if first_only:
                 return {}
         labels |= dict(zip(test.paths, test.labels.tolist(), strict=True))
-        for how, logits in answers.items():
-            found[how] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
-        print(f"{data} {name}: {_fractions(found, labels)}", flush=True)
+        for stage, logits in logits_by_stage.items():
+            predictions[stage] |= dict(zip(test.paths, logits.argmax(dim=1).tolist(), strict=True))
+        print(f"{data} {name}: {_accuracies(predictions, labels)}", flush=True)
     paths = sorted(labels)
     _check_tested(tested, paths, labels, first)
     row: dict[str, Any] = {
         "data": data,
         "row": name,
         "recipe": recipe.to_dict(),
-        "answers": {how: " ".join(str(own[path]) for path in paths) for how, own in found.items()},
+        "answers": {
+            stage: " ".join(str(by_path[path]) for path in paths)
+            for stage, by_path in predictions.items()
+        },
         "validated_balanced": _balanced(validated),
         "features_seconds": round(cached - started, 1),
         "seconds": round(time.perf_counter() - started, 1),
@@ -180,7 +185,7 @@ def measured(
     return row | _cost(model.eval(), sets.get("test", first))
 
 
-def tuned(
+def train_and_predict(
     recipe: Recipe, settings: dict[str, Any], sets: dict[str, ImageSet[Any]], test: ImageSet[Any]
 ) -> tuple[Any, dict[str, Tensor]]:
     """Return a model trained on features, and its logits for others, frozen and tuned.
@@ -193,88 +198,88 @@ def tuned(
     """
     model: Any = initial_model(recipe, settings)
     start_on_features(model, recipe, sets)
-    answers = {"frozen": predict_features(model, test.images)}
+    logits_by_stage = {"frozen": predict_features(model, test.images)}
     options = Options(False, Devices(), "32-true", False, (), None, print)
     with tempfile.TemporaryDirectory() as out:
         model.load_state_dict(fit(model, recipe, sets, Path(out), options).weights())
-    return model, answers | {"tuned": predict_features(model, test.images)}
+    return model, logits_by_stage | {"tuned": predict_features(model, test.images)}
 
 
-def _features_of(name: str, recipe: Recipe) -> str:
-    """Return the name of the folder of a row's features; those of the same candidates share it."""
-    candidates = [*recipe.model.get("scales", ()), "x", *recipe.model.get("counts", ())]
-    return name if len(candidates) == 1 else "-".join(str(one) for one in candidates)
+def _feature_folder(name: str, recipe: Recipe) -> str:
+    """Return the name of a row's folder of features, shared by rows of the same crops or size."""
+    crops = [*recipe.model.get("scales", ()), "x", *recipe.model.get("counts", ())]
+    return name.partition("-")[2] if len(crops) == 1 else "-".join(map(str, crops))
 
 
 def _check_tested(
     file: Path, paths: list[str], labels: dict[str, int], images: ImageSet[Any]
 ) -> None:
-    """Keep which images are tested, once per dataset; all rows must test the same."""
+    """Record the tested images of a dataset once; all rows must test the same images."""
     groups = dict(zip(images.paths, images.groups, strict=True)) if images.groups else {}
-    folded = all(path in groups for path in paths) and bool(groups)
-    known = {
+    is_folded = all(path in groups for path in paths) and bool(groups)
+    expected = {
         "paths": [_short(path) for path in paths],
         "labels": [labels[path] for path in paths],
-        "groups": [groups[path] for path in paths] if folded else [],
+        "groups": [groups[path] for path in paths] if is_folded else [],
     }
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, known)
-    elif read_json(file) != known:
-        raise SystemExit(f"{file} holds other images: remove the rows beside it.")
+        write_json(file, expected)
+    elif read_json(file) != expected:
+        raise SystemExit(f"{file} holds other images: remove the rows next to it.")
 
 
 def _short(path: str) -> str:
     return "/".join(Path(path).parts[-3:])
 
 
-def _fractions(found: dict[str, dict[str, int]], labels: dict[str, int]) -> dict[str, float]:
+def _accuracies(predictions: dict[str, dict[str, int]], labels: dict[str, int]) -> dict[str, float]:
     return {
-        how: round(sum(own[p] == labels[p] for p in own) / len(own), 4)
-        for how, own in found.items()
+        stage: round(sum(by_path[path] == labels[path] for path in by_path) / len(by_path), 4)
+        for stage, by_path in predictions.items()
     }
 
 
 def _balanced(validated: list[tuple[Tensor, Tensor]]) -> float:
     """Return the mean per-class accuracy on the validation images of all folds together."""
-    answers, labels = (torch.cat(own) for own in zip(*validated, strict=True))
-    return round(bootstrap((answers == labels).double(), labels, balanced=True).value, 4)
+    predictions, labels = (torch.cat(parts) for parts in zip(*validated, strict=True))
+    return round(bootstrap((predictions == labels).double(), labels, balanced=True).value, 4)
 
 
 def _cost(model: Any, images: ImageSet[Any]) -> dict[str, Any]:
     """Return multiply-adds, and the fraction of the pixels that is evidence."""
     size = (images.images.shape[-2], images.images.shape[-1])
-    some = images.subset(torch.arange(0, len(images), max(1, len(images) // 100)))
-    found: dict[str, Any] = {
+    sample = images.subset(torch.arange(0, len(images), max(1, len(images) // 100)))
+    figures: dict[str, Any] = {
         "size": list(size),
         "macs": macs(model, size),
         "evidence_fraction": 1.0,
     }
     if Ability.CROPS in model.abilities:
-        observed = observe_all(model, some.images)
-        found["evidence_fraction"] = evidence_fraction(model, some, observed=observed)
-        found["covered_fraction"] = covered_fraction(model, some, observed=observed)
-    return found
+        observed = observe_all(model, sample.images)
+        figures["evidence_fraction"] = evidence_fraction(model, sample, observed=observed)
+        figures["covered_fraction"] = covered_fraction(model, sample, observed=observed)
+    return figures
 
 
-def timed(out: Path, datasets: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
+def measure_latency(out: Path, datasets: list[str], rounds: int = 9) -> dict[str, dict[str, float]]:
     """Return the median milliseconds per image of all measured rows, which take turns."""
-    runs: dict[tuple[str, str], Any] = {}
+    models: dict[tuple[str, str], Any] = {}
     for data in datasets:
         for name, recipe in rows_of(data).items():
             path = out / data / f"{name}.json"
             if path.is_file():
                 size = tuple(read_json(path)["size"])
                 model = build_model({**recipe.model, "num_classes": 2}).eval()
-                runs[data, name] = (model, size)
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+                models[data, name] = (model, size)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in models}
     for _ in range(rounds):
-        for key, (model, size) in runs.items():
-            taken[key].append(latency_ms(model, size, repeats=1))
-    found: dict[str, dict[str, float]] = {data: {} for data in datasets}
-    for (data, name), values in taken.items():
-        found[data][name] = round(statistics.median(values), 1)
-    return found
+        for key, (model, size) in models.items():
+            times[key].append(latency_ms(model, size, repeats=1))
+    medians: dict[str, dict[str, float]] = {data: {} for data in datasets}
+    for (data, name), values in times.items():
+        medians[data][name] = round(statistics.median(values), 1)
+    return medians
 
 
 def main() -> None:
@@ -288,18 +293,18 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     if options.time:
-        write_json(options.out / TIMES, timed(options.out, options.data))
+        write_json(options.out / TIMES, measure_latency(options.out, options.data))
         return
     for data in options.data:
         for name, recipe in rows_of(data).items():
             path = options.out / data / f"{name}.json"
             if options.only and name not in options.only:
                 continue
-            known = path.is_file() and read_json(path)["recipe"] == recipe.to_dict()
-            if known and not options.first:
+            is_measured = path.is_file() and read_json(path)["recipe"] == recipe.to_dict()
+            if is_measured and not options.first:
                 continue
             work, tested = options.work / data, path.parent / TESTED
-            row = measured(data, name, recipe, work, tested, options.first)
+            row = measure(data, name, recipe, work, tested, options.first)
             if options.first:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
