@@ -87,6 +87,7 @@ def interrupt(module):
     def raise_interrupt(*_):
         raise KeyboardInterrupt
 
+    previous = sys.gettrace()  # of a coverage measurement, for instance
     sys.settrace(
         lambda frame, *_: (
             raise_interrupt() if frame.f_code is command.__wrapped__.__code__ else None
@@ -96,7 +97,7 @@ def interrupt(module):
         arguments = command.__wrapped__.__code__.co_argcount
         command(*[None] * arguments)
     finally:
-        sys.settrace(None)
+        sys.settrace(previous)
 
 
 # Sends itself a signal at the start of the second epoch, before that epoch has a checkpoint.
