@@ -322,7 +322,7 @@ def test_mosaics_depend_only_on_their_seed() -> None:
 def test_too_few_classes_or_mosaics_are_errors() -> None:
     with pytest.raises(UserError, match=r"'made' \(test\) has 3"):
         mosaics(colour_images(30, 3), 5)
-    with pytest.raises(UserError, match="at least 1 mosaic, but got 0"):
+    with pytest.raises(UserError, match="Expected count to be at least 1, but got 0"):
         mosaics(colour_images(30, 5), 0)
 
 

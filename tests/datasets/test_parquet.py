@@ -85,7 +85,7 @@ def test_subfolder_may_name_the_split_but_the_given_folder_may_not(tmp_path: Pat
 def test_test_shards_are_never_trained_on(tmp_path: Path) -> None:
     write_shard(tmp_path / "test-00000-of-00001.parquet", [0, 1] * 10)
     for split in ("train", "val"):
-        with pytest.raises(UserError, match="no shard for the split"):
+        with pytest.raises(UserError, match="Expected a shard for the split"):
             load_images(tmp_path, split)
 
 

@@ -182,7 +182,7 @@ def test_photographs_smaller_than_a_crop_are_classified(size: tuple[int, int]) -
 def test_large_images_are_read_by_thumbnail_and_crops(
     photos: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveal.models.focus.SHOWN", 40)
+    monkeypatch.setattr("foveal.models.focus.MIN_THUMBNAIL_PX", 40)
 
     class Stored:
         """Two photographs that can only be read as thumbnails and crops."""

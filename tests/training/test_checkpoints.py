@@ -346,7 +346,7 @@ def test_a_damaged_recipe_is_rewritten_and_settings_are_checked_against_the_chec
     lines = []
     with pytest.raises(RuntimeError, match="stopped"):
         resume_run(stopped_run, data, callbacks=[StopAt(2)], notify=lines.append)
-    assert any("written again" in line for line in lines)
+    assert any("It is overwritten" in line for line in lines)
     assert (stopped_run / "recipe.yaml").read_text().startswith("name: mnist-cnn")
 
 

@@ -20,8 +20,8 @@ export function tag(index, x, y, r) {
   const corners = CORNERS[index % CORNERS.length];
   const style = { fill: "#fff", stroke: colour(index), "stroke-width": 0.3 * r };
   const shape = corners
-    ? element("polygon", { points: polygon(corners, x, y, 1.25 * r), ...look })
-    : element("circle", { cx: x, cy: y, r, ...look });
+    ? element("polygon", { points: polygon(corners, x, y, 1.25 * r), ...style })
+    : element("circle", { cx: x, cy: y, r, ...style });
   const drop = corners === 3 ? 0.22 * r : 0;
   const text = element("text", {
     x, y: y + 0.43 * r + drop, "font-size": 1.25 * r, "font-weight": 700, "text-anchor": "middle",
