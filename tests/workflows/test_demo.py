@@ -37,3 +37,9 @@ def test_run_of_another_recipe_is_an_error_that_suggests_deletion(tmp_path, monk
     (folder / "recipe.yaml").write_text("name: another\nmodel: {name: cnn}\n")
     with pytest.raises(UserError, match=f"or delete {folder}"):
         demo.run_demo(tmp_path, lambda line: None)
+
+
+def test_command_prints_the_path_of_the_report(tmp_path, monkeypatch, run):
+    monkeypatch.setattr(demo, "run_demo", lambda out, notify: out / "index.html")
+    done = run("demo", "--out", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'index.html'}\n")
