@@ -69,7 +69,7 @@ class Backbone(Part):
     def cut(self, depth: int) -> Self:
         """Return a new backbone with the same settings that ends at a depth, from 1.
 
-        It has new weights, which its settings determine.
+        Its weights are new, initialised as its settings specify.
 
         Raises:
             UserError: the backbone cannot be built in part, or has no such depth.

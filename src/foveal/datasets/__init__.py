@@ -86,12 +86,12 @@ def load_images(
     return _load_fixed(name, split, shape, channels, data_dir)
 
 
-def _image_folder(name: str, option: str) -> Path:
-    """Return the path of an image folder; `option` names the option that requires one."""
+def _image_folder(name: str, purpose: str) -> Path:
+    """Return the path of an image folder; `purpose` names what requires one, for the error."""
     folder = Path(name).expanduser()
     is_other = name in DATASETS or is_generated(name) or name.startswith("hf:")
     if is_other or not folder.is_dir():
-        raise UserError(f"Expected a folder of image files for {option}, but got {name}.")
+        raise UserError(f"Expected a folder of image files for {purpose}, but got {name}.")
     return folder
 
 

@@ -130,7 +130,7 @@ def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
         UserError: two folders for one split, or two spellings of one class.
     """
     subfolders = _classify_subfolders(folder, extensions)
-    ignored, by_folder = dict(subfolders.ignored), dict(subfolders.by_folder)
+    ignored, by_folder = dict(subfolders.ignored), dict(subfolders.others)
     splits = _are_splits(subfolders.candidates.values(), by_folder)
     if not splits:
         on_skipped = subfolders.skipped.add
@@ -147,7 +147,7 @@ def read_layout(folder: Path, extensions: Container[str] = ()) -> Layout:
             del by_folder[name]
     if by_folder:
         parts["train"] = Part(folder, _with_composed_names(by_folder))
-    parts, reasons = _restrict_to_training(parts)
+    parts, reasons = _restrict_to_training_classes(parts)
     ignored |= reasons
     problems = tuple(Problem(str(path), reason) for path, reason in sorted(ignored.items()))
     return Layout(folder, parts, problems, Skipped(subfolders.skipped))
@@ -159,13 +159,13 @@ class _Subfolders:
 
     Attributes:
         candidates: folders of class folders that are named like a split.
-        by_folder: image files of the other folders, by folder name.
+        others: image files of the other folders, by folder name.
         ignored: folders without images and folders written by Foveal, with reasons.
         skipped: files that are not images.
     """
 
     candidates: dict[Path, Part]
-    by_folder: Classes
+    others: Classes
     ignored: dict[Path, str]
     skipped: set[str]
 
@@ -181,7 +181,7 @@ def _classify_subfolders(folder: Path, extensions: Container[str]) -> _Subfolder
         ):
             subfolders.candidates[path] = part
         elif files := images_below(path, subfolders.skipped.add, extensions, _is_output):
-            subfolders.by_folder[path.name] = files
+            subfolders.others[path.name] = files
         else:
             subfolders.ignored[path] = _EMPTY
     return subfolders
@@ -250,7 +250,9 @@ def _rank(path: Path) -> tuple[int, str]:
     return [name for names in _SPLIT_NAMES.values() for name in names].index(word), path.name
 
 
-def _restrict_to_training(parts: Mapping[str, Part]) -> tuple[dict[str, Part], dict[Path, str]]:
+def _restrict_to_training_classes(
+    parts: Mapping[str, Part],
+) -> tuple[dict[str, Part], dict[Path, str]]:
     """Return the parts restricted to the training classes, and reasons for ignored parts."""
     train = parts.get("train")
     if train is None:

@@ -84,9 +84,9 @@ def _check_stems(paths: Sequence[str]) -> None:
 
 
 def _mask_path(image: Path, folder: Path, masks: Path) -> Path | None:
-    stem = masks / image.relative_to(folder)
+    path = masks / image.relative_to(folder)
     extensions = [extension for lower in sorted(ENDINGS) for extension in (lower, lower.upper())]
-    return next((p for p in map(stem.with_suffix, extensions) if p.is_file()), None)
+    return next((p for p in map(path.with_suffix, extensions) if p.is_file()), None)
 
 
 def _mask(path: Path, image: Path, size: tuple[int, int]) -> Tensor:

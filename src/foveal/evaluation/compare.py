@@ -66,7 +66,7 @@ class Comparison:
         candidates: the models.
         test: the compared images, of classes that all models have.
         judge: name of the judge of the evidence, or None.
-        models: figures of each model, as returned by `foveal evaluate`.
+        models: figures of each model, as printed by `foveal evaluate --json`.
         explanations: figures of each model's explanations, with `model` and `method`.
         explained: class whose logit was explained: `answer` (the prediction) or `label`.
     """
@@ -142,7 +142,10 @@ def compare(
     test = _with_common_classes(dataset, candidates, notify)
     test = test.few(min(images, len(test)), seed)
     if published and isinstance(test.images, Photos):
-        raise UserError("Published metrics need images of one size: set published=0 for these.")
+        raise UserError(
+            "Published metrics need images of one size, but these have several: omit --published "
+            "(published=0)."
+        )
     train = None
     if any(Given.TRAIN in useful_for(candidate.network) for candidate in candidates):
         train = probe_images(lambda: load_images(data, "train", **inputs), notify)
@@ -291,7 +294,7 @@ def _common_inputs(candidates: Sequence[Candidate]) -> dict[str, Any]:
     if not candidates:
         raise UserError("Expected at least 1 model to compare, but got none.")
     if len({candidate.name for candidate in candidates}) < len(candidates):
-        raise UserError("Expected different models to compare, but one is listed twice: remove it.")
+        raise UserError("Expected different models to compare, but one is listed twice.")
     first, *others = (
         {"size": c.network.inputs.sizing, "channels": c.network.in_channels} for c in candidates
     )

@@ -66,7 +66,7 @@ def feature_layer(task: Task) -> tuple[nn.Module, AsFeatures]:
 def features_of(
     task: Task, layer: nn.Module, images: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return a layer's output for images, and the targets' gradient with respect to it."""
+    """Return a layer's output for images, and the gradient of the targets' logits in it."""
     with outputs_of([layer]) as outputs:
         scores = task.scores(images.detach().requires_grad_())
     output = outputs[layer]
@@ -127,12 +127,12 @@ def _layer_by_name(task: Task, name: str) -> LayerOutput:
 def _layer_outputs(task: Task, layers: Mapping[str, nn.Module]) -> list[LayerOutput]:
     """Return the outputs of the layers that affect the logits of an image, in order of use."""
     image = noise_image(task.model, task.shape).requires_grad_()
-    focus = as_foveal_model(task.model)
-    if focus is not None and Ability.GIVEN_KEYPOINTS in focus.abilities:
+    foveal_model = as_foveal_model(task.model)
+    if foveal_model is not None and Ability.GIVEN_KEYPOINTS in foveal_model.abilities:
         with outputs_of(layers.values()) as outputs:
-            view = focus.view(image)
-            located = focus.locate(view)
-        scores = class_logits(focus.decide(view, located).logits)
+            view = foveal_model.view(image)
+            located = foveal_model.locate(view)
+        scores = class_logits(foveal_model.decide(view, located).logits)
     else:
         with outputs_of(layers.values()) as outputs:
             scores = task.scores(image)

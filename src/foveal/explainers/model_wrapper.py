@@ -38,7 +38,7 @@ def reference_tensor(model: nn.Module) -> Tensor:
     return torch.empty(0)
 
 
-def to_model(model: nn.Module, images: Tensor) -> Tensor:
+def as_model_input(model: nn.Module, images: Tensor) -> Tensor:
     """Return a detached copy of images with the model's dtype and device."""
     return images.detach().to(reference_tensor(model), copy=True)
 
@@ -46,7 +46,7 @@ def to_model(model: nn.Module, images: Tensor) -> Tensor:
 def noise_image(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """Return a fixed image (1, C, H, W) of noise with the model's dtype and device."""
     generator = torch.Generator().manual_seed(0)
-    return to_model(model, torch.rand(1, *shape, generator=generator))
+    return as_model_input(model, torch.rand(1, *shape, generator=generator))
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from foveal.explainers.cost import measure_cost
 from foveal.explainers.interface import Explainer
 from foveal.explainers.model_wrapper import (
     as_foveal_model,
+    as_model_input,
     check_images,
     logits_of,
-    to_model,
     without_side_effects,
 )
 from foveal.explainers.task import Attributor, Task
@@ -128,7 +128,7 @@ class PostHoc(Explainer):
 def _logits(task: Task, images: Tensor) -> Tensor:
     """Return the logits (B, classes) of all images, on the CPU."""
     batches = images.split(task.batch_size)
-    outputs = [logits_of(task.model, to_model(task.model, batch)).cpu() for batch in batches]
+    outputs = [logits_of(task.model, as_model_input(task.model, batch)).cpu() for batch in batches]
     logits = at_least_single(torch.cat(outputs))
     check_finite("The logits of the model", logits)
     return logits
@@ -139,7 +139,7 @@ def _maps(task: Task, attribute: Attributor, images: Tensor, targets: Tensor) ->
     maps = []
     batches = zip(images.split(task.batch_size), targets.split(task.batch_size), strict=True)
     for batch, indices in batches:
-        inputs = to_model(task.model, batch)
+        inputs = as_model_input(task.model, batch)
         maps.append(at_least_single(attribute(inputs, indices.to(inputs.device))).cpu())
     return torch.cat(maps)
 

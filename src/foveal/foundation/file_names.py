@@ -51,7 +51,7 @@ def unique_stems(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
         key = file_key(stem)
         if key in used:
             numbered = (f"{stem}-{number}" for number in numbers[key])
-            stems[index] = next(stem for stem in numbered if file_key(stem) not in reserved)
+            stems[index] = next(new for new in numbered if file_key(new) not in reserved)
             reserved.add(file_key(stems[index]))
         used.add(file_key(stems[index]))
     return stems

@@ -171,7 +171,7 @@ def parse_yaml(text: str) -> Any:
     Aliases are rejected: a few lines of nested aliases expand without bound.
 
     Raises:
-        UserError: not YAML, aliases, nested too deeply, or a number with too many digits.
+        UserError: not YAML, with aliases, nested too deeply, or with a number of too many digits.
     """
     import yaml
 

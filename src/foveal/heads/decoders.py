@@ -46,7 +46,7 @@ class PatchDecoder(Decoder):
 
     @property
     def features(self) -> int:
-        """Dimension of that vector."""
+        """Dimension of the vector of all patches and locations."""
         return self.keypoints * (self.in_channels * self.patch_size**2 + 2)
 
 

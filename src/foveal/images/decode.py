@@ -1,7 +1,7 @@
 """Decoding of an image file -> pixels of a known shape, or an error. Needs no PyTorch.
 
 Paths given by the user are of type `Path`. A string is never interpreted as a path, because it may
-be the content of a file.
+come from a file.
 """
 
 import io

@@ -19,7 +19,9 @@ from foveal.foundation.errors import UserError
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 FULL = 2**16 - 1
-MAX_DECLARED = 14  # maximum bits declared in a 16-bit file that are trusted to be the real range
+MAX_DECLARED_BITS = (
+    14  # maximum bits declared in a 16-bit file that are trusted to be the real range
+)
 _BITS, _MAX, _DESCRIPTION, _SIGN = 258, 281, 270, 339  # TIFF's tags
 
 
@@ -100,7 +102,7 @@ def _range(low: float, high: float, bits: int | None, floats: bool) -> tuple[flo
         top = 255.0 if high <= 255 else float(FULL)
         return top, f"its float pixels reach {high:g}; a range of 0 to {top:g} is assumed"
     top = FULL if bits is None or high >= 2**bits else 2**bits - 1
-    stored = bits is None or bits > MAX_DECLARED  # only the type in which pixels are stored
+    stored = bits is None or bits > MAX_DECLARED_BITS  # only the type in which pixels are stored
     return float(top), dim_note(low, high, top) if stored else ""
 
 

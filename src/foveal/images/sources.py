@@ -107,12 +107,12 @@ def images_below(
 def sources_of(items: Sequence[Item]) -> Iterator[Source]:
     """Yield, for each image, its name and a function that returns its bytes or raises an error."""
     for path, group in itertools.groupby(items, key=lambda item: item.path):
-        rows = list(group)
-        if rows[0].row is None:
-            readers: Iterator[Callable[[], bytes]] = (partial(_read, path) for _ in rows)
+        path_items = list(group)
+        if path_items[0].row is None:
+            readers: Iterator[Callable[[], bytes]] = (partial(_read, path) for _ in path_items)
         else:
-            readers = _cells(path, [item.row or 0 for item in rows])
-        yield from zip((item.name for item in rows), readers, strict=True)
+            readers = _cells(path, [item.row or 0 for item in path_items])
+        yield from zip((item.name for item in path_items), readers, strict=True)
 
 
 def _files_below(

@@ -13,9 +13,9 @@ from foveal.images.geometry import Size, corners_px, cut_patches, extract_patche
 class LargeImages(Protocol):
     """Images of one size that are read in part: thumbnails of the whole, and crops in detail.
 
-    They may be in memory, in files, or generated on demand; reading must cost no more than the
-    result, if the format allows that. Images smaller than `size` are padded with black below
-    and to the right.
+    They may be in memory, in files, or generated on demand. Reading should cost as much as the
+    pixels returned, not as the whole image, if the format allows that. Images smaller than `size`
+    are padded with black below and to the right.
     """
 
     @property

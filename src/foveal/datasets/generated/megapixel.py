@@ -208,7 +208,7 @@ def _separate_corners(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _stroke_tiles(generator: torch.Generator) -> Tensor:
-    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, with values of 204 to 255.
+    """Return uint8 tiles (STROKES, TILE, TILE) of two lines each, 204 to 255 on the lines.
 
     Each line starts in a corner, at an angle of up to 72 degrees to a side of the tile.
     """

@@ -26,9 +26,7 @@ PATTERNS = (
 )
 MARK = 3  # side of a mark in pixels
 MAX_OFFSET_PX = 4  # maximum distance of a mark from the image's middle along each axis
-AGREEMENT_PERCENT = (
-    90  # per cent of the training and validation images that have the mark of their class
-)
+AGREEMENT_PERCENT = 90  # training and validation images with the mark of their class
 
 
 def plant_marks(source: ImageSet, name: str) -> ImageSet:

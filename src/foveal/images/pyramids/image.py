@@ -12,9 +12,7 @@ from foveal.images.geometry import Size
 from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as in Pillow
-FINE_PIXELS = (
-    4  # minimum pixels of a level per side of a square for which blurred edges do not matter
-)
+FINE_PIXELS = 4  # pixels of a level per side of a square from which blurred edges do not matter
 PART_SIDE = 512  # side of the part that is averaged at once, in pixels of a level
 
 
