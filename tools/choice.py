@@ -8,11 +8,8 @@ from foveal.metrics.registry import column_of
 from foveal.models import MODELS
 
 PHOTOGRAPHS = {"clothing": "Photographs of garments", "pcb": "Photographs of circuit boards"}
-EXCLUDED = (
-    "published",
-    "judge",
-    "saliency",
-)  # models for comparison, and models that are not classifiers
+# Models for comparison, and models that are not classifiers.
+EXCLUDED = ("published", "judge", "saliency")
 KEYS = ("accuracy", "evidence_fraction", "macs")
 MIN_FOLLOWING = 0.5  # minimum fraction of predictions that follow the pixels, or the positions
 MIN_DROP = 0.02  # minimum loss of accuracy with uniform maps

@@ -70,7 +70,7 @@ def summary(data: str) -> dict[str, Any]:
         if row["row"].startswith("focus") and whole:
             for how, whole_how in (("tuned", "tuned"), ("frozen", "linear")):
                 other = at_equal_macs(
-                    row["macs"], [(macs, hits[whole_how]) for macs, hits in whole]
+                    row["macs"], [(macs, by_stage[whole_how]) for macs, by_stage in whole]
                 )
                 gain: Interval = bootstrap(
                     correct(row, how, labels) - other,

@@ -80,8 +80,8 @@ def meanings() -> str:
 
 
 def _better(column: Column) -> str:
-    has_side = column.direction in ("higher", "lower")
-    return f"{column.direction} is better" if has_side else column.direction
+    is_ordered = column.direction in ("higher", "lower")
+    return f"{column.direction} is better" if is_ordered else column.direction
 
 
 def method_table(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:

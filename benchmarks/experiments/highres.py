@@ -141,7 +141,7 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def prediction_of(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
+def predictor(focus: FocusNet, name: str, side: int) -> Callable[[], object]:
     """Return a function that classifies one image of the given side, and holds that image."""
     if name == FOCUS:
         images = load_large(f"megapixel-mnist-{side}", "test", limit=1).images
@@ -165,7 +165,7 @@ def latencies(model: str, sides: list[int]) -> dict[tuple[str, int], list[float]
     seconds: dict[tuple[str, int], list[float]] = {
         (name, side): [] for side in sides for name in NAMES if is_timed(name, side)
     }
-    runs = {key: prediction_of(focus, *key) for key in seconds}
+    runs = {key: predictor(focus, *key) for key in seconds}
     for _ in range(ROUNDS):
         for key, run in runs.items():
             if seconds[key] and seconds[key][-1] > MAX_SECONDS:
@@ -184,7 +184,7 @@ def memory_mb(name: str, model: str, side: int) -> float:
     load_large(f"megapixel-mnist-{side}", "test", limit=1)  # reads MNIST before memory is measured
     reset_peak()
     before = resident_mb()
-    prediction_of(focus, name, side)()
+    predictor(focus, name, side)()
     return round(resident_mb(peak=True) - before, 1)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from photos import RESULTS, rows_of, sets_of, tuned
+from photos import RESULTS, rows_of, sets_of, train_and_predict
 from torch import Tensor
 
 from foveal.datasets import ImageSet
@@ -34,17 +34,20 @@ def halves(paths: tuple[str, ...]) -> Tensor:
     return torch.tensor([half[design] for design in designs])
 
 
-def validated(recipe: Recipe, images: ImageSet[Any], work: Path) -> dict[str, list[float]]:
+def validate(recipe: Recipe, images: ImageSet[Any], work: Path) -> dict[str, list[float]]:
     """Return the accuracies on either half of the designs, before and after tuning."""
     settings = model_settings(recipe, images)
-    kept = with_features(initial_model(recipe, settings), recipe, {"train": images}, work)["train"]
-    half, found = halves(kept.paths), {"frozen": [], "tuned": []}
+    model = initial_model(recipe, settings)
+    features = with_features(model, recipe, {"train": images}, work)["train"]
+    half, accuracies = halves(features.paths), {"frozen": [], "tuned": []}
     for tested in (0, 1):
-        train, test = (kept.subset((half == one).nonzero()[:, 0]) for one in (1 - tested, tested))
-        answers = tuned(recipe, settings, {"train": train, "val": test}, test)[1]
-        for how, logits in answers.items():
-            found[how].append(float((logits.argmax(dim=1) == test.labels).double().mean()))
-    return found
+        train, test = (
+            features.subset((half == number).nonzero()[:, 0]) for number in (1 - tested, tested)
+        )
+        sets = {"train": train, "val": test}
+        for stage, logits in train_and_predict(recipe, settings, sets, test)[1].items():
+            accuracies[stage].append(float((logits.argmax(dim=1) == test.labels).double().mean()))
+    return accuracies
 
 
 def main() -> None:
@@ -54,12 +57,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "designs.json")
     options = parser.parse_args()
     keep_freed_memory()
-    found = read_json(options.out) if options.out.is_file() else {}
+    results = read_json(options.out) if options.out.is_file() else {}
     for name in options.rows:
         recipe = rows_of("deeppcb")[name]
-        found[name] = validated(recipe, sets_of("deeppcb", recipe)["train"], options.work)
-        print(name, found[name], flush=True)
-        write_json(options.out, found)
+        results[name] = validate(recipe, sets_of("deeppcb", recipe)["train"], options.work)
+        print(name, results[name], flush=True)
+        write_json(options.out, results)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ FOLDS = 5
 
 
 def folds(data: str, runs: Path) -> dict:
-    """Return what the folds of a dataset's recipe found."""
+    """Return the results of the folds of a dataset's recipe."""
     out = runs / f"{data}-folds"
     command = ["train", f"{data}-attention", "--folds", str(FOLDS), "--out", str(out), "--resume"]
     subprocess.run([sys.executable, "-m", "foveal", *command], check=True)
@@ -29,10 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="*", default=DATA)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, help="where rows of other datasets are kept")
+    parser.add_argument("--out", type=Path, help="file of the results, to which rows are added")
     options = parser.parse_args()
-    kept = read_json(options.out)["rows"] if options.out and options.out.is_file() else []
-    rows = {row["data"]: row for row in kept}
+    saved_rows = read_json(options.out)["rows"] if options.out and options.out.is_file() else []
+    rows = {row["data"]: row for row in saved_rows}
     for data in options.data:
         rows[data] = folds(data, options.runs)
         if options.out:

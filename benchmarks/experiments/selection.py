@@ -127,13 +127,13 @@ def perturbed(model: FocusNet, images: LargeSet, indices: Tensor) -> tuple[Tenso
     view = model.view(images.images, indices)
     detector, head = model.detector, model.head
     scores = detector.fine(view.thumbnail(detector.shrink))
-    indices = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
+    candidates = best_cells(scores.detach()[:, None], CANDIDATES).sort(dim=1).values
     width = scores.shape[-1]
-    cells = torch.stack([indices % width, indices // width], dim=-1)
+    cells = torch.stack([candidates % width, candidates // width], dim=-1)
     centres = from_px((cells + 0.5) * CELL * detector.shrink - 0.5, view.size)
     centres = snap(centres, model.patch_size, view.size)
     patches = view.crops(corners_px(centres, model.patch_size, view.size), model.patch_size)
-    indicators = ExpectedTopK.apply(scores.flatten(1).gather(1, indices), detector.keypoints)
+    indicators = ExpectedTopK.apply(scores.flatten(1).gather(1, candidates), detector.keypoints)
     mixed = torch.einsum("bkn,bncij->bkcij", indicators, patches)
     vectors = head.encoder(mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
     logits, _ = head.attention(vectors, indicators @ centres)

@@ -43,10 +43,10 @@ def main() -> None:
     whole = PlainNet(EfficientNetLite(weights="imagenet"), focus.num_classes, inputs=focus.inputs)
     image = torch.rand(1, 3, *size)
     graphs = [Graph(onnx_graph(model.eval(), size), threads=1) for model in (focus, whole)]
-    taken = [[seconds(graph, image) for graph in graphs] for _ in range(options.repeats + 2)][2:]
-    medians = [statistics.median(column) for column in zip(*taken, strict=True)]
-    ratio = statistics.median(a / b for a, b in taken)
-    found = {
+    times = [[seconds(graph, image) for graph in graphs] for _ in range(options.repeats + 2)][2:]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    ratio = statistics.median(a / b for a, b in times)
+    results = {
         "model": options.model,
         "pixels": side,
         "focus_ms": round(1000 * medians[0], 1),
@@ -54,8 +54,8 @@ def main() -> None:
         "ratio": round(ratio, 3),
         "repeats": options.repeats,
     }
-    print(found)
-    write_json(options.out, found)
+    print(results)
+    write_json(options.out, results)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def adversarial_accuracy(
     projected gradient descent from a random start (Madry et al. 2018) with steps of
     2.5 epsilon / steps. In focus models, gradients are propagated through the keypoints by
     straight-through estimation. A stronger attack may change more predictions, so the result is
-    an upper bound of the accuracy under any attack.
+    an upper bound of the accuracy under the strongest attack.
 
     Args:
         model: a classifier of any family; its mode, device and gradients are left unchanged.

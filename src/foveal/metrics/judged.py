@@ -111,8 +111,8 @@ def _judge(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield for each evidence (N, H, W) the fields of `Judged` as values (N,) per image."""
     labels, predictions = _as_judge_classes(judge, test, predictions)
-    no_pixels = torch.zeros_like(evidence[0])
-    unmasked = (_predict(judge, test.images, no_pixels, batch_size) == labels).double()
+    none_greyed = torch.zeros_like(evidence[0])
+    unmasked = (_predict(judge, test.images, none_greyed, batch_size) == labels).double()
     for part in evidence:
         shown = _predict(judge, test.images, ~part, batch_size)
         hidden = _predict(judge, test.images, part, batch_size)

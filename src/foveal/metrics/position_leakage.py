@@ -17,7 +17,7 @@ from foveal.metrics.subject import Given, Subject
 from foveal.models.abilities import Ability
 from foveal.models.image_model import ImageModel
 
-MIN_IMAGES = 10  # minimum number of images to train the probe on
+MIN_PROBE_IMAGES = 10  # minimum number of images to train the probe on
 STEPS = 2000
 BATCH = 512
 CHECKS = 40  # evaluations on held-out images during training, to select the best probe
@@ -52,9 +52,10 @@ def position_leakage(
     Raises:
         UserError: fewer than 10 training images.
     """
-    if len(train) < MIN_IMAGES:
+    if len(train) < MIN_PROBE_IMAGES:
         raise UserError(
-            f"Expected at least {MIN_IMAGES} images to train the probe on, but got {len(train)}."
+            f"Expected at least {MIN_PROBE_IMAGES} images to train the probe on, but got "
+            f"{len(train)}."
         )
     observed = observed or observe_all(model, test.images, batch_size)
     observed_train = observe_all(model, train.images, batch_size)
@@ -117,7 +118,7 @@ def _train_probe(inputs: Tensor, labels: Tensor, num_classes: int) -> nn.Module:
 
 def _measure(subject: Subject) -> dict[str, float]:
     train = subject.train
-    if train is None or len(train) < MIN_IMAGES:
+    if train is None or len(train) < MIN_PROBE_IMAGES:
         return {}
     value = position_leakage(subject.model, train, subject.test, subject.seed, **subject.shared)
     return {"position_leakage": value}

@@ -177,7 +177,7 @@ class AttentionNet(ImageModel, coders={Backbone: (backbone_settings, build_backb
         return location_contributions(self, images, targets, batch_size)
 
     def terms(self, images: Tensor) -> Terms:
-        """Return local features of normalised images, and the function that sums them up."""
+        """Return local features of normalised images, and the function from them to logits."""
         local, maps = self.attend(WholeView(images))
         return Terms(list(local), self.map_strides(), lambda terms: self.combine(terms, maps))
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
     from matplotlib.image import AxesImage
 
-# Widths in inches: of the part of a figure for a square image, and the minimum and maximum of it.
+# Widths in inches of the part of a figure that shows an image: a square one, minimum, maximum.
 SQUARE_PART, MIN_PART, MAX_PART = 3.2, 2.7, 5.4
 SQUARE_IMAGE = 2.93  # width in inches of a square image in its part
 COLOUR_BAR = 0.9  # width of a colour bar in inches

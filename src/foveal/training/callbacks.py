@@ -98,12 +98,12 @@ class TimeLeft(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the remaining time, unless this was the last epoch."""
-        epochs = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        if self.reported or self.started is None or epochs < 1 or not trainer.is_global_zero:
+        remaining = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        if self.reported or self.started is None or remaining < 1 or not trainer.is_global_zero:
             return
         self.reported = True
-        seconds = time.perf_counter() - self.started
-        self.notify(f"One epoch took {duration(seconds)}: about {duration(seconds * epochs)} left.")
+        epoch = time.perf_counter() - self.started
+        self.notify(f"One epoch took {duration(epoch)}: about {duration(epoch * remaining)} left.")
 
 
 def duration(seconds: float) -> str:
@@ -155,8 +155,8 @@ class KeptSignals(L.Callback):
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM raise their usual exceptions from a block that runs Lightning.
 
-    By default, Lightning exits with status 1 after Ctrl-C, and ignores further ones, and with
-    status 0 after SIGTERM.
+    By default, Lightning exits with status 1 after Ctrl-C and ignores further ones; after SIGTERM
+    it exits with status 0.
     """
     previous = signal.getsignal(signal.SIGINT)
     try:

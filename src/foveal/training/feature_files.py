@@ -114,8 +114,7 @@ def cached_features(
     features = _read_features(folder, key, cut, notify)
     if features is None:
         raise UserError(
-            f"Another process changed the features in {folder} while they were written: run again, "
-            "or use another folder."
+            f"Another process changed the features in {folder} while they were written: run again."
         )
     return features
 

@@ -162,7 +162,7 @@ def _test_folds(plan: _Plan, count: int, out: Path, notify: Callable[[str], None
 def _test_fold(plan: _Plan, number: int, out: Path) -> Tensor:
     """Train on the other folds; return the predictions (2, M) for this one.
 
-    The first row is the recipe's, the second that of a linear layer on the features (-1 without).
+    The first row is the recipe's, the second that of a linear layer on the features, or -1.
     """
     from foveal.training.fitting import fit
 

@@ -95,8 +95,8 @@ def _freeze(model: ImageModel, recipe: Recipe) -> None:
             )
         backbone_of(model).freeze(recipe.training.freeze_depth)
         if Ability.CROPS in model.abilities and recipe.training.cache:
-            thumbnails = parts_of(cast(FocusNet, model))[0].backbone
-            thumbnails.freeze(len(thumbnails.widths))
+            thumbnail_backbone = parts_of(cast(FocusNet, model))[0].backbone
+            thumbnail_backbone.freeze(len(thumbnail_backbone.widths))
     if recipe.training.fixed_norm:
         for layer in backbone_of(model).modules():
             if isinstance(layer, torch.nn.BatchNorm2d):

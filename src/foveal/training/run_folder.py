@@ -12,7 +12,7 @@ from foveal.training.recipe import load_recipe, write_recipe
 from foveal.training.settings import Recipe
 
 CHECKPOINTS, RECIPE, TENSORBOARD = "checkpoints", "recipe.yaml", "tensorboard"
-FEATURES = "features"  # deleted after training
+FEATURES = "features"  # deleted after training unless `keep_features`
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from foveal.images.photos import Photos
 from foveal.images.values import as_floats
 from foveal.metrics import evaluate, predict_logits
 from foveal.metrics.interval import bootstrap, wilson_interval
-from foveal.metrics.position_leakage import MIN_IMAGES
+from foveal.metrics.position_leakage import MIN_PROBE_IMAGES
 from foveal.metrics.registry import useful_for
 from foveal.metrics.subject import Given
 from foveal.models import ImageModel
@@ -204,8 +204,8 @@ def _train_images(
     if Given.TRAIN not in useful_for(model):
         return None
     images = _read(recipe, data, "train", data_dir, notify)
-    if len(images) < MIN_IMAGES:
-        notify(f"  locations are not probed: that needs {MIN_IMAGES} training images")
+    if len(images) < MIN_PROBE_IMAGES:
+        notify(f"  locations are not probed: that needs {MIN_PROBE_IMAGES} training images")
     return images
 
 

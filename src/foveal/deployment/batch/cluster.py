@@ -155,7 +155,7 @@ def predict_on_ray(
 
 
 def _quiet_ray_data() -> None:
-    """Turn off Ray Data's progress bars and messages, as we show our own progress bar."""
+    """Turn off Ray Data's progress bars and messages; `predict` has its own (`bar`)."""
     from ray.data import DataContext
 
     context = DataContext.get_current()

@@ -12,7 +12,7 @@ from foveal.training.settings import Data, Recipe, Training
 
 FAMILIES = ("focus", "attention", "baseline")
 MIN_PHOTO_PX = 96  # minimum short side of photographs, which get a pretrained backbone
-MIN_IMAGES = 200  # with fewer, a detector cannot learn locations
+MIN_DETECTOR_IMAGES = 200  # with fewer, a detector cannot learn locations
 MIN_IMBALANCE = 4.0  # ratio of the largest class to the smallest from which classes are balanced
 _SHORT_SIDE_PX = 224  # the pretrained backbone was trained at this size
 _MAX_CROPPED_PX = 640  # maximum short side of images from which crops are taken
@@ -21,7 +21,7 @@ _COARSE = 4  # pixels per sample of the whole image above which some crops have 
 _TUNING_IMAGES = 12_000  # images over all epochs for tuning the last depth of the backbone
 _FREEZE_DEPTH = 4  # of five depths
 _TRAINING_IMAGES = 40_000  # images over all epochs for training from random weights
-_MAX_UNRESIZED_PX = 40  # maximum side at which images of one size are not resized
+_MAX_SMALL_PX = 40  # maximum side of small images, which are not resized
 _MAX_RESIZED_PX = 96  # maximum short side for models trained from random weights
 _MAX_RATIO = 4  # maximum ratio of the long side to the short side
 
@@ -152,7 +152,7 @@ def _from_scratch(survey: Survey, family: str, data: str) -> Choice:
     """Return a recipe for a model that starts from random weights."""
     size, why_size = _size(survey)
     channels, why_channels = _channels(survey)
-    few = survey.images < MIN_IMAGES
+    few = survey.images < MIN_DETECTOR_IMAGES
     model, why_model = _model(family, min(size), few)
     training, why_training = _training(survey)
     augment, why_augment = _augment(survey, min(size), few)
@@ -176,7 +176,7 @@ def _size(survey: Survey) -> tuple[tuple[int, int], str]:
     """Return height and width, and the reason; small images of one size are not resized."""
     height, width = survey.height, survey.width
     same_size = survey.smallest == survey.largest
-    is_small = same_size and height <= _MAX_UNRESIZED_PX
+    is_small = same_size and height <= _MAX_SMALL_PX
     size = (height, width) if is_small else _resized(height, width)
     if same_size and size == (height, width):
         return size, f"{height}x{width} pixels, the size of all images"
@@ -241,7 +241,7 @@ def _focus(side: int, few: bool) -> tuple[dict[str, object], str]:
         "detector": detector,
         "patch_size": patch,
         "width": 48 if few else 96,
-        "encoder": "mlp" if side <= _MAX_UNRESIZED_PX else "conv",
+        "encoder": "mlp" if side <= _MAX_SMALL_PX else "conv",
         "dropout": 0.2 if few else 0.0,
         "jitter_px": 0.5,
     }
@@ -250,7 +250,7 @@ def _focus(side: int, few: bool) -> tuple[dict[str, object], str]:
 
 def _training(survey: Survey) -> tuple[Training, tuple[str, ...]]:
     images = max(1, survey.images * 8 // 10)
-    small = survey.images < 10 * MIN_IMAGES
+    small = survey.images < 10 * MIN_DETECTOR_IMAGES
     balance, why = _balance(survey)
     training = Training(
         epochs=max(8, min(80, round(_TRAINING_IMAGES / images))),
@@ -275,7 +275,7 @@ def _balance(survey: Survey) -> tuple[float, tuple[str, ...]]:
 
 
 def _augment(survey: Survey, side: int, few: bool) -> tuple[Augment, str]:
-    characters = survey.grey == 1 and survey.largest <= _MAX_UNRESIZED_PX
+    characters = survey.grey == 1 and survey.largest <= _MAX_SMALL_PX
     augment = Augment(
         shift=max(1, side // 16),
         rotate=10.0 if few else 5.0,

@@ -1,10 +1,10 @@
 // Small summary of the predictions, for phones on which the pad and the predictions do not fit together.
 
 export function glance(summary, panels) {
-  let scrolledPast = false;
+  let isBelow = false;
   const paint = () => {
     const shown = panels.filter((panel) => panel.response);
-    summary.hidden = !scrolledPast || !shown.length;
+    summary.hidden = !isBelow || !shown.length;
     if (summary.hidden) return;
     summary.replaceChildren(...shown.map((panel) => {
       const link = document.createElement("button");
@@ -18,7 +18,7 @@ export function glance(summary, panels) {
     }));
   };
   const observer = new IntersectionObserver(([entry]) => {
-    scrolledPast = !entry.isIntersecting && entry.boundingClientRect.top > 0;
+    isBelow = !entry.isIntersecting && entry.boundingClientRect.top > 0;
     paint();
   }, { rootMargin: "0px 0px -120px" });
   document.addEventListener("foveal:shown", paint);
