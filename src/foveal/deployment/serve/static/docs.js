@@ -48,7 +48,7 @@ function route(path, method, spec) {
   const example = spec.responses["200"]?.content?.["application/json"]?.example;
   if (example) section.append(node("h3", "Response"), node("pre", JSON.stringify(example, null, 2)));
   const others = Object.entries(spec.responses).filter(([status]) => status !== "200");
-  if (others.length) section.append(node("h3", "Errors"), table(others.map(([status, one]) => [status, one.description])));
+  if (others.length) section.append(node("h3", "Errors"), table(others.map(([status, response]) => [status, response.description])));
   if (path === "/v1/explain") {
     const curl = `curl -F model=mnist-focus -F image=@digit.png ${new URL("v1/explain", location.href)}`;
     section.append(node("h3", "Example"), node("pre", curl));
@@ -59,7 +59,7 @@ function route(path, method, spec) {
 const spec = await (await fetch("openapi.json")).json();
 document.getElementById("about").append(prose(spec.info.description));
 for (const [path, methods] of Object.entries(spec.paths)) {
-  for (const [method, one] of Object.entries(methods)) {
-    document.getElementById("routes").append(route(path, method, one));
+  for (const [method, operation] of Object.entries(methods)) {
+    document.getElementById("routes").append(route(path, method, operation));
   }
 }

@@ -42,12 +42,12 @@ function source(markedImage, model, response) {
   const left = IMAGE + 2 * MARGIN;
   const best = response.probabilities?.[0];
   const title = best ? `${best.class} (${percent(best.probability)})` : "reconstructed";
-  svg.append(words(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
-  (response.probabilities ?? []).slice(0, 5).forEach((one, index) => {
+  svg.append(textNode(`${model}: ${title}`, MARGIN, 44, 24, 700), inner);
+  (response.probabilities ?? []).slice(0, 5).forEach((entry, index) => {
     const y = MARGIN + 62 + 36 * index;
-    svg.append(words(one.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,
-      width: 210 * one.probability, height: 18, fill: index ? "#b8c0c8" : "#0072b2" }),
-    words(percent(one.probability), left + 350, y, 15));
+    svg.append(textNode(entry.class, left, y, 16), element("rect", { x: left + 130, y: y - 14,
+      width: 210 * entry.probability, height: 18, fill: index ? "#b8c0c8" : "#0072b2" }),
+    textNode(percent(entry.probability), left + 350, y, 15));
   });
   patches.slice(0, 9).forEach((patch, index) => {
     const [x, y, side] = [left + 140 * (index % 3), MARGIN + 250 + 100 * Math.floor(index / 3), 84];
@@ -57,7 +57,7 @@ function source(markedImage, model, response) {
   return new XMLSerializer().serializeToString(svg);
 }
 
-function words(content, x, y, size, weight = 400) {
+function textNode(content, x, y, size, weight = 400) {
   const node = element("text", { x, y, "font-size": size, "font-weight": weight, fill: "#1d2329" });
   node.textContent = printable(content);
   return node;

@@ -32,10 +32,10 @@ export class Panel {
 
   fillModels(name) {
     const groups = Map.groupBy
-      ? Map.groupBy(this.models, (one) => one.trained_on ?? "other")
-      : this.models.reduce((map, one) => {
-          const key = one.trained_on ?? "other";
-          return map.set(key, [...(map.get(key) ?? []), one]);
+      ? Map.groupBy(this.models, (model) => model.trained_on ?? "other")
+      : this.models.reduce((map, model) => {
+          const key = model.trained_on ?? "other";
+          return map.set(key, [...(map.get(key) ?? []), model]);
         }, new Map());
     for (const [data, models] of groups) {
       const group = document.createElement("optgroup");
@@ -62,11 +62,11 @@ export class Panel {
   }
 
   choose(name) {
-    this.model = this.models.find((one) => one.model === name);
+    this.model = this.models.find((model) => model.model === name);
     this.root.setAttribute("aria-label", name);
     const method = this.find(".method");
     method.replaceChildren(
-      ...this.model.methods.map((one) => new Option(METHODS[one] ?? `post-hoc: ${one}`, one)));
+      ...this.model.methods.map((name) => new Option(METHODS[name] ?? `post-hoc: ${name}`, name)));
     method.value = this.model.default_method;
     this.find(".post-hoc").hidden = this.model.methods.length < 2;
     text(this.find(".about"), this.model.about);
@@ -113,8 +113,8 @@ export class Panel {
     const options = {
       model: this.model.model, method: this.method, top: 10, fit: "crop",
       show: "pictures,maps,evidence", fraction: this.find(".fraction select").value,
-      keypoints: held && JSON.stringify(held.map((one) => [one.x, one.y])),
-      scales: held && JSON.stringify(held.map((one) => one.scale)),
+      keypoints: held && JSON.stringify(held.map((keypoint) => [keypoint.x, keypoint.y])),
+      scales: held && JSON.stringify(held.map((keypoint) => keypoint.scale)),
     };
     const { image, model } = this;
     try {
@@ -331,7 +331,7 @@ export class Panel {
     if (this.comparedWith === key) return;
     this.comparedWith = key;
     grid.replaceChildren();
-    for (const method of model.methods.filter((one) => one !== "model")) {
+    for (const method of model.methods.filter((name) => name !== "model")) {
       const placeholder = part("", `${method} …`);
       grid.append(placeholder);
       try {
