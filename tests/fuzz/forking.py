@@ -50,13 +50,13 @@ def _import_all() -> None:
     torch.set_num_threads(1)
 
 
-def run(arguments: list[str], inside: str) -> dict[str, Any]:
-    """Run `foveal ARGUMENTS` in a fork, with `inside` as the only folder that it may write to."""
+def run(arguments: list[str], allowed_folder: str) -> dict[str, Any]:
+    """Run `foveal ARGUMENTS` in a fork, which may write only to `allowed_folder`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, Pipe() as report:
         before = _resident()
         child = os.fork()
         if child == 0:
-            _in_child(arguments, Path(inside), out.fileno(), err.fileno(), report.writing)
+            _in_child(arguments, Path(allowed_folder), out.fileno(), err.fileno(), report.writing)
         hung = not _wait(child)
         _, status, usage = os.wait4(child, 0)
         _end_session(child)  # remaining processes of the command
@@ -144,7 +144,9 @@ def _end_session(leader: int) -> None:
         return  # nothing is left
 
 
-def _in_child(arguments: list[str], inside: Path, out: int, err: int, report: int) -> NoReturn:
+def _in_child(
+    arguments: list[str], allowed_folder: Path, out: int, err: int, report: int
+) -> NoReturn:
     status = UNEXPECTED
     try:
         os.setsid()
@@ -153,10 +155,10 @@ def _in_child(arguments: list[str], inside: Path, out: int, err: int, report: in
         os.dup2(err, 2)
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-        os.chdir(inside)
-        tempfile.tempdir = str(inside)
+        os.chdir(allowed_folder)
+        tempfile.tempdir = str(allowed_folder)
         _limit()
-        sys.addaudithook(_watch(inside, report))
+        sys.addaudithook(_watch(allowed_folder, report))
         from foveal.cli import main as command
 
         command(arguments)
@@ -180,9 +182,9 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _watch(inside: Path, report: int) -> Any:
+def _watch(allowed_folder: Path, report: int) -> Any:
     """Return an audit hook that reports writes outside a folder, and program starts."""
-    folder = os.path.realpath(inside)
+    folder = os.path.realpath(allowed_folder)
     busy = False
 
     def hook(event: str, values: tuple[Any, ...]) -> None:

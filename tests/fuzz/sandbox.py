@@ -69,10 +69,10 @@ class Sandbox:
         )
         assert self._reply() == "ready"
 
-    def run(self, arguments: Sequence[str], inside: Path) -> Outcome:
-        """Run `foveal ARGUMENTS` with `inside` as the only folder that it may write to."""
+    def run(self, arguments: Sequence[str], allowed_folder: Path) -> Outcome:
+        """Run `foveal ARGUMENTS` which may write only to `allowed_folder`."""
         assert self._process.stdin is not None
-        request = {"arguments": list(arguments), "inside": str(inside)}
+        request = {"arguments": list(arguments), "allowed_folder": str(allowed_folder)}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._reply()))

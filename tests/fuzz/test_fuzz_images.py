@@ -27,13 +27,15 @@ def test_hostile_images_give_a_prediction_or_an_error(tmp_path, sandbox, batch):
     check_cases(150, batch, tmp_path, partial(problem_with_image, sandbox))
 
 
-def problem_with_image(sandbox: Sandbox, number: int, inside: Path) -> str:
+def problem_with_image(sandbox: Sandbox, number: int, allowed_folder: Path) -> str:
     """Predict and explain a hostile image and a good one; return the problem, or ""."""
-    folder = inside / "images"
+    folder = allowed_folder / "images"
     folder.mkdir()
     image(number).save(folder / "good.png")
     kind = hostile_image(folder, number, generator_of("image", number))
-    problem = problem_with_predicting(sandbox, inside) or problem_with_explaining(sandbox, inside)
+    problem = problem_with_predicting(sandbox, allowed_folder) or problem_with_explaining(
+        sandbox, allowed_folder
+    )
     return problem and f"{kind}: {problem}"
 
 
@@ -56,13 +58,13 @@ def hostile_image(folder: Path, number: int, draw: random.Random) -> str:
     return kind
 
 
-def problem_with_predicting(sandbox: Sandbox, inside: Path) -> str:
+def problem_with_predicting(sandbox: Sandbox, allowed_folder: Path) -> str:
     """Predict the folder; return the problem, or ""."""
     arguments = ["predict", "mnist-cnn", "images", "--out", "rows.parquet", "--workers", "1"]
-    outcome = sandbox.run(arguments, inside)
+    outcome = sandbox.run(arguments, allowed_folder)
     if problem := outcome.problem():
         return problem
-    rows = pq.read_table(inside / "rows.parquet").to_pylist()
+    rows = pq.read_table(allowed_folder / "rows.parquet").to_pylist()
     good = [row for row in rows if row["path"].endswith("good.png")]
     if len(good) != 1 or good[0]["error"] is not None:
         return f"the good image has no prediction: {rows}"
@@ -71,10 +73,10 @@ def problem_with_predicting(sandbox: Sandbox, inside: Path) -> str:
     return ""
 
 
-def problem_with_explaining(sandbox: Sandbox, inside: Path) -> str:
+def problem_with_explaining(sandbox: Sandbox, allowed_folder: Path) -> str:
     """Explain the files; return the problem, or ""."""
-    names = [f"images/{name}" for name in sorted(os.listdir(inside / "images"))]
-    outcome = sandbox.run(["explain", "mnist-cnn", "--json", "--", *names], inside)
+    names = [f"images/{name}" for name in sorted(os.listdir(allowed_folder / "images"))]
+    outcome = sandbox.run(["explain", "mnist-cnn", "--json", "--", *names], allowed_folder)
     if problem := outcome.problem():
         return problem
     results = parse_json(outcome.out)["images"]

@@ -32,13 +32,13 @@ def test_a_mutated_model_folder_gives_a_result_or_a_one_line_error(tmp_path, san
     check_cases(1_000, batch, tmp_path, partial(problem_with_model, sandbox))
 
 
-def problem_with_model(sandbox: Sandbox, number: int, inside: Path) -> str:
+def problem_with_model(sandbox: Sandbox, number: int, allowed_folder: Path) -> str:
     """Run a command with a mutated model folder; return the problem, or ""."""
     draw = generator_of("model", number)
-    image(number).save(inside / "image.png")
+    image(number).save(allowed_folder / "image.png")
     name = draw.choice(MODELS)
-    file = mutate_folder(copy_model(name, inside / "model"), draw)
-    outcome = sandbox.run(command(draw), inside)
+    file = mutate_folder(copy_model(name, allowed_folder / "model"), draw)
+    outcome = sandbox.run(command(draw), allowed_folder)
     problem = outcome.problem() or problem_with_output(outcome)
     return problem and f"{name}, {file}: {problem}"
 

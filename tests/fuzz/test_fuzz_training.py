@@ -36,7 +36,7 @@ def test_a_mutated_checkpoint_resumes_or_gives_an_error_and_deletes_nothing(
     check_cases(100, batch, tmp_path, partial(problem_with_checkpoint, sandbox, photos, trained))
 
 
-def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, inside: Path) -> str:
+def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, allowed_folder: Path) -> str:
     """Train with a mutated recipe; return the problem, or ""."""
     draw = generator_of("recipe", number)
     plain = yaml.safe_load(SMALL_RECIPE)
@@ -45,37 +45,37 @@ def problem_with_recipe(sandbox: Sandbox, photos: Path, number: int, inside: Pat
     text = yaml.safe_dump(mutate(plain, draw)).encode()
     if draw.random() < 0.3:
         text = draw.choice((damage(text, draw), draw.choice(HOSTILE_TEXTS)))
-    (inside / "mine.yaml").write_bytes(text)
-    problem = train(sandbox, ["mine.yaml", *LIMITS], inside, photos)
+    (allowed_folder / "mine.yaml").write_bytes(text)
+    problem = train(sandbox, ["mine.yaml", *LIMITS], allowed_folder, photos)
     return problem and f"{text[:3_000]!r}\n{problem}"
 
 
-def problem_with_override(sandbox: Sandbox, photos: Path, number: int, inside: Path) -> str:
+def problem_with_override(sandbox: Sandbox, photos: Path, number: int, allowed_folder: Path) -> str:
     """Train with an arbitrary value of one setting; return the problem, or ""."""
     draw = generator_of("override", number)
-    (inside / "mine.yaml").write_text(SMALL_RECIPE)
+    (allowed_folder / "mine.yaml").write_text(SMALL_RECIPE)
     name = draw.choice((*RECIPES, "mine.yaml", "mine.yaml"))
-    values = load_recipe(name if name in RECIPES else inside / name).to_dict()
+    values = load_recipe(name if name in RECIPES else allowed_folder / name).to_dict()
     path = ".".join(map(str, draw.choice(paths_of(values))))
     value = yaml.safe_dump(draw.choice(VALUES), default_flow_style=True, width=10**6)
     override = f"{path}={value.removesuffix('...' + chr(10)).strip()}".replace("\0", "")
-    problem = train(sandbox, [name, override, *LIMITS], inside, photos)
+    problem = train(sandbox, [name, override, *LIMITS], allowed_folder, photos)
     return problem and f"{name} {override[:500]}\n{problem}"
 
 
 def problem_with_checkpoint(
-    sandbox: Sandbox, photos: Path, trained: Path, number: int, inside: Path
+    sandbox: Sandbox, photos: Path, trained: Path, number: int, allowed_folder: Path
 ) -> str:
     """Resume from a mutated checkpoint; return the problem, or ""."""
-    victim = inside.with_name(f"victim-{number}")
+    victim = allowed_folder.with_name(f"victim-{number}")
     victim.mkdir()
     (victim / "precious.txt").write_text("precious")
-    shutil.copytree(trained, inside / "run")
+    shutil.copytree(trained, allowed_folder / "run")
     mutate_checkpoint(
-        inside / "run/checkpoints/last.ckpt", generator_of("checkpoint", number), victim
+        allowed_folder / "run/checkpoints/last.ckpt", generator_of("checkpoint", number), victim
     )
-    shutil.copy(inside / "run/recipe.yaml", inside / "mine.yaml")
-    problem = train(sandbox, ["mine.yaml", "--resume", "--quiet"], inside, photos)
+    shutil.copy(allowed_folder / "run/recipe.yaml", allowed_folder / "mine.yaml")
+    problem = train(sandbox, ["mine.yaml", "--resume", "--quiet"], allowed_folder, photos)
     if not (victim / "precious.txt").is_file():
         return "a file outside the run folder was deleted"
     return problem
@@ -99,11 +99,11 @@ def mutate_checkpoint(path: Path, draw: random.Random, victim: Path) -> None:
     torch.save(state, path)
 
 
-def train(sandbox: Sandbox, arguments: list[str], inside: Path, photos: Path) -> str:
+def train(sandbox: Sandbox, arguments: list[str], allowed_folder: Path, photos: Path) -> str:
     """Train on a copy of the small images; return the problem, or ""."""
-    shutil.copytree(photos, inside / "photos")
-    outcome = sandbox.run(["train", *arguments, "--data", "photos", "--out", "run"], inside)
+    shutil.copytree(photos, allowed_folder / "photos")
+    outcome = sandbox.run(["train", *arguments, "--data", "photos", "--out", "run"], allowed_folder)
     if problem := outcome.problem():
         return problem
-    saved = (inside / "run/model.safetensors").is_file()
+    saved = (allowed_folder / "run/model.safetensors").is_file()
     return "" if saved or outcome.status else "succeeded without saving a model"

@@ -9,9 +9,9 @@ from PIL import Image
 
 from foveal.training import callbacks
 
-# Packages that only extras install. Without torchvision, which Lightning imports if it finds its
-# metadata; `make bare` runs without it.
-EXTRAS = (
+# Packages that only extras install. torchvision is not listed: Lightning imports it whenever its
+# metadata is installed, so hiding it would break Lightning. `make bare` covers that case.
+EXTRA_PACKAGES = (
     "captum",
     "fastapi",
     "jinja2",
@@ -51,7 +51,7 @@ assert 0 <= foveal.evaluate(model, data)["accuracy"] <= 1
 def bare(tmp_path):
     """Run code in a process that cannot import the packages of extras."""
 
-    def run(code, *arguments, packages=EXTRAS):
+    def run(code, *arguments, packages=EXTRA_PACKAGES):
         command = [sys.executable, "-c", _BARE.format(packages=packages) + code, *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
@@ -59,17 +59,17 @@ def bare(tmp_path):
 
 
 @pytest.fixture
-def digits(tmp_path):
+def noise_folder(tmp_path):
     """A folder of noise images in two classes, split into train, val and test."""
     random = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for name in "ab":
-            folder = tmp_path / "digits" / split / name
+            folder = tmp_path / "noise_folder" / split / name
             folder.mkdir(parents=True)
             for number in range(4):
                 pixels = random.integers(256, size=(28, 28), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
-    return tmp_path / "digits"
+    return tmp_path / "noise_folder"
 
 
 def test_a_bare_installation_loads_explains_and_evaluates(bare):
@@ -77,19 +77,29 @@ def test_a_bare_installation_loads_explains_and_evaluates(bare):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_bare_installation_trains_and_explains_from_the_command_line(bare, digits, tmp_path):
-    train = ("train", "mnist-cnn", "--data", str(digits), "--quiet", "epochs=1", "batch_size=2")
+def test_a_bare_installation_trains_and_explains_from_the_command_line(
+    bare, noise_folder, tmp_path
+):
+    train = (
+        "train",
+        "mnist-cnn",
+        "--data",
+        str(noise_folder),
+        "--quiet",
+        "epochs=1",
+        "batch_size=2",
+    )
     trained = bare(_COMMAND, *train, "--out", "run")
     assert trained.returncode == 0, trained.stderr
     explained = bare(
-        _COMMAND, "explain", "mnist-focus", str(digits / "test/a/0.png"), "--out", "out"
+        _COMMAND, "explain", "mnist-focus", str(noise_folder / "test/a/0.png"), "--out", "out"
     )
     assert explained.returncode == 0, explained.stderr
     assert (tmp_path / "out" / "0.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
+    ("arguments", "extra"),
     [
         (("explain", "mnist-corners", "{image}"), "corners"),
         (("explain", "mnist-cnn", "{image}", "--method", "occlusion"), "captum"),
@@ -100,11 +110,11 @@ def test_a_bare_installation_trains_and_explains_from_the_command_line(bare, dig
         (("sweep", "mnist-cnn", "lr=0.1,0.2", "--out", "sweep"), "sweep"),
     ],
 )
-def test_a_missing_package_is_a_one_line_error_with_its_extra(bare, digits, arguments, name):
-    image = str(digits / "test/a/0.png")
+def test_a_missing_package_is_a_one_line_error_with_its_extra(bare, noise_folder, arguments, extra):
+    image = str(noise_folder / "test/a/0.png")
     done = bare(_COMMAND, *(argument.format(image=image) for argument in arguments))
     assert done.returncode == 1
-    assert f"pip install 'foveal[{name}]'" in done.stderr
+    assert f"pip install 'foveal[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -36,7 +36,7 @@ class StopAt(Callback):
             raise RuntimeError("stopped")
 
 
-def resume_run(run, data, **options):
+def start_or_resume(run, data, **options):
     recipe = load_recipe("mnist-cnn", [*SMALL_RUN, *options.pop("overrides", [])])
     return train(recipe, run, data=data, resume=True, progress=False, **options)
 
@@ -58,7 +58,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(data, tmp_path_factory):
     """A run that was never interrupted."""
-    return resume_run(tmp_path_factory.mktemp("runs") / "whole", data)
+    return start_or_resume(tmp_path_factory.mktemp("runs") / "whole", data)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def interrupted(data, tmp_path_factory):
     """A run that was stopped after two of its four epochs; the first was the best."""
     run = tmp_path_factory.mktemp("runs") / "half"
     with pytest.raises(RuntimeError, match="stopped"):
-        resume_run(run, data, callbacks=[StopAt(2)])
+        start_or_resume(run, data, callbacks=[StopAt(2)])
     return run
 
 
@@ -92,7 +92,7 @@ def checkpoints(run):
 
 def test_a_moved_run_resumes_as_if_uninterrupted(uninterrupted, stopped_run, interrupted, data):
     assert str(interrupted) not in str(read_checkpoint(stopped_run / "checkpoints" / "last.ckpt"))
-    resume_run(stopped_run, data)
+    start_or_resume(stopped_run, data)
     assert same_weights(stopped_run, uninterrupted)
     assert curve(stopped_run) == curve(uninterrupted)
     assert checkpoints(stopped_run) == checkpoints(uninterrupted)
@@ -109,7 +109,7 @@ def test_a_resumed_run_keeps_its_best_epoch_if_no_later_one_is_better(
         values["callbacks"]["Checkpoints"] = {"epoch": epoch, "score": 2.0}
         write_checkpoint(values, path)
     expected = torch.load(best, weights_only=True)["state_dict"]
-    resume_run(stopped_run, data)
+    start_or_resume(stopped_run, data)
     assert checkpoints(stopped_run) == [best.name, "last.ckpt"]
     weights = load_file(stopped_run / "model.safetensors")
     assert all(torch.equal(value, expected[f"model.{key}"]) for key, value in weights.items())
@@ -139,7 +139,7 @@ def test_no_path_in_a_checkpoint_is_used(uninterrupted, stopped_run, data, tmp_p
         values = torch.load(file, weights_only=True)
         write_checkpoint(with_paths(values, path.format(victim=victim, run=stopped_run)), file)
     callback = ModelCheckpoint(stopped_run / "own", monitor="val_accuracy", mode="max")
-    resume_run(stopped_run, data, callbacks=[callback])
+    start_or_resume(stopped_run, data, callbacks=[callback])
     assert (victim / "thesis.txt").read_text() == "years of work"
     assert same_weights(stopped_run, uninterrupted)
 
@@ -230,7 +230,7 @@ def test_an_invalid_checkpoint_is_a_one_line_error(name, stopped_run, data):
         write_checkpoint(copy.copy(values), path)
     before = {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()}
     with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as caught:
-        resume_run(stopped_run, data)
+        start_or_resume(stopped_run, data)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1_000
     assert {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()} == before
@@ -244,7 +244,7 @@ def test_attributes_of_mappings_are_ignored(uninterrupted, stopped_run, data):
         state._metadata = 5
         values["state_dict"] = state
         write_checkpoint(values, path)
-    resume_run(stopped_run, data)
+    start_or_resume(stopped_run, data)
     assert same_weights(stopped_run, uninterrupted)
 
 
@@ -300,23 +300,23 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(
     last = stopped_run / "checkpoints" / "last.ckpt"
     last.write_bytes(damage(last.read_bytes()))
     lines = []
-    resume_run(stopped_run, data, notify=lines.append)
+    start_or_resume(stopped_run, data, notify=lines.append)
     assert sum("Resuming from" in line and "last.ckpt" in line for line in lines) == 1
     assert same_weights(stopped_run, uninterrupted)
     assert curve(stopped_run) == curve(uninterrupted)
 
 
-def test_without_a_say_callback_the_fallback_is_a_warning(stopped_run, data):
+def test_without_a_notify_callback_the_fallback_is_a_warning(stopped_run, data):
     (stopped_run / "checkpoints" / "last.ckpt").write_bytes(b"")
     with pytest.warns(UserWarning, match="Resuming from"):
-        resume_run(stopped_run, data)
+        start_or_resume(stopped_run, data)
 
 
 def test_a_damaged_best_checkpoint_is_reported_and_the_run_continues(stopped_run, data):
     for path in (stopped_run / "checkpoints").glob("best-*.ckpt"):
         path.write_bytes(b"")
     lines = []
-    resume_run(stopped_run, data, notify=lines.append)
+    start_or_resume(stopped_run, data, notify=lines.append)
     assert sum("cannot be used" in line for line in lines) == 1
     assert (stopped_run / "model.safetensors").exists()
 
@@ -328,7 +328,7 @@ def test_a_finished_run_without_its_best_checkpoint_keeps_the_last_weights(
     for path in (run / "checkpoints").glob("best-*.ckpt"):
         path.unlink()
     lines = []
-    resume_run(run, data, notify=lines.append)
+    start_or_resume(run, data, notify=lines.append)
     expected = read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
     weights = load_file(run / "model.safetensors")
     assert all(torch.equal(value, expected[f"model.{key}"]) for key, value in weights.items())
@@ -341,11 +341,11 @@ def test_a_damaged_recipe_is_rewritten_and_settings_are_checked_against_the_chec
 ):
     (stopped_run / "recipe.yaml").write_text(text)
     with pytest.raises(UserError, match="other settings"):
-        resume_run(stopped_run, data, overrides=["lr=0.02"], notify=lambda line: None)
+        start_or_resume(stopped_run, data, overrides=["lr=0.02"], notify=lambda line: None)
     (stopped_run / "recipe.yaml").write_text(text)
     lines = []
     with pytest.raises(RuntimeError, match="stopped"):
-        resume_run(stopped_run, data, callbacks=[StopAt(2)], notify=lines.append)
+        start_or_resume(stopped_run, data, callbacks=[StopAt(2)], notify=lines.append)
     assert any("It is overwritten" in line for line in lines)
     assert (stopped_run / "recipe.yaml").read_text().startswith("name: mnist-cnn")
 
@@ -357,7 +357,7 @@ def test_links_in_a_run_folder_are_refused(name, stopped_run, data, tmp_path):
         (stopped_run / name).rename(other)
     (stopped_run / name).symlink_to(other)
     with pytest.raises(UserError, match="is a link"):
-        resume_run(stopped_run, data)
+        start_or_resume(stopped_run, data)
 
 
 def test_a_full_disk_leaves_no_partial_checkpoint(stopped_run, data, monkeypatch):
@@ -370,5 +370,5 @@ def test_a_full_disk_leaves_no_partial_checkpoint(stopped_run, data, monkeypatch
 
     monkeypatch.setattr("foveal.training.checkpoint_file.write_bytes", write_partially)
     with pytest.raises(UserError, match=rf"disk is full.*{stopped_run.name}.*--resume"):
-        resume_run(stopped_run, data)
+        start_or_resume(stopped_run, data)
     assert {path: path.read_bytes() for path in (stopped_run / "checkpoints").iterdir()} == before

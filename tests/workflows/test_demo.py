@@ -35,7 +35,7 @@ def test_run_of_another_recipe_is_an_error_that_suggests_deletion(tmp_path, monk
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
     (folder / "recipe.yaml").write_text("name: another\nmodel: {name: cnn}\n")
-    with pytest.raises(UserError, match=f"or delete {folder}"):
+    with pytest.raises(UserError, match=f"To train the model again, delete {folder}"):
         demo.run_demo(tmp_path, lambda line: None)
 
 

@@ -244,7 +244,7 @@ def test_grey_and_colour_are_trained_together_with_a_warning_for_a_grey_class(tm
         Image.open(path).convert("L").save(path)
     messages, card = train_without_recipe(folder, tmp_path, capsys)
     assert "50% are grey" in messages
-    assert "only dark is all grey" in messages
+    assert "only images of dark are grey" in messages
     assert card["recipe"]["data"]["channels"] == 3
 
 

@@ -14,7 +14,7 @@ from foveal.datasets import ImageSet, load_images
 from foveal.datasets.annotations import annotated
 from foveal.datasets.names import some_names
 from foveal.evaluation.evaluate import (
-    Say,
+    Notify,
     groups_of,
     judge_of,
     load_annotated,
@@ -100,7 +100,7 @@ def compare(
     groups: str | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, steps: None,
-    notify: Say = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Comparison:
     """Measure models and their explanations on the same images and store the figures in `out`.
 
@@ -204,7 +204,7 @@ class _Run:
     optional: tuple[str, ...]
     published: int
     progress: Progress
-    notify: Say
+    notify: Notify
 
     def __call__(self) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
         """Return the figures of the models and those of their explanations."""
@@ -264,7 +264,9 @@ def _candidate(name: str) -> Candidate:
     return Candidate(name, network, hashlib.sha256(weights).hexdigest())
 
 
-def _with_common_classes(test: ImageSet, candidates: Sequence[Candidate], notify: Say) -> ImageSet:
+def _with_common_classes(
+    test: ImageSet, candidates: Sequence[Candidate], notify: Notify
+) -> ImageSet:
     """Return the images of classes that all models have; report the skipped images."""
     for line in reading_notes(test):
         notify(line)

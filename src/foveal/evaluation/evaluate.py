@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from foveal.datasets.images import Pixels
     from foveal.models import ImageModel
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 LARGE = 16  # large images per forward pass
 
 
@@ -30,7 +30,7 @@ def evaluate_on(
     masks: Path | None = None,
     groups: str | None = None,
     seed: int = 0,
-    notify: Say = print,
+    notify: Notify = print,
     runtime: str = "torch",
 ) -> dict[str, Any]:
     """Load a model and a dataset and return the model's figures on it.
@@ -81,7 +81,7 @@ def _figures(
     test: "ImageSet[Any]",
     judge: str | None,
     seed: int,
-    notify: Say,
+    notify: Notify,
     load_train: "Callable[[], ImageSet] | None" = None,
     batch_size: int = 500,
 ) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def load_annotated(
     boxes: Path | None = None,
     masks: Path | None = None,
     data_dir: Path | None = None,
-    notify: Say = lambda line: None,
+    notify: Notify = lambda line: None,
     **options: Any,
 ) -> "ImageSet":
     """Return one split of a dataset with its annotations, see `with_annotations`.
@@ -164,7 +164,7 @@ def load_annotated(
     )
 
 
-def probe_images(load: Callable[[], "ImageSet"], notify: Say) -> "ImageSet | None":
+def probe_images(load: Callable[[], "ImageSet"], notify: Notify) -> "ImageSet | None":
     """Return the training images of the keypoint probe, or None if they cannot be loaded.
 
     Args:
@@ -179,7 +179,7 @@ def probe_images(load: Callable[[], "ImageSet"], notify: Say) -> "ImageSet | Non
 
 
 def _match_classes(
-    images: "ImageSet[Pixels]", network: "ImageModel", model: str, notify: Say
+    images: "ImageSet[Pixels]", network: "ImageModel", model: str, notify: Notify
 ) -> "ImageSet[Pixels]":
     """Return images with a model's class indices; report differences and skipped images."""
     from foveal.datasets.names import some_names

@@ -20,17 +20,18 @@ from foveal.images.geometry import patch_mask
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation of training images; none if all values are 0.
+    """Augmentation of training images; none with the defaults.
 
     Attributes:
-        shift: maximum shift in pixels, in both directions; integer unless rotated or scaled.
-        rotate: maximum rotation in degrees, in both directions.
-        scale: maximum relative change of size, in both directions.
+        shift: maximum shift in pixels along each axis; by whole pixels unless rotated or scaled.
+        rotate: maximum rotation in degrees, either way.
+        scale: maximum relative change of size, larger or smaller.
         flip: whether to mirror a random half of the images left to right.
-        alternate: whether to mirror each image every other epoch, half of them starting with the
-            first, instead of at random (Jordan 2024, arXiv:2404.00498, section 3.6).
+        alternate: whether to mirror half of the images in even epochs and the other half in odd
+            ones, instead of at random (Jordan 2024, arXiv:2404.00498, section 3.6).
             `Batches` implements it.
-        erase: side in pixels of a square replaced by the batch's mean (Cutout, DeVries 2017).
+        erase: side in pixels of a square replaced by the batch's mean (Cutout, DeVries 2017); an
+            even one counts as one less.
         hide: whether to grey out random regions of each image, of any size, to train a judge of
             evidence (EVAL-X, Jethani et al. 2021).
         mix: probability that a rectangle in each image of a batch is replaced by another image's,

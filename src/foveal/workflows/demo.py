@@ -18,7 +18,7 @@ MAX_EXPLAINED = 200  # explained images per model in the report
 
 
 def run_demo(out: Path, notify: Callable[[str], None]) -> Path:
-    """Train the demo's models, evaluate them and the zoo's, and return the path of a report.
+    """Train the demo's models, evaluate them and those of the zoo, and return the report's path.
 
     Finished runs are not repeated. To train a model again, delete its folder below `out`.
     """
@@ -29,7 +29,7 @@ def run_demo(out: Path, notify: Callable[[str], None]) -> Path:
         folder = _train_once(name, out / "runs" / name, notify)
         entries.append(_entry(name, folder, test, train_images, notify, note="trained just now"))
     for name in zoo.names():
-        # Judges have no explanation.
+        # A judge scores the evidence of other models and does not explain itself.
         if name.startswith("mnist-") and name != zoo.judge_of("mnist"):
             folder = zoo.folder(name)
             entries.append(_entry(name, folder, test, train_images, notify, note="from the zoo"))
@@ -46,7 +46,7 @@ def _train_once(name: str, folder: Path, notify: Callable[[str], None]) -> Path:
     try:
         return train(recipe, folder, resume=(folder / "recipe.yaml").exists())
     except UserError as error:
-        raise UserError(f"{error} (or delete {folder})") from None
+        raise UserError(f"{error} To train the model again, delete {folder}.") from None
 
 
 def _entry(

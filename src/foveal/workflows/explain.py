@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.evaluation.evaluate import Say
+from foveal.evaluation.evaluate import Notify
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.foundation.file_names import unique_stems
 from foveal.foundation.files import make_output_folder
@@ -26,7 +26,7 @@ def explain_files(
     model: str,
     paths: Sequence[Path],
     out: Path | None,
-    notify: Say = print,
+    notify: Notify = print,
     method: str = "model",
     runtime: str = "torch",
 ) -> tuple[list[dict[str, Any]], int]:
@@ -87,7 +87,7 @@ def _result(explanation: "Explanation", path: Path, out: Path | None, stem: str)
 
 
 def _explain(
-    network: "ImageModel", path: Path, method: str, model: str, notify: Say, with_original: bool
+    network: "ImageModel", path: Path, method: str, model: str, notify: Notify, with_original: bool
 ) -> "Explanation":
     """Return the explanation of one file, which high-resolution models read in part.
 
@@ -130,7 +130,7 @@ def _read(
 
 
 def _explain_in_part(
-    network: "ImageModel", path: Path, notify: Say, with_original: bool
+    network: "ImageModel", path: Path, notify: Notify, with_original: bool
 ) -> "Explanation":
     from foveal.images.pyramids import LargeFiles
 

@@ -37,7 +37,7 @@ from foveal.training.recipe import change_recipe
 from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 _SPLITS = {"test": "Test", "val": "Validation"}
 MIN_COUNT = 20  # images per class; with fewer, validation and test figures are uncertain
 MAX_SHOWN = 10  # maximum number of correct and of wrong predictions in the gallery
@@ -47,7 +47,7 @@ def plan(
     data: str,
     family: str | None,
     overrides: Sequence[str],
-    notify: Say,
+    notify: Notify,
     data_dir: str | Path | None = None,
 ) -> Recipe:
     """Survey a folder, choose a recipe for it, report both, and return the recipe.
@@ -95,21 +95,23 @@ def _survey(data: str, data_dir: str | Path | None) -> Survey:
 
 
 def _better_choice(
-    choice: Choice,
-    crops: Choice,
+    whole_choice: Choice,
+    crops_choice: Choice,
     data: str,
     survey: Survey,
     data_dir: str | Path | None,
-    notify: Say,
+    notify: Notify,
 ) -> Choice:
-    """Return the choice of crops if they are no worse than the whole image at equal cost."""
+    """Return the choice with crops if it is no worse than the whole image at equal cost."""
     size = (survey.height, survey.width)
-    comparison = compare_with_whole(crops.recipe, choice.recipe, data, size, data_dir, notify)
+    comparison = compare_with_whole(
+        crops_choice.recipe, whole_choice.recipe, data, size, data_dir, notify
+    )
     if comparison is None:
-        return choice
+        return whole_choice
     for line in comparison.lines():
         notify(f"  {line}")
-    return crops if comparison.no_worse else choice
+    return crops_choice if comparison.no_worse else whole_choice
 
 
 def survey_lines(survey: Survey) -> list[str]:
@@ -129,13 +131,10 @@ def survey_lines(survey: Survey) -> list[str]:
         lines.append(f"  warning: few images of {_first(rare)}: figures for them are uncertain")
     if survey.grey_classes:
         grey = _first(survey.grey_classes)
-        lines.append(f"  warning: only {grey} is all grey: a model may recognise it by that alone")
+        lines.append(f"  warning: only images of {grey} are grey: a model may see only that")
     if survey.copies:
-        count = len(survey.copies)
-        copies = (
-            "1 image has an identical copy"
-            if count == 1
-            else f"{count} images have identical copies"
+        copies = _counted(
+            survey.copies, "image has an identical copy", "images have identical copies"
         )
         lines.append(
             f"  warning: {copies} (for example {' and '.join(survey.copies[0][:2])}): copies of "
@@ -147,8 +146,13 @@ def survey_lines(survey: Survey) -> list[str]:
             f"  warning: {_first(untested)} cannot be tested: that needs 3 images per class"
         )
     if survey.problems:
-        lines.append(f"  warning: {len(survey.problems)} files are not images and are skipped")
+        files = _counted(survey.problems, "file is no image and is", "files are no images and are")
+        lines.append(f"  warning: {files} skipped")
     return lines
+
+
+def _counted(items: Sequence[object], one: str, many: str) -> str:
+    return f"1 {one}" if len(items) == 1 else f"{len(items)} {many}"
 
 
 def _first(names: Sequence[str]) -> str:
@@ -156,7 +160,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def train_photos(
-    recipe: Recipe, out: Path, data: str, notify: Say, **options: Unpack[TrainOptions]
+    recipe: Recipe, out: Path, data: str, notify: Notify, **options: Unpack[TrainOptions]
 ) -> Path:
     """Train, evaluate on the test images, draw a gallery, and report the results.
 
@@ -198,19 +202,19 @@ def train_photos(
 
 
 def _train_images(
-    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, notify: Say
+    model: ImageModel, recipe: Recipe, data: str, data_dir: str | Path | None, notify: Notify
 ) -> ImageSet[Any] | None:
     """Return the training images, or None if no metric of the model needs them."""
     if Given.TRAIN not in useful_for(model):
         return None
     images = _read(recipe, data, "train", data_dir, notify)
     if len(images) < MIN_PROBE_IMAGES:
-        notify(f"  locations are not probed: that needs {MIN_PROBE_IMAGES} training images")
+        notify(f"  position leakage is not measured: that needs {MIN_PROBE_IMAGES} training images")
     return images
 
 
 def _read(
-    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, notify: Say
+    recipe: Recipe, data: str, split: str, data_dir: str | Path | None, notify: Notify
 ) -> ImageSet[Any]:
     """Return the images of a split; for `test`, those of `val` if no test image can be read."""
     read = partial(
@@ -265,7 +269,7 @@ def baseline_lines(baseline: Probe, predictions: Tensor, test: ImageSet[object])
         test.labels,
         groups=test.groups,
     )
-    value, low, high = (100 * points for points in gain)
+    value, low, high = (100 * bound for bound in gain)
     lines = [
         f"  a linear layer on the same backbone, frozen: {baseline.accuracy:.1%}; paired "
         f"difference {value:+.1f} points (95% CI: {low:+.1f} to {high:+.1f})"
@@ -273,9 +277,8 @@ def baseline_lines(baseline: Probe, predictions: Tensor, test: ImageSet[object])
     if baseline.copies:
         test_path, train_path = (printable(path) for path in baseline.copies[0])
         lines.append(
-            f"  warning: {len(baseline.copies)} test images are near-duplicates of training "
-            f"images, such as {test_path} and {train_path}: the accuracy may be too high "
-            "(see --groups)"
+            f"  warning: near-duplicates of training and test images ({len(baseline.copies)}), "
+            f"such as {test_path} and {train_path}: the accuracy may be too high (see --groups)"
         )
     return lines
 

@@ -10,7 +10,7 @@ from foveal.deployment.onnx.files import Exported, read_onnx
 from foveal.deployment.onnx.graph import onnx_graph
 from foveal.deployment.onnx.large_graphs import large_graphs
 from foveal.deployment.onnx.large_runtime import as_large, model_without_weights
-from foveal.deployment.onnx.runtime import OnnxModel, Parts
+from foveal.deployment.onnx.runtime import NamedGraph, OnnxModel
 from foveal.deployment.onnx.session import Graph
 from foveal.foundation.errors import UserError, unknown_name
 from foveal.metrics.efficiency import macs
@@ -100,7 +100,7 @@ def as_onnx(
     if Ability.IN_PART in abilities_of(metadata.config):
         return as_large(metadata, proto, beside, threads)
     blocks = Ability.CROPS in abilities_of(metadata.config)
-    parts = Parts(Graph(proto, threads), metadata.names, blocks)
+    parts = NamedGraph(Graph(proto, threads), metadata.names, blocks)
     return OnnxModel(metadata, parts).eval()
 
 

@@ -18,12 +18,12 @@ from foveal.models.image_model import ImageModel
 from foveal.observation.tensors import COMPUTED
 
 
-class Parts:
+class NamedGraph:
     """The named tensors of a graph: parts of an explanation, and split points.
 
     Args:
         graph: the graph to run.
-        names: names of the tensors in the graph, by part.
+        names: the name of each part's tensor in the graph, by part.
         blocks: whether samples of patches are means, see `Explanation`.
     """
 
@@ -45,7 +45,7 @@ class Parts:
         return Explanation(inputs[IMAGES], logits, blocks=self.blocks, **parts)
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Return the parts `outputs`, computed from `inputs`; inputs are returned unchanged."""
+        """Return the parts `outputs`, computed from `inputs`; an input may be an output too."""
         tensors = {self.names.get(name, name): value for name, value in inputs.items()}
         results = self.graph.run(tensors, [self.names[name] for name in outputs])
         return {name: results[self.names[name]] for name in outputs}
@@ -63,17 +63,17 @@ class OnnxModel(ImageModel):
 
     name = "onnx"
 
-    def __init__(self, about: About, parts: Parts):
+    def __init__(self, about: About, parts: NamedGraph):
         super().__init__(about.in_channels, about.num_classes, about.inputs)
         self.about, self.parts = about, parts
-        self.local, self.weights = parts.numbered(LOCAL), parts.numbered(WEIGHTS)
+        self.local_names, self.weight_names = parts.numbered(LOCAL), parts.numbered(WEIGHTS)
         classes = about.num_classes > 0
         supported = {
             Ability.CLASSES: classes,
             Ability.KEYPOINTS: KEYPOINTS in parts.names,
             Ability.GIVEN_KEYPOINTS: classes and KEYPOINTS in parts.names,
-            Ability.MAPS: bool(self.local),
-            Ability.GIVEN_MAPS: bool(self.local),
+            Ability.MAPS: bool(self.local_names),
+            Ability.GIVEN_MAPS: bool(self.local_names),
             Ability.REBUILT: "rebuilt" in parts.names,
         }
         self.abilities = frozenset(ability for ability, value in supported.items() if value)
@@ -92,9 +92,9 @@ class OnnxModel(ImageModel):
 
     def attend(self, view: View) -> Attended:
         """Return local features and attention maps of B images."""
-        parts = self.parts.run({IMAGES: view.whole()}, self.local + self.weights)
+        parts = self.parts.run({IMAGES: view.whole()}, self.local_names + self.weight_names)
         return Attended(
-            [parts[name] for name in self.local], [parts[name] for name in self.weights]
+            [parts[name] for name in self.local_names], [parts[name] for name in self.weight_names]
         )
 
     def decide(self, view: View, given: Any) -> Explanation:
@@ -104,8 +104,8 @@ class OnnxModel(ImageModel):
             ValueError: the model's patches have scales, but none are given.
         """
         if Ability.GIVEN_MAPS in self.abilities:
-            values = dict(zip(self.local, given.local, strict=True))
-            values |= dict(zip(self.weights, given.maps, strict=True))
+            values = dict(zip(self.local_names, given.local, strict=True))
+            values |= dict(zip(self.weight_names, given.maps, strict=True))
             logits = self.parts.run(values, ["logits"])["logits"]
             return Explanation(view.whole(), logits)
         values = {IMAGES: view.whole(), KEYPOINTS: given.xy}

@@ -11,7 +11,7 @@ from foveal.foundation.errors import UserError
 from foveal.images.geometry import Size
 from foveal.images.pyramids.image import LargeImage
 from foveal.images.pyramids.opening import open_large
-from foveal.images.pyramids.pyramid import Unchanged
+from foveal.images.pyramids.pyramid import ChangeDetector
 
 MAX_OPEN = 8  # most recently used files that stay open
 
@@ -35,8 +35,8 @@ class LargeFiles:
         self.paths = tuple(paths)
         self.channels = channels
         self._opened: OrderedDict[int, LargeImage] = OrderedDict()
-        self._unchanged: dict[int, Unchanged] = {}  # including files that are closed
-        self.sizes = [self.image(number).size for number in range(len(paths))]
+        self._change_detectors: dict[int, ChangeDetector] = {}  # including files that are closed
+        self.sizes = [self.image(index).size for index in range(len(paths))]
 
     @property
     def size(self) -> Size:
@@ -46,23 +46,23 @@ class LargeFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def image(self, number: int) -> LargeImage:
+    def image(self, index: int) -> LargeImage:
         """Return one image, opened.
 
         Raises:
             UserError: the file cannot be read, or has changed since it was first opened.
         """
-        if number in self._opened:
-            self._opened.move_to_end(number)
-            return self._opened[number]
+        if index in self._opened:
+            self._opened.move_to_end(index)
+            return self._opened[index]
         try:
-            if number in self._unchanged:
-                self._unchanged[number].check()
-            image = open_large(self.paths[number], self.channels)
+            if index in self._change_detectors:
+                self._change_detectors[index].check()
+            image = open_large(self.paths[index], self.channels)
         except UserError as error:
-            raise UserError(f"{self.paths[number]}: {error}") from None
-        self._opened[number] = image
-        self._unchanged.setdefault(number, image.unchanged)
+            raise UserError(f"{self.paths[index]}: {error}") from None
+        self._opened[index] = image
+        self._change_detectors.setdefault(index, image.change_detector)
         if len(self._opened) > MAX_OPEN:
             self._opened.popitem(last=False)[1].close()
         return image
@@ -74,7 +74,7 @@ class LargeFiles:
             UserError: pixels are missing or broken.
         """
         rows, columns = self.size[0] // shrink, self.size[1] // shrink
-        boxes = [(number, 0, 0, rows, columns) for number in numbers.tolist()]
+        boxes = [(index, 0, 0, rows, columns) for index in numbers.tolist()]
         return torch.stack([self._means(*box, shrink) for box in boxes])
 
     def crops(self, numbers: Tensor, corners_px: Tensor, side: int, shrink: int = 1) -> Tensor:
@@ -86,17 +86,17 @@ class LargeFiles:
         samples = side // shrink
         pairs = zip(numbers.tolist(), corners_px.tolist(), strict=True)
         crops = [
-            torch.stack([self._means(number, x, y, samples, samples, shrink) for x, y in corners])
-            for number, corners in pairs
+            torch.stack([self._means(index, x, y, samples, samples, shrink) for x, y in corners])
+            for index, corners in pairs
         ]
         return torch.stack(crops)
 
     def _means(
-        self, number: int, left: int, top: int, rows: int, columns: int, shrink: int
+        self, index: int, left: int, top: int, rows: int, columns: int, shrink: int
     ) -> Tensor:
         try:
-            return self.image(number).means(left, top, rows, columns, shrink)
+            return self.image(index).means(left, top, rows, columns, shrink)
         except UserError as error:
-            if str(error).startswith(str(self.paths[number])):
+            if str(error).startswith(str(self.paths[index])):  # `image` has added the path
                 raise
-            raise UserError(f"{self.paths[number]}: {error}") from None
+            raise UserError(f"{self.paths[index]}: {error}") from None

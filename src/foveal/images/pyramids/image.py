@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveal.foundation.errors import UserError
 from foveal.images.geometry import Size
-from foveal.images.pyramids.pyramid import CACHE, Level, Pyramid, Unchanged
+from foveal.images.pyramids.pyramid import CACHE, ChangeDetector, Level, Pyramid
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as in Pillow
 FINE_PIXELS = 4  # pixels of a level per side of a square from which blurred edges do not matter
@@ -31,7 +31,7 @@ class LargeImage:
     def __init__(self, pyramid: Pyramid, path: Path, channels: int | None = None):
         self.pyramid = pyramid
         self.channels = channels or pyramid.channels
-        self.unchanged = Unchanged(path)
+        self.change_detector = ChangeDetector(path)
 
     @property
     def size(self) -> Size:
@@ -83,7 +83,7 @@ class LargeImage:
                 means[down.start : down.stop, across.start : across.stop] = np.einsum(
                     "rwc,vw->rvc", summed, x_weights, optimize=True
                 )
-        self.unchanged.check()
+        self.change_detector.check()
         planes = torch.from_numpy(means).permute(2, 0, 1)  # (1 or C, rows, columns)
         return planes.expand(self.channels, -1, -1).contiguous()
 
@@ -95,7 +95,7 @@ class LargeImage:
         try:
             pixels = self.pyramid.read(level, y.start, x.start, len(y), len(x))
         except UserError:
-            self.unchanged.check()  # a file that is being written fails in many ways
+            self.change_detector.check()  # a file that is being written fails in many ways
             raise
         if self.channels < pixels.shape[2]:
             return (pixels @ LUMA)[..., None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.foundation.files import check_regular
-from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
+from foveal.images.pyramids.pyramid import BlockCache, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Zarr(Pyramid):
         self.arrays = [arrays[sizes.index(level.size)] for level in self.levels]
         for array, level in zip(self.arrays, self.levels, strict=True):
             check_block(level.block, self.channels, array.dtype.itemsize)
-        self.blocks = Blocks()
+        self.blocks = BlockCache()
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a box of a level, as floats (height, width, channels) in [0, 1]."""

@@ -12,7 +12,7 @@ from foveal.foundation.errors import UserError
 from foveal.images.geometry import Size
 
 CACHE = 64 * 2**20  # bytes of decoded pixels that a pyramid keeps
-MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image: a file may have missing chunks
+MAX_SIDE, MAX_PIXELS = 2**20, 2**36  # of an image; chunks may be missing, so files may be tiny
 MAX_BLOCK = 128 * 2**20  # bytes; larger blocks, which must be decoded at once, are rejected
 
 
@@ -59,10 +59,10 @@ class Pyramid(ABC):
 
 
 def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
-    """Return the levels of an image, without those that are not downsampled copies of it.
+    """Return the levels of an image that are downsampled copies of it.
 
-    Halving an odd side leaves half a pixel, so the ratio of the sizes is not exactly the scale: a
-    ratio that is consistent with an integer scale is replaced by it.
+    Halving an odd side leaves half a pixel, so the ratio of the sizes is not exactly the scale.
+    Where an integer scale explains the ratio, the scale is that integer.
 
     Args:
         sizes: height and width of each level, the image first.
@@ -80,16 +80,16 @@ def make_levels(sizes: Sequence[Size], blocks: Sequence[Size]) -> list[Level]:
     levels = [Level(sizes[0], blocks[0], 1.0)]
     for size, block in zip(sizes[1:], blocks[1:], strict=True):
         down, across = height / size[0], width / size[1]
-        whole = round(down if height >= width else across)
+        integer = max(1, round(down if height >= width else across))
         pairs = ((height, size[0]), (width, size[1]))
-        if all(small in (-(-side // whole), side // whole) for side, small in pairs):
-            levels.append(Level(size, block, float(whole)))
+        if all(small in (-(-side // integer), side // integer) for side, small in pairs):
+            levels.append(Level(size, block, float(integer)))
         elif abs(down / across - 1) < 0.01 and down > 1:
             levels.append(Level(size, block, (down * across) ** 0.5))
     return sorted(levels, key=lambda level: level.scale)
 
 
-class Blocks:
+class BlockCache:
     """A cache of the most recently used decoded blocks, of bounded size.
 
     Args:
@@ -114,7 +114,7 @@ class Blocks:
         return block
 
 
-class Unchanged:
+class ChangeDetector:
     """Detector of writes to a file while it is read.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from foveal.foundation.errors import UserError, missing_extra, one_line
 from foveal.images.depth import tiff_bits
 from foveal.images.geometry import Size
-from foveal.images.pyramids.pyramid import Blocks, Pyramid, check_block, make_levels
+from foveal.images.pyramids.pyramid import BlockCache, Pyramid, check_block, make_levels
 from foveal.images.values import as_fractions
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Tiff(Pyramid):
         self.levels = make_levels(sizes, [_block(page) for page in self.pages])
         by_size = {(page.imagelength, page.imagewidth): page for page in reversed(self.pages)}
         self.pages = [by_size[level.size] for level in self.levels]
-        self.blocks = Blocks()
+        self.blocks = BlockCache()
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a box of a level, as floats (height, width, channels) in [0, 1]."""

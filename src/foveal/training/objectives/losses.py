@@ -59,10 +59,10 @@ def _focal_weights(logits: Tensor, labels: Tensor, exponent: float) -> Tensor | 
 def ranking_loss(scores: Tensor, weights: Tensor) -> Tensor:
     """Return a ranking loss of scores (B, K) against the tasks' weights (B, T, K).
 
-    The logistic loss of each pair of patches of an image (RankNet, Burges et al. 2005), times the
-    difference of their weights, which are averaged over tasks and get no gradient; the sum over
-    pairs, averaged over images. Scores may differ where weights are close, but not the reverse, so
-    a detector does not unlearn while the weights are still nearly equal.
+    For each pair of patches, it is the logistic loss (RankNet, Burges et al. 2005) times the
+    difference of their weights, which are averaged over tasks and get no gradient. It is summed
+    over pairs and averaged over images. Pairs of nearly equal weight contribute almost nothing, so
+    a detector keeps its ranking while the weights are still nearly equal.
     """
     mean = weights.detach().float().mean(dim=1)
     ahead = (mean[:, :, None] - mean[:, None, :]).clamp_min(0)  # (B, K, K)
