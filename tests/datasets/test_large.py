@@ -566,3 +566,9 @@ def test_zarr_level_outside_its_folder_is_never_read(path, tmp_path):
     group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [{"path": path}]}]}
     with pytest.raises(UserError, match="not a zarr image"):
         open_large(tmp_path / "a.zarr")
+
+
+def test_level_larger_than_the_image_is_not_a_copy_of_it():
+    sizes = [(100, 120), (300, 360), (50, 60)]
+    levels = pyramid_module.make_levels(sizes, [(16, 16)] * 3)
+    assert [(level.size, level.scale) for level in levels] == [((100, 120), 1.0), ((50, 60), 2.0)]
