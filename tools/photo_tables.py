@@ -18,8 +18,9 @@ from foveal.metrics.interval import Interval, bootstrap
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "photos"
 TICKS = (50, 70, 100, 150, 200, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000)
-# Other methods of selecting the same crops: they have a separate table and are not drawn.
-NOT_DRAWN = tuple(f"focus-8-{how}" for how in ("distil", "greedy", "peaks", "perturbed"))
+# Other selections or heads for the same crops, at about the same cost: they are not drawn.
+OTHERS = ("distil", "greedy", "peaks", "perturbed", "tokens", "attention")
+NOT_DRAWN = (*(f"focus-8-{how}" for how in OTHERS), "focus-gumbel", "focus-2-gumbel")
 BALANCED = {"deeppcb": False, "magnetic-tile": True, "clothing": True, "isic2017": True}
 
 
