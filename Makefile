@@ -1,8 +1,6 @@
 # On a bare machine, start with: make demo, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-# Test processes: one more than the cores of CI, as many tests wait for processes of their own.
-WORKERS ?= 3
 INSTALL := --constraint constraints.txt --editable '.[dev]'
 
 .PHONY: help demo test fuzz coverage bare check format install montage figures report speed docs dist clean
@@ -23,16 +21,16 @@ demo: .venv/installed            ## train two models on real digits and write re
 	$(BIN)/foveal demo --out report
 
 test: .venv/installed            ## the whole test suite; FOVEAL_DATA adds the full datasets
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: .venv/installed        ## test coverage per module; fails below 94 %
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 bare:                            ## test the package without extras, in a temporary environment
 	tools/bare.sh $(PYTHON)
 
 fuzz: .venv/installed            ## hostile models, recipes, images and requests; make test runs a tenth of them
-	FOVEAL_FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/fuzz
+	FOVEAL_FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/fuzz
 
 check: .venv/installed           ## formatter, linter, types
 	$(BIN)/ruff format --check .
