@@ -177,12 +177,12 @@ class DecodeLog:
 
     def __init__(self, monkeypatch):
         self.keys = []
-        get = pyramid_module.Blocks.get
+        get = pyramid_module.BlockCache.get
 
         def record_and_get(blocks, key, decode):
             return get(blocks, key, lambda: (self.keys.append(key), decode())[1])
 
-        monkeypatch.setattr(pyramid_module.Blocks, "get", record_and_get)
+        monkeypatch.setattr(pyramid_module.BlockCache, "get", record_and_get)
 
 
 def test_only_the_required_tiles_and_level_are_decoded(pixels, tmp_path, monkeypatch):
