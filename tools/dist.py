@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MAX_WHEEL_BYTES = 56e6  # mostly the backbone and the zoo
+MAX_WHEEL_BYTES = 59e6  # mostly the backbone and the zoo
 
 
 def required_files() -> set[str]:
