@@ -54,8 +54,7 @@ def position_leakage(
     """
     if len(train) < MIN_PROBE_IMAGES:
         raise UserError(
-            f"Expected at least {MIN_PROBE_IMAGES} images to train the probe on, but got "
-            f"{len(train)}."
+            f"Expected at least {MIN_PROBE_IMAGES} images to train the probe, but got {len(train)}."
         )
     observed = observed or observe_all(model, test.images, batch_size)
     observed_train = observe_all(model, train.images, batch_size)
