@@ -131,9 +131,7 @@ def survey_lines(survey: Survey) -> list[str]:
         lines.append(f"  warning: few images of {_first(rare)}: figures for them are uncertain")
     if survey.grey_classes:
         grey = _first(survey.grey_classes)
-        lines.append(
-            f"  warning: only images of {grey} are grey: a model may recognise them by that"
-        )
+        lines.append(f"  warning: only images of {grey} are grey: a model may learn just that")
     if survey.copies:
         copies = _counted(
             survey.copies, "image has an identical copy", "images have identical copies"
