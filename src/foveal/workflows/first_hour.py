@@ -1,7 +1,7 @@
 """Training on a folder of photos without a recipe: survey, choice of settings, evaluation."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from foveal.datasets import ImageSet, load_images, read_groups
 from foveal.datasets.location import datasets_folder
 from foveal.datasets.photo_sets import PHOTO_SETS, photo_folder
 from foveal.datasets.survey import Survey, survey_folder
+from foveal.evaluation.evaluate import Notify
 from foveal.explainers import explainer, own_method
 from foveal.foundation.errors import UserError
 from foveal.foundation.escaping import printable
@@ -37,7 +38,6 @@ from foveal.training.recipe import change_recipe
 from foveal.training.run import TrainOptions
 from foveal.training.run_folder import FEATURES
 
-Notify = Callable[[str], None]
 _SPLITS = {"test": "Test", "val": "Validation"}
 MIN_COUNT = 20  # images per class; with fewer, validation and test figures are uncertain
 MAX_SHOWN = 10  # maximum number of correct and of wrong predictions in the gallery
