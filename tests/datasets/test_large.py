@@ -521,6 +521,13 @@ def test_significant_bits_of_a_tiff_define_its_range(bits, tmp_path):
     assert open_large(tmp_path / "c.tif").means(0, 0, 64, 64).max() < 0.26
 
 
+def test_true_pixels_of_a_boolean_zarr_are_white(tmp_path):
+    pixels = np.arange(64 * 64).reshape(64, 64) % 3 == 0
+    zarr.create_array(tmp_path / "mask.zarr", data=pixels, chunks=(32, 32))
+    values = open_large(tmp_path / "mask.zarr").means(0, 0, 64, 64)
+    np.testing.assert_array_equal(values[0], pixels.astype(np.float32))
+
+
 def test_non_finite_pixels_of_a_large_tiff_are_an_error(tmp_path):
     for bad in (np.nan, np.inf):
         image = np.full((64, 64), 0.5, np.float32)

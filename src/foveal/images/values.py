@@ -27,7 +27,9 @@ def as_fractions(pixels: np.ndarray, bits: int = 8) -> np.ndarray:
     Raises:
         UserError: floats outside of 0 to 1, NaN, or signed integers.
     """
-    if pixels.dtype.kind in "bu":
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.float32)
+    if pixels.dtype.kind == "u":
         return pixels.astype(np.float32) / np.float32(2**bits - 1)
     if pixels.dtype.kind != "f":
         raise UserError(f"unsupported pixels of {pixels.dtype}: store unsigned integers")
