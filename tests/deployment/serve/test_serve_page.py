@@ -204,7 +204,7 @@ def shape_of_picture(page):
 def test_a_photo_selects_the_photo_model_and_keeps_its_aspect_ratio(chromium, tmp_path):
     with Image.open(files("skimage.data") / "coffee.png") as image:
         image.resize((2400, 1600)).save(tmp_path / "photo.jpg")
-    with running_server("mnist-focus", "imagenet") as server:
+    with running_server("mnist-focus", "clothing-attention", "imagenet") as server:
         page = chromium.new_page(**DESKTOP)
         page.set_default_timeout(60_000)
         page.goto(server.url)

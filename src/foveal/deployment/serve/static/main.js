@@ -34,10 +34,12 @@ function show(image, time) {
   }
 }
 
-// Until the user chooses a model, photographs are explained by the first that keeps their proportions.
+// Until the user chooses a model, photographs are explained by the model with the most classes among
+// those that keep their aspect ratio.
 function defaultModel(image) {
-  const photos = image.digit ? undefined : modelList.find((model) => model.short_side_px);
-  return (photos ?? modelList[0]).model;
+  const photoModels = image.digit ? [] : modelList.filter((model) => model.short_side_px);
+  photoModels.sort((one, other) => other.classes.length - one.classes.length);
+  return (photoModels[0] ?? modelList[0]).model;
 }
 
 function updatePanelCount() {
